@@ -1,0 +1,410 @@
+"""The command line: one verb, one function. It imports lazily and is the only place that prints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jdlopt import __version__
+from jdlopt.errors import DivergedError, Interrupted, UserError, nearest
+
+DONE, DEFECT, WRONG_INPUT, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
+
+EPILOG = """\
+Set a config's keys with --config.KEY=VALUE, such as --config.optim.learning_rate=0.01.
+Exit codes: 0 done; 1 a defect of jdlopt; 2 the input is wrong; 3 training diverged;
+130 interrupted, and resumable with the same command.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers a wrong flag in one line, like any other wrong input."""
+
+    def error(self, message: str) -> Any:
+        bad = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        hint = nearest(bad.group(1), re.findall(r"[\w-]+", bad.group(2))) if bad else ""
+        raise UserError(f"{message}.{hint} ({self.prog} --help lists what there is.)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of all verbs."""
+    top = _Parser(
+        prog="jdlopt",
+        description="Makes deep-learning models better, and proves it.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"jdlopt {__version__}")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    def verb(name: str, run: Callable[..., int], summary: str, parent: Any = verbs) -> Any:
+        added = parent.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=EPILOG,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.set_defaults(run=run)
+        added.add_argument("--json", action="store_true", help="one JSON object on stdout")
+        added.add_argument("--debug", action="store_true", help="a traceback for every error")
+        return added
+
+    train = verb("train", _train, "Train one config, or go on with its run.")
+    _config_flag(train)
+    train.add_argument("--workdir", metavar="DIR", help="the run's directory")
+    train.add_argument("--print-config", action="store_true", help="show the resolved config only")
+
+    evaluate = verb("eval", _eval, "Evaluate a run's checkpoint on a split.")
+    _run_flags(evaluate)
+    evaluate.add_argument(
+        "--split", default="validation", choices=("train", "validation", "test"), help="which data"
+    )
+
+    predict = verb("predict", _predict, "Predict for a CSV, Parquet or NPZ file or image folder.")
+    _run_flags(predict)
+    predict.add_argument("--input", required=True, metavar="PATH", help="what to predict for")
+    predict.add_argument(
+        "--output", metavar="FILE", help="a .csv or .npz; by default a table on stdout"
+    )
+
+    data = verbs.add_parser("data", help="List or describe datasets.", description="Datasets.")
+    kinds = data.add_subparsers(dest="what", metavar="WHAT", required=True)
+    listed = verb("list", _data_list, "List the datasets that are here.", kinds)
+    listed.add_argument("--data_dir", metavar="DIR", help="where prepared TFDS datasets lie")
+    described = verb(
+        "describe", _data_describe, "Describe a config's dataset: splits, classes, values.", kinds
+    )
+    _config_flag(described)
+    return top
+
+
+def _config_flag(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--config", required=True, metavar="FILE[:ARG]", help="a config file (.py or .json)"
+    )
+
+
+def _run_flags(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--workdir", required=True, metavar="DIR", help="a run's directory")
+    verb.add_argument(
+        "--checkpoint", default="best", choices=("best", "newest"), help="which parameters"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns the exit code: what a person can mend is one message, code 2."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    try:
+        words, overrides = split_overrides(words)
+        flags = parser().parse_args(words)
+        if overrides and not hasattr(flags, "config"):
+            raise UserError(f"--config.{next(iter(overrides))}: {flags.verb} takes no config.")
+        flags.overrides = overrides
+        warnings.showwarning = _show_warning
+        return flags.run(flags)
+    except UserError as error:
+        return _fail(str(error), WRONG_INPUT, debug)
+    except DivergedError as error:
+        return _fail(str(error), DIVERGED, debug)
+    except Interrupted as error:
+        return _fail(str(error), INTERRUPTED, debug)
+    except KeyboardInterrupt:
+        return _fail("interrupted before anything was to be saved.", INTERRUPTED, debug)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return DONE
+    except Exception:
+        traceback.print_exc()
+        return DEFECT
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Separates ``--config.KEY=VALUE`` (or ``--config.KEY VALUE``) from the other words.
+
+    Example:
+      >>> split_overrides(["train", "--config=a.py", "--config.seed=3"])
+      (['train', '--config=a.py'], {'seed': '3'})
+    """
+    rest: list[str] = []
+    overrides: dict[str, str] = {}
+    pending = list(words)
+    while pending:
+        word = pending.pop(0)
+        if not word.startswith("--config."):
+            rest.append(word)
+            continue
+        key, equals, value = word.removeprefix("--config.").partition("=")
+        if not equals:
+            if not pending or pending[0].startswith("--"):
+                raise UserError(f"{word}: has no value; write {word}=VALUE.")
+            value = pending.pop(0)
+        if not key or not all(key.split(".")):
+            raise UserError(f"{word}: is no key; write --config.SECTION.KEY=VALUE.")
+        overrides[key] = value
+    return rest, overrides
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"jdlopt: {message}", file=sys.stderr)
+    return code
+
+
+def _show_warning(message: Any, category: Any, *_: Any, **__: Any) -> None:
+    if issubclass(category, UserWarning):
+        print(f"jdlopt: warning: {message}", file=sys.stderr)
+
+
+def _load(flags: argparse.Namespace) -> Any:
+    from jdlopt import config
+
+    loaded = config.load(flags.config)
+    return config.override(
+        loaded, {key: config.Override(text) for key, text in flags.overrides.items()}
+    )
+
+
+def _start() -> bool:
+    """Joins the other processes of the run, if any; says whether this one may print."""
+    from jdlopt.train import processes
+
+    processes.join()
+    import jax
+
+    return jax.process_index() == 0
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value))
+
+
+# --- train ----------------------------------------------------------------------------------------
+
+
+def _train(flags: argparse.Namespace) -> int:
+    config = _load(flags)
+    speaks = _start()
+    if flags.print_config:
+        from jdlopt.config import dumps
+        from jdlopt.train import experiment
+
+        text = dumps(experiment.resolve(config))
+        if speaks:
+            print(text, end="")
+        return DONE
+    if not flags.workdir:
+        raise UserError("--workdir: is missing; name the directory that the run is kept in.")
+    from jdlopt.train.loop import fit
+
+    with _progress(speaks and not flags.json) as show:
+        result = fit(config, flags.workdir, show)
+    if speaks and flags.json:
+        _print_json({**result.record, "workdir": str(result.workdir)})
+    elif speaks:
+        _print_result(result.record, result.workdir)
+    return DONE
+
+
+class _progress:
+    """A progress bar on a terminal, silence elsewhere."""
+
+    def __init__(self, wanted: bool):
+        self.console = _console() if wanted else None
+        self.bar: Any = None
+
+    def __enter__(self) -> Callable[[Any], None] | None:
+        if self.console is None or not self.console.is_terminal:
+            return None
+        from rich import progress
+
+        self.bar = progress.Progress(
+            progress.TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
+            progress.BarColumn(bar_width=24),
+            progress.TextColumn("{task.fields[values]}"),
+            progress.TextColumn("[dim]{task.fields[speed]}"),
+            progress.TimeRemainingColumn(compact=True),
+            console=self.console,
+            transient=True,
+        )
+        self.task = self.bar.add_task("train", total=None, values="compiling", speed="")
+        self.bar.start()
+        return self.update
+
+    def update(self, now: Any) -> None:
+        shown = [name for name in now.values if name in ("train/loss", "validation/loss")]
+        shown += [
+            name
+            for name in now.values
+            if name.startswith("validation/") and name != "validation/loss"
+        ][:1]
+        values = "  ".join(f"{name} {now.values[name]:.4f}" for name in shown)
+        speed = f"{now.examples_per_second:,.0f} examples/s"
+        if now.waiting > 0.01:
+            speed += f", {now.waiting:.0%} waiting for data"
+        self.bar.update(
+            self.task,
+            total=now.total_steps,
+            completed=now.step,
+            values=values or "…",
+            speed=speed,
+        )
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def _print_result(record: Mapping[str, Any], workdir: Path) -> None:
+    from rich.table import Table
+
+    console = _console()
+    found = record["metrics"]
+    splits = [
+        split
+        for split in ("train", "validation", "test")
+        if any(name.startswith(f"{split}/") for name in found)
+    ]
+    names = dict.fromkeys(
+        name.partition("/")[2]
+        for name, value in found.items()
+        if isinstance(value, int | float) and not name.endswith("grad_norm")
+    )
+    table = Table(title=f"{workdir}: {record['status']} after {record['steps']:,} steps")
+    table.add_column("metric")
+    for split in splits:
+        table.add_column(split, justify="right")
+    for name in names:
+        table.add_row(name, *(_number(found.get(f"{split}/{name}", None)) for split in splits))
+    console.print(table)
+    best = record["best"]
+    speed = record["examples_per_second"]
+    console.print(
+        f"best {best['metric']} {_number(best['value'])} at step {best['step']:,}; "
+        f"{record['n_params']:,} parameters; {record['wall_seconds']:.1f} s, of it "
+        f"{record['compile_seconds']:.1f} s compiling"
+        + (f"; {speed:,.0f} examples/s" if speed else ""),
+        highlight=False,
+    )
+    for file, what in (
+        ("result.json", "these numbers and what they depend on"),
+        ("metrics.jsonl", "a line per logged step"),
+        ("checkpoints/", "newest and best"),
+        ("tensorboard/", "scalars and hparams"),
+    ):
+        if (workdir / file).exists():
+            console.print(f"  {workdir / file}  [dim]{what}[/dim]", highlight=False, soft_wrap=True)
+
+
+# --- eval, predict --------------------------------------------------------------------------------
+
+
+def _eval(flags: argparse.Namespace) -> int:
+    speaks = _start()
+    from jdlopt.train.serve import evaluate_run
+
+    record = evaluate_run(flags.workdir, flags.split, flags.checkpoint)
+    if not speaks:
+        return DONE
+    if flags.json:
+        _print_json(record)
+        return DONE
+    from rich.table import Table
+
+    table = Table(title=f"{flags.workdir}: {flags.checkpoint} checkpoint, step {record['step']:,}")
+    table.add_column("metric")
+    table.add_column(flags.split, justify="right")
+    for name, value in record["metrics"].items():
+        if isinstance(value, int | float) or value is None:
+            table.add_row(name.partition("/")[2], _number(value))
+    _console().print(table)
+    return DONE
+
+
+def _predict(flags: argparse.Namespace) -> int:
+    _start()
+    from jdlopt.train import serve
+
+    predictions = serve.predict_run(flags.workdir, flags.input, flags.checkpoint)
+    if flags.output:
+        serve.write_predictions(predictions, flags.output)
+        summary = {"rows": len(predictions.rows), "output": flags.output}
+        if flags.json:
+            _print_json(summary)
+        else:
+            _console().print(f"{summary['rows']:,} predictions in {flags.output}", highlight=False)
+    elif flags.json:
+        _print_json(serve.as_columns(predictions))
+    else:
+        serve.write_csv(predictions, sys.stdout)
+    return DONE
+
+
+# --- data -----------------------------------------------------------------------------------------
+
+
+def _data_list(flags: argparse.Namespace) -> int:
+    from jdlopt.data.describe import list_datasets
+
+    rows = list_datasets(flags.data_dir)
+    if flags.json:
+        _print_json(rows)
+        return DONE
+    _print_rows(rows)
+    return DONE
+
+
+def _print_rows(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    table = Table(*columns, title=title)
+    for row in rows:
+        table.add_row(*(escape(str(row.get(column, ""))) for column in columns))
+    _console().print(table)
+
+
+def _data_describe(flags: argparse.Namespace) -> int:
+    from jdlopt.data import describe
+    from jdlopt.train import experiment
+
+    _, dataset = experiment.prepare(_load(flags))
+    description = describe.describe(dataset)
+    if flags.json:
+        _print_json(description)
+        return DONE
+    for title, rows in describe.tables(description).items():
+        _print_rows(rows, title)
+    return DONE
+
+
+def script() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    script()

@@ -1,0 +1,1 @@
+"""The dataset `breast_cancer`: its builder is in `builder.py`."""

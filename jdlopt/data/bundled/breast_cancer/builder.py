@@ -1,0 +1,41 @@
+"""Wisconsin diagnostic measurements of breast tumours, from scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from sklearn.datasets import load_breast_cancer
+
+from jdlopt.data.bundled import BUNDLED, VERSION
+from jdlopt.data.bundled.parts import examples, make_info
+
+
+class Builder(  # type: ignore[call-arg]  # mypy sees no types in TFDS
+    tfds.core.GeneratorBasedBuilder, skip_registration=True
+):
+    """Builds `breast_cancer` from the copy inside scikit-learn, without a network."""
+
+    name = "jdlopt_breast_cancer"
+    VERSION = tfds.core.Version(VERSION)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        data = load_breast_cancer()
+        return make_info(
+            self,
+            description=BUNDLED["breast_cancer"].description,
+            homepage="https://archive.ics.uci.edu/dataset/17/breast+cancer+wisconsin+diagnostic",
+            inputs=("features", (30,), np.float32),
+            target=("label", tuple(str(name) for name in data.target_names)),
+            feature_names=tuple(str(name) for name in data.feature_names),
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        data = load_breast_cancer()
+        features = data.data.astype(np.float32)
+        return examples("features", features, "label", data.target)

@@ -1,0 +1,1 @@
+"""The dataset `diabetes`: its builder is in `builder.py`."""

@@ -1,0 +1,1 @@
+"""The dataset `digits`: its builder is in `builder.py`."""

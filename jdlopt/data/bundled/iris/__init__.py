@@ -1,0 +1,1 @@
+"""The dataset `iris`: its builder is in `builder.py`."""

@@ -1,0 +1,1 @@
+"""The dataset `mnist1d`: its builder is in `builder.py`."""

@@ -1,0 +1,1 @@
+"""The dataset `wine`: its builder is in `builder.py`."""

@@ -1,0 +1,126 @@
+"""What a dataset holds, in numbers, and which datasets there are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jdlopt.data.bundled import BUNDLED
+from jdlopt.data.cache import prepared_folders
+from jdlopt.data.dataset import SPLITS, Arrays, Dataset
+from jdlopt.data.prepared import read_info
+from jdlopt.errors import DataError
+
+MOST_BYTES = 1 << 30
+SAMPLE = 10_000
+"""So many evenly spaced examples are looked at in a split that takes more than `MOST_BYTES`."""
+
+
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """Returns a dataset's splits, shapes, dtypes, class balance, missing values and ranges.
+
+    All values are JSON-able. The test split is counted and not read: what is seen of
+    it can't leak into a decision.
+    """
+    return {
+        **dataset.meta(),
+        "splits": {
+            split: {
+                "examples": dataset.sizes[split],
+                "nbytes": dataset.nbytes(split),
+                "read": False,
+            }
+            if split == "test"
+            else _describe_split(dataset, split)
+            for split in SPLITS
+        },
+    }
+
+
+def _describe_split(dataset: Dataset, split: str) -> dict[str, Any]:
+    nbytes, size = dataset.nbytes(split), dataset.sizes[split]
+    if nbytes <= MOST_BYTES:
+        arrays = dataset.read(split)
+    else:
+        records = dataset.records(split)
+        chosen = np.linspace(0, size - 1, min(size, SAMPLE)).astype(int)
+        inputs, targets = zip(*(records[int(index)] for index in chosen), strict=True)
+        arrays = Arrays(np.stack(inputs), np.array(targets))
+    described = {
+        "examples": size,
+        "nbytes": nbytes,
+        "read": True,
+        "examples_described": len(arrays.inputs),
+        "inputs": _summary(arrays.inputs),
+    }
+    if dataset.task == "classification":
+        counts = np.bincount(arrays.targets, minlength=dataset.num_classes)
+        described["classes"] = {
+            name: {"examples": int(count), "share": float(count / counts.sum())}
+            for name, count in zip(dataset.class_names, counts, strict=True)
+        }
+    else:
+        described["target"] = _summary(arrays.targets)
+    if dataset.feature_names is not None:
+        described["features"] = {
+            name: _summary(arrays.inputs[:, column])
+            for column, name in enumerate(dataset.feature_names)
+        }
+    return described
+
+
+def _summary(values: np.ndarray) -> dict[str, Any]:
+    """Returns missing values, minimum, maximum, mean and standard deviation, NaN left out."""
+    missing = int(np.isnan(values).sum()) if values.dtype.kind == "f" else 0
+    if missing == values.size:
+        return {"missing": missing, "min": None, "max": None, "mean": None, "std": None}
+    return {
+        "missing": missing,
+        "min": float(np.nanmin(values)),
+        "max": float(np.nanmax(values)),
+        "mean": float(np.nanmean(values, dtype=np.float64)),
+        "std": float(np.nanstd(values, dtype=np.float64)),
+    }
+
+
+def list_datasets(data_dir: str | None = None) -> list[dict[str, Any]]:
+    """Returns the bundled datasets, and the TFDS datasets found prepared, without opening any.
+
+    Args:
+      data_dir: ``data.data_dir``; where to look for prepared datasets.
+
+    Returns:
+      For each: ``name`` (what ``data.source`` takes), ``kind`` (``bundled`` or ``tfds``),
+      ``description``, ``task`` (None if unknown), ``sizes`` and ``path`` (None for bundled ones).
+    """
+    rows: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "kind": "bundled",
+            "description": bundled.description,
+            "task": bundled.task,
+            "sizes": dict(bundled.sizes),
+            "path": None,
+        }
+        for name, bundled in BUNDLED.items()
+    ]
+    for folder in prepared_folders(data_dir):
+        try:
+            info = read_info(folder)
+        except DataError as error:
+            info = {"name": folder.parent.name, "description": str(error), "sizes": {}}
+        if info["name"].removeprefix("jdlopt_") in BUNDLED and info["name"].startswith("jdlopt_"):
+            continue
+        config = folder.parent.name if folder.parent.parent.name == info["name"] else None
+        rows.append(
+            {
+                "name": f"{info['name']}/{config}" if config else info["name"],
+                "kind": "tfds",
+                "description": info["description"][:200],
+                "task": None,
+                "sizes": info["sizes"],
+                "path": str(folder),
+            }
+        )
+    return rows

@@ -1,0 +1,249 @@
+"""Images: a folder with one subfolder a class, decoded with Pillow when an example is asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from jdlopt.data.dataset import Arrays, Dataset, Pool, make_dataset, make_parts
+from jdlopt.data.targets import Coding
+from jdlopt.errors import DataError, listing
+
+SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+)
+SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+GREY_MODES = ("1", "L")
+COLOUR_MODES = ("RGB", "RGBA", "P", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB", "RGBX", "RGBa")
+
+
+@dataclass(frozen=True)
+class ImagePool:
+    """Image files and the class of each."""
+
+    paths: tuple[Path, ...]
+    labels: np.ndarray
+    channels: int
+    size: tuple[int, int] | None = None
+    expected: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.generic]:
+        path = self.paths[index]
+        image = decode_image(path, self.channels, self.size, str(path))
+        if image.shape[:2] != self.expected:
+            assert self.expected is not None
+            raise DataError(
+                f"{path}: is {_sides(image.shape[:2])} pixels where training images are "
+                f"{_sides(self.expected)}. Set data.image_size to resize all images to one size."
+            )
+        return image, self.labels[index]
+
+    def read(self, indices: np.ndarray | None) -> Arrays:
+        """Returns the decoded images at the indices, or all of them."""
+        chosen = np.arange(len(self)) if indices is None else indices
+        return Arrays(np.stack([self[int(i)][0] for i in chosen]), self.labels[chosen])
+
+
+def open_images(folder: Path, fields: Any) -> Dataset:
+    """Opens a folder of images: ``CLASS/*.png``, or ``train/CLASS/*.png`` and ``test/CLASS/*.png``.
+
+    Images are grey if all training images are, and RGB otherwise. They must all have one size, or
+    ``data.image_size`` gives the one to resize to. Test images are not opened before
+    ``read("test")``.
+
+    Raises:
+      DataError: no class folders, a class without images, an unreadable image, unequal sizes.
+    """
+    if fields.task == "regression":
+        raise DataError(
+            f"{folder}: a folder of images gives classes; data.task='regression' needs an NPZ file."
+        )
+    roots = {
+        SPLIT_FOLDERS[entry.name]: entry
+        for entry in _subfolders(folder)
+        if entry.name in SPLIT_FOLDERS
+    }
+    if "train" not in roots:
+        if "test" in roots or "validation" in roots:
+            raise DataError(f"{folder}: has a folder for test or validation but none called train.")
+        roots = {"train": folder}
+    files = {split: _class_files(root) for split, root in roots.items()}
+    classes = tuple(files["train"])
+    if len(classes) < 2:
+        raise DataError(
+            f"{roots['train']}: found {len(classes)} class folders ({listing(classes) or 'none'}), "
+            "expected at least 2, each with its images."
+        )
+    for split, by_class in files.items():
+        unknown = [name for name in by_class if name not in classes]
+        if unknown:
+            raise DataError(
+                f"{roots[split]}: classes that train/ does not have: {listing(unknown)}."
+            )
+    size = resize_to(fields.image_size)
+    pools = {split: _pool(by_class, classes, size) for split, by_class in files.items()}
+    labels = pools["train"].labels
+    parts = make_parts(pools, fields, lambda: labels, fields.source, classes)
+    seen = [
+        path
+        for split, (name, rows) in parts.items()
+        if split != "test"
+        for path in np.array(pools[name].paths, dtype=object)[slice(None) if rows is None else rows]
+    ]
+    (height, width), channels = _survey(seen, size)
+    finished: dict[str, Pool] = {
+        split: replace(pool, channels=channels, size=size, expected=(height, width))
+        for split, pool in pools.items()
+    }
+    return make_dataset(
+        fields=fields,
+        name=folder.resolve().name,
+        coding=Coding("classification", classes),
+        feature_names=None,
+        input_shape=(height, width, channels),
+        input_dtype="uint8",
+        pools=finished,
+        labels=lambda: labels,
+        parts=parts,
+    )
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder}: the folder can't be read: {error.strerror}.") from error
+    return [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Returns the image files that lie directly in a folder, sorted by name."""
+    return sorted(
+        entry
+        for entry in folder.iterdir()
+        if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".") and entry.is_file()
+    )
+
+
+def _class_files(root: Path) -> dict[str, list[Path]]:
+    by_class = {entry.name: image_files(entry) for entry in _subfolders(root)}
+    for name, paths in by_class.items():
+        if not paths:
+            raise DataError(
+                f"{root / name}: the class folder holds no image ({listing(SUFFIXES)}). "
+                "Remove it, or put the images directly in it."
+            )
+    return by_class
+
+
+def _pool(
+    by_class: dict[str, list[Path]], classes: Sequence[str], size: tuple[int, int] | None
+) -> ImagePool:
+    number = {name: index for index, name in enumerate(classes)}
+    rows = [(path, number[name]) for name, paths in by_class.items() for path in paths]
+    labels = np.array([label for _, label in rows], dtype=np.int32)
+    return ImagePool(tuple(path for path, _ in rows), labels, channels=1, size=size)
+
+
+def resize_to(image_size: Sequence[int] | None) -> tuple[int, int] | None:
+    """Returns ``data.image_size`` as (height, width); one number is a square.
+
+    Example:
+      >>> resize_to((32,))
+      (32, 32)
+    """
+    if image_size is None:
+        return None
+    sides = tuple(image_size)
+    if len(sides) not in (1, 2) or any(side < 1 for side in sides):
+        raise DataError(
+            f"data.image_size: expected (height, width), both at least 1; found {sides}."
+        )
+    return sides[0], sides[-1]
+
+
+def _survey(paths: Sequence[Path], size: tuple[int, int] | None) -> tuple[tuple[int, int], int]:
+    """Returns the size of all files, from their headers, and the channels: 1 if all are grey."""
+    first: tuple[int, int] | None = None
+    grey = True
+    for path in paths:
+        with _opened(path, str(path)) as image:
+            shape = (image.height, image.width)
+            grey = grey and image.mode in GREY_MODES
+        first = first or shape
+        if size is None and shape != first:
+            raise DataError(
+                f"{path}: is {_sides(shape)} pixels where {paths[0]} is {_sides(first)}. "
+                "Set data.image_size=(height, width) to resize all images to one size."
+            )
+    assert first is not None
+    return size or first, 1 if grey else 3
+
+
+def _sides(shape: tuple[int, int]) -> str:
+    return f"{shape[0]} x {shape[1]}"
+
+
+@contextlib.contextmanager
+def _opened(file: Path | io.BytesIO, name: str) -> Iterator[Any]:
+    """Opens an image; whatever Pillow says against it becomes a `DataError` that names it."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            if image.mode not in GREY_MODES + COLOUR_MODES:
+                raise DataError(
+                    f"{name}: has pixels of mode {image.mode}; expected 8 bits a channel. "
+                    "Convert it, or store the images in an NPZ file."
+                )
+            yield image
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
+        raise DataError(
+            f"{name}: can't be read as an image: {error}. Replace or remove it."
+        ) from error
+
+
+def decode_image(
+    file: Path | io.BytesIO,
+    channels: int,
+    size: tuple[int, int] | None,
+    name: str,
+) -> UInt8[np.ndarray, "height width channels"]:
+    """Decodes an image as grey (1 channel) or RGB (3), resized where a size is given.
+
+    Args:
+      file: a path, or the encoded image.
+      channels: 1 or 3; an alpha channel is dropped.
+      size: (height, width) to resize to, with antialiasing; None keeps the image's own.
+      name: names the image, for messages.
+
+    Raises:
+      DataError: the image can't be decoded, or is coloured where grey is expected.
+    """
+    from PIL import Image
+
+    with _opened(file, name) as image:
+        if channels == 1 and image.mode not in GREY_MODES:
+            raise DataError(f"{name}: is a colour image where all training images are grey.")
+        mode = "L" if channels == 1 else "RGB"
+        pixels = image if image.mode == mode else image.convert(mode)
+        if size is not None and (pixels.height, pixels.width) != size:
+            pixels = pixels.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        values = np.asarray(pixels)
+    return values.reshape(*values.shape[:2], channels)

@@ -1,0 +1,151 @@
+"""NumPy archives: an NPZ file of inputs and targets, with or without splits of its own."""
+
+from __future__ import annotations
+
+import zipfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Num
+
+from jdlopt.data.dataset import ArrayPool, Arrays, Dataset, Pool, check_finite, make_dataset
+from jdlopt.data.targets import Coding, encode, infer_coding
+from jdlopt.errors import DataError, listing
+
+SUFFIXES = (".npz",)
+INPUT_KEYS = ("x", "inputs", "X")
+KEYS = (("x", "y"), ("inputs", "targets"), ("X", "y"))
+SPLIT_KEYS = {
+    "train": ("train",),
+    "validation": ("validation", "val", "valid"),
+    "test": ("test",),
+}
+
+
+def open_npz(path: Path, fields: Any, allow_missing: bool = False) -> Dataset:
+    """Opens an NPZ file with ``x`` and ``y``, or ``x_train``, ``y_train``, ``x_test``, ``y_test``.
+
+    ``inputs`` and ``targets`` may be used for ``x`` and ``y``, and ``validation`` (or ``val``)
+    beside ``train`` and ``test``. uint8 inputs stay uint8, and get a channel axis where they are
+    ``[examples, height, width]``; others become float32. A test array is not read before
+    ``read("test")``: its size is taken from the header.
+
+    Raises:
+      DataError: the archive can't be read, lacks an array, or holds values that can't be used.
+    """
+    headers = read_headers(path)
+    keys = _split_keys(path, headers)
+    for x, y in keys.values():
+        if not headers[x][0] or not headers[y][0]:
+            raise DataError(f"{path}: {x!r} and {y!r} must be arrays, not scalars.")
+        rows, labels = headers[x][0][0], headers[y][0][0]
+        if rows != labels:
+            raise DataError(
+                f"{path}: {x!r} has {rows} rows and {y!r} has {labels}; they must be equal."
+            )
+    shapes = {split: example_shape(*headers[inputs]) for split, (inputs, _) in keys.items()}
+    if len(set(shapes.values())) > 1:
+        found = ", ".join(f"{split} {shape}" for split, shape in shapes.items())
+        raise DataError(f"{path}: the splits' inputs differ in shape: {found}.")
+    x, y = keys["train"]
+    raw = read_array(path, y)
+    coding = infer_coding(raw, fields.task, f"{path}, {y!r}")
+    train = Arrays(
+        as_inputs(read_array(path, x), f"{path}, {x!r}"), encode(raw, coding, f"{path}, {y!r}")
+    )
+    if not allow_missing:
+        check_finite(train.inputs, f"{path}, {x!r}")
+    pools: dict[str, Pool] = {
+        split: ArrayPool(headers[x][0][0], partial(_load, path, x, y, coding))
+        for split, (x, y) in keys.items()
+    }
+    pools["train"] = ArrayPool(len(train.inputs), partial(Arrays, *train))
+    return make_dataset(
+        fields=fields,
+        name=path.stem,
+        coding=coding,
+        feature_names=None,
+        input_shape=train.inputs.shape[1:],
+        input_dtype=str(train.inputs.dtype),
+        pools=pools,
+        labels=lambda: train.targets,
+        allow_missing=allow_missing,
+    )
+
+
+def _load(path: Path, inputs: str, targets: str, coding: Coding) -> Arrays:
+    return Arrays(
+        as_inputs(read_array(path, inputs), f"{path}, {inputs!r}"),
+        encode(read_array(path, targets), coding, f"{path}, {targets!r}"),
+    )
+
+
+def _split_keys(path: Path, headers: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    for x, y in KEYS:
+        found = {}
+        for split, suffixes in SPLIT_KEYS.items():
+            for suffix in suffixes:
+                if f"{x}_{suffix}" in headers and f"{y}_{suffix}" in headers:
+                    found[split] = (f"{x}_{suffix}", f"{y}_{suffix}")
+        if "train" in found:
+            return found
+        if x in headers and y in headers:
+            return {"train": (x, y)}
+    raise DataError(
+        f"{path}: expected arrays 'x' and 'y', 'inputs' and 'targets', or 'x_train', 'y_train', "
+        f"'x_test' and 'y_test'; found {listing(headers) or 'none'}."
+    )
+
+
+def read_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Returns the shape and dtype of each array of an NPZ file, without reading its values."""
+    headers = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                if not member.endswith(".npy"):
+                    continue
+                with archive.open(member) as file:
+                    read = {
+                        (1, 0): np.lib.format.read_array_header_1_0,
+                        (2, 0): np.lib.format.read_array_header_2_0,
+                    }[np.lib.format.read_magic(file)]
+                    shape, _, dtype = read(file)
+                headers[member.removesuffix(".npy")] = (shape, dtype)
+    except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError) as error:
+        raise DataError(f"{path}: can't be read as an NPZ file: {error}") from error
+    return headers
+
+
+def read_array(path: Path, key: str) -> np.ndarray:
+    """Returns one array of an NPZ file; arrays of pickled Python objects are refused."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return archive[key]
+    except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError, MemoryError) as error:
+        hint = (
+            " It holds Python objects: save it as numbers or as text with a fixed width."
+            if "pickle" in str(error)
+            else ""
+        )
+        raise DataError(f"{path}: array {key!r} can't be read: {error}{hint}") from error
+
+
+def example_shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
+    """Returns one input's shape, given its array's: scalars and grey images get a last axis."""
+    if len(shape) == 1 or (len(shape) == 3 and dtype == np.uint8):
+        return (*shape[1:], 1)
+    return shape[1:]
+
+
+def as_inputs(values: np.ndarray, what: str) -> Num[np.ndarray, "examples *shape"]:
+    """Returns an array as inputs: uint8 as it is, all other numbers as float32."""
+    if values.dtype.kind not in "biuf":
+        raise DataError(f"{what}: holds {values.dtype}; expected numbers.")
+    values = values.reshape((len(values), *example_shape(values.shape, values.dtype)))
+    if values.dtype == np.uint8:
+        return values
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)

@@ -1,0 +1,63 @@
+"""The few exceptions that a user can meet, and the hint that goes with a misspelt name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """The user's input is wrong: the command line answers with this message and exit code 2."""
+
+
+class ConfigError(UserError):
+    """A config names an unknown key, or holds a value that can't work."""
+
+
+class DataError(UserError):
+    """A dataset is missing, unreadable, or not what the config says that it is."""
+
+
+class WorkdirError(UserError):
+    """A work directory can't be used: another config's, not writable, or holding no run."""
+
+
+class DivergedError(Exception):
+    """Training met a value that is not finite: exit code 3, the last good checkpoint is kept."""
+
+    def __init__(self, step: int, quantity: str, value: float, detail: str = ""):
+        self.step = step
+        self.quantity = quantity
+        self.value = value
+        self.detail = detail
+        super().__init__(f"training diverged at step {step}: {quantity} is {value}.{detail}")
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop: its state is saved, exit code 130."""
+
+
+def nearest(name: object, known: Iterable[object]) -> str:
+    """Returns `` Did you mean 'x'?`` for the closest known name, or nothing if none is close.
+
+    Example:
+      >>> nearest("adamW2", ["adam", "adamw", "sgd"])
+      " Did you mean 'adamw'?"
+      >>> nearest("zebra", ["adam", "sgd"])
+      ''
+    """
+    table = {str(candidate).lower(): str(candidate) for candidate in known}
+    close = difflib.get_close_matches(str(name).lower(), table, n=1, cutoff=0.6)
+    return f" Did you mean {table[close[0]]!r}?" if close else ""
+
+
+def listing(names: Iterable[object], limit: int = 20) -> str:
+    """Returns known names as one readable line, cut after ``limit`` of them.
+
+    Example:
+      >>> listing(["b", "a"])
+      'a, b'
+    """
+    ordered = sorted(str(name) for name in names)
+    rest = len(ordered) - limit
+    return ", ".join(ordered[:limit]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,119 @@
+"""The device mesh of a run and the rules that place arrays on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jdlopt.config import Count, Range
+from jdlopt.errors import ConfigError
+
+BATCH_AXES = ("data", "fsdp")
+SMALLEST_SHARDED = 1024
+"""Arrays of fewer elements are replicated: gathering them costs more than they weigh."""
+
+
+@dataclass(frozen=True)
+class MeshFields:
+    """The ``mesh`` section: devices along each axis; ``data = -1`` takes all that are left."""
+
+    data: Annotated[int, Range(-1)] = -1
+    fsdp: Count = 1
+    tensor: Count = 1
+
+
+def mesh_problems(section: Mapping[str, int], batch_size: int, num_devices: int) -> list[str]:
+    """Returns what is wrong with a mesh for a batch size and a number of devices, in words."""
+    data, fsdp, tensor = section["data"], section["fsdp"], section["tensor"]
+    if data == 0:
+        return ["mesh.data: must be at least 1, or -1 for all devices that are left, found 0."]
+    if tensor != 1:
+        return [f"mesh.tensor: only 1 is supported so far, found {tensor}."]
+    if data > 0 and data * fsdp > num_devices:
+        return [
+            f"mesh: data × fsdp = {data} × {fsdp} needs {data * fsdp} devices; {num_devices} found."
+        ]
+    if fsdp > num_devices:
+        return [f"mesh.fsdp: {fsdp} is more than the {num_devices} devices found."]
+    ways = (data if data > 0 else num_devices // fsdp) * fsdp
+    if batch_size % ways:
+        return [
+            f"data.batch_size: {batch_size} can't be split evenly over mesh.data × mesh.fsdp "
+            f"= {ways} devices; try {batch_size // ways * ways or ways}."
+        ]
+    return []
+
+
+def make_mesh(section: Mapping[str, int]) -> Mesh:
+    """Returns the mesh with axes ``data`` and ``fsdp``.
+
+    Raises:
+      ConfigError: there are not enough devices.
+    """
+    devices = jax.devices()
+    fsdp = section["fsdp"]
+    data = section["data"] if section["data"] > 0 else len(devices) // fsdp
+    if data * fsdp > len(devices) or data < 1:
+        raise ConfigError(f"mesh: data × fsdp = {data} × {fsdp}; {len(devices)} devices found.")
+    return Mesh(
+        np.asarray(devices[: data * fsdp]).reshape(data, fsdp),
+        BATCH_AXES,
+        axis_types=(AxisType.Auto, AxisType.Auto),
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of what every device holds whole."""
+    return NamedSharding(mesh, P())
+
+
+def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """Returns the sharding of a batch, split over both mesh axes along one of its own."""
+    return NamedSharding(mesh, P(*([None] * axis), BATCH_AXES))
+
+
+def leaf_spec(shape: tuple[int, ...], fsdp: int) -> P:
+    """Returns how FSDP splits one array: its largest axis that divides evenly, if it is big enough.
+
+    Example:
+      >>> leaf_spec((128, 256), fsdp=4)
+      PartitionSpec(None, 'fsdp')
+      >>> leaf_spec((10,), fsdp=4)
+      PartitionSpec()
+    """
+    if fsdp == 1 or int(np.prod(shape)) < SMALLEST_SHARDED:
+        return P()
+    divisible = [axis for axis, size in enumerate(shape) if size % fsdp == 0]
+    if not divisible:
+        return P()
+    widest = max(divisible, key=lambda axis: shape[axis])
+    return P(*([None] * widest), "fsdp")
+
+
+def parameter_sharding(mesh: Mesh, tree: Any) -> Any:
+    """Returns the sharding of every array of a pytree by `leaf_spec`."""
+    fsdp = mesh.shape["fsdp"]
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, leaf_spec(leaf.shape, fsdp)), tree)
+
+
+def put(tree: Any, sharding: NamedSharding) -> Any:
+    """Returns host arrays as global arrays; every process must hold the same values."""
+
+    def place(leaf: Any) -> jax.Array:
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(place, tree)
+
+
+def local_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
+    """Returns which rows of a global batch this process's devices hold, in order."""
+    slices = sharding.addressable_devices_indices_map((batch_size,)).values()
+    rows = {row for (piece,) in slices for row in range(*piece.indices(batch_size))}
+    return np.array(sorted(rows), np.int64)

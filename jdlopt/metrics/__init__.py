@@ -1,0 +1,264 @@
+"""Metrics that are exact over a whole split, whatever its batches, padding and devices.
+
+The device collects little per batch (`Collector.collect`, pure); the host computes in float64 from
+what all batches gave (`Collector.finish`). Counts are added; the rest is kept per example, so that
+an order of summation never shows in a result.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float, Num
+
+from jdlopt.errors import ConfigError, listing, nearest
+from jdlopt.metrics import scores
+from jdlopt.metrics.leaves import Batch, leaf_of
+from jdlopt.metrics.scores import Split, Value
+
+MANY_CLASSES = 100
+"""Beyond this, `all_metrics` leaves out the arrays that grow with the classes."""
+
+Collected = Mapping[str, Any]
+
+
+class Metric(NamedTuple):
+    """One metric: what it collects, how it computes, and which way is better.
+
+    Attributes:
+      leaves: names in `jdlopt.metrics.leaves.LEAVES`.
+      compute: the value, from the whole split.
+      task: ``"classification"``, ``"regression"``, or None for either.
+      higher_is_better: None where the value is not one number.
+    """
+
+    leaves: tuple[str, ...]
+    compute: Callable[[Split], Value]
+    task: Literal["classification", "regression"] | None
+    higher_is_better: bool | None
+
+
+def _of_classes(
+    leaves: tuple[str, ...], compute: Callable[[Split], Value], up: bool | None = True
+) -> Metric:
+    return Metric(leaves, compute, "classification", up)
+
+
+def _of_values(compute: Callable[[Split], Value], up: bool = False) -> Metric:
+    return Metric(("outputs", "targets"), compute, "regression", up)
+
+
+def _top_k_accuracy(k: int) -> Metric:
+    leaf = f"top_{k}"
+    return _of_classes((leaf,), lambda split: split.leaves[leaf] / split.size)
+
+
+_PAIR = ("classes", "predicted")
+_SCORED = ("classes", "probabilities")
+
+METRICS: dict[str, Metric] = {
+    "loss": Metric(
+        ("loss",), lambda split: float(split.leaves["loss"].mean(dtype=np.float64)), None, False
+    ),
+    "accuracy": _of_classes(("correct",), lambda split: split.leaves["correct"] / split.size),
+    "top_5_accuracy": _top_k_accuracy(5),
+    "balanced_accuracy": _of_classes(_PAIR, scores.balanced_accuracy),
+    **{
+        f"{name}_{average}": _of_classes(
+            _PAIR, scores.averaged(score, average), None if average == "per_class" else True
+        )
+        for name, score in {
+            "precision": scores.precision,
+            "recall": scores.recall,
+            "f1": scores.f1,
+        }.items()
+        for average in ("macro", "micro", "per_class")
+    },
+    "roc_auc": _of_classes(_SCORED, lambda split: scores.one_vs_rest(scores.binary_roc_auc, split)),
+    "average_precision": _of_classes(
+        _SCORED, lambda split: scores.one_vs_rest(scores.binary_average_precision, split)
+    ),
+    "confusion_matrix": _of_classes(_PAIR, lambda split: scores.confusion(split).tolist(), None),
+    "log_loss": _of_classes(("at_target",), scores.log_loss, False),
+    "expected_calibration_error": _of_classes(
+        (*_PAIR, "confidence"), scores.expected_calibration_error, False
+    ),
+    "mse": _of_values(scores.mse),
+    "rmse": _of_values(scores.rmse),
+    "mae": _of_values(scores.mae),
+    "r2": _of_values(scores.r2, True),
+}
+"""Every metric by name; any other ``top_<k>_accuracy`` is known as well.
+
+Classification takes the predicted class from the probabilities (the first of equals), and a soft
+target's likeliest class as the true one. All equal scikit-learn's functions of the same name:
+
+- ``precision``, ``recall``, ``f1`` are 0 where their denominator is 0; ``macro`` is over the
+  classes that occur as a target or a prediction, ``per_class`` over all; ``balanced_accuracy`` is
+  over the classes that occur as a target.
+- ``roc_auc`` and ``average_precision`` score class 1 of two classes; of more, each class against
+  the rest, averaged. A class without examples makes ``roc_auc`` NaN and counts 0 in
+  ``average_precision``.
+- ``top_<k>_accuracy`` ranks the later of equally likely classes first.
+- ``log_loss`` clips probabilities to ``[eps, 1 - eps]`` of their own type.
+- ``mse``, ``rmse``, ``mae``, ``r2`` of several outputs are the mean of each output's; ``r2`` of a
+  constant target is 1 if predicted exactly and else 0, and of fewer than two examples NaN.
+
+``expected_calibration_error`` has `CALIBRATION_BINS` equal-width bins, closed on the right, of the
+predicted class's probability (Guo et al., 2017, https://arxiv.org/abs/1706.04599).
+"""
+
+_TOP_K = re.compile(r"top_([1-9][0-9]*)_accuracy")
+
+
+def find_metric(name: str) -> Metric:
+    """Returns the metric of a name.
+
+    Raises:
+      ConfigError: there is none, with the nearest known name.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    match = _TOP_K.fullmatch(name)
+    if match is None:
+        raise ConfigError(
+            f"metric {name!r} is unknown.{nearest(name, METRICS)} Known: {listing(METRICS, 40)}."
+        )
+    return _top_k_accuracy(int(match[1]))
+
+
+def higher_is_better(name: str) -> bool:
+    """Says whether a larger value of a metric is the better one.
+
+    Raises:
+      ConfigError: the metric is unknown, or not one number, so that it can't be monitored.
+
+    Example:
+      >>> higher_is_better("accuracy"), higher_is_better("loss")
+      (True, False)
+    """
+    better = find_metric(name).higher_is_better
+    if better is None:
+        scalars = [
+            known for known, metric in METRICS.items() if metric.higher_is_better is not None
+        ]
+        raise ConfigError(
+            f"metric {name!r} is not one number, so no run can be better by it; "
+            f"choose from: {listing(scalars, 40)}."
+        )
+    return better
+
+
+def default_metrics(task: str) -> tuple[str, ...]:
+    """Returns the cheap metrics to watch while training, beside the loss."""
+    return ("accuracy",) if task == "classification" else ("mse", "mae")
+
+
+def all_metrics(task: str, num_classes: int) -> tuple[str, ...]:
+    """Returns what a final evaluation reports, beside the loss.
+
+    Top-5 accuracy needs more than 5 classes to say anything; with more than `MANY_CLASSES`, the
+    confusion matrix and the metrics that keep every probability are left out.
+    """
+    too_large = {"confusion_matrix", "roc_auc", "average_precision"}
+    return tuple(
+        name
+        for name, metric in METRICS.items()
+        if metric.task == task
+        and not (name == "top_5_accuracy" and num_classes <= 5)
+        and not (name in too_large and num_classes > MANY_CLASSES)
+    )
+
+
+# --- the collector --------------------------------------------------------------------------------
+
+
+class Collector(NamedTuple):
+    """Metrics as two functions: one per batch on the device, one per split on the host.
+
+    Attributes:
+      collect: ``(outputs, probabilities, targets, weights, per_example_loss) → leaves``, pure;
+        weights are 1 for an example and 0 for padding, probabilities None for a regression.
+      finish: the leaves of all batches, in any order of batches → values by name,
+        ``"loss"`` (the mean per-example loss) first. A batch may itself be several, stacked along
+        leading axes.
+      gathered: the leaves with a leading axis of examples; the others are counts.
+    """
+
+    collect: Callable[..., dict[str, Array]]
+    finish: Callable[[Iterable[Collected]], dict[str, Value]]
+    gathered: frozenset[str]
+
+
+def make_collector(names: Iterable[str], task: str, num_classes: int) -> Collector:
+    """Returns the collector of some metrics.
+
+    Args:
+      names: keys of `METRICS`, or ``top_<k>_accuracy``.
+      task: ``"classification"`` or ``"regression"``.
+      num_classes: of the dataset; not used for a regression.
+
+    Raises:
+      ConfigError: a metric is unknown, is for the other task, or can say nothing.
+
+    Example:
+      >>> collector = make_collector(["accuracy"], "classification", 2)
+      >>> import jax.numpy as jnp
+      >>> probabilities = jnp.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]])
+      >>> loss, weights = jnp.array([0.1, 1.6, 9.9]), jnp.array([1.0, 1.0, 0.0])
+      >>> targets = jnp.array([0, 0, 0])
+      >>> leaves = collector.collect(probabilities, probabilities, targets, weights, loss)
+      >>> collector.finish([leaves])["accuracy"]
+      0.5
+    """
+    metrics = {name: find_metric(name) for name in ("loss", *names)}
+    for name, metric in metrics.items():
+        if metric.task not in (None, task):
+            raise ConfigError(
+                f"metric {name!r} is for {metric.task}, but the task is {task}; "
+                f"choose from: {listing(all_metrics(task, num_classes), 40)}."
+            )
+        match = _TOP_K.fullmatch(name)
+        if match and int(match[1]) >= num_classes:
+            raise ConfigError(f"metric {name!r} of {num_classes} classes is always 1.")
+    wanted = ["real", *(leaf for metric in metrics.values() for leaf in metric.leaves)]
+    leaves = {name: leaf_of(name) for name in dict.fromkeys(wanted)}
+
+    def collect(
+        outputs: Float[Array, "n outputs"],
+        probabilities: Float[Array, "n classes"] | None,
+        targets: Num[Array, "n"] | Num[Array, "n outputs"],
+        weights: Num[Array, "n"],
+        per_example_loss: Float[Array, "n"],
+    ) -> dict[str, Array]:
+        batch = Batch(outputs, probabilities, targets, weights > 0, per_example_loss)
+        return {name: leaf.collect(batch) for name, leaf in leaves.items()}
+
+    def finish(batches: Iterable[Collected]) -> dict[str, Value]:
+        batches = list(batches)
+        joined = {
+            name: _joined([np.asarray(batch[name]) for batch in batches], leaf.rank)
+            for name, leaf in leaves.items()
+        }
+        real = joined["real"]
+        kept = {
+            name: joined[name][real] if leaf.rank else joined[name] for name, leaf in leaves.items()
+        }
+        split = Split(int(real.sum()), num_classes, kept)
+        if split.size == 0:
+            raise ValueError("metrics of no example: every weight was 0")
+        return {name: metric.compute(split) for name, metric in metrics.items()}
+
+    gathered = frozenset(name for name, leaf in leaves.items() if leaf.rank)
+    return Collector(collect, finish, gathered)
+
+
+def _joined(arrays: list[np.ndarray], rank: int) -> Any:
+    """Adds counts; joins per-example arrays along the examples, whatever was stacked on top."""
+    if rank == 0:
+        return sum(int(np.sum(array, dtype=np.int64)) for array in arrays)
+    trailing = arrays[0].shape[-(rank - 1) :] if rank > 1 else ()
+    return np.concatenate([array.reshape(-1, *trailing) for array in arrays])

@@ -1,0 +1,93 @@
+"""What metrics collect on the device from one padded batch: counts, and arrays per example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Num
+
+
+class Batch(NamedTuple):
+    """What one padded batch offers to collect from."""
+
+    outputs: Float[Array, "n outputs"]
+    probabilities: Float[Array, "n classes"] | None
+    targets: Num[Array, "n"] | Num[Array, "n outputs"]
+    real: Bool[Array, "n"]
+    per_example_loss: Float[Array, "n"]
+
+
+class Leaf(NamedTuple):
+    """One collected array: a count that is added over batches (rank 0), or kept per example."""
+
+    collect: Callable[[Batch], Array]
+    rank: int
+
+
+def _probabilities(batch: Batch) -> Float[Array, "n classes"]:
+    if batch.probabilities is None:
+        raise ValueError("a classification metric needs probabilities, found None")
+    values = batch.probabilities
+    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
+
+
+def _predicted(batch: Batch) -> Int[Array, "n"]:
+    return jnp.argmax(_probabilities(batch), axis=-1).astype(jnp.int32)
+
+
+def _classes(batch: Batch) -> Int[Array, "n"]:
+    """Returns targets as class indices: of a soft target, the likeliest class."""
+    targets = batch.targets
+    if targets.ndim == 2:
+        targets = jnp.argmax(targets, axis=-1) if targets.shape[-1] > 1 else targets[:, 0]
+    return jnp.round(targets).astype(jnp.int32)
+
+
+def _at_target(batch: Batch) -> Float[Array, "n"]:
+    chosen = _classes(batch)[:, None]
+    return jnp.take_along_axis(_probabilities(batch), chosen, axis=-1)[:, 0]
+
+
+def _count(hits: Bool[Array, "n"], batch: Batch) -> Int[Array, ""]:
+    return jnp.sum(hits & batch.real, dtype=jnp.int32)
+
+
+def top_k(k: int) -> Leaf:
+    """Returns the count of targets among the k likeliest classes, the later of equals first."""
+
+    def collect(batch: Batch) -> Int[Array, ""]:
+        scores, target = _probabilities(batch), _classes(batch)[:, None]
+        mine = jnp.take_along_axis(scores, target, axis=-1)
+        later = jnp.arange(scores.shape[-1]) > target
+        # Put as what is not behind, so that NaN scores are never hits.
+        ahead = ~((scores < mine) | ((scores == mine) & ~later))
+        return _count(ahead.sum(axis=-1) < k, batch)
+
+    return Leaf(collect, 0)
+
+
+def _columns(values: Array) -> Float[Array, "n outputs"]:
+    columns = values[:, None] if values.ndim == 1 else values
+    return columns.astype(jnp.promote_types(values.dtype, jnp.float32))
+
+
+LEAVES: dict[str, Leaf] = {
+    "real": Leaf(lambda batch: batch.real, 1),
+    "loss": Leaf(lambda batch: batch.per_example_loss, 1),
+    "correct": Leaf(lambda batch: _count(_predicted(batch) == _classes(batch), batch), 0),
+    "predicted": Leaf(_predicted, 1),
+    "classes": Leaf(_classes, 1),
+    "confidence": Leaf(lambda batch: _probabilities(batch).max(axis=-1), 1),
+    "at_target": Leaf(_at_target, 1),
+    "probabilities": Leaf(_probabilities, 2),
+    "outputs": Leaf(lambda batch: _columns(batch.outputs), 2),
+    "targets": Leaf(lambda batch: _columns(batch.targets), 2),
+}
+"""Everything that a metric may ask for; each is collected once, however many metrics share it."""
+
+
+def leaf_of(name: str) -> Leaf:
+    """Returns the leaf of a name in `LEAVES`, or the count of hits among the ``top_<k>``."""
+    return LEAVES[name] if name in LEAVES else top_k(int(name.removeprefix("top_")))

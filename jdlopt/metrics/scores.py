@@ -1,0 +1,160 @@
+"""Metrics of a whole split on the host, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Bool, Float, Int
+
+CALIBRATION_BINS = 15
+
+Value = float | list[Any]
+
+
+class Split(NamedTuple):
+    """What all batches gave: sums as numbers, per-example arrays without padding."""
+
+    size: int
+    num_classes: int
+    leaves: dict[str, Any]
+
+
+def confusion(split: Split) -> Int[np.ndarray, "classes classes"]:
+    """Returns counts by true class (row) and predicted class (column)."""
+    classes = split.num_classes
+    cells = split.leaves["classes"].astype(np.int64) * classes + split.leaves["predicted"]
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+
+
+def _class_counts(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns per class how often it was right, true and predicted."""
+    classes, predicted = split.leaves["classes"], split.leaves["predicted"]
+    count = partial(np.bincount, minlength=split.num_classes)
+    return count(classes[classes == predicted]), count(classes), count(predicted)
+
+
+def _ratio(numerator: Any, denominator: Any) -> np.ndarray:
+    """Divides; 0 where the denominator is 0, as scikit-learn's ``zero_division`` does."""
+    numerator, denominator = np.asarray(numerator, float), np.asarray(denominator, float)
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
+
+
+def precision(hits: Any, actual: Any, predicted: Any) -> np.ndarray:
+    """Returns the share of the predictions of a class that are right."""
+    return _ratio(hits, predicted)
+
+
+def recall(hits: Any, actual: Any, predicted: Any) -> np.ndarray:
+    """Returns the share of the examples of a class that are found."""
+    return _ratio(hits, actual)
+
+
+def f1(hits: Any, actual: Any, predicted: Any) -> np.ndarray:
+    """Returns the harmonic mean of precision and recall."""
+    return _ratio(2 * hits, actual + predicted)
+
+
+def averaged(score: Callable[..., np.ndarray], average: str) -> Callable[[Split], Value]:
+    """Returns a score of hits, true and predicted counts, under one of the usual averages.
+
+    ``macro`` is over the classes that occur as a target or as a prediction, ``micro`` over all
+    examples together, ``per_class`` a list over all classes.
+    """
+
+    def compute(split: Split) -> Value:
+        hits, actual, predicted = _class_counts(split)
+        if average == "micro":
+            return float(score(hits.sum(), actual.sum(), predicted.sum()))
+        scores = score(hits, actual, predicted)
+        if average == "per_class":
+            return scores.tolist()
+        return float(scores[(actual + predicted) > 0].mean())
+
+    return compute
+
+
+def balanced_accuracy(split: Split) -> float:
+    """Returns the mean recall of the classes that occur."""
+    hits, actual, _ = _class_counts(split)
+    return float(_ratio(hits, actual)[actual > 0].mean())
+
+
+def one_vs_rest(score: Callable[..., float], split: Split) -> float:
+    """Scores class 1 of two, or each class against the rest, averaged."""
+    columns = [1] if split.num_classes == 2 else range(split.num_classes)
+    probabilities, classes = split.leaves["probabilities"], split.leaves["classes"]
+    return float(np.mean([score(classes == each, probabilities[:, each]) for each in columns]))
+
+
+def binary_roc_auc(positive: Bool[np.ndarray, "n"], scores: Float[np.ndarray, "n"]) -> float:
+    """Returns the chance that a positive outranks a negative, ties counting half."""
+    positives = int(positive.sum())
+    negatives = positive.size - positives
+    if positives == 0 or negatives == 0 or np.isnan(scores).any():
+        return float("nan")
+    above = scipy.stats.rankdata(scores)[positive].sum() - positives * (positives + 1) / 2
+    return above / (positives * negatives)
+
+
+def binary_average_precision(
+    positive: Bool[np.ndarray, "n"], scores: Float[np.ndarray, "n"]
+) -> float:
+    """Returns ``sum_k (recall_k - recall_(k-1)) precision_k`` over the distinct thresholds."""
+    if np.isnan(scores).any():
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    last_of_tie = np.append(np.diff(scores[order]) != 0, True)
+    hits = np.cumsum(positive[order])[last_of_tie]
+    precision = hits / (np.flatnonzero(last_of_tie) + 1)
+    return float(_ratio(np.sum(np.diff(hits, prepend=0) * precision), positive.sum()))
+
+
+def log_loss(split: Split) -> float:
+    """Returns the mean of ``-log p``, p the probability of the true class."""
+    probabilities = split.leaves["at_target"]
+    eps = float(np.finfo(probabilities.dtype).eps)
+    return float(-np.log(np.clip(probabilities.astype(np.float64), eps, 1 - eps)).mean())
+
+
+def expected_calibration_error(split: Split) -> float:
+    """Returns the mean gap of confidence and accuracy, over bins of confidence."""
+    confidence = split.leaves["confidence"].astype(np.float64)
+    inner_edges = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
+    gaps = (split.leaves["predicted"] == split.leaves["classes"]) - confidence
+    per_bin = np.bincount(np.searchsorted(inner_edges, confidence), weights=gaps)
+    return float(np.abs(per_bin).sum() / split.size)
+
+
+def _errors(split: Split) -> Float[np.ndarray, "n outputs"]:
+    return split.leaves["outputs"].astype(np.float64) - split.leaves["targets"].astype(np.float64)
+
+
+def mse(split: Split) -> float:
+    """Returns the mean squared error."""
+    return float(np.square(_errors(split)).mean())
+
+
+def rmse(split: Split) -> float:
+    """Returns the root of the mean squared error, averaged over outputs."""
+    return float(np.sqrt(np.square(_errors(split)).mean(axis=0)).mean())
+
+
+def mae(split: Split) -> float:
+    """Returns the mean absolute error."""
+    return float(np.abs(_errors(split)).mean())
+
+
+def r2(split: Split) -> float:
+    """Returns the share of the targets' variance that is explained, averaged over outputs."""
+    if split.size < 2:
+        return float("nan")
+    targets = split.leaves["targets"].astype(np.float64)
+    residual = np.square(_errors(split)).sum(axis=0)
+    total = np.square(targets - targets.mean(axis=0)).sum(axis=0)
+    constant = np.where(residual == 0, 1.0, 0.0)
+    explained = 1 - residual / np.where(total == 0, 1.0, total)
+    return float(np.where(total == 0, constant, explained).mean())

@@ -1,0 +1,34 @@
+"""From a config's ``optim`` section to pure updates: optimizers, schedules, clipping, averages."""
+
+from __future__ import annotations
+
+from jdlopt.optim.average import AVERAGES, Average, AverageFields, AverageState, make_average
+from jdlopt.optim.chain import (
+    OptimFields,
+    OptimizerState,
+    eval_params,
+    learning_rate_at,
+    make_optimizer,
+)
+from jdlopt.optim.groups import decay_mask, matching
+from jdlopt.optim.optimizers import OPTIMIZERS
+from jdlopt.optim.schedules import SCHEDULES, ScheduleFields, make_schedule
+
+__all__ = [
+    "AVERAGES",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "Average",
+    "AverageFields",
+    "AverageState",
+    "OptimFields",
+    "OptimizerState",
+    "ScheduleFields",
+    "decay_mask",
+    "eval_params",
+    "learning_rate_at",
+    "make_average",
+    "make_optimizer",
+    "make_schedule",
+    "matching",
+]

@@ -1,0 +1,224 @@
+"""Checkpoints that survive: written aside, checksummed, renamed; damage is found and passed over.
+
+A checkpoint is a folder ``step-N`` (all that a run needs to go on) or ``best-N`` (the parameters of
+the best evaluation): an Orbax tree, ``meta.json``, and ``checksums.json`` over all its files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import re
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from jdlopt.errors import WorkdirError
+from jdlopt.train.state import TrainState
+
+TREE, META, CHECKSUMS = "tree", "meta.json", "checksums.json"
+KEEP = 2
+"""Newest checkpoints kept: if the last one is damaged, the one before it serves."""
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint is damaged and was passed over."""
+
+
+def steps(directory: Path, kind: str = "step") -> list[int]:
+    """Returns the steps that have a finished checkpoint, oldest first."""
+    if not directory.is_dir():
+        return []
+    matches = (re.fullmatch(rf"{kind}-(\d+)", entry.name) for entry in directory.iterdir())
+    return sorted(int(match.group(1)) for match in matches if match)
+
+
+def place(directory: Path, step: int, kind: str = "step") -> Path:
+    """Returns the folder of one checkpoint."""
+    return directory / f"{kind}-{step}"
+
+
+def save(
+    directory: Path,
+    step: int,
+    tree: Any,
+    meta: dict[str, Any],
+    kind: str = "step",
+    protect: tuple[int, ...] = (),
+) -> Path:
+    """Writes a checkpoint beside its final name, renames it, and drops the oldest ones.
+
+    Args:
+      directory: the run's ``checkpoints`` folder.
+      step: the step that it stands for.
+      tree: a pytree of arrays; random keys as their data.
+      meta: what JSON can hold.
+      kind: ``step`` or ``best``.
+      protect: steps of this kind that must not be dropped.
+
+    Raises:
+      WorkdirError: the disk is full or not writable; checkpoints made before are intact.
+    """
+    final = place(directory, step, kind)
+    aside = directory / f"saving-{kind}-{step}"
+    primary = jax.process_index() == 0
+    try:
+        with _quiet():
+            if primary:
+                shutil.rmtree(aside, ignore_errors=True)
+                aside.mkdir(parents=True)
+            _together(f"aside-{kind}-{step}")
+            with ocp.StandardCheckpointer() as checkpointer:
+                checkpointer.save(aside.absolute() / TREE, tree)
+        if primary:
+            (aside / META).write_text(json.dumps(meta), encoding="utf-8")
+            sums = {name: digest for name, digest in _digests(aside)}
+            (aside / CHECKSUMS).write_text(json.dumps(sums), encoding="utf-8")
+            shutil.rmtree(final, ignore_errors=True)
+            aside.rename(final)
+            kept = {*steps(directory, kind)[-KEEP:], *protect}
+            for old in set(steps(directory, kind)) - kept:
+                shutil.rmtree(place(directory, old, kind), ignore_errors=True)
+        _together(f"saved-{kind}-{step}")
+    except Exception as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        if isinstance(error, OSError) or _is_disk_full(error):
+            older = steps(directory)
+            held = f"step {older[-1]} is intact" if older else "no checkpoint had been saved before"
+            reason = "the disk is full" if _is_disk_full(error) else str(error)
+            raise WorkdirError(
+                f"{final}: the checkpoint of step {step} could not be saved: {reason}. {held}; "
+                "make room (or choose another --workdir), then run the same command to go on."
+            ) from error
+        raise
+    return final
+
+
+def saved(state: TrainState) -> dict[str, Any]:
+    """Returns a state as a checkpoint holds it: a dict, the random key as its data."""
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {**fields, "key": jax.random.key_data(state.key)}
+
+
+def unsaved(state: TrainState, tree: dict[str, Any]) -> TrainState:
+    """Returns the state that `saved` made a tree of."""
+    return state.replace(**{**tree, "key": jax.random.wrap_key_data(tree["key"])})
+
+
+def _together(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    text = str(error).lower()
+    return any(word in text for word in ("no space left", "enospc", "resource_exhausted", "quota"))
+
+
+def _digests(folder: Path) -> Iterator[tuple[str, str]]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != CHECKSUMS:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            yield path.relative_to(folder).as_posix(), digest
+
+
+def damage(folder: Path) -> str | None:
+    """Says what is wrong with a checkpoint's files, or None if they are as they were written."""
+    try:
+        expected = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        found = dict(_digests(folder))
+    except (OSError, ValueError) as error:
+        return f"{CHECKSUMS} can't be read ({error})"
+    if not isinstance(expected, dict):
+        return f"{CHECKSUMS} is no table of checksums"
+    for name, digest in expected.items():
+        if name not in found:
+            return f"{name} is missing"
+        if found[name] != digest:
+            return f"{name} was changed or cut after it was written"
+    return None
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """Returns what was saved beside the arrays."""
+    return json.loads((folder / META).read_text(encoding="utf-8"))
+
+
+def restore(folder: Path, template: Any) -> Any:
+    """Returns a checkpoint's arrays in the structure, dtypes and shardings of a template.
+
+    Raises:
+      WorkdirError: the files are damaged, or hold another structure.
+    """
+    found = damage(folder)
+    if found:
+        raise WorkdirError(f"{folder}: {found}.")
+    try:
+        with _quiet(), ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(folder.absolute() / TREE, template)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise WorkdirError(f"{folder}: doesn't hold this model's state: {error}") from error
+
+
+def restore_newest(directory: Path, template: Any) -> tuple[Any, dict[str, Any]] | None:
+    """Returns the newest checkpoint that is whole, with its meta; warns of each damaged one.
+
+    Returns None if there is no checkpoint at all.
+
+    Raises:
+      WorkdirError: there are checkpoints, and all are damaged.
+    """
+    found = steps(directory)
+    for step in reversed(found):
+        folder = place(directory, step)
+        try:
+            return restore(folder, template), read_meta(folder)
+        except (WorkdirError, ValueError, OSError) as error:
+            warnings.warn(
+                f"checkpoint passed over: {error} The one before it is used.",
+                CheckpointWarning,
+                stacklevel=2,
+            )
+    if found:
+        raise WorkdirError(
+            f"{directory}: all {len(found)} checkpoints are damaged; "
+            "move them away to start from the beginning, or choose another --workdir."
+        )
+    return None
+
+
+def drop_after(directory: Path, step: int) -> None:
+    """Removes what lies beyond the step that training goes on from, damaged or half written."""
+    if jax.process_index() == 0 and directory.is_dir():
+        for aside in directory.glob("saving-*"):
+            shutil.rmtree(aside, ignore_errors=True)
+        for kind in ("step", "best"):
+            for later in steps(directory, kind):
+                if later > step:
+                    shutil.rmtree(place(directory, later, kind), ignore_errors=True)
+    _together(f"dropped-{step}")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax logs each save at a level that a person would take for a warning."""
+    from absl import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

@@ -1,0 +1,105 @@
+"""Evaluation: exact metrics of a whole split, from padded batches of one shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jdlopt import config as configs
+from jdlopt import mesh as meshes
+from jdlopt import metrics
+from jdlopt.data import feed
+from jdlopt.train.experiment import Experiment
+from jdlopt.train.program import Compiler
+from jdlopt.train.state import as_arrays
+from jdlopt.train.step import eval_step
+
+
+class Evaluator:
+    """Evaluates splits with one compiled program, keeping small ones in device memory."""
+
+    def __init__(
+        self,
+        parts: Experiment,
+        mesh: Mesh,
+        compile: Compiler,
+        collector: metrics.Collector | None = None,
+    ):
+        self.parts, self.mesh, self.compile = parts, mesh, compile
+        self.collector = collector or parts.collector
+        self.sharding = meshes.batch_sharding(mesh)
+        largest = max(parts.dataset.sizes.values())
+        asked = min(parts.config["train"]["eval_batch_size"], largest)
+        self.batch_size = -(-asked // mesh.size) * mesh.size
+        hparams = as_arrays(configs.hyperparameters(parts.config))
+        self.hparams = meshes.put(hparams, meshes.replicated(mesh))
+        self._kept: dict[str, list[Any]] = {}
+        self._program: Any = None
+
+    def _batches(self, split: str) -> Iterator[Any]:
+        if split in self._kept:
+            yield from self._kept[split]
+            return
+        dataset = self.parts.dataset
+        fits = feed.fits(dataset.nbytes(split))
+        rows = meshes.local_rows(self.sharding, self.batch_size)
+        if fits:
+            arrays = dataset.read(split)
+            batches = feed.padded(arrays.inputs, arrays.targets, self.batch_size, rows)
+        else:
+            batches = feed.padded_stream(dataset.records(split), self.batch_size, rows)
+        kept = []
+        for batch in batches:
+            placed = feed.to_device(batch, self.sharding, self.batch_size)
+            if fits:
+                kept.append(placed)
+            yield placed
+        if fits:
+            self._kept[split] = kept
+
+    def dispatch(self, split: str, params: Any, model_state: Any) -> list[Any]:
+        """Hands a split's batches to the device; returns what `finish` reads later."""
+        collected = []
+        for batch in self._batches(split):
+            if self._program is None:
+                self._program = self.compile(
+                    partial(
+                        eval_step,
+                        model=self.parts.model,
+                        loss=self.parts.loss,
+                        preprocess=self.parts.preprocess,
+                        collect=self.collector.collect,
+                    ),
+                    params,
+                    model_state,
+                    self.hparams,
+                    batch,
+                    out_shardings=meshes.replicated(self.mesh),
+                )
+            collected.append(self._program(params, model_state, self.hparams, batch))
+        for leaf in jax.tree.leaves(collected):
+            leaf.copy_to_host_async()
+        return collected
+
+    def finish(self, split: str, collected: list[Any]) -> dict[str, Any]:
+        """Returns ``{"split/metric": value}``; waits for the device."""
+        host = jax.tree.map(np.asarray, collected)
+        return {f"{split}/{name}": value for name, value in self.collector.finish(host).items()}
+
+    def __call__(self, split: str, params: Any, model_state: Any) -> dict[str, Any]:
+        """Returns the metrics of a whole split."""
+        return self.finish(split, self.dispatch(split, params, model_state))
+
+
+def full(parts: Experiment, mesh: Mesh, compile: Compiler) -> Evaluator:
+    """Returns the evaluator that measures every metric that the task has."""
+    task, classes = parts.dataset.task, parts.dataset.num_classes
+    names = (*metrics.all_metrics(task, classes), *parts.config["train"]["metrics"])
+    watched = parts.monitor.partition("/")[2]
+    names = tuple(dict.fromkeys((*names, *([] if watched == "loss" else [watched]))))
+    return Evaluator(parts, mesh, compile, metrics.make_collector(names, task, classes))

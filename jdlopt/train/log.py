@@ -1,0 +1,173 @@
+"""A run's records: its directory, ``metrics.jsonl``, TensorBoard files and ``result.json``."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import math
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jdlopt import config as configs
+from jdlopt.errors import WorkdirError
+
+CONFIG, INPUTS, METRICS, RESULT = "config.json", "inputs.json", "metrics.jsonl", "result.json"
+TENSORBOARD, CHECKPOINTS = "tensorboard", "checkpoints"
+
+
+def write_aside(path: Path, text: str) -> None:
+    """Writes a file beside its final name and renames it, so that nobody reads half of it."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
+
+
+def as_json(value: Any) -> Any:
+    """Returns a value with numbers that JSON lacks (NaN, infinities) as None."""
+    if isinstance(value, Mapping):
+        return {key: as_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextlib.contextmanager
+def claim(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
+    """Holds a work directory for one run: makes it, locks it, and checks that it is this config's.
+
+    Raises:
+      WorkdirError: it holds another config's run, another process trains there, it is no
+        directory, or it can't be written.
+    """
+    text = configs.dumps(config)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("w")
+    except (FileExistsError, NotADirectoryError) as error:
+        raise WorkdirError(f"--workdir: {workdir} is a file, not a directory.") from error
+    except OSError as error:
+        raise WorkdirError(f"--workdir: {workdir} can't be written: {error.strerror}.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise WorkdirError(f"--workdir: another process is training in {workdir}.") from error
+        path = workdir / CONFIG
+        if path.exists():
+            _check_same(path, config, workdir)
+        else:
+            strangers = [
+                name
+                for name in (METRICS, RESULT, CHECKPOINTS, "study.db")
+                if (workdir / name).exists()
+            ]
+            if strangers:
+                raise WorkdirError(
+                    f"--workdir: {workdir} holds {strangers[0]} but no {CONFIG}: it is not a run's "
+                    "directory; choose another."
+                )
+            try:
+                write_aside(path, text)
+            except OSError as error:
+                raise WorkdirError(f"--workdir: {path}: {error.strerror}.") from error
+        yield
+
+
+def _check_same(path: Path, config: Mapping[str, Any], workdir: Path) -> None:
+    saved = configs.flat(configs.load(path))
+    now = configs.flat(config)
+    changed = [
+        f"{key}: {saved.get(key)!r} there, {now.get(key)!r} now"
+        for key in sorted({*saved, *now})
+        if saved.get(key) != now.get(key) or (key in saved) != (key in now)
+    ]
+    if changed:
+        shown = "\n".join(f"  {line}" for line in changed[:8])
+        more = f"\n  and {len(changed) - 8} more" if len(changed) > 8 else ""
+        raise WorkdirError(
+            f"--workdir: {workdir} holds a run of another config:\n{shown}{more}\n"
+            "Choose another --workdir, or use the same config to go on with that run."
+        )
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Returns the lines of a ``metrics.jsonl``; a last line that was cut short is left out."""
+    lines = []
+    if path.exists():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except json.JSONDecodeError:
+                break
+    return lines
+
+
+class RunLog:
+    """The open log files of a run: one JSON line a logged step, and TensorBoard scalars."""
+
+    def __init__(self, workdir: Path, step: int, tensorboard: bool = True):
+        """Opens the files to go on after ``step``; lines beyond it are dropped."""
+        path = workdir / METRICS
+        kept = [line for line in read_lines(path) if line["step"] <= step]
+        write_aside(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._file = path.open("a", encoding="utf-8")
+        self._writer = None
+        if tensorboard:
+            from tensorboardX import SummaryWriter
+
+            purge = {"purge_step": step + 1} if step else {}
+            self._writer = SummaryWriter(str(workdir / TENSORBOARD), **purge)
+
+    def write(self, step: int, values: Mapping[str, float], beside: Mapping[str, float]) -> None:
+        """Logs the values of a step; those of ``beside`` (timings) go to TensorBoard alone.
+
+        So two runs of one config write the same ``metrics.jsonl`` to the byte.
+        """
+        self._file.write(json.dumps(as_json({"step": step, **values})) + "\n")
+        if self._writer:
+            for name, value in {**values, **beside}.items():
+                if isinstance(value, int | float):
+                    self._writer.add_scalar(name, value, step)
+
+    def hyperparameters(self, config: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+        """Writes the config and the final metrics to TensorBoard's hparams table."""
+        if self._writer is None:
+            return
+        plain = {
+            key: value if isinstance(value, int | float | str | bool) else str(value)
+            for key, value in configs.flat(config).items()
+        }
+        numbers = {
+            key: value
+            for key, value in metrics.items()
+            if isinstance(value, int | float) and math.isfinite(value)
+        }
+        self._writer.add_hparams(plain, numbers, name="hparams")
+
+    def flush(self) -> None:
+        """Hands everything written so far to the operating system."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        if self._writer:
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._file.close()
+        if self._writer:
+            self._writer.close()
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of what a result depends on."""
+    names = ("jdlopt", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    found = {"python": platform.python_version()}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

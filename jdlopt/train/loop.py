@@ -1,0 +1,499 @@
+"""``fit``: the only training loop. It hands steps to the device and never waits for a value."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jdlopt import config as configs
+from jdlopt import mesh as meshes
+from jdlopt import optim
+from jdlopt.data import feed
+from jdlopt.errors import DivergedError, Interrupted, WorkdirError
+from jdlopt.metrics import higher_is_better
+from jdlopt.train import checkpoint, experiment, log, processes, serve
+from jdlopt.train import evaluate as evaluation
+from jdlopt.train.evaluate import Evaluator
+from jdlopt.train.meter import Meter
+from jdlopt.train.program import Compiler, Dispatch, copy, streamed_step, training_programs
+from jdlopt.train.state import TrainState, as_arrays
+from jdlopt.train.watch import Best, StopRequest, check_finite, signals
+
+IN_FLIGHT = 2
+"""Dispatches that may wait on the device before the oldest one's values are looked at."""
+
+
+class Progress(NamedTuple):
+    """What a progress bar shows.
+
+    Attributes:
+      step: updates made.
+      total_steps: updates in the whole run.
+      values: the newest logged values.
+      examples_per_second: since training started, compilation not counted.
+      waiting: share of the time spent waiting for data.
+    """
+
+    step: int
+    total_steps: int
+    values: Mapping[str, float]
+    examples_per_second: float
+    waiting: float
+
+
+class Result(NamedTuple):
+    """What a run came to: the content of ``result.json``, and where it lies.
+
+    Attributes:
+      record: as in ``result.json``.
+      workdir: the run's directory.
+    """
+
+    record: dict[str, Any]
+    workdir: Path
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The final metrics: ``train/…``, ``validation/…``, ``test/…``, of the best checkpoint."""
+        return self.record["metrics"]
+
+    @property
+    def status(self) -> str:
+        """``done``, ``stopped early``, ``diverged`` or ``interrupted``."""
+        return self.record["status"]
+
+
+def fit(
+    config: Mapping[str, Any],
+    workdir: str | Path,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Result:
+    """Trains one config in one directory, from where an earlier call stopped if there was one.
+
+    Args:
+      config: an experiment, as `jdlopt.config.load` or a plain dict gives it.
+      workdir: the run's directory; made if it does not exist.
+      on_progress: called about as often as something is known anew.
+
+    Returns:
+      The result, also written to ``result.json``. A finished run is not trained again.
+
+    Raises:
+      ConfigError, DataError, WorkdirError: the input is wrong; nothing was trained or overwritten.
+      DivergedError: a value was not finite; the last good checkpoint is kept.
+      Interrupted: SIGTERM or SIGINT came; the state is saved, and the same call goes on.
+    """
+    start = time.perf_counter()
+    workdir = Path(workdir)
+    resolved, dataset = experiment.prepare(config)
+    with signals() as stop, processes.first_claims(lambda: log.claim(workdir, resolved)):
+        finished = read_result(workdir)
+        if finished is not None and finished["status"] in ("done", "stopped early"):
+            return Result(finished, workdir)
+        run = _Run(experiment.build(resolved, dataset), workdir, stop, on_progress, start)
+        try:
+            return run.train()
+        finally:
+            run.close()
+
+
+def read_result(workdir: Path) -> dict[str, Any] | None:
+    """Returns a run's ``result.json``, or None if there is none.
+
+    Raises:
+      WorkdirError: it is there and can't be read.
+    """
+    path = workdir / log.RESULT
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f"{path}: can't be read: {error}") from error
+
+
+@dataclass
+class _Snapshot:
+    """The parameters at an evaluation, kept in case that it turns out the best."""
+
+    step: int
+    params: Any
+    model_state: Any
+
+
+class _Run:
+    """One training as the host sees it: files, clocks, and what is in flight on the device."""
+
+    def __init__(
+        self,
+        parts: experiment.Experiment,
+        workdir: Path,
+        stop: StopRequest,
+        on_progress: Callable[[Progress], None] | None,
+        start: float,
+    ):
+        self.parts, self.workdir, self.stop, self.on_progress = parts, workdir, stop, on_progress
+        self.config, self.options = parts.config, parts.config["train"]
+        self.seed, self.batch_size = self.config["seed"], self.config["data"]["batch_size"]
+        self.checkpoints = workdir / log.CHECKPOINTS
+        self.start, self.compile = start, Compiler()
+        self.mesh = meshes.make_mesh(self.config["mesh"])
+        self.evaluator = Evaluator(parts, self.mesh, self.compile)
+        self.pending: deque[tuple[str, int, Any, Any]] = deque()
+        self.best_snapshot: _Snapshot | None = None
+        self.waited = self.looped = 0.0
+        self.log: log.RunLog | None = None
+        self._init_state()
+        self._resume()
+
+    # --- before the first step -------------------------------------------------------------------
+
+    def _init_state(self) -> None:
+        hparams = as_arrays(configs.hyperparameters(self.config))
+
+        def init(hparams: Any) -> TrainState:
+            return experiment.init_state(self.parts, self.seed, hparams)
+
+        shapes = jax.eval_shape(init, hparams)
+        everywhere = meshes.replicated(self.mesh)
+        self.shardings = TrainState(
+            step=everywhere,
+            params=meshes.parameter_sharding(self.mesh, shapes.params),
+            model_state=meshes.parameter_sharding(self.mesh, shapes.model_state),
+            opt_state=meshes.parameter_sharding(self.mesh, shapes.opt_state),
+            average=meshes.parameter_sharding(self.mesh, shapes.average),
+            hparams=jax.tree.map(lambda _: everywhere, shapes.hparams),
+            key=everywhere,
+        )
+        hparams = meshes.put(hparams, everywhere)
+        self.state = self.compile(init, hparams, out_shardings=self.shardings)(hparams)
+        self.n_params = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
+
+    def _resume(self) -> None:
+        """Goes on from the newest whole checkpoint, if there is one."""
+        monitored = self.parts.monitor.partition("/")[2]
+        self.best = Best(self.parts.monitor, higher_is_better(monitored))
+        self.meter = Meter(self.parts.log_every, self.parts.eval_every, self.parts.total_steps)
+        self.dispatch: Dispatch | int | None = self.options["steps_per_dispatch"]
+        self.step, self.best_saved, self.earlier_seconds = 0, -1, 0.0
+        found = checkpoint.restore_newest(self.checkpoints, checkpoint.saved(self.state))
+        if found is not None:
+            tree, meta = found
+            self.state = checkpoint.unsaved(self.state, tree)
+            self.step, self.best_saved = meta["step"], meta["best_saved"]
+            self.best = Best.from_dict(meta["best"])
+            self.meter.restore(meta["meter"])
+            self.earlier_seconds = meta["wall_seconds"]
+            if meta["dispatch"] is not None and meta["platform"] == _platform(self.mesh):
+                self.dispatch = Dispatch(**meta["dispatch"])
+        self.first_step = self.step
+        checkpoint.drop_after(self.checkpoints, self.step)
+        if jax.process_index() == 0:
+            serve.save_inputs_record(self.parts, self.workdir)
+            self.log = log.RunLog(self.workdir, self.step, self.options["tensorboard"])
+
+    def _learning_rates(self) -> dict[int, float]:
+        """The rate at every logged step, in one go: asking the device in the loop would wait."""
+        steps = np.arange(self.parts.total_steps + 1, dtype=np.int32)
+        logged = steps[self.meter.is_logged(steps)]
+        hparams = as_arrays(configs.hyperparameters(self.config)["optim"])
+
+        def rate(step: Any) -> Any:
+            return optim.learning_rate_at(
+                self.config["optim"], self.parts.total_steps, step, hparams
+            )
+
+        values = np.asarray(jax.jit(jax.vmap(rate))(logged), np.float64)
+        return dict(zip(logged.tolist(), values.tolist(), strict=True))
+
+    # --- training --------------------------------------------------------------------------------
+
+    def train(self) -> Result:
+        """Trains to the end, or to what stops it."""
+        self.rates = self._learning_rates()
+        run = self._streamed() if self._streams() else self._in_memory()
+        self.evaluator("validation", *experiment.evaluated(self.parts, self.state))  # compiles
+        self.loop_started = self.saved_at = time.perf_counter()
+        ended = self._patience_ended()
+        while self.step < self.parts.total_steps and not ended:
+            self.state, values, count = run(self._until_evaluation())
+            self.pending.append(("steps", self.step, values, count))
+            self.step += count
+            if self.meter.is_evaluated(self.step):
+                self._dispatch_evaluation()
+            self._look(wait=self._patience_may_end())
+            ended = self._patience_ended()
+            self._stop_or_save()
+        self._look(wait=True)
+        self.looped = time.perf_counter() - self.loop_started
+        return self._finish("stopped early" if ended else "done")
+
+    def _until_evaluation(self) -> int:
+        """Steps to the next evaluation, checkpoint or end: a dispatch never runs over one."""
+        ends = [self.parts.total_steps]
+        for every in (self.parts.eval_every, self.options["checkpoint_every"]):
+            if every:
+                ends.append((self.step // every + 1) * every)
+        return min(ends) - self.step
+
+    def _streams(self) -> bool:
+        asked = self.config["data"]["in_memory"]
+        return not (feed.fits(self.parts.dataset.nbytes("train")) if asked is None else asked)
+
+    def _in_memory(self) -> Callable[[int], tuple[TrainState, Any, int]]:
+        """Compiles training on a split that lies in device memory; returns how to run steps."""
+        arrays = self.parts.dataset.read("train")
+        data = meshes.put(
+            {"inputs": arrays.inputs, "targets": arrays.targets}, meshes.replicated(self.mesh)
+        )
+        every = self.options["checkpoint_every"]
+        longest = min(self.parts.eval_every, every) if every else self.parts.eval_every
+        self.dispatch, program = training_programs(
+            self.state,
+            data,
+            self.batch_size,
+            parts=self.parts.step_parts,
+            mesh=self.mesh,
+            shardings=self.shardings,
+            compile=self.compile,
+            longest=longest,
+            asked=self.dispatch,
+            agree=processes.agree,
+        )
+        most, size = self.dispatch.steps, len(arrays.targets)
+
+        def run(steps: int) -> tuple[TrainState, Any, int]:
+            count = min(most, steps)
+            examples = feed.batch_examples(self.seed, self.step, self.batch_size, size, count)
+            return *program(self.state, examples), count
+
+        return run
+
+    def _streamed(self) -> Callable[[int], tuple[TrainState, Any, int]]:
+        """Compiles training on batches that come one by one; returns how to run a step of it."""
+        sharding = meshes.batch_sharding(self.mesh)
+        read = feed.stream(
+            self.parts.dataset.records("train"),
+            seed=self.seed,
+            batch_size=self.batch_size,
+            first_step=self.step,
+            rows=meshes.local_rows(sharding, self.batch_size),
+        )
+        batches = feed.prefetched(read, sharding, self.batch_size)
+        first = next(batches)
+        program = self.compile(
+            partial(streamed_step, parts=self.parts.step_parts),
+            self.state,
+            first,
+            donate_argnums=0,
+            out_shardings=(self.shardings, meshes.replicated(self.mesh)),
+        )
+        batches = itertools.chain([first], batches)
+        self.dispatch = Dispatch("step", 1, "streamed", {})
+
+        def run(steps: int) -> tuple[TrainState, Any, int]:
+            asked = time.perf_counter()
+            batch = next(batches)
+            self.waited += time.perf_counter() - asked
+            return *program(self.state, batch), 1
+
+        return run
+
+    # --- looking at what came back ---------------------------------------------------------------
+
+    def _dispatch_evaluation(self) -> None:
+        params, model_state = copy(experiment.evaluated(self.parts, self.state))
+        collected = self.evaluator.dispatch("validation", params, model_state)
+        snapshot = _Snapshot(self.step, params, model_state)
+        self.pending.append(("evaluation", self.step, collected, snapshot))
+
+    def _look(self, wait: bool) -> None:
+        """Reads values that have come back: all of them, or those beyond what may be in flight."""
+        while self.pending and (wait or len(self.pending) > IN_FLIGHT):
+            kind, step, values, rest = self.pending.popleft()
+            if kind == "steps":
+                measured = {name: np.asarray(value)[:rest] for name, value in values.items()}
+                try:
+                    check_finite(step + 1, measured)
+                except DivergedError as error:
+                    raise self._diverged(error) from None
+                self.meter.steps(step, measured)
+            else:
+                found = self.evaluator.finish("validation", values)
+                self.meter.evaluation(step, found)
+                if self.best.improved_by(found[self.best.metric]):
+                    self.best_snapshot = rest
+                self.best = self.best.seen(step, found[self.best.metric])
+        self._report()
+
+    def _report(self) -> None:
+        elapsed = max(time.perf_counter() - self.loop_started, 1e-9)
+        speed = (self.step - self.first_step) * self.batch_size / elapsed
+        size = self.parts.dataset.sizes["train"]
+        for step, values in self.meter.lines():
+            epoch = round(step * self.batch_size / size, 4)
+            line = {"epoch": epoch, **values, "learning_rate": self.rates[step]}
+            self.meter.newest = {**self.meter.newest, **line}
+            if self.log:
+                self.log.write(step, line, {"examples_per_second": speed})
+        if self.on_progress and self.log:
+            total, waiting = self.parts.total_steps, self.waited / elapsed
+            self.on_progress(Progress(self.step, total, self.meter.newest, speed, waiting))
+
+    def _patience_may_end(self) -> bool:
+        """Whether an evaluation in flight could end the run: then it is waited for.
+
+        So a run stops at the same step however fast its values come back.
+        """
+        patience = self.options["patience"]
+        flying = sum(kind == "evaluation" for kind, *_ in self.pending)
+        return patience is not None and flying > 0 and self.best.since + flying >= patience
+
+    def _patience_ended(self) -> bool:
+        return self.options["patience"] is not None and self.best.since >= self.options["patience"]
+
+    # --- stopping, saving, ending ----------------------------------------------------------------
+
+    def _stop_or_save(self) -> None:
+        every = self.options["checkpoint_every"]
+        overdue = time.perf_counter() - self.saved_at >= self.options["checkpoint_seconds"]
+        due = overdue if every is None else self.step % every == 0
+        stop, due = processes.any_of(self.stop.signal is not None, due)
+        if stop or due:
+            self._save()
+        if stop:
+            self._write_result("interrupted", self._newest_metrics())
+            raise Interrupted(
+                f"interrupted at step {self.step} of {self.parts.total_steps}; saved in "
+                f"{self.workdir}. The same command goes on from there."
+            )
+
+    def _save(self) -> None:
+        """Saves a state that is known to be finite, after the log lines that lead to it."""
+        self._look(wait=True)
+        if self.log:
+            self.log.flush()
+        if self.step in checkpoint.steps(self.checkpoints):
+            return
+        snapshot = self.best_snapshot
+        if snapshot is not None and snapshot.step != self.best_saved:
+            # the best before it stays until the newest checkpoint names this one
+            tree = {"params": snapshot.params, "model_state": snapshot.model_state}
+            named = {"step": snapshot.step}
+            checkpoint.save(self.checkpoints, snapshot.step, tree, named, "best")
+            self.best_saved = snapshot.step
+        meta = {
+            "step": self.step,
+            "best": self.best.to_dict(),
+            "best_saved": self.best_saved,
+            "meter": self.meter.to_dict(),
+            "wall_seconds": self._wall_seconds(),
+            "dispatch": self.dispatch.to_dict() if isinstance(self.dispatch, Dispatch) else None,
+            "platform": _platform(self.mesh),
+        }
+        checkpoint.save(self.checkpoints, self.step, checkpoint.saved(self.state), meta)
+        self.saved_at = time.perf_counter()
+
+    def _diverged(self, error: DivergedError) -> DivergedError:
+        """Records what blew up, and names the checkpoint that is left."""
+        kept = checkpoint.steps(self.checkpoints)
+        where = "No checkpoint had been saved before."
+        if kept:
+            last = checkpoint.place(self.checkpoints, kept[-1])
+            where = f"The last good checkpoint is {last}."
+        self.step = error.step
+        found = {"step": error.step, "quantity": error.quantity, "value": str(error.value)}
+        self._write_result("diverged", self._newest_metrics(), {"diverged": found})
+        return DivergedError(error.step, error.quantity, error.value, f"{error.detail} {where}")
+
+    def _newest_metrics(self) -> dict[str, Any]:
+        return {name: value for name, value in self.meter.newest.items() if "/" in name}
+
+    def _wall_seconds(self) -> float:
+        return self.earlier_seconds + time.perf_counter() - self.start
+
+    def _finish(self, status: str) -> Result:
+        """Saves the end, evaluates the best checkpoint once on all splits, writes the result."""
+        self._save()
+        params, model_state = self._best_parameters()
+        measure = evaluation.full(self.parts, self.mesh, self.compile)
+        found = {
+            name: value
+            for name, value in self._newest_metrics().items()
+            if name.startswith("train/")
+        }
+        splits = ["validation", *(["test"] if self.options["evaluate_test"] else [])]
+        for split in splits:
+            if self.parts.dataset.sizes.get(split):
+                found.update(measure(split, params, model_state))
+        if self.log:
+            self.log.hyperparameters(self.config, found)
+        record = self._write_result(status, found)
+        return Result(record, self.workdir)
+
+    def _best_parameters(self) -> tuple[Any, Any]:
+        """The parameters of the best evaluation, from memory or from its checkpoint."""
+        snapshot = self.best_snapshot
+        if snapshot is None:
+            params, model_state = experiment.evaluated(self.parts, self.state)
+            template = {"params": params, "model_state": model_state}
+            place = checkpoint.place(self.checkpoints, self.best_saved, "best")
+            tree = checkpoint.restore(place, template)
+            return tree["params"], tree["model_state"]
+        return snapshot.params, snapshot.model_state
+
+    def _write_result(
+        self, status: str, found: Mapping[str, Any], beside: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        looped = self.looped or time.perf_counter() - self.loop_started
+        steps = self.step - self.first_step
+        record = log.as_json(
+            {
+                "status": status,
+                "metrics": dict(found),
+                "best": {
+                    "step": self.best.step,
+                    "metric": self.best.metric,
+                    "value": self.best.value,
+                },
+                "steps": self.step,
+                "total_steps": self.parts.total_steps,
+                "examples_per_second": steps * self.batch_size / looped if steps else None,
+                "wall_seconds": self._wall_seconds(),
+                "compile_seconds": self.compile.seconds,
+                "data_wait_share": self.waited / looped if looped else 0.0,
+                "dispatch": self.dispatch.to_dict()
+                if isinstance(self.dispatch, Dispatch)
+                else None,
+                "n_params": self.n_params,
+                "seed": self.seed,
+                "versions": log.versions(),
+                "devices": [str(device) for device in self.mesh.devices.flat],
+                "mesh": dict(self.mesh.shape),
+                "config_fingerprint": configs.fingerprint(self.config),
+                **(beside or {}),
+            }
+        )
+        if jax.process_index() == 0:
+            log.write_aside(self.workdir / log.RESULT, json.dumps(record, indent=2) + "\n")
+        return record
+
+    def close(self) -> None:
+        """Closes the log files."""
+        if self.log:
+            self.log.close()
+
+
+def _platform(mesh: Any) -> str:
+    """What a measured choice holds for: the kind and number of devices."""
+    return f"{mesh.devices.flat[0].device_kind} x {mesh.size}"

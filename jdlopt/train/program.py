@@ -1,0 +1,264 @@
+"""The compiled programs of a run, and the measured choice between them.
+
+The same `train_step` is compiled in two ways: alone, to be called from Python once a step, and
+inside a loop that runs up to ``capacity`` steps in one dispatch. The loop saves dispatch; the lone
+step lets XLA's CPU backend use all cores for an operation. Which is faster depends on model and
+device.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Int32
+
+from jdlopt import mesh as meshes
+from jdlopt.train.state import TrainState
+from jdlopt.train.step import train_step
+
+CAPACITY = 128
+"""Most steps in one dispatch: the size of the buffers that their values come back in."""
+DISPATCH_SECONDS = 0.05
+"""About how long one dispatch may take: signals, logs and the progress bar wait for its end."""
+TIMED_SECONDS = 0.04
+"""How long each way is timed before one is chosen."""
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """How steps are handed to the device; written to ``result.json``.
+
+    Attributes:
+      formulation: ``step`` (one call a step) or ``loop`` (many steps in one compiled loop).
+      steps: steps in one dispatch.
+      chosen: ``config``, ``measured``, ``resumed``, or ``streamed`` (batches come one by one).
+      step_seconds: the measured time of a step in each way.
+    """
+
+    formulation: str
+    steps: int
+    chosen: str
+    step_seconds: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it as JSON can hold it."""
+        return asdict(self)
+
+
+def gather(data: dict[str, Array], examples: Int32[Array, " batch"]) -> dict[str, Array]:
+    """Returns a batch of a dataset that lies in device memory."""
+    return {
+        name: values.at[examples].get(mode="promise_in_bounds") for name, values in data.items()
+    }
+
+
+def one_step(
+    state: TrainState, data: Any, examples: Any, *, parts: dict[str, Any], mesh: Mesh
+) -> tuple[TrainState, dict[str, Array]]:
+    """Runs one step on gathered examples; its values come back as arrays of length 1."""
+    batch = gather(data, examples[0])
+    batch = jax.lax.with_sharding_constraint(batch, meshes.batch_sharding(mesh))
+    state, measured = train_step(state, batch, **parts)
+    return state, {name: value[None] for name, value in measured.items()}
+
+
+def streamed_step(
+    state: TrainState, batch: Any, *, parts: dict[str, Any]
+) -> tuple[TrainState, dict[str, Array]]:
+    """Runs one step on a batch that was read elsewhere."""
+    state, measured = train_step(state, batch, **parts)
+    return state, {name: value[None] for name, value in measured.items()}
+
+
+def many_steps(
+    state: TrainState, data: Any, examples: Any, count: Any, *, parts: dict[str, Any], mesh: Mesh
+) -> tuple[TrainState, dict[str, Array]]:
+    """Runs ``count`` steps, traced, up to ``len(examples)``, and stops at what isn't finite.
+
+    One program serves every count, so how a run is cut into dispatches never changes its numbers.
+    """
+
+    def step(state: TrainState, chosen: Any) -> tuple[TrainState, dict[str, Array]]:
+        batch = jax.lax.with_sharding_constraint(gather(data, chosen), meshes.batch_sharding(mesh))
+        return train_step(state, batch, **parts)
+
+    shapes = jax.eval_shape(step, state, examples[0])[1]
+    buffers = {
+        name: jnp.full((examples.shape[0],), jnp.nan, shape.dtype) for name, shape in shapes.items()
+    }
+
+    def unfinished(carry: Any) -> Array:
+        done, _, _, finite = carry
+        return (done < count) & finite
+
+    def body(carry: Any) -> Any:
+        done, state, buffers, _ = carry
+        state, measured = step(state, examples[done])
+        buffers = {name: buffers[name].at[done].set(measured[name]) for name in buffers}
+        finite = jnp.isfinite(measured["loss"]) & jnp.isfinite(measured["grad_norm"])
+        return done + 1, state, buffers, finite
+
+    _, state, buffers, _ = jax.lax.while_loop(
+        unfinished, body, (jnp.zeros((), jnp.int32), state, buffers, jnp.ones((), bool))
+    )
+    return state, buffers
+
+
+class Compiler:
+    """Compiles ahead of time and keeps account of the seconds that it took."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.programs = 0
+
+    def __call__(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Returns ``jit(function, **options)`` compiled for the shapes of ``args``."""
+        start = time.perf_counter()
+        compiled = jax.jit(function, **options).lower(*args).compile()
+        self.seconds += time.perf_counter() - start
+        self.programs += 1
+        return compiled
+
+
+def copy(tree: Any) -> Any:
+    """Returns a copy of device arrays in memory of their own, as donation needs."""
+    return jax.tree.map(jnp.copy, tree)
+
+
+def seconds_a_step(
+    run: Callable[[Any, int], tuple[Any, Any]], state: Any, first: int, most: int
+) -> float:
+    """Times a program on a state of its own: a warm-up, then longer until the clock can be trusted.
+
+    Args:
+      run: ``(state, steps) → (state, values)``; donates its state.
+      state: may be overwritten.
+      first: steps in the warm-up.
+      most: steps to run at most in one go.
+    """
+    count, elapsed = first, 0.0
+    state, values = run(state, count)
+    jax.block_until_ready(values)
+    best = float("inf")
+    spent = 0.0
+    while spent < TIMED_SECONDS or count < min(4, most):
+        start = time.perf_counter()
+        state, values = run(state, count)
+        jax.block_until_ready(values)
+        elapsed = time.perf_counter() - start
+        spent += elapsed
+        best = min(best, elapsed / count)
+        if spent > 10 * TIMED_SECONDS:
+            break
+        count = min(most, count * 2)
+    return best
+
+
+def training_programs(
+    state: TrainState,
+    data: dict[str, Array],
+    batch_size: int,
+    *,
+    parts: dict[str, Any],
+    mesh: Mesh,
+    shardings: Any,
+    compile: Compiler,
+    longest: int,
+    asked: Dispatch | int | None,
+    agree: Callable[[float], float] = lambda value: value,
+) -> tuple[Dispatch, Callable[[TrainState, np.ndarray], tuple[TrainState, dict[str, Array]]]]:
+    """Compiles the training programs, chooses the faster, and returns how to run it.
+
+    Args:
+      state: the state to train; copied for the timing, never changed.
+      data: the training split in device memory.
+      batch_size: examples in a global batch.
+      parts: the keyword arguments of `train_step`.
+      mesh: the devices.
+      shardings: where the state's leaves lie.
+      compile: does the compiling.
+      longest: most steps between two evaluations.
+      asked: a choice made before (a resumed run), the config's steps per dispatch, or None.
+      agree: makes all processes use the first one's measurement.
+
+    Returns:
+      The choice, and ``run(state, examples [steps, batch]) → (state, values [steps or more])``.
+    """
+    everywhere = meshes.replicated(mesh)
+    options = {"donate_argnums": 0, "out_shardings": (shardings, everywhere)}
+    capacity = max(1, min(CAPACITY, longest))
+    if isinstance(asked, int):
+        capacity = min(asked, longest)
+    elif isinstance(asked, Dispatch):
+        capacity = asked.steps
+
+    def host(value: np.ndarray) -> Any:
+        return meshes.put(value, everywhere) if jax.process_count() > 1 else value
+
+    def build_step() -> Callable[..., Any]:
+        program = compile(
+            partial(one_step, parts=parts, mesh=mesh),
+            state,
+            data,
+            host(np.zeros((1, batch_size), np.int32)),
+            **options,
+        )
+        return lambda state, examples: program(state, data, host(examples))
+
+    def build_loop(capacity: int) -> Callable[..., Any]:
+        padded = np.zeros((capacity, batch_size), np.int32)
+        program = compile(
+            partial(many_steps, parts=parts, mesh=mesh),
+            state,
+            data,
+            host(padded),
+            host(np.int32(1)),
+            **options,
+        )
+
+        def run(state: TrainState, examples: np.ndarray) -> Any:
+            count = len(examples)
+            if count < capacity:
+                examples = np.concatenate([examples, padded[count:]])
+            return program(state, data, host(examples), host(np.int32(count)))
+
+        return run
+
+    if isinstance(asked, Dispatch):
+        run = build_step() if asked.formulation == "step" else build_loop(asked.steps)
+        return Dispatch(asked.formulation, asked.steps, "resumed", asked.step_seconds), run
+    if capacity == 1:
+        chosen = "config" if asked else "measured"
+        return Dispatch("step", 1, chosen, {}), build_step()
+    if asked is not None:
+        return Dispatch("loop", capacity, "config", {}), build_loop(capacity)
+
+    step, loop = build_step(), build_loop(capacity)
+    zeros = np.zeros((capacity, batch_size), np.int32)
+    zeros[:] = np.arange(batch_size) % len(data["targets"])
+
+    def call_step(state: Any, count: int) -> Any:
+        values = None
+        for _ in range(count):
+            state, values = step(state, zeros[:1])
+        return state, values
+
+    def call_loop(state: Any, count: int) -> Any:
+        return loop(state, zeros[:count])
+
+    seconds = {
+        "step": agree(seconds_a_step(call_step, copy(state), 1, capacity)),
+        "loop": agree(seconds_a_step(call_loop, copy(state), 1, capacity)),
+    }
+    if seconds["step"] < seconds["loop"]:
+        return Dispatch("step", 1, "measured", seconds), step
+    steps = int(np.clip(DISPATCH_SECONDS / seconds["loop"], 1, capacity))
+    return Dispatch("loop", steps, "measured", seconds), loop

@@ -1,0 +1,244 @@
+"""What a trained run is for: evaluating its checkpoints on any split, and predicting for new data."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from jdlopt import config as configs
+from jdlopt import losses, models, optim
+from jdlopt import mesh as meshes
+from jdlopt.data import preprocess
+from jdlopt.data.inputs import read_inputs
+from jdlopt.errors import DataError, UserError, WorkdirError
+from jdlopt.train import checkpoint, evaluate, experiment, log
+from jdlopt.train.program import Compiler
+from jdlopt.train.state import as_arrays
+from jdlopt.train.step import predict_step
+
+
+class Predictions(NamedTuple):
+    """What a model says about new examples.
+
+    Attributes:
+      rows: what names each example: a row number or a file.
+      values: [n] class indices or predicted values.
+      labels: [n] class names, or None for regression.
+      probabilities: [n, classes], or None for regression.
+      class_names: the columns of ``probabilities``.
+    """
+
+    rows: list[str]
+    values: np.ndarray
+    labels: list[str] | None
+    probabilities: Float[np.ndarray, "n classes"] | None
+    class_names: tuple[str, ...]
+
+
+def run_config(workdir: str | Path) -> dict[str, Any]:
+    """Returns the resolved config of a run.
+
+    Raises:
+      WorkdirError: the directory holds no run.
+    """
+    path = Path(workdir) / log.CONFIG
+    if not path.is_file():
+        raise WorkdirError(
+            f"--workdir: {workdir} holds no run: there is no {log.CONFIG}. "
+            "Name a directory that `jdlopt train` was given."
+        )
+    return configs.to_dict(configs.load(path))
+
+
+def load_parameters(
+    config: Mapping[str, Any], model: models.Model, input_shape: tuple[int, ...],
+    workdir: str | Path, which: str,
+) -> tuple[Any, Any, int]:
+    """Returns the parameters and model state to evaluate, and their step.
+
+    Args:
+      config: the run's resolved config.
+      model: its model.
+      input_shape: the shape of one example after preprocessing.
+      workdir: the run's directory.
+      which: ``best``, or ``newest`` (averaged where the config averages).
+
+    Raises:
+      WorkdirError: there is no such checkpoint, or it is damaged.
+    """
+    directory = Path(workdir) / log.CHECKPOINTS
+    hparams = as_arrays(configs.hyperparameters(config))
+    example = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    params, model_state = jax.eval_shape(
+        lambda x: model.init(jax.random.key(0), x, hparams["model"]), example
+    )
+    if which == "best":
+        found = checkpoint.steps(directory, "best")
+        if not found:
+            raise WorkdirError(f"{directory}: holds no best checkpoint yet; try --checkpoint=newest.")
+        step = found[-1]
+        template = {"params": params, "model_state": model_state}
+        tree = checkpoint.restore(
+            checkpoint.place(directory, step, "best"), _on_one_device(template)
+        )
+        return tree["params"], tree["model_state"], step
+    total_steps = 1  # the shapes of an optimizer's state don't depend on it
+    optimizer = optim.make_optimizer(config["optim"], total_steps)
+    average = optim.make_average(config["optim"], total_steps)
+    template = {
+        "step": jax.ShapeDtypeStruct((), jnp.int32),
+        "params": params,
+        "model_state": model_state,
+        "opt_state": jax.eval_shape(optimizer.init, params),
+        "average": jax.eval_shape(average.init, params, model_state),
+        "hparams": hparams,
+        "key": jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))),
+    }
+    restored = checkpoint.restore_newest(directory, _on_one_device(template))
+    if restored is None:
+        raise WorkdirError(f"{directory}: holds no checkpoint yet.")
+    tree, meta = restored
+    params = optim.eval_params(config["optim"], tree["opt_state"], tree["params"])
+    params, model_state = average.evaluated(tree["average"], params, tree["model_state"])
+    return params, model_state, meta["step"]
+
+
+def _on_one_device(template: Any) -> Any:
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), template
+    )
+
+
+def evaluate_run(workdir: str | Path, split: str = "validation", which: str = "best") -> dict:
+    """Returns ``{"split", "checkpoint", "step", "metrics"}`` of a run's checkpoint on a split.
+
+    Raises:
+      UserError: the directory holds no run, its data are gone, or the checkpoint is damaged.
+    """
+    config, dataset = experiment.prepare(run_config(workdir))
+    parts = experiment.build(config, dataset)
+    params, model_state, step = load_parameters(
+        config, parts.model, dataset.input_shape, workdir, which
+    )
+    mesh = meshes.make_mesh(config["mesh"])
+    params, model_state = meshes.put((params, model_state), meshes.replicated(mesh))
+    found = evaluate.full(parts, mesh, Compiler())(split, params, model_state)
+    return log.as_json(
+        {"split": split, "checkpoint": which, "step": step, "metrics": found}
+    )
+
+
+def save_inputs_record(parts: experiment.Experiment, workdir: Path) -> None:
+    """Writes ``inputs.json``: what prediction must know of the data, so that it needs no data."""
+    record = {
+        "dataset": parts.dataset.meta(),
+        "preprocess": preprocess.to_dict(parts.preprocess_state),
+    }
+    log.write_aside(workdir / log.INPUTS, json.dumps(record) + "\n")
+
+
+def predict_run(
+    workdir: str | Path, path: str | Path, which: str = "best", batch_size: int = 256
+) -> Predictions:
+    """Returns a run's predictions for a CSV, Parquet or NPZ file or an image folder.
+
+    Raises:
+      UserError: the directory holds no finished run, or the file can't be read as its inputs.
+    """
+    config = run_config(workdir)
+    record_path = Path(workdir) / log.INPUTS
+    try:
+        record = json.loads(record_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f"{record_path}: can't be read: {error}") from error
+    meta = record["dataset"]
+    found = read_inputs(path, meta)
+    if not len(found.inputs):
+        raise DataError(f"--input: {path} holds no example.")
+    outputs_wide = 1
+    if meta["task"] == "classification":
+        outputs_wide = losses.num_outputs(config["loss"]["name"], meta["num_classes"])
+    model = models.make_model(config["model"], outputs_wide)
+    loss = losses.make_loss(config["loss"])
+    input_shape = tuple(meta["input_shape"])
+    params, model_state, _ = load_parameters(config, model, input_shape, workdir, which)
+    program = jax.jit(
+        partial(
+            predict_step,
+            model=model,
+            loss=loss,
+            preprocess=partial(preprocess.apply, preprocess.from_dict(record["preprocess"])),
+        )
+    )
+    hparams = as_arrays(configs.hyperparameters(config))
+    outputs, probabilities = [], []
+    size = len(found.inputs)
+    for first in range(0, size, batch_size):
+        rows = np.minimum(np.arange(first, first + batch_size), size - 1)  # one shape, one program
+        values, shares = program(params, model_state, hparams, found.inputs[rows])
+        outputs.append(np.asarray(values))
+        probabilities.append(None if shares is None else np.asarray(shares))
+    if meta["task"] == "regression":
+        values = np.concatenate(outputs)[:size].reshape(size, -1)[:, 0]
+        return Predictions(found.ids, values, None, None, ())
+    shares = np.concatenate(probabilities)[:size]
+    names = tuple(meta["class_names"])
+    classes = shares.argmax(-1)
+    return Predictions(found.ids, classes, [names[index] for index in classes], shares, names)
+
+
+def as_columns(predictions: Predictions) -> dict[str, list[Any]]:
+    """Returns predictions as named columns."""
+    if predictions.probabilities is None or predictions.labels is None:
+        return {"row": predictions.rows, "prediction": predictions.values.tolist()}
+    return {
+        "row": predictions.rows,
+        "prediction": predictions.labels,
+        **{
+            f"probability_{name}": predictions.probabilities[:, index].tolist()
+            for index, name in enumerate(predictions.class_names)
+        },
+    }
+
+
+def write_csv(predictions: Predictions, file: TextIO) -> None:
+    """Writes predictions as CSV, a header first."""
+    columns = as_columns(predictions)
+    writer = csv.writer(file)
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+
+
+def write_predictions(predictions: Predictions, path: str | Path) -> None:
+    """Writes predictions to a ``.csv`` or ``.npz`` file.
+
+    Raises:
+      UserError: another suffix, or the file can't be written.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.stem}.writing{path.suffix}")
+    try:
+        if path.suffix == ".csv":
+            with aside.open("w", newline="", encoding="utf-8") as file:
+                write_csv(predictions, file)
+        elif path.suffix == ".npz":
+            columns = {"row": np.array(predictions.rows), "prediction": predictions.values}
+            if predictions.probabilities is not None:
+                columns["probabilities"] = predictions.probabilities
+                columns["class_names"] = np.array(predictions.class_names)
+            np.savez(aside, **columns)
+        else:
+            raise UserError(f"--output: {path}: expected a .csv or .npz file.")
+        aside.replace(path)
+    except OSError as error:
+        raise UserError(f"--output: {path} can't be written: {error.strerror or error}.") from error

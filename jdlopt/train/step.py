@@ -1,0 +1,148 @@
+"""The one training step and the one evaluation step: pure functions, whole on one screen each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from jdlopt.train.state import TrainState
+
+Batch = Mapping[str, Array]
+"""``inputs`` [batch, …], ``targets`` [batch] or [batch, …]; in evaluation ``weights`` [batch]."""
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    model: Any,
+    loss: Any,
+    optimizer: optax.GradientTransformationExtraArgs,
+    average: Any,
+    preprocess: Callable[[Array], Array],
+    augment: Callable[[Array, Batch, Any], Batch],
+    accumulate: int = 1,
+) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+    """One optimisation step. Pure: jit, vmap or shard it from outside.
+
+    Args:
+      state: where training stands.
+      batch: one global batch.
+      model, loss, optimizer, average: the parts that `jdlopt.train.experiment.build` makes.
+      preprocess: raw inputs → model inputs, fit on the training split.
+      augment: ``(key, batch, strengths) → batch``.
+      accumulate: micro-batches whose mean gradient makes the update; divides the batch size.
+
+    Returns:
+      The next state, and the step's ``loss`` and ``grad_norm`` (and ``accuracy`` where targets are
+      classes), all measured before the update.
+    """
+    augment_key, model_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    batch = {**batch, "inputs": preprocess(batch["inputs"])}
+    batch = augment(augment_key, batch, state.hparams["augment"])
+
+    def gradients(params: Any) -> tuple[Any, Any, dict[str, Array]]:
+        def objective(params: Any, model_state: Any, part: Batch, key: Any) -> Any:
+            outputs, model_state = model.apply(
+                params, model_state, part["inputs"], state.hparams["model"], key=key, train=True
+            )
+            value = loss.objective(outputs, part["targets"], params, state.hparams["loss"])
+            return value, (model_state, hits(outputs, part["targets"]))
+
+        grad = jax.value_and_grad(objective, has_aux=True)
+        if accumulate == 1:
+            (value, (model_state, measured)), grads = grad(
+                params, state.model_state, batch, model_key
+            )
+            return grads, model_state, {"loss": value, **measured}
+        return _accumulated(grad, params, state.model_state, batch, model_key, accumulate)
+
+    grads, model_state, measured = gradients(state.params)
+    updates, opt_state = optimizer.update(
+        grads,
+        state.opt_state,
+        state.params,
+        hparams=state.hparams["optim"],
+        value=measured["loss"],
+        grad_fn=lambda params, *_: gradients(params)[0],
+    )
+    params = optax.apply_updates(state.params, updates)
+    step = state.step + 1
+    state = state.replace(
+        step=step,
+        params=params,
+        model_state=model_state,
+        opt_state=opt_state,
+        average=average.update(
+            state.average, params, model_state, step, state.hparams["optim"].get("average", {})
+        ),
+    )
+    return state, {**measured, "grad_norm": optax.tree.norm(grads)}
+
+
+def _accumulated(grad, params, model_state, batch, key, parts):
+    """The mean gradient over micro-batches, one after the other, so that only one is in memory."""
+    split = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), batch)
+
+    def micro(carry, item):
+        model_state, total = carry
+        part, part_key = item
+        (value, (model_state, measured)), grads = grad(params, model_state, part, part_key)
+        return (model_state, jax.tree.map(jnp.add, total, grads)), {"loss": value, **measured}
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    (model_state, total), measured = jax.lax.scan(
+        micro, (model_state, zeros), (split, jax.random.split(key, parts))
+    )
+    mean = jax.tree.map(lambda leaf: leaf / parts, total)
+    return mean, model_state, jax.tree.map(jnp.mean, measured)
+
+
+def hits(outputs: Array, targets: Array) -> dict[str, Float[Array, ""]]:
+    """The share of a batch that is classified right; empty where targets are no class indices."""
+    if outputs.ndim != 2 or targets.ndim != 1 or not jnp.issubdtype(targets.dtype, jnp.integer):
+        return {}
+    guesses = outputs.argmax(-1) if outputs.shape[-1] > 1 else (outputs[:, 0] > 0).astype(jnp.int32)
+    return {"accuracy": jnp.mean(guesses == targets)}
+
+
+def eval_step(
+    params: Any,
+    model_state: Any,
+    hparams: Any,
+    batch: Batch,
+    *,
+    model: Any,
+    loss: Any,
+    collect: Callable[..., Any],
+    preprocess: Callable[[Array], Array],
+) -> Any:
+    """What the metrics need to know of one padded batch; ``weights`` are 0 on padding. Pure."""
+    outputs, _ = model.apply(
+        params, model_state, preprocess(batch["inputs"]), hparams["model"], key=None, train=False
+    )
+    per_example = loss.per_example(outputs, batch["targets"], hparams["loss"])
+    probabilities = None if loss.probabilities is None else loss.probabilities(outputs)
+    return collect(outputs, probabilities, batch["targets"], batch["weights"], per_example)
+
+
+def predict_step(
+    params: Any,
+    model_state: Any,
+    hparams: Any,
+    inputs: Array,
+    *,
+    model: Any,
+    loss: Any,
+    preprocess: Callable[[Array], Array],
+) -> tuple[Array, Array | None]:
+    """The outputs for a batch, and their class probabilities (None for regression). Pure."""
+    outputs, _ = model.apply(
+        params, model_state, preprocess(inputs), hparams["model"], key=None, train=False
+    )
+    return outputs, None if loss.probabilities is None else loss.probabilities(outputs)

@@ -1,0 +1,148 @@
+"""launch/local.py: who is told what, how it ends, and a real run of two processes."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "launch" / "local.py"
+
+STAND_IN = """
+import os, pathlib, signal, sys, time
+
+index = int(os.environ["JDLOPT_PROCESS_ID"])
+folder, wishes = pathlib.Path(sys.argv[1]), sys.argv[2:]
+
+def save(number, frame):
+    (folder / f"saved-{index}").write_text(str(number))
+    sys.exit(130)
+
+signal.signal(signal.SIGTERM, save)
+signal.signal(signal.SIGINT, save)
+names = ("JDLOPT_COORDINATOR", "JDLOPT_NUM_PROCESSES", "XLA_FLAGS")
+(folder / f"pid-{index}").write_text(str(os.getpid()))
+(folder / f"told-{index}").write_text("\\n".join(os.environ.get(name, "-") for name in names))
+print(f"stand-in {index} speaks", file=sys.stderr)
+if wishes[index] == "wait":
+    time.sleep(600)
+sys.exit(int(wishes[index]))
+"""
+
+
+def local_module():
+    spec = importlib.util.spec_from_file_location("launch_local", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def start(words: list[str], jdlopt: str = "", **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), *words],
+        env={**os.environ, "JDLOPT": jdlopt, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], seconds: float = 240) -> tuple[int, str]:
+    try:
+        _, errors = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        _, errors = process.communicate(timeout=90)
+        pytest.fail(f"not within {seconds} s:\n{errors}")
+    return process.returncode, errors
+
+
+@pytest.fixture
+def stand_in(tmp_path) -> str:
+    script = tmp_path / "stand_in.py"
+    script.write_text(STAND_IN)
+    return f"{sys.executable} {script}"
+
+
+def wait_for_files(folder: Path, pattern: str, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob(pattern))) < count:
+        assert time.monotonic() < deadline, f"no {count} files {pattern}"
+        time.sleep(0.05)
+
+
+def test_each_process_is_told_who_it_is(stand_in, tmp_path):
+    words = ["--processes=3", "--devices-per-process=2", "--", str(tmp_path), "0", "0", "0"]
+    code, errors = finish(start(words, stand_in))
+    assert code == 0, errors
+    told = [(tmp_path / f"told-{index}").read_text().split("\n") for index in range(3)]
+    assert told[0] == told[1] == told[2]
+    coordinator, count, flags = told[0]
+    assert coordinator.startswith("127.0.0.1:")
+    assert count == "3"
+    assert flags.count("--xla_force_host_platform_device_count") == 1
+    assert flags.endswith("--xla_force_host_platform_device_count=2")
+    assert "stand-in 0 speaks" in errors
+    assert "[process 1] stand-in 1 speaks" in errors
+    assert "[process 2] stand-in 2 speaks" in errors
+
+
+def test_the_environment_is_otherwise_kept():
+    environment = {"XLA_FLAGS": "--xla_a=1 --xla_force_host_platform_device_count=8", "HOME": "h"}
+    told = local_module().process_environment(environment, 1, 4, 5000, None)
+    assert told == {
+        **environment,
+        "JDLOPT_COORDINATOR": "127.0.0.1:5000",
+        "JDLOPT_NUM_PROCESSES": "4",
+        "JDLOPT_PROCESS_ID": "1",
+    }
+    told = local_module().process_environment(environment, 1, 4, 5000, 3)
+    assert told["XLA_FLAGS"] == "--xla_a=1 --xla_force_host_platform_device_count=3"
+
+
+def test_the_names_are_those_that_jdlopt_reads():
+    from jdlopt.train import processes
+
+    told = local_module().process_environment({}, 1, 4, 5000, None)
+    assert set(told) == {processes.COORDINATOR, processes.NUM_PROCESSES, processes.PROCESS_ID}
+
+
+@pytest.mark.slow
+def test_failed_process_takes_the_others_with_it(stand_in, tmp_path):
+    code, errors = finish(start(["--processes=2", "--", str(tmp_path), "wait", "7"], stand_in))
+    assert code == 7
+    assert "killing process 0" in errors
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid-0").read_text()), 0)
+
+
+@pytest.mark.slow
+def test_killed_process_counts_as_failed(stand_in, tmp_path):
+    process = start(["--processes=2", "--", str(tmp_path), "wait", "wait"], stand_in)
+    wait_for_files(tmp_path, "told-*", 2)
+    os.kill(int((tmp_path / "pid-1").read_text()), signal.SIGKILL)
+    code, _ = finish(process)
+    assert code == 128 + signal.SIGKILL
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_reach_every_process(stand_in, tmp_path, number):
+    process = start(["--processes=2", "--", str(tmp_path), "wait", "wait"], stand_in)
+    wait_for_files(tmp_path, "told-*", 2)
+    process.send_signal(number)
+    code, _ = finish(process)
+    assert code == 130
+    assert [(tmp_path / f"saved-{index}").read_text() for index in (0, 1)] == [str(int(number))] * 2
+
+
+@pytest.mark.parametrize("words", [["--processes=0", "--", "train"], ["--processes=2"]])
+def test_wrong_flags_are_told(words):
+    code, errors = finish(start(words))
+    assert code == 2
+    assert "usage:" in errors

@@ -1,0 +1,264 @@
+"""launch/slurm/run.sbatch on a real SLURM of one node, started here with files of its own."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "launch" / "slurm" / "run.sbatch"
+# Debian puts the daemons where a plain user's PATH does not look.
+SEARCH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol", "sinfo")
+FOUND = {name: shutil.which(name, path=SEARCH) for name in PROGRAMS}
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        None in FOUND.values(), reason="SLURM and munge are not installed (slurm-wlm, munge)"
+    ),
+]
+
+
+def wait_for(what: str, happened: Callable[[], object], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
+        time.sleep(0.2)
+
+
+class Cluster(NamedTuple):
+    """A running SLURM: its files, and the environment that its commands need."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def command(self, *words: str, **environment: str) -> str:
+        done = subprocess.run(
+            [str(FOUND[words[0]]), *words[1:]],
+            env={**self.environment, **environment},
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, f"{words}: {done.stderr}\n{self.logs()}"
+        return done.stdout.strip()
+
+    def submit(self, options: list[str], words: list[str], jdlopt: list[str]) -> Job:
+        output = self.command(
+            "sbatch", "--parsable", *options, str(SCRIPT), *words, JDLOPT=shlex.join(jdlopt)
+        )
+        return Job(self, output)
+
+    def logs(self) -> str:
+        names = ["slurmctld.log", "slurmd.log"]
+        return "\n".join((self.folder / name).read_text(errors="replace")[-2000:] for name in names)
+
+
+class Job(NamedTuple):
+    cluster: Cluster
+    number: str
+
+    def field(self, name: str) -> str:
+        shown = self.cluster.command("scontrol", "show", "--oneliner", "job", self.number)
+        return dict(word.split("=", 1) for word in shown.split() if "=" in word)[name]
+
+    def output(self) -> str:
+        return (self.cluster.folder / f"slurm-{self.number}.out").read_text()
+
+    def ended(self, seconds: float = 240) -> str:
+        """Waits for the end and returns the state."""
+        over = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+        wait_for("the job's end", lambda: self.field("JobState") in over, seconds)
+        return self.field("JobState")
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for probe in sockets:
+        probe.bind(("127.0.0.1", 0))
+    ports = [probe.getsockname()[1] for probe in sockets]
+    for probe in sockets:
+        probe.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # short: a socket's path has 108 characters
+    for name in ("state", "spool", "munge"):
+        (folder / name).mkdir(mode=0o755)
+    folder.chmod(0o755)
+    key = folder / "munge.key"
+    key.write_bytes(os.urandom(64))
+    key.chmod(0o400)
+    munge = folder / "munge" / "socket"
+    controller_port, node_port = free_ports(2)
+    host, user = socket.gethostname().partition(".")[0], os.geteuid()
+    # cred_expire is also how long a requeued job waits; two minutes unless said otherwise.
+    (folder / "slurm.conf").write_text(
+        textwrap.dedent(f"""\
+            ClusterName=test
+            SlurmctldHost={host}(127.0.0.1)
+            SlurmctldPort={controller_port}
+            SlurmdPort={node_port}
+            SlurmUser={user}
+            SlurmdUser={user}
+            AuthType=auth/munge
+            AuthInfo=socket={munge},cred_expire=5
+            StateSaveLocation={folder}/state
+            SlurmdSpoolDir={folder}/spool
+            SlurmctldPidFile={folder}/slurmctld.pid
+            SlurmdPidFile={folder}/slurmd.pid
+            SlurmctldLogFile={folder}/slurmctld.log
+            SlurmdLogFile={folder}/slurmd.log
+            ProctrackType=proctrack/pgid
+            TaskPlugin=task/none
+            MpiDefault=none
+            SelectType=select/cons_tres
+            SelectTypeParameters=CR_Core
+            SchedulerType=sched/builtin
+            SchedulerParameters=sched_interval=2
+            SlurmdParameters=config_overrides
+            ReturnToService=2
+            KillWait=5
+            NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=1000 State=UNKNOWN
+            PartitionName=test Nodes={host} Default=YES MaxTime=INFINITE State=UP
+            """)
+    )
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("SLURM")},
+        "SLURM_CONF": str(folder / "slurm.conf"),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), SEARCH]),
+        # Each task is one device of the run; the tests' own eight would make it sixteen.
+        "XLA_FLAGS": "",
+        "JAX_PLATFORMS": "cpu",
+    }
+    daemons = [
+        ["munged", "--foreground", "--force", f"--key-file={key}", f"--socket={munge}"]
+        + [f"--{name}={folder}/munge/{name}" for name in ("pid-file", "log-file", "seed-file")],
+        ["slurmctld", "-D", "-i"],
+        ["slurmd", "-D", "-N", host],
+    ]
+    started: list[subprocess.Popen[bytes]] = []
+    result = Cluster(folder, environment)
+    try:
+        for words in daemons:
+            with (folder / f"{words[0]}.err").open("wb") as errors:
+                started.append(
+                    subprocess.Popen(
+                        [str(FOUND[words[0]]), *words[1:]],
+                        env=environment,
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=errors,
+                    )
+                )
+            if words[0] == "munged":
+                wait_for("munged", munge.exists, 15)
+        wait_for(
+            "the node", lambda: result.command("sinfo", "--noheader", "--format=%t") == "idle", 60
+        )
+        yield result
+        result.command("scancel", f"--user={user}")
+        time.sleep(1)
+    finally:
+        for process in reversed(started):
+            process.terminate()
+        for process in reversed(started):
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# --- with a stand-in for jdlopt: what SLURM and the script do, whatever the speed of training -----
+
+STAND_IN = """
+import os, pathlib, signal, sys, time
+
+def save(number, frame):
+    sys.exit(130)
+
+signal.signal(signal.SIGTERM, save)
+folder, wish = pathlib.Path(sys.argv[1]), sys.argv[2]
+names = ("JDLOPT_COORDINATOR", "JDLOPT_NUM_PROCESSES", "JDLOPT_PROCESS_ID")
+known = [os.environ.get(name, "-") for name in names]
+restart = os.environ.get("SLURM_RESTART_COUNT", "0")
+(folder / f"task-{os.environ['SLURM_PROCID']}-{restart}").write_text(" ".join(known))
+if wish == "wait" and restart == "0":
+    time.sleep(600)
+sys.exit(int(wish) if wish.isdigit() else 0)
+"""
+
+
+@pytest.fixture
+def stand_in(cluster, tmp_path) -> list[str]:
+    script = tmp_path / "stand_in.py"
+    script.write_text(STAND_IN)
+    return [sys.executable, str(script)]
+
+
+def test_two_tasks_know_each_other(cluster, stand_in, tmp_path):
+    job = cluster.submit(["--ntasks=2"], [str(tmp_path), "0"], stand_in)
+    assert job.ended() == "COMPLETED", job.output()
+    told = [(tmp_path / f"task-{index}-0").read_text().split() for index in range(2)]
+    host = socket.gethostname().partition(".")[0]
+    assert [task[1:] for task in told] == [["2", "0"], ["2", "1"]]
+    assert told[0][0] == told[1][0]
+    assert told[0][0].startswith(f"{host}:2")
+
+
+def test_one_task_is_a_run_of_its_own(cluster, stand_in, tmp_path):
+    job = cluster.submit([], [str(tmp_path), "0"], stand_in)
+    assert job.ended() == "COMPLETED", job.output()
+    assert (tmp_path / "task-0-0").read_text().split() == ["-", "-", "0"]
+
+
+def test_failure_is_the_jobs_and_is_not_requeued(cluster, stand_in, tmp_path):
+    job = cluster.submit(["--ntasks=2"], [str(tmp_path), "3"], stand_in)
+    assert job.ended() == "FAILED", job.output()
+    assert job.field("ExitCode") == "3:0"
+    assert job.field("Restarts") == "0"
+
+
+def test_time_limit_saves_requeues_and_goes_on(cluster, stand_in, tmp_path):
+    # SLURM looks at limits every half minute, so this comes 30 to 60 seconds after the start.
+    options = ["--ntasks=2", "--time=2", "--signal=B:USR1@60"]
+    job = cluster.submit(options, [str(tmp_path), "wait"], stand_in)
+    assert job.ended() == "COMPLETED", job.output()
+    assert job.field("Restarts") == "1"
+    assert (tmp_path / "task-0-1").exists()
+    assert (tmp_path / "task-1-1").exists()
+    assert "saving before the time limit" in job.output()
+
+
+def test_cancelled_job_stays_cancelled(cluster, stand_in, tmp_path):
+    job = cluster.submit(["--ntasks=2"], [str(tmp_path), "wait"], stand_in)
+    wait_for("both tasks", lambda: len(list(tmp_path.glob("task-*"))) == 2)
+    cluster.command("scancel", job.number)
+    assert job.ended() == "CANCELLED"
+    assert job.field("Restarts") == "0"
+
+
+def test_requeue_can_be_declined(cluster, stand_in, tmp_path):
+    options = ["--ntasks=2", "--export=ALL,JDLOPT_REQUEUE=0"]
+    job = cluster.submit(options, [str(tmp_path), "wait"], stand_in)
+    wait_for("both tasks", lambda: len(list(tmp_path.glob("task-*"))) == 2)
+    cluster.command("scancel", "--batch", "--signal=USR1", job.number)
+    assert job.ended() == "FAILED"
+    assert job.field("ExitCode") == "130:0"
