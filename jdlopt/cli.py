@@ -372,33 +372,92 @@ def _data_list(flags: argparse.Namespace) -> int:
     if flags.json:
         _print_json(rows)
         return DONE
-    _print_rows(rows)
+    shown = [
+        {
+            "data.source": row["name"],
+            "task": row["task"] or "",
+            **{split: row["sizes"].get(split, "–") for split in ("train", "validation", "test")},
+            "what it is": row["description"].partition("\n")[0],
+        }
+        for row in rows
+    ]
+    _print_rows(shown, "datasets")
     return DONE
 
 
-def _print_rows(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> None:
+def _print_rows(rows: Sequence[Mapping[str, Any]], title: str) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    table = Table(*columns, title=title)
+    table = Table(title=escape(title))
+    for column in dict.fromkeys(key for row in rows for key in row):
+        values = [row.get(column, "") for row in rows]
+        numeric = all(isinstance(value, int | float) or value in ("", "–") for value in values)
+        table.add_column(escape(column), justify="right" if numeric else "left")
     for row in rows:
-        table.add_row(*(escape(str(row.get(column, ""))) for column in columns))
+        table.add_row(*(_cell(value) for value in row.values()))
     _console().print(table)
 
 
+def _cell(value: Any) -> str:
+    from rich.markup import escape
+
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else escape(str(value))
+
+
 def _data_describe(flags: argparse.Namespace) -> int:
-    from jdlopt.data import describe
+    from jdlopt.data.describe import describe
+    from jdlopt.data.source import open_dataset
     from jdlopt.train import experiment
 
-    _, dataset = experiment.prepare(_load(flags))
-    description = describe.describe(dataset)
+    section = experiment.resolve_data(_load(flags))
+    description = describe(open_dataset(section, allow_missing=True))
     if flags.json:
         _print_json(description)
         return DONE
-    for title, rows in describe.tables(description).items():
-        _print_rows(rows, title)
+    _print_description(description)
     return DONE
+
+
+def _print_description(description: Mapping[str, Any]) -> None:
+    shape = "×".join(str(size) for size in description["input_shape"])
+    target = f"{description['num_classes']} classes" if description["num_classes"] else "a number"
+    title = f"{description['name']}: {description['input_dtype']} inputs of shape {shape}, "
+    splits = description["splits"]
+    _print_rows(
+        [
+            {
+                "split": name,
+                "examples": split["examples"],
+                "MB": split["nbytes"] / 1e6,
+                **(
+                    split.get("inputs")
+                    or dict.fromkeys(("missing", "min", "max", "mean", "std"), "–")
+                ),
+            }
+            for name, split in splits.items()
+        ],
+        f"{title}{target} to predict (the test split is counted and not read)",
+    )
+    read = {name: split for name, split in splits.items() if split["read"]}
+    if description["num_classes"]:
+        rows = [
+            {
+                "class": name,
+                **{split: read[split]["classes"][name]["examples"] for split in read},
+                "share in train": f"{read['train']['classes'][name]['share']:.1%}",
+            }
+            for name in description["class_names"]
+        ]
+        _print_rows(rows, "class balance")
+    else:
+        rows = [{"split": split, **found["target"]} for split, found in read.items()]
+        _print_rows(rows, "target")
+    if description["feature_names"]:
+        features = read["train"]["features"]
+        _print_rows([{"feature": name, **found} for name, found in features.items()], "features")
 
 
 def script() -> None:

@@ -115,5 +115,6 @@ def put(tree: Any, sharding: NamedSharding) -> Any:
 def local_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
     """Returns which rows of a global batch this process's devices hold, in order."""
     slices = sharding.addressable_devices_indices_map((batch_size,)).values()
-    rows = {row for (piece,) in slices for row in range(*piece.indices(batch_size))}
+    pieces = [index[0].indices(batch_size) for index in slices if index is not None]
+    rows = {row for piece in pieces for row in range(*piece)}
     return np.array(sorted(rows), np.int64)

@@ -25,6 +25,7 @@ SPLIT_NAMES = {
     "test": ("test",),
 }
 CHUNK = 1024
+DAMAGED = "If the files are damaged, delete this folder and prepare the dataset again."
 KEEP_BYTES = 1 << 30
 """A training split up to this size is kept, once its labels had to be read for the split."""
 
@@ -85,44 +86,53 @@ class TfdsPool:
         return lambda record: features.deserialize_example_np(record, decoders=images)
 
     @cached_property
-    def _decode(self) -> Callable[[bytes], dict[str, Any]]:
+    def decode(self) -> Callable[[bytes], dict[str, Any]]:
+        """The function from a record to its input and target features."""
         return self._decoder((*self.layout.inputs, self.layout.target))
 
-    def _raw(self, indices: np.ndarray) -> Iterator[tuple[int, bytes]]:
+    def raw(self, indices: np.ndarray) -> Iterator[tuple[int, bytes]]:
+        """Yields each index with its record's bytes."""
         try:
             for start in range(0, len(indices), CHUNK):
                 chunk = [int(index) for index in indices[start : start + CHUNK]]
                 yield from zip(chunk, self._source.__getitems__(chunk), strict=True)
         except (RuntimeError, ValueError, OSError, IndexError) as error:
             raise DataError(
-                f"{self.folder}, split {self.split!r}: can't be read: {error}. If the files are "
-                "damaged, delete this folder and prepare the dataset again."
+                f"{self.folder}, split {self.split!r}: can't be read: {error}. {DAMAGED}"
+            ) from error
+
+    def _example(self, index: int, record: bytes) -> tuple[np.ndarray, Any]:
+        """Returns a record's input and its target as it is stored."""
+        try:
+            example = self.decode(record)
+            return self._input(example, index), example[self.layout.target]
+        except Exception as error:  # the parsers let all kinds through on damaged bytes
+            kind = "" if isinstance(error, DataError) else f"{type(error).__name__}: "
+            raise DataError(
+                f"{self.folder}, split {self.split!r}: record {index} can't be read: "
+                f"{kind}{error} {DAMAGED}"
             ) from error
 
     def _input(self, example: dict[str, Any], index: int) -> np.ndarray:
         layout = self.layout
         if layout.is_image:
-            name = f"{self.folder}, split {self.split!r}, image {index}"
             encoded = io.BytesIO(example[layout.inputs[0]])
-            value = decode_image(encoded, layout.shape[-1], layout.size, name)
+            value = decode_image(encoded, layout.shape[-1], layout.size, f"image {index}")
         elif len(layout.inputs) == 1:
             value = np.asarray(example[layout.inputs[0]]).reshape(layout.shape)
         else:
             value = np.array([example[name] for name in layout.inputs])
         if value.shape != layout.shape:
-            raise DataError(
-                f"{self.folder}, split {self.split!r}: example {index} has shape {value.shape}, "
-                f"expected {layout.shape}."
-            )
+            hint = " Set data.image_size to resize all images." if layout.is_image else ""
+            raise DataError(f"its shape is {value.shape}, expected {layout.shape}.{hint}")
         return value.astype(layout.dtype, copy=False)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.generic]:
         if self._kept is not None:
             return self._kept.inputs[index], self._kept.targets[index]
-        _, record = next(self._raw(np.array([index])))
-        example = self._decode(record)
-        target = np.array([example[self.layout.target]])
-        return self._input(example, index), encode(target, self.coding, self._what)[0]
+        _, record = next(self.raw(np.array([index])))
+        value, target = self._example(index, record)
+        return value, encode(np.array([target]), self.coding, self._what)[0]
 
     @property
     def _what(self) -> str:
@@ -136,16 +146,15 @@ class TfdsPool:
         chosen = np.arange(self.size) if indices is None else indices
         inputs = np.empty((len(chosen), *self.layout.shape), dtype=self.layout.dtype)
         targets = []
-        for position, (index, record) in enumerate(self._raw(chosen)):
-            example = self._decode(record)
-            inputs[position] = self._input(example, index)
-            targets.append(example[self.layout.target])
+        for position, (index, record) in enumerate(self.raw(chosen)):
+            inputs[position], target = self._example(index, record)
+            targets.append(target)
         return Arrays(inputs, encode(np.array(targets), self.coding, self._what))
 
     def raw_targets(self) -> np.ndarray:
         """Returns the target of every record as it is stored; no input is decoded."""
         decode = self._decoder((self.layout.target,))
-        records = self._raw(np.arange(self.size))
+        records = self.raw(np.arange(self.size))
         return np.array([decode(record)[self.layout.target] for _, record in records])
 
     def labels(self) -> np.ndarray:
@@ -207,9 +216,10 @@ def open_prepared(folder: Path, fields: Any, name: str, allow_missing: bool = Fa
         )
     sizes = _split_sizes(info["sizes"], folder)
     builder_info = open_builder(folder).info
-    layout = _layout(builder_info, fields, str(folder))
+    target = _target_name(builder_info, fields, str(folder))
+    coding = _coding(builder_info.features[target], target, fields)
+    layout = _layout(builder_info, target, fields, str(folder))
     train_split, train_size = sizes["train"]
-    coding = _coding(builder_info.features[layout.target], layout.target, fields)
     train = TfdsPool(folder, train_split, train_size, layout, coding or Coding("regression"))
     if coding is None:  # a plain number: only its values tell whether they are classes
         what = f"{folder}, feature {layout.target!r}"
@@ -250,15 +260,28 @@ def _split_sizes(stored: dict[str, int], folder: Path) -> dict[str, tuple[str, i
     return found
 
 
-def _layout(info: Any, fields: Any, where: str) -> Layout:
+def _supervised(info: Any) -> tuple[str | None, str | None]:
+    """Returns the dataset's own input and target, each None if it names no single feature."""
+    keys = info.supervised_keys
+    if keys is None or len(keys) != 2:
+        return None, None
+    inputs, target = (key if isinstance(key, str) else None for key in keys)
+    return inputs, target
+
+
+def _is_number(feature: Any) -> bool:
     import tensorflow_datasets as tfds
 
-    features = info.features
-    if not isinstance(features, tfds.features.FeaturesDict):
+    return isinstance(feature, tfds.features.Tensor) and (np.dtype(feature.np_dtype).kind in "biuf")
+
+
+def _target_name(info: Any, fields: Any, where: str) -> str:
+    import tensorflow_datasets as tfds
+
+    if not isinstance(info.features, tfds.features.FeaturesDict):
         raise DataError(f"{where}: its records are no dict of features, which jdlopt can't read.")
-    names = tuple(features)
-    keys = info.supervised_keys if info.supervised_keys and len(info.supervised_keys) == 2 else None
-    target = fields.target or (keys[1] if keys and isinstance(keys[1], str) else None)
+    names = sorted(info.features)
+    target = fields.target or _supervised(info)[1]
     if target is None:
         raise DataError(
             f"{where}: does not say which feature to predict. Set data.target to one of: "
@@ -268,16 +291,25 @@ def _layout(info: Any, fields: Any, where: str) -> Layout:
         if name not in names:
             hint = nearest(name, names) or f" Features: {listing(names)}."
             raise DataError(f"{where}: {key}: there is no feature {name!r}.{hint}")
-    if keys and isinstance(keys[0], str) and keys[0] not in (target, *fields.ignore):
-        inputs: tuple[str, ...] = (keys[0],)
+    return target
+
+
+def _layout(info: Any, target: str, fields: Any, where: str) -> Layout:
+    import tensorflow_datasets as tfds
+
+    features = info.features
+    names = sorted(features)  # their stored order differs from one process to the next
+    inputs: tuple[str, ...]
+    supervised = _supervised(info)[0]
+    if supervised is not None and supervised not in (target, *fields.ignore):
+        inputs = (supervised,)
     else:
         inputs = tuple(name for name in names if name != target and name not in fields.ignore)
     kinds = {name: features[name] for name in inputs}
     numeric = [
         name
         for name, kind in kinds.items()
-        if isinstance(kind, tfds.features.Tensor | tfds.features.Image)
-        and kind.np_dtype.kind in "biuf"
+        if isinstance(kind, tfds.features.Image) or _is_number(kind)
     ]
     scalars = all(name in numeric and kinds[name].shape == () for name in inputs)
     if not inputs or len(numeric) < len(inputs) or (len(inputs) > 1 and not scalars):
@@ -315,8 +347,9 @@ def _sized(layout: Layout, train: TfdsPool) -> Layout:
     """Fills in the images' size, which the dataset leaves open, from its first image."""
     from PIL import Image
 
-    _, record = next(train._raw(np.array([0])))
-    with Image.open(io.BytesIO(train._decode(record)[layout.inputs[0]])) as image:
+    _, record = next(train.raw(np.array([0])))
+    encoded = train.decode(record)[layout.inputs[0]]
+    with Image.open(io.BytesIO(encoded)) as image:
         return replace(layout, shape=(image.height, image.width, layout.shape[-1]))
 
 
@@ -332,12 +365,12 @@ def _coding(feature: Any, name: str, fields: Any) -> Coding | None:
             )
         names = tuple(feature.names)
         return Coding("classification", tuple(range(feature.num_classes)), names)
-    if not isinstance(feature, tfds.features.Tensor) or feature.shape != ():
+    if not _is_number(feature) or feature.shape != ():
         raise DataError(
             f"{fields.source}: feature {name!r} is {type(feature).__name__} of shape "
             f"{feature.shape}; expected one class or number as target. Set data.target to another."
         )
-    if feature.np_dtype.kind == "f" and fields.task != "classification":
+    if np.dtype(feature.np_dtype).kind == "f" and fields.task != "classification":
         return Coding("regression")
     return None
 

@@ -195,18 +195,20 @@ def _numbers(column: pd.Series, name: str, allow_missing: bool) -> tuple[Any, st
         parsed = pd.to_numeric(column, errors="coerce")
         values = parsed.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError):
-        return np.nan, f"column {name!r} holds {type(column.iloc[0]).__name__} objects"
+        return np.nan, f"column {name!r} holds {column.dtype} values"
     missing = column.isna().to_numpy()
     text = np.isnan(values) & ~missing
     if text.any():
         first = int(np.argmax(text))
+        if not isinstance(column.iloc[first], str):
+            return np.nan, f"column {name!r} holds {type(column.iloc[first]).__name__} objects"
         return np.nan, (
             f"column {name!r} has text in {int(text.sum())} rows, "
             f"the first is {column.iloc[first]!r} in row {first + 1}"
         )
     if missing.any() and not allow_missing:
         return np.nan, (
-            f"column {name!r} misses {int(missing.sum())} values (NaN or empty), "
+            f"column {name!r} has missing values (NaN or empty) in {int(missing.sum())} rows, "
             f"the first in row {int(np.argmax(missing)) + 1}"
         )
     with np.errstate(over="ignore"):

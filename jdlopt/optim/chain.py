@@ -65,7 +65,7 @@ class OptimizerState(NamedTuple):
 CLIPS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "clip_value": optax.clip,
     "clip_adaptive": transforms.clip_adaptively,
-    "clip_norm": optax.clip_by_global_norm,
+    "clip_norm": transforms.clip_by_norm,
 }
 SHARED = frozenset(OptimFields.__dataclass_fields__) | {"schedule", "average"}
 

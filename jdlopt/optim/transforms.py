@@ -14,6 +14,29 @@ from optax import contrib
 Scalar = Float[Array, ""] | float
 
 
+def clip_by_norm(max_norm: Scalar) -> optax.GradientTransformation:
+    """Scales the whole gradient down to a global norm: ``g ← g · min(1, max_norm / ‖g‖)``.
+
+    Pascanu et al., "On the difficulty of training Recurrent Neural Networks", 2013. optax's
+    `clip_by_global_norm` takes no traced norm for gradients of less than float32.
+
+    Args:
+      max_norm: the largest norm.
+
+    Example:
+      >>> clip = clip_by_norm(1.0)
+      >>> clip.update(jnp.array([3.0, 4.0]), clip.init(None))[0]
+      Array([0.6, 0.8], dtype=float32)
+    """
+
+    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
+        del params
+        scale = jnp.minimum(1.0, max_norm / optax.tree.norm(updates))
+        return jax.tree.map(lambda g: g * scale.astype(g.dtype), updates), state
+
+    return optax.GradientTransformation(optax.init_empty_state, update)
+
+
 def clip_adaptively(clipping: Scalar, eps: float = 1e-3) -> optax.GradientTransformation:
     """Clips each unit's gradient norm to a fraction of its weights' norm (AGC).
 

@@ -81,7 +81,7 @@ def save(
                 checkpointer.save(aside.absolute() / TREE, tree)
         if primary:
             (aside / META).write_text(json.dumps(meta), encoding="utf-8")
-            sums = {name: digest for name, digest in _digests(aside)}
+            sums = dict(_digests(aside))
             (aside / CHECKSUMS).write_text(json.dumps(sums), encoding="utf-8")
             shutil.rmtree(final, ignore_errors=True)
             aside.rename(final)

@@ -67,7 +67,7 @@ class Evaluator:
         collected = []
         for batch in self._batches(split):
             if self._program is None:
-                self._program = self.compile(
+                function = jax.jit(
                     partial(
                         eval_step,
                         model=self.parts.model,
@@ -75,12 +75,10 @@ class Evaluator:
                         preprocess=self.parts.preprocess,
                         collect=self.collector.collect,
                     ),
-                    params,
-                    model_state,
-                    self.hparams,
-                    batch,
                     out_shardings=meshes.replicated(self.mesh),
                 )
+                lowered = function.lower(params, model_state, self.hparams, batch)
+                self._program = self.compile(lowered)
             collected.append(self._program(params, model_state, self.hparams, batch))
         for leaf in jax.tree.leaves(collected):
             leaf.copy_to_host_async()

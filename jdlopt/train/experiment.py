@@ -134,11 +134,17 @@ def _part_schema(
         return {**{key: Field((Any,)) for key in given}, **schema}
 
 
+def data_schema() -> Schema:
+    """Returns every key that the ``data`` section may have."""
+    return {
+        **configs.fields_of(source.DataFields),
+        "preprocess": configs.fields_of(preprocess.PreprocessFields),
+        "augment": {},
+    }
+
+
 def schema_of(raw: Mapping[str, Any], problems: list[str]) -> Schema:
     """Returns every key that a config of these parts may have; notes unknown parts."""
-    data = dict(configs.fields_of(source.DataFields))
-    data["preprocess"] = configs.fields_of(preprocess.PreprocessFields)
-    data["augment"] = {}
     optim_raw = raw.get("optim", {})
     optim_raw = optim_raw if isinstance(optim_raw, Mapping) else {}
     shared_optim = {
@@ -156,7 +162,7 @@ def schema_of(raw: Mapping[str, Any], problems: list[str]) -> Schema:
     }
     return {
         "seed": Field((int,), 0, configs.Range(0)),
-        "data": data,
+        "data": data_schema(),
         "model": _part_schema(raw, "model", models.MODELS, {}, problems, without=("num_outputs",)),
         "loss": _part_schema(
             raw, "loss", losses.LOSSES, configs.fields_of(losses.LossFields), problems
@@ -195,6 +201,19 @@ def prepare(raw: Mapping[str, Any]) -> tuple[dict[str, Any], source.Dataset]:
     configs.raise_problems(problems)
     assert dataset is not None
     return config, dataset
+
+
+def resolve_data(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the resolved ``data`` section alone, whatever the other sections hold.
+
+    Raises:
+      ConfigError: everything that is wrong with the section.
+    """
+    problems: list[str] = []
+    section = configs.to_dict(raw).get("data", {})
+    checked = configs.check_section(section, data_schema(), "data", problems)
+    configs.raise_problems(problems)
+    return checked
 
 
 def resolve(raw: Mapping[str, Any]) -> dict[str, Any]:

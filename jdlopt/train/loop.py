@@ -166,7 +166,7 @@ class _Run:
 
         shapes = jax.eval_shape(init, hparams)
         everywhere = meshes.replicated(self.mesh)
-        self.shardings = TrainState(
+        self.shardings = shapes.replace(
             step=everywhere,
             params=meshes.parameter_sharding(self.mesh, shapes.params),
             model_state=meshes.parameter_sharding(self.mesh, shapes.model_state),
@@ -176,7 +176,8 @@ class _Run:
             key=everywhere,
         )
         hparams = meshes.put(hparams, everywhere)
-        self.state = self.compile(init, hparams, out_shardings=self.shardings)(hparams)
+        program = jax.jit(init, out_shardings=self.shardings).lower(hparams)
+        self.state = self.compile(program, quickly=True)(hparams)
         self.n_params = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
 
     def _resume(self) -> None:
@@ -291,13 +292,12 @@ class _Run:
         )
         batches = feed.prefetched(read, sharding, self.batch_size)
         first = next(batches)
-        program = self.compile(
+        function = jax.jit(
             partial(streamed_step, parts=self.parts.step_parts),
-            self.state,
-            first,
             donate_argnums=0,
             out_shardings=(self.shardings, meshes.replicated(self.mesh)),
         )
+        program = self.compile(function.lower(self.state, first))
         batches = itertools.chain([first], batches)
         self.dispatch = Dispatch("step", 1, "streamed", {})
 

@@ -9,7 +9,8 @@ device.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -39,7 +40,8 @@ class Dispatch:
     Attributes:
       formulation: ``step`` (one call a step) or ``loop`` (many steps in one compiled loop).
       steps: steps in one dispatch.
-      chosen: ``config``, ``measured``, ``resumed``, or ``streamed`` (batches come one by one).
+      chosen: ``config``, ``measured``, ``resumed``, ``streamed`` (batches come one by one), or
+        ``only way`` (every step is followed by an evaluation or a checkpoint).
       step_seconds: the measured time of a step in each way.
     """
 
@@ -119,12 +121,18 @@ class Compiler:
         self.seconds = 0.0
         self.programs = 0
 
-    def __call__(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Returns ``jit(function, **options)`` compiled for the shapes of ``args``."""
+    def __call__(self, lowered: jax.stages.Lowered, quickly: bool = False) -> Any:
+        """Returns a lowered program compiled; ``quickly`` spares optimisation, for one-off runs."""
+        return self.together([lowered], quickly)[0]
+
+    def together(self, lowered: Sequence[jax.stages.Lowered], quickly: bool = False) -> list[Any]:
+        """Returns several programs compiled at the same time, each in a thread of its own."""
         start = time.perf_counter()
-        compiled = jax.jit(function, **options).lower(*args).compile()
+        options = {"xla_backend_optimization_level": 0} if quickly else None
+        with ThreadPoolExecutor(len(lowered)) as pool:
+            compiled = list(pool.map(lambda program: program.compile(options), lowered))
         self.seconds += time.perf_counter() - start
-        self.programs += 1
+        self.programs += len(compiled)
         return compiled
 
 
@@ -193,37 +201,30 @@ def training_programs(
       The choice, and ``run(state, examples [steps, batch]) → (state, values [steps or more])``.
     """
     everywhere = meshes.replicated(mesh)
-    options = {"donate_argnums": 0, "out_shardings": (shardings, everywhere)}
+    options: dict[str, Any] = {"donate_argnums": 0, "out_shardings": (shardings, everywhere)}
     capacity = max(1, min(CAPACITY, longest))
     if isinstance(asked, int):
         capacity = min(asked, longest)
     elif isinstance(asked, Dispatch):
         capacity = asked.steps
 
-    def host(value: np.ndarray) -> Any:
+    def host(value: np.ndarray | np.generic) -> Any:
         return meshes.put(value, everywhere) if jax.process_count() > 1 else value
 
-    def build_step() -> Callable[..., Any]:
-        program = compile(
-            partial(one_step, parts=parts, mesh=mesh),
-            state,
-            data,
-            host(np.zeros((1, batch_size), np.int32)),
-            **options,
-        )
+    padded = np.zeros((capacity, batch_size), np.int32)
+
+    def lower_step() -> Any:
+        function = jax.jit(partial(one_step, parts=parts, mesh=mesh), **options)
+        return function.lower(state, data, host(padded[:1]))
+
+    def lower_loop() -> Any:
+        function = jax.jit(partial(many_steps, parts=parts, mesh=mesh), **options)
+        return function.lower(state, data, host(padded), host(np.int32(1)))
+
+    def stepwise(program: Any) -> Callable[..., Any]:
         return lambda state, examples: program(state, data, host(examples))
 
-    def build_loop(capacity: int) -> Callable[..., Any]:
-        padded = np.zeros((capacity, batch_size), np.int32)
-        program = compile(
-            partial(many_steps, parts=parts, mesh=mesh),
-            state,
-            data,
-            host(padded),
-            host(np.int32(1)),
-            **options,
-        )
-
+    def looped(program: Any) -> Callable[..., Any]:
         def run(state: TrainState, examples: np.ndarray) -> Any:
             count = len(examples)
             if count < capacity:
@@ -233,15 +234,18 @@ def training_programs(
         return run
 
     if isinstance(asked, Dispatch):
-        run = build_step() if asked.formulation == "step" else build_loop(asked.steps)
-        return Dispatch(asked.formulation, asked.steps, "resumed", asked.step_seconds), run
+        known = Dispatch(asked.formulation, asked.steps, "resumed", asked.step_seconds)
+        if asked.formulation == "step":
+            return known, stepwise(compile(lower_step()))
+        return known, looped(compile(lower_loop()))
     if capacity == 1:
-        chosen = "config" if asked else "measured"
-        return Dispatch("step", 1, chosen, {}), build_step()
+        chosen = "config" if asked else "only way"
+        return Dispatch("step", 1, chosen, {}), stepwise(compile(lower_step()))
     if asked is not None:
-        return Dispatch("loop", capacity, "config", {}), build_loop(capacity)
+        return Dispatch("loop", capacity, "config", {}), looped(compile(lower_loop()))
 
-    step, loop = build_step(), build_loop(capacity)
+    programs = compile.together([lower_step(), lower_loop()])
+    step, loop = stepwise(programs[0]), looped(programs[1])
     zeros = np.zeros((capacity, batch_size), np.int32)
     zeros[:] = np.arange(batch_size) % len(data["targets"])
 

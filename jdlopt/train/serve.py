@@ -1,4 +1,4 @@
-"""What a trained run is for: evaluating its checkpoints on any split, and predicting for new data."""
+"""What a trained run is for: evaluating its checkpoints on a split, predicting for new data."""
 
 from __future__ import annotations
 
@@ -60,8 +60,11 @@ def run_config(workdir: str | Path) -> dict[str, Any]:
 
 
 def load_parameters(
-    config: Mapping[str, Any], model: models.Model, input_shape: tuple[int, ...],
-    workdir: str | Path, which: str,
+    config: Mapping[str, Any],
+    model: models.Model,
+    input_shape: tuple[int, ...],
+    workdir: str | Path,
+    which: str,
 ) -> tuple[Any, Any, int]:
     """Returns the parameters and model state to evaluate, and their step.
 
@@ -84,14 +87,16 @@ def load_parameters(
     if which == "best":
         found = checkpoint.steps(directory, "best")
         if not found:
-            raise WorkdirError(f"{directory}: holds no best checkpoint yet; try --checkpoint=newest.")
+            raise WorkdirError(
+                f"{directory}: holds no best checkpoint yet; try --checkpoint=newest."
+            )
         step = found[-1]
         template = {"params": params, "model_state": model_state}
         tree = checkpoint.restore(
             checkpoint.place(directory, step, "best"), _on_one_device(template)
         )
         return tree["params"], tree["model_state"], step
-    total_steps = 1  # the shapes of an optimizer's state don't depend on it
+    total_steps = 2**30  # the shapes of an optimizer's state don't depend on it
     optimizer = optim.make_optimizer(config["optim"], total_steps)
     average = optim.make_average(config["optim"], total_steps)
     template = {
@@ -133,9 +138,7 @@ def evaluate_run(workdir: str | Path, split: str = "validation", which: str = "b
     mesh = meshes.make_mesh(config["mesh"])
     params, model_state = meshes.put((params, model_state), meshes.replicated(mesh))
     found = evaluate.full(parts, mesh, Compiler())(split, params, model_state)
-    return log.as_json(
-        {"split": split, "checkpoint": which, "step": step, "metrics": found}
-    )
+    return log.as_json({"split": split, "checkpoint": which, "step": step, "metrics": found})
 
 
 def save_inputs_record(parts: experiment.Experiment, workdir: Path) -> None:
@@ -181,13 +184,15 @@ def predict_run(
         )
     )
     hparams = as_arrays(configs.hyperparameters(config))
-    outputs, probabilities = [], []
+    outputs: list[np.ndarray] = []
+    probabilities: list[np.ndarray] = []
     size = len(found.inputs)
     for first in range(0, size, batch_size):
         rows = np.minimum(np.arange(first, first + batch_size), size - 1)  # one shape, one program
         values, shares = program(params, model_state, hparams, found.inputs[rows])
         outputs.append(np.asarray(values))
-        probabilities.append(None if shares is None else np.asarray(shares))
+        if shares is not None:
+            probabilities.append(np.asarray(shares))
     if meta["task"] == "regression":
         values = np.concatenate(outputs)[:size].reshape(size, -1)[:, 0]
         return Predictions(found.ids, values, None, None, ())
@@ -232,7 +237,10 @@ def write_predictions(predictions: Predictions, path: str | Path) -> None:
             with aside.open("w", newline="", encoding="utf-8") as file:
                 write_csv(predictions, file)
         elif path.suffix == ".npz":
-            columns = {"row": np.array(predictions.rows), "prediction": predictions.values}
+            columns: dict[str, Any] = {
+                "row": np.array(predictions.rows),
+                "prediction": predictions.values,
+            }
             if predictions.probabilities is not None:
                 columns["probabilities"] = predictions.probabilities
                 columns["class_names"] = np.array(predictions.class_names)

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """The state of one run; a population is the same pytree with a leading axis.
 
     Attributes:

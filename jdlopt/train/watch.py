@@ -94,8 +94,9 @@ class StopRequest:
         self.signal: int | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Notes a signal; the second Ctrl-C ends the process at once."""
         if self.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt  # a second Ctrl-C means now
+            raise KeyboardInterrupt
         self.signal = number
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -70,8 +71,8 @@ def stand_in(tmp_path) -> str:
     return f"{sys.executable} {script}"
 
 
-def wait_for_files(folder: Path, pattern: str, count: int) -> None:
-    deadline = time.monotonic() + 60
+def wait_for_files(folder: Path, pattern: str, count: int, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
     while len(list(folder.glob(pattern))) < count:
         assert time.monotonic() < deadline, f"no {count} files {pattern}"
         time.sleep(0.05)
@@ -146,3 +147,86 @@ def test_wrong_flags_are_told(words):
     code, errors = finish(start(words))
     assert code == 2
     assert "usage:" in errors
+
+
+# --- a real run -----------------------------------------------------------------------------------
+
+CONFIG = """
+def get_config():
+    return {
+        "seed": 5,
+        "data": {"source": "digits", "batch_size": 64},
+        "model": {"name": "mlp", "features": (32,), "dropout_rate": 0.1},
+        "loss": {"name": "cross_entropy"},
+        "optim": {"name": "adam", "learning_rate": 1e-3},
+        "train": {
+            "steps": 400,
+            "eval_every": 50,
+            "log_every": 5,
+            "checkpoint_every": 40,
+            "evaluate_test": False,
+        },
+    }
+"""
+
+
+TWO = ["--processes=2", "--devices-per-process=2", "--"]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "digits.py"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture(scope="module")
+def straight(config, tmp_path_factory) -> Path:
+    """The directory of a run of two processes that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("straight") / "run"
+    code, errors = finish(start([*TWO, "train", f"--config={config}", f"--workdir={workdir}"]))
+    assert code == 0, errors
+    return workdir
+
+
+def curve(workdir: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_run(config, straight, tmp_path):
+    one = ["--processes=1", "--devices-per-process=4", "--"]
+    alone = tmp_path / "alone"
+    code, errors = finish(start([*one, "train", f"--config={config}", f"--workdir={alone}"]))
+    assert code == 0, errors
+
+    assert [line["step"] for line in curve(straight)] == list(range(5, 401, 5))
+    for ours, theirs in zip(curve(straight), curve(alone), strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+    record = json.loads((straight / "result.json").read_text())
+    assert record["status"] == "done"
+    assert len(record["devices"]) == 4
+
+
+@pytest.mark.slow
+def test_interrupted_run_of_two_processes_goes_on(config, straight, tmp_path):
+    workdir = tmp_path / "run"
+    words = [*TWO, "train", f"--config={config}", f"--workdir={workdir}"]
+    process = start(words)
+    wait_for_files(workdir, "checkpoints/*", 1, 180)
+    process.terminate()
+    code, errors = finish(process)
+    assert code == 130, errors
+    assert json.loads((workdir / "result.json").read_text())["status"] == "interrupted"
+    code, errors = finish(start(words))
+    assert code == 0, errors
+    assert curve(workdir) == curve(straight)
+
+
+@pytest.mark.slow
+def test_wrong_config_is_the_users_fault_in_every_process(config, tmp_path):
+    words = ["--processes=2", "--", "train", f"--config={config}", "--config.optim.nme=adam"]
+    code, errors = finish(start([*words, f"--workdir={tmp_path / 'run'}"]))
+    assert code == 2
+    assert "optim.nme" in errors
+    assert "Traceback" not in errors

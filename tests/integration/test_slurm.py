@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -262,3 +263,63 @@ def test_requeue_can_be_declined(cluster, stand_in, tmp_path):
     cluster.command("scancel", "--batch", "--signal=USR1", job.number)
     assert job.ended() == "FAILED"
     assert job.field("ExitCode") == "130:0"
+
+
+# --- with jdlopt itself ---------------------------------------------------------------------------
+
+CONFIG = """
+def get_config():
+    return {
+        "seed": 5,
+        "data": {"source": "digits", "batch_size": 64},
+        "model": {"name": "mlp", "features": (32,), "dropout_rate": 0.1},
+        "loss": {"name": "cross_entropy"},
+        "optim": {"name": "adam", "learning_rate": 1e-3},
+        "train": {
+            "steps": 400,
+            "eval_every": 50,
+            "log_every": 5,
+            "checkpoint_every": 40,
+            "evaluate_test": False,
+            "steps_per_dispatch": 5,
+        },
+    }
+"""
+JDLOPT = [sys.executable, "-m", "jdlopt.cli"]
+
+
+@pytest.fixture
+def config(tmp_path) -> Path:
+    path = tmp_path / "digits.py"
+    path.write_text(CONFIG)
+    return path
+
+
+def test_run_saves_is_requeued_and_ends_as_if_nothing_had_been(cluster, config, tmp_path):
+    train = ["train", f"--config={config}"]
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    job = cluster.submit(["--ntasks=2"], [*train, f"--workdir={straight}"], JDLOPT)
+    assert job.ended() == "COMPLETED", job.output()
+    record = json.loads((straight / "result.json").read_text())
+    assert record["status"] == "done"
+    assert len(record["devices"]) == 2
+
+    job = cluster.submit(["--ntasks=2"], [*train, f"--workdir={stopped}"], JDLOPT)
+    wait_for("a checkpoint", lambda: list(stopped.glob("checkpoints/*")), 180)
+    cluster.command("scancel", "--batch", "--signal=USR1", job.number)  # as the time limit would
+    assert job.ended() == "COMPLETED", job.output()
+    assert job.field("Restarts") == "1", job.output()
+    assert "interrupted at step" in job.output()
+    lines = [(workdir / "metrics.jsonl").read_text() for workdir in (straight, stopped)]
+    assert lines[0] == lines[1]
+
+
+def test_cancelled_run_has_saved(cluster, config, tmp_path):
+    workdir = tmp_path / "run"
+    words = ["train", f"--config={config}", f"--workdir={workdir}", "--config.train.steps=100000"]
+    job = cluster.submit(["--ntasks=2"], words, JDLOPT)
+    wait_for("a checkpoint", lambda: list(workdir.glob("checkpoints/*")), 180)
+    cluster.command("scancel", job.number)
+    assert job.ended() == "CANCELLED"
+    record = json.loads((workdir / "result.json").read_text())
+    assert record["status"] == "interrupted"

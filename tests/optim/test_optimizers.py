@@ -1,4 +1,4 @@
-"""Each optimizer's trajectory is that of optax with Python floats; and the rules of tracing."""
+"""Each optimizer's trajectory is that of optax with Python floats."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import optax
 import pytest
 from optax import contrib
 
-from jdlopt.config import fields_of, hyperparameters
-from jdlopt.optim.chain import OptimFields, complete, eval_params, make_optimizer
+from jdlopt.config import hyperparameters
+from jdlopt.optim.chain import complete, eval_params, make_optimizer
 from jdlopt.optim.groups import decay_mask
 from jdlopt.optim.optimizers import OPTIMIZERS
 
@@ -108,7 +108,7 @@ def floats_of(section):
     return jax.tree.map(jnp.float32, hyperparameters({"optim": section})["optim"])
 
 
-def train(update, state, params=PARAMS, steps=STEPS):
+def train(update, state):
     """Every parameter vector of a short training, in one compiled scan."""
 
     def body(carry, _):
@@ -117,11 +117,11 @@ def train(update, state, params=PARAMS, steps=STEPS):
         params = optax.apply_updates(params, updates)
         return (params, state), params
 
-    (_, state), path = jax.lax.scan(body, (params, state), length=steps)
+    (_, state), path = jax.lax.scan(body, (PARAMS, state), length=STEPS)
     return path, state
 
 
-def ours(section, hparams, steps=STEPS):
+def ours(section, hparams):
     optimizer = make_optimizer(section, STEPS)
 
     def update(grads, state, params):
@@ -130,7 +130,7 @@ def ours(section, hparams, steps=STEPS):
             grads, state, params, hparams=hparams, value=value, grad_fn=grad_fn
         )  # fmt: skip
 
-    return train(update, optimizer.init(PARAMS), steps=steps)
+    return train(update, optimizer.init(PARAMS))
 
 
 def theirs(reference, name=""):
@@ -206,65 +206,3 @@ def test_options_equal_optax(section, reference):
     section = complete({"learning_rate": RATE, **section})
     found, _ = jax.jit(lambda hparams: ours(section, hparams))(floats_of(section))
     close(found, theirs(reference)[0], 3e-6)
-
-
-def fully_traced(name):
-    """A section in which everything that can be a float is one."""
-    fields = {**fields_of(OptimFields), **fields_of(OPTIMIZERS[name])}
-    floats = {
-        key: 0.3 if field.default is None else field.default
-        for key, field in fields.items()
-        if float in field.types
-    }
-    return complete({"name": name, **floats, "learning_rate": 0.05, "clip_norm": 0.6})
-
-
-def values_of(key, name):
-    """Ten legal values."""
-    field = {**fields_of(OptimFields), **fields_of(OPTIMIZERS[name])}[key]
-    if field.range.high is not None:
-        return np.linspace(0.05, 0.95, 10, dtype=np.float32)
-    return np.geomspace(1e-3, 0.3, 10, dtype=np.float32)
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_ten_values_of_every_float_compile_once_count_and_vmap(name):
-    section = fully_traced(name)
-    hparams = floats_of(section)
-    traces = []
-
-    def final(hparams):
-        traces.append(name)
-        path, _ = ours(section, hparams, steps=3)
-        return jax.tree.map(lambda leaf: leaf[-1], path)
-
-    jitted = jax.jit(final)
-    runs, batches = [], []
-    for key in hparams:
-        for value in values_of(key, name):
-            batches.append({**hparams, key: jnp.float32(value)})
-            runs.append(jitted(batches[-1]))
-    assert len(traces) == 1
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *runs)
-    flat = np.concatenate([np.reshape(x, (len(runs), -1)) for x in jax.tree.leaves(stacked)], 1)
-    assert np.all(np.isfinite(flat))
-    for index, key in enumerate(hparams):
-        different = np.unique(flat[10 * index : 10 * index + 10], axis=0)
-        # Lion takes signs, and a sign has no length that could be clipped.
-        assert len(different) > 1 or (name == "lion" and "clip" in key), f"{key} has no effect"
-    population = jax.jit(jax.vmap(final))(jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches))
-    close(population, stacked, 3e-5)
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_state_keeps_structure_and_types_and_ignores_the_floats(name):
-    section = fully_traced(name)
-    optimizer = make_optimizer(section, STEPS)
-    before = optimizer.init(PARAMS)
-    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(before))
-    after = jax.eval_shape(lambda: ours(section, floats_of(section))[1])
-    assert jax.tree.map(jnp.shape, before) == jax.tree.map(jnp.shape, after)
-    assert jax.tree.map(lambda x: x.dtype, before) == jax.tree.map(lambda x: x.dtype, after)
-    if name != "schedule_free_adamw":  # it remembers b1, which the first update overwrites
-        other = {key: 0.77 if isinstance(v, float) else v for key, v in section.items()}
-        close(make_optimizer(other, STEPS).init(PARAMS), before, 0)

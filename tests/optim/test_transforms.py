@@ -19,6 +19,17 @@ def arrays(seed, *shapes):
     return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
 
 
+def test_clipping_by_norm_equals_optax_and_keeps_zeros_and_types():
+    grads = {"a": jnp.array([3.0, -4.0]), "b": jnp.array([[12.0]], jnp.bfloat16)}
+    for limit in (1.0, 12.9, 13.1, 100.0):
+        found, _ = transforms.clip_by_norm(jnp.float32(limit)).update(grads, ())
+        expected, _ = optax.clip_by_global_norm(limit).update(grads, ())
+        np.testing.assert_allclose(found["a"], expected["a"], rtol=1e-6)
+        assert found["b"].dtype == jnp.bfloat16
+    assert not np.any(transforms.clip_by_norm(1.0).update(jnp.zeros(3), ())[0])
+    assert np.all(np.isnan(transforms.clip_by_norm(1.0).update(jnp.array([1.0, jnp.nan]), ())[0]))
+
+
 def test_adaptive_clipping_equals_optax_for_vectors_matrices_and_2d_kernels():
     shapes = ((5,), (4, 3), (3, 3, 2, 6))
     params, grads = arrays(0, *shapes), arrays(1, *shapes)

@@ -6,10 +6,14 @@ import contextlib
 import importlib
 import io
 import os
+import random
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from jdlopt.data.cache import INFO, data_dir, exclusive
 from jdlopt.errors import DataError
@@ -90,13 +94,28 @@ def prepare_bundled(name: str, chosen_data_dir: str | None) -> Path:
     return final
 
 
+@contextlib.contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Leaves the global random states of Python and NumPy as they were: generators seed them."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+
+
 def _write(name: str, root: Path, final: Path) -> None:
     scratch = Path(tempfile.mkdtemp(prefix=f".jdlopt_{name}.", suffix=".preparing", dir=root))
     try:
         module = importlib.import_module(f"jdlopt.data.bundled.{name}.builder")
         builder = module.Builder(data_dir=str(scratch), file_format="array_record")
         silent = io.StringIO()  # TFDS prints, and draws progress bars
-        with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
+        with (
+            _random_state_kept(),
+            contextlib.redirect_stdout(silent),
+            contextlib.redirect_stderr(silent),
+        ):
             builder.download_and_prepare()
         final.parent.mkdir(parents=True, exist_ok=True)
         os.rename(builder.data_dir, final)

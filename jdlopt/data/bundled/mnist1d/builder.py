@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,7 +30,9 @@ class Builder(  # type: ignore[call-arg]  # mypy sees no types in TFDS
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        data = generate()
+        from mnist1d.data import make_dataset  # imports matplotlib
+
+        data = make_dataset()  # seeds the global random states; `prepare_bundled` restores them
         return {
             "train": self._generate_examples(data["x"], data["y"]),
             "test": self._generate_examples(data["x_test"], data["y_test"]),
@@ -41,18 +42,3 @@ class Builder(  # type: ignore[call-arg]  # mypy sees no types in TFDS
         self, signals: np.ndarray, labels: np.ndarray
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         return examples("signal", signals.astype(np.float32)[..., None], "label", labels)
-
-
-def generate() -> dict[str, np.ndarray]:
-    """Returns MNIST-1D's arrays; the global random states are left as they were.
-
-    The generator seeds Python's and NumPy's global random states with a seed of its own.
-    """
-    from mnist1d.data import make_dataset  # imports matplotlib
-
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        return make_dataset()
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002

@@ -1,0 +1,41 @@
+"""The 8×8 handwritten digits with a small 2-D CNN; stratified 80/20 split.
+
+Reaches @digits_cnn@
+
+    jdlopt train --config=configs/image/digits_cnn.py --workdir=runs/digits_cnn
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.data = ConfigDict(
+        {
+            "source": "digits",
+            "batch_size": 64,
+            "test_fraction": 0.2,
+            "preprocess": {"scale": "standard"},
+        }
+    )
+    config.model = ConfigDict(
+        {
+            "name": "cnn",
+            "features": (32, 64, 64),
+            "kernel_size": 3,
+            "batch_norm": True,
+            "dropout_rate": 0.3,
+        }
+    )
+    config.loss = ConfigDict({"name": "cross_entropy", "label_smoothing": 0.1})
+    config.optim = ConfigDict(
+        {
+            "name": "adamw",
+            "learning_rate": 3e-3,
+            "weight_decay": 0.05,
+            "schedule": {"name": "cosine", "warmup_steps": 50},
+            "average": {"name": "ema", "decay": 0.99},
+        }
+    )
+    config.train = ConfigDict({"epochs": 60, "monitor": "validation/loss"})
+    return config

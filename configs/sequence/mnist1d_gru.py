@@ -1,0 +1,28 @@
+"""MNIST-1D with a two-layer bidirectional GRU.
+
+Reaches @mnist1d_gru@
+
+    jdlopt train --config=configs/sequence/mnist1d_gru.py --workdir=runs/mnist1d_gru
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.data = ConfigDict({"source": "mnist1d", "batch_size": 100})
+    config.model = ConfigDict(
+        {"name": "gru", "features": 64, "num_layers": 2, "bidirectional": True, "dropout_rate": 0.3}
+    )
+    config.loss = ConfigDict({"name": "cross_entropy", "label_smoothing": 0.1})
+    config.optim = ConfigDict(
+        {
+            "name": "adamw",
+            "learning_rate": 5e-3,
+            "weight_decay": 0.05,
+            "clip_norm": 1.0,
+            "schedule": {"name": "cosine", "warmup_steps": 100},
+        }
+    )
+    config.train = ConfigDict({"epochs": 60})
+    return config

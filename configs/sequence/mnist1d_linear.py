@@ -1,0 +1,19 @@
+"""MNIST-1D with logistic regression: the baseline that everything else has to beat.
+
+Reaches @mnist1d_linear@
+
+    jdlopt train --config=configs/sequence/mnist1d_linear.py --workdir=runs/mnist1d_linear
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.data = ConfigDict({"source": "mnist1d"})
+    config.model = ConfigDict({"name": "linear"})
+    config.optim = ConfigDict(
+        {"name": "adamw", "learning_rate": 1e-2, "schedule": {"name": "cosine"}}
+    )
+    config.train = ConfigDict({"epochs": 30, "monitor": "validation/loss"})
+    return config

@@ -1,0 +1,26 @@
+"""The three irises by four measurements, with a small perceptron.
+
+Reaches @iris_mlp@
+
+    jdlopt train --config=configs/tabular/iris_mlp.py --workdir=runs/iris_mlp
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.data = ConfigDict(
+        {"source": "iris", "batch_size": 16, "preprocess": {"scale": "standard"}}
+    )
+    config.model = ConfigDict({"name": "mlp", "features": (32, 32), "dropout_rate": 0.1})
+    config.optim = ConfigDict(
+        {
+            "name": "adamw",
+            "learning_rate": 5e-3,
+            "weight_decay": 0.05,
+            "schedule": {"name": "cosine"},
+        }
+    )
+    config.train = ConfigDict({"epochs": 40, "monitor": "validation/loss"})
+    return config

@@ -1,0 +1,38 @@
+"""A template for a table of your own: copy it, name your file and the column to predict.
+
+Every column but the target is a feature and must hold numbers; leave others out with ``ignore``.
+The file is split into train, validation and test, by class where the target is a class.
+What is wrong with the file or the config is said before anything is trained.
+
+    jdlopt data describe --config=configs/tabular/own_csv.py:my_table.csv
+    jdlopt train --config=configs/tabular/own_csv.py:my_table.csv --workdir=runs/my_table
+    jdlopt predict --workdir=runs/my_table --input=new_rows.csv --output=predictions.csv
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(file: str = "my_table.csv") -> ConfigDict:
+    config = ConfigDict()
+    config.data = ConfigDict(
+        {
+            "source": file,
+            "target": "target",  # the column to predict
+            "ignore": (),  # such as ("id", "date")
+            "batch_size": 32,
+            "preprocess": {"scale": "standard"},
+        }
+    )
+    config.model = ConfigDict({"name": "mlp", "features": (64, 64), "dropout_rate": 0.1})
+    # for a number as the target: {"name": "mse"}
+    config.loss = ConfigDict({"name": "cross_entropy"})
+    config.optim = ConfigDict(
+        {
+            "name": "adamw",
+            "learning_rate": 3e-3,
+            "weight_decay": 0.05,
+            "schedule": {"name": "cosine"},
+        }
+    )
+    config.train = ConfigDict({"epochs": 40, "patience": 10, "monitor": "validation/loss"})
+    return config

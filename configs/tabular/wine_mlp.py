@@ -1,0 +1,26 @@
+"""The three Italian wines by thirteen chemical measurements, with a small perceptron.
+
+Reaches @wine_mlp@
+
+    jdlopt train --config=configs/tabular/wine_mlp.py --workdir=runs/wine_mlp
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.data = ConfigDict(
+        {"source": "wine", "batch_size": 16, "preprocess": {"scale": "standard"}}
+    )
+    config.model = ConfigDict({"name": "mlp", "features": (32, 32), "dropout_rate": 0.1})
+    config.optim = ConfigDict(
+        {
+            "name": "adamw",
+            "learning_rate": 5e-3,
+            "weight_decay": 0.05,
+            "schedule": {"name": "cosine"},
+        }
+    )
+    config.train = ConfigDict({"epochs": 40, "monitor": "validation/loss"})
+    return config

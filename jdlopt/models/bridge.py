@@ -1,0 +1,177 @@
+"""Linen and NNX modules as the same pair of pure functions, their floats traced."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+from flax import nnx
+from jaxtyping import Array, Float, PyTree
+
+from jdlopt.errors import ConfigError
+
+_LINEN_STREAMS = ("dropout",)
+
+
+class Model(NamedTuple):
+    """A model as two pure functions of pytrees.
+
+    Attributes:
+      init: ``(key, inputs, hparams) -> (params, model_state)``.
+      apply: ``(params, model_state, inputs, hparams, *, key, train) -> (outputs, model_state)``.
+        While training, ``key`` feeds dropout and the returned state holds new running statistics;
+        otherwise ``key`` may be None and the state comes back as it was.
+    """
+
+    init: Callable[..., tuple[PyTree, PyTree]]
+    apply: Callable[..., tuple[Float[Array, "n outputs"], PyTree]]
+
+
+def bridge(part: Any, name: str, keys: Mapping[str, Any], num_outputs: int) -> Model:
+    """Returns the `Model` of a module class; it is built inside each call, from traced floats.
+
+    Args:
+      part: a `flax.linen.Module` or `flax.nnx.Module` class, or a function that returns one.
+      name: what the config calls it, for messages.
+      keys: its keyword arguments from the config; ``hparams`` of a call replace the floats.
+      num_outputs: passed on if the part takes it, and what the outputs must be wide.
+
+    Raises:
+      ConfigError: the part is no module, or its outputs have another width.
+    """
+    if not callable(part):
+        raise ConfigError(f"model.name {name!r} is {part!r}, not a Linen or NNX module class.")
+    takes = _parameters(part)
+    fixed = dict(keys)
+    if "num_outputs" in takes:
+        fixed["num_outputs"] = num_outputs
+    if inspect.isclass(part) and issubclass(part, nn.Module):
+        model = _linen(part, fixed)
+    elif inspect.isclass(part) and issubclass(part, nnx.Module):
+        model = _nnx(part, fixed, "rngs" in takes)
+    elif not inspect.isclass(part) and "rngs" in takes:
+        model = _nnx(part, fixed, True)
+    elif not inspect.isclass(part):
+        model = _linen(part, fixed)
+    else:
+        raise ConfigError(
+            f"model.name {name!r} is the class {part.__qualname__}, which is neither a "
+            "flax.linen.Module nor a flax.nnx.Module."
+        )
+
+    def init(key: Array, inputs: Array, hparams: Mapping[str, Any]) -> tuple[PyTree, PyTree]:
+        params, state = _explained(name, model.init, key, inputs, hparams)
+        outputs = jax.eval_shape(
+            lambda p, s: _explained(
+                name, model.apply, p, s, inputs, hparams, key=None, train=False
+            )[0],
+            params,
+            state,
+        )
+        expected = (inputs.shape[0], num_outputs)
+        if getattr(outputs, "shape", None) != expected:
+            found = getattr(outputs, "shape", type(outputs).__name__)
+            raise ConfigError(
+                f"model.name {name!r} returned outputs of shape {found}; the data and the loss "
+                f"need {expected}: one row an example, {num_outputs} wide. Give the module a field "
+                "'num_outputs' and use it as the width of its last layer."
+            )
+        return params, state
+
+    return Model(init, model.apply)
+
+
+def _parameters(part: Callable[..., Any]) -> set[str]:
+    return set(inspect.signature(part).parameters)
+
+
+def _explained(name: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    try:
+        return call(*args, **kwargs)
+    except jax.errors.ConcretizationTypeError as error:
+        raise ConfigError(
+            f"model.name {name!r} uses a float of the config as a Python number (an `if`, or "
+            "a library's Dropout). Floats of a config are traced, so that one program serves "
+            "every value: use jdlopt.models.layers.Dropout (Linen) or dropout, or jnp.where."
+        ) from error
+
+
+def _mode(call: Callable[..., Any], train: bool) -> dict[str, bool]:
+    """Tells a module's call whether it trains, by whichever of the usual names it takes."""
+    takes = _parameters(call)
+    if "train" in takes:
+        return {"train": train}
+    if "training" in takes:
+        return {"training": train}
+    return {"deterministic": not train} if "deterministic" in takes else {}
+
+
+def _linen(part: Callable[..., nn.Module], fixed: Mapping[str, Any]) -> Model:
+    def init(key: Array, inputs: Array, hparams: Mapping[str, Any]) -> tuple[PyTree, PyTree]:
+        module = part(**{**fixed, **hparams})
+        params_key, other = jax.random.split(key)
+        rngs = {"params": params_key} | dict.fromkeys(_LINEN_STREAMS, other)
+        variables = dict(nn.unbox(module.init(rngs, inputs, **_mode(module.__call__, False))))
+        return variables.pop("params", {}), variables
+
+    def apply(
+        params: PyTree,
+        model_state: PyTree,
+        inputs: Array,
+        hparams: Mapping[str, Any],
+        *,
+        key: Array | None,
+        train: bool,
+    ) -> tuple[Array, PyTree]:
+        module = part(**{**fixed, **hparams})
+        variables = {"params": params, **model_state}
+        mode = _mode(module.__call__, train)
+        rngs = dict.fromkeys(_LINEN_STREAMS, key) if train else None
+        if not (train and model_state):
+            return module.apply(variables, inputs, rngs=rngs, **mode), model_state
+        return module.apply(variables, inputs, rngs=rngs, mutable=list(model_state), **mode)
+
+    return Model(init, apply)
+
+
+def _is_state(path: Any, value: Any) -> bool:
+    return isinstance(value, nnx.Variable) and not isinstance(value, nnx.Param | nnx.RngState)
+
+
+def _nnx(part: Callable[..., nnx.Module], fixed: Mapping[str, Any], takes_rngs: bool) -> Model:
+    def build(key: Array, hparams: Mapping[str, Any]) -> nnx.Module:
+        rngs = {"rngs": nnx.Rngs(key)} if takes_rngs else {}
+        return part(**{**fixed, **hparams, **rngs})
+
+    def parts(module: nnx.Module) -> tuple[PyTree, PyTree]:
+        return (
+            nnx.to_pure_dict(nnx.state(module, nnx.Param)),
+            nnx.to_pure_dict(nnx.state(module, _is_state)),
+        )
+
+    def init(key: Array, inputs: Array, hparams: Mapping[str, Any]) -> tuple[PyTree, PyTree]:
+        return parts(build(key, hparams))
+
+    def apply(
+        params: PyTree,
+        model_state: PyTree,
+        inputs: Array,
+        hparams: Mapping[str, Any],
+        *,
+        key: Array | None,
+        train: bool,
+    ) -> tuple[Array, PyTree]:
+        # The fresh initial values are overwritten, so a compiler drops them.
+        module = build(jax.random.key(0) if key is None else key, hparams)
+        for filters, values in ((nnx.Param, params), (_is_state, model_state)):
+            state = nnx.state(module, filters)
+            nnx.replace_by_pure_dict(state, values)
+            nnx.update(module, state)
+        module.train() if train else module.eval()
+        outputs = module(inputs, **_mode(module.__call__, train))
+        return outputs, (parts(module)[1] if train else model_state)
+
+    return Model(init, apply)

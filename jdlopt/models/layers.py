@@ -1,0 +1,147 @@
+"""What models are built of: activations, initialisers, dropout with a traced rate, convolution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from jdlopt.models.convolution import convolve
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "sigmoid": jax.nn.sigmoid,
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "leaky_relu": jax.nn.leaky_relu,
+    "elu": jax.nn.elu,
+    "selu": jax.nn.selu,
+    "gelu": jax.nn.gelu,
+    "silu": jax.nn.silu,
+}
+
+MONOTONE = frozenset({"sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu"})
+"""Activations that never decrease: they may follow a maximum instead of preceding it."""
+
+INITIALIZERS: dict[str, Callable[..., Array]] = {
+    "he_normal": nn.initializers.he_normal(),
+    "he_uniform": nn.initializers.he_uniform(),
+    "glorot_normal": nn.initializers.glorot_normal(),
+    "glorot_uniform": nn.initializers.glorot_uniform(),
+    "lecun_normal": nn.initializers.lecun_normal(),
+    "lecun_uniform": nn.initializers.lecun_uniform(),
+}
+
+_STEPS = 1 << 16
+
+
+def dropout(
+    key: Array, x: Float[Array, "*shape"], rate: float | Float[Array, ""]
+) -> Float[Array, "*shape"]:
+    """Sets each value to 0 with probability ``rate`` and scales the others to keep the expectation.
+
+    The rate may be traced: one program serves all. It is rounded to a multiple of 2⁻¹⁶, since a
+    draw takes 16 random bits (half of what a training step of a small network costs on a CPU
+    would otherwise be random bits), and the scale is the inverse of the rounded rate's keep
+    probability, so that the expectation is exact. Rate 0 returns ``x`` to the bit. Srivastava et
+    al., "Dropout: a simple way to prevent neural networks from overfitting", 2014.
+
+    Args:
+      key: a random key.
+      x: values.
+      rate: probability of 0, in [0, 1).
+    """
+    dropped = jnp.round(jnp.asarray(rate, jnp.float32) * _STEPS)
+    dropped = jnp.minimum(dropped, _STEPS - 1.0)
+    kept = _sixteen_bits(key, x.shape) >= dropped.astype(jnp.uint32)
+    scale = (_STEPS / (_STEPS - dropped)).astype(x.dtype)
+    return jnp.where(kept, x * scale, jnp.zeros((), x.dtype))
+
+
+def _sixteen_bits(key: Array, shape: tuple[int, ...]) -> Array:
+    """Draws integers in [0, 2¹⁶), two from each 32-bit word: a 16-bit draw costs a whole one."""
+    *lead, last = shape or (1,)
+    words = jax.random.bits(key, (*lead, math.ceil(last / 2)), jnp.uint32)
+    halves = jnp.concatenate([words & jnp.uint32(_STEPS - 1), words >> 16], axis=-1)
+    return lax.slice_in_dim(halves, 0, last, axis=-1).reshape(shape)
+
+
+class Dropout(nn.Module):
+    """`dropout` as a module: draws its key from the stream ``dropout``; no rate, no cost."""
+
+    rate: float | Array | None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*shape"], train: bool) -> Float[Array, "*shape"]:
+        """Drops values while training, and passes them through otherwise."""
+        if self.rate is None or not train:
+            return x
+        return dropout(self.make_rng("dropout"), x, self.rate)
+
+
+class Conv(nn.Module):
+    """`convolve` with a kernel and a bias of its own, as many dimensions as its kernel has."""
+
+    features: int
+    kernel_size: tuple[int, ...]
+    strides: int = 1
+    padding: str = "SAME"
+    use_bias: bool = True
+    kernel_init: Callable[..., Array] = INITIALIZERS["he_normal"]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n *space channels"]) -> Float[Array, "n *outs features"]:
+        """Convolves and adds the bias."""
+        shape = (*self.kernel_size, x.shape[-1], self.features)
+        y = convolve(x, self.param("kernel", self.kernel_init, shape), self.strides, self.padding)
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,))
+        return y
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all but the channels, with running statistics for evaluation.
+
+    The statistics are of the global batch wherever it is sharded, since `jit` sees it as one array.
+    Ioffe and Szegedy, "Batch normalization", 2015.
+    """
+
+    momentum: float = 0.9
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n *space channels"], train: bool) -> Array:
+        """Normalises by the batch's statistics while training, else by the running ones."""
+        norm = nn.BatchNorm(use_running_average=not train, momentum=self.momentum, name="norm")
+        return norm(x)
+
+
+class Head(nn.Module):
+    """Hidden dense layers, each with activation and dropout, and the linear outputs."""
+
+    num_outputs: int
+    features: tuple[int, ...]
+    activation: str
+    initializer: str
+    dropout_rate: Any = None
+    batch_norm: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n features"], train: bool) -> Float[Array, "n num_outputs"]:
+        """Maps features to outputs (logits, or predictions of a regression)."""
+        init = INITIALIZERS[self.initializer]
+        for index, width in enumerate(self.features):
+            x = nn.Dense(
+                width, use_bias=not self.batch_norm, kernel_init=init, name=f"dense_{index}"
+            )(x)
+            if self.batch_norm:
+                x = BatchNorm(name=f"norm_{index}")(x, train)
+            x = ACTIVATIONS[self.activation](x)
+            x = Dropout(self.dropout_rate, name=f"dropout_{index}")(x, train)
+        return nn.Dense(self.num_outputs, kernel_init=INITIALIZERS["lecun_normal"], name="outputs")(
+            x
+        )

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from jdlopt.data import describe, open_dataset
+from jdlopt.data import describe as describe_dataset
+from jdlopt.data.dataset import ArrayPool
+
+ROWS = "".join(f"{row},{row % 7}.5,{'ab'[row % 2]}\n" for row in range(40))
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("p,q,y\n" + ROWS)
+    return path
+
+
+def test_classes_features_and_sizes(path):
+    dataset = open_dataset({"source": str(path), "target": "y"})
+    described = json.loads(json.dumps(describe(dataset)))
+    assert described["input_shape"] == [2]
+    train = described["splits"]["train"]
+    inputs, targets = dataset.read("train")
+    assert train["examples"] == train["examples_described"] == 28
+    assert train["classes"]["a"] == {"examples": int((targets == 0).sum()), "share": 0.5}
+    feature = train["features"]["q"]
+    assert feature["max"] == inputs[:, 1].max()
+    assert feature["std"] == pytest.approx(inputs[:, 1].std(dtype=np.float64))
+    assert feature["missing"] == 0
+    assert described["splits"]["test"] == {"examples": 8, "nbytes": 8 * 12, "read": False}
+
+
+def test_the_test_split_is_not_read(path, monkeypatch):
+    dataset = open_dataset({"source": str(path), "target": "y"})
+    read, original = [], ArrayPool.read
+
+    def spy(pool, indices):
+        read.extend(indices.tolist())
+        return original(pool, indices)
+
+    monkeypatch.setattr(ArrayPool, "read", spy)
+    describe(dataset)
+    assert not set(read) & set(dataset.parts["test"][1].tolist())
+    assert len(read) == 32
+
+
+def test_missing_values_and_a_target_to_predict(path):
+    path.write_text("p,q,y\n" + ROWS.replace("a\n", "0.5\n").replace("b\n", "0.25\n"))
+    text = path.read_text().replace("\n3,", "\n,").replace("\n4,", "\n,")
+    path.write_text(text)
+    fields = {"source": str(path), "target": "y"}
+    described = describe(open_dataset(fields, allow_missing=True))
+    splits = [described["splits"][name] for name in ("train", "validation")]
+    assert sum(split["features"]["p"]["missing"] for split in splits) <= 2
+    assert splits[0]["target"]["max"] == 0.5
+    assert "classes" not in splits[0]
+
+
+def test_a_large_split_is_sampled(path, monkeypatch):
+    import sys
+
+    module = sys.modules[describe_dataset.__module__]
+    monkeypatch.setattr(module, "MOST_BYTES", 100)
+    monkeypatch.setattr(module, "SAMPLE", 10)
+    described = describe(open_dataset({"source": str(path), "target": "y"}))
+    assert described["splits"]["train"]["examples_described"] == 10
+
+
+def test_a_feature_without_any_value(path):
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], *("," + line.split(",", 1)[1] for line in lines[1:])]))
+    described = describe(open_dataset({"source": str(path), "target": "y"}, allow_missing=True))
+    assert described["splits"]["train"]["features"]["p"]["mean"] is None
