@@ -21,7 +21,7 @@ BENCH := $(VENV)/.installed-bench
 PINS := pyproject.toml constraints.txt
 
 DEMO_WORKDIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
-BENCHMARKS ?= $(sort $(wildcard benchmarks/*.py))
+BENCHMARKS ?= $(sort $(wildcard benchmarks/measure_*.py))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint format bench clean

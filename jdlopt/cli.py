@@ -27,9 +27,23 @@ Exit codes: 0 done; 1 a defect of jdlopt; 2 the input is wrong; 3 training diver
 class _Parser(argparse.ArgumentParser):
     """Answers a wrong flag in one line, like any other wrong input."""
 
+    words: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.words = list(args or ())  # a verb's parser gets here with the words behind the verb
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
+
     def error(self, message: str) -> Any:
         bad = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
         hint = nearest(bad.group(1), re.findall(r"[\w-]+", bad.group(2))) if bad else ""
+        flags = [word.partition("=")[0] for word in self.words if word.startswith("--")]
+        for flag in flags if not bad else ():
+            if flag not in self._option_string_actions:
+                close = nearest(flag, self._option_string_actions)
+                hint += f" {flag} is unknown.{close}"
         raise UserError(f"{message}.{hint} ({self.prog} --help lists what there is.)")
 
 
@@ -108,7 +122,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         words, overrides = split_overrides(words)
         flags = parser().parse_args(words)
         if overrides and not hasattr(flags, "config"):
-            raise UserError(f"--config.{next(iter(overrides))}: {flags.verb} takes no config.")
+            raise UserError(
+                f"--config.{next(iter(overrides))}: {flags.verb} takes no config"
+                + (": the run's own is used." if hasattr(flags, "workdir") else ".")
+            )
         flags.overrides = overrides
         warnings.showwarning = _show_warning
         return flags.run(flags)
@@ -191,8 +208,10 @@ def _console() -> Any:
     return Console(stderr=True)
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(value))
+def _print_json(value: Mapping[str, Any]) -> None:
+    from jdlopt.train.log import as_json
+
+    print(json.dumps(as_json(value)))
 
 
 # --- train ----------------------------------------------------------------------------------------
@@ -347,6 +366,8 @@ def _predict(flags: argparse.Namespace) -> int:
     _start()
     from jdlopt.train import serve
 
+    if flags.output:
+        serve.check_output(flags.output)
     predictions = serve.predict_run(flags.workdir, flags.input, flags.checkpoint)
     if flags.output:
         serve.write_predictions(predictions, flags.output)
@@ -370,13 +391,13 @@ def _data_list(flags: argparse.Namespace) -> int:
 
     rows = list_datasets(flags.data_dir)
     if flags.json:
-        _print_json(rows)
+        _print_json({"datasets": rows})
         return DONE
     shown = [
         {
             "data.source": row["name"],
             "task": row["task"] or "",
-            **{split: row["sizes"].get(split, "–") for split in ("train", "validation", "test")},
+            "examples": " + ".join(f"{size:,} {split}" for split, size in row["sizes"].items()),
             "what it is": row["description"].partition("\n")[0],
         }
         for row in rows

@@ -8,6 +8,7 @@ A user's own part is therefore checked by the same code as a bundled one.
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -18,7 +19,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -41,11 +42,14 @@ class Range:
     high_open: bool = False
 
     def __str__(self) -> str:
+        low, high = (
+            f"{bound:g}" if isinstance(bound, float) else str(bound)
+            for bound in (self.low, self.high)
+        )
         if self.high is None:
-            return f"{'greater than' if self.low_open else 'at least'} {self.low:g}"
+            return f"{'greater than' if self.low_open else 'at least'} {low}"
         left, right = "(" if self.low_open else "[", ")" if self.high_open else "]"
-        low = "-inf" if self.low is None else f"{self.low:g}"
-        return f"in {left}{low}, {self.high:g}{right}"
+        return f"in {left}{'-inf' if self.low is None else low}, {high}{right}"
 
     def holds(self, value: float) -> bool:
         """Says whether a finite number lies within the bounds."""
@@ -157,9 +161,17 @@ def fields_of(part: Callable[..., Any], without: Iterable[str] = ()) -> dict[str
         if not inspect.isclass(part) and parameter.kind is not parameter.KEYWORD_ONLY:
             continue
         default = Required if parameter.default is parameter.empty else parameter.default
+        if default is not Required and not _is_plain(_tuples(default)):
+            continue  # a function or dtype: no config can hold it, so the part keeps its own
         annotation = hints.get(name, Any)
         fields[name] = field_of(annotation, default)
     return fields
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(_is_plain(item) for item in value)
+    return value is None or type(value) in (bool, int, float, str)
 
 
 def find_part(name: str, table: Mapping[str, Any], what: str) -> Any:
@@ -168,9 +180,14 @@ def find_part(name: str, table: Mapping[str, Any], what: str) -> Any:
     Raises:
       ConfigError: the name is in neither, with the nearest known name.
     """
+    if not isinstance(name, str):
+        raise ConfigError(
+            f"{what}: expected a name, found {_shown(name)}. Known: {listing(table)}; "
+            "or a dotted path 'package.module:Name' to a part of your own."
+        )
     if name in table:
         return table[name]
-    if ":" not in str(name):
+    if ":" not in name:
         raise ConfigError(
             f"{what} {name!r} is unknown.{nearest(name, table)} Known: {listing(table)}; "
             "or a dotted path 'package.module:Name' to a part of your own."
@@ -189,7 +206,12 @@ def find_part(name: str, table: Mapping[str, Any], what: str) -> Any:
             f"{what} {name!r}: {module_name!r} has no {attribute!r}."
             f"{nearest(attribute, dir(module))}"
         )
-    return getattr(module, attribute)
+    part = getattr(module, attribute)
+    if not callable(part):
+        raise ConfigError(
+            f"{what} {name!r}: is {_shown(part)}; expected a function or class to call."
+        )
+    return part
 
 
 # --- loading --------------------------------------------------------------------------------------
@@ -207,8 +229,12 @@ def load(file: str | os.PathLike[str]) -> ml_collections.ConfigDict:
         name, _, argument = text.rpartition(":")
     path = Path(name)
     if not path.is_file():
-        siblings = [str(other) for other in path.parent.glob("*") if other.suffix in path.suffixes]
-        raise ConfigError(f"--config: no file {name!r}.{nearest(name, siblings)}")
+        what = "a folder, not a file" if path.is_dir() else "not there"
+        siblings = [other.name for other in path.parent.glob("*.*") if other.suffix == path.suffix]
+        raise ConfigError(
+            f"--config: the file {name!r} is {what}.{nearest(path.name, siblings)} Name a Python "
+            "file with a function get_config(), or a JSON file."
+        )
     if path.suffix == ".json":
         return _load_json(path)
     spec = importlib.util.spec_from_file_location(f"jdlopt_config_{path.stem}", path)
@@ -222,16 +248,49 @@ def load(file: str | os.PathLike[str]) -> ml_collections.ConfigDict:
         config = module.get_config(*([] if argument is None else [argument]))
     except ConfigError:
         raise
-    except Exception as error:  # a config is the user's own code: name its line, not ours
+    except (Exception, SystemExit) as error:  # the user's own code: name its line, not ours
         raise ConfigError(
             f"{name}{_line_of(error, path)}: {type(error).__name__}: {error}"
         ) from error
     if not isinstance(config, Mapping | ml_collections.ConfigDict):
         raise ConfigError(f"{name}: get_config() returned {type(config).__name__}, not a config.")
-    return ml_collections.ConfigDict(config)
+    return _as_config(config, name)
 
 
-def _line_of(error: Exception, path: Path) -> str:
+def _as_config(found: Mapping[str, Any], where: str) -> ml_collections.ConfigDict:
+    if isinstance(found, ml_collections.ConfigDict):
+        unset = list(_unset(found))
+        if unset:
+            raise ConfigError(f"{where}: {listing(unset)}: is required and has no value.")
+    tree = to_dict(found)
+    wrong = [key for key in _keys(tree) if not isinstance(key, str) or "." in key]
+    if wrong:
+        raise ConfigError(
+            f"{where}: {wrong[0]!r} can't be a key: expected a name without dots; a key of a "
+            "section is nested, as in {'optim': {'learning_rate': 0.1}}."
+        )
+    return ml_collections.ConfigDict(tree)
+
+
+def _keys(tree: Mapping[Any, Any]) -> Iterator[Any]:
+    for key, value in tree.items():
+        yield key
+        if isinstance(value, Mapping):
+            yield from _keys(value)
+
+
+def _unset(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[str]:
+    for key in config:
+        try:
+            value = config[key]
+        except ml_collections.config_dict.RequiredValueError:
+            yield prefix + key
+        else:
+            if isinstance(value, ml_collections.ConfigDict):
+                yield from _unset(value, f"{prefix}{key}.")
+
+
+def _line_of(error: BaseException, path: Path) -> str:
     if isinstance(error, SyntaxError):
         return f", line {error.lineno}"
     trace, line = error.__traceback__, None
@@ -249,7 +308,7 @@ def _load_json(path: Path) -> ml_collections.ConfigDict:
         raise ConfigError(f"{path}: is not a JSON config: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds a {type(data).__name__}, not a config.")
-    return ml_collections.ConfigDict(_tuples(data))
+    return _as_config(data, str(path))
 
 
 def _tuples(value: Any) -> Any:
@@ -312,7 +371,7 @@ def check_section(
     """
     prefix = f"{path}." if path else ""
     if not isinstance(values, Mapping):
-        problems.append(f"{path}: expected a section, found {_shown(values)}.")
+        problems.append(f"{path}: expected a section of keys, found {_shown(values)}.")
         values = {}
     for key in values:
         if key not in schema:
@@ -337,19 +396,22 @@ def check_value(value: Any, field: Field, path: str, problems: list[str]) -> Any
         value = _read(value.text, field)
     value = _coerced(value, field)
     if Any not in field.types and not any(_is_kind(value, kind) for kind in field.types):
-        problems.append(
-            f"{path}: expected {field.describe()}, found {type(value).__name__} {_shown(value)}."
-        )
+        kind = "" if isinstance(value, Mapping) else f"{type(value).__name__} "
+        problems.append(f"{path}: expected {field.describe()}, found {kind}{_shown(value)}.")
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if isinstance(value, float) and not math.isfinite(value):
-            problems.append(f"{path}: expected a finite number, found {value}.")
-        elif field.range is not None and not field.range.holds(value):
-            problems.append(f"{path}: must be {field.range}, found {value!r}.")
-    if field.range is not None and isinstance(value, tuple):
-        for item in value:
-            if isinstance(item, int | float) and not field.range.holds(item):
-                problems.append(f"{path}: each must be {field.range}, found {item!r}.")
+    if not isinstance(value, Mapping) and not _is_plain(value):
+        problems.append(
+            f"{path}: a config holds numbers, names, bools, None and tuples of them; "
+            f"found {type(value).__name__} {_shown(value)}."
+        )
+    each = "each " if isinstance(value, tuple) else ""
+    for item in value if isinstance(value, tuple) else (value,):
+        if isinstance(item, bool) or not isinstance(item, int | float):
+            continue
+        if not math.isfinite(item):
+            problems.append(f"{path}: {each}must be a finite number, found {item}.")
+        elif field.range is not None and not field.range.holds(item):
+            problems.append(f"{path}: {each}must be {field.range}, found {item!r}.")
     if field.choice is not None and isinstance(value, str) and value not in field.choice.names:
         known = typing.cast(Iterable[str], field.choice.names)
         problems.append(
@@ -359,7 +421,9 @@ def check_value(value: Any, field: Field, path: str, problems: list[str]) -> Any
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    if isinstance(value, Mapping):
+        return f"a section with the keys {listing(value)}" if value else "an empty section"
+    text = repr(value.text if isinstance(value, Override) else value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -396,8 +460,11 @@ def _read(text: str, field: Field) -> Any:
         return text.lower() == "true"
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         value = text
+    if value == text and float in field.types and str not in field.types:
+        with contextlib.suppress(ValueError):
+            value = float(text)  # nan and inf, to be told what they are
     if isinstance(value, float) and value.is_integer() and float not in field.types:
         value = int(value) if int in field.types else value
     if str in field.types and not any(

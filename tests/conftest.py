@@ -7,8 +7,13 @@ import os
 # Before anything imports jax: it reads these once.
 os.environ["JAX_PLATFORMS"] = "cpu"
 flags = os.environ.get("XLA_FLAGS", "")
-if "xla_force_host_platform_device_count" not in flags:
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=8".strip()
+for flag in (
+    "--xla_force_host_platform_device_count=8",
+    "--xla_backend_optimization_level=0",  # compiles four times faster; the numbers don't depend on it
+):
+    if flag.partition("=")[0] not in flags:
+        flags = f"{flags} {flag}".strip()
+os.environ["XLA_FLAGS"] = flags
 
 import hypothesis  # noqa: E402
 

@@ -114,8 +114,10 @@ def read_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
                     }[np.lib.format.read_magic(file)]
                     shape, _, dtype = read(file)
                 headers[member.removesuffix(".npy")] = (shape, dtype)
-    except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError) as error:
-        raise DataError(f"{path}: can't be read as an NPZ file: {error}") from error
+    except Exception as error:  # zipfile, zlib and NumPy let all kinds through on damaged bytes
+        raise DataError(
+            f"{path}: can't be read as an NPZ file: {error}. Write it again with numpy.savez."
+        ) from error
     return headers
 
 
@@ -124,13 +126,15 @@ def read_array(path: Path, key: str) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return archive[key]
-    except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError, MemoryError) as error:
-        hint = (
-            " It holds Python objects: save it as numbers or as text with a fixed width."
-            if "pickle" in str(error)
-            else ""
-        )
-        raise DataError(f"{path}: array {key!r} can't be read: {error}{hint}") from error
+    except Exception as error:  # zipfile, zlib and NumPy let all kinds through on damaged bytes
+        if "allow_pickle" in str(error):
+            raise DataError(
+                f"{path}: array {key!r} holds Python objects, which are never loaded: unpickling "
+                "them could run any code. Save it as numbers, or as text with a fixed width."
+            ) from error
+        raise DataError(
+            f"{path}: array {key!r} can't be read: {error}. Write the file again."
+        ) from error
 
 
 def example_shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:

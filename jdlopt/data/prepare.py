@@ -11,6 +11,7 @@ import argparse
 import json
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -50,20 +51,39 @@ def prepare(
         except tfds.core.DatasetNotFoundError as error:
             hint = nearest(parts[0], tfds.list_builders(with_community_datasets=False))
             raise DataError(f"TFDS has no dataset {source!r}.{hint}") from error
-        if files is not None:
-            _use_files(builder, root, files, accept_changed_files)
+        # Local files get a download folder of their own, so that TFDS never takes a changed one
+        # for the file that it knows in a later preparation.
+        scratch = None if files is None else Path(tempfile.mkdtemp(prefix=".downloads.", dir=root))
         try:
+            if files is not None and scratch is not None:
+                use_files(builder, scratch, files, accept_changed_files)
             builder.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+                download_dir=None if scratch is None else str(scratch),
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
             )
+        except DataError:
+            raise
         except Exception as error:  # a builder's own code: anything can come out of it
             reason = f"{type(error).__name__}: {error}"
             raise DataError(f"preparing {source!r} failed: {' '.join(reason.split())}") from error
+        finally:
+            if scratch is not None:
+                shutil.rmtree(scratch, ignore_errors=True)
     return Path(builder.data_dir)
 
 
-def _use_files(builder: Any, root: Path, files: Path, accept_changed_files: bool) -> None:
-    """Puts local files where TFDS keeps its downloads, after comparing checksums."""
+def use_files(builder: Any, downloads: Path, files: Path, accept_changed_files: bool) -> None:
+    """Puts local files where TFDS keeps its downloads, after comparing checksums.
+
+    Args:
+      builder: the TFDS builder that will ask for them.
+      downloads: the folder that it will be given for its downloads.
+      files: the folder with the files.
+      accept_changed_files: use a file although its checksum differs, with a warning.
+
+    Raises:
+      DataError: a file differs, or the folder holds none that the builder asks for.
+    """
     from tensorflow_datasets.core.download import checksums, resource
 
     used = 0
@@ -78,7 +98,9 @@ def _use_files(builder: Any, root: Path, files: Path, accept_changed_files: bool
                 f"expects {expected.size} and {expected.checksum[:12]}…. If you trust the file "
                 "(it may be compressed anew), add --accept_changed_files."
             )
-        cached = root / "downloads" / builder.name / resource.get_dl_fname(url, expected.checksum)
+        if found != expected:
+            print(f"warning: {local} is not the file that TFDS knows; it is used", file=sys.stderr)
+        cached = downloads / builder.name / resource.get_dl_fname(url, expected.checksum)
         cached.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(local, cached)
         info = {

@@ -12,7 +12,7 @@ from importlib import util
 from pathlib import Path
 from typing import Annotated, Any
 
-from jdlopt.config import Choice, Count, Natural, Range
+from jdlopt.config import Choice, Count, Range
 from jdlopt.data import cache, images, npz, tables
 from jdlopt.data.bundled import BUNDLED, prepare_bundled
 from jdlopt.data.dataset import Dataset
@@ -20,6 +20,7 @@ from jdlopt.data.prepared import open_prepared
 from jdlopt.errors import DataError, listing, nearest
 
 TASKS = ("auto", "classification", "regression")
+Seed = Annotated[int, Range(0, 2**32 - 1)]  # what scikit-learn's splitters take
 Share = Annotated[float, Range(0, 1, low_open=True, high_open=True)]
 
 
@@ -51,7 +52,7 @@ class DataFields:
     batch_size: Count = 100
     validation_fraction: Share = 0.1
     test_fraction: Share = 0.2
-    split_seed: Natural = 0
+    split_seed: Seed = 0
     stratify: bool = True
     data_dir: str | None = None
     ignore: tuple[str, ...] = ()
@@ -84,6 +85,11 @@ def open_dataset(fields: DataFields | Mapping[str, Any], *, allow_missing: bool 
 
 def _open(fields: DataFields, allow_missing: bool) -> Dataset:
     source = fields.source.strip()
+    if not source:
+        raise DataError(
+            f"data.source: is empty; name a bundled dataset ({listing(BUNDLED)}), a file, a folder "
+            "or a TFDS dataset."
+        )
     if source in BUNDLED:
         folder = prepare_bundled(source, fields.data_dir)
         return open_prepared(folder, fields, source, allow_missing)
@@ -161,6 +167,6 @@ def _prepare(source: str, chosen_data_dir: str | None) -> Path:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise DataError(
             f"data.source: preparing the TFDS dataset {source!r} in {root} failed: "
-            f"{lines[-1] if lines else f'exit code {done.returncode}'}{nearest(source, known)}"
+            f"{lines[-1] if lines else f'exit code {done.returncode}'}"
         )
     return folder

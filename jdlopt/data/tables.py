@@ -115,9 +115,12 @@ def read_table(path: Path) -> pd.DataFrame:
         ) from error
     except PermissionError as error:
         raise DataError(f"{path}: no permission to read it.") from error
-    except (ValueError, OSError, csv.Error) as error:  # pandas' and pyarrow's own are ValueErrors
+    except DataError:
+        raise
+    except Exception as error:  # the parsers let all kinds through on damaged bytes
         kind = "Parquet" if suffix in (".parquet", ".pq") else "CSV in UTF-8"
-        raise DataError(f"{path}: can't be read as {kind}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: can't be read as {kind}: {reason}") from error
 
 
 def _csv_header(path: Path, separator: str) -> list[str]:

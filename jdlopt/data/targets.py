@@ -60,7 +60,12 @@ def infer_coding(values: np.ndarray, task: str, what: str) -> Coding:
     if values.size == 0:
         raise DataError(f"{what}: is empty, there are no examples.")
     check_present(values, what)
+    if values.dtype.kind not in "biufSUOM":
+        raise DataError(f"{what}: holds {values.dtype}; expected classes or real numbers.")
     is_number = values.dtype.kind in "iuf"
+    if values.dtype.kind == "f" and np.isinf(values).any():
+        first = int(np.argmax(np.isinf(values)))
+        raise DataError(f"{what}: row {first + 1} holds {values[first]}: expected a finite number.")
     distinct = sorted(set(values.tolist()), key=lambda value: (str(type(value)), value))
     if task == "auto":
         whole = is_number and bool((values == np.floor(values)).all())
@@ -93,8 +98,8 @@ def encode(values: np.ndarray, coding: Coding, what: str) -> np.ndarray:
     if (codes < 0).any():
         first = int(np.argmax(codes < 0))
         raise DataError(
-            f"{what}: row {first + 1} has class {values[first]!r}, which no training example has. "
-            f"Known: {listing(coding.class_names)}."
+            f"{what}: row {first + 1} has class {values.tolist()[first]!r}, which no training "
+            f"example has. Known: {listing(coding.class_names)}."
         )
     return codes
 

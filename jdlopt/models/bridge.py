@@ -99,7 +99,7 @@ def _explained(name: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -
         ) from error
 
 
-def _mode(call: Callable[..., Any], train: bool) -> dict[str, bool]:
+def _mode(call: Callable[..., Any], train: bool) -> dict[str, Any]:
     """Tells a module's call whether it trains, by whichever of the usual names it takes."""
     takes = _parameters(call)
     if "train" in takes:
@@ -129,10 +129,10 @@ def _linen(part: Callable[..., nn.Module], fixed: Mapping[str, Any]) -> Model:
         module = part(**{**fixed, **hparams})
         variables = {"params": params, **model_state}
         mode = _mode(module.__call__, train)
-        rngs = dict.fromkeys(_LINEN_STREAMS, key) if train else None
-        if not (train and model_state):
-            return module.apply(variables, inputs, rngs=rngs, **mode), model_state
-        return module.apply(variables, inputs, rngs=rngs, mutable=list(model_state), **mode)
+        rngs = dict.fromkeys(_LINEN_STREAMS, key) if train and key is not None else {}
+        mutable = list(model_state) if train else []
+        outputs, state = module.apply(variables, inputs, rngs=rngs, mutable=mutable, **mode)
+        return outputs, (dict(state) if mutable else model_state)
 
     return Model(init, apply)
 

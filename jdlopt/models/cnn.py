@@ -29,9 +29,9 @@ class CNN(nn.Module):
     """Blocks of convolution, batch norm (if asked), activation, pooling (if asked) and dropout.
 
     There is one block for each of ``features``. Inputs (length, channels) are convolved in one
-    dimension, (height, width, channels) in two; inputs (length,) get a channel. The last feature map
-    is flattened, or averaged over its positions, and goes through dense layers of ``hidden`` to the
-    outputs.
+    dimension, (height, width, channels) in two; inputs (length,) get a channel. The last feature
+    map is flattened, or averaged over its positions, and goes through dense layers of ``hidden`` to
+    the outputs.
     """
 
     num_outputs: int
@@ -102,5 +102,5 @@ class CNN(nn.Module):
             raise ConfigError(
                 f"model.{key}={size} is larger than what is left of the inputs at convolution "
                 f"{index + 1} of {len(self.features)}: {'×'.join(map(str, x.shape[1:-1]))}. Use "
-                "fewer model.features, a smaller model.pool_size or model.strides, or padding 'same'."
+                "fewer model.features, smaller model.pool_size or model.strides, or padding 'same'."
             )

@@ -20,16 +20,19 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, UInt
+from jaxtyping import Array, Float
 
 _PATCH = 64
 """Windows of at most this many values (taps × input channels) are gathered as patches."""
+
+_UNROLLED = 16
+"""Maxima of windows of at most this many values are taken slice by slice."""
 
 _LAYOUTS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC")}
 
@@ -151,7 +154,7 @@ def _lax_outputs(x: Array, kernel: Array, window: Window) -> Array:
 
 
 def _transposed_input(
-    forward, dy: Array, kernel: Array, window: Window, space: tuple[int, ...]
+    forward: Callable[..., Array], dy: Array, kernel: Array, window: Window, space: tuple[int, ...]
 ) -> Array:
     x = jax.ShapeDtypeStruct((dy.shape[0], *space, kernel.shape[-2]), dy.dtype)
     return jax.linear_transpose(lambda x: forward(x, kernel, window=window), x)(dy)[0]
@@ -240,7 +243,7 @@ def _patch_outputs(x: Array, kernel: Array, window: Window) -> Array:
 
 
 @functools.cache
-def _unbatched_kernel(window: Window):
+def _unbatched_kernel(window: Window) -> Callable[[Array, Array], Array]:
     """Returns the convolution of `lax` that under `vmap` never becomes a grouped one.
 
     The CPU's grouped convolution is many times slower than one convolution after the other.
@@ -251,7 +254,9 @@ def _unbatched_kernel(window: Window):
         return _lax_outputs(x, kernel, window)
 
     @run.def_vmap
-    def batched(axis_size: int, in_batched: list[bool], x: Array, kernel: Array):
+    def batched(
+        axis_size: int, in_batched: list[bool], x: Array, kernel: Array
+    ) -> tuple[Array, bool]:
         if in_batched[1]:
             each = lambda k: run(x, k)  # noqa: E731
             ys = lax.map(lambda a: run(*a), (x, kernel)) if in_batched[0] else lax.map(each, kernel)
@@ -276,19 +281,25 @@ def max_pool(x: Float[Array, "n *space channels"], size: int) -> Float[Array, "n
       >>> max_pool(jnp.array([3.0, 1.0, 2.0, 5.0, 9.0]).reshape(1, 5, 1), 2).ravel().tolist()
       [3.0, 5.0]
     """
+    if size ** (x.ndim - 2) > _UNROLLED:
+        return _windows(x, size).max(axis=-2)
     return functools.reduce(jnp.maximum, _window_parts(x, size))
 
 
-def _max_pool_forward(x: Array, size: int) -> tuple[Array, tuple[UInt[Array, ...], tuple]]:
+def _max_pool_forward(x: Array, size: int) -> tuple[Array, tuple[Array, tuple[int, ...]]]:
+    if size ** (x.ndim - 2) > _UNROLLED:
+        windows = _windows(x, size)
+        first = jnp.argmax(windows, axis=-2)
+        return windows.max(axis=-2), (first.astype(jnp.int32), x.shape[1:-1])
     parts = _window_parts(x, size)
     y = functools.reduce(jnp.maximum, parts)
-    index = jnp.full(y.shape, len(parts) - 1, jnp.uint8 if len(parts) <= 256 else jnp.int32)
+    index = jnp.full(y.shape, len(parts) - 1, jnp.uint8)
     for place in reversed(range(len(parts) - 1)):
         index = jnp.where(parts[place] == y, jnp.asarray(place, index.dtype), index)
     return y, (index, x.shape[1:-1])
 
 
-def _max_pool_backward(size: int, saved: tuple[Array, tuple[int, ...]], dy: Array):
+def _max_pool_backward(size: int, saved: tuple[Array, tuple[int, ...]], dy: Array) -> tuple[Array]:
     index, space = saved
     rank = len(space)
     # (n, out, 1, out, 1, c) against the place of each value in its window: one pass writes dx.
@@ -327,6 +338,21 @@ def _window_parts(x: Array, size: int) -> list[Array]:
     return parts
 
 
+def _split(x: Array, size: int) -> Array:
+    """Views whole windows as (n, out, size, out, size, channels), without what is left over."""
+    outs = [full // size for full in x.shape[1:-1]]
+    whole = lax.slice(x, (0,) * x.ndim, (x.shape[0], *(out * size for out in outs), x.shape[-1]))
+    pairs = itertools.chain.from_iterable((out, size) for out in outs)
+    return whole.reshape(x.shape[0], *pairs, x.shape[-1])
+
+
+def _windows(x: Array, size: int) -> Array:
+    split, rank = _split(x, size), x.ndim - 2
+    inner = range(2, 2 * rank + 1, 2)
+    grouped = split.transpose(0, *range(1, 2 * rank, 2), *inner, split.ndim - 1)
+    return grouped.reshape(*grouped.shape[: rank + 1], size**rank, x.shape[-1])
+
+
 def average_pool(
     x: Float[Array, "n *space channels"], size: int
 ) -> Float[Array, "n *outs channels"]:
@@ -336,9 +362,4 @@ def average_pool(
       >>> average_pool(jnp.array([3.0, 1.0, 2.0, 5.0, 9.0]).reshape(1, 5, 1), 2).ravel().tolist()
       [2.0, 3.5]
     """
-    outs = [full // size for full in x.shape[1:-1]]
-    whole = lax.slice(x, (0,) * x.ndim, (x.shape[0], *(out * size for out in outs), x.shape[-1]))
-    split = whole.reshape(
-        x.shape[0], *itertools.chain.from_iterable((out, size) for out in outs), x.shape[-1]
-    )
-    return split.mean(axis=tuple(range(2, 2 * len(outs) + 1, 2)))
+    return _split(x, size).mean(axis=tuple(range(2, 2 * (x.ndim - 2) + 1, 2)))

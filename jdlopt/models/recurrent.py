@@ -61,6 +61,13 @@ def lstm_step(
     return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
 
+_CELLS: dict[str, tuple[Callable[..., Any], int, int, Callable[..., Array]]] = {
+    "gru": (gru_step, 3, 1, nn.initializers.zeros),
+    "lstm": (lstm_step, 4, 2, nn.initializers.ones),
+}
+"""The step, its gates, its states, and how its recurrent bias starts."""
+
+
 def _orthogonal_gates(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
     width, columns = shape
     keys = jax.random.split(key, columns // width)
@@ -91,10 +98,7 @@ class Recurrence(nn.Module):
         self, x: Float[Array, "time n channels"]
     ) -> tuple[Float[Array, "time n features"], Float[Array, "n features"]]:
         """Returns the states at all times (in the order of the inputs) and the final one."""
-        step, gates, states, bias_init = {
-            "gru": (gru_step, 3, 1, nn.initializers.zeros),
-            "lstm": (lstm_step, 4, 2, nn.initializers.ones),
-        }[self.cell]
+        step, gates, states, bias_init = _CELLS[self.cell]
         width = gates * self.features
         kernel_init = _gates(INITIALIZERS[self.initializer], gates)
         kernel = self.param("kernel", kernel_init, (x.shape[-1], width))

@@ -164,12 +164,32 @@ def restore(folder: Path, template: Any) -> Any:
     """
     found = damage(folder)
     if found:
-        raise WorkdirError(f"{folder}: {found}.")
+        raise WorkdirError(f"{folder}: is damaged: {found}.")
+    stored: dict[str, tuple[int, ...]] = {}
+    expected = _shapes(template)
     try:
         with _quiet(), ocp.StandardCheckpointer() as checkpointer:
+            stored = _shapes(checkpointer.metadata(folder.absolute() / TREE).item_metadata.tree)
+            for name, shape in expected.items():
+                if stored.get(name, shape) != shape:  # Orbax itself would say so in pages
+                    raise ValueError(f"{name} has shape {stored[name]}, expected {shape}")
             return checkpointer.restore(folder.absolute() / TREE, template)
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise WorkdirError(f"{folder}: doesn't hold this model's state: {error}") from error
+        absent = [name for name in expected if name not in stored] if stored else []
+        reason = f"{absent[0]} is not in it" if absent else " ".join(str(error).split())[:300]
+        raise WorkdirError(
+            f"{folder}: doesn't hold this config's state: {reason}. Was {folder.parents[1]}/"
+            "config.json or the model's code changed since?"
+        ) from error
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in leaves
+        if hasattr(leaf, "shape")
+    }
 
 
 def restore_newest(directory: Path, template: Any) -> tuple[Any, dict[str, Any]] | None:
@@ -180,21 +200,27 @@ def restore_newest(directory: Path, template: Any) -> tuple[Any, dict[str, Any]]
     Raises:
       WorkdirError: there are checkpoints, and all are damaged.
     """
-    found = steps(directory)
-    for step in reversed(found):
+    passed_over: list[str] = []
+    for step in reversed(steps(directory)):
         folder = place(directory, step)
         try:
-            return restore(folder, template), read_meta(folder)
+            found = restore(folder, template), read_meta(folder)
         except (WorkdirError, ValueError, OSError) as error:
+            passed_over.append(str(error))
+            continue
+        for reason in passed_over:
             warnings.warn(
-                f"checkpoint passed over: {error} The one before it is used.",
+                f"checkpoint passed over: {reason} {folder} is used instead.",
                 CheckpointWarning,
                 stacklevel=2,
             )
-    if found:
+        return found
+    if passed_over:
+        reasons = "\n".join(f"  {reason}" for reason in passed_over)
         raise WorkdirError(
-            f"{directory}: all {len(found)} checkpoints are damaged; "
-            "move them away to start from the beginning, or choose another --workdir."
+            f"{directory}: all {len(passed_over)} checkpoints are damaged or another model's; "
+            "move them away to start from the beginning, or choose another --workdir:\n"
+            f"{reasons}"
         )
     return None
 

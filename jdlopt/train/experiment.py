@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,12 @@ from jdlopt import config as configs
 from jdlopt import losses, mesh, metrics, models, optim
 from jdlopt.config import Count, Field, Natural, Schema
 from jdlopt.data import feed, preprocess, source
-from jdlopt.errors import ConfigError, UserError, listing
+from jdlopt.errors import ConfigError, UserError, listing, nearest
 from jdlopt.train.state import TrainState, as_arrays
 
 DEFAULT_EPOCHS = 20
+MOST_STEPS = 2**31 - 1
+"""Steps are counted in int32."""
 SECTIONS = ("seed", "data", "model", "loss", "optim", "train", "mesh")
 
 
@@ -45,7 +47,7 @@ class TrainFields:
     """
 
     epochs: Count | None = None
-    steps: Count | None = None
+    steps: Annotated[int, configs.Range(1, MOST_STEPS)] | None = None
     eval_every: Count | None = None
     log_every: Count | None = None
     monitor: str | None = None
@@ -107,31 +109,35 @@ class Experiment(NamedTuple):
 
 
 def _part_schema(
-    raw: Mapping[str, Any],
+    values: Any,
     section: str,
     table: Mapping[str, Any],
     shared: Schema,
     problems: list[str],
     without: tuple[str, ...] = (),
+    bundled_only: bool = False,
 ) -> Schema:
     """The keys of a section whose ``name`` chooses a part: the shared ones and the part's own."""
-    values = raw.get(section, {})
+    values = values if isinstance(values, Mapping) else {}
     name_field = shared.get("name", Field((str,)))
-    name = values.get("name") if isinstance(values, Mapping) else None
+    name = values.get("name", name_field.default)
     name = name.text if isinstance(name, configs.Override) else name
-    if name is None and name_field.default is not configs.Required:
-        name = name_field.default
     schema: Schema = {**shared, "name": Field((str,), name_field.default)}
-    if name is None:
-        return schema
     try:
+        if name is configs.Required:
+            raise ConfigError(f"{section}.name: is missing; choose one of {listing(table)}.")
+        if bundled_only and name not in table:
+            known = f"{nearest(name, table)} Known: {listing(table)}."
+            raise ConfigError(f"{section}.name {name!r} is unknown.{known}")
         part = configs.find_part(name, table, f"{section}.name")
         own = {} if part is None else configs.fields_of(part, without=without)
         return {**schema, **own}
     except ConfigError as error:
         problems.append(str(error))
-        given = values if isinstance(values, Mapping) else {}
-        return {**{key: Field((Any,)) for key in given}, **schema}
+    except (TypeError, ValueError, NameError, AttributeError) as error:
+        problems.append(f"{section}.name {name!r}: its parameters can't be read: {error}.")
+    anything = Field((Any,), None)  # which other keys there may be is not known
+    return {**dict.fromkeys(values, anything), **shared, "name": anything}
 
 
 def data_schema() -> Schema:
@@ -150,24 +156,31 @@ def schema_of(raw: Mapping[str, Any], problems: list[str]) -> Schema:
     shared_optim = {
         **configs.fields_of(optim.OptimFields),
         "schedule": _part_schema(
-            optim_raw,
-            "schedule",
+            optim_raw.get("schedule"),
+            "optim.schedule",
             optim.SCHEDULES,
             configs.fields_of(optim.ScheduleFields),
             problems,
         ),
         "average": _part_schema(
-            optim_raw, "average", optim.AVERAGES, configs.fields_of(optim.AverageFields), problems
+            optim_raw.get("average"),
+            "optim.average",
+            optim.AVERAGES,
+            configs.fields_of(optim.AverageFields),
+            problems,
+            bundled_only=True,
         ),
     }
     return {
-        "seed": Field((int,), 0, configs.Range(0)),
+        "seed": Field((int,), 0, configs.Range(0, 2**32 - 1)),
         "data": data_schema(),
-        "model": _part_schema(raw, "model", models.MODELS, {}, problems, without=("num_outputs",)),
-        "loss": _part_schema(
-            raw, "loss", losses.LOSSES, configs.fields_of(losses.LossFields), problems
+        "model": _part_schema(
+            raw.get("model"), "model", models.MODELS, {}, problems, without=("num_outputs",)
         ),
-        "optim": _part_schema(raw, "optim", optim.OPTIMIZERS, shared_optim, problems),
+        "loss": _part_schema(
+            raw.get("loss"), "loss", losses.LOSSES, configs.fields_of(losses.LossFields), problems
+        ),
+        "optim": _part_schema(raw.get("optim"), "optim", optim.OPTIMIZERS, shared_optim, problems),
         "train": configs.fields_of(TrainFields),
         "mesh": configs.fields_of(mesh.MeshFields),
     }
@@ -194,10 +207,9 @@ def prepare(raw: Mapping[str, Any]) -> tuple[dict[str, Any], source.Dataset]:
             if not problems:
                 raise
             problems.append(str(error))
-    if dataset is not None and not problems:
-        problems += _impossible(config, dataset)
-    if not problems and dataset is not None:
-        problems += _unbuildable(config, dataset)
+    if dataset is not None:
+        problems += _impossible(config, dataset, problems)
+        problems += [] if problems else _unbuildable(config, dataset)
     configs.raise_problems(problems)
     assert dataset is not None
     return config, dataset
@@ -221,87 +233,161 @@ def resolve(raw: Mapping[str, Any]) -> dict[str, Any]:
     return prepare(raw)[0]
 
 
-def _impossible(config: Mapping[str, Any], dataset: source.Dataset) -> list[str]:
-    """What can't work with this dataset or machine, in words."""
-    problems = []
-    batch_size, train = config["data"]["batch_size"], config["train"]
+def _impossible(
+    config: Mapping[str, Any], dataset: source.Dataset, known: Sequence[str]
+) -> list[str]:
+    """What can't work with this dataset or machine, in words.
+
+    Args:
+      config: the checked config.
+      dataset: its dataset.
+      known: the problems found so far; what stands on a key with one is not looked at.
+    """
+    problems: list[str] = []
+
+    def sound(*keys: str) -> bool:
+        return not any(problem.startswith(key) for key in keys for problem in known)
+
+    batch_size, train, loss = config["data"]["batch_size"], config["train"], config["loss"]
     size = dataset.sizes["train"]
     if batch_size > size:
         problems.append(
             f"data.batch_size: {batch_size} is larger than the training split of "
             f"{dataset.name!r}, {size} examples."
         )
-    if batch_size % config["optim"]["accumulate"]:
+    if sound("optim") and batch_size % config["optim"]["accumulate"]:
         problems.append(
             f"optim.accumulate: {config['optim']['accumulate']} doesn't divide data.batch_size, "
             f"{batch_size}."
         )
-    if train["epochs"] is not None and train["steps"] is not None:
+    if sound("train") and train["epochs"] is not None and train["steps"] is not None:
         problems.append("train: give epochs or steps, not both.")
-    loss_task = losses.task_of(config["loss"]["name"])
-    if loss_task != dataset.task:
+    if sound("train", "optim.schedule"):
+        warmup, steps = config["optim"]["schedule"]["warmup_steps"], total_steps(config, dataset)
+        if warmup > steps:
+            problems.append(
+                f"optim.schedule.warmup_steps: {warmup} is more than the {steps} steps of the "
+                "whole training: warm up for fewer steps, or train longer."
+            )
+    if sound("loss") and losses.task_of(loss["name"]) != dataset.task:
         fitting = listing(name for name in losses.LOSSES if losses.task_of(name) == dataset.task)
         kind = "classes" if dataset.task == "classification" else "a number"
         problems.append(
-            f"loss.name: {config['loss']['name']!r} is for {loss_task}; the target of "
+            f"loss.name: {loss['name']!r} is for {losses.task_of(loss['name'])}; the target of "
             f"{dataset.name!r} is {kind}: choose one of {fitting}."
         )
-    weights = config["loss"]["class_weights"]
-    if isinstance(weights, tuple) and len(weights) != dataset.num_classes:
-        problems.append(
-            f"loss.class_weights: {len(weights)} weights for {dataset.num_classes} classes of "
-            f"{dataset.name!r}."
-        )
-    for name in train["metrics"]:
-        problem = metric_problem(name, dataset)
-        if problem:
-            problems.append(f"train.metrics: {problem}")
-    monitor = train["monitor"]
-    if monitor is not None:
-        split, _, name = monitor.partition("/")
-        if split != "validation" or not name:
-            problems.append(f"train.monitor: expected 'validation/METRIC', found {monitor!r}.")
-        else:
+    if sound("loss") and loss["class_weights"] is not None:
+        problems += _weight_problems(loss["class_weights"], dataset)
+    if sound("train.metrics"):
+        for name in train["metrics"]:
             problem = metric_problem(name, dataset)
-            if problem:
-                problems.append(f"train.monitor: {problem}")
-    problems += mesh.mesh_problems(config["mesh"], batch_size, len(jax.devices()))
+            problems += [f"train.metrics: {problem}"] if problem else []
+    if sound("train.monitor") and train["monitor"] is not None:
+        split, _, name = train["monitor"].partition("/")
+        if split == "validation" and name:
+            problem = metric_problem(name, dataset, watched=True)
+            problems += [f"train.monitor: {problem}"] if problem else []
+        else:
+            problems.append(
+                f"train.monitor: expected 'validation/METRIC', found {train['monitor']!r}."
+            )
+    if sound("mesh"):
+        problems += mesh.mesh_problems(config["mesh"], batch_size, len(jax.devices()))
     return problems
 
 
-def metric_problem(name: str, dataset: source.Dataset) -> str | None:
-    """Says why a metric can't be measured on a dataset, or None."""
+def _weight_problems(weights: str | Sequence[float], dataset: source.Dataset) -> list[str]:
+    if not dataset.num_classes:
+        return [
+            f"loss.class_weights: the target of {dataset.name!r} is a number; it has no classes. "
+            "Leave it out."
+        ]
+    if weights == "balanced":
+        return []
+    try:
+        losses.resolve_class_weights(weights, np.ones(dataset.num_classes))
+    except ConfigError as error:
+        return [str(error)]
+    return []
+
+
+def metric_problem(name: str, dataset: source.Dataset, watched: bool = False) -> str | None:
+    """Says why a metric can't be measured on a dataset (or watched during training), or None."""
     try:
         metrics.make_collector([name], dataset.task, dataset.num_classes)
+        if watched:
+            metrics.higher_is_better(name)
     except ConfigError as error:
         return str(error)
     return None
 
 
 def _unbuildable(config: Mapping[str, Any], dataset: source.Dataset) -> list[str]:
-    """Traces the whole objective on shapes alone: a model that can't take this data fails here."""
-    model = models.make_model(config["model"], num_outputs(config, dataset))
-    shape = (2, *dataset.input_shape)
-    hparams = as_arrays(configs.hyperparameters(config))
+    """Traces a step's parts on the shapes of two examples: what can't be built fails here.
 
-    def outputs(key: Key[Array, ""], inputs: Array) -> Any:
+    So it fails before a directory is claimed for it, and the message says which part it was.
+    """
+    names = {section: config[section]["name"] for section in ("model", "loss", "optim")}
+    wide = num_outputs(config, dataset)
+    hparams = as_arrays(configs.hyperparameters(config))
+    key = jax.random.key(0)
+    inputs = jax.ShapeDtypeStruct((2, *dataset.input_shape), jnp.float32)
+    targets = jax.ShapeDtypeStruct((2,), dataset.target_dtype)
+    weighted = config["loss"]["class_weights"] is not None
+    weights = np.ones(dataset.num_classes) if weighted else None
+
+    def forward(inputs: Array) -> Any:
+        model = models.make_model(config["model"], wide)
         params, model_state = model.init(key, inputs, hparams["model"])
-        return model.apply(params, model_state, inputs, hparams["model"], key=key, train=True)[0]
+        return params, model.apply(
+            params, model_state, inputs, hparams["model"], key=key, train=True
+        )[0]
+
+    def objective(outputs: Array, targets: Array, params: Any) -> Any:
+        loss = losses.make_loss(config["loss"], weights)
+        return (
+            loss.per_example(outputs, targets, hparams["loss"]),
+            loss.objective(outputs, targets, params, hparams["loss"]),
+        )
+
+    def update(params: Any) -> Any:
+        optimizer = optim.make_optimizer(config["optim"], total_steps(config, dataset))
+        optim.make_average(config["optim"], total_steps(config, dataset))
+        return optimizer.update(
+            params,
+            optimizer.init(params),
+            params,
+            hparams=hparams["optim"],
+            value=jnp.zeros(()),
+            grad_fn=lambda params: params,
+        )[0]
 
     try:
-        found = jax.eval_shape(outputs, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
-    except Exception as error:  # whatever a model raises about a shape, it is the config's fault
+        what = (
+            f"model: {names['model']!r} can't take inputs of shape {dataset.input_shape} of "
+            f"{dataset.name!r}"
+        )
+        params, outputs = jax.eval_shape(forward, inputs)
+        if outputs.shape != (2, wide):
+            return [
+                f"model: {names['model']!r} returns shape {outputs.shape} for 2 examples; "
+                f"expected {(2, wide)}."
+            ]
+        what = f"loss: {names['loss']!r} can't be computed from {wide} outputs and these targets"
+        each, mean = jax.eval_shape(objective, outputs, targets, params)
+        if each.shape != (2,) or mean.shape != ():
+            return [
+                f"loss: {names['loss']!r} returns shape {each.shape} for 2 examples; expected "
+                "(2,): one number an example."
+            ]
+        what = f"optim: {names['optim']!r} can't update the parameters"
+        jax.eval_shape(update, params)
+    except ConfigError as error:
+        section, text = what.partition(":")[0], str(error)
+        return [text if text.startswith(section) else f"{section}: {text}"]
+    except Exception as error:  # whatever a part raises about what it is given, the config chose it
         text = " ".join(str(error).split())
-        return [
-            f"model: {config['model']['name']!r} can't take inputs of shape {dataset.input_shape} "
-            f"of {dataset.name!r}: {text[:300]}"
-        ]
-    expected = (2, num_outputs(config, dataset))
-    if found.shape != expected:
-        return [
-            f"model: {config['model']['name']!r} returns shape {found.shape} for 2 examples; "
-            f"expected {expected}."
-        ]
+        return [f"{what}: {type(error).__name__}: {text[:300]}"]
     return []
 
 
@@ -310,6 +396,13 @@ def num_outputs(config: Mapping[str, Any], dataset: source.Dataset) -> int:
     if dataset.task == "regression":
         return 1
     return losses.num_outputs(config["loss"]["name"], dataset.num_classes)
+
+
+def total_steps(config: Mapping[str, Any], dataset: source.Dataset) -> int:
+    """Returns the updates in the whole run."""
+    train, batch_size = config["train"], config["data"]["batch_size"]
+    epochs = train["epochs"] or DEFAULT_EPOCHS
+    return train["steps"] or -(-epochs * dataset.sizes["train"] // batch_size)
 
 
 def no_augmentation(key: Key[Array, ""], batch: Any, strengths: Any) -> Any:
@@ -322,9 +415,8 @@ def build(config: Mapping[str, Any], dataset: source.Dataset) -> Experiment:
     train = config["train"]
     size, batch_size = dataset.sizes["train"], config["data"]["batch_size"]
     epoch = feed.steps_per_epoch(size, batch_size)
-    epochs = train["epochs"] or DEFAULT_EPOCHS
-    total_steps = train["steps"] or -(-epochs * size // batch_size)
-    eval_every = min(train["eval_every"] or epoch, total_steps)
+    steps = total_steps(config, dataset)
+    eval_every = min(train["eval_every"] or epoch, steps)
     monitor = train["monitor"] or (
         "validation/accuracy" if dataset.task == "classification" else "validation/loss"
     )
@@ -344,14 +436,14 @@ def build(config: Mapping[str, Any], dataset: source.Dataset) -> Experiment:
         dataset=dataset,
         model=models.make_model(config["model"], num_outputs(config, dataset)),
         loss=losses.make_loss(config["loss"], weights),
-        optimizer=optim.make_optimizer(config["optim"], total_steps),
-        average=optim.make_average(config["optim"], total_steps),
+        optimizer=optim.make_optimizer(config["optim"], steps),
+        average=optim.make_average(config["optim"], steps),
         augment=no_augmentation,
         preprocess_state=preprocess_state,
         collector=metrics.make_collector(names, dataset.task, dataset.num_classes),
-        total_steps=total_steps,
+        total_steps=steps,
         eval_every=eval_every,
-        log_every=min(train["log_every"] or eval_every, total_steps),
+        log_every=min(train["log_every"] or eval_every, steps),
         monitor=monitor,
     )
 

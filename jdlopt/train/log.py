@@ -21,10 +21,26 @@ TENSORBOARD, CHECKPOINTS = "tensorboard", "checkpoints"
 
 
 def write_aside(path: Path, text: str) -> None:
-    """Writes a file beside its final name and renames it, so that nobody reads half of it."""
+    """Writes a file beside its final name and renames it, so that nobody reads half of it.
+
+    Raises:
+      WorkdirError: it can't be written; what was there before is as it was.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> WorkdirError:
+    return WorkdirError(
+        f"{path}: can't be written: {error.strerror or error}. Make room, or choose another "
+        "--workdir; the same command then goes on from the last checkpoint."
+    )
 
 
 def as_json(value: Any) -> Any:
@@ -49,9 +65,13 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("w")
     except (FileExistsError, NotADirectoryError) as error:
-        raise WorkdirError(f"--workdir: {workdir} is a file, not a directory.") from error
+        raise WorkdirError(
+            f"--workdir: {workdir} is a file, or lies below one; name a directory."
+        ) from error
     except OSError as error:
-        raise WorkdirError(f"--workdir: {workdir} can't be written: {error.strerror}.") from error
+        raise WorkdirError(
+            f"--workdir: {workdir} can't be written: {error.strerror}. Choose another directory."
+        ) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -71,10 +91,7 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
                     f"--workdir: {workdir} holds {strangers[0]} but no {CONFIG}: it is not a run's "
                     "directory; choose another."
                 )
-            try:
-                write_aside(path, text)
-            except OSError as error:
-                raise WorkdirError(f"--workdir: {path}: {error.strerror}.") from error
+            write_aside(path, text)
         yield
 
 
@@ -96,14 +113,24 @@ def _check_same(path: Path, config: Mapping[str, Any], workdir: Path) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a ``metrics.jsonl``; a last line that was cut short is left out."""
-    lines = []
-    if path.exists():
-        for text in path.read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(text))
-            except json.JSONDecodeError:
-                break
+    """Returns the lines of a ``metrics.jsonl``; what follows a line that was cut short is left out.
+
+    Raises:
+      WorkdirError: it is no file of text.
+    """
+    lines: list[dict[str, Any]] = []
+    try:
+        texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise WorkdirError(f"{path}: can't be read: {error}. Move it away.") from error
+    for text in texts:
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            break
+        if not isinstance(line, dict) or "step" not in line:
+            break
+        lines.append(line)
     return lines
 
 
@@ -121,7 +148,10 @@ class RunLog:
             from tensorboardX import SummaryWriter
 
             purge = {"purge_step": step + 1} if step else {}
-            self._writer = SummaryWriter(str(workdir / TENSORBOARD), **purge)
+            try:
+                self._writer = SummaryWriter(str(workdir / TENSORBOARD), **purge)
+            except OSError as error:
+                raise _unwritable(workdir / TENSORBOARD, error) from error
 
     def write(self, step: int, values: Mapping[str, float], beside: Mapping[str, float]) -> None:
         """Logs the values of a step; those of ``beside`` (timings) go to TensorBoard alone.
@@ -151,10 +181,13 @@ class RunLog:
 
     def flush(self) -> None:
         """Hands everything written so far to the operating system."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        if self._writer:
-            self._writer.flush()
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            if self._writer:
+                self._writer.flush()
+        except OSError as error:
+            raise _unwritable(Path(self._file.name), error) from error
 
     def close(self) -> None:
         """Closes the files."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 from collections.abc import Mapping
@@ -19,11 +20,13 @@ from jdlopt import losses, models, optim
 from jdlopt import mesh as meshes
 from jdlopt.data import preprocess
 from jdlopt.data.inputs import read_inputs
-from jdlopt.errors import DataError, UserError, WorkdirError
+from jdlopt.errors import DataError, UserError, WorkdirError, listing
 from jdlopt.train import checkpoint, evaluate, experiment, log
 from jdlopt.train.program import Compiler
 from jdlopt.train.state import as_arrays
 from jdlopt.train.step import predict_step
+
+OUTPUTS = (".csv", ".npz")
 
 
 class Predictions(NamedTuple):
@@ -56,7 +59,14 @@ def run_config(workdir: str | Path) -> dict[str, Any]:
             f"--workdir: {workdir} holds no run: there is no {log.CONFIG}. "
             "Name a directory that `jdlopt train` was given."
         )
-    return configs.to_dict(configs.load(path))
+    config = configs.to_dict(configs.load(path))
+    missing = [section for section in experiment.SECTIONS if section not in config]
+    if missing:
+        raise WorkdirError(
+            f"{path}: is not the resolved config of a run: it lacks {listing(missing)}. "
+            "Name a directory that `jdlopt train` was given."
+        )
+    return config
 
 
 def load_parameters(
@@ -92,9 +102,11 @@ def load_parameters(
             )
         step = found[-1]
         template = {"params": params, "model_state": model_state}
-        tree = checkpoint.restore(
-            checkpoint.place(directory, step, "best"), _on_one_device(template)
-        )
+        folder = checkpoint.place(directory, step, "best")
+        try:
+            tree = checkpoint.restore(folder, _on_one_device(template))
+        except WorkdirError as error:
+            raise WorkdirError(f"{error} Try --checkpoint=newest.") from error
         return tree["params"], tree["model_state"], step
     total_steps = 2**30  # the shapes of an optimizer's state don't depend on it
     optimizer = optim.make_optimizer(config["optim"], total_steps)
@@ -110,7 +122,9 @@ def load_parameters(
     }
     restored = checkpoint.restore_newest(directory, _on_one_device(template))
     if restored is None:
-        raise WorkdirError(f"{directory}: holds no checkpoint yet.")
+        raise WorkdirError(
+            f"{directory}: holds no checkpoint yet; go on with `jdlopt train` first."
+        )
     tree, meta = restored
     params = optim.eval_params(config["optim"], tree["opt_state"], tree["params"])
     params, model_state = average.evaluated(tree["average"], params, tree["model_state"])
@@ -162,9 +176,12 @@ def predict_run(
     record_path = Path(workdir) / log.INPUTS
     try:
         record = json.loads(record_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WorkdirError(f"{record_path}: can't be read: {error}") from error
-    meta = record["dataset"]
+        meta, scaling = record["dataset"], preprocess.from_dict(record["preprocess"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WorkdirError(
+            f"{record_path}: can't be read: {error}. It says what the model was trained on; "
+            "`jdlopt train` writes it anew when the run goes on."
+        ) from error
     found = read_inputs(path, meta)
     if not len(found.inputs):
         raise DataError(f"--input: {path} holds no example.")
@@ -180,7 +197,7 @@ def predict_run(
             predict_step,
             model=model,
             loss=loss,
-            preprocess=partial(preprocess.apply, preprocess.from_dict(record["preprocess"])),
+            preprocess=partial(preprocess.apply, scaling),
         )
     )
     hparams = as_arrays(configs.hyperparameters(config))
@@ -224,19 +241,35 @@ def write_csv(predictions: Predictions, file: TextIO) -> None:
     writer.writerows(zip(*columns.values(), strict=True))
 
 
+def check_output(path: str | Path) -> None:
+    """Says that predictions can't be written to a path, before they are computed.
+
+    Raises:
+      UserError: the path is a folder, lies in none, or ends in neither ``.csv`` nor ``.npz``.
+    """
+    path = Path(path)
+    if path.suffix not in OUTPUTS:
+        raise UserError(f"--output: {path}: expected a file ending in {' or '.join(OUTPUTS)}.")
+    if path.is_dir():
+        raise UserError(f"--output: {path} is a folder; name a file.")
+    if not path.parent.is_dir():
+        raise UserError(f"--output: {path} can't be written: there is no folder {path.parent}.")
+
+
 def write_predictions(predictions: Predictions, path: str | Path) -> None:
     """Writes predictions to a ``.csv`` or ``.npz`` file.
 
     Raises:
       UserError: another suffix, or the file can't be written.
     """
+    check_output(path)
     path = Path(path)
     aside = path.with_name(f".{path.stem}.writing{path.suffix}")
     try:
         if path.suffix == ".csv":
             with aside.open("w", newline="", encoding="utf-8") as file:
                 write_csv(predictions, file)
-        elif path.suffix == ".npz":
+        else:
             columns: dict[str, Any] = {
                 "row": np.array(predictions.rows),
                 "prediction": predictions.values,
@@ -245,8 +278,8 @@ def write_predictions(predictions: Predictions, path: str | Path) -> None:
                 columns["probabilities"] = predictions.probabilities
                 columns["class_names"] = np.array(predictions.class_names)
             np.savez(aside, **columns)
-        else:
-            raise UserError(f"--output: {path}: expected a .csv or .npz file.")
         aside.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink()
         raise UserError(f"--output: {path} can't be written: {error.strerror or error}.") from error

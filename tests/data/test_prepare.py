@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from jdlopt.data.prepare import main
+from jdlopt.data.prepare import main, use_files
 
 NAMES = [
     "train-images-idx3-ubyte.gz",
@@ -47,10 +47,25 @@ def test_a_folder_without_the_files(tmp_path, capsys):
     assert "holds none of the files that mnist needs" in capsys.readouterr().err
 
 
-def test_accepted_files_are_what_tfds_then_reads(tmp_path, files, capsys):
-    assert run(tmp_path, "mnist", f"--files={files}", "--accept_changed_files") == 2
+def test_accepted_files_lie_where_tfds_looks_for_downloads(tmp_path, files, capsys):
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder("mnist", data_dir=str(tmp_path))
+    use_files(builder, tmp_path / "downloads", files, accept_changed_files=True)
+    manager = tfds.download.DownloadManager(
+        download_dir=tmp_path / "downloads",
+        url_infos=builder.url_infos,
+        dataset_name="mnist",
+    )
+    for found in manager.download(list(builder.url_infos)):
+        assert found.read_bytes() == b"not what was published"
+    assert capsys.readouterr().err.count("warning: ") == 4
+
+
+def test_a_failure_is_one_line_and_leaves_no_files(tmp_path, files, capsys):
+    root = tmp_path / "root"
+    assert run(root, "mnist", f"--files={files}", "--accept_changed_files") == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("preparing 'mnist' failed")  # they are no gzip files
-    cached = list((tmp_path / "downloads" / "mnist").glob("*.gz"))
-    assert len(cached) == 4
-    assert {path.read_bytes() for path in cached} == {b"not what was published"}
+    assert [path.name for path in root.iterdir() if path.is_file()] == [".mnist.tfds.lock"]
+    assert not list(root.glob(".downloads.*"))

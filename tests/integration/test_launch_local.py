@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "launch" / "local.py"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "launch" / "local.py"
 
 STAND_IN = """
 import os, pathlib, signal, sys, time
@@ -44,10 +45,11 @@ def local_module():
     return module
 
 
-def start(words: list[str], jdlopt: str = "", **environment: str) -> subprocess.Popen[str]:
+def start(words: list[str], jdlopt: str = "") -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), *words],
-        env={**os.environ, "JDLOPT": jdlopt, **environment},
+        env={**os.environ, "JDLOPT": jdlopt},
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

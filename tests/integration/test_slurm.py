@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "launch" / "slurm" / "run.sbatch"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "launch" / "slurm" / "run.sbatch"
 # Debian puts the daemons where a plain user's PATH does not look.
 SEARCH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol", "sinfo")
@@ -49,7 +50,7 @@ class Cluster(NamedTuple):
         done = subprocess.run(
             [str(FOUND[words[0]]), *words[1:]],
             env={**self.environment, **environment},
-            cwd=self.folder,
+            cwd=ROOT,
             capture_output=True,
             text=True,
             timeout=60,
@@ -58,10 +59,9 @@ class Cluster(NamedTuple):
         return done.stdout.strip()
 
     def submit(self, options: list[str], words: list[str], jdlopt: list[str]) -> Job:
-        output = self.command(
-            "sbatch", "--parsable", *options, str(SCRIPT), *words, JDLOPT=shlex.join(jdlopt)
-        )
-        return Job(self, output)
+        options = ["--parsable", f"--output={self.folder}/slurm-%j.out", *options]
+        number = self.command("sbatch", *options, str(SCRIPT), *words, JDLOPT=shlex.join(jdlopt))
+        return Job(self, number)
 
     def logs(self) -> str:
         names = ["slurmctld.log", "slurmd.log"]

@@ -273,7 +273,7 @@ def test_eval_agrees_with_the_run_and_predict_with_eval(config, tmp_path, blobs)
     result = fit(config, tmp_path / "run")
     record = serve.evaluate_run(tmp_path / "run", "test", "best")
     for name, value in record["metrics"].items():
-        assert value == pytest.approx(result.metrics[name], rel=1e-6), name
+        np.testing.assert_allclose(value, result.metrics[name], rtol=1e-6, err_msg=name)
     with np.load(blobs) as data:
         np.savez(tmp_path / "new.npz", x=data["x_test"])
         labels = data["y_test"]

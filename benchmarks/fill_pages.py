@@ -1,0 +1,177 @@
+"""Fills README's table and the configs' first lines from `results/*.json`.
+
+python benchmarks/fill_pages.py            rewrite the pages
+python benchmarks/fill_pages.py --check    exit with 1 if a page is not what the results say
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+ACCURACY = "measure_accuracy.py"
+
+
+def load(name: str) -> dict[str, Any] | None:
+    """Returns a recorded result, or None if it was never measured."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def where(record: dict[str, Any]) -> str:
+    """Returns the machine in words."""
+    return f"{record['cores']} cores of an {record['cpu']}"
+
+
+def percent(found: dict[str, float]) -> str:
+    """Returns mean ± standard deviation of an accuracy."""
+    return f"{100 * found['mean']:.1f} ± {100 * found['std']:.1f} %"
+
+
+def quality(record: dict[str, Any]) -> str:
+    """Returns a config's test metric in words."""
+    metrics = record["metrics"]
+    if "test/accuracy" in metrics:
+        return f"{percent(metrics['test/accuracy'])} test accuracy"
+    rmse, r2 = metrics["test/rmse"], metrics["test/r2"]
+    return f"{rmse['mean']:.1f} ± {rmse['std']:.1f} test RMSE (R² {r2['mean']:.2f})"
+
+
+PUBLISHED = {
+    "mnist1d_linear": "32 % (logistic regression)",
+    "mnist1d_mlp": "68 % (MLP)",
+    "mnist1d_cnn": "94 % (CNN)",
+    "mnist1d_gru": "91 % (GRU)",
+}
+
+
+def rows() -> list[tuple[str, str, str, str]]:
+    """Returns README's table: what, measured, against, script."""
+    found = []
+    for path in sorted(RESULTS.glob("accuracy_*.json")):
+        record = json.loads(path.read_text())
+        name = Path(record["config"]).stem
+        seconds = record["wall_seconds"]["median"]
+        found.append(
+            (
+                f"[{name}]({record['config']}), {len(record['seeds'])} seeds",
+                f"{quality(record)}, {seconds:.0f} s a run",
+                PUBLISHED.get(name, ""),
+                ACCURACY,
+            )
+        )
+    fit = load("fit")
+    if fit:
+        for name, record in fit["experiments"].items():
+            ratio = record["ratio"]
+            found.append(
+                (
+                    f"examples/s of `fit`, {name}, logging and evaluation on",
+                    f"{ratio['median']:.2f} × ({ratio['min']:.2f} to {ratio['max']:.2f})",
+                    "a bare jitted scan of the same step",
+                    "measure_fit.py",
+                )
+            )
+    torch = load("torch")
+    if torch:
+        for name, record in torch["experiments"].items():
+            ratio = record["ratio"]
+            found.append(
+                (
+                    f"examples/s of `fit`, {name}",
+                    f"{ratio['median']:.1f} × ({ratio['min']:.1f} to {ratio['max']:.1f})",
+                    f"PyTorch {torch['torch'].partition('+')[0]} eager, "
+                    f"{record['peer'].partition(', ')[2]}",
+                    "measure_torch.py",
+                )
+            )
+    start = load("start")
+    if start:
+        counted = [record["compilations"] for record in start["compilations"].values()]
+        found.append(
+            (
+                "compilations over 10 values of every float",
+                str(max(counted)),
+                "",
+                "measure_start.py",
+            )
+        )
+        seconds = start["help_seconds"]["median"]
+        found.append(("`jdlopt --help`", f"{seconds:.2f} s", "", "measure_start.py"))
+    return found
+
+
+def table() -> str:
+    """Returns README's table as Markdown, with the machine above it."""
+    records = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    if not records:
+        return ""
+    machines = sorted({where(record) for record in records})
+    jax = sorted({record["versions"]["jax"] for record in records})
+    lines = [
+        f"Measured on {' and '.join(machines)} with jax {', '.join(jax)}; medians, with the range "
+        "over alternating repetitions, or mean ± standard deviation over seeds.",
+        "",
+        "| what | measured | against | script |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {what} | {value} | {peer} | [{script}](benchmarks/{script}) |"
+        for what, value, peer, script in rows()
+    ]
+    return "\n".join(lines)
+
+
+def reaches(record: dict[str, Any]) -> str:
+    """Returns the sentence that opens a config."""
+    seconds, compiling = record["wall_seconds"]["median"], record["compile_seconds"]["median"]
+    text = (
+        f"Reaches {quality(record)} ({len(record['seeds'])} seeds) in {seconds:.0f} s, of it "
+        f"{compiling:.0f} s compiling, on {where(record)}."
+    )
+    return textwrap.fill(text, 100)
+
+
+def pages() -> dict[Path, str]:
+    """Returns each page with its numbers filled in."""
+    readme = ROOT / "README.md"
+    filled = re.sub(
+        r"(<!-- results -->\n).*?(<!-- /results -->)",
+        lambda match: f"{match[1]}{table()}\n{match[2]}",
+        readme.read_text(),
+        flags=re.DOTALL,
+    )
+    found = {readme: filled}
+    for path in sorted(RESULTS.glob("accuracy_*.json")):
+        record = json.loads(path.read_text())
+        page = ROOT / record["config"]
+        sentence = reaches(record)
+        found[page] = re.sub(
+            r"^Reaches .*?(?=\n\n)",
+            lambda _, sentence=sentence: sentence,
+            page.read_text(),
+            count=1,
+            flags=re.DOTALL | re.MULTILINE,
+        )
+    return found
+
+
+def main() -> int:
+    """Writes or checks the pages."""
+    check = "--check" in sys.argv[1:]
+    stale = [path for path, text in pages().items() if path.read_text() != text]
+    for path in stale:
+        print(f"{'is not what the results say' if check else 'filled'}: {path.relative_to(ROOT)}")
+        if not check:
+            path.write_text(pages()[path])
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
