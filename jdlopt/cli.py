@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import json
 import re
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,12 @@ from jdlopt import __version__
 from jdlopt.errors import DivergedError, Interrupted, UserError, nearest
 
 DONE, DEFECT, WRONG_INPUT, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
+REFUSED = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT,
+)  # fmt: skip
+"""What an operating system refuses wherever a path is touched; no defect of jdlopt's own."""
 
+TOO_EARLY = "interrupted before anything was to be saved."
 EPILOG = """\
 Set a config's keys with --config.KEY=VALUE, such as --config.optim.learning_rate=0.01.
 Exit codes: 0 done; 1 a defect of jdlopt; 2 the input is wrong; 3 training diverged;
@@ -128,7 +137,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         flags.overrides = overrides
         warnings.showwarning = _show_warning
-        return flags.run(flags)
+        with _sigterm_answered():
+            return flags.run(flags)
     except UserError as error:
         return _fail(str(error), WRONG_INPUT, debug)
     except DivergedError as error:
@@ -136,13 +146,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as error:
         return _fail(str(error), INTERRUPTED, debug)
     except KeyboardInterrupt:
-        return _fail("interrupted before anything was to be saved.", INTERRUPTED, debug)
+        return _fail(TOO_EARLY, INTERRUPTED, debug)
     except BrokenPipeError:
         sys.stderr.close()
         return DONE
+    except OSError as error:
+        if error.errno in REFUSED:
+            return _fail(_refusal(error), WRONG_INPUT, debug)
+        traceback.print_exc()
+        return DEFECT
     except Exception:
         traceback.print_exc()
         return DEFECT
+
+
+def _refusal(error: OSError) -> str:
+    name = f"{error.filename}: " if error.filename else ""
+    return f"{name}{error.strerror}. Name a place that this user can read and write, with room."
+
+
+@contextlib.contextmanager
+def _sigterm_answered() -> Iterator[None]:
+    """Makes SIGTERM an interruption from the first import on; a run that trains then saves."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        # no KeyboardInterrupt: out of an exec, as of a dataclass, Python would end by SIGINT
+        sys.exit(_fail(TOO_EARLY, INTERRUPTED, False))
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -199,6 +237,10 @@ def _start() -> bool:
     processes.join()
     import jax
 
+    from jdlopt.train.program import keep_programs
+
+    keep_programs()
+
     return jax.process_index() == 0
 
 
@@ -209,9 +251,7 @@ def _console() -> Any:
 
 
 def _print_json(value: Mapping[str, Any]) -> None:
-    from jdlopt.train.log import as_json
-
-    print(json.dumps(as_json(value)))
+    print(json.dumps(value))
 
 
 # --- train ----------------------------------------------------------------------------------------
@@ -365,6 +405,7 @@ def _eval(flags: argparse.Namespace) -> int:
 def _predict(flags: argparse.Namespace) -> int:
     _start()
     from jdlopt.train import serve
+    from jdlopt.train.log import as_json
 
     if flags.output:
         serve.check_output(flags.output)
@@ -377,7 +418,7 @@ def _predict(flags: argparse.Namespace) -> int:
         else:
             _console().print(f"{summary['rows']:,} predictions in {flags.output}", highlight=False)
     elif flags.json:
-        _print_json(serve.as_columns(predictions))
+        _print_json(as_json(serve.as_columns(predictions)))
     else:
         serve.write_csv(predictions, sys.stdout)
     return DONE
@@ -432,11 +473,12 @@ def _data_describe(flags: argparse.Namespace) -> int:
     from jdlopt.data.describe import describe
     from jdlopt.data.source import open_dataset
     from jdlopt.train import experiment
+    from jdlopt.train.log import as_json
 
     section = experiment.resolve_data(_load(flags))
     description = describe(open_dataset(section, allow_missing=True))
     if flags.json:
-        _print_json(description)
+        _print_json(as_json(description))
         return DONE
     _print_description(description)
     return DONE

@@ -471,6 +471,8 @@ def _read(text: str, field: Field) -> Any:
         _is_kind(_coerced(value, field), kind) for kind in field.types
     ):
         return text
+    if isinstance(value, str) and str in field.types:
+        return value
     wants_tuple = any(typing.get_origin(kind) is tuple for kind in field.types)
     if wants_tuple and not isinstance(value, tuple | list) and value is not None:
         if isinstance(value, str):

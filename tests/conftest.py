@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Before anything imports jax: it reads these once.
 os.environ["JAX_PLATFORMS"] = "cpu"
 flags = os.environ.get("XLA_FLAGS", "")
 for flag in (
     "--xla_force_host_platform_device_count=8",
-    "--xla_backend_optimization_level=0",  # compiles four times faster; the numbers don't depend on it
+    "--xla_backend_optimization_level=0",  # compiles four times faster, to the same numbers
 ):
     if flag.partition("=")[0] not in flags:
         flags = f"{flags} {flag}".strip()
 os.environ["XLA_FLAGS"] = flags
+# Many tests compile the same programs, some in processes of their own; a new folder each session.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jdlopt-programs-")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import hypothesis  # noqa: E402
 

@@ -75,13 +75,14 @@ def _summary(values: np.ndarray) -> dict[str, Any]:
     missing = int(np.isnan(values).sum()) if values.dtype.kind == "f" else 0
     if missing == values.size:
         return {"missing": missing, "min": None, "max": None, "mean": None, "std": None}
-    return {
-        "missing": missing,
-        "min": float(np.nanmin(values)),
-        "max": float(np.nanmax(values)),
-        "mean": float(np.nanmean(values, dtype=np.float64)),
-        "std": float(np.nanstd(values, dtype=np.float64)),
-    }
+    with np.errstate(invalid="ignore"):  # infinities have no standard deviation
+        return {
+            "missing": missing,
+            "min": float(np.nanmin(values)),
+            "max": float(np.nanmax(values)),
+            "mean": float(np.nanmean(values, dtype=np.float64)),
+            "std": float(np.nanstd(values, dtype=np.float64)),
+        }
 
 
 def list_datasets(data_dir: str | None = None) -> list[dict[str, Any]]:

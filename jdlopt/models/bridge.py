@@ -85,7 +85,9 @@ def bridge(part: Any, name: str, keys: Mapping[str, Any], num_outputs: int) -> M
 
 
 def _parameters(part: Callable[..., Any]) -> set[str]:
-    return set(inspect.signature(part).parameters)
+    # An NNX class's own signature is its metaclass's, (*args, **kwargs).
+    target = part.__init__ if inspect.isclass(part) else part
+    return set(inspect.signature(target).parameters)
 
 
 def _explained(name: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import json
 import re
@@ -23,11 +22,15 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from jdlopt.errors import WorkdirError
+from jdlopt.train import disk
 from jdlopt.train.state import TrainState
 
 TREE, META, CHECKSUMS = "tree", "meta.json", "checksums.json"
 KEEP = 2
 """Newest checkpoints kept: if the last one is damaged, the one before it serves."""
+
+
+GO_ON = "Make room (or choose another --workdir), then run the same command to go on."
 
 
 class CheckpointWarning(UserWarning):
@@ -47,13 +50,20 @@ def place(directory: Path, step: int, kind: str = "step") -> Path:
     return directory / f"{kind}-{step}"
 
 
+def held(directory: Path) -> str:
+    """Says what a run would go on from."""
+    found = steps(directory)
+    if not found:
+        return "No checkpoint had been saved before."
+    return f"The checkpoint before, {place(directory, found[-1])}, is intact."
+
+
 def save(
     directory: Path,
     step: int,
     tree: Any,
     meta: dict[str, Any],
     kind: str = "step",
-    protect: tuple[int, ...] = (),
 ) -> Path:
     """Writes a checkpoint beside its final name, renames it, and drops the oldest ones.
 
@@ -63,7 +73,6 @@ def save(
       tree: a pytree of arrays; random keys as their data.
       meta: what JSON can hold.
       kind: ``step`` or ``best``.
-      protect: steps of this kind that must not be dropped.
 
     Raises:
       WorkdirError: the disk is full or not writable; checkpoints made before are intact.
@@ -85,19 +94,17 @@ def save(
             (aside / CHECKSUMS).write_text(json.dumps(sums), encoding="utf-8")
             shutil.rmtree(final, ignore_errors=True)
             aside.rename(final)
-            kept = {*steps(directory, kind)[-KEEP:], *protect}
-            for old in set(steps(directory, kind)) - kept:
+            # no step checkpoint names this best one yet: those before it are still needed
+            kept = KEEP + (kind == "best")
+            for old in steps(directory, kind)[:-kept]:
                 shutil.rmtree(place(directory, old, kind), ignore_errors=True)
         _together(f"saved-{kind}-{step}")
     except Exception as error:
         shutil.rmtree(aside, ignore_errors=True)
-        if isinstance(error, OSError) or _is_disk_full(error):
-            older = steps(directory)
-            held = f"step {older[-1]} is intact" if older else "no checkpoint had been saved before"
-            reason = "the disk is full" if _is_disk_full(error) else str(error)
+        if isinstance(error, OSError) or disk.is_full(error):
             raise WorkdirError(
-                f"{final}: the checkpoint of step {step} could not be saved: {reason}. {held}; "
-                "make room (or choose another --workdir), then run the same command to go on."
+                f"{final}: the checkpoint of step {step} could not be saved: "
+                f"{disk.reason(final, error)}. {held(directory)} {GO_ON}"
             ) from error
         raise
     return final
@@ -117,13 +124,6 @@ def unsaved(state: TrainState, tree: dict[str, Any]) -> TrainState:
 def _together(name: str) -> None:
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    text = str(error).lower()
-    return any(word in text for word in ("no space left", "enospc", "resource_exhausted", "quota"))
 
 
 def _digests(folder: Path) -> Iterator[tuple[str, str]]:
@@ -192,10 +192,17 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     }
 
 
-def restore_newest(directory: Path, template: Any) -> tuple[Any, dict[str, Any]] | None:
+def restore_newest(
+    directory: Path, template: Any, with_best: bool = False
+) -> tuple[Any, dict[str, Any]] | None:
     """Returns the newest checkpoint that is whole, with its meta; warns of each damaged one.
 
     Returns None if there is no checkpoint at all.
+
+    Args:
+      directory: the run's ``checkpoints`` folder.
+      template: as for `restore`.
+      with_best: whether the best checkpoint that it names must be whole too.
 
     Raises:
       WorkdirError: there are checkpoints, and all are damaged.
@@ -205,6 +212,8 @@ def restore_newest(directory: Path, template: Any) -> tuple[Any, dict[str, Any]]
         folder = place(directory, step)
         try:
             found = restore(folder, template), read_meta(folder)
+            if with_best:
+                _check_best(directory, found[1]["best_saved"])
         except (WorkdirError, ValueError, OSError) as error:
             passed_over.append(str(error))
             continue
@@ -223,6 +232,13 @@ def restore_newest(directory: Path, template: Any) -> tuple[Any, dict[str, Any]]
             f"{reasons}"
         )
     return None
+
+
+def _check_best(directory: Path, step: int) -> None:
+    folder = place(directory, step, "best")
+    found = damage(folder) if step >= 0 else None
+    if found:
+        raise WorkdirError(f"{folder}: is damaged: {found}.")
 
 
 def drop_after(directory: Path, step: int) -> None:

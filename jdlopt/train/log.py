@@ -15,6 +15,7 @@ from typing import Any
 
 from jdlopt import config as configs
 from jdlopt.errors import WorkdirError
+from jdlopt.train import checkpoint, disk
 
 CONFIG, INPUTS, METRICS, RESULT = "config.json", "inputs.json", "metrics.jsonl", "result.json"
 TENSORBOARD, CHECKPOINTS = "tensorboard", "checkpoints"
@@ -26,7 +27,7 @@ def write_aside(path: Path, text: str) -> None:
     Raises:
       WorkdirError: it can't be written; what was there before is as it was.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}.writing")  # one name: a killed process leaves one at most
     try:
         aside.write_text(text, encoding="utf-8")
         aside.replace(path)
@@ -38,9 +39,18 @@ def write_aside(path: Path, text: str) -> None:
 
 def _unwritable(path: Path, error: OSError) -> WorkdirError:
     return WorkdirError(
-        f"{path}: can't be written: {error.strerror or error}. Make room, or choose another "
-        "--workdir; the same command then goes on from the last checkpoint."
+        f"{path}: can't be written: {disk.reason(path, error)}. "
+        f"{checkpoint.held(path.parent / CHECKPOINTS)} {checkpoint.GO_ON}"
     )
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turns a write that fails into a message."""
+    try:
+        yield
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def as_json(value: Any) -> Any:
@@ -60,7 +70,6 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
       WorkdirError: it holds another config's run, another process trains there, it is no
         directory, or it can't be written.
     """
-    text = configs.dumps(config)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("w")
@@ -91,8 +100,13 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
                     f"--workdir: {workdir} holds {strangers[0]} but no {CONFIG}: it is not a run's "
                     "directory; choose another."
                 )
-            write_aside(path, text)
+            save_config(workdir, config)
         yield
+
+
+def save_config(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Writes ``config.json``."""
+    write_aside(workdir / CONFIG, configs.dumps(config))
 
 
 def _check_same(path: Path, config: Mapping[str, Any], workdir: Path) -> None:
@@ -101,7 +115,8 @@ def _check_same(path: Path, config: Mapping[str, Any], workdir: Path) -> None:
     changed = [
         f"{key}: {saved.get(key)!r} there, {now.get(key)!r} now"
         for key in sorted({*saved, *now})
-        if saved.get(key) != now.get(key) or (key in saved) != (key in now)
+        if not key.startswith("mesh.")  # where a run trains may change: its batches don't
+        and (saved.get(key) != now.get(key) or (key in saved) != (key in now))
     ]
     if changed:
         shown = "\n".join(f"  {line}" for line in changed[:8])
@@ -142,58 +157,52 @@ class RunLog:
         path = workdir / METRICS
         kept = [line for line in read_lines(path) if line["step"] <= step]
         write_aside(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file = path.open("a", encoding="utf-8")
-        self._writer = None
+        self._file = path.open("a", encoding="utf-8", buffering=1)  # a line is seen once written
+        self._tensorboard = workdir / TENSORBOARD
+        self._events: Any = None
         if tensorboard:
-            from tensorboardX import SummaryWriter
+            from jdlopt.train.tensorboard import Events
 
-            purge = {"purge_step": step + 1} if step else {}
-            try:
-                self._writer = SummaryWriter(str(workdir / TENSORBOARD), **purge)
-            except OSError as error:
-                raise _unwritable(workdir / TENSORBOARD, error) from error
+            with _told(self._tensorboard):
+                self._events = Events(self._tensorboard, step + 1 if step else None)
 
     def write(self, step: int, values: Mapping[str, float], beside: Mapping[str, float]) -> None:
         """Logs the values of a step; those of ``beside`` (timings) go to TensorBoard alone.
 
         So two runs of one config write the same ``metrics.jsonl`` to the byte.
         """
-        self._file.write(json.dumps(as_json({"step": step, **values})) + "\n")
-        if self._writer:
-            for name, value in {**values, **beside}.items():
-                if isinstance(value, int | float):
-                    self._writer.add_scalar(name, value, step)
+        with _told(Path(self._file.name)):
+            self._file.write(json.dumps(as_json({"step": step, **values})) + "\n")
+        if self._events:
+            with _told(self._tensorboard):
+                self._events.scalars({**values, **beside}, step)
 
     def hyperparameters(self, config: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
         """Writes the config and the final metrics to TensorBoard's hparams table."""
-        if self._writer is None:
+        if self._events is None:
             return
-        plain = {
-            key: value if isinstance(value, int | float | str | bool) else str(value)
-            for key, value in configs.flat(config).items()
-        }
-        numbers = {
-            key: value
-            for key, value in metrics.items()
-            if isinstance(value, int | float) and math.isfinite(value)
-        }
-        self._writer.add_hparams(plain, numbers, name="hparams")
+        from jdlopt.train.tensorboard import Events
+
+        with _told(self._tensorboard):
+            table = Events(self._tensorboard / "hparams")
+            table.hparams(configs.flat(config), metrics)
+            table.close()
 
     def flush(self) -> None:
-        """Hands everything written so far to the operating system."""
-        try:
+        """Hands everything written so far to the disk."""
+        with _told(Path(self._file.name)):
             self._file.flush()
             os.fsync(self._file.fileno())
-            if self._writer:
-                self._writer.flush()
-        except OSError as error:
-            raise _unwritable(Path(self._file.name), error) from error
+        if self._events:
+            with _told(self._tensorboard):
+                self._events.flush()
 
     def close(self) -> None:
-        """Closes the files."""
-        self._file.close()
-        if self._writer:
-            self._writer.close()
+        """Closes the files; what must not be lost was flushed before."""
+        for file in (self._file, self._events):
+            with contextlib.suppress(OSError):
+                if file:
+                    file.close()
 
 
 def versions() -> dict[str, str]:

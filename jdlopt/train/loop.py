@@ -29,8 +29,8 @@ from jdlopt.train.program import Compiler, Dispatch, copy, streamed_step, traini
 from jdlopt.train.state import TrainState, as_arrays
 from jdlopt.train.watch import Best, StopRequest, check_finite, signals
 
-IN_FLIGHT = 2
-"""Dispatches that may wait on the device before the oldest one's values are looked at."""
+IN_FLIGHT = 1
+"""Dispatches that may wait on the device behind the one that runs: a signal waits for them too."""
 
 
 class Progress(NamedTuple):
@@ -187,7 +187,8 @@ class _Run:
         self.meter = Meter(self.parts.log_every, self.parts.eval_every, self.parts.total_steps)
         self.dispatch: Dispatch | int | None = self.options["steps_per_dispatch"]
         self.step, self.best_saved, self.earlier_seconds = 0, -1, 0.0
-        found = checkpoint.restore_newest(self.checkpoints, checkpoint.saved(self.state))
+        template = checkpoint.saved(self.state)
+        found = checkpoint.restore_newest(self.checkpoints, template, with_best=True)
         if found is not None:
             tree, meta = found
             self.state = checkpoint.unsaved(self.state, tree)
@@ -200,6 +201,7 @@ class _Run:
         self.first_step = self.step
         checkpoint.drop_after(self.checkpoints, self.step)
         if jax.process_index() == 0:
+            log.save_config(self.workdir, self.config)  # the mesh may be another one now
             serve.save_inputs_record(self.parts, self.workdir)
             self.log = log.RunLog(self.workdir, self.step, self.options["tensorboard"])
 

@@ -8,11 +8,16 @@ device.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
+import platform
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -31,6 +36,10 @@ DISPATCH_SECONDS = 0.05
 """About how long one dispatch may take: signals, logs and the progress bar wait for its end."""
 TIMED_SECONDS = 0.04
 """How long each way is timed before one is chosen."""
+KEEP_PROGRAMS = "JDLOPT_KEEP_PROGRAMS"
+"""The environment variable that turns the cache of compiled programs off with ``0``."""
+CPU_LINES = ("model name", "flags", "Features", "CPU part")
+"""The lines of ``/proc/cpuinfo`` that tell processors apart."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +143,30 @@ class Compiler:
         self.seconds += time.perf_counter() - start
         self.programs += len(compiled)
         return compiled
+
+
+def keep_programs() -> None:
+    """Keeps compiled programs in the user's cache, so that a config's next run starts at once.
+
+    Hyperparameters are arguments of a program, so one kept program serves all their values. jax
+    checks that a program fits what it is asked for; the folder's name adds the processor, which
+    machines that share a home need not have in common. ``JAX_COMPILATION_CACHE_DIR`` names another
+    folder; ``JDLOPT_KEEP_PROGRAMS=0`` keeps nothing.
+    """
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.environ.get(KEEP_PROGRAMS) == "0":
+        return
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = "".join(sorted({line for line in lines if line.startswith(CPU_LINES)}))
+    except OSError:
+        processor = platform.processor()
+    name = hashlib.sha256(f"{platform.machine()} {processor}".encode()).hexdigest()[:12]
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = home / "jdlopt" / "programs" / name
+    with contextlib.suppress(OSError):  # no cache is no reason not to train
+        folder.mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def copy(tree: Any) -> Any:

@@ -144,12 +144,13 @@ def evaluate_run(workdir: str | Path, split: str = "validation", which: str = "b
     Raises:
       UserError: the directory holds no run, its data are gone, or the checkpoint is damaged.
     """
-    config, dataset = experiment.prepare(run_config(workdir))
+    # over the devices that are here now, whatever the run had
+    config, dataset = experiment.prepare({**run_config(workdir), "mesh": {"data": 1}})
     parts = experiment.build(config, dataset)
     params, model_state, step = load_parameters(
         config, parts.model, dataset.input_shape, workdir, which
     )
-    mesh = meshes.make_mesh(config["mesh"])
+    mesh = meshes.make_mesh({"data": -1, "fsdp": 1})
     params, model_state = meshes.put((params, model_state), meshes.replicated(mesh))
     found = evaluate.full(parts, mesh, Compiler())(split, params, model_state)
     return log.as_json({"split": split, "checkpoint": which, "step": step, "metrics": found})

@@ -52,10 +52,7 @@ class Runs:
     """Starts runs of one config and looks at what they leave."""
 
     folder: Path
-
-    @property
-    def config(self) -> Path:
-        return self.folder / "config.py"
+    config: Path
 
     def environment(self, devices: int = 1, **more: str) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if "JDLOPT" not in name}
@@ -76,11 +73,16 @@ class Runs:
         return ["train", f"--config={self.config}", f"--workdir={workdir}", *given]
 
     def start(
-        self, workdir: Path, *overrides: str, devices: int = 1, **more: str
+        self,
+        workdir: Path,
+        *overrides: str,
+        devices: int = 1,
+        before: tuple[str, ...] = (),
+        **more: str,
     ) -> subprocess.Popen[str]:
-        """Starts ``jdlopt train``; ``more`` goes into its environment."""
+        """Starts ``jdlopt train``: ``before`` comes before its words, ``more`` is environment."""
         return subprocess.Popen(
-            [sys.executable, "-m", "jdlopt.cli", *self.words(workdir, *overrides)],
+            [*before, sys.executable, "-m", "jdlopt.cli", *self.words(workdir, *overrides)],
             env=self.environment(devices, **more),
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
@@ -110,7 +112,7 @@ class Runs:
     def wait(
         self, process: subprocess.Popen[str], happened: Callable[[], object], seconds: float = 120
     ) -> None:
-        """Waits, at a millisecond's resolution, for something that a living process brings about."""
+        """Waits, a millisecond at a time, for what a living process brings about."""
         deadline = time.monotonic() + seconds
         while not happened():
             if process.poll() is not None:
@@ -161,7 +163,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     splits = {"x_train": points[:240], "x_test": points[240:]}
     np.savez(folder / "blobs.npz", **splits, y_train=labels[:240], y_test=labels[240:])
     (folder / "config.py").write_text(CONFIG % str(folder / "blobs.npz"))
-    return Runs(folder)
+    return Runs(folder, folder / "config.py")
 
 
 @pytest.fixture(scope="session")

@@ -139,12 +139,14 @@ def cluster() -> Iterator[Cluster]:
             PartitionName=test Nodes={host} Default=YES MaxTime=INFINITE State=UP
             """)
     )
+    # Each task is one device of the run; the tests' own eight would make it sixteen.
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    kept = [flag for flag in flags if "host_platform_device_count" not in flag]
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("SLURM")},
         "SLURM_CONF": str(folder / "slurm.conf"),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), SEARCH]),
-        # Each task is one device of the run; the tests' own eight would make it sixteen.
-        "XLA_FLAGS": "",
+        "XLA_FLAGS": " ".join(kept),
         "JAX_PLATFORMS": "cpu",
     }
     daemons = [

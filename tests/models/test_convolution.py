@@ -64,7 +64,7 @@ def convolutions(draw):
 
 
 @hypothesis.given(convolutions())
-@hypothesis.settings(max_examples=10)
+@hypothesis.settings(max_examples=6)
 def test_equals_lax(case):
     x_shape, kernel_shape, strides, padding = case
     assert_same(normal(0, x_shape), normal(1, kernel_shape), strides, padding)
@@ -190,8 +190,8 @@ def test_says_which_shapes_do_not_fit():
         convolve(jnp.ones((2, 5, 2)), jnp.ones((3, 1, 4)))
 
 
-@pytest.mark.parametrize("shape", [(2, 7, 3), (2, 6, 9, 3), (1, 4, 4, 1)])
-@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(2, 7, 3), (2, 6, 9, 3)])
+@pytest.mark.parametrize("size", [2, 3])
 def test_max_pool_equals_reduce_window(shape, size):
     def window(x):
         sizes = (1, *(size,) * (len(shape) - 2), 1)
@@ -199,17 +199,21 @@ def test_max_pool_equals_reduce_window(shape, size):
 
     # Small integers: many ties, whose gradient must go to the first as select-and-scatter does.
     x = jax.random.randint(jax.random.key(0), shape, 0, 3).astype(jnp.float32)
-    y, pull = jax.vjp(lambda x: max_pool(x, size), x)
-    expected, expected_pull = jax.vjp(window, x)
-    np.testing.assert_array_equal(y, expected)
-    dy = normal(1, y.shape)
-    np.testing.assert_array_equal(pull(dy)[0], expected_pull(dy)[0])
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def products(pool, x):
+        y, pull = jax.vjp(pool, x)
+        return y, pull(normal(1, y.shape))[0]
+
+    pairs = zip(products(lambda x: max_pool(x, size), x), products(window, x), strict=True)
+    for actual, expected in pairs:
+        np.testing.assert_array_equal(actual, expected)
 
 
 def test_max_pool_under_vmap_and_of_wide_windows():
     x = normal(0, (2, 3, 17, 17, 2))
-    gradient = jax.grad(lambda x: (max_pool(x, 17) ** 2).sum())
-    batched = jax.vmap(gradient)(x)
+    gradient = jax.jit(jax.grad(lambda x: (max_pool(x, 17) ** 2).sum()))
+    batched = jax.jit(jax.vmap(gradient))(x)
     np.testing.assert_array_equal(batched[1], gradient(x[1]))
     top = x.max(axis=(2, 3), keepdims=True)
     np.testing.assert_allclose(batched, jnp.where(x == top, 2 * x, 0.0))

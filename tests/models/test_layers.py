@@ -104,7 +104,7 @@ NORMED = {"name": "cnn", "features": (4, 4), "batch_norm": True, "pool": "max"}
 def normed(batch=16):
     model = make_model(NORMED, 3)
     x = 2 + 3 * jax.random.normal(jax.random.key(0), (batch, 8, 8, 1))
-    params, state = model.init(jax.random.key(1), x, {})
+    params, state = jax.jit(model.init)(jax.random.key(1), x, {})
     return model, x, params, state
 
 
@@ -115,8 +115,9 @@ def test_running_state_follows_the_batches():
     running = new["batch_stats"]["norm_0"]["norm"]
     np.testing.assert_allclose(running["mean"], 0.1 * raw.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(running["var"], 0.9 + 0.1 * raw.var((0, 1, 2)), rtol=1e-4)
+    step = jax.jit(lambda new: model.apply(params, new, x, {}, key=None, train=True)[1])
     for _ in range(200):
-        new = model.apply(params, new, x, {}, key=None, train=True)[1]
+        new = step(new)
     evaluated, same = model.apply(params, new, x, {}, key=None, train=False)
     np.testing.assert_allclose(evaluated, outputs, atol=1e-3)
     assert same is new
@@ -125,12 +126,12 @@ def test_running_state_follows_the_batches():
 def test_running_state_under_vmap_equals_single():
     model, x, _, _ = normed()
     keys = jax.random.split(jax.random.key(5), 3)
-    params, state = jax.vmap(lambda key: model.init(key, x, {}))(keys)
-    step = jax.jit(jax.vmap(lambda p, s: model.apply(p, s, x, {}, key=None, train=True)))
-    outputs, new = step(params, state)
+    params, state = jax.jit(jax.vmap(lambda key: model.init(key, x, {})))(keys)
+    single = jax.jit(lambda p, s: model.apply(p, s, x, {}, key=None, train=True))
+    outputs, new = jax.jit(jax.vmap(single))(params, state)
     for trial in range(3):
         one = jax.tree.map(lambda leaf, t=trial: leaf[t], (params, state, outputs, new))
-        expected = model.apply(one[0], one[1], x, {}, key=None, train=True)
+        expected = single(one[0], one[1])
         for actual, other in zip(jax.tree.leaves(one[2:]), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(actual, other, atol=1e-5)
 

@@ -1,0 +1,291 @@
+"""Writes docs/reference.md, every key of a config, from the code's own schemas and docstrings.
+
+    python docs/make_reference.py          # write the page
+    python docs/make_reference.py --check  # say whether it is up to date: exit code 0 or 1
+
+The keys, types and defaults are those that a config is checked against
+(`jdlopt.train.experiment.schema_of`), the meanings those of the ``Args`` and ``Attributes`` of each
+part. `MEANINGS` stands in where a docstring does not explain a key.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import sys
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jdlopt import config as configs
+from jdlopt import losses, mesh, metrics, models, optim
+from jdlopt.config import Field, Required
+from jdlopt.data import preprocess, source
+from jdlopt.train import experiment
+
+PAGE = Path(__file__).with_name("reference.md")
+
+MEANINGS = {
+    "activation": "the function between the layers.",
+    "batch_norm": "whether layers are followed by batch normalisation.",
+    "beta": "decay of the momentum.",
+    "bidirectional": "whether each layer also reads the sequence backwards.",
+    "b1": "decay of the mean of gradients.",
+    "b2": "decay of the mean of squared gradients.",
+    "dropout_rate": "probability that a value is dropped while training; None: no dropout.",
+    "eps": "added where something is divided by, against zero.",
+    "hidden": "widths of the dense layers before the outputs.",
+    "initial_accumulator": "what the sum of squares starts with.",
+    "initializer": "how kernels start.",
+    "kernel_size": "positions that a kernel covers along each axis.",
+    "momentum": "what the running sum of gradients is multiplied by in each step.",
+    "name": "which of them; each has its own keys beside those of this table.",
+    "num_layers": "layers, one on top of the other.",
+    "padding": "`same` keeps the size (of stride 1), `valid` uses whole windows only.",
+    "pool": "how the block's outputs are pooled.",
+    "pool_size": "positions pooled into one along each axis.",
+    "rho": "distance to the worst point.",
+    "strides": "positions that the kernel moves by along each axis.",
+    "weight_decay": "as `optim.weight_decay`, with a default of its own.",
+    "cnn.features": "channels of each convolution; there is one block for each.",
+    "cnn.readout": "the last feature map flattened, or averaged over its positions.",
+    "gru.features": "width of the hidden state.",
+    "gru.readout": "the final state, or the mean over time.",
+    "huber.delta": "the absolute error from which the loss grows linearly.",
+    "lion.b1": "weight of the momentum in the sign.",
+    "lion.b2": "decay of the momentum.",
+    "lstm.features": "width of the hidden state.",
+    "lstm.readout": "the final state, or the mean over time.",
+    "mesh.data": "devices along the axis that splits only the batch; -1 takes all that are left.",
+    "mesh.fsdp": "devices along the axis that splits the batch and the parameters.",
+    "mesh.tensor": "only 1 is supported so far.",
+    "mlp.features": "widths of the hidden layers.",
+    "model.name": "which model; each has its own keys.",
+}
+"""Meanings by key, or by part and key, for the keys that a part's docstring leaves out."""
+
+INTRODUCTION = """\
+# Reference: every key
+
+Written by `python docs/make_reference.py` from the code; [config.md](config.md) says how a config
+is loaded, overridden and checked. A key that is left out has its default; *required* has none.
+
+Every float under `model`, `loss` and `optim` is a traced scalar: a new value never compiles a new
+program. All other values, tuples of floats among them, are structure.
+"""
+
+
+def text_of(part: Any) -> str:
+    """Returns a part's docstring, `dataclass`'s generated one left out."""
+    found = inspect.cleandoc(part.__doc__ or "")
+    return "" if found.startswith(f"{part.__name__}(") else found
+
+
+def summary(part: Any) -> str:
+    """Returns what a docstring says before its first section, as Markdown."""
+    before = re.split(r"^(?:Args|Attributes|Returns|Raises|Example)s?:$", text_of(part), flags=re.M)
+    return markdown(before[0].strip())
+
+
+def meanings(part: Any) -> dict[str, str]:
+    """Returns what the ``Args`` and ``Attributes`` of a docstring say of each name."""
+    found: dict[str, str] = {}
+    for section in re.finditer(
+        r"^(?:Args|Attributes):\n((?:[ ]+.*\n?|\n)+)", text_of(part), flags=re.M
+    ):
+        for entry in re.finditer(r"^  (\w[\w, ]*): (.*(?:\n    .*)*)", section[1], flags=re.M):
+            for name in entry[1].split(", "):
+                found[name] = markdown(" ".join(entry[2].split()))
+    return found
+
+
+def markdown(text: str) -> str:
+    """Returns reStructuredText's double backticks as Markdown's single ones."""
+    return text.replace("``", "`")
+
+
+def type_text(field: Field) -> str:
+    """Says what a key takes: its types, bounds and names."""
+    words = []
+    for kind in field.types:
+        number = kind in (int, float) or typing.get_args(kind)[:1] in ((int,), (float,))
+        text = Field((kind,), range=field.range if number else None).describe()
+        if kind is str and field.choice is not None:
+            text = ", ".join(f"`{name}`" for name in typing.cast(Any, field.choice.names))
+        words.append(text)
+    return " or ".join(words)
+
+
+def default_text(field: Field) -> str:
+    """Returns a key's default as Python writes it."""
+    return "*required*" if field.default is Required else f"`{field.default!r}`"
+
+
+def table(
+    fields: Mapping[str, Field],
+    explained: Mapping[str, str],
+    part: str,
+    types_of: Mapping[str, str] | None = None,
+) -> Iterator[str]:
+    """Yields a Markdown table of keys.
+
+    Raises:
+      KeyError: neither a docstring nor `MEANINGS` says what a key means.
+    """
+    yield "| key | type | default | meaning |"
+    yield "|---|---|---|---|"
+    for key, field in fields.items():
+        meaning = None if key == "name" else explained.get(key)
+        meaning = meaning or MEANINGS.get(f"{part}.{key}") or MEANINGS.get(key)
+        if meaning is None:
+            raise KeyError(f"{part}.{key}: its part's docstring has to say what it means")
+        kind = (types_of or {}).get(key) or type_text(field)
+        cells = [f"`{key}`", kind, default_text(field), meaning]
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    yield ""
+
+
+def names_of(parts: Mapping[str, Any]) -> str:
+    """Returns a table's names, and that a dotted path may stand instead."""
+    known = ", ".join(f"`{name}`" for name in parts)
+    return f"{known}, or `package.module:Name`"
+
+
+def schema(**sections: Any) -> configs.Schema:
+    """Returns the schema of a config with the given parts chosen."""
+    problems: list[str] = []
+    raw = {"model": {"name": "linear"}, **sections}
+    found = experiment.schema_of(raw, problems)
+    assert not problems, problems
+    return found
+
+
+def leaves(fields: configs.Schema) -> dict[str, Field]:
+    """Returns a schema's own keys, those of its subsections left out."""
+    return {key: field for key, field in fields.items() if isinstance(field, Field)}
+
+
+def parts_of(
+    parts: Mapping[str, Callable[..., Any] | None],
+    shared: Mapping[str, Field],
+    chosen: Callable[[str], configs.Schema],
+) -> Iterator[str]:
+    """Yields each part's docstring and the keys that it adds to, or changes in, the shared ones."""
+    for name, part in parts.items():
+        yield f"### `{name}`"
+        yield ""
+        if part is None:
+            yield "Nothing; it costs nothing."
+            yield ""
+            continue
+        yield summary(part)
+        yield ""
+        own = {
+            key: field
+            for key, field in leaves(chosen(name)).items()
+            if key != "name" and (key not in shared or field != shared[key])
+        }
+        if own:
+            yield from table(own, meanings(part), name)
+        else:
+            yield "No keys of its own."
+            yield ""
+
+
+def section_of(
+    title: str, fields: Any, name: str, types_of: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """Yields a section that a dataclass describes."""
+    yield f"## {title}"
+    yield ""
+    yield from table(leaves(configs.fields_of(fields)), meanings(fields), name, types_of)
+
+
+def lines() -> Iterator[str]:
+    """Yields the lines of the page."""
+    yield INTRODUCTION
+    yield "## Top level"
+    yield ""
+    seed = {"seed": schema()["seed"]}
+    yield from table(
+        seed, {"seed": "initial parameters, dropout and the data order are functions of it."}, ""
+    )
+    yield from section_of("`data`", source.DataFields, "data")
+    yield "[data.md](data.md) tells what each kind of source takes."
+    yield ""
+    yield from section_of("`data.preprocess`", preprocess.PreprocessFields, "preprocess")
+    yield "## `data.augment`"
+    yield ""
+    yield "Has no keys so far."
+    yield ""
+
+    yield "## `model`"
+    yield ""
+    name = {"name": schema()["model"]["name"]}
+    yield from table(name, {}, "model", {"name": names_of(models.MODELS)})
+    yield from parts_of(models.MODELS, name, lambda chosen: schema(model={"name": chosen})["model"])
+
+    yield from section_of("`loss`", losses.LossFields, "loss", {"name": names_of(losses.LOSSES)})
+    shared = configs.fields_of(losses.LossFields)
+    yield from parts_of(losses.LOSSES, shared, lambda chosen: schema(loss={"name": chosen})["loss"])
+
+    yield from section_of(
+        "`optim`", optim.OptimFields, "optim", {"name": names_of(optim.OPTIMIZERS)}
+    )
+    shared = configs.fields_of(optim.OptimFields)
+    yield from parts_of(
+        optim.OPTIMIZERS, shared, lambda chosen: schema(optim={"name": chosen})["optim"]
+    )
+
+    for key, fields, parts, known in (
+        ("schedule", optim.ScheduleFields, optim.SCHEDULES, names_of(optim.SCHEDULES)),
+        ("average", optim.AverageFields, optim.AVERAGES, None),
+    ):
+
+        def chosen(name: str, key: str = key) -> configs.Schema:
+            return schema(optim={key: {"name": name}})["optim"][key]
+
+        yield from section_of(f"`optim.{key}`", fields, key, {"name": known} if known else None)
+        yield from parts_of(parts, configs.fields_of(fields), chosen)
+
+    yield from section_of("`train`", experiment.TrainFields, "train")
+    yield from section_of("`mesh`", mesh.MeshFields, "mesh")
+
+    yield "## Metrics"
+    yield ""
+    yield "The names that `train.metrics` takes, and `train.monitor` after `validation/`. Only what"
+    yield "is one number can be monitored. `top_K_accuracy` is known for any `K` below the number"
+    yield "of classes."
+    yield ""
+    yield "| metric | task | better |"
+    yield "|---|---|---|"
+    better = {True: "higher", False: "lower", None: "– (not one number)"}
+    for metric_name, metric in metrics.METRICS.items():
+        direction = better[metric.higher_is_better]
+        yield f"| `{metric_name}` | {metric.task or 'either'} | {direction} |"
+
+
+def page() -> str:
+    """Returns the page's text."""
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines())).rstrip() + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Writes the page, or compares it; returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
+    flags = parser.parse_args(arguments)
+    text = page()
+    if not flags.check:
+        PAGE.write_text(text, encoding="utf-8")
+        return 0
+    if PAGE.exists() and PAGE.read_text(encoding="utf-8") == text:
+        return 0
+    print(f"{PAGE} is out of date: run python docs/make_reference.py", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

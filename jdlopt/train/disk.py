@@ -1,0 +1,33 @@
+"""What to tell when a file of a run can't be written: why, and on which disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+
+def is_full(error: BaseException) -> bool:
+    """Says whether an error, or what a library made of it, means that no room is left."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return True
+    text = str(error).lower()
+    words = ("no space left", "enospc", "resource_exhausted", "quota exceeded", "file too large")
+    return any(word in text for word in words)
+
+
+def reason(path: Path, error: BaseException) -> str:
+    """Returns why a path could not be written, naming the disk if it is full."""
+    if not is_full(error):
+        found = error.strerror if isinstance(error, OSError) else None
+        return found or " ".join(str(error).split())[:300]
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return "it would be larger than a file may be here (see `ulimit -f`)"
+    disk = next(parent for parent in path.absolute().parents if os.path.ismount(parent))
+    try:
+        usage = shutil.disk_usage(disk)
+    except OSError:
+        return f"the disk at {disk} is full"
+    room = f"{usage.free / 1e6:,.1f} of {usage.total / 1e6:,.1f} MB are free"
+    return f"the disk at {disk} is full, or its quota is ({room})"
