@@ -1,3 +1,3 @@
-"""jdlopt makes deep-learning models better and proves it: the tuning playbook, made executable in JAX."""
+"""jdlopt makes deep-learning models better and proves it: the tuning playbook, executable."""
 
 __version__ = "0.1.0"

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import errno
 import json
+import os
 import re
 import signal
 import sys
@@ -25,7 +26,7 @@ REFUSED = (
 )  # fmt: skip
 """What an operating system refuses wherever a path is touched; no defect of jdlopt's own."""
 
-TOO_EARLY = "interrupted before anything was to be saved."
+TOO_EARLY = "interrupted; what was saved before is kept."
 EPILOG = """\
 Set a config's keys with --config.KEY=VALUE, such as --config.optim.learning_rate=0.01.
 Exit codes: 0 done; 1 a defect of jdlopt; 2 the input is wrong; 3 training diverged;
@@ -173,8 +174,9 @@ def _sigterm_answered() -> Iterator[None]:
         return
 
     def stop(*_: Any) -> None:
-        # no KeyboardInterrupt: out of an exec, as of a dataclass, Python would end by SIGINT
-        sys.exit(_fail(TOO_EARLY, INTERRUPTED, False))
+        # an exception would be lost where one can't be raised, as in a callback of the collector
+        print(f"jdlopt: {TOO_EARLY}", file=sys.stderr, flush=True)
+        os._exit(INTERRUPTED)
 
     previous = signal.signal(signal.SIGTERM, stop)
     try:

@@ -142,8 +142,9 @@ def fields_of(part: Callable[..., Any], without: Iterable[str] = ()) -> dict[str
         of a function are its data, not its config; a class's parameters are all config.
       without: parameters that jdlopt fills in itself.
     """
-    signature = inspect.signature(part)
+    # a class may have a metaclass whose signature says nothing, as NNX modules do
     target = part.__init__ if inspect.isclass(part) else part
+    signature = inspect.signature(target)
     hints = dict(typing.get_type_hints(target, include_extras=True))
     if inspect.isclass(part):
         hints = {**typing.get_type_hints(part, include_extras=True), **hints}

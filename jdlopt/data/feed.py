@@ -18,8 +18,26 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Int32
 
+from jdlopt.data.dataset import Arrays, Dataset
+
 IN_MEMORY_BYTES = 1 << 30
 """A split up to this size stays in device memory; a larger one is streamed."""
+
+
+PART = 8192
+"""Examples of a part when a split that doesn't fit memory is gone through."""
+
+
+def parts(dataset: Dataset, split: str) -> Iterator[Arrays]:
+    """Yields a split in order: whole if it fits memory, else some thousand examples at a time."""
+    if fits(dataset.nbytes(split)):
+        yield dataset.read(split)
+        return
+    records = dataset.records(split)
+    for first in range(0, len(records), PART):
+        chosen = [records[index] for index in range(first, min(first + PART, len(records)))]
+        inputs, targets = zip(*chosen, strict=True)
+        yield Arrays(np.stack(inputs), np.array(targets))
 
 
 def fits(nbytes: int) -> bool:

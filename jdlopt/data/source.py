@@ -43,7 +43,8 @@ class DataFields:
       data_dir: where datasets are prepared; ``$TFDS_DATA_DIR`` or the user's cache if None.
       ignore: columns or features that are left out.
       image_size: (height, width) that images are resized to.
-      in_memory: keep a split in device memory (True) or stream it (False); None decides by size.
+      in_memory: keep the training split in device memory (True) or stream it (False); None decides
+        by size.
     """
 
     source: str

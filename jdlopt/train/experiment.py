@@ -104,6 +104,9 @@ class Experiment(NamedTuple):
             "average": self.average,
             "preprocess": self.preprocess,
             "augment": self.augment,
+            "learning_rate": functools.partial(
+                optim.learning_rate_at, self.config["optim"], self.total_steps
+            ),
             "accumulate": self.config["optim"]["accumulate"],
         }
 
@@ -426,11 +429,13 @@ def build(config: Mapping[str, Any], dataset: source.Dataset) -> Experiment:
         names = (*names, watched)
     weights = config["loss"]["class_weights"]
     if weights is not None:
-        counts = np.bincount(dataset.read("train").targets, minlength=dataset.num_classes)
+        targets = np.concatenate([part.targets for part in feed.parts(dataset, "train")])
+        counts = np.bincount(targets, minlength=dataset.num_classes)
         weights = losses.resolve_class_weights(weights, counts)
     scaling = config["data"]["preprocess"]
     scaled = scaling["scale"] != "none"
-    preprocess_state = preprocess.fit(scaling, dataset.read("train")) if scaled else {}
+    train_inputs = (part.inputs for part in feed.parts(dataset, "train"))
+    preprocess_state = preprocess.fit_batches(scaling, train_inputs) if scaled else {}
     return Experiment(
         config=dict(config),
         dataset=dataset,

@@ -17,7 +17,6 @@ import numpy as np
 
 from jdlopt import config as configs
 from jdlopt import mesh as meshes
-from jdlopt import optim
 from jdlopt.data import feed
 from jdlopt.errors import DivergedError, Interrupted, WorkdirError
 from jdlopt.metrics import higher_is_better
@@ -117,9 +116,12 @@ def read_result(workdir: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise WorkdirError(f"{path}: can't be read: {error}") from error
+    if not isinstance(record, dict) or "status" not in record:
+        raise WorkdirError(f"{path}: is no result of a run; move it away to train here.")
+    return record
 
 
 @dataclass
@@ -205,25 +207,10 @@ class _Run:
             serve.save_inputs_record(self.parts, self.workdir)
             self.log = log.RunLog(self.workdir, self.step, self.options["tensorboard"])
 
-    def _learning_rates(self) -> dict[int, float]:
-        """The rate at every logged step, in one go: asking the device in the loop would wait."""
-        steps = np.arange(self.parts.total_steps + 1, dtype=np.int32)
-        logged = steps[self.meter.is_logged(steps)]
-        hparams = as_arrays(configs.hyperparameters(self.config)["optim"])
-
-        def rate(step: Any) -> Any:
-            return optim.learning_rate_at(
-                self.config["optim"], self.parts.total_steps, step, hparams
-            )
-
-        values = np.asarray(jax.jit(jax.vmap(rate))(logged), np.float64)
-        return dict(zip(logged.tolist(), values.tolist(), strict=True))
-
     # --- training --------------------------------------------------------------------------------
 
     def train(self) -> Result:
         """Trains to the end, or to what stops it."""
-        self.rates = self._learning_rates()
         run = self._streamed() if self._streams() else self._in_memory()
         self.evaluator("validation", *experiment.evaluated(self.parts, self.state))  # compiles
         self.loop_started = self.saved_at = time.perf_counter()
@@ -344,7 +331,7 @@ class _Run:
         size = self.parts.dataset.sizes["train"]
         for step, values in self.meter.lines():
             epoch = round(step * self.batch_size / size, 4)
-            line = {"epoch": epoch, **values, "learning_rate": self.rates[step]}
+            line = {"epoch": epoch, **values}
             self.meter.newest = {**self.meter.newest, **line}
             if self.log:
                 self.log.write(step, line, {"examples_per_second": speed})

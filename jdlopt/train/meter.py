@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+LEARNING_RATE = "learning_rate"
+"""The one value whose line says what it was in the last step, not its mean."""
+
 
 class Meter:
     """Collects values in the order of their steps and hands out complete lines.
@@ -20,6 +23,7 @@ class Meter:
     def __init__(self, log_every: int, eval_every: int, total_steps: int):
         self.log_every, self.eval_every, self.total_steps = log_every, eval_every, total_steps
         self.sums: dict[str, float] = {}
+        self.learning_rate = 0.0
         self.count = 0
         self.newest: dict[str, float] = {}
         self._waiting: tuple[int, dict[str, float]] | None = None
@@ -51,6 +55,9 @@ class Meter:
     def _add(self, measured: Mapping[str, np.ndarray], count: int) -> None:
         # one by one: a sum's rounding must not depend on how the steps were cut into dispatches
         for name, values in measured.items():
+            if name == LEARNING_RATE:
+                self.learning_rate = float(values[-1]) if count else self.learning_rate
+                continue
             total = self.sums.get(name, 0.0)
             for value in values.tolist():
                 total += value
@@ -59,6 +66,7 @@ class Meter:
 
     def _close_line(self, step: int) -> None:
         line = {f"train/{name}": total / self.count for name, total in self.sums.items()}
+        line[LEARNING_RATE] = self.learning_rate
         self.sums, self.count = {}, 0
         if self.is_evaluated(step):
             self._waiting = (step, line)

@@ -26,6 +26,7 @@ def train_step(
     average: Any,
     preprocess: Callable[[Array], Array],
     augment: Callable[[Array, Batch, Any], Batch],
+    learning_rate: Callable[..., Float[Array, ""]],
     accumulate: int = 1,
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
     """One optimisation step. Pure: jit, vmap or shard it from outside.
@@ -36,11 +37,12 @@ def train_step(
       model, loss, optimizer, average: the parts that `jdlopt.train.experiment.build` makes.
       preprocess: raw inputs → model inputs, fit on the training split.
       augment: ``(key, batch, strengths) → batch``.
+      learning_rate: ``(step, hparams, opt_state) → rate``, for the record.
       accumulate: micro-batches whose mean gradient makes the update; divides the batch size.
 
     Returns:
       The next state, and the step's ``loss`` and ``grad_norm`` (and ``accuracy`` where targets are
-      classes), all measured before the update.
+      classes), measured before the update, and its ``learning_rate``.
     """
     augment_key, model_key = jax.random.split(jax.random.fold_in(state.key, state.step))
     batch = {**batch, "inputs": preprocess(batch["inputs"])}
@@ -72,6 +74,7 @@ def train_step(
         grad_fn=lambda params, *_: gradients(params)[0],
     )
     params = optax.apply_updates(state.params, updates)
+    rate = learning_rate(state.step, state.hparams["optim"], opt_state)
     step = state.step + 1
     state = state.replace(
         step=step,
@@ -82,7 +85,7 @@ def train_step(
             state.average, params, model_state, step, state.hparams["optim"].get("average", {})
         ),
     )
-    return state, {**measured, "grad_norm": optax.tree.norm(grads)}
+    return state, {**measured, "grad_norm": optax.tree.norm(grads), "learning_rate": rate}
 
 
 def _accumulated(grad, params, model_state, batch, key, parts):

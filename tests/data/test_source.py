@@ -43,9 +43,7 @@ def test_a_failure_while_tfds_prepares_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("jdlopt.data.source.util.find_spec", lambda name: object())
     failed = subprocess.CompletedProcess([], 2, stderr="Traceback\n\nNo such dataset\n")
     monkeypatch.setattr("jdlopt.data.source.subprocess.run", lambda *args, **keys: failed)
-    with pytest.raises(
-        DataError, match=r"preparing .* 'mnist' in .* failed: No such"
-    ):
+    with pytest.raises(DataError, match=r"preparing .* 'mnist' in .* failed: No such"):
         open_dataset({"source": "mnist", "data_dir": str(tmp_path)})
 
 
