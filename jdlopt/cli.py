@@ -175,7 +175,7 @@ def _sigterm_answered() -> Iterator[None]:
 
     def stop(*_: Any) -> None:
         # an exception would be lost where one can't be raised, as in a callback of the collector
-        print(f"jdlopt: {TOO_EARLY}", file=sys.stderr, flush=True)
+        os.write(2, f"jdlopt: {TOO_EARLY}\n".encode())
         os._exit(INTERRUPTED)
 
     previous = signal.signal(signal.SIGTERM, stop)

@@ -258,7 +258,9 @@ def test_a_feature_that_is_off_is_not_a_hyperparameter():
 def test_config_keys_are_the_signatures():
     keys = {name: list(fields_of(part)) for name, part in LOSSES.items()}
     assert keys == {name: [FLOATS[name]] if name in FLOATS else [] for name in LOSSES}
-    assert list(fields_of(losses.LossFields)) == ["l1", "l2", "penalize", "class_weights"]
+    assert list(fields_of(losses.LossFields)) == [
+        "name", "l1", "l2", "penalize", "class_weights",
+    ]  # fmt: skip
 
 
 # --- class weights --------------------------------------------------------------------------------

@@ -46,9 +46,9 @@ def dropout(
     """Sets each value to 0 with probability ``rate`` and scales the others to keep the expectation.
 
     The rate may be traced: one program serves all. It is rounded to a multiple of 2⁻¹⁶, since a
-    draw takes 16 random bits (half of what a training step of a small network costs on a CPU
-    would otherwise be random bits), and the scale is the inverse of the rounded rate's keep
-    probability, so that the expectation is exact. Rate 0 returns ``x`` to the bit. Srivastava et
+    draw takes 16 random bits (they cost much of a small network's training step on a CPU), and the
+    scale is the inverse of the rounded rate's keep probability, so that the expectation is exact.
+    Rate 0 returns ``x`` to the bit. Srivastava et
     al., "Dropout: a simple way to prevent neural networks from overfitting", 2014.
 
     Args:

@@ -16,7 +16,6 @@ from jdlopt.errors import ConfigError
 from jdlopt.models.layers import INITIALIZERS, Dropout, Head
 
 READOUTS = ("last", "mean")
-_UNROLL = 4
 
 
 def gru_step(state: tuple[Array], projected: Array, kernel: Array, bias: Array) -> tuple[Array]:
@@ -111,9 +110,7 @@ class Recurrence(nn.Module):
             return state, state[0]
 
         initial = (jnp.zeros((x.shape[1], self.features), x.dtype),) * states
-        final, outputs = lax.scan(
-            advance, initial, x @ kernel + bias, reverse=self.reverse, unroll=_UNROLL
-        )
+        final, outputs = lax.scan(advance, initial, x @ kernel + bias, reverse=self.reverse)
         return outputs, final[0]
 
 

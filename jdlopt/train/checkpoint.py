@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
+import logging
 import re
 import shutil
+import sys
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,11 +30,13 @@ from jdlopt.errors import WorkdirError
 from jdlopt.train import disk
 from jdlopt.train.state import TrainState
 
-TREE, META, CHECKSUMS = "tree", "meta.json", "checksums.json"
+TREE, META, CHECKSUMS, ASIDE = "tree", "meta.json", "checksums.json", "saving-"
 KEEP = 2
 """Newest checkpoints kept: if the last one is damaged, the one before it serves."""
 
 
+SETTLE_SECONDS = 3.0
+"""How long what still writes after a failed write is waited for."""
 GO_ON = "Make room (or choose another --workdir), then run the same command to go on."
 
 
@@ -78,16 +85,14 @@ def save(
       WorkdirError: the disk is full or not writable; checkpoints made before are intact.
     """
     final = place(directory, step, kind)
-    aside = directory / f"saving-{kind}-{step}"
+    aside = directory / f"{ASIDE}{kind}-{step}"
     primary = jax.process_index() == 0
     try:
-        with _quiet():
-            if primary:
-                shutil.rmtree(aside, ignore_errors=True)
-                aside.mkdir(parents=True)
-            _together(f"aside-{kind}-{step}")
-            with ocp.StandardCheckpointer() as checkpointer:
-                checkpointer.save(aside.absolute() / TREE, tree)
+        if primary:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+        _together(f"aside-{kind}-{step}")
+        _write(aside.absolute() / TREE, tree)
         if primary:
             (aside / META).write_text(json.dumps(meta), encoding="utf-8")
             sums = dict(_digests(aside))
@@ -244,7 +249,7 @@ def _check_best(directory: Path, step: int) -> None:
 def drop_after(directory: Path, step: int) -> None:
     """Removes what lies beyond the step that training goes on from, damaged or half written."""
     if jax.process_index() == 0 and directory.is_dir():
-        for aside in directory.glob("saving-*"):
+        for aside in directory.glob(f"{ASIDE}*"):
             shutil.rmtree(aside, ignore_errors=True)
         for kind in ("step", "best"):
             for later in steps(directory, kind):
@@ -253,14 +258,49 @@ def drop_after(directory: Path, step: int) -> None:
     _together(f"dropped-{step}")
 
 
+def _write(folder: Path, tree: Any) -> None:
+    """Writes a tree; on a full disk, what still writes ends before that is told, and once."""
+    before = set(threading.enumerate())
+    full: OSError | None = None
+    with _quiet():
+        try:
+            with ocp.StandardCheckpointer() as checkpointer:
+                checkpointer.save(folder, tree)
+        except Exception as error:
+            if not disk.is_full(error):
+                raise
+            full = OSError(errno.ENOSPC, str(error))
+        if full:
+            logging.getLogger("asyncio").addFilter(_unless_unsaved)
+            deadline = time.monotonic() + SETTLE_SECONDS
+            for thread in set(threading.enumerate()) - before:
+                thread.join(max(0.0, deadline - time.monotonic()))
+    if full:
+        raise full
+
+
+def _unless_unsaved(record: logging.LogRecord) -> bool:
+    """Drops what asyncio reports, some day, of futures that a save on a full disk has left."""
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or not (disk.is_full(error) or f"/{ASIDE}" in str(error))
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Orbax logs each save at a level that a person would take for a warning."""
-    from absl import logging
+    """Keeps Orbax's logs back: each save as if it were a warning, each failure many times over."""
+    from absl import logging as absl_logging
 
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
+    verbosity, hook = absl_logging.get_verbosity(), sys.unraisablehook
+
+    def unless_late(raised: Any) -> None:
+        # TensorStore reports writes that end after another one's failure has closed their loop
+        if "Event loop is closed" not in str(raised.exc_value):
+            hook(raised)
+
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    sys.unraisablehook = unless_late
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        absl_logging.set_verbosity(verbosity)
+        sys.unraisablehook = hook

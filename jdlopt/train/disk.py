@@ -22,7 +22,8 @@ def reason(path: Path, error: BaseException) -> str:
     if not is_full(error):
         found = error.strerror if isinstance(error, OSError) else None
         return found or " ".join(str(error).split())[:300]
-    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+    too_large = isinstance(error, OSError) and error.errno == errno.EFBIG
+    if too_large or "file too large" in str(error).lower():
         return "it would be larger than a file may be here (see `ulimit -f`)"
     disk = next(parent for parent in path.absolute().parents if os.path.ismount(parent))
     try:

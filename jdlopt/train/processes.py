@@ -30,6 +30,8 @@ def join() -> None:
     address = os.environ.get(COORDINATOR)
     if not address or jax.distributed.is_initialized():
         return
+    # jax's own handler would swallow a SIGTERM that comes before training installs the run's
+    jax.config.update("jax_enable_preemption_service", False)
     if address == "auto":
         jax.distributed.initialize()
         return

@@ -99,7 +99,8 @@ def test_full_disk_under_the_log_is_told(runs, disk, tensorboard):
 def test_full_disk_under_the_result_is_told(runs, whole, disk):
     workdir = disk / "run"
     process = runs.start(workdir)
-    runs.wait(process, lambda: runs.newest(workdir) == 48)
+    # saved, and the oldest one dropped, which makes room; now it evaluates
+    runs.wait(process, lambda: checkpoint.steps(workdir / "checkpoints") == [36, 48])
     fill_while_stopped(disk, process)
     errors = runs.finish(process, expect=2)
     assert f"{workdir / 'result.json'}: can't be written" in errors

@@ -86,7 +86,8 @@ def code_of(page: str) -> list[str]:
     text = (ROOT / page).read_text("utf-8")
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     indented = re.findall(r"^ {4}(\S.*)$", text, re.MULTILINE)
-    return [*"\n".join(blocks).splitlines(), *indented, *re.findall(r"`([^`\n]+)`", text)]
+    lines = [*"\n".join(blocks).splitlines(), *indented, *re.findall(r"`([^`\n]+)`", text)]
+    return [line.removeprefix("$ ") for line in lines]
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -22,7 +23,17 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "launch" / "slurm" / "run.sbatch"
 # Debian puts the daemons where a plain user's PATH does not look.
 SEARCH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol", "sinfo")
+PROGRAMS = (
+    "munged",
+    "slurmctld",
+    "slurmd",
+    "sbatch",
+    "srun",
+    "scancel",
+    "scontrol",
+    "sinfo",
+    "squeue",
+)
 FOUND = {name: shutil.which(name, path=SEARCH) for name in PROGRAMS}
 
 pytestmark = [
@@ -175,9 +186,11 @@ def cluster() -> Iterator[Cluster]:
             "the node", lambda: result.command("sinfo", "--noheader", "--format=%t") == "idle", 60
         )
         yield result
-        result.command("scancel", f"--user={user}")
-        time.sleep(1)
     finally:
+        if len(started) == len(daemons):  # jobs that a failed test has left must not outlive SLURM
+            result.command("scancel", f"--user={user}")
+            with contextlib.suppress(AssertionError):
+                wait_for("no jobs", lambda: not result.command("squeue", "--noheader"), 30)
         for process in reversed(started):
             process.terminate()
         for process in reversed(started):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,21 +47,19 @@ def test_a_population_equals_its_trials_trained_alone(config):
     for index in range(4):
         one = alone(seeds[index], rates[index], dropouts[index])
         many = jax.tree.map(lambda leaf, at=index: leaf[at], together)
-        jax.tree.map(partial(np.testing.assert_allclose, **TOLERANCE), one, many)
+        chex.assert_trees_all_close(one, many, **TOLERANCE)
 
 
 def test_ten_values_of_every_float_compile_once(config):
     config["optim"]["average"] = {"name": "ema", "decay": 0.9}
     config["loss"]["l1"] = 1e-4
     parts, hparams, batch = build(config)
-    compiled = 0
 
-    def step(state, batch):
-        nonlocal compiled
-        compiled += 1
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def program(state, batch):
         return train_step(state, batch, **parts.step_parts)
 
-    program = jax.jit(step)
     state = experiment.init_state(parts, 0, hparams)
     losses = set()
     leaves, tree = jax.tree.flatten(hparams)
@@ -69,8 +68,7 @@ def test_ten_values_of_every_float_compile_once(config):
         varied = jax.tree.unflatten(tree, [leaf * np.float32(scale) for leaf in leaves])
         _, measured = program(state.replace(hparams=varied), batch)
         losses.add(float(measured["loss"]))
-    assert compiled == 1
-    assert len(losses) == 10  # and the values do reach the step
+    assert len(losses) == 10  # the values do reach the step
 
 
 def test_accumulated_gradients_equal_the_whole_batchs(config):
@@ -81,9 +79,7 @@ def test_accumulated_gradients_equal_the_whole_batchs(config):
         parts, hparams, batch = build(config)
         state = experiment.init_state(parts, 0, hparams)
         after.append(jax.jit(partial(train_step, **parts.step_parts))(state, batch))
-    jax.tree.map(
-        partial(np.testing.assert_allclose, **TOLERANCE), after[0][0].params, after[1][0].params
-    )
+    chex.assert_trees_all_close(after[0][0].params, after[1][0].params, **TOLERANCE)
     np.testing.assert_allclose(after[0][1]["loss"], after[1][1]["loss"], rtol=1e-5)
 
 
@@ -103,7 +99,7 @@ def test_sgd_is_the_gradient_of_the_loss(config):
 
     value, grads = jax.value_and_grad(loss)(state.params)
     expected = jax.tree.map(lambda leaf, grad: leaf - 0.5 * grad, state.params, grads)
-    jax.tree.map(partial(np.testing.assert_allclose, **TOLERANCE), after.params, expected)
+    chex.assert_trees_all_close(after.params, expected, **TOLERANCE)
     np.testing.assert_allclose(measured["loss"], value, rtol=1e-5)
     np.testing.assert_allclose(measured["grad_norm"], optax.tree.norm(grads), rtol=1e-5)
     assert int(after.step) == 1
