@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
+from jdlopt.models.bits import sixteen_bits
 from jdlopt.models.convolution import convolve
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -58,17 +57,9 @@ def dropout(
     """
     dropped = jnp.round(jnp.asarray(rate, jnp.float32) * _STEPS)
     dropped = jnp.minimum(dropped, _STEPS - 1.0)
-    kept = _sixteen_bits(key, x.shape) >= dropped.astype(jnp.uint32)
+    kept = sixteen_bits(key, x.shape) >= dropped.astype(jnp.uint32)
     scale = (_STEPS / (_STEPS - dropped)).astype(x.dtype)
     return jnp.where(kept, x * scale, jnp.zeros((), x.dtype))
-
-
-def _sixteen_bits(key: Array, shape: tuple[int, ...]) -> Array:
-    """Draws integers in [0, 2¹⁶), two from each 32-bit word: a 16-bit draw costs a whole one."""
-    *lead, last = shape or (1,)
-    words = jax.random.bits(key, (*lead, math.ceil(last / 2)), jnp.uint32)
-    halves = jnp.concatenate([words & jnp.uint32(_STEPS - 1), words >> 16], axis=-1)
-    return lax.slice_in_dim(halves, 0, last, axis=-1).reshape(shape)
 
 
 class Dropout(nn.Module):
