@@ -1,6 +1,6 @@
-"""Trains shipped configs with five seeds each and records their test metrics and times.
+"""Trains shipped configs with several seeds each and records their test metrics and times.
 
-    python benchmarks/measure_accuracy.py [NAME …]
+    python benchmarks/measure_accuracy.py [--seeds=5] [NAME …]
 
 A name is a config's (`mnist1d_cnn`); without one all are trained whose data can be had. Each seed
 changes initialisation, data order and dropout; the splits stay. Nothing of the test split was used
@@ -9,7 +9,7 @@ to choose a config: that was done on the validation split.
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -22,13 +22,12 @@ from jdlopt.train.loop import fit
 ROOT = Path(__file__).parent.parent
 CONFIGS = {path.stem: path for path in sorted((ROOT / "configs").glob("*/*.py"))}
 TEMPLATES = {"own_csv"}
-SEEDS = range(5)
 
 
-def measure(path: Path) -> dict:
+def measure(path: Path, seeds: range) -> dict:
     """Returns the spread of a config's final metrics over the seeds."""
     records = []
-    for seed in SEEDS:
+    for seed in seeds:
         config = configs.override(configs.load(path), {"seed": seed})
         with tempfile.TemporaryDirectory() as workdir:
             records.append(fit(config, Path(workdir) / "run").record)
@@ -46,7 +45,7 @@ def measure(path: Path) -> dict:
     ]
     return {
         "config": str(path.relative_to(ROOT)),
-        "seeds": list(SEEDS),
+        "seeds": list(seeds),
         "n_params": records[0]["n_params"],
         "steps": records[0]["total_steps"],
         "metrics": {
@@ -60,10 +59,14 @@ def measure(path: Path) -> dict:
 
 def main() -> None:
     """Measures the named configs and writes one file each."""
-    names = sys.argv[1:] or sorted(set(CONFIGS) - TEMPLATES)
+    words = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    words.add_argument("--seeds", type=int, default=5)
+    words.add_argument("names", nargs="*")
+    flags = words.parse_args()
+    names = flags.names or sorted(set(CONFIGS) - TEMPLATES)
     for name in names:
         try:
-            record = measure(CONFIGS[name])
+            record = measure(CONFIGS[name], range(flags.seeds))
         except DataError as error:
             print(f"{name}: left out: {error}")
             continue

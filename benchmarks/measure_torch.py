@@ -24,7 +24,7 @@ from jdlopt.train import experiment
 from jdlopt.train.loop import fit
 
 REPETITIONS = 5
-STEPS = {"mnist1d_mlp": (1500, 400), "mnist1d_cnn": (800, 200), "image_cnn": (16, 12)}
+STEPS = {"mnist1d_mlp": (1500, 400), "mnist1d_cnn": (800, 200), "image_cnn": (48, 12)}
 TARGETS = {"mnist1d_mlp": 5.0, "mnist1d_cnn": 5.0, "image_cnn": 1.0}
 
 

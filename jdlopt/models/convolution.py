@@ -34,6 +34,9 @@ _PATCH = 64
 _UNROLLED = 16
 """Maxima of windows of at most this many values are taken slice by slice."""
 
+_LANES = 8
+"""Numbers in a CPU's vector register."""
+
 _LAYOUTS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC")}
 
 Padding = str | Sequence[tuple[int, int]]
@@ -173,8 +176,12 @@ def _gathers(taps: tuple[int, ...], channels: int) -> bool:
 
 
 def _cpu_outputs(x: Array, kernel: Array, window: Window) -> Array:
+    features = kernel.shape[-1]
     if _gathers(kernel.shape[:-2], kernel.shape[-2]):
-        return _patch_outputs(x, kernel, window)
+        # 1000×125 by 125×25 takes 118 µs on a core, by 125×32 only 67: whole vectors
+        spare = -features % _LANES if features > _LANES else 0
+        kernel = jnp.pad(kernel, [(0, 0)] * (kernel.ndim - 1) + [(0, spare)])
+        return _patch_outputs(x, kernel, window)[..., :features]
     return _unbatched_kernel(window)(x, kernel)
 
 

@@ -20,6 +20,10 @@ from jdlopt.train.state import as_arrays
 from jdlopt.train.step import eval_step
 
 
+SMALLEST_BATCH = 64
+"""A split of fewer examples is padded: the other splits use the same program."""
+
+
 class Evaluator:
     """Evaluates splits with one compiled program, keeping small ones in device memory."""
 
@@ -33,18 +37,24 @@ class Evaluator:
         self.parts, self.mesh, self.compile = parts, mesh, compile
         self.collector = collector or parts.collector
         self.sharding = meshes.batch_sharding(mesh)
-        largest = max(parts.dataset.sizes.values())
-        asked = min(parts.config["train"]["eval_batch_size"], largest)
-        self.batch_size = -(-asked // mesh.size) * mesh.size
+        self.batch_size = 0
         hparams = as_arrays(configs.hyperparameters(parts.config))
         self.hparams = meshes.put(hparams, meshes.replicated(mesh))
         self._kept: dict[str, list[Any]] = {}
         self._program: Any = None
 
+    def _fit_batch_to(self, split: str) -> None:
+        """Sets the batch size by the first split that is evaluated: padding is computed, too."""
+        size = max(self.parts.dataset.sizes[split], SMALLEST_BATCH)
+        asked = min(self.parts.config["train"]["eval_batch_size"], size)
+        self.batch_size = -(-asked // self.mesh.size) * self.mesh.size
+
     def _batches(self, split: str) -> Iterator[Any]:
         if split in self._kept:
             yield from self._kept[split]
             return
+        if not self.batch_size:
+            self._fit_batch_to(split)
         dataset = self.parts.dataset
         fits = feed.fits(dataset.nbytes(split))
         rows = meshes.local_rows(self.sharding, self.batch_size)
