@@ -19,7 +19,6 @@ from jdlopt.train.program import Compiler
 from jdlopt.train.state import as_arrays
 from jdlopt.train.step import eval_step
 
-
 SMALLEST_BATCH = 64
 """A split of fewer examples is padded: the other splits use the same program."""
 

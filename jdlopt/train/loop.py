@@ -207,12 +207,21 @@ class _Run:
             serve.save_inputs_record(self.parts, self.workdir)
             self.log = log.RunLog(self.workdir, self.step, self.options["tensorboard"])
 
+    def _compile_snapshot(self) -> Any:
+        """Compiles taking what is evaluated out of a state, copied: the next step overwrites it."""
+
+        def snapshot(state: TrainState) -> tuple[Any, Any]:
+            return copy(experiment.evaluated(self.parts, state))
+
+        return self.compile(jax.jit(snapshot).lower(self.state), quickly=True)
+
     # --- training --------------------------------------------------------------------------------
 
     def train(self) -> Result:
         """Trains to the end, or to what stops it."""
         run = self._streamed() if self._streams() else self._in_memory()
-        self.evaluator("validation", *experiment.evaluated(self.parts, self.state))  # compiles
+        self.snapshot = self._compile_snapshot()
+        self.evaluator("validation", *self.snapshot(self.state))  # compiles
         self.loop_started = self.saved_at = time.perf_counter()
         ended = self._patience_ended()
         while self.step < self.parts.total_steps and not ended:
@@ -301,7 +310,7 @@ class _Run:
     # --- looking at what came back ---------------------------------------------------------------
 
     def _dispatch_evaluation(self) -> None:
-        params, model_state = copy(experiment.evaluated(self.parts, self.state))
+        params, model_state = self.snapshot(self.state)
         collected = self.evaluator.dispatch("validation", params, model_state)
         snapshot = _Snapshot(self.step, params, model_state)
         self.pending.append(("evaluation", self.step, collected, snapshot))
