@@ -24,5 +24,5 @@ def get_config() -> ConfigDict:
             "schedule": {"name": "cosine", "warmup_steps": 100},
         }
     )
-    config.train = ConfigDict({"epochs": 60})
+    config.train = ConfigDict({"epochs": 40})
     return config

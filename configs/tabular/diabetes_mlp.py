@@ -11,7 +11,12 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.data = ConfigDict(
-        {"source": "diabetes", "batch_size": 16, "preprocess": {"scale": "standard"}}
+        {
+            "source": "diabetes",
+            "batch_size": 16,
+            "validation_fraction": 0.2,
+            "preprocess": {"scale": "standard"},
+        }
     )
     config.model = ConfigDict({"name": "mlp", "features": (32, 32), "dropout_rate": 0.1})
     config.loss = ConfigDict({"name": "huber", "delta": 50.0})
