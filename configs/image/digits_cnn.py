@@ -1,6 +1,6 @@
 """The 8×8 handwritten digits with a small 2-D CNN; stratified 80/20 split.
 
-Reaches @digits_cnn@
+Reaches: not measured yet.
 
     jdlopt train --config=configs/image/digits_cnn.py --workdir=runs/digits_cnn
 """

@@ -1,6 +1,6 @@
 """MNIST with a 2-D CNN of 32 and 64 channels.
 
-Reaches @mnist_cnn@
+Reaches: not measured yet.
 
 MNIST is the public TFDS dataset; prepare it once (docs/data.md says how), then
 

@@ -1,6 +1,6 @@
 """MNIST-1D with a three-layer CNN, batch norm and dropout.
 
-Reaches @mnist1d_cnn@
+Reaches: not measured yet.
 
     jdlopt train --config=configs/sequence/mnist1d_cnn.py --workdir=runs/mnist1d_cnn
 """

@@ -1,6 +1,6 @@
 """MNIST-1D with a two-layer bidirectional GRU.
 
-Reaches @mnist1d_gru@
+Reaches: not measured yet.
 
     jdlopt train --config=configs/sequence/mnist1d_gru.py --workdir=runs/mnist1d_gru
 """

@@ -1,6 +1,6 @@
 """MNIST-1D with logistic regression: the baseline that everything else has to beat.
 
-Reaches @mnist1d_linear@
+Reaches: not measured yet.
 
     jdlopt train --config=configs/sequence/mnist1d_linear.py --workdir=runs/mnist1d_linear
 """

@@ -1,6 +1,6 @@
 """MNIST-1D with a wide two-layer perceptron, kept from memorising by dropout, decay and smoothing.
 
-Reaches @mnist1d_mlp@
+Reaches: not measured yet.
 
     jdlopt train --config=configs/sequence/mnist1d_mlp.py --workdir=runs/mnist1d_mlp
 """

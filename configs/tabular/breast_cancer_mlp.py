@@ -1,6 +1,6 @@
 """Malignant or benign by thirty measurements of cell nuclei, with a small perceptron.
 
-Reaches @breast_cancer_mlp@
+Reaches: not measured yet.
 
     jdlopt train --config=configs/tabular/breast_cancer_mlp.py --workdir=runs/breast_cancer_mlp
 """

@@ -1,6 +1,6 @@
 """Disease progression after a year, a regression on ten measurements, with a small perceptron.
 
-Reaches @diabetes_mlp@
+Reaches: not measured yet.
 
     jdlopt train --config=configs/tabular/diabetes_mlp.py --workdir=runs/diabetes_mlp
 """

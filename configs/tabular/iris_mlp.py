@@ -1,6 +1,6 @@
 """The three irises by four measurements, with a small perceptron.
 
-Reaches @iris_mlp@
+Reaches: not measured yet.
 
     jdlopt train --config=configs/tabular/iris_mlp.py --workdir=runs/iris_mlp
 """

@@ -1,6 +1,6 @@
 """The three Italian wines by thirteen chemical measurements, with a small perceptron.
 
-Reaches @wine_mlp@
+Reaches: not measured yet.
 
     jdlopt train --config=configs/tabular/wine_mlp.py --workdir=runs/wine_mlp
 """
