@@ -153,7 +153,7 @@ def pages() -> dict[Path, str]:
         page = ROOT / record["config"]
         sentence = reaches(record)
         found[page] = re.sub(
-            r"^Reaches .*?(?=\n\n)",
+            r"^Reaches:? .*?(?=\n\n)",
             lambda _, sentence=sentence: sentence,
             page.read_text(),
             count=1,

