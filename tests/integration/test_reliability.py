@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 # --- SIGKILL --------------------------------------------------------------------------------------
 
 
-CHECKPOINT_EVERY = 40
+CHECKPOINT_EVERY = 160
 
 
 def saving(workdir: Path) -> list[Path]:
