@@ -28,8 +28,9 @@ from jdlopt.train.program import Compiler, Dispatch, copy, streamed_step, traini
 from jdlopt.train.state import TrainState, as_arrays
 from jdlopt.train.watch import Best, StopRequest, check_finite, signals
 
-IN_FLIGHT = 1
-"""Dispatches that may wait on the device behind the one that runs: a signal waits for them too."""
+IN_FLIGHT = 3
+"""Dispatches that may be in flight: enough that the host logs one epoch while the next one trains,
+few enough that a signal, which waits for them, is answered soon."""
 
 
 class Progress(NamedTuple):
