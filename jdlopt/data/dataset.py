@@ -168,7 +168,7 @@ def make_parts(
 
     Args:
       pools: the source's own splits, ``train`` among them.
-      fields: the data section: fractions, ``split_seed`` and ``stratify``.
+      fields: the data section: fractions, folds, ``split_seed`` and ``stratify``.
       labels: gives the classes of the ``train`` pool; None for regression.
       where: names the source, for messages.
       class_names: names the classes, for messages.
@@ -177,6 +177,12 @@ def make_parts(
     for name, pool in pools.items():
         if len(pool) == 0:
             raise DataError(f"{where}: split {name!r} is empty.")
+    folds = getattr(fields, "folds", None)
+    if folds is not None and "validation" in pools:
+        raise DataError(
+            f"data.folds: {where} has a validation split of its own, so there is nothing to fold. "
+            "Leave data.folds out."
+        )
     if all(split in pools for split in SPLITS):
         return parts
     indices = split_indices(
@@ -187,6 +193,7 @@ def make_parts(
         seed=fields.split_seed,
         where=where,
         class_names=class_names,
+        fold=None if folds is None else (folds, fields.fold),
     )
     return parts | {split: ("train", index) for split, index in indices.items()}
 

@@ -12,7 +12,6 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 from jax.sharding import NamedSharding
@@ -107,6 +106,8 @@ def stream(
       threads: reading threads.
       read_ahead: batches read before they are asked for.
     """
+    import grain  # takes half a second, which data in memory need not wait for
+
     size = len(records)
     rows = np.arange(batch_size) if rows is None else rows
     local = len(rows)
@@ -173,6 +174,8 @@ def padded_stream(
     records: Sequence[tuple[Any, Any]], batch_size: int, rows: np.ndarray, threads: int = 8
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields what `padded` yields, read by Grain's threads from records that don't fit memory."""
+    import grain
+
     size, local = len(records), len(rows)
     batches = -(-size // batch_size)
 

@@ -12,7 +12,7 @@ from importlib import util
 from pathlib import Path
 from typing import Annotated, Any
 
-from jdlopt.config import Choice, Count, Range
+from jdlopt.config import Choice, Count, Natural, Range
 from jdlopt.data import cache, images, npz, tables
 from jdlopt.data.bundled import BUNDLED, prepare_bundled
 from jdlopt.data.dataset import Dataset
@@ -38,6 +38,10 @@ class DataFields:
       validation_fraction: the validation split's share of the examples that are not test, where
         the source has no validation split.
       test_fraction: the test split's share of all examples, where the source has no test split.
+      folds: train and validation are one of so many folds of the examples that are not test, as
+        scikit-learn's (Stratified)KFold makes them, shuffled by ``split_seed``; instead of
+        ``validation_fraction``.
+      fold: which of the folds is the validation split.
       split_seed: equal seeds give equal splits.
       stratify: give each split every class's share.
       data_dir: where datasets are prepared; ``$TFDS_DATA_DIR`` or the user's cache if None.
@@ -53,6 +57,8 @@ class DataFields:
     batch_size: Count = 100
     validation_fraction: Share = 0.1
     test_fraction: Share = 0.2
+    folds: Annotated[int, Range(2)] | None = None
+    fold: Natural = 0
     split_seed: Seed = 0
     stratify: bool = True
     data_dir: str | None = None
@@ -74,6 +80,9 @@ def open_dataset(fields: DataFields | Mapping[str, Any], *, allow_missing: bool 
     if not isinstance(fields, DataFields):
         known = {field.name for field in dataclasses.fields(DataFields)}
         fields = DataFields(**{key: value for key, value in fields.items() if key in known})
+    if fields.fold >= (fields.folds or 1):
+        many = "data.folds is None" if fields.folds is None else f"there are {fields.folds}"
+        raise DataError(f"data.fold: {fields.fold} is no fold: {many}, and they count from 0.")
     size = images.resize_to(fields.image_size)
     dataset = _open(fields, allow_missing)
     if size is not None and dataset.input_shape[:2] != size:

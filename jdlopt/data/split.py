@@ -1,4 +1,4 @@
-"""Hold-out splits: which example goes to train, validation and test, as a function of a seed."""
+"""Hold-out splits and folds: which example goes to which split, as a function of a seed."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def split_indices(
     seed: int,
     where: str = "data",
     class_names: Sequence[str] = (),
+    fold: tuple[int, int] | None = None,
 ) -> dict[str, Indices]:
     """Splits ``size`` examples into train and, where a fraction is given, validation and test.
 
@@ -36,6 +37,9 @@ def split_indices(
       seed: equal seeds give equal splits.
       where: names the source, for messages.
       class_names: names the classes, for messages.
+      fold: (folds, which): the validation split is one of scikit-learn's folds of what is not test
+        (``StratifiedKFold`` with labels, else ``KFold``, shuffled by the seed), whatever
+        ``validation_fraction`` says.
 
     Returns:
       Sorted, disjoint indices for each split; together they are ``0 … size - 1``.
@@ -49,15 +53,34 @@ def split_indices(
       >>> {name: len(indices) for name, indices in splits.items()}
       {'train': 6, 'test': 2, 'validation': 2}
     """
+    if fold is not None:
+        validation_fraction = None
     fractions = {"test": test_fraction, "validation": validation_fraction}
     wanted = {name: fraction for name, fraction in fractions.items() if fraction is not None}
     if labels is not None:
-        _check_classes(labels, parts=1 + len(wanted), where=where, class_names=class_names)
+        parts = 1 + len(wanted) + (0 if fold is None else fold[0] - 1)
+        _check_classes(labels, parts=parts, where=where, class_names=class_names)
     splits = {}
     train = np.arange(size)
     for name, fraction in wanted.items():
         train, splits[name] = _hold_out(train, labels, fraction, seed, name, where)
+    if fold is not None:
+        train, splits["validation"] = _fold(train, labels, *fold, seed, where)
     return {"train": train, **splits}
+
+
+def _fold(
+    indices: Indices, labels: np.ndarray | None, folds: int, which: int, seed: int, where: str
+) -> tuple[Indices, Indices]:
+    from sklearn.model_selection import KFold, StratifiedKFold
+
+    if folds > len(indices):
+        raise DataError(f"data.folds: {where} has {len(indices)} examples for {folds} folds.")
+    splitter = KFold if labels is None else StratifiedKFold
+    made = splitter(folds, shuffle=True, random_state=seed)
+    pairs = list(made.split(indices, None if labels is None else labels[indices]))
+    kept, held = pairs[which]
+    return indices[kept], indices[held]
 
 
 def _hold_out(

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Bool, Float, Int
 
 CALIBRATION_BINS = 15
@@ -96,7 +95,9 @@ def binary_roc_auc(positive: Bool[np.ndarray, "n"], scores: Float[np.ndarray, "n
     negatives = positive.size - positives
     if positives == 0 or negatives == 0 or np.isnan(scores).any():
         return float("nan")
-    above = scipy.stats.rankdata(scores)[positive].sum() - positives * (positives + 1) / 2
+    from scipy.stats import rankdata  # takes a second to import
+
+    above = rankdata(scores)[positive].sum() - positives * (positives + 1) / 2
     return above / (positives * negatives)
 
 

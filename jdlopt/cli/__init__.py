@@ -1,0 +1,273 @@
+"""The command line: one verb, one function. It imports lazily and is the only place that prints."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import importlib
+import os
+import re
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from jdlopt import __version__
+from jdlopt.cli.show import DEFECT, DIVERGED, DONE, INTERRUPTED, WRONG_INPUT
+from jdlopt.errors import DivergedError, Interrupted, UserError, nearest
+
+REFUSED = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT,
+)  # fmt: skip
+"""What an operating system refuses wherever a path is touched; no defect of jdlopt's own."""
+
+TOO_EARLY = "interrupted; what was saved before is kept."
+EPILOG = """\
+Set a config's keys with --config.KEY=VALUE, such as --config.optim.learning_rate=0.01.
+Exit codes: 0 done; 1 a defect of jdlopt; 2 the input is wrong; 3 training diverged;
+130 interrupted, and resumable with the same command.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers a wrong flag in one line, like any other wrong input."""
+
+    words: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.words = list(args or ())  # a verb's parser gets here with the words behind the verb
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
+
+    def error(self, message: str) -> Any:
+        bad = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        hint = nearest(bad.group(1), re.findall(r"[\w-]+", bad.group(2))) if bad else ""
+        flags = [word.partition("=")[0] for word in self.words if word.startswith("--")]
+        for flag in flags if not bad else ():
+            if flag not in self._option_string_actions:
+                close = nearest(flag, self._option_string_actions)
+                hint += f" {flag} is unknown.{close}"
+        raise UserError(f"{message}.{hint} ({self.prog} --help lists what there is.)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of all verbs."""
+    top = _Parser(
+        prog="jdlopt",
+        description="Makes deep-learning models better, and proves it.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"jdlopt {__version__}")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    def verb(name: str, run: str, summary: str, parent: Any = verbs) -> Any:
+        added = parent.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=EPILOG,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.set_defaults(run=run)
+        added.add_argument("--json", action="store_true", help="one JSON object on stdout")
+        added.add_argument("--debug", action="store_true", help="a traceback for every error")
+        return added
+
+    train = verb("train", "run:train", "Train one config, or go on with its run.")
+    _config_flag(train)
+    train.add_argument("--workdir", metavar="DIR", help="the run's directory")
+    train.add_argument("--print-config", action="store_true", help="show the resolved config only")
+
+    evaluate = verb("eval", "run:evaluate", "Evaluate a run's checkpoint on a split.")
+    _run_flags(evaluate)
+    evaluate.add_argument(
+        "--split", default="validation", choices=("train", "validation", "test"), help="which data"
+    )
+
+    predict = verb(
+        "predict", "run:predict", "Predict for a CSV, Parquet or NPZ file or image folder."
+    )
+    _run_flags(predict)
+    predict.add_argument("--input", required=True, metavar="PATH", help="what to predict for")
+    predict.add_argument(
+        "--output", metavar="FILE", help="a .csv or .npz; by default a table on stdout"
+    )
+
+    tune = verb("tune", "study:tune", "Search a space around a config; its trials train together.")
+    tune.add_argument("--config", metavar="FILE[:ARG]", help="a config file, with get_space()")
+    tune.add_argument("--space", metavar="FILE", help="a file with get_space(), or JSON")
+    tune.add_argument("--workdir", required=True, metavar="DIR", help="the study's directory")
+    budget = tune.add_argument_group("budget")
+    budget.add_argument("--trials", type=int, metavar="N", help="trials in all (default: 32)")
+    budget.add_argument("--budget", metavar="TIME", help="such as 90s, 10m, 1h30m")
+    budget.add_argument("--until", metavar="GOAL", help="such as 'validation/accuracy>=0.95'")
+    search = tune.add_argument_group("search")
+    search.add_argument(
+        "--sampler",
+        default="quasi_random",
+        help="quasi_random (default), random, grid, tpe, gp, cmaes",
+    )
+    search.add_argument("--seed", type=int, default=0, help="of the sampler")
+    search.add_argument("--repeats", type=int, default=1, metavar="K", help="seeds a trial")
+    search.add_argument("--folds", type=int, metavar="K", help="cross-validation with K folds")
+    search.add_argument(
+        "--objective",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="validation/METRIC, n_params or step_seconds; may be given several times",
+    )
+    search.add_argument("--halving", metavar="RULE", help="stop the worse early: asha or median")
+    search.add_argument("--reduction", type=int, default=3, help="asha: one in so many goes on")
+    how = tune.add_argument_group("how")
+    how.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    how.add_argument("--width", type=int, metavar="N", help="members in a population")
+    how.add_argument("--formulation", metavar="NAME", help="vmap, scan or each; else measured")
+    how.add_argument("--storage", metavar="URL", help="an Optuna database, or journal:FILE")
+    how.add_argument("--study", metavar="NAME", help="the study's name in the storage")
+    how.add_argument("--keep", type=int, default=3, metavar="N", help="best trials kept as runs")
+    how.add_argument("--no-report", action="store_true", help="write no report.html")
+
+    report = verb("report", "study:report", "Write the report of a run or a study again.")
+    report.add_argument("workdir", metavar="WORKDIR", help="a run's or a study's directory")
+
+    data = verbs.add_parser("data", help="List or describe datasets.", description="Datasets.")
+    kinds = data.add_subparsers(dest="what", metavar="WHAT", required=True)
+    listed = verb("list", "data:listed", "List the datasets that are here.", kinds)
+    listed.add_argument("--data_dir", metavar="DIR", help="where prepared TFDS datasets lie")
+    described = verb(
+        "describe", "data:described", "Describe a config's dataset: splits, classes, values.", kinds
+    )
+    _config_flag(described)
+    return top
+
+
+def _function(name: str) -> Callable[[argparse.Namespace], int]:
+    """Imports a verb's function when it runs: `--help` imports none."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(f"jdlopt.cli.{module}"), attribute)
+
+
+def _config_flag(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--config", required=True, metavar="FILE[:ARG]", help="a config file (.py or .json)"
+    )
+
+
+def _run_flags(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--workdir", required=True, metavar="DIR", help="a run's directory")
+    verb.add_argument(
+        "--checkpoint", default="best", choices=("best", "newest"), help="which parameters"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns the exit code: what a person can mend is one message, code 2."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    try:
+        words, overrides = split_overrides(words)
+        flags = parser().parse_args(words)
+        if overrides and not hasattr(flags, "config"):
+            raise UserError(
+                f"--config.{next(iter(overrides))}: {flags.verb} takes no config"
+                + (": the run's own is used." if hasattr(flags, "workdir") else ".")
+            )
+        flags.overrides = overrides
+        warnings.showwarning = _show_warning
+        with _sigterm_answered():
+            return _function(flags.run)(flags)
+    except UserError as error:
+        return _fail(str(error), WRONG_INPUT, debug)
+    except DivergedError as error:
+        return _fail(str(error), DIVERGED, debug)
+    except Interrupted as error:
+        return _fail(str(error), INTERRUPTED, debug)
+    except KeyboardInterrupt:
+        return _fail(TOO_EARLY, INTERRUPTED, debug)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return DONE
+    except OSError as error:
+        if error.errno in REFUSED:
+            return _fail(_refusal(error), WRONG_INPUT, debug)
+        traceback.print_exc()
+        return DEFECT
+    except Exception:
+        traceback.print_exc()
+        return DEFECT
+
+
+def _refusal(error: OSError) -> str:
+    name = f"{error.filename}: " if error.filename else ""
+    return f"{name}{error.strerror}. Name a place that this user can read and write, with room."
+
+
+@contextlib.contextmanager
+def _sigterm_answered() -> Iterator[None]:
+    """Makes SIGTERM an interruption from the first import on; a run that trains then saves."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        # an exception would be lost where one can't be raised, as in a callback of the collector
+        os.write(2, f"jdlopt: {TOO_EARLY}\n".encode())
+        os._exit(INTERRUPTED)
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Separates ``--config.KEY=VALUE`` (or ``--config.KEY VALUE``) from the other words.
+
+    Example:
+      >>> split_overrides(["train", "--config=a.py", "--config.seed=3"])
+      (['train', '--config=a.py'], {'seed': '3'})
+    """
+    rest: list[str] = []
+    overrides: dict[str, str] = {}
+    pending = list(words)
+    while pending:
+        word = pending.pop(0)
+        if not word.startswith("--config."):
+            rest.append(word)
+            continue
+        key, equals, value = word.removeprefix("--config.").partition("=")
+        if not equals:
+            if not pending or pending[0].startswith("--"):
+                raise UserError(f"{word}: has no value; write {word}=VALUE.")
+            value = pending.pop(0)
+        if not key or not all(key.split(".")):
+            raise UserError(f"{word}: is no key; write --config.SECTION.KEY=VALUE.")
+        overrides[key] = value
+    return rest, overrides
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"jdlopt: {message}", file=sys.stderr)
+    return code
+
+
+def _show_warning(message: Any, category: Any, *_: Any, **__: Any) -> None:
+    if issubclass(category, UserWarning):
+        print(f"jdlopt: warning: {message}", file=sys.stderr)
+
+
+def script() -> None:
+    """The console script."""
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""The verbs of one run: ``train``, ``eval``, ``predict``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jdlopt.cli.show import DONE, console, load, number, print_json, start
+from jdlopt.errors import UserError
+
+
+def train(flags: argparse.Namespace) -> int:
+    """Trains one config, or shows it resolved."""
+    config = load(flags)
+    speaks = start()
+    if flags.print_config:
+        from jdlopt.config import dumps
+        from jdlopt.train import experiment
+
+        text = dumps(experiment.resolve(config))
+        if speaks:
+            print(text, end="")
+        return DONE
+    if not flags.workdir:
+        raise UserError("--workdir: is missing; name the directory that the run is kept in.")
+    from jdlopt.train.loop import fit
+
+    with _progress(speaks and not flags.json) as show:
+        result = fit(config, flags.workdir, show)
+    if speaks and flags.json:
+        print_json({**result.record, "workdir": str(result.workdir)})
+    elif speaks:
+        _print_result(result.record, result.workdir)
+    return DONE
+
+
+class _progress:
+    """A progress bar on a terminal, silence elsewhere."""
+
+    def __init__(self, wanted: bool):
+        self.console = console() if wanted else None
+        self.bar: Any = None
+
+    def __enter__(self) -> Callable[[Any], None] | None:
+        if self.console is None or not self.console.is_terminal:
+            return None
+        from rich import progress
+
+        self.bar = progress.Progress(
+            progress.TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
+            progress.BarColumn(bar_width=24),
+            progress.TextColumn("{task.fields[values]}"),
+            progress.TextColumn("[dim]{task.fields[speed]}"),
+            progress.TimeRemainingColumn(compact=True),
+            console=self.console,
+            transient=True,
+        )
+        self.task = self.bar.add_task("train", total=None, values="compiling", speed="")
+        self.bar.start()
+        return self.update
+
+    def update(self, now: Any) -> None:
+        shown = [name for name in now.values if name in ("train/loss", "validation/loss")]
+        shown += [
+            name
+            for name in now.values
+            if name.startswith("validation/") and name != "validation/loss"
+        ][:1]
+        values = "  ".join(f"{name} {now.values[name]:.4f}" for name in shown)
+        speed = f"{now.examples_per_second:,.0f} examples/s"
+        if now.waiting > 0.01:
+            speed += f", {now.waiting:.0%} waiting for data"
+        self.bar.update(
+            self.task,
+            total=now.total_steps,
+            completed=now.step,
+            values=values or "…",
+            speed=speed,
+        )
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def _print_result(record: Mapping[str, Any], workdir: Path) -> None:
+    from rich.table import Table
+
+    out = console()
+    found = record["metrics"]
+    splits = [
+        split
+        for split in ("train", "validation", "test")
+        if any(name.startswith(f"{split}/") for name in found)
+    ]
+    names = dict.fromkeys(
+        name.partition("/")[2]
+        for name, value in found.items()
+        if isinstance(value, int | float) and not name.endswith("grad_norm")
+    )
+    table = Table(title=f"{workdir}: {record['status']} after {record['steps']:,} steps")
+    table.add_column("metric")
+    for split in splits:
+        table.add_column(split, justify="right")
+    for name in names:
+        table.add_row(name, *(number(found.get(f"{split}/{name}", None)) for split in splits))
+    out.print(table)
+    best = record["best"]
+    speed = record["examples_per_second"]
+    out.print(
+        f"best {best['metric']} {number(best['value'])} at step {best['step']:,}; "
+        f"{record['n_params']:,} parameters; {record['wall_seconds']:.1f} s, of it "
+        f"{record['compile_seconds']:.1f} s compiling"
+        + (f"; {speed:,.0f} examples/s" if speed else ""),
+        highlight=False,
+    )
+    for file, what in (
+        ("result.json", "these numbers and what they depend on"),
+        ("metrics.jsonl", "a line per logged step"),
+        ("checkpoints/", "newest and best"),
+        ("tensorboard/", "scalars and hparams"),
+    ):
+        if (workdir / file).exists():
+            out.print(f"  {workdir / file}  [dim]{what}[/dim]", highlight=False, soft_wrap=True)
+
+
+def evaluate(flags: argparse.Namespace) -> int:
+    """Evaluates a checkpoint of a run on a split."""
+    speaks = start()
+    from jdlopt.train.serve import evaluate_run
+
+    record = evaluate_run(flags.workdir, flags.split, flags.checkpoint)
+    if not speaks:
+        return DONE
+    if flags.json:
+        print_json(record)
+        return DONE
+    from rich.table import Table
+
+    table = Table(title=f"{flags.workdir}: {flags.checkpoint} checkpoint, step {record['step']:,}")
+    table.add_column("metric")
+    table.add_column(flags.split, justify="right")
+    for name, value in record["metrics"].items():
+        if isinstance(value, int | float) or value is None:
+            table.add_row(name.partition("/")[2], number(value))
+    console().print(table)
+    return DONE
+
+
+def predict(flags: argparse.Namespace) -> int:
+    """Predicts for a file or folder."""
+    start()
+    from jdlopt.train import serve
+    from jdlopt.train.log import as_json
+
+    if flags.output:
+        serve.check_output(flags.output)
+    predictions = serve.predict_run(flags.workdir, flags.input, flags.checkpoint)
+    if flags.output:
+        serve.write_predictions(predictions, flags.output)
+        summary = {"rows": len(predictions.rows), "output": flags.output}
+        if flags.json:
+            print_json(summary)
+        else:
+            console().print(f"{summary['rows']:,} predictions in {flags.output}", highlight=False)
+    elif flags.json:
+        print_json(as_json(serve.as_columns(predictions)))
+    else:
+        serve.write_csv(predictions, sys.stdout)
+    return DONE

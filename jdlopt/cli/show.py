@@ -1,0 +1,78 @@
+"""What all verbs share: a config from flags, the start of jax, and output for people or scripts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+DONE, DEFECT, WRONG_INPUT, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
+"""What a verb's exit code means."""
+
+
+def load(flags: argparse.Namespace) -> Any:
+    """Returns the config that the flags name, its overrides still as text."""
+    from jdlopt import config
+
+    loaded = config.load(flags.config)
+    return config.override(
+        loaded, {key: config.Override(text) for key, text in flags.overrides.items()}
+    )
+
+
+def start() -> bool:
+    """Joins the other processes of the run, if any; says whether this one may print."""
+    from jdlopt.train import processes
+
+    processes.join()
+    import jax
+
+    from jdlopt.train.program import keep_programs
+
+    keep_programs()
+
+    return jax.process_index() == 0
+
+
+def console() -> Any:
+    """Returns the terminal that people read: stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Prints one JSON object on stdout, for scripts."""
+    print(json.dumps(value))
+
+
+def number(value: Any) -> str:
+    """Returns a metric's value as a table shows it."""
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], title: str) -> None:
+    """Prints rows as one table."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(title))
+    for column in dict.fromkeys(key for row in rows for key in row):
+        values = [row.get(column, "") for row in rows]
+        numeric = all(isinstance(value, int | float) or value in ("", "–") for value in values)
+        table.add_column(escape(column), justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*(cell(value) for value in row.values()))
+    console().print(table)
+
+
+def cell(value: Any) -> str:
+    """Returns a value as a table's cell."""
+    from rich.markup import escape
+
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else escape(str(value))

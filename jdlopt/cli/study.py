@@ -1,0 +1,205 @@
+"""The verbs of many runs: ``tune``, ``report``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jdlopt.cli.show import DONE, console, load, number, print_json
+from jdlopt.errors import UserError
+
+SHOWN = 5
+"""The best trials that are printed."""
+
+
+def tune(flags: argparse.Namespace) -> int:
+    """Searches a space; the trials train in worker processes."""
+    from jdlopt.study import options as opts
+    from jdlopt.study import space as spaces
+    from jdlopt.study.tune import tune as search
+
+    options = opts.Options(
+        trials=flags.trials,
+        budget=None if flags.budget is None else opts.seconds(flags.budget),
+        until=flags.until,
+        sampler=flags.sampler,
+        seed=flags.seed,
+        repeats=flags.repeats,
+        folds=flags.folds,
+        objectives=tuple(flags.objective),
+        halving=flags.halving,
+        reduction=flags.reduction,
+        workers=flags.workers,
+        width=flags.width,
+        formulation=flags.formulation,
+        storage=flags.storage,
+        study_name=flags.study,
+        keep=flags.keep,
+        report=not flags.no_report,
+    )
+    options.check()
+    if flags.config is None:
+        raise UserError("--config: is missing; name the file that holds get_config().")
+    if flags.space is None and flags.config.endswith(".json"):
+        raise UserError("--space: is missing; a JSON config has no get_space().")
+    config = load(flags)
+    space = spaces.load(flags.space or flags.config)
+    with _stoppable() as stopped, _Progress(not flags.json) as show:
+        result = search(config, space, flags.workdir, options, show, stopped)
+    if flags.json:
+        print_json({**result.record, "workdir": str(result.workdir)})
+    else:
+        _print_study(result.record, result.workdir)
+    return DONE
+
+
+@contextmanager
+def _stoppable() -> Iterator[Callable[[], bool]]:
+    """Makes the first Ctrl-C or SIGTERM a request to stop, and says whether there was one."""
+    stop = threading.Event()
+    names = (signal.SIGINT, signal.SIGTERM)
+
+    def ask(number: int, _: Any) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)  # the second one ends at once
+
+    before = {name: signal.signal(name, ask) for name in names}
+    try:
+        yield stop.is_set
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+class _Progress:
+    """A line an improvement; on a terminal, a bar of the trials as well."""
+
+    def __init__(self, wanted: bool):
+        self.console = console() if wanted else None
+        self.bar: Any = None
+
+    def __enter__(self) -> Callable[[Any], None] | None:
+        if self.console is None:
+            return None
+        if self.console.is_terminal:
+            from rich import progress
+
+            self.bar = progress.Progress(
+                progress.TextColumn("{task.completed:.0f} trials"),
+                progress.BarColumn(bar_width=24),
+                progress.TextColumn("{task.fields[values]}"),
+                console=self.console,
+                transient=True,
+            )
+            self.task = self.bar.add_task("tune", total=None, values="starting workers")
+            self.bar.start()
+        return self.update
+
+    def update(self, now: Any) -> None:
+        assert self.console is not None
+        finished = now.done + now.pruned + now.infeasible
+        if now.improved and now.best is not None:
+            trial, value = now.best
+            self.console.print(
+                f"trial {trial}: {number(value)}, the best of {finished}", highlight=False
+            )
+        if self.bar is None:
+            return
+        parts = [f"{now.running} running"]
+        parts += [f"{now.pruned} pruned"] if now.pruned else []
+        parts += [f"{now.infeasible} infeasible"] if now.infeasible else []
+        parts += [f"best {number(now.best[1])}"] if now.best else []
+        parts += [f"{_duration(now.seconds_left)} left"] if now.seconds_left is not None else []
+        total = now.trials
+        self.bar.update(self.task, total=total, completed=finished, values=", ".join(parts))
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from jdlopt.study import records
+
+    out = console()
+    trials = {trial["number"]: trial for trial in record["trials"]}
+    counts = {
+        state: sum(trial["state"] == state for trial in trials.values()) for state in records.TOLD
+    }
+    order = records.best(list(trials.values()), record["objectives"])
+    if len(record["objectives"]) > 1:
+        order = record["pareto"]
+    keys = [row["key"] for row in record["space"]]
+    title = f"{workdir}: {record['status']}, {counts['done']} trials"
+    title += "".join(f", {counts[s]} {s}" for s in ("pruned", "infeasible") if counts[s])
+    table = Table(title=escape(title))
+    table.add_column("trial", justify="right")
+    for objective in record["objectives"]:
+        table.add_column(escape(objective["name"]), justify="right")
+    for key in keys:
+        table.add_column(escape(key), justify="right")
+    for name in order[:SHOWN]:
+        trial = trials[name]
+        values = [number(value) for value in trial["values"]]
+        if trial["interval"]:
+            values = [
+                f"{value} ± {(high - low) / 2:.4f}"
+                for value, (low, high) in zip(values, trial["interval"])
+            ]
+        params = [_param(trial["params"].get(key)) for key in keys]
+        table.add_row(str(name), *values, *(escape(param) for param in params))
+    out.print(table)
+    for reading in record["readings"]:
+        if reading["level"] == "warning":
+            out.print(f"[yellow]•[/yellow] {escape(reading['text'])}", highlight=False)
+            out.print(f"  [dim]{escape(reading['suggestion'])}[/dim]", highlight=False)
+    spent = record["time"]
+    out.print(
+        f"{_duration(spent['wall_seconds'])} with {spent['workers']} workers; "
+        f"{spent['outside_share']:.0%} of it neither training nor compiling",
+        highlight=False,
+    )
+    for file, what in (
+        ("report.html", "what the study means"),
+        ("best_config.json", "jdlopt train --config=… trains it again"),
+        ("study.json", "every trial"),
+        ("curves.parquet", "every trial's metrics by step"),
+        ("trials/", "the best few as runs"),
+    ):
+        if (workdir / file).exists():
+            out.print(f"  {workdir / file}  [dim]{what}[/dim]", highlight=False, soft_wrap=True)
+
+
+def _param(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float) else json.dumps(value).strip('"')
+
+
+def report(flags: argparse.Namespace) -> int:
+    """Writes ``report.html`` of a run or a study."""
+    from jdlopt.report import write_report
+
+    path = write_report(Path(flags.workdir))
+    if flags.json:
+        print_json({"report": str(path)})
+    else:
+        console().print(f"{path}", highlight=False, soft_wrap=True)
+    return DONE

@@ -1,0 +1,1 @@
+"""Studies: many trials of a space, those of one structure trained as one program."""

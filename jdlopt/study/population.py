@@ -1,0 +1,374 @@
+"""A population: trials of one structure, trained together by programs made from `train_step`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jdlopt.data import feed
+from jdlopt.errors import DivergedError
+from jdlopt.metrics import higher_is_better
+from jdlopt.study import programs as made
+from jdlopt.study.halving import RULES, History
+from jdlopt.study.structure import Structure, stacked
+from jdlopt.train import checkpoint, experiment
+from jdlopt.train.meter import Meter
+from jdlopt.train.program import CAPACITY, Compiler
+from jdlopt.train.watch import Best, check_finite
+
+DISPATCH_SECONDS = 1.0
+"""About how long one dispatch may take: signals and progress wait for its end."""
+RUNNING, DONE, EARLY, PRUNED, DIVERGED, STOPPED = (
+    "running", "done", "stopped early", "pruned", "diverged", "stopped",
+)  # fmt: skip
+
+
+@dataclass
+class Member:
+    """One training of a trial: a seed and, with cross-validation, a fold of it.
+
+    Attributes:
+      trial: the trial's number.
+      seed: the run's seed, as in ``config.seed``.
+      fold: which fold, or None.
+      params: the trial's floats that differ from the structure's config, by dotted key.
+      best: the best evaluation so far.
+      status: ``running``, or how it ended.
+      reason: why, where it did not end well.
+      steps: updates made.
+      rows: its logged lines, as a run's ``metrics.jsonl`` has them.
+    """
+
+    trial: int
+    seed: int
+    fold: int | None
+    params: Mapping[str, Any]
+    best: Any = None
+    status: str = RUNNING
+    reason: str | None = None
+    steps: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    meter: Any = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps of it."""
+        return {
+            "trial": self.trial,
+            "seed": self.seed,
+            "fold": self.fold,
+            "best": self.best.to_dict(),
+            "status": self.status,
+            "reason": self.reason,
+            "steps": self.steps,
+            "rows": self.rows,
+            "meter": self.meter.to_dict(),
+        }
+
+    def restore(self, record: Mapping[str, Any]) -> None:
+        """Goes on from what `to_dict` returned."""
+        self.best = Best.from_dict(record["best"])
+        self.status, self.reason = record["status"], record["reason"]
+        self.steps, self.rows = record["steps"], list(record["rows"])
+        self.meter.restore(record["meter"])
+
+
+@dataclass
+class Cache:
+    """Compiled programs of a worker, by structure, formulation and width."""
+
+    compile: Compiler = field(default_factory=Compiler)
+    programs: dict[Any, made.Programs] = field(default_factory=dict)
+    inits: dict[Any, Any] = field(default_factory=dict)
+
+
+class Population:
+    """Trains members of one structure to their end; the host's side of it.
+
+    Args:
+      structure: what they share.
+      members: whom to train; at most ``width``.
+      width: how many the programs are compiled for.
+      formulation: see `jdlopt.study.programs`.
+      cache: programs compiled before.
+      halving: ``asha``, ``median`` or None, with what earlier trials reached: ``history``.
+      rungs: the steps at which members are compared.
+      reduction: one in so many goes on at a rung, with ``asha``.
+      directory: where checkpoints of the population go, or None.
+      checkpoint_seconds: least time between two.
+    """
+
+    def __init__(
+        self,
+        structure: Structure,
+        members: Sequence[Member],
+        *,
+        width: int,
+        formulation: str,
+        cache: Cache,
+        halving: str | None = None,
+        history: History | None = None,
+        rungs: Sequence[int] = (),
+        reduction: int = 3,
+        directory: Path | None = None,
+        checkpoint_seconds: float = 30.0,
+    ):
+        assert structure.data is not None and len(members) <= width
+        self.structure, self.members, self.width = structure, list(members), width
+        self.formulation, self.cache = formulation, cache
+        self.halving, self.history, self.rungs = halving, dict(history or {}), set(rungs)
+        self.reduction, self.directory = reduction, directory
+        self.checkpoint_seconds = checkpoint_seconds
+        self.reached: History = {}
+        self.step_seconds: dict[str, float] = {}
+        self.train_seconds, self.trained_steps = 0.0, 0
+        self._prepare()
+
+    # --- before the first step -------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        parts, structure = self.structure.parts, self.structure
+        self.total, self.every = parts.total_steps, parts.eval_every
+        self.batch_size = parts.config["data"]["batch_size"]
+        self.capacity = min(CAPACITY, self.every, self.total)
+        metric = parts.monitor.partition("/")[2]
+        for member in self.members:
+            member.best = Best(parts.monitor, higher_is_better(metric))
+            member.meter = Meter(parts.log_every, parts.eval_every, parts.total_steps)
+        # padding repeats the last member: its results are not looked at
+        everyone = [*self.members, *[self.members[-1]] * (self.width - len(self.members))]
+        folds = [structure.folds[member.fold] for member in everyone]
+        self.train = [fold.train for fold in folds]
+        self.validation = np.stack([fold.validation for fold in folds])
+        self.weights = np.stack([fold.weights for fold in folds])
+        self.scaling = jax.tree.map(
+            lambda *values: jnp.asarray(np.stack(values)),
+            *[dict(fold.preprocess) for fold in folds],
+        )
+        known: dict[int, Any] = {}
+        for member in everyone:
+            if member.trial not in known:
+                known[member.trial] = structure.hyperparameters(member.params)
+        hparams = stacked([known[member.trial] for member in everyone])
+        seeds = np.array([member.seed for member in everyone], np.uint32)
+        self.states = self._initial(seeds, hparams)
+        self.n_params = sum(leaf.size // self.width for leaf in jax.tree.leaves(self.states.params))
+        self.step = 0
+        if self.directory is not None:
+            self._resume()
+
+    def _initial(self, seeds: np.ndarray, hparams: Any) -> Any:
+        """Initialises every member as `fit` does, one after the other in one program."""
+        key = (id(self.structure), self.width)
+        if key not in self.cache.inits:
+            parts = self.structure.parts
+
+            def init(seed_and_hparams: Any) -> Any:
+                return experiment.init_state(parts, *seed_and_hparams)
+
+            lowered = jax.jit(lambda s, h: jax.lax.map(init, (s, h))).lower(seeds, hparams)
+            self.cache.inits[key] = self.cache.compile(lowered, quickly=True)
+        return self.cache.inits[key](seeds, hparams)
+
+    def _programs(self, formulation: str) -> made.Programs:
+        key = (id(self.structure), formulation, self.width)
+        if key not in self.cache.programs:
+            examples = np.zeros((self.width, self.capacity, self.batch_size), np.int32)
+            self.cache.programs[key] = made.compile_programs(
+                self.structure,
+                formulation,
+                self.states,
+                self.scaling,
+                examples,
+                self.validation,
+                self.weights,
+                self.cache.compile,
+            )
+        return self.cache.programs[key]
+
+    def compile(self) -> None:
+        """Compiles the programs of the chosen formulation, if they were not compiled before."""
+        self._programs(self.formulation)
+
+    # --- training --------------------------------------------------------------------------------
+
+    @property
+    def active(self) -> list[int]:
+        """The members that still train."""
+        return [i for i, member in enumerate(self.members) if member.status == RUNNING]
+
+    def advance(self) -> None:
+        """Trains all active members to their next evaluation and looks at what came back."""
+        programs = self._programs(self.formulation)
+        end = min((self.step // self.every + 1) * self.every, self.total)
+        started, evaluated = time.perf_counter(), False
+        taken, active = 0, np.array(self.active, np.int32)
+        while self.step < end and len(active):
+            count = min(end - self.step, self._most_steps(len(active)))
+            examples = self._examples(active, count)
+            self.states, values = programs.advance(
+                self.states, self.scaling, examples, count, active
+            )
+            collected = None
+            if self.step + count == end:
+                collected = programs.evaluate(
+                    self.states, self.scaling, self.validation, self.weights, active
+                )
+            self._look(active, values, count, collected)
+            self.step += count
+            taken += count * len(active)
+            evaluated = collected is not None
+            active = np.array(self.active, np.int32)
+        spent = time.perf_counter() - started
+        self.train_seconds += spent
+        self.trained_steps += taken
+        if evaluated:
+            self._stop_the_worse()
+        for index in self.active:
+            if self.step >= self.total:
+                self.members[index].status = DONE
+
+    def _most_steps(self, active: int) -> int:
+        known = self.step_seconds.get(self.formulation)
+        if known is None:
+            return self.capacity
+        return int(np.clip(DISPATCH_SECONDS / (known * active), 1, self.capacity))
+
+    def _examples(self, active: np.ndarray, count: int) -> np.ndarray:
+        """The training examples of the next steps; where a member is not active they are 0."""
+        found = np.zeros((self.width, self.capacity, self.batch_size), np.int32)
+        drawn: dict[Any, np.ndarray] = {}
+        for index in active:
+            member, train = self.members[index], self.train[index]
+            key = (member.seed, member.fold)
+            if key not in drawn:
+                order = feed.batch_examples(
+                    member.seed, self.step, self.batch_size, len(train), count
+                )
+                drawn[key] = train[order]
+            found[index, :count] = drawn[key]
+        return found
+
+    def _look(
+        self, active: np.ndarray, values: Mapping[str, Any], count: int, collected: Any
+    ) -> None:
+        measured = {name: np.asarray(value) for name, value in values.items()}
+        host = None if collected is None else jax.tree.map(np.asarray, collected)
+        for index in active:
+            member = self.members[index]
+            own = {name: value[index, :count] for name, value in measured.items()}
+            try:
+                check_finite(self.step + 1, own)
+            except DivergedError as error:
+                member.status, member.steps = DIVERGED, error.step
+                member.reason = f"diverged at step {error.step}: {error.quantity} is {error.value}"
+                continue
+            member.meter.steps(self.step, own)
+            member.steps = self.step + count
+            if host is not None:
+                mine = jax.tree.map(lambda leaf, index=index: leaf[index], host)
+                found = self.structure.parts.collector.finish([mine])
+                named = {f"validation/{name}": value for name, value in found.items()}
+                member.meter.evaluation(member.steps, named)
+                member.best = member.best.seen(member.steps, named[member.best.metric])
+                patience = self.structure.parts.config["train"]["patience"]
+                if patience is not None and member.best.since >= patience:
+                    member.status = EARLY
+            for step, line in member.meter.lines():
+                size = len(self.train[index])
+                epoch = round(step * self.batch_size / size, 4)
+                member.meter.newest = {"epoch": epoch, **line}
+                member.rows.append({"step": step, "epoch": epoch, **line})
+
+    def _stop_the_worse(self) -> None:
+        """At a rung, drops the trials that the halving's rule would not train further."""
+        if self.step not in self.rungs or self.halving is None:
+            return
+        values: dict[int, float] = {}
+        trials = {self.members[index].trial for index in self.active}
+        for trial in sorted(trials):
+            own = [member for member in self.members if member.trial == trial]
+            sign = 1.0 if own[0].best.higher else -1.0
+            values[trial] = sign * float(np.mean([member.best.value for member in own]))
+        self.reached[self.step] = list(values.values())
+        stopped = RULES[self.halving](values, self.history.get(self.step, []), self.reduction)
+        for index in self.active:
+            member = self.members[index]
+            if member.trial in stopped:
+                member.status = PRUNED
+                member.reason = f"stopped at step {self.step} by {self.halving}"
+
+    def choose(self, formulations: Sequence[str] = made.FORMULATIONS) -> dict[str, float]:
+        """Times a few steps in each formulation on copies and keeps the fastest; returns seconds.
+
+        The seconds are those of one step of one member, compilation not counted.
+        """
+        active = np.array(self.active, np.int32)
+        count = min(self.capacity, 8)
+        examples = self._examples(active, count)
+        for formulation in formulations:
+            programs = self._programs(formulation)
+            best = float("inf")
+            for _ in range(3):
+                states = jax.tree.map(jnp.copy, self.states)
+                jax.block_until_ready(states.params)
+                started = time.perf_counter()
+                _, values = programs.advance(states, self.scaling, examples, count, active)
+                jax.block_until_ready(values)
+                best = min(best, time.perf_counter() - started)
+            self.step_seconds[formulation] = best / (count * len(active))
+        self.formulation = min(self.step_seconds, key=lambda name: self.step_seconds[name])
+        return self.step_seconds
+
+    def train_all(
+        self,
+        stop: Callable[[], bool] = lambda: False,
+        on_evaluation: Callable[[Population], None] | None = None,
+    ) -> list[Member]:
+        """Trains every member to its end, or until ``stop()``; returns the members."""
+        saved = time.perf_counter()
+        while self.active:
+            if stop():
+                break
+            self.advance()
+            if on_evaluation:
+                on_evaluation(self)
+            due = time.perf_counter() - saved >= self.checkpoint_seconds
+            if self.directory is not None and due and self.active:
+                self.save()
+                saved = time.perf_counter()
+        return self.members
+
+    # --- checkpoints -----------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Saves states and members, so that a later population of the same members goes on."""
+        assert self.directory is not None
+        meta = {
+            "step": self.step,
+            "reached": {str(step): values for step, values in self.reached.items()},
+            "members": [member.to_dict() for member in self.members],
+        }
+        checkpoint.save(self.directory, self.step, checkpoint.saved(self.states), meta)
+
+    def _resume(self) -> None:
+        assert self.directory is not None
+        found = checkpoint.restore_newest(self.directory, checkpoint.saved(self.states))
+        if found is None:
+            return
+        tree, meta = found
+        names = [(member.trial, member.seed, member.fold) for member in self.members]
+        there = [(one["trial"], one["seed"], one["fold"]) for one in meta["members"]]
+        if names != there:
+            return  # another population was here: this one starts anew
+        self.states = checkpoint.unsaved(self.states, tree)
+        self.step = meta["step"]
+        self.reached = {int(step): values for step, values in meta["reached"].items()}
+        for member, record in zip(self.members, meta["members"]):
+            member.restore(record)

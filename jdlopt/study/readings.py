@@ -1,0 +1,392 @@
+"""What a study means: readings of its trials and curves, each with its number and a suggestion.
+
+After the deep-learning tuning playbook: a study answers a question only if its space was wide
+enough, its good region was sampled, and its differences are larger than its noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+NEAR = 0.1
+"""Within this share of a range from its end, a point is near the boundary."""
+GOOD = 0.1
+"""The share of the trials that counts as the best few (at least `FEW`)."""
+FEW = 3
+ENOUGH = 8
+"""Trials that a reading about a space needs."""
+
+
+class _Found(NamedTuple):
+    """A study as the readings look at it: trials with a value, best first."""
+
+    study: Mapping[str, Any]
+    curves: Any
+    trials: list[dict[str, Any]]
+    sign: float
+    metric: str
+    space: list[dict[str, Any]]
+
+    @property
+    def best(self) -> list[dict[str, Any]]:
+        """The best few trials."""
+        return self.trials[: max(FEW, round(GOOD * len(self.trials)))]
+
+    def cost(self, trial: Mapping[str, Any]) -> float:
+        """A trial's first objective, lower being better."""
+        return self.sign * trial["values"][0]
+
+
+def readings(study: Mapping[str, Any], curves: Any) -> list[dict[str, Any]]:
+    """Returns what a study means, warnings first. Pure.
+
+    Args:
+      study: the content of ``study.json``.
+      curves: the content of ``curves.parquet`` as a pandas table.
+
+    Returns:
+      Readings with ``name``, ``level`` (``warning``, ``note`` or ``good``), ``text``, ``numbers``
+      and ``suggestion``. A reading that the study has too little data for is left out.
+    """
+    objectives = study["objectives"]
+    sign = -1.0 if objectives[0]["direction"] == "maximize" else 1.0
+    done = [
+        trial
+        for trial in study["trials"]
+        if trial["state"] == "done" and trial.get("values") and _finite(trial["values"][0])
+    ]
+    done.sort(key=lambda trial: (sign * trial["values"][0], trial["number"]))
+    found = _Found(study, curves, done, sign, objectives[0]["name"], list(study["space"]))
+    parts = [_infeasible, _boundary, _sampling, _distinguishable, _overfitting, _length, _noise]
+    made = [reading for part in parts for reading in part(found)]
+    order = {"warning": 0, "note": 1, "good": 2}
+    return sorted(made, key=lambda reading: order[reading["level"]])
+
+
+def _reading(
+    name: str, level: str, text: str, suggestion: str = "", **numbers: Any
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "level": level,
+        "text": text,
+        "numbers": numbers,
+        "suggestion": suggestion,
+    }
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+# --- the space ------------------------------------------------------------------------------------
+
+
+def _scale(row: Mapping[str, Any]) -> tuple[Callable[[float], float], Callable[[float], float]]:
+    return (math.log, math.exp) if row.get("log") else (float, float)
+
+
+def _place(row: Mapping[str, Any], value: float) -> float:
+    """Where in a range a value lies, from 0 to 1, on the scale that it is drawn on."""
+    to, _ = _scale(row)
+    low, high = to(row["low"]), to(row["high"])
+    return (to(value) - low) / (high - low)
+
+
+def _boundary(found: _Found) -> list[dict[str, Any]]:
+    """Best points near an end of a range: the best may lie beyond it."""
+    if len(found.trials) < ENOUGH:
+        return []
+    made, inside = [], []
+    for row in found.space:
+        if row["kind"] == "choice":
+            continue
+        key = row["key"]
+        places = [_place(row, t["params"][key]) for t in found.best if key in t["params"]]
+        if len(places) < FEW:
+            continue
+        to, back = _scale(row)
+        low, high = to(row["low"]), to(row["high"])
+        for end, share, beyond in (
+            ("lower", float(np.mean([place < NEAR for place in places])), low - (high - low) / 2),
+            ("upper", float(np.mean([place > 1 - NEAR for place in places])),
+             high + (high - low) / 2),
+        ):  # fmt: skip
+            if share < 0.5:
+                continue
+            bound = row["low"] if end == "lower" else row["high"]
+            wider = back(beyond)
+            natural = end == "lower" and not row.get("log") and row["low"] == 0
+            count = round(share * len(places))
+            made.append(
+                _reading(
+                    "boundary",
+                    "note" if natural else "warning",
+                    f"{count} of the best {len(places)} trials have {key} near its {end} bound, "
+                    f"{bound:g}.",
+                    f"Leave {key} out of the search, or search it on a log scale."
+                    if natural
+                    else f"Widen it, for example to {wider:.3g}: the best may lie beyond.",
+                    key=key,
+                    share=share,
+                    bound=bound,
+                    proposed=wider,
+                )
+            )
+        if not made or made[-1]["numbers"]["key"] != key:
+            inside.append(key)
+    if inside and not any(reading["level"] == "warning" for reading in made):
+        text = f"The best trials lie inside the ranges of {', '.join(inside)}."
+        made.append(_reading("boundary", "good", text, keys=inside))
+    return made
+
+
+def _sampling(found: _Found) -> list[dict[str, Any]]:
+    """Few trials as good as the best: the good region was hardly sampled."""
+    if len(found.trials) < ENOUGH:
+        return [
+            _reading(
+                "sampling",
+                "note",
+                f"Only {len(found.trials)} trials finished: too few to judge the space by.",
+                f"Search on with --trials={max(32, 2 * ENOUGH)}.",
+                done=len(found.trials),
+            )
+        ]
+    costs = np.array([found.cost(trial) for trial in found.trials])
+    best, middle = costs[0], float(np.median(costs))
+    close = int((costs <= best + 0.1 * (middle - best)).sum())
+    if middle > best and close < FEW:
+        return [
+            _reading(
+                "sampling",
+                "warning",
+                f"{close} of {len(costs)} trials come within a tenth of the way from the best to "
+                "the median: the good region was hardly sampled.",
+                "Narrow the space around the best trials, or draw more of them.",
+                close=close,
+                trials=len(costs),
+            )
+        ]
+    text = f"{close} of {len(costs)} trials come close to the best one."
+    return [_reading("sampling", "good", text, close=close, trials=len(costs))]
+
+
+def _infeasible(found: _Found) -> list[dict[str, Any]]:
+    """Trials that diverged, and the value of one key that parts them from the others best."""
+    everyone = [t for t in found.study["trials"] if t["state"] in ("done", "pruned", "infeasible")]
+    bad = [trial for trial in everyone if trial["state"] == "infeasible"]
+    if not everyone:
+        return []
+    share = len(bad) / len(everyone)
+    if not bad:
+        return [_reading("infeasible", "good", "No trial diverged.", share=0.0)]
+    text = f"{len(bad)} of {len(everyone)} trials are infeasible."
+    numbers: dict[str, Any] = {"share": share}
+    suggestion = "Look at their reasons in the table of infeasible trials."
+    best: tuple[float, str, float, str] | None = None
+    for row in found.space:
+        key = row["key"]
+        points = [t for t in everyone if key in t["params"]]
+        if row["kind"] == "choice" or len(points) < ENOUGH:
+            continue
+        values = np.array([trial["params"][key] for trial in points], float)
+        is_bad = np.array([trial["state"] == "infeasible" for trial in points])
+        for threshold in np.unique(values[is_bad]):
+            for side, chosen in (("above", values >= threshold), ("below", values <= threshold)):
+                hits = (chosen & is_bad).sum() / is_bad.sum()
+                false = (chosen & ~is_bad).sum() / max(1, (~is_bad).sum())
+                if best is None or hits - false > best[0]:
+                    best = (float(hits - false), key, float(threshold), side)
+    if best is not None and best[0] > 0.5:
+        _, key, threshold, side = best
+        word = "at least" if side == "above" else "at most"
+        text += f" Most have {key} of {word} {threshold:.3g}."
+        bound = "upper" if side == "above" else "lower"
+        suggestion = f"Set the {bound} bound of {key} to about {threshold:.3g}."
+        numbers |= {"key": key, "threshold": threshold, "side": side}
+    return [
+        _reading("infeasible", "warning" if share > 0.1 else "note", text, suggestion, **numbers)
+    ]
+
+
+# --- differences and noise ------------------------------------------------------------------------
+
+
+def _distinguishable(found: _Found) -> list[dict[str, Any]]:
+    """Whether the winner is better than the runner-up, or only luckier."""
+    if len(found.trials) < 2:
+        return []
+    first, second = found.trials[:2]
+    difference = found.cost(second) - found.cost(first)
+    samples = [[member["value"] for member in t.get("members") or []] for t in (first, second)]
+    samples = [[value for value in some if _finite(value)] for some in samples]
+    names = f"trial {first['number']} and trial {second['number']}"
+    if min(map(len, samples)) >= 2:
+        from scipy import stats
+
+        if np.ptp(samples[0]) == 0 and np.ptp(samples[1]) == 0:
+            return []
+        test = stats.ttest_ind(*samples, equal_var=False)
+        low, high = test.confidence_interval(0.95)
+        numbers = {"difference": difference, "p_value": float(test.pvalue)}
+        if test.pvalue < 0.05:
+            text = (
+                f"The difference between {names}, {difference:.4g}, is larger than their noise "
+                f"(Welch's t, p = {test.pvalue:.2g})."
+            )
+            return [_reading("winner", "good", text, **numbers)]
+        return [
+            _reading(
+                "winner",
+                "warning",
+                f"{names.capitalize()} can't be told apart: their difference, {difference:.4g}, "
+                f"has the 95 % interval {low:.4g} to {high:.4g}.",
+                "Take the simpler one, or repeat both with more seeds.",
+                **numbers,
+            )
+        ]
+    noise = _late_noise(found, first["number"])
+    if noise is None:
+        return []
+    numbers = {"difference": difference, "noise": noise}
+    if difference > 2 * noise:
+        text = (
+            f"{names.capitalize()} differ by {difference:.4g}, more than one seed's noise from "
+            f"evaluation to evaluation ({noise:.2g}); how much seeds differ was not measured."
+        )
+        hint = "Repeat the best trials with --repeats=5 before you build on the difference."
+        return [_reading("winner", "note", text, hint, **numbers)]
+    return [
+        _reading(
+            "winner",
+            "warning",
+            f"{names.capitalize()} differ by {difference:.4g}; late in training the metric moves by "
+            f"{noise:.2g} from one evaluation to the next: the winner may only be luckier.",
+            "Repeat with --repeats=5 and compare the means.",
+            **numbers,
+        )
+    ]
+
+
+def _curve(found: _Found, trial: int, metric: str) -> np.ndarray:
+    """A metric's values of a trial by evaluation, the mean over its members."""
+    curves = found.curves
+    if curves is None or len(curves) == 0 or metric not in curves:
+        return np.array([])
+    rows = curves[curves["trial"] == trial][["step", metric]].dropna()
+    return rows.groupby("step")[metric].mean().sort_index().to_numpy(float)
+
+
+def _late_noise(found: _Found, trial: int) -> float | None:
+    values = _curve(found, trial, found.metric)
+    late = values[len(values) // 2 :]
+    if len(late) < 4:
+        return None
+    # differences hold the noise of two evaluations, and hardly any of the trend
+    return float(np.std(np.diff(late)) / math.sqrt(2))
+
+
+def _noise(found: _Found) -> list[dict[str, Any]]:
+    """Step-to-step noise late in training, against how much the best trials differ."""
+    noises = [_late_noise(found, trial["number"]) for trial in found.best]
+    known = [noise for noise in noises if noise is not None]
+    if not known or len(found.trials) < ENOUGH:
+        return []
+    noise = float(np.median(known))
+    costs = [found.cost(trial) for trial in found.best]
+    spread = float(np.ptp(costs))
+    text = (
+        f"Late in training {found.metric} moves by {noise:.2g} from one evaluation to the next; "
+        f"the best {len(costs)} trials lie within {spread:.2g}."
+    )
+    if noise > spread and noise > 0:
+        hint = "Decay the learning rate, average the weights (optim.average), or evaluate on more."
+        return [_reading("noise", "warning", text, hint, noise=noise, spread=spread)]
+    return [_reading("noise", "good", text, noise=noise, spread=spread)]
+
+
+def _overfitting(found: _Found) -> list[dict[str, Any]]:
+    """Validation loss that rises after its minimum, while training loss falls."""
+    rises = []
+    for trial in found.best:
+        values = _curve(found, trial["number"], "validation/loss")
+        if len(values) >= 4 and np.isfinite(values).all():
+            start, least, end = values[0], values.min(), values[-1]
+            rises.append((end - least) / max(start - least, 1e-12) if start > least else 0.0)
+    if not rises:
+        return []
+    share = float(np.mean([rise > 0.1 for rise in rises]))
+    numbers = {"share": share, "rise": float(np.median(rises))}
+    if share >= 0.5:
+        return [
+            _reading(
+                "overfitting",
+                "warning",
+                f"In {round(share * len(rises))} of the best {len(rises)} trials the validation "
+                f"loss rises again, by {np.median(rises):.0%} of what it had fallen (median).",
+                "Regularise (dropout, weight decay, label smoothing, augmentation) or train for "
+                "fewer steps.",
+                **numbers,
+            )
+        ]
+    text = "The best trials end near the minimum of their validation loss."
+    return [_reading("overfitting", "good", text, **numbers)]
+
+
+def _length(found: _Found) -> list[dict[str, Any]]:
+    """Whether training was too short, too long, or about right."""
+    shares = []
+    for trial in found.best:
+        for member in trial.get("members") or []:
+            total = trial.get("total_steps") or trial.get("steps") or 0
+            if total and member.get("best_step", -1) > 0:
+                shares.append(member["best_step"] / total)
+    if len(shares) < FEW:
+        return []
+    middle = float(np.median(shares))
+    late, early = float(np.mean([s > 0.9 for s in shares])), middle < 0.4
+    gain = _gain(found)
+    numbers: dict[str, Any] = {"best_at": middle, "late_share": late, "late_gain": gain}
+    if late >= 0.5 and gain is not None and gain > 0.02:
+        return [
+            _reading(
+                "length",
+                "warning",
+                f"{late:.0%} of the best trainings are best in their last tenth, and the last "
+                f"tenth brings {gain:.0%} of all that they gain: they still improve.",
+                "Train for longer, such as 1.5 times the steps.",
+                **numbers,
+            )
+        ]
+    if early:
+        steps = found.best[0].get("total_steps") or 0
+        return [
+            _reading(
+                "length",
+                "warning",
+                f"The best trainings are best after {middle:.0%} of their steps (median).",
+                f"About {round(1.3 * middle * steps):,} steps would do.",
+                steps=round(1.3 * middle * steps),
+                **numbers,
+            )
+        ]
+    text = f"The best trainings are best after {middle:.0%} of their steps (median)."
+    return [_reading("length", "good", text, **numbers)]
+
+
+def _gain(found: _Found) -> float | None:
+    """The share of what a training gains that its last tenth brings, smoothed; the median."""
+    gains: list[float] = []
+    for trial in found.best:
+        values = found.sign * _curve(found, trial["number"], found.metric)
+        if len(values) < 10 or not np.isfinite(values).all():
+            continue
+        tenth = max(2, len(values) // 10)
+        first, before, last = values[0], values[-2 * tenth : -tenth].mean(), values[-tenth:].mean()
+        gains.append(float((before - last) / max(first - last, 1e-12)) if first > last else 0.0)
+    return float(np.median(gains)) if gains else None

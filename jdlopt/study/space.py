@@ -1,0 +1,369 @@
+"""What may be searched: a distribution for each config key, with roles and conditions.
+
+A config file's ``get_space()`` returns a dict from dotted keys to distributions:
+
+    from jdlopt.study.space import choice, int, log_uniform, uniform
+
+    def get_space():
+        return {
+            "optim.learning_rate": log_uniform(1e-4, 1e-1, role="nuisance"),
+            "optim.name": choice("adamw", "sgd", role="scientific"),
+            "optim.momentum": uniform(0.0, 0.99, when={"optim.name": "sgd"}),
+            "model.dropout_rate": uniform(0.0, 0.5),
+        }
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib.util
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jdlopt import config as configs
+from jdlopt.errors import ConfigError, listing, nearest
+
+ROLES = ("scientific", "nuisance")
+KINDS = ("uniform", "log_uniform", "int", "choice")
+GRID_POINTS = 5
+"""Values that a grid takes of a continuous key."""
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """The values that one config key may take in a study.
+
+    Attributes:
+      kind: ``uniform``, ``log_uniform``, ``int`` or ``choice``.
+      low, high: the bounds, both included, unless a choice.
+      log: whether an ``int`` is drawn evenly on a log scale.
+      step: the distance between the values of an ``int``.
+      choices: the values of a ``choice``.
+      role: ``scientific`` (its effect is the question), ``nuisance`` (tuned away so that the
+        comparison is fair), or None. After the deep-learning tuning playbook.
+      when: other keys and the values that they must have for this key to exist.
+    """
+
+    kind: str
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    step: builtins.int = 1
+    choices: tuple[Any, ...] = ()
+    role: str | None = None
+    when: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+
+    def grid(self) -> tuple[Any, ...]:
+        """The values that a grid search takes: all, or `GRID_POINTS` of a continuous range."""
+        if self.kind == "choice":
+            return self.choices
+        assert self.low is not None and self.high is not None
+        if self.kind == "int":
+            low, high = builtins.int(self.low), builtins.int(self.high)
+            return tuple(range(low, high + 1, self.step))
+        place = math.log if self.kind == "log_uniform" else float
+        back = math.exp if self.kind == "log_uniform" else float
+        first, last = place(self.low), place(self.high)
+        inner = [
+            back(first + (last - first) * index / (GRID_POINTS - 1))
+            for index in range(1, GRID_POINTS - 1)
+        ]
+        return (self.low, *inner, self.high)
+
+
+Space = dict[str, Distribution]
+
+
+def _distribution(kind: str, role: str | None, when: Any, **values: Any) -> Distribution:
+    if role is not None and role not in ROLES:
+        raise ConfigError(
+            f"space: role {role!r} is unknown.{nearest(str(role), ROLES)} Known: {listing(ROLES)}."
+        )
+    conditions = tuple(
+        (key, tuple(value) if isinstance(value, tuple | list | set) else (value,))
+        for key, value in (when or {}).items()
+    )
+    return Distribution(kind, role=role, when=conditions, **values)
+
+
+def _bounds(kind: str, low: Any, high: Any) -> None:
+    for name, value in (("low", low), ("high", high)):
+        if isinstance(value, bool) or not isinstance(value, builtins.int | float):
+            raise ConfigError(f"space: {kind}: {name} must be a number, found {value!r}.")
+        if not math.isfinite(value):
+            raise ConfigError(f"space: {kind}: {name} must be finite, found {value!r}.")
+    if not low < high:
+        raise ConfigError(f"space: {kind}({low}, {high}): low must be below high.")
+
+
+def uniform(
+    low: float, high: float, *, role: str | None = None, when: Mapping[str, Any] | None = None
+) -> Distribution:
+    """A float drawn evenly from ``[low, high]``."""
+    _bounds("uniform", low, high)
+    return _distribution("uniform", role, when, low=float(low), high=float(high))
+
+
+def log_uniform(
+    low: float, high: float, *, role: str | None = None, when: Mapping[str, Any] | None = None
+) -> Distribution:
+    """A float whose logarithm is drawn evenly; for what matters by its order of magnitude."""
+    _bounds("log_uniform", low, high)
+    if low <= 0:
+        raise ConfigError(f"space: log_uniform({low}, {high}): low must be greater than 0.")
+    return _distribution("log_uniform", role, when, low=float(low), high=float(high))
+
+
+def integer(
+    low: builtins.int,
+    high: builtins.int,
+    *,
+    log: bool = False,
+    step: builtins.int = 1,
+    role: str | None = None,
+    when: Mapping[str, Any] | None = None,
+) -> Distribution:
+    """A whole number from ``low`` to ``high``, both included; also called ``int``."""
+    _bounds("int", low, high)
+    if not (isinstance(low, builtins.int) and isinstance(high, builtins.int)):
+        raise ConfigError(f"space: int({low}, {high}): the bounds must be whole numbers.")
+    if not isinstance(step, builtins.int) or step < 1 or (log and step != 1):
+        raise ConfigError(f"space: int: step must be at least 1, and 1 with log; found {step!r}.")
+    if log and low < 1:
+        raise ConfigError(f"space: int({low}, {high}, log=True): low must be at least 1.")
+    return _distribution("int", role, when, low=low, high=high, log=log, step=step)
+
+
+int = integer
+
+
+def choice(
+    *values: Any, role: str | None = None, when: Mapping[str, Any] | None = None
+) -> Distribution:
+    """One of the values: numbers, names, bools, None or tuples of them."""
+    found = tuple(tuple(value) if isinstance(value, list) else value for value in values)
+    if len(found) < 2:
+        raise ConfigError(f"space: choice: needs at least 2 values, found {listing(found)}.")
+    if len({label(value) for value in found}) < len(found):
+        raise ConfigError(f"space: choice: a value is given twice in {listing(found)}.")
+    return _distribution("choice", role, when, choices=found)
+
+
+def label(value: Any) -> Any:
+    """Returns a choice as Optuna's storage can hold it: a tuple becomes its text."""
+    return repr(value) if isinstance(value, tuple) else value
+
+
+# --- reading and checking -------------------------------------------------------------------------
+
+
+def load(file: str | Path) -> Space:
+    """Returns the space of a Python file's ``get_space()``, or of a JSON file.
+
+    Raises:
+      ConfigError: no such file, it has no ``get_space``, or what it returns is no space.
+    """
+    path = Path(str(file).partition(":")[0] if not Path(file).exists() else file)
+    if not path.is_file():
+        raise ConfigError(f"--space: there is no file '{path}'.")
+    if path.suffix == ".json":
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: is not a JSON space: {error}") from error
+        return from_json(found)
+    spec = importlib.util.spec_from_file_location(f"jdlopt_space_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"--space: '{path}' is neither a Python file (.py) nor JSON (.json).")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        found = module.get_space() if hasattr(module, "get_space") else None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except Exception as error:  # the user's own code
+        raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
+    if found is None:
+        raise ConfigError(
+            f"{path}: has no function get_space(), so nothing says what may be searched. Add one "
+            "that returns {key: distribution}, or name another file with --space."
+        )
+    return check(found, str(path))
+
+
+def check(found: Any, where: str = "space") -> Space:
+    """Returns a space in an order in which every key follows those that its condition names.
+
+    Raises:
+      ConfigError: it is empty, or holds what is no distribution, or its conditions can't hold.
+    """
+    if not isinstance(found, Mapping) or not found:
+        raise ConfigError(f"{where}: expected {{key: distribution}}, found {found!r:.60}.")
+    problems: list[str] = []
+    for key, value in found.items():
+        if not isinstance(key, str) or not isinstance(value, Distribution):
+            problems.append(
+                f"{key}: expected one of {', '.join(KINDS)} of jdlopt.study.space, found {value!r}."
+            )
+            continue
+        for parent, values in value.when:
+            if parent not in found:
+                known = [other for other in found if other != key]
+                problems.append(
+                    f"{key}: exists only for some {parent}, which is not searched."
+                    f"{nearest(parent, known)}"
+                )
+            elif isinstance(found[parent], Distribution) and found[parent].kind == "choice":
+                never = [one for one in values if one not in found[parent].choices]
+                problems += [
+                    f"{key}: exists only if {parent} is {one!r}, which is none of "
+                    f"{listing(found[parent].choices)}."
+                    for one in never
+                ]
+    configs.raise_problems(problems, where)
+    ordered: Space = {}
+    waiting = dict(found)
+    while waiting:
+        ready = [k for k, v in waiting.items() if all(parent in ordered for parent, _ in v.when)]
+        if not ready:
+            raise ConfigError(f"{where}: the conditions of {listing(waiting)} go in a circle.")
+        for key in ready:
+            ordered[key] = waiting.pop(key)
+    return ordered
+
+
+def active(distribution: Distribution, params: Mapping[str, Any]) -> bool:
+    """Says whether a key exists, given the values of the keys before it."""
+    return all(key in params and params[key] in values for key, values in distribution.when)
+
+
+def probes(space: Space) -> Iterator[dict[str, Any]]:
+    """Yields points that together hold every key at its bounds, and every choice once.
+
+    What is wrong with a space shows on these, before anything is trained.
+    """
+    for key in space:
+        for value in _ends(space[key]):
+            params: dict[str, Any] = {}
+            fixed = {key: value, **_needed(space, key)}
+            for name, distribution in space.items():
+                if active(distribution, params):
+                    params[name] = fixed.get(name, _ends(distribution)[0])
+            if key in params:
+                yield params
+
+
+def _ends(distribution: Distribution) -> Sequence[Any]:
+    grid = distribution.grid()
+    return grid if distribution.kind == "choice" else (grid[0], grid[-1])
+
+
+def _needed(space: Space, key: str) -> dict[str, Any]:
+    needed: dict[str, Any] = {}
+    for parent, values in space[key].when:
+        needed = {**_needed(space, parent), **needed, parent: values[0]}
+    return needed
+
+
+def suggest(trial: Any, space: Space) -> dict[str, Any]:
+    """Draws a point from an Optuna trial; keys whose conditions don't hold are left out."""
+    params: dict[str, Any] = {}
+    for key, one in space.items():
+        if not active(one, params):
+            continue
+        if one.kind == "choice":
+            labels = {label(value): value for value in one.choices}
+            params[key] = labels[trial.suggest_categorical(key, list(labels))]
+        elif one.kind == "int":
+            params[key] = trial.suggest_int(key, one.low, one.high, step=one.step, log=one.log)
+        else:
+            assert one.low is not None and one.high is not None
+            log = one.kind == "log_uniform"
+            params[key] = trial.suggest_float(key, one.low, one.high, log=log)
+    return params
+
+
+def points(space: Space) -> Iterator[dict[str, Any]]:
+    """Yields every distinct point of the grid, keys whose conditions don't hold left out.
+
+    Example:
+      >>> list(points({"a": choice(1, 2), "b": choice(3, 4, when={"a": 2})}))
+      [{'a': 1}, {'a': 2, 'b': 3}, {'a': 2, 'b': 4}]
+    """
+
+    def grow(keys: Sequence[str], params: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if not keys:
+            yield params
+            return
+        key, *rest = keys
+        if not active(space[key], params):
+            yield from grow(rest, params)
+            return
+        for value in space[key].grid():
+            yield from grow(rest, {**params, key: value})
+
+    yield from grow(list(space), {})
+
+
+# --- JSON -----------------------------------------------------------------------------------------
+
+
+def to_json(space: Space) -> list[dict[str, Any]]:
+    """Returns a space as JSON can hold it; `from_json` reads it back."""
+    rows = []
+    for key, one in space.items():
+        row: dict[str, Any] = {"key": key, "kind": one.kind, "role": one.role}
+        if one.kind == "choice":
+            row["choices"] = list(one.choices)
+        else:
+            row |= {"low": one.low, "high": one.high, "log": one.log or one.kind == "log_uniform"}
+        if one.kind == "int":
+            row["step"] = one.step
+        conditions = [{"key": parent, "values": list(values)} for parent, values in one.when]
+        row["condition"] = conditions[0] if conditions else None
+        row["conditions"] = conditions
+        rows.append(row)
+    return rows
+
+
+def from_json(rows: Any) -> Space:
+    """Returns the space that `to_json` was given.
+
+    Raises:
+      ConfigError: it is none.
+
+    Example:
+      >>> space = {"optim.learning_rate": log_uniform(1e-4, 1e-1, role="nuisance")}
+      >>> from_json(to_json(space)) == space
+      True
+    """
+    found: dict[str, Distribution] = {}
+    try:
+        for row in rows:
+            when = {
+                one["key"]: tuple(_tuple(value) for value in one["values"])
+                for one in row.get("conditions") or []
+            }
+            role, kind = row.get("role"), row["kind"]
+            if kind == "choice":
+                made = choice(*map(_tuple, row["choices"]), role=role)
+            elif kind == "int":
+                log, step = bool(row.get("log")), row.get("step", 1)
+                made = integer(row["low"], row["high"], log=log, step=step, role=role)
+            elif kind in KINDS:
+                draw = uniform if kind == "uniform" else log_uniform
+                made = draw(row["low"], row["high"], role=role)
+            else:
+                raise ConfigError(f"space: kind {kind!r} is unknown. Known: {listing(KINDS)}.")
+            found[row["key"]] = replace(made, when=tuple(when.items()))
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(f"space: is not as jdlopt writes it: {error!r}.") from error
+    return check(found)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(_tuple(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,227 @@
+"""What trials of one structure share: the parts, the data on the device, and the folds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int32
+
+from jdlopt import config as configs
+from jdlopt.data import feed
+from jdlopt.data.dataset import Arrays, Dataset
+from jdlopt.errors import ConfigError
+from jdlopt.train import experiment
+from jdlopt.train.evaluate import SMALLEST_BATCH
+from jdlopt.train.experiment import Experiment
+from jdlopt.train.state import as_arrays
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Where the splits of one fold lie in the data of a structure.
+
+    Attributes:
+      train: positions of the training examples, in the order of the split.
+      validation: positions in evaluation batches, padded by repeating the last.
+      weights: 1 for an example, 0 for padding.
+      preprocess: what preprocessing learnt from this fold's training examples.
+    """
+
+    train: Int32[np.ndarray, " examples"]
+    validation: Int32[np.ndarray, "batches batch"]
+    weights: Float[np.ndarray, "batches batch"]
+    preprocess: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Trials that one compiled program serves: all but floats, seeds and folds are equal.
+
+    Attributes:
+      parts: the pure parts, built for the first of the folds.
+      schema: the keys of its config, to check a trial's floats with.
+      folds: by number; the only one is None without cross-validation.
+      data: ``inputs`` and ``targets`` of the training and validation examples of all folds; None
+        where they don't fit into memory.
+      fingerprint: of the config's structure.
+    """
+
+    parts: Experiment
+    schema: configs.Schema
+    folds: Mapping[int | None, Fold]
+    data: dict[str, Array] | None
+    fingerprint: str
+
+    def hyperparameters(self, params: Mapping[str, float]) -> Any:
+        """Returns a trial's traced floats, checked.
+
+        Args:
+          params: dotted keys and their values; the rest is as in the structure's config.
+
+        Raises:
+          ConfigError: a value is out of its key's range.
+        """
+        problems: list[str] = []
+        checked = {}
+        for key, value in params.items():
+            field: Any = self.schema
+            for name in key.split("."):
+                field = field[name]
+            checked[key] = configs.check_value(value, field, key, problems)
+        configs.raise_problems(problems)
+        return configs.hyperparameters(configs.override(self.parts.config, checked))
+
+
+def build(
+    raw: Mapping[str, Any],
+    folds: Sequence[int] | None = None,
+    cache: dict[Any, Any] | None = None,
+) -> list[Structure]:
+    """Opens the data of a config and builds its parts, once for all folds that can share them.
+
+    Folds of unlike sizes may differ in their number of steps, and balanced class weights differ
+    from fold to fold: those are structures of their own.
+
+    Args:
+      raw: a config as `jdlopt.config.load` gives it.
+      folds: the folds to train; ``data.folds`` of the config must be set.
+      cache: keeps datasets and their place on the device from one structure to the next.
+
+    Raises:
+      ConfigError, DataError: the config is wrong.
+    """
+    cache = {} if cache is None else cache
+    problems: list[str] = []
+    schema = experiment.schema_of(configs.to_dict(raw), problems)
+    configs.raise_problems(problems)
+    groups: dict[Any, list[tuple[int | None, Experiment]]] = {}
+    for fold in folds or (None,):
+        config = raw if fold is None else configs.override(raw, {"data.fold": fold})
+        resolved, dataset = experiment.prepare(config)
+        parts = experiment.build(resolved, dataset)
+        weighted = resolved["loss"]["class_weights"] == "balanced"
+        key = (parts.total_steps, parts.eval_every, parts.log_every, fold if weighted else None)
+        groups.setdefault(key, []).append((fold, parts))
+    structures = []
+    for members in groups.values():
+        datasets = {fold: parts.dataset for fold, parts in members}
+        first = members[0][1]
+        positions, data = _pooled(datasets, cache)
+        made = {
+            fold: Fold(
+                positions[fold][0],
+                *_padded(positions[fold][1], first.config["train"]["eval_batch_size"]),
+                parts.preprocess_state,
+            )
+            for fold, parts in members
+        }
+        widest = max(len(one.validation) for one in made.values())
+        made = {fold: _widened(one, widest) for fold, one in made.items()}
+        fingerprint = configs.fingerprint(configs.override(first.config, {"data.fold": 0}))
+        structures.append(Structure(first, schema, made, data, fingerprint))
+    return structures
+
+
+def _pooled(
+    datasets: Mapping[int | None, Dataset], cache: dict[Any, Any]
+) -> tuple[dict[int | None, tuple[np.ndarray, np.ndarray]], dict[str, Array] | None]:
+    """Puts the examples of all folds on the device once; returns where each split's lie."""
+    first = next(iter(datasets.values()))
+    total = first.nbytes("train") + first.nbytes("validation")
+    sizes = first.sizes
+    positions: dict[int | None, tuple[np.ndarray, np.ndarray]] = {}
+    if None in datasets:
+        ends = sizes["train"], sizes["train"] + sizes["validation"]
+        positions[None] = np.arange(ends[0]), np.arange(*ends)
+        pieces = ["train", "validation"]
+    else:
+        everything = np.sort(np.concatenate([_examples(first, s) for s in ("train", "validation")]))
+        for fold, dataset in datasets.items():
+            train, validation = (
+                np.searchsorted(everything, _examples(dataset, split))
+                for split in ("train", "validation")
+            )
+            positions[fold] = train, validation
+        pieces = []
+    typed = {
+        fold: (train.astype(np.int32), validation.astype(np.int32))
+        for fold, (train, validation) in positions.items()
+    }
+    if not feed.fits(total):
+        return typed, None
+    key = (first.source, tuple(sizes.items()), bool(pieces), repr(first.parts))
+    if key not in cache:
+        if pieces:
+            read = [first.read(split) for split in pieces]
+            arrays = Arrays(*(np.concatenate(values) for values in zip(*read)))
+        else:
+            for split in ("train", "validation"):
+                first.read(split)  # checks what it holds
+            arrays = first.pools[first.parts["train"][0]].read(everything)
+        cache[key] = {
+            "inputs": jnp.asarray(arrays.inputs),
+            "targets": jnp.asarray(arrays.targets),
+        }
+    return typed, cache[key]
+
+
+def _examples(dataset: Dataset, split: str) -> np.ndarray:
+    """Which examples of their pool a split of a fold is made of."""
+    indices = dataset.parts[split][1]
+    assert indices is not None
+    return indices
+
+
+def _padded(positions: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts a split into evaluation batches of one size."""
+    size = len(positions)
+    batch_size = min(most, max(size, SMALLEST_BATCH))
+    count = -(-size // batch_size)
+    padded = np.minimum(np.arange(count * batch_size), size - 1)
+    weights = (np.arange(count * batch_size) < size).astype(np.float32)
+    return (
+        positions[padded].reshape(count, batch_size),
+        weights.reshape(count, batch_size),
+    )
+
+
+def _widened(fold: Fold, batches: int) -> Fold:
+    """Adds batches of padding, so that all folds have the same shape."""
+    missing = batches - len(fold.validation)
+    if not missing:
+        return fold
+    extra = np.repeat(fold.validation[-1:], missing, axis=0)
+    return Fold(
+        fold.train,
+        np.concatenate([fold.validation, extra]),
+        np.concatenate([fold.weights, np.zeros_like(extra, np.float32)]),
+        fold.preprocess,
+    )
+
+
+def check_probes(raw: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> None:
+    """Checks a config at many points of a space, all problems in one message; trains nothing.
+
+    Raises:
+      ConfigError: a key is unknown, or may take a value that it can't have.
+    """
+    problems: list[str] = []
+    for params in points:
+        found: list[str] = []
+        config = configs.to_dict(configs.override(raw, params))
+        configs.check_section(config, experiment.schema_of(config, found), "", found)
+        problems += [problem for problem in found if problem not in problems]
+    configs.raise_problems(problems, "space")
+
+
+def stacked(hparams: Sequence[Any]) -> Any:
+    """Returns hyperparameters of several trials as one pytree with a leading axis."""
+    import jax
+
+    if not hparams:
+        raise ConfigError("a population needs at least one trial")
+    return jax.tree.map(lambda *values: jnp.stack(values), *[as_arrays(one) for one in hparams])

@@ -1,0 +1,174 @@
+"""A population equals its trials trained alone, whatever the formulation, folds and devices."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jdlopt import config as configs
+from jdlopt.errors import ConfigError
+from jdlopt.study import structure
+from jdlopt.study.population import Cache, Member, Population
+from jdlopt.train.loop import fit
+
+IRIS = {
+    "data": {"source": "iris", "batch_size": 16, "validation_fraction": 0.2},
+    "model": {"name": "mlp", "features": (8,), "dropout_rate": 0.1},
+    "optim": {"name": "adamw", "learning_rate": 1e-2, "weight_decay": 0.01},
+    "mesh": {"data": 1},
+    "train": {"epochs": 4, "tensorboard": False, "evaluate_test": False},
+}
+MODELS = {
+    "linear": {"name": "linear"},
+    "mlp": {"name": "mlp", "features": (8,), "dropout_rate": 0.1},
+    "cnn": {"name": "cnn", "features": (4,), "batch_norm": True, "dropout_rate": 0.1},
+    "gru": {"name": "gru", "features": 4, "dropout_rate": 0.1},
+    "lstm": {"name": "lstm", "features": 4, "dropout_rate": 0.1},
+}
+
+
+def trained(raw, members, formulation="scan", width=None, **more):
+    [one] = structure.build(raw, sorted({m.fold for m in members if m.fold is not None}) or None)
+    population = Population(
+        one, members, width=width or len(members), formulation=formulation, cache=Cache(), **more
+    )
+    population.train_all()
+    return population
+
+
+def lines(result):
+    text = (result.workdir / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def assert_same(rows, expected, tolerance):
+    assert len(rows) == len(expected)
+    for row, line in zip(rows, expected):
+        assert row.keys() == line.keys()
+        for name in row:
+            assert row[name] == pytest.approx(line[name], rel=tolerance, abs=tolerance), name
+
+
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in ("cnn", "lstm"))) for name in MODELS],
+)
+def test_a_trial_of_a_population_equals_the_same_trial_alone(tmp_path, model):
+    raw = {**IRIS, "model": MODELS[model], "train": {**IRIS["train"], "epochs": 2}}
+    rates = [1e-3, 3e-2]
+    members = [
+        Member(i, seed=i, fold=None, params={"optim.learning_rate": rates[i]}) for i in (0, 1)
+    ]
+    trained(raw, members)
+    for i in (0, 1):
+        alone = fit(
+            configs.override(raw, {"seed": i, "optim.learning_rate": rates[i]}), tmp_path / str(i)
+        )
+        assert_same(members[i].rows, lines(alone), 1e-6)
+        assert members[i].best.step == alone.record["best"]["step"]
+
+
+@pytest.mark.parametrize("formulation", ["vmap", "each"])
+def test_formulations_agree(formulation):
+    def members():
+        return [Member(i, 0, None, {"model.dropout_rate": 0.1 * i}) for i in range(3)]
+
+    expected = trained(IRIS, members()).members
+    for found, want in zip(trained(IRIS, members(), formulation).members, expected):
+        assert_same(found.rows, want.rows, 1e-4)
+
+
+def test_side_by_side_trials_are_shared_by_the_devices():
+    members = [Member(i, i, None, {}) for i in range(8)]
+    population = trained(IRIS, members, "vmap")
+    assert len(population.states.step.sharding.device_set) == 8
+    assert_same(members[3].rows, trained(IRIS, [Member(3, 3, None, {})]).members[0].rows, 1e-4)
+
+
+def test_a_wider_program_than_there_are_trials_changes_nothing():
+    one = trained(IRIS, [Member(0, 0, None, {})]).members[0]
+    padded = trained(IRIS, [Member(0, 0, None, {})], width=4).members[0]
+    assert_same(padded.rows, one.rows, 1e-6)
+
+
+def test_folds_are_scikit_learns_and_each_equals_its_run_alone(tmp_path):
+    from sklearn.model_selection import StratifiedKFold
+
+    raw = {**IRIS, "data": {**IRIS["data"], "folds": 4, "preprocess": {"scale": "standard"}}}
+    members = [Member(0, 0, fold, {}) for fold in range(4)]
+    population = trained(raw, members)
+    alone = fit(configs.override(raw, {"data.fold": 2}), tmp_path / "fold")
+    assert_same(members[2].rows, lines(alone), 1e-5)
+    from jdlopt.data.source import open_dataset
+
+    whole = open_dataset({"source": "iris"})
+    kept = np.sort(np.concatenate([whole.parts[s][1] for s in ("train", "validation")]))
+    labels = whole.pools["train"].read(kept).targets
+    splitter = StratifiedKFold(4, shuffle=True, random_state=0)
+    for fold, (train, held) in enumerate(splitter.split(kept, labels)):
+        np.testing.assert_array_equal(population.structure.folds[fold].train, train)
+        mine = population.structure.folds[fold]
+        np.testing.assert_array_equal(mine.validation[mine.weights > 0], held)
+
+
+def test_a_diverged_trial_is_dropped_and_the_others_go_on():
+    raw = {**IRIS, "optim": {"name": "sgd", "learning_rate": 0.1}, "model": {"name": "mlp"}}
+    raw["loss"] = {"name": "cross_entropy", "l2": 1e-3}
+    members = [Member(0, 0, None, {"loss.l2": 1e20}), Member(1, 0, None, {})]
+    trained(raw, members)
+    assert members[0].status == "diverged" and "diverged at step" in members[0].reason
+    assert members[1].status == "done"
+    assert_same(members[1].rows, trained(raw, [Member(1, 0, None, {})]).members[0].rows, 1e-6)
+
+
+def test_halving_stops_the_worse_at_a_rung():
+    members = [
+        Member(i, 0, None, {"optim.learning_rate": rate})
+        for i, rate in enumerate([1e-6, 1e-5, 3e-2])
+    ]
+    population = trained(IRIS, members, halving="asha", rungs=[12])
+    assert [member.status for member in members] == ["pruned", "pruned", "done"]
+    assert [member.steps for member in members][:2] == [12, 12]
+    assert len(population.reached[12]) == 3
+
+
+def test_a_saved_population_goes_on_to_the_same_end(tmp_path):
+    def members():
+        return [Member(i, i, None, {}) for i in range(2)]
+
+    expected = trained(IRIS, members())
+    [one] = structure.build(IRIS)
+    first = Population(one, members(), width=2, formulation="scan", cache=Cache(),
+                       directory=tmp_path / "p")  # fmt: skip
+    first.advance()
+    first.save()
+    second = Population(one, members(), width=2, formulation="scan", cache=Cache(),
+                        directory=tmp_path / "p")  # fmt: skip
+    assert second.step == first.step > 0
+    second.train_all()
+    for found, want in zip(second.members, expected.members):
+        assert found.rows == want.rows
+
+
+def test_patience_ends_a_trial_as_it_ends_a_run(tmp_path):
+    raw = {**IRIS, "train": {**IRIS["train"], "epochs": 12, "patience": 2}}
+    member = trained(raw, [Member(0, 0, None, {})]).members[0]
+    alone = fit(raw, tmp_path / "run")
+    assert member.steps == alone.record["steps"]
+    assert member.status == alone.record["status"]
+
+
+def test_new_values_compile_nothing():
+    [one] = structure.build(IRIS)
+    cache = Cache()
+    for rate in (1e-3, 1e-2, 1e-1):
+        member = Member(0, 0, None, {"optim.learning_rate": rate})
+        Population(one, [member], width=1, formulation="scan", cache=cache).train_all()
+        programs = cache.compile.programs
+    assert programs == 3  # initialising, training, evaluating
+
+
+def test_values_out_of_range_are_refused():
+    [one] = structure.build(IRIS)
+    with pytest.raises(ConfigError, match=r"model\.dropout_rate"):
+        one.hyperparameters({"model.dropout_rate": 1.5})
