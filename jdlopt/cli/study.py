@@ -153,8 +153,9 @@ def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
     table.add_column("trial", justify="right")
     for objective in record["objectives"]:
         table.add_column(escape(objective["name"]), justify="right")
-    for key in keys:
-        table.add_column(escape(key), justify="right")
+    last = [key.rpartition(".")[2] for key in keys]
+    for key, name in zip(keys, last):
+        table.add_column(escape(name if last.count(name) == 1 else key), justify="right")
     for name in order[:SHOWN]:
         trial = trials[name]
         values = [number(value) for value in trial["values"]]

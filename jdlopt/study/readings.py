@@ -233,7 +233,7 @@ def _distinguishable(found: _Found) -> list[dict[str, Any]]:
             return []
         test = stats.ttest_ind(*samples, equal_var=False)
         low, high = test.confidence_interval(0.95)
-        numbers = {"difference": difference, "p_value": float(test.pvalue)}
+        numbers: dict[str, Any] = {"difference": difference, "p_value": float(test.pvalue)}
         if test.pvalue < 0.05:
             text = (
                 f"The difference between {names}, {difference:.4g}, is larger than their noise "
@@ -265,8 +265,8 @@ def _distinguishable(found: _Found) -> list[dict[str, Any]]:
         _reading(
             "winner",
             "warning",
-            f"{names.capitalize()} differ by {difference:.4g}; late in training the metric moves by "
-            f"{noise:.2g} from one evaluation to the next: the winner may only be luckier.",
+            f"{names.capitalize()} differ by {difference:.4g}; late in training the metric moves "
+            f"by {noise:.2g} from one evaluation to the next: the winner may only be luckier.",
             "Repeat with --repeats=5 and compare the means.",
             **numbers,
         )
@@ -321,7 +321,7 @@ def _overfitting(found: _Found) -> list[dict[str, Any]]:
     if not rises:
         return []
     share = float(np.mean([rise > 0.1 for rise in rises]))
-    numbers = {"share": share, "rise": float(np.median(rises))}
+    numbers: dict[str, Any] = {"share": share, "rise": float(np.median(rises))}
     if share >= 0.5:
         return [
             _reading(

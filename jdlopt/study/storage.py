@@ -69,6 +69,14 @@ def open_storage(url: str | None, workdir: Path) -> Any:
         ) from error
 
 
+def close_storage(storage: Any) -> None:
+    """Closes the connections to a storage."""
+    engine = getattr(storage, "engine", None)
+    if engine is not None:
+        storage.remove_session()
+        engine.dispose()
+
+
 def process_start(pid: int) -> str:
     """Returns when a process of this machine started, as the kernel counts; '' if it is gone."""
     try:

@@ -122,13 +122,19 @@ def tune(
         if isinstance(value, configs.Override)
     }
     plain = configs.to_dict(configs.override(config, dict.fromkeys(texts)))
+    from jdlopt.study import storage
+
+    storage.quiet()
     count = options.workers or default_workers()
-    workers = Workers(count, one_core=count > 1)
+    workers, opened = Workers(count, one_core=count > 1), None
     try:
-        study = _Study(plain, texts, space, workdir, options, workers, on_progress, started)
+        opened = storage.open_storage(options.storage, workdir)
+        study = _Study(plain, texts, space, workdir, options, workers, opened, on_progress, started)
         return study.run(should_stop)
     finally:
         workers.close()
+        if opened is not None:
+            storage.close_storage(opened)
 
 
 def claim(workdir: Path) -> None:
@@ -163,6 +169,7 @@ class _Study:
         workdir: Path,
         options: Options,
         workers: Workers,
+        opened: Any,
         on_progress: Callable[[StudyProgress], None] | None,
         started: float,
     ):
@@ -189,17 +196,15 @@ class _Study:
         self.best_told: int | None = None
         self.ended = False
         self.deadline = None if options.budget is None else started + options.budget
-        self._open(config, texts)
+        self._open(config, texts, opened)
 
     # --- opening ---------------------------------------------------------------------------------
 
-    def _open(self, config: dict[str, Any], texts: dict[str, str]) -> None:
+    def _open(self, config: dict[str, Any], texts: dict[str, str], opened: Any) -> None:
         import pyarrow.parquet  # noqa: F401  # a second, while the workers start as well
 
         from jdlopt.study import storage
 
-        storage.quiet()
-        opened = storage.open_storage(self.options.storage, self.workdir)
         if self.options.folds is not None:
             config = configs.to_dict(
                 configs.override(config, {"data.folds": self.options.folds, "data.fold": 0})

@@ -44,6 +44,7 @@ class Worker:
       task: what it does now, or None.
       groups: the structures whose programs it has compiled, or is compiling.
       compiling: the structure that it compiles now, or None.
+      ear: the thread that hears what it says.
     """
 
     index: int
@@ -51,6 +52,7 @@ class Worker:
     task: Any = None
     groups: set[str] | None = None
     compiling: str | None = None
+    ear: threading.Thread | None = None
 
     def tell(self, order: Mapping[str, Any]) -> None:
         """Hands it an order; a dead worker is noticed by its silence, not here."""
@@ -94,13 +96,15 @@ class Workers:
         )
         worker = Worker(index, process, groups=set())
         self.all[index] = worker
-        threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
+        worker.ear = threading.Thread(target=self._listen, args=(worker,), daemon=True)
+        worker.ear.start()
         return worker
 
     def _listen(self, worker: Worker) -> None:
         assert worker.process.stdout is not None
         for line in worker.process.stdout:
             self.messages.put((worker.index, json.loads(line)))
+        worker.process.stdout.close()
         code = worker.process.wait()
         self.messages.put((worker.index, {"event": "ended", "code": code}))
 
@@ -121,4 +125,6 @@ class Workers:
             except subprocess.TimeoutExpired:
                 worker.process.kill()
                 worker.process.wait()
+            if worker.ear:
+                worker.ear.join(patience)
         self.all.clear()

@@ -1,0 +1,42 @@
+"""Reports: one HTML file of a run or a study, to be read without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jdlopt.errors import WorkdirError
+
+REPORT = "report.html"
+
+
+def write_report(workdir: str | Path) -> Path:
+    """Writes ``report.html`` of a run's or a study's directory; returns its path.
+
+    Raises:
+      WorkdirError: the directory holds neither.
+    """
+    folder = Path(workdir)
+    if (folder / "study.json").is_file():
+        from jdlopt.report import study
+
+        return study.write_report(folder)
+    if (folder / "config.json").is_file():
+        from jdlopt.report import run
+
+        return run.write_report(folder)
+    raise WorkdirError(
+        f"{folder}: is neither a run's directory (there is no config.json) nor a study's (there is "
+        "no study.json). Name a directory that `jdlopt train` or `jdlopt tune` was given."
+    )
+
+
+def save(folder: Path, text: str) -> Path:
+    """Writes the page beside its final name and renames it."""
+    path, aside = folder / REPORT, folder / f".{REPORT}.aside"
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise WorkdirError(f"{path}: can't be written: {error.strerror}.") from error
+    return path
