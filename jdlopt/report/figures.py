@@ -1,4 +1,4 @@
-"""The figures of reports, as Plotly's data and layout."""
+"""The figures of curves and of a run, as Plotly's data and layout; a study's own are in `keys`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ import numpy as np
 
 from jdlopt.report import page
 
-COLOURS = ("#3b78c2", "#d08a2e", "#3f9b6c", "#b4566b", "#7a67b8", "#5b8a9a")
+COLOURS = ("#3b78c2", "#c07a1c", "#3f9b6c", "#b4566b", "#7a67b8", "#4f8593")
 """Told apart on light and on dark, and by most people who see colours otherwise."""
-GREY = "#8a9096"
+BEST, BAD, GREY = COLOURS[1], COLOURS[3], "#7e858b"
 POINTS = 300
 """Points a curve has at most."""
-SCALE = [[0.0, "#c9d6e6"], [0.5, "#5b8fd0"], [1.0, "#173d73"]]
+SCALE = [[0.0, "#dfe7f1"], [0.5, "#5b8fd0"], [1.0, "#173d73"]]
+LEGEND = {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0}
+"""Above the plot, where it covers no axis however many lines it takes."""
 
 
-def _axis(title: str, log: bool = False, **more: Any) -> dict[str, Any]:
-    return {"title": {"text": title}, "type": "log" if log else "-", **more} if log else {
-        "title": {"text": title}, **more,
-    }  # fmt: skip
+def scale(title: str, log: bool = False, **more: Any) -> dict[str, Any]:
+    """Returns an axis with its title, which is text."""
+    kind = {"type": "log"} if log else {}
+    return {"title": {"text": page.text(title)}, "automargin": True, **kind, **more}
 
 
 def thinned(values: Sequence[Any]) -> list[Any]:
@@ -32,14 +34,23 @@ def thinned(values: Sequence[Any]) -> list[Any]:
 
 
 def curves(name: str, title: str, lines: Sequence[Mapping[str, Any]], what: str) -> str:
-    """Curves by step; a line has ``label``, ``steps``, ``values``, ``colour`` and ``dash``."""
+    """Curves by step.
+
+    Args:
+      name: the element's id.
+      title: the caption.
+      lines: each with ``label``, ``steps``, ``values``, ``colour``, and, where they are not the
+        default, ``dash`` and whether it is ``listed`` in the legend.
+      what: the title of the vertical axis.
+    """
     data = [
         {
             "type": "scatter",
-            "mode": "lines",
-            "name": line["label"],
+            "mode": "lines" if len(line["values"]) > 1 else "markers",
+            "name": page.text(line["label"]),
             "x": thinned(line["steps"]),
             "y": thinned(line["values"]),
+            "showlegend": line.get("listed", True),
             "line": {
                 "color": COLOURS[line["colour"] % len(COLOURS)],
                 "dash": line.get("dash", "solid"),
@@ -54,242 +65,13 @@ def curves(name: str, title: str, lines: Sequence[Mapping[str, Any]], what: str)
         if len(line["values"])
     )
     layout = {
-        "showlegend": True,
-        "legend": {"orientation": "h", "y": -0.22},
-        "xaxis": _axis("step"),
-        "yaxis": _axis(what),
-        "margin": {"l": 60, "r": 15, "t": 10, "b": 30},
+        "showlegend": sum(line.get("listed", True) for line in lines) > 1,
+        "legend": LEGEND,
+        "hovermode": "x unified",
+        "xaxis": scale("step"),
+        "yaxis": scale(what),
     }
-    return page.figure(name, title, f"{title}. {ends}.", data, layout, 380)
-
-
-def _label(value: Any) -> str:
-    return str(value)
-
-
-def axis(
-    name: str,
-    row: Mapping[str, Any],
-    trials: Sequence[Mapping[str, Any]],
-    objective: str,
-    best: int | None,
-) -> str:
-    """The objective against one key, a point a trial; infeasible trials as crosses at the foot."""
-    key = row["key"]
-    have = [trial for trial in trials if key in trial["params"]]
-    done = [t for t in have if t["state"] in ("done", "pruned") and t["values"]]
-    bad = [t for t in have if t["state"] == "infeasible"]
-    discrete = row["kind"] == "choice"
-
-    def value(trial: Mapping[str, Any]) -> Any:
-        return _label(trial["params"][key]) if discrete else trial["params"][key]
-
-    low = min((t["values"][0] for t in done), default=0.0)
-    data: list[dict[str, Any]] = [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "x": [value(t) for t in done],
-            "y": [t["values"][0] for t in done],
-            "text": [f"trial {t['number']}" for t in done],
-            "marker": {
-                "size": 7,
-                "opacity": 0.75,
-                "color": [COLOURS[1] if t["number"] == best else COLOURS[0] for t in done],
-                "symbol": ["circle" if t["state"] == "done" else "circle-open" for t in done],
-            },
-        },
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "x": [value(t) for t in bad],
-            "y": [low] * len(bad),
-            "text": [f"trial {t['number']}: infeasible" for t in bad],
-            "marker": {"symbol": "x", "size": 7, "color": COLOURS[3]},
-        },
-    ]
-    layout = {
-        "xaxis": _axis("", bool(row.get("log"))),
-        "yaxis": _axis(""),
-        "margin": {"l": 50, "r": 10, "t": 8, "b": 30},
-    }
-    words = f"{objective} against {key}: {len(done)} trials, {len(bad)} infeasible."
-    return page.figure(name, key, words, data, layout, 240)
-
-
-def isolation(
-    name: str, row: Mapping[str, Any], trials: Sequence[Mapping[str, Any]], objective: str, up: bool
-) -> str:
-    """The best over all other keys, for each value (or each tenth of the range) of one key."""
-    key = row["key"]
-    done = [t for t in trials if t["state"] == "done" and t["values"] and key in t["params"]]
-    groups: dict[Any, list[float]] = {}
-    for trial in done:
-        groups.setdefault(_bin(row, trial["params"][key]), []).append(trial["values"][0])
-    order = sorted(groups, key=lambda one: (isinstance(one, str), one))
-    best = [max(groups[one]) if up else min(groups[one]) for one in order]
-    data = [
-        {
-            "type": "scatter",
-            "mode": "lines+markers" if row["kind"] != "choice" else "markers",
-            "x": order,
-            "y": best,
-            "text": [f"of {len(groups[one])} trials" for one in order],
-            "marker": {"size": 10, "color": COLOURS[0]},
-            "line": {"color": COLOURS[0]},
-        }
-    ]
-    layout = {
-        "xaxis": _axis(key, bool(row.get("log"))),
-        "yaxis": _axis(f"best {objective}"),
-    }
-    words = "; ".join(f"{one}: {page.number(value)}" for one, value in zip(order, best))
-    return page.figure(name, f"{key}: the best over everything else", words, data, layout, 300)
-
-
-def _bin(row: Mapping[str, Any], value: Any) -> Any:
-    if row["kind"] == "choice":
-        return _label(value)
-    if row["kind"] == "int" and row["high"] - row["low"] <= 12:
-        return value
-    forward, back = (np.log, np.exp) if row.get("log") else (float, float)
-    low, high = forward(row["low"]), forward(row["high"])
-    place = min(9, int(10 * (forward(value) - low) / (high - low)))
-    return float(f"{back(low + (place + 0.5) * (high - low) / 10):.3g}")
-
-
-def parallel(
-    name: str,
-    space: Sequence[Mapping[str, Any]],
-    trials: Sequence[Mapping[str, Any]],
-    objective: str,
-    up: bool,
-) -> str:
-    """Parallel coordinates: a line a trial over all keys, its colour by the objective."""
-    done = [t for t in trials if t["state"] == "done" and t["values"]]
-    done.sort(key=lambda t: t["values"][0], reverse=not up)
-    done = done[-150:]
-    values = np.array([t["values"][0] for t in done])
-    ranks = np.argsort(np.argsort(values if up else -values)) / max(1, len(done) - 1)
-    keys = [*(row["key"] for row in space), objective]
-    span = float(np.ptp(values)) or 1.0
-    data = []
-    for trial, rank in zip(done, ranks):
-        places: list[float | None] = [_place(row, trial["params"].get(row["key"])) for row in space]
-        places.append(float((trial["values"][0] - values.min()) / span))
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "x": list(range(len(keys))),
-                "y": places,
-                "text": [f"trial {trial['number']}"] * len(keys),
-                "hoverinfo": "text",
-                "connectgaps": True,
-                "opacity": 0.25 + 0.65 * float(rank) ** 2,
-                "line": {"color": _shade(float(rank)), "width": 1 + 1.5 * float(rank) ** 4},
-            }
-        )
-    ends = [_ends(row) for row in space]
-    ends.append((page.number(float(values.min())), page.number(float(values.max()))))
-    notes = [
-        {
-            "x": index,
-            "y": y,
-            "text": page.text(end[high]),
-            "showarrow": False,
-            "font": {"size": 11},
-            "yanchor": "bottom" if high else "top",
-        }
-        for index, end in enumerate(ends)
-        for high, y in ((0, -0.02), (1, 1.02))
-    ]
-    layout = {
-        "xaxis": {
-            "tickvals": list(range(len(keys))),
-            "ticktext": [page.text(key.rpartition(".")[2]) for key in keys],
-            "range": [-0.3, len(keys) - 0.7],
-            "zeroline": False,
-        },
-        "yaxis": {"visible": False, "range": [-0.12, 1.12]},
-        "annotations": notes,
-        "margin": {"l": 20, "r": 20, "t": 10, "b": 40},
-    }
-    words = f"A line for each of {len(done)} trials over {', '.join(keys)}; the darker the better."
-    return page.figure(name, "The darker a line, the better its trial.", words, data, layout, 400)
-
-
-def _shade(rank: float) -> str:
-    light, dark = (190, 202, 216), (31, 95, 168)
-    mixed = [round(a + (b - a) * rank**1.5) for a, b in zip(light, dark)]
-    return f"rgb({mixed[0]},{mixed[1]},{mixed[2]})"
-
-
-def _place(row: Mapping[str, Any], value: Any) -> float | None:
-    if value is None and row["kind"] != "choice":
-        return None
-    if row["kind"] == "choice":
-        labels = [_label(choice) for choice in row["choices"]]
-        label = _label(value)
-        return labels.index(label) / max(1, len(labels) - 1) if label in labels else None
-    forward = np.log if row.get("log") else float
-    low, high = forward(row["low"]), forward(row["high"])
-    return float((forward(value) - low) / (high - low))
-
-
-def _ends(row: Mapping[str, Any]) -> tuple[str, str]:
-    if row["kind"] == "choice":
-        return _label(row["choices"][0]), _label(row["choices"][-1])
-    return f"{row['low']:g}", f"{row['high']:g}"
-
-
-def importance(name: str, shares: Mapping[str, float], method: str) -> str:
-    """How much each key matters, a bar each."""
-    order = sorted(shares, key=lambda key: shares[key])
-    data = [
-        {
-            "type": "bar",
-            "orientation": "h",
-            "x": [shares[key] for key in order],
-            "y": order,
-            "marker": {"color": COLOURS[0]},
-        }
-    ]
-    words = "; ".join(f"{key} {shares[key]:.0%}" for key in reversed(order))
-    layout = {
-        "xaxis": _axis("share", tickformat=".0%"),
-        "yaxis": {"automargin": True},
-    }
-    return page.figure(name, f"By {method}.", words, data, layout, 90 + 34 * len(order))
-
-
-def front(
-    name: str,
-    trials: Sequence[Mapping[str, Any]],
-    on_front: Sequence[int],
-    objectives: Sequence[Mapping[str, str]],
-) -> str:
-    """The first two objectives against each other, the Pareto front marked."""
-    done = [t for t in trials if t["state"] == "done" and t["values"]]
-    best = sorted((t for t in done if t["number"] in on_front), key=lambda t: t["values"][1])
-    data = [
-        {
-            "type": "scatter",
-            "mode": mode,
-            "x": [t["values"][1] for t in some],
-            "y": [t["values"][0] for t in some],
-            "text": [f"trial {t['number']}" for t in some],
-            "marker": {"color": colour, "size": 8},
-            "line": {"color": colour, "shape": "hv"},
-        }
-        for some, mode, colour in ((done, "markers", GREY), (best, "lines+markers", COLOURS[1]))
-    ]
-    layout = {
-        "xaxis": _axis(objectives[1]["name"]),
-        "yaxis": _axis(objectives[0]["name"]),
-    }
-    words = f"{len(best)} of {len(done)} trials are on the front."
-    return page.figure(name, "The Pareto front", words, data, layout, 380)
+    return page.figure(name, title, f"{title}. {ends}.", data, layout, 400)
 
 
 # --- runs -----------------------------------------------------------------------------------------
@@ -299,7 +81,7 @@ def confusion(name: str, matrix: Any, classes: Sequence[str]) -> str:
     """The confusion matrix: true classes down, predicted ones across."""
     counts = np.asarray(matrix)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    labels = [f"{one} " for one in classes]  # a name that is a number must stay a name
+    labels = [f"{page.text(one)} " for one in classes]  # a name that is a number stays a name
     data = [
         {
             "type": "heatmap",
@@ -311,23 +93,42 @@ def confusion(name: str, matrix: Any, classes: Sequence[str]) -> str:
             "colorscale": SCALE,
             "zmin": 0,
             "zmax": 1,
+            "xgap": 1,
+            "ygap": 1,
             "showscale": False,
             "hovertemplate": "true %{y}, predicted %{x}: %{text}<extra></extra>",
         }
     ]
-    wrong = counts - np.diag(np.diag(counts))
-    place = np.unravel_index(wrong.argmax(), wrong.shape)
+    layout = {
+        "xaxis": scale("predicted", type="category", showgrid=False),
+        "yaxis": scale("true", autorange="reversed", type="category", showgrid=False),
+    }
+    worst = confusions(counts, classes)[:1]
     most = (
-        f"Most often {classes[place[0]]} is taken for {classes[place[1]]}, {wrong.max()} times."
-        if wrong.max()
+        f"Most often {worst[0][0]} is taken for {worst[0][1]}: {worst[0][2]} of "
+        f"{counts[classes.index(worst[0][0])].sum()}."
+        if worst
         else "No example is confused."
     )
-    layout = {
-        "xaxis": _axis("predicted", type="category"),
-        "yaxis": _axis("true", autorange="reversed", type="category", automargin=True),
-        "margin": {"l": 70, "r": 15, "t": 10, "b": 55},
-    }
-    return page.figure(name, most, f"Confusion matrix. {most}", data, layout, 460)
+    words = (
+        f"Confusion matrix of {len(classes)} classes: {np.trace(counts)} of {counts.sum()} "
+        f"examples are on its diagonal. {most}"
+    )
+    return page.figure(name, most, words, data, layout, 460)
+
+
+def confusions(matrix: Any, classes: Sequence[str]) -> list[tuple[str, str, int]]:
+    """Returns what is taken for what, and how often, the most frequent first.
+
+    Example:
+      >>> confusions([[5, 2], [1, 7]], ["cat", "dog"])
+      [('cat', 'dog', 2), ('dog', 'cat', 1)]
+    """
+    wrong = np.array(matrix)
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")
+    pairs = [divmod(int(place), len(classes)) for place in order[: np.count_nonzero(wrong)]]
+    return [(classes[true], classes[guess], int(wrong[true, guess])) for true, guess in pairs]
 
 
 def lines(
@@ -338,15 +139,19 @@ def lines(
     diagonal: bool = False,
     markers: bool = False,
 ) -> str:
-    """Several lines in a unit square, such as ROC curves; a legend where there are few."""
+    """Several lines in a unit square, such as ROC curves, each with its label."""
     data: list[dict[str, Any]] = [
         {
             "type": "scatter",
             "mode": "lines+markers" if markers else "lines",
-            "name": label,
+            "name": page.text(label),
             "x": thinned(list(x)),
             "y": thinned(list(y)),
-            "line": {"color": COLOURS[index % len(COLOURS)], "width": 2},
+            "line": {
+                "color": COLOURS[index % len(COLOURS)],
+                "dash": "solid" if index < len(COLOURS) else "dash",
+                "width": 2,
+            },
         }
         for index, (label, x, y) in enumerate(found)
     ]
@@ -363,31 +168,33 @@ def lines(
             }
         )
     layout = {
-        "showlegend": 1 < len(found) <= 12,
-        "legend": {"orientation": "h", "y": -0.25, "font": {"size": 10}},
-        "xaxis": _axis(axes[0], range=[-0.02, 1.02]),
-        "yaxis": _axis(axes[1], range=[-0.02, 1.02]),
+        "showlegend": len(found) > 1,
+        "legend": {**LEGEND, "font": {"size": 11}},
+        "xaxis": scale(axes[0], range=[-0.02, 1.02]),
+        "yaxis": scale(axes[1], range=[-0.02, 1.02]),
     }
-    words = f"{caption} {len(found)} lines: {', '.join(label for label, *_ in found[:12])}."
-    return page.figure(name, caption, words, data, layout, 380)
+    words = f"{caption}. Lines: {'; '.join(label for label, *_ in found)}."
+    return page.figure(name, caption, words, data, layout, 420)
 
 
-def scatter(name: str, caption: str, x: Any, y: Any, axes: tuple[str, str], line: bool) -> str:
-    """Points, with the diagonal if ``line``."""
-    data: list[dict[str, Any]] = [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "x": thinned(list(x)),
-            "y": thinned(list(y)),
-            "marker": {"color": COLOURS[0], "size": 6, "opacity": 0.7},
-        }
-    ]
-    if line and len(x):
-        ends = [float(min(np.min(x), np.min(y))), float(max(np.max(x), np.max(y)))]
-        data.append(
-            {"type": "scatter", "mode": "lines", "x": ends, "y": ends,
-             "line": {"color": GREY, "dash": "dot"}, "hoverinfo": "skip"}
-        )  # fmt: skip
-    layout = {"xaxis": _axis(axes[0]), "yaxis": _axis(axes[1])}
-    return page.figure(name, caption, caption, data, layout, 360)
+def scatter(name: str, caption: str, x: Any, y: Any, axes: tuple[str, str], diagonal: bool) -> str:
+    """Points, with the line that is meant: the diagonal, or zero."""
+    points: dict[str, Any] = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": thinned(list(x)),
+        "y": thinned(list(y)),
+        "marker": {"color": COLOURS[0], "size": 6, "opacity": 0.7},
+    }
+    ends = [float(min(x)), float(max(x))]
+    meant = {
+        "type": "scatter", "mode": "lines", "x": ends, "y": ends if diagonal else [0.0, 0.0],
+        "line": {"color": GREY, "dash": "dot"}, "hoverinfo": "skip",
+    }  # fmt: skip
+    layout = {"xaxis": scale(axes[0]), "yaxis": scale(axes[1])}
+    spread = float(np.std(np.asarray(y) - np.asarray(x) if diagonal else y))
+    words = (
+        f"{caption}: {len(x)} examples; they lie around the line with a standard deviation of "
+        f"{page.number(spread)}."
+    )
+    return page.figure(name, caption, words, [meant, points], layout, 380)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jdlopt.errors import WorkdirError
+from jdlopt.errors import UserError
 from jdlopt.report import figures, page, save
 
 WORST = 12
 """Examples with the largest loss that are shown."""
-SMALLEST_PICTURE = 96
-"""Pixels that the longer side of a picture has at least."""
+SMALLEST_PICTURE, LARGEST_PICTURE = 96, 256
+"""Pixels that the longer side of a picture has at least, and at most."""
+MATRIX_CLASSES = 40
+"""Of more classes, the most frequent confusions are told instead of all."""
+CURVE_CLASSES = 10
+"""Of more classes, those that are told apart worst have curves."""
 
 
 class Outcome(NamedTuple):
@@ -53,12 +57,15 @@ def write_report(workdir: Path) -> Path:
     result = read_result(workdir)
     rows = log.read_lines(workdir / log.METRICS)
     content = [_headline(result), _curves(rows)]
-    if result is not None and result["metrics"]:
+    if result is not None and result.get("metrics"):
         content.append(page.section("metrics", "Metrics", _metrics(result)))
     try:
         outcome = examine(workdir, config)
-    except WorkdirError as error:
-        reason = f"<p>Nothing can be said of single examples: {page.text(error)}</p>"
+    except UserError as error:
+        reason = (
+            "<p>Nothing can be said of single examples, since the data or the checkpoint can't be "
+            f"opened now: {page.text(error)}</p>"
+        )
         content.append(page.section("examples", "Examples", reason))
     else:
         content += _classes(outcome) if outcome.probabilities is not None else _values(outcome)
@@ -66,7 +73,7 @@ def write_report(workdir: Path) -> Path:
     name = workdir.resolve().name
     lead = f"A run of {config['model']['name']} on {config['data']['source']}."
     versions = (
-        "" if result is None else ", ".join(f"{k} {v}" for k, v in result["versions"].items())
+        ", ".join(f"{k} {v}" for k, v in result.get("versions", {}).items()) if result else ""
     )
     return save(workdir, page.page(f"Run {name}", lead, content, versions))
 
@@ -75,7 +82,7 @@ def examine(workdir: Path, config: Mapping[str, Any]) -> Outcome:
     """Computes the best checkpoint's outputs and losses on the validation split.
 
     Raises:
-      WorkdirError: there is no checkpoint.
+      UserError: there is no checkpoint, or the data or the model's module is not there any more.
     """
     import jax
 
@@ -120,21 +127,30 @@ def examine(workdir: Path, config: Mapping[str, Any]) -> Outcome:
 def _headline(result: Mapping[str, Any] | None) -> str:
     if result is None:
         return "<p>The run has not ended yet: this is what is known so far.</p>"
-    best = result["best"]
-    pairs = [(f"best {best['metric']}", page.number(best["value"]))] if best["step"] >= 0 else []
-    test = next((name for name in ("test/accuracy", "test/rmse") if name in result["metrics"]), "")
-    pairs += [(test.replace("/", " "), page.number(result["metrics"][test]))] if test else []
+    best = result.get("best") or {}
+    found = result.get("metrics") or {}
+    pairs = []
+    if best.get("step", -1) >= 0:
+        pairs.append((f"best {best.get('metric')}", page.number(best.get("value"))))
+    test = next((name for name in ("test/accuracy", "test/rmse", "test/loss") if name in found), "")
+    pairs += [(test, page.number(found[test]))] if test else []
     pairs += [
         ("status", page.text(result["status"])),
-        ("steps", page.number(result["steps"])),
-        ("parameters", page.number(result["n_params"])),
-        ("wall time", f"{result['wall_seconds']:.1f} s"),
+        ("steps", page.number(result.get("steps"))),
+        ("parameters", page.number(result.get("n_params"))),
+        ("wall time", f"{page.number(result.get('wall_seconds'))} s"),
     ]
-    return page.facts(pairs)
+    note = ""
+    if result.get("diverged"):
+        note = "".join(f"{name} {page.text(v)}; " for name, v in result["diverged"].items())
+        note = f"<p>Training diverged: {note[:-2]}.</p>"
+    return page.facts(pairs) + note
 
 
 def _curves(rows: list[dict[str, Any]]) -> str:
     names = dict.fromkeys(name.partition("/")[2] for row in rows for name in row if "/" in name)
+    names = dict.fromkeys(["loss", "accuracy", *names, "grad_norm"])
+    names["grad_norm"] = names.pop("grad_norm")  # last: it is looked at when something is wrong
     made = []
     for index, name in enumerate(names):
         found = []
@@ -142,13 +158,13 @@ def _curves(rows: list[dict[str, Any]]) -> str:
             points = [
                 (row["step"], row[f"{split}/{name}"])
                 for row in rows
-                if row.get(f"{split}/{name}") is not None
+                if isinstance(row.get(f"{split}/{name}"), int | float)
             ]
             if points:
                 steps, values = zip(*points)
                 found.append({"label": split, "steps": steps, "values": values, "colour": colour})
         if found:
-            made.append(figures.curves(f"curve-{index}", name, found, name))
+            made.append(figures.curves(f"curve-{index}", f"{name} by step", found, name))
     if not made:
         return page.section("curves", "Curves", "<p>No step has been logged yet.</p>")
     return page.section("curves", "Curves", f'<div class="grid">{"".join(made)}</div>')
@@ -168,41 +184,60 @@ def _metrics(result: Mapping[str, Any]) -> str:
         [page.text(name), *(page.number(found.get(f"{split}/{name}")) for split in splits)]
         for name in names
     ]
-    return page.table("Of the best checkpoint, by split", ["metric", *splits], rows)
+    return page.table(
+        "Validation and test: of the best checkpoint; train: of the last logged step",
+        ["metric", *splits],
+        rows,
+    )
 
 
 def _classes(outcome: Outcome) -> list[str]:
     from sklearn import metrics
 
     assert outcome.probabilities is not None
-    names = list(outcome.dataset.class_names)
+    names = [str(name) for name in outcome.dataset.class_names]
     guesses = outcome.probabilities.argmax(axis=-1)
     matrix = metrics.confusion_matrix(outcome.targets, guesses, labels=range(len(names)))
-    made = [
-        page.section(
-            "confusion", "What is taken for what", figures.confusion("confusions", matrix, names)
-        )
-    ]
-    roc, pr = [], []
-    chosen = [1] if len(names) == 2 else range(len(names))
-    for index in chosen:
+    if len(names) <= MATRIX_CLASSES:
+        shown = figures.confusion("confusions", matrix, names)
+    else:
+        pairs = figures.confusions(matrix, names)[:20]
+        rows = [[page.text(a), page.text(b), page.number(count)] for a, b, count in pairs]
+        shown = page.table("The most frequent confusions", ["true", "taken for", "times"], rows)
+    made = [page.section("confusion", "What is taken for what", shown)]
+    found = []
+    for index in [1] if len(names) == 2 else range(len(names)):
         positive = outcome.targets == index
         if not positive.any() or positive.all():
             continue
-        scores = outcome.probabilities[:, index]
+        scores = np.nan_to_num(outcome.probabilities[:, index])
+        found.append((metrics.roc_auc_score(positive, scores), names[index], positive, scores))
+    found.sort(key=lambda one: one[0])
+    roc, pr = [], []
+    for area, name, positive, scores in found[:CURVE_CLASSES]:
         false, true, _ = metrics.roc_curve(positive, scores)
-        roc.append((names[index], false, true))
+        roc.append((f"{name}: {area:.3f}", false, true))
         precision, recall, _ = metrics.precision_recall_curve(positive, scores)
-        pr.append((names[index], recall[::-1], precision[::-1]))
+        mean = metrics.average_precision_score(positive, scores)
+        pr.append((f"{name}: {mean:.3f}", recall[::-1], precision[::-1]))
+    pictures = []
     if roc:
+        which = "each class against the rest"
+        if len(found) > CURVE_CLASSES:
+            which = f"the {CURVE_CLASSES} of {len(names)} classes that are told apart worst"
+        first, second = f"ROC and the area under it, {which}", f"Precision by recall, {which}"
+        if len(names) == 2:
+            first, second = (
+                f"{words} of {one[0][0]}" for words, one in (("ROC, area", roc), ("PR, mean", pr))
+            )
         axes = ("false positive rate", "true positive rate")
-        pictures = [
-            figures.lines("roc", "ROC, each class against the rest", roc, axes, diagonal=True),
-            figures.lines("pr", "Precision and recall", pr, ("recall", "precision")),
-            _reliability(outcome, guesses),
+        pictures += [
+            figures.lines("roc", first, roc, axes, diagonal=True),
+            figures.lines("pr", second, pr, ("recall", "precision")),
         ]
-        grid = f'<div class="grid">{"".join(pictures)}</div>'
-        made.append(page.section("thresholds", "Thresholds and confidence", grid))
+    pictures.append(_reliability(outcome, guesses))
+    grid = f'<div class="grid">{"".join(pictures)}</div>'
+    made.append(page.section("thresholds", "Thresholds and confidence", grid))
     return made
 
 
@@ -216,7 +251,7 @@ def _reliability(outcome: Outcome, guesses: np.ndarray) -> str:
     y = [float(right[places == index].mean()) for index in bins]
     return figures.lines(
         "reliability",
-        "Confidence against the share that is right",
+        "Confidence against the share that is right, in tenths",
         [("validation", x, y)],
         ("confidence", "share right"),
         diagonal=True,
@@ -251,39 +286,47 @@ def _worst(outcome: Outcome) -> str:
             )
         guess = int(outcome.probabilities[index].argmax())
         share = float(outcome.probabilities[index, guess])
-        return page.text(names[int(outcome.targets[index])]), (
-            f"{page.text(names[guess])} ({share:.0%})"
-        )
+        true = page.text(names[int(outcome.targets[index])])
+        return true, f"{page.text(names[guess])} ({share:.0%})"
 
     drawn = _drawer(shape)
     if drawn is not None:
         cards = []
         for index in worst:
             true, guess = said(int(index))
-            picture = drawn(outcome.inputs[index])
+            picture, smooth = drawn(outcome.inputs[index])
+            joined = "predicted" if outcome.probabilities is None else "taken for"
+            alternative = f"validation example {int(index)}: {true}, {joined} {guess}"
             cards.append(
-                f'<figure><img alt="validation example {int(index)}" src="data:image/png;base64,'
-                f'{picture}"><figcaption>{true}, taken for {guess}</figcaption></figure>'
+                f'<figure><img alt="{alternative}" class="{"smooth" if smooth else ""}" '
+                f'src="data:image/png;base64,{picture}"><figcaption>{true}, {joined} {guess}; '
+                f"loss {page.number(float(outcome.losses[index]))}</figcaption></figure>"
             )
         shown = f'<div class="pictures">{"".join(cards)}</div>'
     else:
-        features = outcome.dataset.feature_names or [f"input {i}" for i in range(shape[0])]
-        features = list(features)[:12]
+        names_of = outcome.dataset.feature_names
+        size = int(np.prod(shape))
+        features = [str(name) for name in names_of or [f"input {i}" for i in range(size)]][:12]
         rows = []
         for index in worst:
             true, guess = said(int(index))
             cells = [
                 page.number(float(v)) for v in outcome.inputs[index].reshape(-1)[: len(features)]
             ]
-            rows.append([str(int(index)), true, guess, *cells])
-        shown = page.table("By loss", ["example", "true", "predicted", *features], rows)
+            loss = page.number(float(outcome.losses[index]))
+            rows.append([str(int(index)), true, guess, loss, *cells])
+        header = ["example", "true", "predicted", "loss", *features]
+        more = f", with the first 12 of {size} inputs" if size > len(features) else ""
+        shown = page.table(f"By loss{more}", header, rows)
     note = "<p>The validation examples with the largest loss of the best checkpoint.</p>"
     return page.section("worst", "Where it is most wrong", note, shown)
 
 
-def _drawer(shape: tuple[int, ...]) -> Any:
-    """Returns how an example is drawn as PNG in base64, or None where it is no picture."""
-    if len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3)):
+def _drawer(shape: tuple[int, ...]) -> Callable[[np.ndarray], tuple[str, bool]] | None:
+    """Returns how an example is drawn, as PNG in base64 and whether smoothly, or None."""
+    if len(shape) == 3 and shape[-1] in (1, 3):
+        return _picture
+    if len(shape) == 2 and min(shape) >= 8:
         return _picture
     if (len(shape) == 1 and shape[0] >= 32) or (len(shape) == 2 and shape[-1] == 1):
         return _sequence
@@ -296,29 +339,32 @@ def _encoded(image: Any) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _picture(values: np.ndarray) -> str:
+def _picture(values: np.ndarray) -> tuple[str, bool]:
     from PIL import Image
 
-    pixels = np.asarray(values, np.float64)
+    pixels = np.nan_to_num(np.asarray(values, np.float64))
     low, high = pixels.min(), pixels.max()  # not all pictures use the whole range of their type
     pixels = (pixels - low) / (high - low or 1.0) * 255
     pixels = pixels.astype(np.uint8)
     image = Image.fromarray(
         pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
     )
-    grow = max(1, round(SMALLEST_PICTURE / max(image.size)))
-    return _encoded(
-        image.resize((image.width * grow, image.height * grow), Image.Resampling.NEAREST)
-    )
+    longest = max(image.size)
+    if longest > LARGEST_PICTURE:
+        image.thumbnail((LARGEST_PICTURE, LARGEST_PICTURE))
+        return _encoded(image), True
+    grow = max(1, round(SMALLEST_PICTURE / longest))
+    size = (image.width * grow, image.height * grow)
+    return _encoded(image.resize(size, Image.Resampling.NEAREST)), longest > SMALLEST_PICTURE
 
 
-def _sequence(values: np.ndarray) -> str:
+def _sequence(values: np.ndarray) -> tuple[str, bool]:
     from PIL import Image, ImageDraw
 
-    flat = np.asarray(values, np.float64).reshape(-1)
+    flat = np.nan_to_num(np.asarray(values, np.float64)).reshape(-1)
     low, high = flat.min(), flat.max()
-    x = np.linspace(6, 186, len(flat))
-    y = 90 - (flat - low) / (high - low or 1.0) * 84
-    image = Image.new("RGBA", (192, 96), (0, 0, 0, 0))
-    ImageDraw.Draw(image).line(list(zip(x, y)), fill=(91, 143, 208, 255), width=2)
-    return _encoded(image)
+    x = np.linspace(12, 372, len(flat))
+    y = 180 - (flat - low) / (high - low or 1.0) * 168
+    image = Image.new("RGBA", (384, 192), (0, 0, 0, 0))
+    ImageDraw.Draw(image).line(list(zip(x, y)), fill=(59, 120, 194, 255), width=4)
+    return _encoded(image.resize((192, 96), Image.Resampling.LANCZOS)), True

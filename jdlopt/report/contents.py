@@ -1,0 +1,137 @@
+"""What a study's directory holds, read as what anybody may have written: checked before use."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jdlopt.errors import WorkdirError, listing
+from jdlopt.study import records
+from jdlopt.study.space import KINDS
+
+STATES = ("done", "pruned", "infeasible", "running")
+PARTS = {
+    "status": str,
+    "trials": list,
+    "objectives": list,
+    "space": list,
+    "config": dict,
+    "structures": dict,
+    "time": dict,
+    "versions": dict,
+}
+TIMES = ("wall_seconds", "training_seconds", "compile_seconds", "outside_share", "workers")
+
+
+def read_study(workdir: Path) -> dict[str, Any]:
+    """Returns the content of ``study.json``.
+
+    Raises:
+      WorkdirError: it can't be read, or is not as jdlopt writes it.
+    """
+    path = workdir / "study.json"
+    hint = "The same `jdlopt tune` command writes it again from the study's storage."
+    try:
+        study = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WorkdirError(f"{path}: can't be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise WorkdirError(f"{path}: is damaged: {error}. {hint}") from error
+    problems = _problems(study)
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        found = "; ".join(problems[:3])
+        raise WorkdirError(f"{path}: is not as jdlopt writes it: {found}{more}. {hint}")
+    return study
+
+
+def read_curves(workdir: Path) -> tuple[Any, str]:
+    """Returns the trials' curves as a pandas table, and what is wrong with the files, if anything.
+
+    A damaged file costs the curves, not the report.
+    """
+    import pandas as pd
+
+    try:
+        table = records.curves(workdir)
+        lacking = [name for name in ("trial", "step") if name not in table]
+        if lacking:
+            raise ValueError(f"it has no column {lacking[0]!r}")
+        return table, ""
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        empty = pd.DataFrame(columns=["trial", "seed", "fold", "step", "epoch"])
+        return empty, f"There are no curves: {records.CURVES} can't be read: {reason}."
+
+
+def _problems(study: Any) -> list[str]:
+    if not isinstance(study, dict):
+        return [f"expected an object, found {type(study).__name__}"]
+    wrong = [name for name, kind in PARTS.items() if not isinstance(study.get(name), kind)]
+    if wrong:
+        return [f"{listing(wrong)}: missing, or of another type"]
+    problems = []
+    for name in ("data", "model"):
+        if not isinstance(study["config"].get(name), dict):
+            problems.append(f"config.{name}: is no section")
+    problems += [f"time.{name}: is no number" for name in TIMES if not _number(study["time"], name)]
+    if not study["objectives"]:
+        problems.append("objectives: there are none")
+    for one in study["objectives"]:
+        known = isinstance(one, dict) and one.get("direction") in ("maximize", "minimize")
+        if not known or not isinstance(one.get("name"), str):
+            problems.append(f"objectives: {one!r:.80} is none")
+    problems += [f"space: {row!r:.80} is none" for row in study["space"] if not _is_row(row)]
+    if not all(isinstance(one, dict) for one in study["structures"].values()):
+        problems.append("structures: one is no object")
+    if problems:
+        return problems
+    rows = {row["key"]: row for row in study["space"]}
+    count = len(study["objectives"])
+    return [
+        f"trials: {trial!r:.80} is none"
+        for trial in study["trials"]
+        if not _is_trial(trial, rows, count)
+    ]
+
+
+def _number(found: Mapping[str, Any], name: str) -> bool:
+    value = found.get(name)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get("key"), str):
+        return False
+    if row.get("kind") == "choice":
+        return isinstance(row.get("choices"), list) and len(row["choices"]) > 1
+    bounds = _number(row, "low") and _number(row, "high") and row["low"] < row["high"]
+    return row.get("kind") in KINDS and bounds and (row["low"] > 0 or not row.get("log"))
+
+
+def _is_trial(trial: Any, rows: Mapping[str, Mapping[str, Any]], objectives: int) -> bool:
+    if not isinstance(trial, dict) or trial.get("state") not in STATES:
+        return False
+    if not isinstance(trial.get("number"), int) or not isinstance(trial.get("params"), dict):
+        return False
+    if not all(key in rows and _fits(rows[key], value) for key, value in trial["params"].items()):
+        return False
+    values = trial.setdefault("values", None)
+    if values is not None:
+        if not isinstance(values, list) or len(values) != objectives:
+            return False
+        if not all(_number({"value": value}, "value") for value in values):
+            return False
+    members = trial.get("members")
+    return members is None or (
+        isinstance(members, list) and all(isinstance(one, dict) for one in members)
+    )
+
+
+def _fits(row: Mapping[str, Any], value: Any) -> bool:
+    if row["kind"] == "choice":
+        return value in row["choices"]
+    return _number({"value": value}, "value") and row["low"] <= value <= row["high"]
