@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jdlopt.study.differences import Difference, compare, late_noise
+
 NEAR = 0.1
 """Within this share of a range from its end, a point is near the boundary."""
 GOOD = 0.1
@@ -61,7 +63,10 @@ def readings(study: Mapping[str, Any], curves: Any) -> list[dict[str, Any]]:
     ]
     done.sort(key=lambda trial: (sign * trial["values"][0], trial["number"]))
     found = _Found(study, curves, done, sign, objectives[0]["name"], list(study["space"]))
-    parts = [_infeasible, _boundary, _sampling, _distinguishable, _overfitting, _length, _noise]
+    parts = [
+        *(_answers, _infeasible, _boundary, _sampling),
+        *(_distinguishable, _overfitting, _length, _noise),
+    ]
     made = [reading for part in parts for reading in part(found)]
     order = {"warning": 0, "note": 1, "good": 2}
     return sorted(made, key=lambda reading: order[reading["level"]])
@@ -101,48 +106,51 @@ def _boundary(found: _Found) -> list[dict[str, Any]]:
     """Best points near an end of a range: the best may lie beyond it."""
     if len(found.trials) < ENOUGH:
         return []
-    made, inside = [], []
+    made: list[dict[str, Any]] = []
+    inside = []
     for row in found.space:
-        if row["kind"] == "choice":
-            continue
         key = row["key"]
-        places = [_place(row, t["params"][key]) for t in found.best if key in t["params"]]
-        if len(places) < FEW:
+        values = [t["params"][key] for t in found.best if key in t["params"]]
+        if row["kind"] == "choice" or len(values) < FEW:
             continue
-        to, back = _scale(row)
-        low, high = to(row["low"]), to(row["high"])
-        for end, share, beyond in (
-            ("lower", float(np.mean([place < NEAR for place in places])), low - (high - low) / 2),
-            ("upper", float(np.mean([place > 1 - NEAR for place in places])),
-             high + (high - low) / 2),
-        ):  # fmt: skip
-            if share < 0.5:
-                continue
-            bound = row["low"] if end == "lower" else row["high"]
-            wider = back(beyond)
-            natural = end == "lower" and not row.get("log") and row["low"] == 0
-            count = round(share * len(places))
-            made.append(
-                _reading(
-                    "boundary",
-                    "note" if natural else "warning",
-                    f"{count} of the best {len(places)} trials have {key} near its {end} bound, "
-                    f"{bound:g}.",
-                    f"Leave {key} out of the search, or search it on a log scale."
-                    if natural
-                    else f"Widen it, for example to {wider:.3g}: the best may lie beyond.",
-                    key=key,
-                    share=share,
-                    bound=bound,
-                    proposed=wider,
-                )
-            )
-        if not made or made[-1]["numbers"]["key"] != key:
+        places = [_place(row, value) for value in values]
+        lower = float(np.mean([place < NEAR for place in places]))
+        upper = float(np.mean([place > 1 - NEAR for place in places]))
+        if max(lower, upper) < 0.5:
             inside.append(key)
+            continue
+        end, share = ("lower", lower) if lower >= upper else ("upper", upper)
+        bound = row["low"] if end == "lower" else row["high"]
+        wider = _beyond(row, end)
+        text = f"{round(share * len(places))} of the best {len(places)} trials have {key} near "
+        text += f"its {end} bound, {bound:g}."
+        hint = f"Widen it, for example to {wider:.3g}: the best may lie beyond."
+        if wider == bound:
+            hint = f"There may be nothing beyond: fix {key} at {bound:g}"
+            hint += ", or search it on a log scale." if end == "lower" else "."
+        level = "note" if wider == bound else "warning"
+        numbers = {"key": key, "share": share, "bound": bound, "proposed": wider}
+        made.append(_reading("boundary", level, text, hint, **numbers))
     if inside and not any(reading["level"] == "warning" for reading in made):
         text = f"The best trials lie inside the ranges of {', '.join(inside)}."
         made.append(_reading("boundary", "good", text, keys=inside))
     return made
+
+
+def _beyond(row: Mapping[str, Any], end: str) -> float:
+    """A wider bound: by half the range, but no further than 0, or than 1 for what lies below 1."""
+    to, back = _scale(row)
+    low, high = to(row["low"]), to(row["high"])
+    half = (high - low) / 2
+    if row.get("log"):
+        wider = back(low - half if end == "lower" else high + half)
+    elif end == "lower":
+        wider = row["low"] / 2 if 0 <= row["low"] < half else low - half
+    else:
+        wider = (row["high"] + 1) / 2 if row["high"] <= 1 < high + half else high + half
+    if row["kind"] == "int":
+        return float(max(1, round(wider)) if row["low"] >= 1 else round(wider))
+    return wider
 
 
 def _sampling(found: _Found) -> list[dict[str, Any]]:
@@ -222,55 +230,63 @@ def _distinguishable(found: _Found) -> list[dict[str, Any]]:
     if len(found.trials) < 2:
         return []
     first, second = found.trials[:2]
-    difference = found.cost(second) - found.cost(first)
-    samples = [[member["value"] for member in t.get("members") or []] for t in (first, second)]
-    samples = [[value for value in some if _finite(value)] for some in samples]
-    names = f"trial {first['number']} and trial {second['number']}"
-    if min(map(len, samples)) >= 2:
-        from scipy import stats
-
-        if np.ptp(samples[0]) == 0 and np.ptp(samples[1]) == 0:
-            return []
-        test = stats.ttest_ind(*samples, equal_var=False)
-        low, high = test.confidence_interval(0.95)
-        numbers: dict[str, Any] = {"difference": difference, "p_value": float(test.pvalue)}
-        if test.pvalue < 0.05:
-            text = (
-                f"The difference between {names}, {difference:.4g}, is larger than their noise "
-                f"(Welch's t, p = {test.pvalue:.2g})."
-            )
-            return [_reading("winner", "good", text, **numbers)]
-        return [
-            _reading(
-                "winner",
-                "warning",
-                f"{names.capitalize()} can't be told apart: their difference, {difference:.4g}, "
-                f"has the 95 % interval {low:.4g} to {high:.4g}.",
-                "Take the simpler one, or repeat both with more seeds.",
-                **numbers,
-            )
-        ]
-    noise = _late_noise(found, first["number"])
-    if noise is None:
+    one = _compare(found, first, second)
+    names = f"Trial {first['number']} and the runner-up, trial {second['number']},"
+    again = "Search once more near them with --repeats=5, in another directory, and compare means."
+    if one.verdict == "unknown":
         return []
-    numbers = {"difference": difference, "noise": noise}
-    if difference > 2 * noise:
-        text = (
-            f"{names.capitalize()} differ by {difference:.4g}, more than one seed's noise from "
-            f"evaluation to evaluation ({noise:.2g}); how much seeds differ was not measured."
-        )
-        hint = "Repeat the best trials with --repeats=5 before you build on the difference."
-        return [_reading("winner", "note", text, hint, **numbers)]
-    return [
-        _reading(
-            "winner",
-            "warning",
-            f"{names.capitalize()} differ by {difference:.4g}; late in training the metric moves "
-            f"by {noise:.2g} from one evaluation to the next: the winner may only be luckier.",
-            "Repeat with --repeats=5 and compare the means.",
-            **numbers,
-        )
-    ]
+    if one.verdict == "apart":
+        return [_reading("winner", "good", f"{names} differ by {one.words}.", **one.numbers)]
+    if one.verdict == "unmeasured":
+        text = f"{names} differ by {one.words}; how much seeds differ was not measured."
+        return [_reading("winner", "note", text, again, **one.numbers)]
+    text = f"{names} can't be told apart. Their difference is {one.words}."
+    hint = f"Take the cheaper of them. {again}"
+    return [_reading("winner", "warning", text, hint, **one.numbers)]
+
+
+def _compare(found: _Found, first: Mapping[str, Any], second: Mapping[str, Any]) -> Difference:
+    noise = late_noise(_curve(found, first["number"], found.metric))
+    return compare(first, second, found.sign, noise)
+
+
+def _answers(found: _Found) -> list[dict[str, Any]]:
+    """What each scientific key's values reach, everything else tuned away."""
+    made = []
+    for row in found.space:
+        if row.get("role") != "scientific":
+            continue
+        key = row["key"]
+        if row["kind"] != "choice":
+            places = [t["params"][key] for t in found.best if key in t["params"]]
+            if len(places) >= FEW:
+                text = f"{key}: the best {len(places)} trials lie from {min(places):.3g} to "
+                text += f"{max(places):.3g}, of {row['low']:g} to {row['high']:g}."
+                low, high = min(places), max(places)
+                made.append(_reading("answer", "note", text, key=key, low=low, high=high))
+            continue
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for trial in found.trials:  # best first
+            if key in trial["params"]:
+                groups.setdefault(_words(trial["params"][key]), []).append(trial)
+        if len(groups) < 2:
+            continue
+        reached = ", ".join(f"{name} {some[0]['values'][0]:.4g}" for name, some in groups.items())
+        text = f"{key}, the best {found.metric} over everything else: {reached}."
+        thin = [name for name, some in groups.items() if len(some) < ENOUGH // 2]
+        one = _compare(found, *(some[0] for some in list(groups.values())[:2]))
+        text += f" The first two differ by {one.words}."
+        level, hint = "good" if one.verdict == "apart" else "note", ""
+        if one.verdict in ("same", "unknown"):
+            hint = "The question is open: take the cheaper one, or search on."
+        if thin:
+            level, hint = "warning", f"Few trials have {', '.join(thin)}: search on before you say."
+        made.append(_reading("answer", level, text, hint, key=key, **one.numbers))
+    return made
+
+
+def _words(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _curve(found: _Found, trial: int, metric: str) -> np.ndarray:
@@ -282,18 +298,9 @@ def _curve(found: _Found, trial: int, metric: str) -> np.ndarray:
     return rows.groupby("step")[metric].mean().sort_index().to_numpy(float)
 
 
-def _late_noise(found: _Found, trial: int) -> float | None:
-    values = _curve(found, trial, found.metric)
-    late = values[len(values) // 2 :]
-    if len(late) < 4:
-        return None
-    # differences hold the noise of two evaluations, and hardly any of the trend
-    return float(np.std(np.diff(late)) / math.sqrt(2))
-
-
 def _noise(found: _Found) -> list[dict[str, Any]]:
     """Step-to-step noise late in training, against how much the best trials differ."""
-    noises = [_late_noise(found, trial["number"]) for trial in found.best]
+    noises = [late_noise(_curve(found, t["number"], found.metric)) for t in found.best]
     known = [noise for noise in noises if noise is not None]
     if not known or len(found.trials) < ENOUGH:
         return []

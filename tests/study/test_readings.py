@@ -15,6 +15,8 @@ SPACE = [
      "role": None, "condition": None},
     {"key": "model.dropout_rate", "kind": "uniform", "low": 0.0, "high": 0.5, "log": False,
      "role": None, "condition": None},
+    {"key": "model.activation", "kind": "choice", "choices": ["relu", "gelu"],
+     "role": "scientific", "condition": None},
 ]  # fmt: skip
 
 
@@ -30,6 +32,10 @@ def trial(number, value, rate=3e-3, dropout=0.25, state="done", members=None, be
         "total_steps": total,
         "reason": None,
     }
+
+
+def with_activation(trials, name):
+    return [{**one, "params": {**one["params"], "model.activation": name}} for one in trials]
 
 
 def study(trials):
@@ -131,6 +137,74 @@ def test_late_noise_is_weighed_against_the_differences():
 
     assert levels(spread(), "noise", accuracy=shaky)[0][0] == "warning"
     assert levels(spread(), "noise")[0][0] == "good"
+
+
+def test_no_bound_is_proposed_beyond_what_can_be():
+    low = [trial(i, 0.9 - 0.01 * i, dropout=0.001 * i) for i in range(20)]
+    (level, one), _ = levels(low, "boundary")
+    assert level == "note" and one["numbers"]["proposed"] == 0.0
+    assert "fix model.dropout_rate at 0" in one["suggestion"]
+    high = [trial(i, 0.9 - 0.01 * i, dropout=0.5 - 0.001 * i) for i in range(20)]
+    [(level, one)] = levels(high, "boundary")
+    assert level == "warning" and one["numbers"]["proposed"] == pytest.approx(0.75)
+
+
+def test_equal_trials_are_not_told_apart_and_nothing_is_said_to_be_larger():
+    equal = [trial(i, 0.9, rate=1e-3 * 1.1**i) for i in range(20)]
+    [(level, one)] = levels(equal, "winner", accuracy=lambda n, t: 0.9)
+    assert level == "warning" and one["numbers"]["difference"] == 0
+
+
+def test_a_scientific_key_is_answered_with_the_best_over_everything_else():
+    def answer(gap, **shapes):
+        better = with_activation(spread(10), "relu")
+        worse = [
+            {**one, "number": 10 + one["number"], "values": [one["values"][0] - gap]}
+            for one in with_activation(spread(10), "gelu")
+        ]
+        return levels(better + worse, "answer", **shapes)
+
+    [(level, one)] = answer(0.3, accuracy=lambda n, t: 0.9)
+    assert one["numbers"]["key"] == "model.activation"
+    assert one["numbers"]["difference"] == pytest.approx(0.3)
+    assert "relu 0.9, gelu 0.6" in one["text"]
+    assert level == "note" and "open" not in one["suggestion"]
+
+    [(_, one)] = answer(0.001, accuracy=lambda n, t: 0.9 + 0.05 * (-1) ** round(4 * t))
+    assert "open" in one["suggestion"]
+
+    few = with_activation(spread(18), "relu") + with_activation([trial(30, 0.5)], "gelu")
+    [(level, one)] = levels(few, "answer")
+    assert level == "warning" and "gelu" in one["suggestion"]
+
+
+def test_folds_are_compared_pairwise_with_the_corrected_variance():
+    from scipy import stats
+
+    def folded(number, values):
+        members = [
+            {"seed": 0, "fold": f, "value": v, "best_step": 90} for f, v in enumerate(values)
+        ]
+        return trial(number, float(np.mean(values)), members=members)
+
+    # folds differ by far more than the two trials do, and always in the same direction
+    first = [0.91, 0.72, 0.83, 0.64, 0.95]
+    gains = np.array([0.020, 0.022, 0.018, 0.021, 0.019])
+    [(level, one)] = levels([folded(0, first), folded(1, first - gains)], "winner")
+    variance = np.var(gains, ddof=1) * (1 / 5 + 1 / 4)
+    expected = 2 * stats.t.sf(gains.mean() / math.sqrt(variance), 4)
+    assert level == "good" and one["numbers"]["p_value"] == pytest.approx(expected)
+    # the plain test over the same pairs is too sure of itself
+    assert stats.ttest_1samp(gains, 0).pvalue < expected
+
+
+def test_members_without_noise_are_equal_or_apart():
+    def constant(number, value):
+        members = [{"seed": s, "fold": None, "value": value, "best_step": 90} for s in range(3)]
+        return trial(number, value, members=members)
+
+    assert levels([constant(0, 0.9), constant(1, 0.8)], "winner")[0][0] == "good"
+    assert levels([constant(0, 0.9), constant(1, 0.9)], "winner")[0][0] == "warning"
 
 
 _values = st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True))
