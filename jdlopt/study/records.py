@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -160,7 +162,7 @@ def add_curves(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         return
     folder = workdir / PARTS
     folder.mkdir(exist_ok=True)
-    _write(folder / f"{uuid.uuid4().hex}.parquet", _table(rows))
+    _write(folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:12]}.parquet", _table(rows))
 
 
 def curves(workdir: Path) -> Any:
@@ -171,9 +173,11 @@ def curves(workdir: Path) -> Any:
     tables = [pd.read_parquet(path) for path in paths if path.exists()]
     if not tables:
         return pd.DataFrame(columns=["trial", "seed", "fold", "step", "epoch"])
-    joined = pd.concat(tables, ignore_index=True)
-    key = ["trial", "seed", "fold", "step"]
-    return joined.drop_duplicates(key, keep="last").sort_values(key, ignore_index=True)
+    joined = pd.concat(tables, keys=range(len(tables)), names=["written"]).reset_index("written")
+    member = ["trial", "seed", "fold"]
+    newest = joined["written"] == joined.groupby(member)["written"].transform("max")
+    found = joined[newest].drop(columns="written").drop_duplicates([*member, "step"], keep="last")
+    return found.sort_values([*member, "step"], ignore_index=True)
 
 
 def gather_curves(workdir: Path) -> Any:
@@ -186,9 +190,17 @@ def gather_curves(workdir: Path) -> Any:
         _write(workdir / CURVES, pa.Table.from_pandas(table, preserve_index=False))
         for part in parts:
             part.unlink(missing_ok=True)
-        if (workdir / PARTS).is_dir() and not any((workdir / PARTS).iterdir()):
-            (workdir / PARTS).rmdir()
+    for folder in (workdir, workdir / PARTS):
+        for aside in folder.glob(".*.parquet.*"):
+            if not _lives(aside.suffix[1:]):
+                aside.unlink(missing_ok=True)  # its process was killed
+    with contextlib.suppress(OSError):  # another coordinator may write there still
+        (workdir / PARTS).rmdir()
     return table
+
+
+def _lives(pid: str) -> bool:
+    return not pid.isdigit() or not Path("/proc/self").exists() or Path("/proc", pid).exists()
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Any:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from jdlopt.errors import ConfigError, UserError, listing, nearest
-from jdlopt.study.space import Space
+from jdlopt.study.space import Space, optuna_distribution
 
 
 def _random(seed: int, study_seed: int, objectives: int) -> BaseSampler:
@@ -101,14 +101,29 @@ def make_sampler(
 def _covered(space: Space) -> dict[str, BaseDistribution]:
     found: dict[str, BaseDistribution] = {}
     for key, one in sorted(space.items()):
-        if one.when or one.kind == "choice" or one.low is None or one.high is None:
-            continue
-        if one.kind == "int":
-            low, high = int(one.low), int(one.high)
-            found[key] = IntDistribution(low, high - (high - low) % one.step, one.log, one.step)
-        else:
-            found[key] = FloatDistribution(one.low, one.high, one.kind == "log_uniform")
+        if not one.when and one.kind != "choice":
+            found[key] = optuna_distribution(one)
     return found
+
+
+def _nth(
+    study: optuna.Study,
+    sampler: BaseSampler,
+    trial: FrozenTrial,
+    search_space: dict[str, BaseDistribution],
+) -> dict[str, Any]:
+    """Draws the point of a quasi-random sequence that has the trial's number.
+
+    Optuna goes on from the last point that this study object drew. Trials that came from a storage
+    were not drawn by it.
+    """
+    storage, study_id = study._storage, study._study_id
+    for key in storage.get_study_system_attrs(study_id):
+        if key.startswith("qmc:"):
+            storage.set_study_system_attr(study_id, key, trial.number - 1)
+            return sampler.sample_relative(study, trial, search_space)
+    first = sampler.sample_relative(study, trial, search_space)  # makes the key
+    return first if trial.number == 0 else _nth(study, sampler, trial, search_space)
 
 
 class _Numbered(BaseSampler):
@@ -137,6 +152,8 @@ class _Numbered(BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
+        if self._covered:
+            return _nth(study, self._of(trial), trial, search_space)
         return self._of(trial).sample_relative(study, trial, search_space)
 
     def sample_independent(

@@ -269,6 +269,19 @@ def _needed(space: Space, key: str) -> dict[str, Any]:
     return needed
 
 
+def optuna_distribution(one: Distribution) -> Any:
+    """Returns what Optuna holds of a distribution, as `suggest` has it make one."""
+    from optuna import distributions
+
+    if one.kind == "choice":
+        return distributions.CategoricalDistribution([label(value) for value in one.choices])
+    assert one.low is not None and one.high is not None
+    if one.kind == "int":
+        low, high = builtins.int(one.low), builtins.int(one.high)
+        return distributions.IntDistribution(low, high - (high - low) % one.step, one.log, one.step)
+    return distributions.FloatDistribution(one.low, one.high, one.kind == "log_uniform")
+
+
 def suggest(trial: Any, space: Space) -> dict[str, Any]:
     """Draws a point from an Optuna trial; keys whose conditions don't hold are left out."""
     params: dict[str, Any] = {}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
+import random
 import time
 import uuid
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,22 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from jdlopt.errors import UserError, WorkdirError
+from jdlopt.study import space as spaces
 
 DATABASE = "study.db"
 DEFINITION, RECORD, OWNER, OWNERS = "definition", "record", "owner", "owner:"
+GENERATION = "generation"
+GONE = {"host": "", "pid": 0, "start": "", "beat": 0.0, "slot": None}
+"""The mark of an owner that works no more."""
 BEAT_SECONDS = 10.0
 """How often an owner says that it lives."""
 SILENT_SECONDS = 90.0
 """After so long without a word, an owner on another machine is taken for dead."""
+
+
+TRIES = 40
+"""How often a storage is opened that another coordinator makes at the same moment."""
+MEANWHILE = ("already exists", "locked", "UniqueViolation", "UNIQUE constraint", "duplicate key")
 
 
 def quiet() -> None:
@@ -37,35 +48,64 @@ def open_storage(url: str | None, workdir: Path) -> Any:
     Raises:
       UserError: it can't be opened.
     """
+    for attempt in range(TRIES):
+        try:
+            return _open(url, workdir)
+        except Exception as error:  # whatever a database driver raises
+            text = " ".join(str(error).split())
+            if attempt + 1 < TRIES and any(word in text for word in MEANWHILE):
+                time.sleep(random.uniform(0.1, 0.5))
+                continue
+            raise UserError(
+                f"--storage: {url or workdir / DATABASE} can't be opened: {type(error).__name__}: "
+                f"{text[:300]}. Expected a database URL such as "
+                "postgresql+psycopg://user@host/name, journal:FILE, or nothing for SQLite in the "
+                "study's directory."
+            ) from error
+    raise AssertionError
+
+
+def _open(url: str | None, workdir: Path) -> Any:
     if url is not None and url.startswith("journal:"):
         from optuna.storages.journal import JournalFileBackend
 
         backend = JournalFileBackend(url.removeprefix("journal:"))
         return optuna.storages.JournalStorage(backend)
+    if url is not None:
+        return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    from sqlalchemy import event
+
+    path = (workdir / DATABASE).absolute()
+    storage = optuna.storages.RDBStorage(
+        f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}}
+    )
+
+    def configure(connection: Any, _: Any) -> None:
+        # a commit is one append and outlives the process; the default rewrites and waits
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    event.listen(storage.engine, "connect", configure)
+    storage.engine.dispose()
+    return storage
+
+
+@contextlib.contextmanager
+def told_as_user_error(url: str | None) -> Iterator[None]:
+    """Makes an error of a storage that is gone, or broken, one for people.
+
+    Raises:
+      UserError: the storage failed.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
     try:
-        if url is not None:
-            return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-        from sqlalchemy import event
-
-        path = (workdir / DATABASE).absolute()
-        storage = optuna.storages.RDBStorage(
-            f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}}
-        )
-
-        def configure(connection: Any, _: Any) -> None:
-            # a commit is one append and outlives the process; the default rewrites and waits
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-
-        event.listen(storage.engine, "connect", configure)
-        storage.engine.dispose()
-        return storage
-    except Exception as error:  # whatever a database driver raises
-        text = " ".join(str(error).split())[:300]
+        yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        text = " ".join(str(error.__cause__ or error).split())[:300]
         raise UserError(
-            f"--storage: {url or workdir / DATABASE} can't be opened: {type(error).__name__}: "
-            f"{text}. Expected a database URL such as postgresql+psycopg://user@host/name, "
-            "journal:FILE, or nothing for SQLite in the study's directory."
+            f"--storage: {url or DATABASE} failed: {text}. What was finished is kept; the same "
+            "command goes on from there."
         ) from error
 
 
@@ -110,9 +150,26 @@ class Book:
         elif there != text:
             raise WorkdirError(_differences(name, json.loads(there), definition))
         self.owner = uuid.uuid4().hex[:12]
-        self._beaten = 0.0
-        self.slot = sum(self._lives(one) for one in self._owners().values())
-        self.beat()
+        self._beaten, self.slot = 0.0, 0
+        self._take_slot()
+
+    def _take_slot(self) -> None:
+        """Takes a number that no living owner has: owners with unlike numbers draw unlike points.
+
+        It is written first and looked at then: of two that take the same, one at least sees it.
+        """
+        self.slot = min(set(range(10**3)) - self._slots())
+        while True:
+            self.beat(anew=True)
+            taken = self._slots()
+            if self.slot not in taken:
+                return
+            time.sleep(random.uniform(0.01, 0.1))
+            self.slot = random.choice(sorted(set(range(len(taken) + 8)) - taken))
+
+    def _slots(self) -> set[int]:
+        marks = [mark for owner, mark in self._owners().items() if owner != self.owner]
+        return {mark["slot"] for mark in marks if self._lives(mark)}
 
     def _owners(self) -> dict[str, Any]:
         attrs = self.storage.get_study_user_attrs(self.id)
@@ -122,20 +179,22 @@ class Book:
             if key.startswith(OWNERS)
         }
 
-    def beat(self) -> None:
+    def beat(self, anew: bool = False) -> None:
         """Says that this owner lives, if it was not said a moment ago."""
         now = time.time()
-        if now - self._beaten < BEAT_SECONDS:
+        if now - self._beaten < BEAT_SECONDS and not anew:
             return
         self._beaten = now
         pid = os.getpid()
-        mark = {"host": platform.node(), "pid": pid, "start": process_start(pid), "beat": now}
+        mark = {
+            "host": platform.node(), "pid": pid, "start": process_start(pid), "beat": now,
+            "slot": self.slot,
+        }  # fmt: skip
         self.storage.set_study_user_attr(self.id, f"{OWNERS}{self.owner}", json.dumps(mark))
 
     def leave(self) -> None:
         """Says that this owner works no more."""
-        mark = {"host": "", "pid": 0, "start": "", "beat": 0.0}
-        self.storage.set_study_user_attr(self.id, f"{OWNERS}{self.owner}", json.dumps(mark))
+        self.storage.set_study_user_attr(self.id, f"{OWNERS}{self.owner}", json.dumps(GONE))
 
     def _lives(self, mark: Mapping[str, Any]) -> bool:
         if mark["host"] == platform.node():
@@ -152,60 +211,101 @@ class Book:
         """Returns all trials, in the order of their numbers."""
         return self.storage.get_all_trials(self.id, deepcopy=False)
 
-    def orphans(self) -> list[FrozenTrial]:
-        """Takes over the unfinished trials of owners that are dead; returns them."""
-        owners = self._owners()
-        lost = [
-            trial
-            for trial in self.trials()
-            if trial.state == TrialState.RUNNING
-            and trial.user_attrs.get(OWNER) != self.owner
-            and not self._lives(
-                owners.get(
-                    trial.user_attrs.get(OWNER, ""), {"host": "", "pid": 0, "start": "", "beat": 0}
-                )
-            )
-        ]
-        for trial in lost:
-            self.storage.set_trial_user_attr(trial._trial_id, OWNER, self.owner)
-        if lost and not self.alone():
-            time.sleep(
-                0.5
-            )  # another owner may have taken them at the same moment: the last one has
-        kept = {trial._trial_id for trial in lost}
-        return [
-            trial
-            for trial in self.trials()
-            if trial._trial_id in kept and trial.user_attrs.get(OWNER) == self.owner
-        ]
+    def is_ours(self, trial: FrozenTrial) -> bool:
+        """Says whether some coordinator drew a trial; other programs may add some to a study."""
+        return OWNER in trial.user_attrs
 
-    def add(self, drawn: FrozenTrial) -> int:
+    def is_mine(self, trial: FrozenTrial) -> bool:
+        """Says whether this owner is to finish a trial, or has."""
+        return trial.user_attrs.get(OWNER) == self.owner and trial.state != TrialState.WAITING
+
+    def claim(self, most: int | None = None) -> int:
+        """Takes over the trials that wait, and those of dead owners; returns how many.
+
+        Args:
+          most: trials from this number on are left alone.
+        """
+        owners, taken = self._owners(), 0
+        for trial in self.trials():
+            if trial.state.is_finished() or not self.is_ours(trial):
+                continue
+            if most is not None and trial.number >= most:
+                continue
+            try:
+                taken += self._claim(trial, owners)
+            except optuna.exceptions.UpdateFinishedTrialError:
+                continue  # another was faster
+        return taken
+
+    def _claim(self, trial: FrozenTrial, owners: Mapping[str, Any]) -> bool:
+        storage, trial_id = self.storage, trial._trial_id
+        if trial.state == TrialState.RUNNING:
+            owner = trial.user_attrs[OWNER]
+            if owner == self.owner or self._lives(owners.get(owner, GONE)):
+                return False
+            now = storage.get_trial(trial_id)
+            if now.state == TrialState.RUNNING and now.user_attrs[OWNER] == owner:
+                storage.set_trial_state_values(trial_id, TrialState.WAITING)
+        # whoever reads between these lines shall find an owner that lives; one alone gets it
+        storage.set_trial_user_attr(trial_id, OWNER, self.owner)
+        if not storage.set_trial_state_values(trial_id, TrialState.RUNNING):
+            return False
+        storage.set_trial_user_attr(trial_id, OWNER, self.owner)
+        return True
+
+    def add(self, drawn: FrozenTrial, generation: int) -> int:
         """Writes a drawn point as a running trial of this owner; returns its number."""
-        token = uuid.uuid4().hex
-        template = optuna.trial.create_trial(
-            state=TrialState.RUNNING,
+        return self._create(
+            generation,
             params=drawn.params,
             distributions=drawn.distributions,
-            user_attrs={OWNER: self.owner, "token": token},
             system_attrs=drawn.system_attrs,
+        )
+
+    def reserve(self, generation: int) -> int:
+        """Writes a running trial whose params its number will say; returns the number."""
+        return self._create(generation)
+
+    def _create(self, generation: int, **known: Any) -> int:
+        template = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            user_attrs={OWNER: self.owner, GENERATION: generation},
+            **known,
         )
         trial_id = self.storage.create_new_trial(self.id, template_trial=template)
         return self.storage.get_trial_number_from_id(trial_id)
 
+    def set_params(self, number: int, space: spaces.Space, params: Mapping[str, Any]) -> None:
+        """Writes a reserved trial's params, those that are not there yet."""
+        trial_id = self._id(number)
+        there = self.storage.get_trial(trial_id).params
+        for key, value in params.items():
+            if key not in there:
+                given = spaces.optuna_distribution(space[key])
+                held = given.to_internal_repr(spaces.label(value))
+                self.storage.set_trial_param(trial_id, key, held, given)
+
+    def release(self, number: int) -> None:
+        """Gives a trial back that was not trained: it waits for whoever goes on."""
+        self.storage.set_trial_state_values(self._id(number), TrialState.WAITING)
+
+    def _id(self, number: int) -> int:
+        return self.storage.get_trial_id_from_study_id_trial_number(self.id, number)
+
     def finish(
         self, number: int, record: Mapping[str, Any], values: Sequence[float] | None
-    ) -> None:
+    ) -> dict[str, Any]:
         """Writes what a trial came to, and only then that it is finished. Twice is once.
 
         Args:
           number: the trial's.
           record: what study.json says of it.
           values: one an objective; None where it has none.
+
+        Returns:
+          The record that counts: the first one.
         """
-        trial_id = self.storage.get_trial_id_from_study_id_trial_number(self.id, number)
-        if self.storage.get_trial(trial_id).state.is_finished():
-            return
-        self.storage.set_trial_user_attr(trial_id, RECORD, dict(record))
+        trial_id = self._id(number)
         state = {
             "done": TrialState.COMPLETE,
             "pruned": TrialState.PRUNED,
@@ -213,9 +313,14 @@ class Book:
         }[record["state"]]
         if state == TrialState.COMPLETE and values is None:
             state = TrialState.FAIL
-        self.storage.set_trial_state_values(
-            trial_id, state, values if state != TrialState.FAIL else None
-        )
+        try:
+            self.storage.set_trial_user_attr(trial_id, RECORD, dict(record))
+            self.storage.set_trial_state_values(
+                trial_id, state, values if state != TrialState.FAIL else None
+            )
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return dict(self.storage.get_trial(trial_id).user_attrs.get(RECORD) or record)
+        return dict(record)
 
 
 def _differences(name: str, there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -225,6 +330,6 @@ def _differences(name: str, there: Mapping[str, Any], now: Mapping[str, Any]) ->
             rows.append(f"  {key}: {there.get(key)!r:.120} there, {now.get(key)!r:.120} now")
     shown = "\n".join(rows[:8])
     return (
-        f"the study {name!r} is another one:\n{shown}\nChoose another --workdir, or use the same "
-        "config, space and options to go on with it."
+        f"the study {name!r} is another one:\n{shown}\nChoose another --workdir (or, in a shared "
+        "--storage, another --study), or use the same config, space and options to go on with it."
     )

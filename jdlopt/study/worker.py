@@ -41,7 +41,7 @@ def main() -> None:
     """Serves one coordinator until its end of the pipe closes."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
-    orders: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+    orders: SimpleQueue[dict[str, Any]] = SimpleQueue()
     stop = threading.Event()
 
     def listen() -> None:
@@ -50,8 +50,7 @@ def main() -> None:
             if order["do"] == "stop":
                 stop.set()
             orders.put(order)
-        stop.set()
-        orders.put(None)
+        os._exit(0)  # the coordinator is gone; another may start where its checkpoints are
 
     threading.Thread(target=listen, daemon=True).start()
 
@@ -62,10 +61,10 @@ def main() -> None:
             os._exit(1)  # the coordinator is gone: nobody will hear of the rest
 
     worker = _Worker(say, stop)
-    while (order := orders.get()) is not None:
-        if order["do"] == "stop":
-            continue
-        worker.serve(order)
+    while True:
+        order = orders.get()
+        if order["do"] != "stop":
+            worker.serve(order)
 
 
 class _Worker:
@@ -100,9 +99,12 @@ class _Worker:
             )
         except (UserError, DivergedError) as error:
             answer |= {"event": "failed", "message": str(error), "kind": "user"}
+        except MemoryError as error:
+            answer |= {"event": "failed", "message": f"out of memory: {error}", "kind": "user"}
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
-            answer |= {"event": "failed", "message": text, "kind": "defect",
+            kind = "user" if "RESOURCE_EXHAUSTED" in text else "defect"
+            answer |= {"event": "failed", "message": text, "kind": kind,
                        "traceback": traceback.format_exc()}  # fmt: skip
         self.say(answer)
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Queue
+from queue import Empty, Queue
 from typing import Any
 
 ACCELERATORS = ("/dev/nvidia0", "/dev/accel0", "/dev/vfio/0", "/dev/kfd")
@@ -103,10 +103,21 @@ class Workers:
     def _listen(self, worker: Worker) -> None:
         assert worker.process.stdout is not None
         for line in worker.process.stdout:
-            self.messages.put((worker.index, json.loads(line)))
+            try:
+                message = json.loads(line)
+            except ValueError:
+                continue  # it was killed within the line
+            self.messages.put((worker.index, message))
         worker.process.stdout.close()
         code = worker.process.wait()
         self.messages.put((worker.index, {"event": "ended", "code": code}))
+
+    def hear(self, seconds: float) -> tuple[int, dict[str, Any]] | None:
+        """Returns the next message and whose it is, or None if there is none for a while."""
+        try:
+            return self.messages.get(timeout=seconds)
+        except Empty:
+            return None
 
     def stop(self) -> None:
         """Asks all to end what they do at the next evaluation."""

@@ -1,0 +1,81 @@
+"""What a sampler knows of a study, in memory: draws are made there, where they are fast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from jdlopt.study import space as spaces
+from jdlopt.study.samplers import make_sampler
+
+
+class Mirror:
+    """A copy of a study's trials, which may lag behind: a sampler learns when it is told.
+
+    A point is a function of seed, slot, the number of trials drawn before it, and the trials that
+    the sampler was told of. So a study that goes on draws what it would have drawn.
+
+    Args:
+      name: the sampler's.
+      seed: of the study.
+      slot: the coordinator's.
+      directions: one an objective.
+      space: what is searched.
+    """
+
+    def __init__(
+        self, name: str, seed: int, slot: int, directions: Sequence[Any], space: spaces.Space
+    ):
+        self.space, self.single = space, len(directions) == 1
+        self.study = optuna.create_study(
+            directions=list(directions),
+            sampler=make_sampler(name, seed, len(directions), slot, space),
+        )
+        self.numbers: dict[int, int] = {}
+
+    def add(self, trial: FrozenTrial, record: Mapping[str, Any] | None) -> None:
+        """Takes in a trial of the storage: finished if its record is given, else as running."""
+        self.numbers[trial.number] = len(self.numbers)
+        self.study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.RUNNING,
+                params=trial.params,
+                distributions=trial.distributions,
+                system_attrs=trial.system_attrs,
+            )
+        )
+        if record is not None:
+            self.tell(trial.number, record)
+
+    def draw(self) -> tuple[dict[str, Any], FrozenTrial]:
+        """Draws a point; returns it, and as Optuna holds it. `name` says which trial it became."""
+        trial = self.study.ask()
+        params = spaces.suggest(trial, self.space)
+        return params, self.study.get_trials(deepcopy=False)[trial.number]
+
+    def name(self, number: int) -> None:
+        """Says which number in the storage the last draw has."""
+        self.numbers[number] = len(self.study.get_trials(deepcopy=False)) - 1
+
+    def tell(self, number: int, record: Mapping[str, Any]) -> None:
+        """Tells the sampler what a trial came to."""
+        mine = self.numbers[number]
+        state = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}.get(record["state"])
+        values = record["values"]
+        if state == TrialState.PRUNED and values and self.single:
+            known = self.study.get_trials(deepcopy=False)[mine]
+            if not known.state.is_finished():
+                self.study._storage.set_trial_intermediate_value(
+                    known._trial_id, record["steps"], values[0]
+                )
+        if state == TrialState.COMPLETE and values is None:
+            state = None
+        self.study.tell(
+            mine,
+            values if state == TrialState.COMPLETE else None,
+            state or TrialState.FAIL,
+            skip_if_finished=True,
+        )
