@@ -1,0 +1,111 @@
+"""A study's rows in Optuna's storage: owners, their slots, who takes what over, what counts."""
+
+import json
+
+import optuna
+import pytest
+
+from jdlopt.errors import UserError
+from jdlopt.study import space as spaces
+from jdlopt.study import storage
+from jdlopt.study.storage import GONE, Book
+
+SPACE = spaces.check({"x": spaces.uniform(0, 1), "y": spaces.choice((1,), (1, 2))})
+
+
+@pytest.fixture(params=["sqlite", "journal"])
+def opened(request, tmp_path):
+    storage.quiet()
+    url = f"journal:{tmp_path / 'journal'}" if request.param == "journal" else None
+    found = storage.open_storage(url, tmp_path)
+    yield found
+    storage.close_storage(found)
+
+
+def book(opened):
+    return Book(opened, "study", ["maximize"], {"seed": 0})
+
+
+def dead(one):
+    """Makes an owner look as a killed one does: it said nothing, but its process is gone."""
+    marks = one.storage.get_study_user_attrs(one.id)
+    mark = {**json.loads(marks[f"owner:{one.owner}"]), "start": "never"}
+    one.storage.set_study_user_attr(one.id, f"owner:{one.owner}", json.dumps(mark))
+
+
+def add(one):
+    study = optuna.create_study()
+    trial = study.ask()
+    spaces.suggest(trial, SPACE)
+    return one.add(study.get_trials()[0], generation=0)
+
+
+DONE = {"state": "done", "values": [0.5]}
+
+
+def test_living_owners_have_slots_of_their_own_and_the_dead_leave_theirs(opened):
+    first, second, third = book(opened), book(opened), book(opened)
+    assert [first.slot, second.slot, third.slot] == [0, 1, 2]
+    dead(second)
+    assert book(opened).slot == 1
+    first.leave()
+    assert book(opened).slot == 0
+
+
+def test_trials_of_the_dead_are_claimed_once_and_those_of_the_living_never(opened):
+    first, second, third = book(opened), book(opened), book(opened)
+    numbers = [add(first), add(first), add(first), add(second)]
+    first.finish(numbers[0], DONE, [0.5])
+    dead(first)
+    assert second.claim() == 2
+    assert third.claim() == 0
+    assert [second.is_mine(trial) for trial in second.trials()] == [False, True, True, True]
+
+
+def test_released_trials_wait_and_are_claimed_below_a_number(opened):
+    first, second = book(opened), book(opened)
+    for number in (add(first), add(first), add(first)):
+        first.release(number)
+    assert [trial.state.name for trial in second.trials()] == ["WAITING"] * 3
+    assert second.claim(most=2) == 2
+    assert [trial.state.name for trial in first.trials()] == ["RUNNING", "RUNNING", "WAITING"]
+    assert first.claim() == 1
+
+
+def test_the_first_record_of_a_trial_counts(opened):
+    one = book(opened)
+    number = add(one)
+    assert one.finish(number, DONE, [0.5]) == DONE
+    assert one.finish(number, {"state": "pruned", "values": None}, None) == DONE
+    (trial,) = one.trials()
+    assert trial.state.name == "COMPLETE" and trial.values == [0.5]
+
+
+def test_reserved_trials_get_the_params_that_their_number_says(opened):
+    one = book(opened)
+    number = one.reserve(generation=0)
+    for _ in range(2):  # a coordinator that goes on writes what is missing
+        one.set_params(number, SPACE, {"x": 0.25, "y": (1, 2)})
+    assert one.trials()[0].params == {"x": 0.25, "y": "(1, 2)"}
+
+
+def test_trials_of_other_programs_are_left_alone(opened):
+    one = book(opened)
+    one.study.enqueue_trial({"x": 0.5})
+    assert one.claim() == 0
+    assert not one.is_ours(one.trials()[0])
+
+
+def test_an_owner_elsewhere_is_dead_after_a_silence(opened, monkeypatch):
+    one = book(opened)
+    mark = {**GONE, "host": "elsewhere", "pid": 1, "start": "1", "beat": storage.time.time()}
+    assert one._lives(mark)
+    assert not one._lives({**mark, "beat": mark["beat"] - storage.SILENT_SECONDS - 1})
+
+
+def test_a_database_that_fails_later_is_told_in_one_message():
+    with (
+        pytest.raises(UserError, match="goes on from there"),
+        storage.told_as_user_error("postgresql://x"),
+    ):
+        raise optuna.exceptions.StorageInternalError("gone")
