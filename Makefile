@@ -1,6 +1,6 @@
 # Each target makes .venv when it is not there, or when pyproject.toml or constraints.txt changed since.
 #
-#   make demo               train the main example on bundled data; ends with its table of results
+#   make demo               a study on bundled data, with its report; ends with its table of results
 #   make test               lint, types, and every test that is not slow, docstring examples included
 #   make test-slow          the tests that kill runs, fill disks and start several processes or services
 #   make lint               ruff and mypy alone
@@ -47,7 +47,8 @@ $(BENCH): $(TEST)
 	@touch $@
 
 demo: $(RUNTIME)
-	$(BIN)/jdlopt train --config=configs/sequence/mnist1d_cnn.py --workdir=$(DEMO_WORKDIR)
+	$(BIN)/jdlopt tune --config=configs/sequence/mnist1d_cnn.py --workdir=$(DEMO_WORKDIR) \
+	  --trials=24 --config.train.epochs=20
 
 lint: $(TEST)
 	$(BIN)/ruff check .

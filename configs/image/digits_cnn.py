@@ -3,9 +3,12 @@
 Reaches: not measured yet.
 
     jdlopt train --config=configs/image/digits_cnn.py --workdir=runs/digits_cnn
+    jdlopt tune --config=configs/image/digits_cnn.py --workdir=runs/digits_cnn_study
 """
 
 from ml_collections import ConfigDict
+
+from jdlopt.study.space import Space, choice, log_uniform, uniform
 
 
 def get_config() -> ConfigDict:
@@ -39,3 +42,13 @@ def get_config() -> ConfigDict:
     )
     config.train = ConfigDict({"epochs": 60, "monitor": "validation/loss"})
     return config
+
+
+def get_space() -> Space:
+    """How wide need the network be?"""
+    return {
+        "model.features": choice((16, 32, 32), (32, 64, 64), role="scientific"),
+        "model.dropout_rate": uniform(0.0, 0.6, role="nuisance"),
+        "optim.learning_rate": log_uniform(5e-4, 3e-2, role="nuisance"),
+        "optim.weight_decay": log_uniform(1e-3, 0.5, role="nuisance"),
+    }

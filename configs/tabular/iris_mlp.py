@@ -4,9 +4,12 @@ Reaches 96.7 ± 3.3 % test accuracy (5 seeds) in 26 s, of it 18 s compiling, on 
 EPYC.
 
     jdlopt train --config=configs/tabular/iris_mlp.py --workdir=runs/iris_mlp
+    jdlopt tune --config=configs/tabular/iris_mlp.py --workdir=runs/iris_mlp_study
 """
 
 from ml_collections import ConfigDict
+
+from jdlopt.study.space import Space, choice, log_uniform, uniform
 
 
 def get_config() -> ConfigDict:
@@ -30,3 +33,13 @@ def get_config() -> ConfigDict:
     )
     config.train = ConfigDict({"epochs": 40, "monitor": "validation/loss"})
     return config
+
+
+def get_space() -> Space:
+    """How deep and wide need the network be?"""
+    return {
+        "model.features": choice((16,), (32, 32), (64, 64, 64), role="scientific"),
+        "model.dropout_rate": uniform(0.0, 0.5, role="nuisance"),
+        "optim.learning_rate": log_uniform(5e-4, 5e-2, role="nuisance"),
+        "optim.weight_decay": log_uniform(1e-3, 0.5, role="nuisance"),
+    }

@@ -6,10 +6,13 @@ What is wrong with the file or the config is said before anything is trained.
 
     jdlopt data describe --config=configs/tabular/own_csv.py:my_table.csv
     jdlopt train --config=configs/tabular/own_csv.py:my_table.csv --workdir=runs/my_table
+    jdlopt tune --config=configs/tabular/own_csv.py:my_table.csv --workdir=runs/my_table_study
     jdlopt predict --workdir=runs/my_table --input=new_rows.csv --output=predictions.csv
 """
 
 from ml_collections import ConfigDict
+
+from jdlopt.study.space import Space, choice, log_uniform, uniform
 
 
 def get_config(file: str = "my_table.csv") -> ConfigDict:
@@ -36,3 +39,13 @@ def get_config(file: str = "my_table.csv") -> ConfigDict:
     )
     config.train = ConfigDict({"epochs": 40, "patience": 10, "monitor": "validation/loss"})
     return config
+
+
+def get_space() -> Space:
+    """How deep and wide need the network be?"""
+    return {
+        "model.features": choice((16,), (32, 32), (64, 64, 64), role="scientific"),
+        "model.dropout_rate": uniform(0.0, 0.5, role="nuisance"),
+        "optim.learning_rate": log_uniform(3e-4, 3e-2, role="nuisance"),
+        "optim.weight_decay": log_uniform(1e-3, 0.5, role="nuisance"),
+    }

@@ -152,10 +152,13 @@ def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
     table = Table(title=escape(title))
     table.add_column("trial", justify="right")
     for objective in record["objectives"]:
-        table.add_column(escape(objective["name"]), justify="right")
+        table.add_column(escape(objective["name"]), justify="right", overflow="fold")
     last = [key.rpartition(".")[2] for key in keys]
     for key, name in zip(keys, last):
-        table.add_column(escape(name if last.count(name) == 1 else key), justify="right")
+        name = name if last.count(name) == 1 else key
+        # a name that does not fit goes on in the next line, cut where it says something
+        broken = name if len(keys) < 4 else name.replace("_", "_\n").replace(".", ".\n")
+        table.add_column(escape(broken), justify="right", overflow="fold")
     for name in order[:SHOWN]:
         trial = trials[name]
         values = [number(value) for value in trial["values"]]

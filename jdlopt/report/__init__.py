@@ -24,9 +24,13 @@ def write_report(workdir: str | Path) -> Path:
         from jdlopt.report import run
 
         return run.write_report(folder)
+    hint = "Name a directory that `jdlopt train` or `jdlopt tune` was given."
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "there is no such directory"
+        raise WorkdirError(f"{folder}: {what}. {hint}")
     raise WorkdirError(
         f"{folder}: is neither a run's directory (there is no config.json) nor a study's (there is "
-        "no study.json). Name a directory that `jdlopt train` or `jdlopt tune` was given."
+        f"no study.json). {hint}"
     )
 
 

@@ -103,7 +103,7 @@ def _across(row: Row, title: str = "") -> dict[str, Any]:
 def _decades(low: float, high: float) -> dict[str, Any]:
     """Ticks of a log axis: powers of ten, and 2 and 5 between them where there is room."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    step = max(1, round((last - first) / 5))
+    step = max(1, math.ceil((last - first) / 5))
     between = (1, 2, 5) if last - first <= 2 else (1,)
     values = [digit * 10.0**power for power in range(first, last + 1, step) for digit in between]
     values = [value for value in values if 0.9 * low <= value <= 1.1 * high]
@@ -141,6 +141,7 @@ def axis(
             "text": [_hover(t, key, objective) for t in done],
             "hoverinfo": "text",
             "marker": {
+                "line": {"width": [1.5 if t["state"] == "pruned" else 0 for t in done]},
                 "size": [12 if t["number"] == best else 7 for t in done],
                 "opacity": 0.8,
                 "color": [BEST if t["number"] == best else COLOURS[0] for t in done],

@@ -56,7 +56,7 @@ caption { text-align: left; color: var(--soft); padding: .3rem 0; }
 th, td { text-align: right; padding: .3rem .7rem; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
-td.text { text-align: left; white-space: normal; min-width: 14rem; }
+th.text, td.text { text-align: left; white-space: normal; min-width: 14rem; }
 details { border-bottom: 1px solid var(--line); padding: .35rem 0; }
 details summary { cursor: pointer; color: var(--accent); }
 pre { margin: .4rem 0; padding: .6rem .8rem; background: var(--card); font-size: .85rem;
@@ -202,7 +202,13 @@ def table(
     caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], first_is_name: bool = True
 ) -> str:
     """Returns a table; cells are HTML already, captions and headers are text."""
-    head = "".join(f'<th scope="col">{text(name)}</th>' for name in header)
+    rows = list(rows)
+    words = [cell.startswith('<td class="text"') for cell in rows[0]] if rows else []
+    words += [False] * (len(header) - len(words))
+    head = "".join(
+        f'<th scope="col"{" class=text" if is_text else ""}>{text(name)}</th>'
+        for name, is_text in zip(header, words)
+    )
     body = []
     for row in rows:
         cells = []

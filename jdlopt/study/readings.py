@@ -214,8 +214,8 @@ def _infeasible(found: _Found) -> list[dict[str, Any]]:
         _, key, threshold, side = best
         word = "at least" if side == "above" else "at most"
         text += f" Most have {key} of {word} {threshold:.3g}."
-        bound = "upper" if side == "above" else "lower"
-        suggestion = f"Set the {bound} bound of {key} to about {threshold:.3g}."
+        way = "below" if side == "above" else "above"
+        suggestion = f"Keep {key} {way} {threshold:.3g} in the next space."
         numbers |= {"key": key, "threshold": threshold, "side": side}
     return [
         _reading("infeasible", "warning" if share > 0.1 else "note", text, suggestion, **numbers)

@@ -1,0 +1,97 @@
+"""Studies and runs as their directories hold them, made without training anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jdlopt.study import records
+
+HOSTILE = "</script><img src=x onerror=alert(1)>\"'&<b>"
+SPACE = [
+    {"key": "optim.learning_rate", "kind": "log_uniform", "low": 1e-4, "high": 1e-1, "log": True,
+     "role": "nuisance"},
+    {"key": "model.dropout_rate", "kind": "uniform", "low": 0.0, "high": 0.5, "log": False,
+     "role": None},
+    {"key": "model.activation", "kind": "choice", "choices": ["relu", HOSTILE],
+     "role": "scientific"},
+    {"key": "model.features", "kind": "choice", "choices": [[16], [32, 32]], "role": None},
+    {"key": "optim.momentum", "kind": "uniform", "low": 0.0, "high": 0.99, "log": False,
+     "role": None},
+]  # fmt: skip
+
+
+def a_trial(number: int, objectives: int = 1, state: str = "done") -> dict[str, Any]:
+    """A trial at a place that depends on its number; half of them have momentum."""
+    draw = np.random.default_rng(number)
+    params = {
+        "optim.learning_rate": float(10 ** draw.uniform(-4, -1)),
+        "model.dropout_rate": float(draw.uniform(0, 0.5)),
+        "model.activation": ["relu", HOSTILE][number % 2],
+        "model.features": [[16], [32, 32]][number % 3 % 2],
+    }
+    if number % 2:
+        params["optim.momentum"] = float(draw.uniform(0, 0.99))
+    values = [float(draw.uniform(0.5, 0.9)), *(float(draw.uniform(1e2, 1e5)) for _ in "ab")]
+    return {
+        "number": number,
+        "state": state,
+        "params": params,
+        "values": values[:objectives] if state in ("done", "pruned") else None,
+        "interval": None,
+        "members": [{"seed": 0, "fold": None, "value": values[0], "best_step": 90}],
+        "steps": 100,
+        "total_steps": 100,
+        "reason": HOSTILE if state == "infeasible" else None,
+    }
+
+
+def a_study(trials: list[dict[str, Any]], objectives: int = 1) -> dict[str, Any]:
+    names = [
+        {"name": "validation/accuracy", "direction": "maximize"},
+        {"name": "n_params", "direction": "minimize"},
+        {"name": "step_seconds", "direction": "minimize"},
+    ][:objectives]
+    return {
+        "status": "done",
+        "sampler": "quasi_random",
+        "objectives": names,
+        "config": {"data": {"source": HOSTILE}, "model": {"name": "mlp"}},
+        "space": SPACE,
+        "trials": trials,
+        "best": (records.best(trials, names) or [None])[0],
+        "pareto": records.pareto(trials, names),
+        "structures": {"abc": {"formulation": "vmap", "chosen": "default", "width": 8}},
+        "time": {"wall_seconds": 9.0, "training_seconds": 8.0, "compile_seconds": 1.0,
+                 "outside_share": 0.5, "workers": 2},
+        "versions": {"python": "3.11"},
+    }  # fmt: skip
+
+
+def write_study(folder: Path, study: dict[str, Any]) -> Path:
+    """Writes a study's directory, with curves of every trial that trained."""
+    folder.mkdir(exist_ok=True)
+    (folder / "study.json").write_text(json.dumps(study), "utf-8")
+    best = next((t for t in study["trials"] if t["number"] == study["best"]), None)
+    if best is not None:
+        config: dict[str, Any] = {
+            "data": {"source": HOSTILE},
+            "model": {"name": "mlp"},
+            "optim": {},
+        }
+        for key, value in best["params"].items():
+            section, name = key.split(".")
+            config[section][name] = value
+        (folder / "best_config.json").write_text(json.dumps(config), "utf-8")
+    rows = [
+        {"trial": trial["number"], "seed": 0, "fold": -1, "step": 5 * step, "epoch": step / 4,
+         "train/loss": 0.9**step, "validation/loss": 0.9**step + 0.1,
+         "train/accuracy": 1 - 0.9**step, "validation/accuracy": 0.9 - 0.9**step}
+        for trial in study["trials"] if trial["state"] != "running"
+        for step in range(1, 21)
+    ]  # fmt: skip
+    records.add_curves(folder, rows)
+    return folder

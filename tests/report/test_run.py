@@ -1,0 +1,184 @@
+"""The report of a run: examples from its data where they can be had, curves in any case."""
+
+import json
+
+import numpy as np
+import pytest
+from outline import Outline, check
+
+from jdlopt import config as configs
+from jdlopt.errors import DataError
+from jdlopt.report import figures, page, run, write_report
+
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+
+
+class Dataset:
+    """What the report looks at of a dataset."""
+
+    def __init__(self, shape, classes=None, features=None):
+        self.input_shape, self.class_names, self.feature_names = shape, classes, features
+
+
+def outcome(shape, classes=0, count=60, names=None):
+    draw = np.random.default_rng(0)
+    names = names or [f"class {index}" for index in range(classes)]
+    probabilities = draw.dirichlet(np.ones(classes), count) if classes else None
+    targets = draw.integers(0, classes, count) if classes else draw.normal(size=count)
+    return run.Outcome(
+        inputs=draw.integers(0, 255, (count, *shape)).astype(np.uint8),
+        targets=targets,
+        outputs=draw.normal(size=(count, max(1, classes))),
+        probabilities=probabilities,
+        losses=draw.uniform(size=count),
+        dataset=Dataset(shape, names),
+    )
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """A run's directory: config, log and result, no checkpoint."""
+    config = {"data": {"source": HOSTILE}, "model": {"name": "mlp"}}
+    sections = {name: {} for name in ("loss", "optim", "train", "mesh")}
+    (tmp_path / "config.json").write_text(json.dumps({"seed": 0, **config, **sections}))
+    rows = [
+        {"step": step, "epoch": step / 5, "train/loss": 1 / step, "train/grad_norm": 1.0,
+         "validation/loss": None if step == 3 else 2 / step, "validation/accuracy": 0.5}
+        for step in range(1, 30)
+    ]  # fmt: skip
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "metrics.jsonl").write_text(text)
+    result = {
+        "status": "done", "metrics": {"train/loss": 0.1, "test/accuracy": 0.9}, "steps": 29,
+        "best": {"step": 20, "metric": "validation/loss", "value": 0.1}, "wall_seconds": 2.0,
+        "n_params": 10, "versions": {"python": "3.11"},
+    }  # fmt: skip
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    return tmp_path
+
+
+def report(workdir, monkeypatch, found):
+    def examine(*_):
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(run, "examine", examine)
+    return check(write_report(workdir).read_text("utf-8"))
+
+
+def titles(made):
+    return [words for level, words in made.headings if level == 2]
+
+
+def test_classes_have_matrix_curves_and_pictures(workdir, monkeypatch):
+    made = report(workdir, monkeypatch, outcome((8, 8, 1), 3, names=["a", HOSTILE, "c"]))
+    assert {"confusions", "roc", "pr", "reliability", "curve-0"} <= set(made.plots())
+    pictures = [attrs for tag, attrs in made.elements if tag == "img"]
+    assert len(pictures) == run.WORST
+    assert all(attrs["src"].startswith("data:image/png;base64,") for attrs in pictures)
+    assert any(HOSTILE in attrs["alt"] for attrs in pictures)
+    assert HOSTILE in made.words
+    # a figure's own text is markup too: there the name is escaped once more
+    labels = made.plots()["confusions"]["data"][0]["x"]
+    assert not any("<" in label for label in labels)
+
+
+def test_a_value_has_predictions_and_a_table(workdir, monkeypatch):
+    made = report(workdir, monkeypatch, outcome((5,)))
+    assert {"predicted", "residuals"} <= set(made.plots())
+    assert "confusions" not in made.plots()
+    assert "Where it is most wrong" in titles(made)
+
+
+def test_two_classes_have_one_curve(workdir, monkeypatch):
+    plots = report(workdir, monkeypatch, outcome((5,), 2)).plots()
+    assert len([line for line in plots["roc"]["data"] if "name" in line]) == 1
+
+
+def test_hundreds_of_classes_stay_under_the_limit(workdir, monkeypatch):
+    made = report(workdir, monkeypatch, outcome((512, 512, 3), 300, count=900))
+    assert "confusions" not in made.plots()  # told in a table
+    assert "The most frequent confusions" in made.words
+    lines = [line for line in made.plots()["roc"]["data"] if "name" in line]
+    assert len(lines) == run.CURVE_CLASSES
+
+
+@pytest.mark.parametrize("error", [DataError("the file is gone"), configs.ConfigError("no part")])
+def test_without_its_data_a_run_still_has_its_curves(workdir, monkeypatch, error):
+    made = report(workdir, monkeypatch, error)
+    assert str(error) in made.words
+    assert {"curve-0", "curve-1"} <= set(made.plots())
+    assert titles(made)[:2] == ["Curves", "Metrics"]
+
+
+def test_a_run_that_has_not_ended_or_logged_anything_has_a_report(workdir, monkeypatch):
+    (workdir / "result.json").unlink()
+    made = report(workdir, monkeypatch, DataError("x"))
+    assert "not ended yet" in made.words and "curve-0" in made.plots()
+    (workdir / "metrics.jsonl").unlink()
+    assert "No step has been logged yet" in report(workdir, monkeypatch, DataError("x")).words
+
+
+def test_a_diverged_run_says_where(workdir, monkeypatch):
+    path = workdir / "result.json"
+    result = json.loads(path.read_text())
+    result |= {"status": "diverged", "diverged": {"step": 7, "quantity": HOSTILE, "value": None}}
+    path.write_text(json.dumps(result))
+    assert HOSTILE in report(workdir, monkeypatch, DataError("x")).words
+
+
+def test_confusions_equal_the_matrix():
+    matrix = [[5, 0, 2], [1, 7, 0], [0, 4, 3]]
+    assert figures.confusions(matrix, "abc") == [("c", "b", 4), ("a", "c", 2), ("b", "a", 1)]
+    assert figures.confusions([[3, 0], [0, 2]], "ab") == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((8, 8, 1), (96, 96)), ((28, 28), (84, 84)), ((600, 300, 3), (128, 256)), ((40,), (192, 96)),
+     ((40, 1), (192, 96))],
+)  # fmt: skip
+def test_examples_are_drawn_small_enough_and_large_enough(shape, size):
+    import base64
+    import io
+
+    from PIL import Image
+
+    drawer = run._drawer(shape)
+    values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    values.flat[0] = np.nan
+    text, _ = drawer(values)
+    image = Image.open(io.BytesIO(base64.b64decode(text)))
+    assert image.size == size
+
+
+def test_what_is_no_picture_is_not_drawn():
+    assert run._drawer((13,)) is None
+    assert run._drawer((40, 3)) is None
+    assert run._drawer((4, 4, 4, 3)) is None
+
+
+def test_the_worst_examples_are_those_with_the_largest_loss_nan_first():
+    found = outcome((5,), 3)
+    losses = found.losses.copy()
+    losses[7] = np.nan
+    made = Outline(run._worst(found._replace(losses=losses)))
+    order = np.argsort(-np.nan_to_num(losses, nan=np.inf))[: run.WORST]
+    numbers = [int(text) for text in made.words.split() if text.isdigit()]
+    assert order[0] == 7 and 7 in numbers
+
+
+@pytest.mark.slow
+def test_outcomes_equal_what_the_run_itself_measured(tmp_path):
+    from jdlopt.train.loop import fit
+
+    config = configs.load("configs/tabular/iris_mlp.py")
+    config = configs.override(config, {"train.epochs": 2, "train.tensorboard": False})
+    result = fit(config, tmp_path / "run")
+    found = run.examine(tmp_path / "run", json.loads((tmp_path / "run/config.json").read_text()))
+    accuracy = (found.probabilities.argmax(-1) == found.targets).mean()
+    assert accuracy == pytest.approx(result.metrics["validation/accuracy"])
+    assert found.losses.mean() == pytest.approx(result.metrics["validation/loss"], rel=1e-4)
+    made = check(write_report(tmp_path / "run").read_text("utf-8"))
+    assert page.number(result.metrics["validation/loss"]) in made.words
