@@ -186,7 +186,7 @@ def finish(search: Search, should_stop: Callable[[], bool]) -> StudyResult | Non
         order = records.best(record["trials"], search.objectives)[: search.options.keep]
         if not _train_best(search, order, should_stop):
             return None
-        whole = search.book.alone()
+        whole = not any(trial.state.name == "RUNNING" for trial in search.book.trials())
         search.book.leave()
         table = records.gather_curves(search.workdir)
         from jdlopt.study.readings import readings

@@ -113,7 +113,7 @@ def test_three_coordinators_that_are_killed_finish_one_study(studies, tmp_path):
             seen.kill_tree(victim)
         else:
             victim.kill()
-        victim.communicate()
+            victim.communicate()
         seen.gone(workers)
         if begun(workdir):
             now = seen.finished(sql(workdir))
