@@ -23,6 +23,7 @@ WORTH_TIMING = 20.0
 
 def hand_out(search: Search) -> None:
     """Gives every idle worker a population, if there is one for it."""
+    before = len(search.queue)
     for worker in search.workers.all.values():
         if worker.task is not None or not search.queue or search.ended:
             continue
@@ -44,6 +45,8 @@ def hand_out(search: Search) -> None:
             "calibrate": known is None and _worth_timing(search, task.group, waiting),
             "history": search.reached.get(task.group, {}),
         })  # fmt: skip
+    if len(search.queue) < before:
+        report(search)
 
 
 def _pick(search: Search, worker: Worker) -> Task | None:
