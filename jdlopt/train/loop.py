@@ -7,6 +7,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -152,6 +153,7 @@ class _Run:
         self.start, self.compile = start, Compiler()
         self.mesh = meshes.make_mesh(self.config["mesh"])
         self.evaluator = Evaluator(parts, self.mesh, self.compile)
+        self.beside = ThreadPoolExecutor(1) if _may_overlap(self.mesh) else None
         self.pending: deque[tuple[str, int, Any, Any]] = deque()
         self.best_snapshot: _Snapshot | None = None
         self.waited = self.looped = 0.0
@@ -312,7 +314,8 @@ class _Run:
 
     def _dispatch_evaluation(self) -> None:
         params, model_state = self.snapshot(self.state)
-        collected = self.evaluator.dispatch("validation", params, model_state)
+        work = partial(self.evaluator.dispatch, "validation", params, model_state)
+        collected = self.beside.submit(work) if self.beside else work()
         snapshot = _Snapshot(self.step, params, model_state)
         self.pending.append(("evaluation", self.step, collected, snapshot))
 
@@ -328,7 +331,8 @@ class _Run:
                     raise self._diverged(error) from None
                 self.meter.steps(step, measured)
             else:
-                found = self.evaluator.finish("validation", values)
+                collected = values.result() if isinstance(values, Future) else values
+                found = self.evaluator.finish("validation", collected)
                 self.meter.evaluation(step, found)
                 if self.best.improved_by(found[self.best.metric]):
                     self.best_snapshot = rest
@@ -489,8 +493,20 @@ class _Run:
 
     def close(self) -> None:
         """Closes the log files."""
+        if self.beside:
+            self.beside.shutdown()
         if self.log:
             self.log.close()
+
+
+def _may_overlap(mesh: Any) -> bool:
+    """Whether evaluations may be dispatched from a thread of their own.
+
+    XLA's CPU client runs what one thread dispatches in turn, so that an evaluation would hold up
+    the next steps while other cores are idle. An accelerator runs all in turn anyway; with several
+    devices, programs that communicate have to be dispatched everywhere in the same order.
+    """
+    return mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
 
 
 def _platform(mesh: Any) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 
 
 class Events:
@@ -36,10 +37,13 @@ class Events:
         self._writer.write_event(Event(wall_time=time.time(), **fields))
 
     def scalars(self, values: Mapping[str, Any], step: int = 0) -> None:
-        """Writes those of the values that are numbers."""
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._write(step=step, summary=summary.scalar(name, value))
+        """Writes those of the values that are numbers, as one event: a run logs every epoch."""
+        found = [
+            Summary.Value(tag=name, simple_value=value)
+            for name, value in values.items()
+            if isinstance(value, int | float)
+        ]
+        self._write(step=step, summary=Summary(value=found))
 
     def hparams(self, config: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
         """Writes a row of TensorBoard's hparams table."""

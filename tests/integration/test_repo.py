@@ -59,9 +59,11 @@ def test_everything_that_make_installs_is_pinned():
 
 def test_requirements_are_names_and_bounds_only():
     extras = PROJECT["optional-dependencies"]
-    assert set(extras) == {"tf", "plan", "bench", "test"}
+    assert set(extras) == {"tf", "plan", "gp", "postgresql", "bench", "test"}
     for requirement in sum(extras.values(), PROJECT["dependencies"]):
-        assert re.fullmatch(r"[A-Za-z0-9._-]+(>=[0-9][A-Za-z0-9.]*)?", requirement), requirement
+        assert re.fullmatch(r"[A-Za-z0-9._-]+(\[[a-z]+\])?(>=[0-9][A-Za-z0-9.]*)?", requirement), (
+            requirement
+        )
 
 
 @pytest.mark.parametrize("pattern", [*ADDRESSES, *HOME_PATHS])
