@@ -145,6 +145,8 @@ class Population:
         everyone = [*self.members, *[self.members[-1]] * (self.width - len(self.members))]
         folds = [structure.folds[member.fold] for member in everyone]
         self.train = [fold.train for fold in folds]
+        self.rows = list(range(len(self.members)))
+        self.full_width = self.width
         self.validation = np.stack([fold.validation for fold in folds])
         self.weights = np.stack([fold.weights for fold in folds])
         self.scaling = jax.tree.map(
@@ -200,11 +202,35 @@ class Population:
 
     @property
     def active(self) -> list[int]:
-        """The members that still train."""
-        return [i for i, member in enumerate(self.members) if member.status == RUNNING]
+        """The rows of the stacked states whose members still train."""
+        return [row for row in range(len(self.rows)) if self._at(row).status == RUNNING]
+
+    def _at(self, row: int) -> Member:
+        return self.members[self.rows[row]]
+
+    def _compact(self) -> None:
+        """Moves the survivors into a program of half the width, or a quarter, once they fit.
+
+        Side by side, a row that nobody trains costs as much as one that somebody does; in turn it
+        costs nothing, and the program stays.
+        """
+        active, narrow = self.active, self.width
+        mesh = made.trial_mesh(self.width)
+        least = max(len(active), mesh.size if mesh else 1)  # every device keeps a row at least
+        while narrow % 2 == 0 and narrow // 2 >= least:
+            narrow //= 2
+        if self.formulation != "vmap" or narrow == self.width or not active:
+            return
+        taken = np.array([*active, *active[-1:] * (narrow - len(active))])
+        self.states, self.scaling = jax.tree.map(
+            lambda leaf: leaf[taken], (self.states, self.scaling)
+        )
+        self.validation, self.weights = self.validation[taken], self.weights[taken]
+        self.rows, self.width = [self.rows[row] for row in active], narrow
 
     def advance(self) -> None:
         """Trains all active members to their next evaluation and looks at what came back."""
+        self._compact()
         programs = self._programs(self.formulation)
         end = min((self.step // self.every + 1) * self.every, self.total)
         started, evaluated = time.perf_counter(), False
@@ -232,7 +258,7 @@ class Population:
             self._stop_the_worse()
         for index in self.active:
             if self.step >= self.total:
-                self.members[index].status = DONE
+                self._at(index).status = DONE
 
     def _most_steps(self, active: int) -> int:
         known = self.step_seconds.get(self.formulation)
@@ -245,7 +271,7 @@ class Population:
         found = np.zeros((self.width, self.capacity, self.batch_size), np.int32)
         drawn: dict[Any, np.ndarray] = {}
         for index in active:
-            member, train = self.members[index], self.train[index]
+            member, train = self._at(index), self.train[self.rows[index]]
             key = (member.seed, member.fold)
             if key not in drawn:
                 order = feed.batch_examples(
@@ -261,7 +287,7 @@ class Population:
         measured = {name: np.asarray(value) for name, value in values.items()}
         host = None if collected is None else jax.tree.map(np.asarray, collected)
         for index in active:
-            member = self.members[index]
+            member = self._at(index)
             own = {name: value[index, :count] for name, value in measured.items()}
             try:
                 check_finite(self.step + 1, own)
@@ -281,7 +307,7 @@ class Population:
                 if patience is not None and member.best.since >= patience:
                     member.status = EARLY
             for step, line in member.meter.lines():
-                size = len(self.train[index])
+                size = len(self.train[self.rows[index]])
                 epoch = round(step * self.batch_size / size, 4)
                 member.meter.newest = {"epoch": epoch, **line}
                 member.rows.append({"step": step, "epoch": epoch, **line})
@@ -291,7 +317,7 @@ class Population:
         if self.step not in self.rungs or self.halving is None:
             return
         values: dict[int, float] = {}
-        trials = {self.members[index].trial for index in self.active}
+        trials = {self._at(index).trial for index in self.active}
         for trial in sorted(trials):
             own = [member for member in self.members if member.trial == trial]
             sign = 1.0 if own[0].best.higher else -1.0
@@ -299,7 +325,7 @@ class Population:
         self.reached[self.step] = list(values.values())
         stopped = RULES[self.halving](values, self.history.get(self.step, []), self.reduction)
         for index in self.active:
-            member = self.members[index]
+            member = self._at(index)
             if member.trial in stopped:
                 member.status = PRUNED
                 member.reason = f"stopped at step {self.step} by {self.halving}"
@@ -355,7 +381,12 @@ class Population:
             "reached": {str(step): values for step, values in self.reached.items()},
             "members": [member.to_dict() for member in self.members],
         }
-        checkpoint.save(self.directory, self.step, checkpoint.saved(self.states), meta)
+        states = self.states
+        if self.width < self.full_width:  # as wide as a later population of the same members starts
+            row_of = {member: row for row, member in enumerate(self.rows)}
+            places = np.array([row_of.get(index, 0) for index in range(self.full_width)])
+            states = jax.tree.map(lambda leaf: leaf[places], states)
+        checkpoint.save(self.directory, self.step, checkpoint.saved(states), meta)
 
     def _resume(self) -> None:
         assert self.directory is not None

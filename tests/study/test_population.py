@@ -132,6 +132,38 @@ def test_halving_stops_the_worse_at_a_rung():
     assert len(population.reached[12]) == 3
 
 
+@pytest.mark.slow
+def test_survivors_move_into_a_narrower_program_and_train_on_as_before(tmp_path):
+    rates = [1e-6, 3e-2, 1e-5, 2e-6, 1e-2, 3e-6, 4e-6, 5e-6] * 2
+
+    def members():
+        return [Member(i, i, None, {"optim.learning_rate": r}) for i, r in enumerate(rates)]
+
+    raw = {**IRIS, "train": {**IRIS["train"], "monitor": "validation/loss"}}
+    halving = {"halving": "asha", "rungs": [6, 12]}
+    expected = trained(raw, members(), **halving)
+    found = trained(raw, members(), "vmap", **halving)
+    assert found.width == 8 and expected.width == 16  # one row for each of the devices
+    assert [m.status for m in found.members] == [m.status for m in expected.members]
+    assert "pruned" in [m.status for m in found.members]
+    for mine, other in zip(found.members, expected.members):
+        assert_same(mine.rows, other.rows, 1e-4)
+    [one] = structure.build(raw)
+    saved = Population(one, members(), width=16, formulation="vmap", cache=Cache(),
+                       directory=tmp_path, **halving)  # fmt: skip
+    saved.advance()
+    while saved.width == 16:
+        saved.advance()
+    saved.save()
+    resumed = Population(one, members(), width=16, formulation="vmap", cache=Cache(),
+                         directory=tmp_path, **halving)  # fmt: skip
+    assert resumed.step == saved.step
+    resumed.train_all()
+    for mine, other in zip(resumed.members, found.members):
+        assert mine.status == other.status
+        assert_same(mine.rows, other.rows, 1e-4)
+
+
 def test_a_saved_population_goes_on_to_the_same_end(tmp_path):
     def members():
         return [Member(i, i, None, {}) for i in range(2)]
