@@ -224,7 +224,7 @@ def test_damaged_curves_cost_the_curves_alone(make_study):
 
 
 def test_a_directory_of_neither_kind_is_told(tmp_path):
-    with pytest.raises(WorkdirError, match="neither a run.s directory.*Name a directory"):
+    with pytest.raises(WorkdirError, match=r"neither a run's .*Name a directory"):
         write_report(tmp_path)
     with pytest.raises(WorkdirError, match="there is no such directory"):
         write_report(tmp_path / "nowhere")
