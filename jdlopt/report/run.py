@@ -16,7 +16,7 @@ from jdlopt.report import figures, page, save
 
 WORST = 12
 """Examples with the largest loss that are shown."""
-SMALLEST_PICTURE, LARGEST_PICTURE = 96, 256
+SMALLEST_PICTURE, LARGEST_PICTURE = 96, 144
 """Pixels that the longer side of a picture has at least, and at most."""
 MATRIX_CLASSES = 40
 """Of more classes, the most frequent confusions are told instead of all."""
