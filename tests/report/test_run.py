@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from outline import Outline, check
+from outline import check
 
 from jdlopt import config as configs
 from jdlopt.errors import DataError
