@@ -91,6 +91,7 @@ def rows() -> list[tuple[str, str, str, str]]:
                     "measure_torch.py",
                 )
             )
+    found += study_rows()
     start = load("start")
     if start:
         counted = [record["compilations"] for record in start["compilations"].values()]
@@ -104,6 +105,42 @@ def rows() -> list[tuple[str, str, str, str]]:
         )
         seconds = start["help_seconds"]["median"]
         found.append(("`jdlopt --help`", f"{seconds:.2f} s", "", "measure_start.py"))
+    return found
+
+
+def study_rows() -> list[tuple[str, str, str, str]]:
+    """Returns the rows about studies."""
+    study, script = load("study"), "measure_study.py"
+    if not study:
+        return []
+    found = []
+    for name, record in study["studies"].items():
+        seconds, ratio = record["jdlopt"]["seconds"]["median"], record["ratio"]
+        what = f"{record['trials']} trials of {name}, 20 epochs each, whole process"
+        count = record["optuna"]["processes"]
+        found.append(
+            (
+                what,
+                f"{seconds:.0f} s; {ratio['median']:.1f} × faster",
+                f"Optuna with PyTorch eager, {count} processes",
+                script,
+            )
+        )
+        if "keras" in record:
+            keras = record["keras"]
+            peer = f"KerasTuner with Keras on jax, from {keras['measured_trials']} trials"
+            found.append((what, f"{keras['ratio']:.1f} × faster", peer, script))
+        share = record["outside_share"]["median"]
+        found.append((f"{name}: neither training nor compiling", f"{share:.0%}", "", script))
+    growth = study["growth"]
+    found.append(
+        (
+            "1,000 trials of mnist1d_mlp",
+            f"{growth['many']['seconds']:.0f} s; {growth['against_linear']:.2f} × 1000/64",
+            f"64 trials, {growth['few']['seconds']:.0f} s",
+            script,
+        )
+    )
     return found
 
 

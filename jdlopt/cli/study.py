@@ -174,6 +174,8 @@ def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
         if reading["level"] == "warning":
             out.print(f"[yellow]•[/yellow] {escape(reading['text'])}", highlight=False)
             out.print(f"  [dim]{escape(reading['suggestion'])}[/dim]", highlight=False)
+    if record.get("ended"):
+        out.print(f"ended: {escape(record['ended'])}", highlight=False)
     spent = record["time"]
     out.print(
         f"{_duration(spent['wall_seconds'])} with {spent['workers']} workers; "
