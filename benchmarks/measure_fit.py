@@ -27,8 +27,8 @@ from jdlopt.train.loop import fit
 from jdlopt.train.state import as_arrays
 from jdlopt.train.step import train_step
 
-REPETITIONS = 7
-EPOCHS = {"mnist1d_mlp": 120, "mnist1d_cnn": 40}
+REPETITIONS = 9
+EPOCHS = {"mnist1d_mlp": 240, "mnist1d_cnn": 60}
 
 
 def bare_scan(config: dict) -> partial:

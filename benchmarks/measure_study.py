@@ -52,7 +52,8 @@ def jdlopt(name: str, trials: int, seed: int, *more: str) -> dict:
                 "-m", "jdlopt.cli", "tune", f"--config={HERE / 'study_config.py'}:{name}",
                 f"--workdir={folder}/study", f"--trials={trials}", f"--seed={seed}", "--json",
                 "--sampler=random", "--keep=0", "--no-report", *more,
-                JDLOPT_KEEP_PROGRAMS="0", PYTHONPATH=str(HERE),
+                JAX_COMPILATION_CACHE_DIR=f"{folder}/programs",
+                JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.3", PYTHONPATH=str(HERE),
             )
         )  # fmt: skip
         wall = time.perf_counter() - start

@@ -24,17 +24,22 @@ CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else
 
 
 def pin(core: int | None) -> None:
-    """Keeps all threads of this process on one core; None lets them go anywhere.
+    """Keeps all threads of this process on one core; None lets all but the caller go anywhere.
 
-    Workers that train take a core each; one that compiles takes what it can get.
+    Workers that train take a core each; one that compiles takes what it can get. The caller stays,
+    since XLA cuts a program's operations into as many parts as the compiling thread may use cores:
+    on one core, parts only get in each other's way (an MNIST-1D perceptron trained 1.3 times as
+    fast without them).
     """
     threads = Path("/proc/self/task")
     if "JDLOPT_CORE" not in os.environ or not threads.is_dir():
         return
-    cores = set(range(os.cpu_count() or 1)) if core is None else {CORES[core % len(CORES)]}
+    cores = set(CORES) if core is None else {CORES[core % len(CORES)]}
     for thread in threads.iterdir():
+        if core is None and int(thread.name) == threading.get_native_id():
+            continue
         with contextlib.suppress(OSError):  # it has ended meanwhile, or the core is not ours
-            os.sched_setaffinity(int(thread.name), cores & set(CORES))
+            os.sched_setaffinity(int(thread.name), cores)
 
 
 def main() -> None:
@@ -60,6 +65,7 @@ def main() -> None:
         except BrokenPipeError:
             os._exit(1)  # the coordinator is gone: nobody will hear of the rest
 
+    pin(int(os.environ.get("JDLOPT_CORE", "0")))  # before jax counts the cores for its threads
     worker = _Worker(say, stop)
     while True:
         order = orders.get()

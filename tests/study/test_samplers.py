@@ -50,3 +50,12 @@ def test_unknown_samplers_name_the_nearest():
         make_sampler("cma", 0)
     with pytest.raises(UserError, match="one objective"):
         make_sampler("cmaes", 0, objectives=2)
+
+
+@pytest.mark.slow
+def test_the_gaussian_process_draws_reproducibly_and_nearer_to_what_was_good():
+    pytest.importorskip("torch", reason="Optuna's Gaussian process needs PyTorch")
+    found = drawn("gp", 20)
+    assert found == drawn("gp", 20)
+    early, late = ([abs(p["x"]) for p in some] for some in (found[:8], found[-6:]))
+    assert sum(late) / len(late) < sum(early) / len(early)
