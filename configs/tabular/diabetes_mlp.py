@@ -1,6 +1,7 @@
 """Disease progression after a year, a regression on ten measurements, with a small perceptron.
 
-Reaches: not measured yet.
+Reaches 61.0 ± 1.5 test RMSE (R² 0.27) (5 seeds) in 6 s, of it 4 s compiling, on 2 cores of an AMD
+EPYC.
 
     jdlopt train --config=configs/tabular/diabetes_mlp.py --workdir=runs/diabetes_mlp
     jdlopt tune --config=configs/tabular/diabetes_mlp.py --workdir=runs/diabetes_mlp_study
