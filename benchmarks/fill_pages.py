@@ -133,14 +133,15 @@ def study_rows() -> list[tuple[str, str, str, str]]:
         share = record["outside_share"]["median"]
         found.append((f"{name}: neither training nor compiling", f"{share:.0%}", "", script))
     growth = study["growth"]
-    found.append(
-        (
-            "1,000 trials of mnist1d_mlp",
-            f"{growth['many']['seconds']:.0f} s; {growth['against_linear']:.2f} × 1000/64",
-            f"64 trials, {growth['few']['seconds']:.0f} s",
-            script,
+    if growth:
+        found.append(
+            (
+                "1,000 trials of mnist1d_mlp",
+                f"{growth['many']['seconds']:.0f} s; {growth['against_linear']:.2f} × 1000/64",
+                f"64 trials, {growth['few']['seconds']:.0f} s",
+                script,
+            )
         )
-    )
     return found
 
 

@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from recording import spread, write
+from recording import RESULTS, spread, write
 
 HERE = Path(__file__).parent
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -86,9 +86,11 @@ def keras(name: str, trials: int, seed: int) -> dict:
 
 def compared(name: str, flags: argparse.Namespace) -> dict:
     """Measures one model against both peers, in turn."""
-    short = {count: optuna(name, 8 * CORES, 99, count)["seconds"] for count in {1, CORES}}
-    processes = min(short, key=lambda count: short[count])
-    print(f"{name}: PyTorch is faster with {processes} processes: {short}", flush=True)
+    processes = flags.processes
+    if processes is None:
+        short = {count: optuna(name, 8 * CORES, 99, count)["seconds"] for count in {1, CORES}}
+        processes = min(short, key=lambda count: short[count])
+        print(f"{name}: PyTorch is faster with {processes} processes: {short}", flush=True)
     ours, theirs = [], []
     for seed in range(flags.repetitions):
         ours.append(jdlopt(name, flags.trials, seed))
@@ -135,10 +137,19 @@ def main() -> None:
     words.add_argument("--trials", type=int, default=256)
     words.add_argument("--repetitions", type=int, default=3)
     words.add_argument("--keras-trials", type=int, default=16)
+    words.add_argument("--processes", type=int, help="PyTorch's; measured by default")
+    words.add_argument("--no-growth", action="store_true", help="leave 64 and 1,000 trials out")
     words.add_argument("names", nargs="*", default=["mnist1d_mlp", "mnist1d_cnn"])
     flags = words.parse_args()
-    studies = {name: compared(name, flags) for name in flags.names}
-    write("study", {"targets": TARGETS, "studies": studies, "growth": grown()})
+    path = RESULTS / "study.json"
+    found = json.loads(path.read_text()) if path.exists() else {"studies": {}, "growth": None}
+    kept = {"studies": found["studies"], "growth": found["growth"]}
+    for name in flags.names:
+        kept["studies"][name] = compared(name, flags)
+        write("study", {"targets": TARGETS, **kept})
+    if not flags.no_growth:
+        kept["growth"] = grown()
+        write("study", {"targets": TARGETS, **kept})
 
 
 if __name__ == "__main__":
