@@ -97,6 +97,10 @@ def hear(search: Search, index: int, message: Mapping[str, Any]) -> None:
     elif event in ("failed", "done"):
         task, worker.task, worker.compiling = worker.task, None, None
         search.deaths = 0
+        if search.options.halving is None and search.options.until is None:
+            # writing down what came takes a while: the worker trains on meanwhile. Where what came
+            # may decide what is trained next, it waits.
+            hand_out(search)
         if event == "done":
             _took(search, task, message)
         elif message["kind"] == "user":
