@@ -5,56 +5,19 @@
 
 Both search the space of `study_config.py` for the same time, imports and compilation included; the
 figure is the best validation accuracy. jdlopt: TPE with successive halving, its cache of compiled
-programs off. The peer: TPE with its median pruner, one process a core, the better of which counts.
+programs empty at first. The peer: TPE with its median pruner, one process a core, the better of
+which counts.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import tempfile
-import time
 
-from measure_study import CORES, HERE, finished, python
+from measure_study import CORES, jdlopt, optuna
 from recording import spread, write
 
 from jdlopt.study.records import interval
-
-
-def jdlopt(name: str, seconds: float, seed: int) -> dict:
-    """Runs one study of jdlopt; returns its best value, trials and wall time."""
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        record = finished(
-            python(
-                "-m", "jdlopt.cli", "tune", f"--config={HERE / 'study_config.py'}:{name}",
-                f"--workdir={folder}/study", f"--budget={seconds:.0f}s", f"--seed={seed}",
-                "--sampler=tpe", "--halving=asha", "--keep=0", "--no-report", "--json",
-                JAX_COMPILATION_CACHE_DIR=f"{folder}/programs",
-                JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.3", PYTHONPATH=str(HERE),
-            )
-        )  # fmt: skip
-        wall = time.perf_counter() - start
-    best = record["trials"][record["best"]]["values"][0]
-    return {"best": best, "trials": len(record["trials"]), "seconds": wall}
-
-
-def optuna(name: str, seconds: float, seed: int) -> dict:
-    """Runs one process a core of Optuna's TPE with PyTorch; returns the best of them."""
-    start = time.perf_counter()
-    started = [
-        python(
-            str(HERE / "study_peers.py"), "optuna", name, "0", str(1000 * seed + index), "1",
-            str(seconds), OMP_NUM_THREADS="1",
-        )
-        for index in range(CORES)
-    ]  # fmt: skip
-    found = [finished(process) for process in started]
-    return {
-        "best": max(one["best"] for one in found),
-        "trials": sum(one["trials"] for one in found),
-        "seconds": time.perf_counter() - start,
-    }
 
 
 def main() -> None:
@@ -68,8 +31,9 @@ def main() -> None:
     for name in flags.names:
         ours, theirs = [], []
         for seed in range(flags.studies):
-            ours.append(jdlopt(name, flags.seconds, seed))
-            theirs.append(optuna(name, flags.seconds, seed))
+            budget = f"--budget={flags.seconds:.0f}s"
+            ours.append(jdlopt(name, seed, budget, "--sampler=tpe", "--halving=asha"))
+            theirs.append(optuna(name, 0, seed, CORES, flags.seconds))
             print(f"{name}: {ours[-1]} against {theirs[-1]}", flush=True)
         gains = [a["best"] - b["best"] for a, b in zip(ours, theirs, strict=True)]
         found[name] = {

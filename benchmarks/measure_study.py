@@ -3,10 +3,11 @@
     make bench BENCHMARKS=benchmarks/measure_study.py
     python benchmarks/measure_study.py [--trials=256] [--repetitions=3] [MODEL …]
 
-All wall times are of whole processes, imports and compilation included, with jdlopt's cache of
-compiled programs off. Optuna and PyTorch are taken at the better of one process with all cores and
-one process a core, each with its share of the trials in memory (a first, short measurement says
-which is better). KerasTuner compiles every trial anew; a few trials are measured and multiplied.
+All wall times are of whole processes, imports and compilation included; jdlopt's cache of compiled
+programs is empty at first. Optuna and PyTorch are taken at the better of one process with all
+cores and one process a core, each with its share of the trials in memory (a first, short
+measurement says which is better). KerasTuner compiles every trial anew; a few trials are measured
+and multiplied.
 """
 
 from __future__ import annotations
@@ -43,38 +44,54 @@ def finished(process: subprocess.Popen[str]) -> dict:
     return json.loads(out.strip().splitlines()[-1])
 
 
-def jdlopt(name: str, trials: int, seed: int, *more: str) -> dict:
-    """Runs one study of jdlopt; returns its wall time, best value and share outside."""
+def jdlopt(name: str, seed: int, *flags: str) -> dict:
+    """Runs one study of jdlopt; returns its wall time, best value, trials and where time went."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         record = finished(
             python(
                 "-m", "jdlopt.cli", "tune", f"--config={HERE / 'study_config.py'}:{name}",
-                f"--workdir={folder}/study", f"--trials={trials}", f"--seed={seed}", "--json",
-                "--sampler=random", "--keep=0", "--no-report", *more,
-                JAX_COMPILATION_CACHE_DIR=f"{folder}/programs",
-                JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.3", PYTHONPATH=str(HERE),
+                f"--workdir={folder}/study", f"--seed={seed}", "--json", "--keep=0", "--no-report",
+                *flags, PYTHONPATH=str(HERE), JAX_COMPILATION_CACHE_DIR=f"{folder}/programs",
+                JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.3",
             )
         )  # fmt: skip
         wall = time.perf_counter() - start
     best = record["trials"][record["best"]]["values"][0]
     done = sum(trial["state"] == "done" for trial in record["trials"])
-    return {"seconds": wall, "best": best, "done": done, **record["time"]}
+    counted = {"trials": len(record["trials"]), "done": done}
+    return {"seconds": wall, "best": best, **counted, **record["time"]}
 
 
-def optuna(name: str, trials: int, seed: int, processes: int) -> dict:
-    """Runs one study of Optuna and PyTorch, shared by processes; returns its wall time and best."""
+def jdlopt_trials(name: str, trials: int, seed: int) -> dict:
+    """Runs one study of so many random points."""
+    return jdlopt(name, seed, f"--trials={trials}", "--sampler=random")
+
+
+def optuna(name: str, trials: int, seed: int, processes: int, *seconds: float) -> dict:
+    """Runs one study of Optuna and PyTorch, shared by processes.
+
+    Args:
+      name: the model.
+      trials: random points in all; with ``seconds``, it searches by TPE so long instead.
+      seed: of the first process.
+      processes: each has a study of its own.
+    """
     threads = str(CORES if processes == 1 else 1)
     start = time.perf_counter()
     started = [
         python(
             str(HERE / "study_peers.py"), "optuna", name, str(trials // processes),
-            str(1000 * seed + index), threads, OMP_NUM_THREADS=threads,
+            str(1000 * seed + index), threads, *map(str, seconds), OMP_NUM_THREADS=threads,
         )
         for index in range(processes)
     ]  # fmt: skip
     found = [finished(process) for process in started]
-    return {"seconds": time.perf_counter() - start, "best": max(one["best"] for one in found)}
+    return {
+        "seconds": time.perf_counter() - start,
+        "best": max(one["best"] for one in found),
+        "trials": sum(one["trials"] for one in found),
+    }
 
 
 def keras(name: str, trials: int, seed: int) -> dict:
@@ -93,7 +110,7 @@ def compared(name: str, flags: argparse.Namespace) -> dict:
         print(f"{name}: PyTorch is faster with {processes} processes: {short}", flush=True)
     ours, theirs = [], []
     for seed in range(flags.repetitions):
-        ours.append(jdlopt(name, flags.trials, seed))
+        ours.append(jdlopt_trials(name, flags.trials, seed))
         theirs.append(optuna(name, flags.trials, seed, processes))
         ratio = theirs[-1]["seconds"] / ours[-1]["seconds"]
         print(f"{name}: {ours[-1]['seconds']:.1f} s, PyTorch {theirs[-1]['seconds']:.1f} s, "
@@ -125,7 +142,7 @@ def compared(name: str, flags: argparse.Namespace) -> dict:
 
 def grown() -> dict:
     """Measures 64 and 1,000 trials of the MLP: how the time grows."""
-    few, many = jdlopt("mnist1d_mlp", 64, 0), jdlopt("mnist1d_mlp", 1000, 0)
+    few, many = (jdlopt_trials("mnist1d_mlp", count, 0) for count in (64, 1000))
     linear = few["seconds"] * 1000 / 64
     print(f"64 trials {few['seconds']:.1f} s, 1,000 trials {many['seconds']:.1f} s", flush=True)
     return {"few": few, "many": many, "against_linear": many["seconds"] / linear}

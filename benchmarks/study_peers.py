@@ -16,6 +16,7 @@ import tempfile
 import time
 
 import numpy as np
+from models import torch_model
 from study_config import EPOCHS, RANGES, get_config
 
 NAMES = {key.rpartition(".")[2]: bounds for key, bounds in RANGES.items()}
@@ -23,30 +24,11 @@ NAMES = {key.rpartition(".")[2]: bounds for key, bounds in RANGES.items()}
 
 def arrays(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Returns the training and validation split, the same ones as jdlopt's."""
-    from jdlopt.data.source import open_dataset
     from jdlopt.train.experiment import prepare
 
-    dataset = prepare(get_config(name))[1] if name else open_dataset({"source": "mnist1d"})
+    dataset = prepare(get_config(name))[1]
     train, held = dataset.read("train"), dataset.read("validation")
     return train.inputs, train.targets, held.inputs, held.targets
-
-
-def torch_model(name: str, dropout: float):
-    """Returns the model with dropout after each hidden layer, as jdlopt's has it."""
-    from torch import nn
-
-    if name == "mnist1d_mlp":
-        return nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(40, 100), nn.ReLU(), nn.Dropout(dropout),
-            nn.Linear(100, 100), nn.ReLU(), nn.Dropout(dropout),
-            nn.Linear(100, 10),
-        )  # fmt: skip
-    blocks = []
-    for channels in (1, 25, 25):
-        convolution = nn.Conv1d(channels, 25, 5, stride=2, padding=2)
-        blocks += [convolution, nn.ReLU(), nn.Dropout(dropout)]
-    return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(5 * 25, 10))
 
 
 def optuna_torch(name: str, trials: int, seed: int, threads: int, seconds: float | None) -> dict:

@@ -35,7 +35,7 @@ def described(flags: argparse.Namespace) -> int:
     from jdlopt.data.describe import describe
     from jdlopt.data.source import open_dataset
     from jdlopt.train import experiment
-    from jdlopt.train.log import as_json
+    from jdlopt.train.disk import as_json
 
     section = experiment.resolve_data(load(flags))
     description = describe(open_dataset(section, allow_missing=True))

@@ -154,7 +154,7 @@ def predict(flags: argparse.Namespace) -> int:
     """Predicts for a file or folder."""
     start()
     from jdlopt.train import serve
-    from jdlopt.train.log import as_json
+    from jdlopt.train.disk import as_json
 
     if flags.output:
         serve.check_output(flags.output)

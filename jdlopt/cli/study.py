@@ -136,6 +136,7 @@ def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from jdlopt.report.keys import shortened
     from jdlopt.study import records
 
     out = console()
@@ -153,14 +154,12 @@ def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
     table.add_column("trial", justify="right")
     for objective in record["objectives"]:
         table.add_column(escape(objective["name"]), justify="right", overflow="fold")
-    last = [key.rpartition(".")[2] for key in keys]
-    for key, name in zip(keys, last):
-        name = name if last.count(name) == 1 else key
+    for name in shortened(keys):
         # a name that does not fit goes on in the next line, cut where it says something
         broken = name if len(keys) < 4 else name.replace("_", "_\n").replace(".", ".\n")
         table.add_column(escape(broken), justify="right", overflow="fold")
-    for name in order[:SHOWN]:
-        trial = trials[name]
+    for best in order[:SHOWN]:
+        trial = trials[best]
         values = [number(value) for value in trial["values"]]
         if trial["interval"]:
             values = [
@@ -168,7 +167,7 @@ def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
                 for value, (low, high) in zip(values, trial["interval"])
             ]
         params = [_param(trial["params"].get(key)) for key in keys]
-        table.add_row(str(name), *values, *(escape(param) for param in params))
+        table.add_row(str(best), *values, *(escape(param) for param in params))
     out.print(table)
     for reading in record["readings"]:
         if reading["level"] == "warning":

@@ -61,11 +61,9 @@ def examples_at(seed: int, positions: Int32[np.ndarray, " n"], size: int) -> np.
     """Returns which examples stand at given positions of the endless stream, any shape."""
     epochs, offsets = np.divmod(np.asarray(positions, np.int64), size)
     examples = np.empty(epochs.shape, np.int32)
-    if not epochs.size:
-        return examples
-    for epoch in range(int(epochs.min()), int(epochs.max()) + 1):
+    for epoch in np.unique(epochs):
         chosen = epochs == epoch
-        examples[chosen] = epoch_order(seed, epoch, size)[offsets[chosen]]
+        examples[chosen] = epoch_order(seed, int(epoch), size)[offsets[chosen]]
     return examples
 
 

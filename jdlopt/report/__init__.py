@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from jdlopt.errors import WorkdirError
+from jdlopt.train import disk
 
 REPORT = "report.html"
 
@@ -36,11 +37,9 @@ def write_report(workdir: str | Path) -> Path:
 
 def save(folder: Path, text: str) -> Path:
     """Writes the page beside its final name and renames it."""
-    path, aside = folder / REPORT, folder / f".{REPORT}.aside"
+    path = folder / REPORT
     try:
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
+        disk.write_aside(path, text)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise WorkdirError(f"{path}: can't be written: {error.strerror}.") from error
     return path

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jdlopt.errors import WorkdirError, listing
+from jdlopt.errors import ConfigError, WorkdirError, listing
 from jdlopt.study import records
-from jdlopt.study.space import KINDS
+from jdlopt.study.space import from_row
 
 STATES = ("done", "pruned", "infeasible", "running")
 PARTS = {
@@ -106,10 +106,11 @@ def _number(found: Mapping[str, Any], name: str) -> bool:
 def _is_row(row: Any) -> bool:
     if not isinstance(row, dict) or not isinstance(row.get("key"), str):
         return False
-    if row.get("kind") == "choice":
-        return isinstance(row.get("choices"), list) and len(row["choices"]) > 1
-    bounds = _number(row, "low") and _number(row, "high") and row["low"] < row["high"]
-    return row.get("kind") in KINDS and bounds and (row["low"] > 0 or not row.get("log"))
+    try:
+        one = from_row(row)
+    except (ConfigError, TypeError, KeyError):
+        return False
+    return one.low is None or one.low > 0 or not row.get("log")
 
 
 def _is_trial(trial: Any, rows: Mapping[str, Mapping[str, Any]], objectives: int) -> bool:

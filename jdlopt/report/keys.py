@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from jdlopt.report import page
 from jdlopt.report.figures import BAD, BEST, COLOURS, GREY, scale
+from jdlopt.study.space import words as words_of
 
 POINTS = 800
 """Trials that a figure shows at most: the best half of them, and others evenly."""
@@ -21,18 +21,6 @@ NO_PLACE = -0.16
 
 Row = Mapping[str, Any]
 Trial = Mapping[str, Any]
-
-
-def label(value: Any) -> str:
-    """Returns a choice as its reader would write it.
-
-    Example:
-      >>> label([64, 64]), label("adamw"), label(None)
-      ('64, 64', 'adamw', 'None')
-    """
-    if isinstance(value, list | tuple):
-        return ", ".join(label(one) for one in value) or "none"
-    return str(value)
 
 
 def finished(trials: Sequence[Trial]) -> list[Trial]:
@@ -73,10 +61,10 @@ def _places(row: Row, trials: Sequence[Trial]) -> list[Any]:
     key = row["key"]
     if row["kind"] != "choice":
         return [trial["params"][key] for trial in trials]
-    names = [label(choice) for choice in row["choices"]]
+    names = [words_of(choice) for choice in row["choices"]]
     golden = 0.6180339887
     return [
-        names.index(label(trial["params"][key])) + 0.5 * ((trial["number"] * golden) % 1 - 0.5)
+        names.index(words_of(trial["params"][key])) + 0.5 * ((trial["number"] * golden) % 1 - 0.5)
         for trial in trials
     ]
 
@@ -89,7 +77,7 @@ def _across(row: Row, title: str = "") -> dict[str, Any]:
         room = 0.04 * (high - low)  # so that points on the ends are seen whole
         ticks = _decades(row["low"], row["high"]) if log else {"nticks": 6}
         return scale(title, log, range=[float(low - room), float(high + room)], **ticks)
-    names = [label(choice) for choice in row["choices"]]
+    names = [words_of(choice) for choice in row["choices"]]
     return scale(
         title,
         tickvals=list(range(len(names))),
@@ -123,14 +111,12 @@ def axis(
     have = [trial for trial in trials if key in trial["params"]]
     done = _few([t for t in have if t["state"] in ("done", "pruned") and t["values"]], up)
     bad = [t for t in have if t["state"] == "infeasible"][:POINTS]
+    done = sorted(done, key=lambda t: t["number"] == best)  # drawn last: on top
     values = [t["values"][0] for t in done]
     low, high = window([t["values"][0] for t in finished(done)] or values, up)
     span = (high - low) or abs(high) or 1.0
     foot = low - 0.12 * span if up else high + 0.12 * span
-    off = [value < low if up else value > high for value in values]
     beyond = "triangle-down" if up else "triangle-up"
-    done = sorted(done, key=lambda t: t["number"] == best)  # drawn last: on top
-    values = [t["values"][0] for t in done]
     off = [value < low if up else value > high for value in values]
     data: list[dict[str, Any]] = [
         {
@@ -173,7 +159,7 @@ def axis(
     words = f"{objective} against {key}: {len(done)} trials, {len(bad)} infeasible."
     if best is not None and any(t["number"] == best for t in done):
         found = next(t for t in done if t["number"] == best)
-        words += f" The best trial has {label(found['params'][key])}."
+        words += f" The best trial has {words_of(found['params'][key])}."
     if any(off):
         words += f" {sum(off)} lie beyond the range that is shown."
     role = f" ({row['role']})" if row.get("role") else ""
@@ -182,7 +168,7 @@ def axis(
 
 def _hover(trial: Trial, key: str, objective: str) -> str:
     value = trial["params"][key]
-    shown = f"{value:.4g}" if isinstance(value, float) else label(value)
+    shown = f"{value:.4g}" if isinstance(value, float) else words_of(value)
     said = f"{objective} {page.number(trial['values'][0])}" if objective else "infeasible"
     state = ", pruned" if trial["state"] == "pruned" else ""
     return page.text(f"trial {trial['number']}{state}: {said} at {shown}")
@@ -198,7 +184,7 @@ def isolation(name: str, row: Row, trials: Sequence[Trial], objective: str, up: 
     pick = max if up else min
     best = {one: pick(some, key=lambda t: t["values"][0]) for one, some in groups.items()}
     discrete = row["kind"] == "choice"
-    names = [label(choice) for choice in row.get("choices", ())]
+    names = [words_of(choice) for choice in row.get("choices", ())]
     order = sorted(groups, key=names.index if discrete else float)
     shown = _few(done, up)
     low, high = window([t["values"][0] for t in done], up)
@@ -248,7 +234,7 @@ def isolation(name: str, row: Row, trials: Sequence[Trial], objective: str, up: 
 
 def _bin(row: Row, value: Any) -> Any:
     if row["kind"] == "choice":
-        return label(value)
+        return words_of(value)
     if row["kind"] == "int" and row["high"] - row["low"] <= 12:
         return value
     forward, back = (np.log, np.exp) if row.get("log") else (float, float)
@@ -304,7 +290,7 @@ def parallel(
     }
     words = f"A line for each of {len(done)} trials over {', '.join(keys)}; the darker the better."
     if done:
-        found = ", ".join(f"{key}={label(value)}" for key, value in done[-1]["params"].items())
+        found = ", ".join(f"{key}={words_of(value)}" for key, value in done[-1]["params"].items())
         words += f" The best one has {found}."
     caption = "A line a trial, the stronger the better; the best in orange"
     caption += ", infeasible ones dotted." if bad else "."
@@ -355,8 +341,8 @@ def _place(row: Row, params: Mapping[str, Any]) -> float:
         return NO_PLACE
     value = params[row["key"]]
     if row["kind"] == "choice":
-        names = [label(choice) for choice in row["choices"]]
-        return names.index(label(value)) / max(1, len(names) - 1)
+        names = [words_of(choice) for choice in row["choices"]]
+        return names.index(words_of(value)) / max(1, len(names) - 1)
     forward = np.log if row.get("log") else float
     low, high = forward(row["low"]), forward(row["high"])
     return float((forward(value) - low) / (high - low))
@@ -364,7 +350,7 @@ def _place(row: Row, params: Mapping[str, Any]) -> float:
 
 def _marks(index: int, row: Row) -> list[dict[str, Any]]:
     if row["kind"] == "choice":
-        names = [label(choice) for choice in row["choices"]]
+        names = [words_of(choice) for choice in row["choices"]]
         step = max(1, len(names) // 8)
         last = max(1, len(names) - 1)
         return [_mark(index, place / last, names[place]) for place in range(0, len(names), step)]
@@ -467,8 +453,3 @@ def _both(trial: Trial, objectives: Sequence[Mapping[str, str]]) -> str:
         f"{one['name']} {page.number(value)}" for one, value in zip(objectives, trial["values"])
     )
     return f"trial {trial['number']}: {said}"
-
-
-def choices_as_text(value: Any) -> Any:
-    """Returns a choice as an importance evaluator can hold it."""
-    return json.dumps(value) if isinstance(value, list) else value

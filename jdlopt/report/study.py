@@ -12,6 +12,7 @@ from typing import Any
 from jdlopt.report import figures, keys, page, save
 from jdlopt.report.contents import read_curves, read_study
 from jdlopt.study import records
+from jdlopt.study import space as spaces
 from jdlopt.study.readings import readings
 
 SHOWN = 10
@@ -126,7 +127,7 @@ def _best(study: Mapping[str, Any], best: list[Mapping[str, Any]], workdir: Path
         number = trial["number"]
         values = [_with_interval(trial, index) for index in range(len(trial["values"]))]
         params = [
-            page.text(keys.label(value)) if isinstance(value, list) else page.number(value)
+            page.text(spaces.words(value)) if isinstance(value, list) else page.number(value)
             for value in (trial["params"].get(key) for key in names)
         ]
         config = _config(base, trial)
@@ -298,28 +299,18 @@ def importances(study: Mapping[str, Any]) -> tuple[dict[str, float], str]:
     (Watanabe et al., 2023). Without either, no shares and the reason.
     """
     import optuna
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     done = keys.finished(study["trials"])
     if len(done) < 8:
         return {}, f"Only {len(done)} trials finished: too few to say what mattered."
-    kinds: dict[str, Any] = {}
-    for row in study["space"]:
-        if row["kind"] == "choice":
-            choices = [keys.choices_as_text(one) for one in row["choices"]]
-            kinds[row["key"]] = CategoricalDistribution(choices)
-        elif row["kind"] == "int":
-            log, step = bool(row.get("log")), row.get("step", 1)
-            kinds[row["key"]] = IntDistribution(row["low"], row["high"], log, step)
-        else:
-            log = bool(row.get("log"))
-            kinds[row["key"]] = FloatDistribution(row["low"], row["high"], log)
+    space = {row["key"]: spaces.from_row(row) for row in study["space"]}
+    kinds = {key: spaces.optuna_distribution(one) for key, one in space.items()}
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     made = optuna.create_study(direction=study["objectives"][0]["direction"])
     for trial in done:
         made.add_trial(
             optuna.trial.create_trial(
-                params={k: keys.choices_as_text(v) for k, v in trial["params"].items()},
+                params={k: spaces.label(spaces.as_choice(v)) for k, v in trial["params"].items()},
                 distributions={key: kinds[key] for key in trial["params"]},
                 value=trial["values"][0],
             )
@@ -365,7 +356,7 @@ def _infeasible(trials: Sequence[Mapping[str, Any]]) -> str:
 
 def _params(trial: Mapping[str, Any]) -> str:
     return ", ".join(
-        f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={keys.label(value)}"
+        f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={spaces.words(value)}"
         for key, value in trial["params"].items()
     )
 

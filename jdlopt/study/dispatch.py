@@ -134,11 +134,7 @@ def _lost(search: Search, worker: Worker, code: int) -> None:
 
 def _infeasible(search: Search, task: Task, reason: str) -> None:
     for number in task.trials:
-        record: dict[str, Any] = {
-            "state": "infeasible", "values": None, "interval": None, "members": [],
-            "metrics": {}, "steps": 0, "reason": reason,
-        }  # fmt: skip
-        keep(search, task, number, record)
+        keep(search, task, number, records.infeasible(reason))
     shutil.rmtree(task.order["directory"], ignore_errors=True)
     report(search)
 
@@ -159,7 +155,7 @@ def _took(search: Search, task: Task, message: Mapping[str, Any]) -> None:
     records.add_curves(search.workdir, records.rows_of(members))
     for number in kept:
         own = [one for one in members if one["trial"] == number]
-        record = records.of_trial(own, message, search.objectives, search.monitor)
+        record = records.of_trial(own, message, search.objectives, search.facts["monitor"])
         if number in unfinished:
             record["reason"] = search.end_reason
         keep(search, task, number, record)

@@ -10,6 +10,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from jdlopt import config as configs
+from jdlopt.study import records
 from jdlopt.study import space as spaces
 from jdlopt.study.samplers import HISTORY_FREE
 from jdlopt.study.search import POPULATIONS, Generation, Search, Task, is_late, limit
@@ -19,11 +20,8 @@ AHEAD = 2
 """Generations that may be in the workers' hands: while one ends, the next already trains."""
 LEAST_DRAWN = 64
 """Points drawn together where results don't matter: their structures can be sorted."""
-FOREIGN: dict[str, Any] = {
-    "state": "infeasible", "values": None, "interval": None, "members": [], "metrics": {},
-    "steps": 0, "reason": "another program ended it",
-}  # fmt: skip
-"""The record of a trial that is not jdlopt's own."""
+FOREIGN = "another program ended it"
+"""Why a trial that is not jdlopt's own has no value."""
 
 
 def more(search: Search) -> int:
@@ -176,7 +174,7 @@ def _task(search: Search, group: str, generation: int, numbers: list[int]) -> Ta
     search.tasks += 1
     order = {
         "do": "train", "task": search.tasks, "config": config, "folds": folds, "members": members,
-        "width": max(_width(search), len(members)), "alone": False,
+        "width": max(_width(search), len(members)),
         "halving": options.halving, "reduction": options.reduction,
         "directory": str((search.workdir / POPULATIONS / _folder(numbers)).absolute()),
     }  # fmt: skip
@@ -220,7 +218,7 @@ def _copy(search: Search, trial: FrozenTrial, known: bool = True) -> None:
     """Takes a trial of the storage in; the sampler is told what it came to if that is ``known``."""
     number, record, most = trial.number, None, limit(search)
     if trial.state.is_finished():
-        record = search.finished[number] = trial.user_attrs.get(RECORD) or dict(FOREIGN)
+        record = search.finished[number] = _record(trial)
     if search.grid is None:
         search.mirror.add(trial, record if known else None)
     within = search.book.is_ours(trial) and (most is None or number < most)
@@ -228,17 +226,19 @@ def _copy(search: Search, trial: FrozenTrial, known: bool = True) -> None:
         search.points[number] = _params(search, trial)
 
 
+def _record(trial: FrozenTrial) -> dict[str, Any]:
+    return trial.user_attrs.get(RECORD) or records.infeasible(FOREIGN)
+
+
 def _params(search: Search, trial: FrozenTrial) -> dict[str, Any]:
     """Returns the values that a storage's labels stand for."""
     if search.grid is not None and trial.number < len(search.grid):
         return search.grid[trial.number]
-    found = {}
-    for key, value in trial.params.items():
-        if key in search.space:
-            one = search.space[key]
-            labels = {spaces.label(choice): choice for choice in one.choices}
-            found[key] = labels[value] if one.kind == "choice" else value
-    return found
+    return {
+        key: spaces.value_of(search.space[key], held)
+        for key, held in trial.params.items()
+        if key in search.space
+    }
 
 
 def see_others(search: Search) -> None:
@@ -252,7 +252,7 @@ def see_others(search: Search) -> None:
                 _copy(search, trial)
             elif ended:
                 search.points[number] = _params(search, trial)
-                search.finished[number] = trial.user_attrs.get(RECORD) or dict(FOREIGN)
+                search.finished[number] = _record(trial)
                 _tell(search, number, search.finished[number])
 
 

@@ -125,14 +125,12 @@ def open_search(
         options = options.replaced(trials=len(grid))
     return Search(
         config=own,
-        resolved=facts["resolved"],
         space=space,
         traced=traced,
         workdir=workdir,
         options=options,
         objectives=objectives,
-        monitor=facts["monitor"],
-        facts={**facts, "space": spaces.to_json(space)},
+        facts=facts,
         book=book,
         mirror=Mirror(options.sampler, options.seed, book.slot, directions, space),
         grid=grid,

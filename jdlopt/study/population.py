@@ -215,11 +215,13 @@ class Population:
         costs nothing, and the program stays.
         """
         active, narrow = self.active, self.width
+        if self.formulation != "vmap" or not active:
+            return
         mesh = made.trial_mesh(self.width)
         least = max(len(active), mesh.size if mesh else 1)  # every device keeps a row at least
         while narrow % 2 == 0 and narrow // 2 >= least:
             narrow //= 2
-        if self.formulation != "vmap" or narrow == self.width or not active:
+        if narrow == self.width:
             return
         taken = np.array([*active, *active[-1:] * (narrow - len(active))])
         self.states, self.scaling = jax.tree.map(
@@ -230,7 +232,6 @@ class Population:
 
     def advance(self) -> None:
         """Trains all active members to their next evaluation and looks at what came back."""
-        self._compact()
         programs = self._programs(self.formulation)
         end = min((self.step // self.every + 1) * self.every, self.total)
         started, evaluated = time.perf_counter(), False
@@ -329,6 +330,7 @@ class Population:
             if member.trial in stopped:
                 member.status = PRUNED
                 member.reason = f"stopped at step {self.step} by {self.halving}"
+        self._compact()
 
     def choose(self, formulations: Sequence[str] = made.FORMULATIONS) -> dict[str, float]:
         """Times a few steps in each formulation on copies and keeps the fastest; returns seconds.

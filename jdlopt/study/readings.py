@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jdlopt.study.differences import Difference, compare, late_noise
+from jdlopt.study.space import words
 
 NEAR = 0.1
 """Within this share of a range from its end, a point is near the boundary."""
@@ -268,7 +269,7 @@ def _answers(found: _Found) -> list[dict[str, Any]]:
         groups: dict[str, list[dict[str, Any]]] = {}
         for trial in found.trials:  # best first
             if key in trial["params"]:
-                groups.setdefault(_words(trial["params"][key]), []).append(trial)
+                groups.setdefault(words(trial["params"][key]), []).append(trial)
         if len(groups) < 2:
             continue
         reached = ", ".join(f"{name} {some[0]['values'][0]:.4g}" for name, some in groups.items())
@@ -283,10 +284,6 @@ def _answers(found: _Found) -> list[dict[str, Any]]:
             level, hint = "warning", f"Few trials have {', '.join(thin)}: search on before you say."
         made.append(_reading("answer", level, text, hint, key=key, **one.numbers))
     return made
-
-
-def _words(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _curve(found: _Found, trial: int, metric: str) -> np.ndarray:

@@ -17,6 +17,14 @@ CURVES, PARTS = "curves.parquet", "curves"
 TOLD = ("done", "pruned", "infeasible")
 
 
+def infeasible(reason: str) -> dict[str, Any]:
+    """Returns the record of a trial that was not trained, and why it has no value."""
+    return {
+        "state": "infeasible", "values": None, "interval": None, "members": [], "metrics": {},
+        "steps": 0, "reason": reason,
+    }  # fmt: skip
+
+
 def of_trial(
     members: Sequence[Mapping[str, Any]],
     facts: Mapping[str, Any],

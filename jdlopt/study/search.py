@@ -85,11 +85,12 @@ class Search:
     """One coordinator's view of a study.
 
     Attributes:
-      config: the base experiment, as workers are told it; ``resolved`` with all its defaults.
+      config: the base experiment, as workers are told it.
       space: what is searched; ``traced`` names its keys that need no program of their own.
       workdir, options: as `tune` was given them.
-      objectives: name and direction of each; ``monitor`` is the metric that members watch.
-      facts: what a worker found out about the config: seed, versions, devices.
+      objectives: name and direction of each.
+      facts: what a worker found out about the config: ``resolved``, with all its defaults; the
+        metric that members ``monitor``; seed, versions, devices.
       book: the study in its storage.
       mirror: what the sampler knows.
       grid: all points, where the sampler is the grid.
@@ -111,13 +112,11 @@ class Search:
     """
 
     config: dict[str, Any]
-    resolved: dict[str, Any]
     space: Space
     traced: set[str]
     workdir: Path
     options: Options
     objectives: list[dict[str, str]]
-    monitor: str
     facts: dict[str, Any]
     book: Any
     mirror: Any

@@ -158,6 +158,31 @@ def label(value: Any) -> Any:
     return repr(value) if isinstance(value, tuple) else value
 
 
+def value_of(one: Distribution, held: Any) -> Any:
+    """Returns the value that Optuna's storage holds as ``held``: the inverse of `label`.
+
+    Raises:
+      KeyError: it stands for none of the choices.
+
+    Example:
+      >>> value_of(choice((8,), (8, 8)), "(8, 8)")
+      (8, 8)
+    """
+    return {label(value): value for value in one.choices}[held] if one.kind == "choice" else held
+
+
+def words(value: Any) -> str:
+    """Returns a choice as its reader would write it.
+
+    Example:
+      >>> words([64, 64]), words("adamw"), words(None)
+      ('64, 64', 'adamw', 'None')
+    """
+    if isinstance(value, list | tuple):
+        return ", ".join(words(one) for one in value) or "none"
+    return str(value)
+
+
 # --- reading and checking -------------------------------------------------------------------------
 
 
@@ -289,8 +314,8 @@ def suggest(trial: Any, space: Space) -> dict[str, Any]:
         if not active(one, params):
             continue
         if one.kind == "choice":
-            labels = {label(value): value for value in one.choices}
-            params[key] = labels[trial.suggest_categorical(key, list(labels))]
+            held = trial.suggest_categorical(key, [label(value) for value in one.choices])
+            params[key] = value_of(one, held)
         elif one.kind == "int":
             params[key] = trial.suggest_int(key, one.low, one.high, step=one.step, log=one.log)
         else:
@@ -358,25 +383,32 @@ def from_json(rows: Any) -> Space:
     try:
         for row in rows:
             when = {
-                one["key"]: tuple(_tuple(value) for value in one["values"])
+                one["key"]: tuple(as_choice(value) for value in one["values"])
                 for one in row.get("conditions") or []
             }
-            role, kind = row.get("role"), row["kind"]
-            if kind == "choice":
-                made = choice(*map(_tuple, row["choices"]), role=role)
-            elif kind == "int":
-                log, step = bool(row.get("log")), row.get("step", 1)
-                made = integer(row["low"], row["high"], log=log, step=step, role=role)
-            elif kind in KINDS:
-                draw = uniform if kind == "uniform" else log_uniform
-                made = draw(row["low"], row["high"], role=role)
-            else:
-                raise ConfigError(f"space: kind {kind!r} is unknown. Known: {listing(KINDS)}.")
-            found[row["key"]] = replace(made, when=tuple(when.items()))
+            found[row["key"]] = replace(from_row(row), when=tuple(when.items()))
     except (TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"space: is not as jdlopt writes it: {error!r}.") from error
     return check(found)
 
 
-def _tuple(value: Any) -> Any:
-    return tuple(_tuple(item) for item in value) if isinstance(value, list) else value
+def from_row(row: Mapping[str, Any]) -> Distribution:
+    """Returns the distribution of one row of `to_json`, without its conditions.
+
+    Raises:
+      ConfigError: it is none.
+    """
+    role, kind = row.get("role"), row["kind"]
+    if kind == "choice":
+        return choice(*map(as_choice, row["choices"]), role=role)
+    if kind == "int":
+        log, step = bool(row.get("log")), row.get("step", 1)
+        return integer(row["low"], row["high"], log=log, step=step, role=role)
+    if kind not in KINDS:
+        raise ConfigError(f"space: kind {kind!r} is unknown. Known: {listing(KINDS)}.")
+    return (uniform if kind == "uniform" else log_uniform)(row["low"], row["high"], role=role)
+
+
+def as_choice(value: Any) -> Any:
+    """Returns a choice as it was before JSON made lists of its tuples."""
+    return tuple(as_choice(item) for item in value) if isinstance(value, list) else value

@@ -16,6 +16,7 @@ from typing import Any
 from jdlopt import config as configs
 from jdlopt.errors import WorkdirError
 from jdlopt.study import records
+from jdlopt.study import space as spaces
 from jdlopt.study.drawing import see_others
 from jdlopt.study.search import (
     BEST,
@@ -27,6 +28,7 @@ from jdlopt.study.search import (
     StudyResult,
     training,
 )
+from jdlopt.train import disk
 
 LOCK = ".finishing"
 
@@ -94,8 +96,8 @@ def write_study(search: Search, status: str) -> dict[str, Any]:
         "status": status,
         **search.options.definition(),
         "objectives": search.objectives,
-        "config": search.resolved,
-        "space": search.facts["space"],
+        "config": search.facts["resolved"],
+        "space": spaces.to_json(search.space),
         "trials": rows,
         "best": order[0] if order else None,
         "pareto": records.pareto(rows, search.objectives),
@@ -108,7 +110,7 @@ def write_study(search: Search, status: str) -> dict[str, Any]:
     }
     if order:
         best = configs.dumps(trial_config(search, order[0]))
-        write_aside(search.workdir / BEST, best)
+        _write(search.workdir / BEST, best)
     _save(search, record)
     return record
 
@@ -135,34 +137,21 @@ def _times(search: Search) -> dict[str, Any]:
 
 
 def _save(search: Search, record: Mapping[str, Any]) -> None:
-    write_aside(search.workdir / STUDY, json.dumps(_finite(record), indent=1) + "\n")
+    _write(search.workdir / STUDY, json.dumps(disk.as_json(record), indent=1) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file of the study's directory; several coordinators may do so at once."""
+    try:
+        disk.write_aside(path, text, f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    except OSError as error:
+        raise WorkdirError(f"{path}: can't be written: {error.strerror}.") from error
 
 
 def trial_config(search: Search, number: int) -> dict[str, Any]:
     """Returns the config that trains one trial as a run."""
     changes = {**search.points[number], "seed": search.facts["seed"]}
     return configs.to_dict(configs.override(search.config, changes))
-
-
-def write_aside(path: Path, text: str) -> None:
-    """Writes a file beside its final name and renames it; several processes may do so at once."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise WorkdirError(f"{path}: can't be written: {error.strerror}.") from error
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))):
-        return None
-    return value
 
 
 # --- the end --------------------------------------------------------------------------------------

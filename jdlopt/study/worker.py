@@ -28,8 +28,7 @@ def pin(core: int | None) -> None:
 
     Workers that train take a core each; one that compiles takes what it can get. The caller stays,
     since XLA cuts a program's operations into as many parts as the compiling thread may use cores:
-    on one core, parts only get in each other's way (an MNIST-1D perceptron trained 1.3 times as
-    fast without them).
+    on one core, parts only get in each other's way.
     """
     threads = Path("/proc/self/task")
     if "JDLOPT_CORE" not in os.environ or not threads.is_dir():
@@ -54,7 +53,8 @@ def main() -> None:
             order = json.loads(line)
             if order["do"] == "stop":
                 stop.set()
-            orders.put(order)
+            else:
+                orders.put(order)
         os._exit(0)  # the coordinator is gone; another may start where its checkpoints are
 
     threading.Thread(target=listen, daemon=True).start()
@@ -68,9 +68,7 @@ def main() -> None:
     pin(int(os.environ.get("JDLOPT_CORE", "0")))  # before jax counts the cores for its threads
     worker = _Worker(say, stop)
     while True:
-        order = orders.get()
-        if order["do"] != "stop":
-            worker.serve(order)
+        worker.serve(orders.get())
 
 
 class _Worker:
@@ -120,7 +118,7 @@ class _Worker:
         from jdlopt.metrics import higher_is_better
         from jdlopt.study import structure
         from jdlopt.study.space import from_json, probes
-        from jdlopt.train import experiment, log
+        from jdlopt.train import disk, experiment, log
 
         texts = {key: configs.Override(text) for key, text in order["overrides"].items()}
         raw = configs.override(order["config"], texts)
@@ -151,7 +149,7 @@ class _Worker:
         return {
             "task": None,
             "config": config,
-            "resolved": log.as_json(parts.config),
+            "resolved": disk.as_json(parts.config),
             "directions": directions,
             "monitor": parts.monitor,
             "seed": parts.config["seed"],
@@ -174,7 +172,7 @@ class _Worker:
     def train(self, order: Mapping[str, Any]) -> dict[str, Any]:
         """Trains one population; returns how its members ended."""
         from jdlopt.study import population
-        from jdlopt.train.log import as_json
+        from jdlopt.train.disk import as_json
 
         started, compiled = time.perf_counter(), self.cache.compile.seconds
         structures = self._structures(order["config"], order["folds"])
@@ -184,7 +182,7 @@ class _Worker:
             own = [member for member in members if member.fold in one.folds]
             if not own:
                 continue
-            if one.data is None or order["alone"]:
+            if one.data is None:
                 self._alone(one, own, order)
                 continue
             facts.append(self._population(one, own, order))

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import importlib.metadata
 import json
-import math
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -27,14 +26,8 @@ def write_aside(path: Path, text: str) -> None:
     Raises:
       WorkdirError: it can't be written; what was there before is as it was.
     """
-    aside = path.with_name(f".{path.name}.writing")  # one name: a killed process leaves one at most
-    try:
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise _unwritable(path, error) from error
+    with _told(path):
+        disk.write_aside(path, text)
 
 
 def _unwritable(path: Path, error: OSError) -> WorkdirError:
@@ -51,15 +44,6 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise _unwritable(path, error) from error
-
-
-def as_json(value: Any) -> Any:
-    """Returns a value with numbers that JSON lacks (NaN, infinities) as None."""
-    if isinstance(value, Mapping):
-        return {key: as_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_json(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextlib.contextmanager
@@ -172,7 +156,7 @@ class RunLog:
         So two runs of one config write the same ``metrics.jsonl`` to the byte.
         """
         with _told(Path(self._file.name)):
-            self._file.write(json.dumps(as_json({"step": step, **values})) + "\n")
+            self._file.write(json.dumps(disk.as_json({"step": step, **values})) + "\n")
         if self._events:
             with _told(self._tensorboard):
                 self._events.scalars({**values, **beside}, step)

@@ -21,7 +21,7 @@ from jdlopt import mesh as meshes
 from jdlopt.data import feed
 from jdlopt.errors import DivergedError, Interrupted, WorkdirError
 from jdlopt.metrics import higher_is_better
-from jdlopt.train import checkpoint, experiment, log, processes, serve
+from jdlopt.train import checkpoint, disk, experiment, log, processes, serve
 from jdlopt.train import evaluate as evaluation
 from jdlopt.train.evaluate import Evaluator
 from jdlopt.train.meter import Meter
@@ -460,7 +460,7 @@ class _Run:
     ) -> dict[str, Any]:
         looped = self.looped or time.perf_counter() - self.loop_started
         steps = self.step - self.first_step
-        record = log.as_json(
+        record = disk.as_json(
             {
                 "status": status,
                 "metrics": dict(found),

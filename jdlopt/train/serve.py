@@ -21,7 +21,7 @@ from jdlopt import mesh as meshes
 from jdlopt.data import preprocess
 from jdlopt.data.inputs import read_inputs
 from jdlopt.errors import DataError, UserError, WorkdirError, listing
-from jdlopt.train import checkpoint, evaluate, experiment, log
+from jdlopt.train import checkpoint, disk, evaluate, experiment, log
 from jdlopt.train.program import Compiler
 from jdlopt.train.state import as_arrays
 from jdlopt.train.step import predict_step
@@ -153,7 +153,7 @@ def evaluate_run(workdir: str | Path, split: str = "validation", which: str = "b
     mesh = meshes.make_mesh({"data": -1, "fsdp": 1})
     params, model_state = meshes.put((params, model_state), meshes.replicated(mesh))
     found = evaluate.full(parts, mesh, Compiler())(split, params, model_state)
-    return log.as_json({"split": split, "checkpoint": which, "step": step, "metrics": found})
+    return disk.as_json({"split": split, "checkpoint": which, "step": step, "metrics": found})
 
 
 def save_inputs_record(parts: experiment.Experiment, workdir: Path) -> None:

@@ -44,10 +44,10 @@ def search(opened, workdir, space=SPACE, **options):
     worker = Worker(index=0, task=None, groups=set(), compiling=None, told=[])
     grid = list(spaces.points(space)) if asked.sampler == "grid" else None
     found = Search(
-        config={"seed": 0}, resolved={}, space=space, traced=traced_keys(space), workdir=workdir,
+        config={"seed": 0}, space=space, traced=traced_keys(space), workdir=workdir,
         options=asked, objectives=[{"name": "validation/loss", "direction": "minimize"}],
-        monitor="validation/loss",
-        facts={"seed": 0, "platform": "cpu", "space": [], "versions": {}, "devices": []},
+        facts={"seed": 0, "platform": "cpu", "resolved": {}, "monitor": "validation/loss",
+               "versions": {}, "devices": []},
         book=book, mirror=Mirror(asked.sampler, asked.seed, book.slot, ["minimize"], space),
         grid=grid, workers=SimpleNamespace(all={0: worker}, stop=lambda: None),
         started=time.perf_counter(), deadline=None, on_progress=None,
