@@ -1,9 +1,10 @@
-"""The few exceptions that a user can meet, and the hint that goes with a misspelt name."""
+"""The few exceptions that a user can meet, and what their messages have in common."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class UserError(Exception):
@@ -61,3 +62,23 @@ def listing(names: Iterable[object], limit: int = 20) -> str:
     ordered = sorted(str(name) for name in names)
     rest = len(ordered) - limit
     return ", ".join(ordered[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def differences(there: Mapping[str, Any], now: Mapping[str, Any], limit: int = 8) -> str:
+    """Returns the keys whose values differ, a line each; nothing if none does.
+
+    Args:
+      there, now: flat mappings; a key that one of them lacks is None there.
+      limit: lines before the rest is counted.
+
+    Example:
+      >>> differences({"seed": 0, "steps": 9}, {"seed": 1, "steps": 9})
+      '  seed: 0 there, 1 now'
+    """
+    lines = [
+        f"  {key}: {there.get(key)!r} there, {now.get(key)!r} now"
+        for key in sorted({*there, *now})
+        if there.get(key) != now.get(key) or (key in there) != (key in now)
+    ]
+    rest = len(lines) - limit
+    return "\n".join([*lines[:limit], *([f"  and {rest} more"] if rest > 0 else [])])

@@ -17,7 +17,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from jdlopt.errors import UserError, WorkdirError
+from jdlopt import config as configs
+from jdlopt.errors import UserError, WorkdirError, differences
 from jdlopt.study import space as spaces
 
 DATABASE = "study.db"
@@ -148,7 +149,7 @@ class Book:
         if there is None:
             self.study.set_user_attr(DEFINITION, text)
         elif there != text:
-            raise WorkdirError(_differences(name, json.loads(there), definition))
+            raise WorkdirError(_another(name, json.loads(there), definition))
         self.owner = uuid.uuid4().hex[:12]
         self._beaten, self.slot = 0.0, 0
         self._take_slot()
@@ -323,13 +324,14 @@ class Book:
         return dict(record)
 
 
-def _differences(name: str, there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    rows = []
-    for key in sorted({*there, *now}):
-        if there.get(key) != now.get(key):
-            rows.append(f"  {key}: {there.get(key)!r:.120} there, {now.get(key)!r:.120} now")
-    shown = "\n".join(rows[:8])
+def _another(name: str, there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    changed = differences(_flat(there), _flat(now))
     return (
-        f"the study {name!r} is another one:\n{shown}\nChoose another --workdir (or, in a shared "
+        f"the study {name!r} is another one:\n{changed}\nChoose another --workdir (or, in a shared "
         "--storage, another --study), or use the same config, space and options to go on with it."
     )
+
+
+def _flat(definition: Mapping[str, Any]) -> dict[str, Any]:
+    space = {row["key"]: {**row, "key": None} for row in definition["space"]}
+    return configs.flat({**definition, "space": space})

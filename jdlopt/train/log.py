@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jdlopt import config as configs
-from jdlopt.errors import WorkdirError
+from jdlopt.errors import WorkdirError, differences
 from jdlopt.train import checkpoint, disk
 
 CONFIG, INPUTS, METRICS, RESULT = "config.json", "inputs.json", "metrics.jsonl", "result.json"
@@ -94,19 +94,15 @@ def save_config(workdir: Path, config: Mapping[str, Any]) -> None:
 
 
 def _check_same(path: Path, config: Mapping[str, Any], workdir: Path) -> None:
-    saved = configs.flat(configs.load(path))
-    now = configs.flat(config)
-    changed = [
-        f"{key}: {saved.get(key)!r} there, {now.get(key)!r} now"
-        for key in sorted({*saved, *now})
-        if not key.startswith("mesh.")  # where a run trains may change: its batches don't
-        and (saved.get(key) != now.get(key) or (key in saved) != (key in now))
-    ]
+    # where a run trains may change: its batches don't
+    saved, now = (
+        {key: value for key, value in configs.flat(one).items() if not key.startswith("mesh.")}
+        for one in (configs.load(path), config)
+    )
+    changed = differences(saved, now)
     if changed:
-        shown = "\n".join(f"  {line}" for line in changed[:8])
-        more = f"\n  and {len(changed) - 8} more" if len(changed) > 8 else ""
         raise WorkdirError(
-            f"--workdir: {workdir} holds a run of another config:\n{shown}{more}\n"
+            f"--workdir: {workdir} holds a run of another config:\n{changed}\n"
             "Choose another --workdir, or use the same config to go on with that run."
         )
 

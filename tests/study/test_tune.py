@@ -109,6 +109,9 @@ def test_another_space_is_another_study(config, study, capsys):
     assert tuned(config, study, "--trials=12", "--sampler=random") == 2
     said = capsys.readouterr().err
     assert "sampler: 'quasi_random' there, 'random' now" in said
+    assert tuned(config, study, "--trials=12", "--config.optim.name=adam") == 2
+    said = capsys.readouterr().err
+    assert "config.optim.name: 'sgd' there, 'adam' now" in said and "learning_rate" not in said
 
 
 def test_repeats_and_folds_and_objectives(config, tmp_path):
