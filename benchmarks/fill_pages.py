@@ -92,6 +92,7 @@ def rows() -> list[tuple[str, str, str, str]]:
                 )
             )
     found += study_rows()
+    found += data_rows()
     start = load("start")
     if start:
         counted = [record["compilations"] for record in start["compilations"].values()]
@@ -140,6 +141,63 @@ def study_rows() -> list[tuple[str, str, str, str]]:
                 f"{growth['many']['seconds']:.0f} s; {growth['against_linear']:.2f} × 1000/64",
                 f"64 trials, {growth['few']['seconds']:.0f} s",
                 script,
+            )
+        )
+    return found
+
+
+def data_rows() -> list[tuple[str, str, str, str]]:
+    """Returns the rows about data."""
+    found = []
+    mnist = load("mnist")
+    if mnist:
+        both, gain = mnist["test_accuracy"], mnist["gain"]
+        low, high = (100 * end for end in gain["interval"])
+        found.append(
+            (
+                f"[mnist_cnn]({mnist['config']}), {len(mnist['seeds'])} seeds",
+                f"{100 * both['augmented']['mean']:.2f} ± {100 * both['augmented']['std']:.2f} % "
+                f"test accuracy; gain {100 * gain['mean']:+.2f} points ({low:+.2f} to {high:+.2f})",
+                f"the same without augmentation, {100 * both['plain']['mean']:.2f} %",
+                "measure_mnist.py",
+            )
+        )
+    augment = load("augment")
+    if augment:
+        for peer, record in augment["peers"].items():
+            ratio = record["ratio"]
+            found.append(
+                (
+                    f"augmented images/s, {augment['what']}",
+                    f"{ratio['median']:.1f} × ({ratio['min']:.1f} to {ratio['max']:.1f})",
+                    peer,
+                    "measure_augment.py",
+                )
+            )
+    stream = load("stream")
+    if stream:
+        for way, record in stream["ways"].items():
+            if "data_wait_share" in record:
+                share = record["data_wait_share"]
+                found.append(
+                    (
+                        f"step time lost to data, a 2-D CNN on MNIST, streamed, {way}",
+                        f"{share['median']:.1%} ({share['min']:.1%} to {share['max']:.1%}) waiting",
+                        "",
+                        "measure_stream.py",
+                    )
+                )
+    check = load("check")
+    if check:
+        kinds = check["kinds"].values()
+        planted, told = sum(k["planted"] for k in kinds), sum(k["found"] for k in kinds)
+        found.append(
+            (
+                f"`data check` and preprocessing of {check['rows']:,} × {check['columns']} damaged "
+                "values",
+                f"{check['seconds']['median']:.1f} s; {told:,} of {planted:,} damages found",
+                "",
+                "measure_check.py",
             )
         )
     return found

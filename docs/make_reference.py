@@ -22,7 +22,8 @@ from typing import Any
 from jdlopt import config as configs
 from jdlopt import losses, mesh, metrics, models, optim
 from jdlopt.config import Field, Required
-from jdlopt.data import preprocess, source
+from jdlopt.data import augment, preprocess, source
+from jdlopt.data.text import TextFields
 from jdlopt.train import experiment
 
 PAGE = Path(__file__).with_name("reference.md")
@@ -216,15 +217,20 @@ def lines() -> Iterator[str]:
     yield "[data.md](data.md) tells what each kind of source takes."
     yield ""
     yield from section_of("`data.preprocess`", preprocess.PreprocessFields, "preprocess")
+    yield from section_of("`data.text`", TextFields, "text")
     yield "## `data.augment`"
     yield ""
-    yield "Has no keys so far."
+    yield "[preprocessing.md](preprocessing.md#augmentation) tells how they run, in this order."
     yield ""
+    strengths = {name: part.strength + "." for name, part in augment.AUGMENTATIONS.items()}
+    known = {**strengths, **meanings(augment.AugmentFields)}
+    yield from table(leaves(augment.schema()), known, "augment")
 
     yield "## `model`"
     yield ""
-    name = {"name": schema()["model"]["name"]}
-    yield from table(name, {}, "model", {"name": names_of(models.MODELS)})
+    name = {"name": schema()["model"]["name"], **configs.fields_of(models.ModelFields)}
+    known = meanings(models.ModelFields)
+    yield from table(name, known, "model", {"name": names_of(models.MODELS)})
     yield from parts_of(models.MODELS, name, lambda chosen: schema(model={"name": chosen})["model"])
 
     yield from section_of("`loss`", losses.LossFields, "loss", {"name": names_of(losses.LOSSES)})

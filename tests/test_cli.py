@@ -278,7 +278,8 @@ def test_print_config_fills_in_the_defaults_and_makes_no_directory(place, resolv
     config = resolved("--workdir=never_made")
     assert config["seed"] == 0
     assert config["optim"]["schedule"] == {"name": "constant", "warmup_steps": 0}
-    assert config["data"]["preprocess"] == {"scale": "none"}
+    assert config["data"]["preprocess"]["scale"] == "none"
+    assert set(config["data"]["augment"].values()) <= {None, False, "constant", "bilinear", 1, 2}
     assert config["train"]["epochs"] is None
     assert content(place) == before and not os.path.exists("never_made")
 
@@ -336,7 +337,7 @@ def test_a_module_of_ones_own_keeps_what_no_config_can_hold(place, resolved, mon
     monkeypatch.syspath_prepend(place)
     words = ["--config.model.name=cli_net:Net", "--config.model.width=5"]
     config = resolved(*words, file="net.py")
-    assert config["model"] == {"name": "cli_net:Net", "width": 5}
+    assert config["model"] == {"name": "cli_net:Net", "embedding_features": 32, "width": 5}
 
 
 # --- what is misspelt -----------------------------------------------------------------------------
@@ -446,7 +447,8 @@ print("imported:", sorted(heavy & set(sys.modules)))
 
 
 def test_help_imports_nothing_heavy():
-    verbs = [[], ["train"], ["eval"], ["predict"], ["data"], ["data", "list"], ["data", "describe"]]
+    verbs = [[], ["train"], ["eval"], ["predict"], ["data"]]
+    verbs += [["data", what] for what in ("list", "describe", "check", "show")]
     done = subprocess.run(
         [sys.executable, "-c", ASK.format(verbs=verbs)], capture_output=True, text=True, check=True
     )

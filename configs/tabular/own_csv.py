@@ -1,9 +1,11 @@
 """A template for a table of your own: copy it, name your file and the column to predict.
 
-Every column but the target is a feature and must hold numbers; leave others out with ``ignore``.
-The file is split into train, validation and test, by class where the target is a class.
-What is wrong with the file or the config is said before anything is trained.
+Every column but the target is a feature: numbers, or text, whose values are categories; leave
+others out with ``ignore``. The file is split into train, validation and test, by class where the
+target is a class. What is wrong with the file or the config is said before anything is trained, and
+``data check`` tells what is odd in it.
 
+    jdlopt data check my_table.csv --target=target
     jdlopt data describe --config=configs/tabular/own_csv.py:my_table.csv
     jdlopt train --config=configs/tabular/own_csv.py:my_table.csv --workdir=runs/my_table
     jdlopt tune --config=configs/tabular/own_csv.py:my_table.csv --workdir=runs/my_table_study
@@ -23,6 +25,7 @@ def get_config(file: str = "my_table.csv") -> ConfigDict:
             "target": "target",  # the column to predict
             "ignore": (),  # such as ("id", "date")
             "batch_size": 32,
+            # for gaps in the table: "missing": "median"; for far-off values: "outliers": "iqr"
             "preprocess": {"scale": "standard"},
         }
     )

@@ -139,7 +139,8 @@ def parser() -> argparse.ArgumentParser:
     report = verb("report", "study:report", "Write the report of a run or a study again.")
     report.add_argument("workdir", metavar="WORKDIR", help="a run's or a study's directory")
 
-    data = verbs.add_parser("data", help="List or describe datasets.", description="Datasets.")
+    what = "List, describe, check or show datasets."
+    data = verbs.add_parser("data", help=what, description=what)
     kinds = data.add_subparsers(dest="what", metavar="WHAT", required=True)
     listed = verb("list", "data:listed", "List the datasets that are here.", kinds)
     listed.add_argument("--data_dir", metavar="DIR", help="where prepared TFDS datasets lie")
@@ -147,6 +148,24 @@ def parser() -> argparse.ArgumentParser:
         "describe", "data:described", "Describe a config's dataset: splits, classes, values.", kinds
     )
     _config_flag(described)
+    checked = verb("check", "data:checked", "Look for problems in a dataset or a file.", kinds)
+    checked.add_argument("file", nargs="?", metavar="FILE", help="a file, folder or dataset's name")
+    checked.add_argument("--config", metavar="FILE[:ARG]", help="a config file, instead of FILE")
+    checked.add_argument("--target", metavar="COLUMN", help="what FILE is to predict")
+    checked.add_argument("--ignore", metavar="A,B", help="columns of FILE to leave out")
+    checked.add_argument("--task", choices=("auto", "classification", "regression"), help="of FILE")
+    checked.add_argument("--workdir", metavar="DIR", help="write data_check.html in it")
+    checked.add_argument(
+        "--without-test", action="store_true", help="don't look for twins of test examples"
+    )
+    shown = verb(
+        "show", "data:shown", "Draw training examples raw, preprocessed and augmented.", kinds
+    )
+    _config_flag(shown)
+    shown.add_argument("--output", required=True, metavar="FILE.png", help="the picture")
+    shown.add_argument("--examples", type=int, default=8, metavar="N", help="rows (default: 8)")
+    shown.add_argument("--all", action="store_true", help="every augmentation that fits")
+    shown.add_argument("--seed", type=int, default=0, help="of the augmentations' draws")
     return top
 
 
@@ -167,6 +186,19 @@ def _run_flags(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--checkpoint", default="best", choices=("best", "newest"), help="which parameters"
     )
+    verb.add_argument(
+        "--tta",
+        type=_copies,
+        default=0,
+        metavar="N",
+        help="average over N augmented copies of each example, too",
+    )
+
+
+def _copies(text: str) -> int:
+    if not text.isdecimal() or int(text) > 10_000:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 10000, found {text!r}")
+    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

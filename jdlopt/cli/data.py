@@ -1,12 +1,17 @@
-"""The verbs of a dataset: ``data list``, ``data describe``."""
+"""The verbs of a dataset: ``data list``, ``describe``, ``check``, ``show``."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from jdlopt.cli.show import DONE, load, print_json, print_rows
+from jdlopt.cli.show import DONE, console, load, print_json, print_rows
+from jdlopt.errors import UserError
+
+COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
+MOST_EXAMPLES = 64
 
 
 def listed(flags: argparse.Namespace) -> int:
@@ -83,3 +88,133 @@ def _print_description(description: Mapping[str, Any]) -> None:
     if description["feature_names"]:
         features = read["train"]["features"]
         print_rows([{"feature": name, **found} for name, found in features.items()], "features")
+
+
+def checked(flags: argparse.Namespace) -> int:
+    """Looks for problems in a dataset, and says what to do about each."""
+    from jdlopt.data.check import check_source
+
+    section = _section(flags)
+    check = check_source(section, with_test=not flags.without_test)
+    path = None
+    if flags.workdir is not None:
+        from jdlopt.report import data
+
+        path = data.write_page(check, Path(flags.workdir))
+    if flags.json:
+        from jdlopt.train.disk import as_json
+
+        print_json(as_json({**check.as_dict(), "page": None if path is None else str(path)}))
+        return DONE
+    _print_check(check)
+    if path is not None:
+        console().print(f"{path}  [dim]every finding, with figures[/dim]", soft_wrap=True)
+    return DONE
+
+
+def _section(flags: argparse.Namespace) -> dict[str, Any]:
+    """Returns the ``data`` section that the flags mean: a config's, or of one file."""
+    from jdlopt.train import experiment
+
+    if (flags.file is None) == (flags.config is None):
+        both = "both are given" if flags.file is not None else "neither is given"
+        raise UserError(f"data check: takes a FILE or --config=FILE; {both}.")
+    if flags.config is not None:
+        for name in ("target", "ignore", "task"):
+            if getattr(flags, name):
+                raise UserError(
+                    f"--{name}: is for a FILE; with a config write --config.data.{name}=…"
+                )
+        return experiment.resolve_data(load(flags))
+    if flags.overrides:
+        raise UserError(f"--config.{next(iter(flags.overrides))}: there is no --config to change.")
+    given = {
+        "source": flags.file,
+        "target": flags.target,
+        "ignore": tuple(name for name in (flags.ignore or "").split(",") if name),
+        "task": flags.task or "auto",
+    }
+    return experiment.resolve_data({"data": given})
+
+
+def _print_check(check: Any) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from jdlopt.report.grid import printable
+
+    sizes = ", ".join(f"{count:,} {name}" for name, count in check.sizes.items())
+    out = console()
+    title = f"{printable(check.source)}: {sizes}" if sizes else printable(check.source)
+    if not check.findings:
+        out.print(escape(f"{title}. Nothing was found that needs attention."), highlight=False)
+    else:
+        table = Table(title=escape(title), show_lines=True)
+        for name in ("problem", "where", "how much", "what to do"):
+            table.add_column(name, overflow="fold")
+        for finding in check.findings:
+            what = f"{finding.advice}\n{finding.config}".strip()
+            # words of the data itself: no control character of theirs reaches the terminal
+            cells = [
+                finding.problem,
+                printable(finding.where, 100),
+                f"{finding.count:,} of {finding.of:,} {finding.unit}",
+                "\n".join(printable(line, 400) for line in what.splitlines()),
+            ]
+            if finding.kind in ("opening", "target"):
+                lines = finding.text.splitlines()
+                cells[1] = "\n".join(printable(line, 300) for line in lines)
+            colour = COLOURS[finding.severity]
+            problem = f"[{colour}]{finding.severity}[/{colour}]: {escape(cells[0])}"
+            table.add_row(problem, *(escape(cell) for cell in cells[1:]))
+        out.print(table)
+        lines = dict.fromkeys(
+            line for finding in check.findings for line in (finding.config or "").splitlines()
+        )
+        if lines:
+            out.print("Lines for the config, each in one piece:", highlight=False)
+        for line in lines:
+            out.print(f"  {escape(printable(line, 2000))}", highlight=False, soft_wrap=True)
+    for sentence in check.looked_at:
+        out.print(f"[dim]{escape(sentence)}[/dim]", highlight=False)
+
+
+def shown(flags: argparse.Namespace) -> int:
+    """Draws training examples raw, preprocessed and augmented."""
+    from jdlopt.report import grid, samples
+    from jdlopt.train import experiment
+
+    path = Path(flags.output)
+    if path.suffix.lower() != ".png":
+        raise UserError(f"--output: {flags.output!r} must end in .png.")
+    if not 1 <= flags.examples <= MOST_EXAMPLES:
+        raise UserError(f"--examples: takes 1 to {MOST_EXAMPLES}, found {flags.examples}.")
+    if not path.parent.is_dir() or path.is_dir():
+        what = "is a folder" if path.is_dir() else "there is no such folder to write it in"
+        raise UserError(f"--output: {flags.output}: {what}.")
+    taken = samples.take(
+        experiment.resolve_data(load(flags)), everything=flags.all, seed=flags.seed
+    )
+    aside = path.with_name(f".{path.name}.writing")
+    try:
+        aside.write_bytes(grid.png(taken, flags.examples))
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    rows = [
+        {
+            "column": column.label,
+            "mean absolute change": "–" if column.change is None else column.change,
+        }
+        for column in taken.columns
+    ]
+    if flags.json:
+        print_json({"output": str(path), "columns": [_as_row(c) for c in taken.columns]})
+        return DONE
+    print_rows(rows, f"{len(taken.labels):,} training examples")
+    console().print(str(path), highlight=False, soft_wrap=True, markup=False)
+    return DONE
+
+
+def _as_row(column: Any) -> dict[str, Any]:
+    return {"label": column.label, "strength": column.strength, "change": column.change}

@@ -132,7 +132,7 @@ def evaluate(flags: argparse.Namespace) -> int:
     speaks = start()
     from jdlopt.train.serve import evaluate_run
 
-    record = evaluate_run(flags.workdir, flags.split, flags.checkpoint)
+    record = evaluate_run(flags.workdir, flags.split, flags.checkpoint, flags.tta)
     if not speaks:
         return DONE
     if flags.json:
@@ -158,7 +158,7 @@ def predict(flags: argparse.Namespace) -> int:
 
     if flags.output:
         serve.check_output(flags.output)
-    predictions = serve.predict_run(flags.workdir, flags.input, flags.checkpoint)
+    predictions = serve.predict_run(flags.workdir, flags.input, flags.checkpoint, tta=flags.tta)
     if flags.output:
         serve.write_predictions(predictions, flags.output)
         summary = {"rows": len(predictions.rows), "output": flags.output}

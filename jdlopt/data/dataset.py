@@ -10,14 +10,35 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Float, Int, Num
 
-from jdlopt.data.split import split_indices
+from jdlopt.data.damage import Skipped, Unreadable, check_finite, check_left, check_targets
+from jdlopt.data.sampling import check_weights
+from jdlopt.data.split import SPLITS, make_parts
+from jdlopt.data.text_input import TextInput
 from jdlopt.errors import DataError
 
-SPLITS = ("train", "validation", "test")
+
+@dataclass(frozen=True)
+class Reading:
+    """What other sections than its own say of how a source is read.
+
+    Attributes:
+      missing: what becomes of missing (NaN) inputs: ``refuse`` them; keep them, for preprocessing
+        to ``fill`` in; ``keep`` them and infinities as well, to be described.
+      text: the ``data.text`` section.
+      hash_buckets: categories are coded by so many hashes; None codes them by their own number.
+    """
+
+    missing: str = "refuse"
+    text: Mapping[str, Any] = field(default_factory=dict)
+    hash_buckets: int | None = None
+
+
+PLAIN = Reading()
+"""No other section says anything."""
 
 
 class Arrays(NamedTuple):
-    """A whole split: uint8 or float32 inputs, int32 classes or float32 values to predict."""
+    """A whole split: uint8, float32 or int32 inputs, int32 classes or float32 values to predict."""
 
     inputs: Num[np.ndarray, "examples *shape"]
     targets: Int[np.ndarray, " examples"] | Float[np.ndarray, " examples"]
@@ -32,6 +53,10 @@ class Pool(Protocol):
 
     def read(self, indices: np.ndarray | None) -> Arrays:
         """Returns the examples at the indices, or all of them, and opens no other."""
+        ...
+
+    def targets(self, indices: np.ndarray | None) -> np.ndarray:
+        """Returns the targets of the examples at the indices, or of all; decodes no input."""
         ...
 
 
@@ -62,6 +87,10 @@ class ArrayPool:
             return self.arrays
         return Arrays(self.arrays.inputs[indices], self.arrays.targets[indices])
 
+    def targets(self, indices: np.ndarray | None) -> np.ndarray:
+        """Returns the targets of the examples at the indices, or of all."""
+        return self.read(indices).targets
+
 
 @dataclass(frozen=True)
 class Records(Sequence):
@@ -91,9 +120,20 @@ class Dataset:
       class_names: a name for each class, in the order of the targets; empty for regression.
       feature_names: a name for each feature of a table; None for other inputs.
       input_shape: the shape of one input.
-      input_dtype: ``uint8`` or ``float32``.
+      input_dtype: ``uint8``, ``float32``, or ``int32`` for the tokens of a text.
       target_dtype: ``int32`` (classes) or ``float32`` (values).
-      sizes: examples in each of ``train``, ``validation`` and ``test``.
+      sizes: examples in each of ``train``, ``validation`` and ``test``. With ``on_bad='skip'`` the
+        test split's is known once the split was asked for: nothing of it is opened before.
+      missing: what becomes of missing inputs, as in `Reading`.
+      on_bad: ``error`` or ``skip``.
+      categories: the categories of each feature that is none of numbers, in the order of their
+        codes: 1 is the first, 0 stands for what was in no training example.
+      hash_buckets: as in `Reading`: what a category's number is instead.
+      text: the tokenizer's state, where inputs are texts, and what that feature is called.
+      sample_rate: samples a second, where inputs are sound.
+      weights: the training examples' weights, where ``data.weight`` names them.
+      dropped: what cleaning left out: what → training rows, or columns.
+      fitted: what was learnt from the training split, kept for the next who asks.
     """
 
     name: str
@@ -105,16 +145,42 @@ class Dataset:
     input_shape: tuple[int, ...]
     input_dtype: str
     target_dtype: str
-    sizes: Mapping[str, int]
-    allow_missing: bool = False
+    sizes: dict[str, int]
+    missing: str = "refuse"
+    on_bad: str = "error"
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hash_buckets: int | None = None
+    text: TextInput | None = field(default=None, repr=False)
+    sample_rate: int | None = None
+    weights: np.ndarray | None = field(default=None, repr=False, compare=False)
     pools: Mapping[str, Pool] = field(default_factory=dict, repr=False)
-    parts: Mapping[str, tuple[str, np.ndarray | None]] = field(default_factory=dict, repr=False)
+    parts: dict[str, tuple[str, np.ndarray | None]] = field(default_factory=dict, repr=False)
+    skips: Skipped = field(default_factory=Skipped, repr=False)
+    dropped: Mapping[str, int] = field(default_factory=dict, repr=False)
+    fitted: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+    unchecked: set[str] = field(default_factory=set, repr=False)
+
+    def __post_init__(self):
+        for name in ("sizes", "parts"):  # they change when a split is checked: each has its own
+            object.__setattr__(self, name, dict(getattr(self, name)))
+        object.__setattr__(self, "unchecked", set(self.unchecked))
 
     def _part(self, split: str) -> tuple[Pool, np.ndarray | None]:
         if split not in self.parts:
             raise DataError(f"split {split!r} is unknown; there are {', '.join(SPLITS)}.")
         pool, indices = self.parts[split]
+        if split in self.unchecked:
+            indices = usable(self.pools[pool], indices, self.skips, f"{self.source}, {split}")
+            check_left(indices, split, self.source, self.skips)
+            self.parts[split] = (pool, indices)
+            self.sizes[split] = len(indices)
+            self.unchecked.discard(split)
         return self.pools[pool], indices
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """What was left out with ``on_bad='skip'``: reason → examples; ``skips`` says where."""
+        return self.skips.counts
 
     def read(self, split: str) -> Arrays:
         """Returns a whole split in memory; no example of another split is opened for it.
@@ -125,14 +191,25 @@ class Dataset:
         pool, indices = self._part(split)
         arrays = pool.read(indices)
         where = f"{self.source}, split {split!r}"
-        _check_targets(arrays.targets, self.num_classes, where)
-        if not self.allow_missing:
-            check_finite(arrays.inputs, where)
+        check_targets(arrays.targets, self.num_classes, where)
+        if self.missing != "keep":
+            check_finite(arrays.inputs, where, allow_missing=self.missing == "fill")
         return arrays
 
     def records(self, split: str) -> Records:
         """Returns a split as a random-access sequence of ``(input, target)``, read one by one."""
         return Records(*self._part(split))
+
+    def targets(self, split: str) -> np.ndarray:
+        """Returns the targets of a split; no input is decoded for them, where that can be.
+
+        Raises:
+          DataError: a target can't be read, or is no class or finite number.
+        """
+        pool, indices = self._part(split)
+        targets = pool.targets(indices)
+        check_targets(targets, self.num_classes, f"{self.source}, split {split!r}")
+        return targets
 
     def nbytes(self, split: str) -> int:
         """Returns the bytes that `read` of the split would take in memory."""
@@ -152,50 +229,45 @@ class Dataset:
             "input_dtype": self.input_dtype,
             "target_dtype": self.target_dtype,
             "sizes": dict(self.sizes),
+            "allow_missing": self.missing == "fill",
+            "categories": {name: list(texts) for name, texts in self.categories.items()},
+            "hash_buckets": self.hash_buckets,
+            "text": None if self.text is None else self.text.meta(),
+            "sample_rate": self.sample_rate,
         }
 
 
-def make_parts(
-    pools: Mapping[str, Pool],
-    fields: Any,
-    labels: Callable[[], np.ndarray] | None,
-    where: str,
-    class_names: Sequence[str] = (),
-) -> dict[str, tuple[str, np.ndarray | None]]:
-    """Returns which pool, and which of its examples, each split is made of.
-
-    A split that the source has is taken as it is; the others are taken out of ``train``.
+def usable(
+    pool: Pool, indices: np.ndarray | None, skipped: Skipped, where: str
+) -> Int[np.ndarray, " some"]:
+    """Returns the indices of the examples that can be read and hold no infinity.
 
     Args:
-      pools: the source's own splits, ``train`` among them.
-      fields: the data section: fractions, folds, ``split_seed`` and ``stratify``.
-      labels: gives the classes of the ``train`` pool; None for regression.
-      where: names the source, for messages.
-      class_names: names the classes, for messages.
+      pool: the examples.
+      indices: those to look at; None for all.
+      skipped: where the others are counted.
+      where: names the split, for `Skipped`.
     """
-    parts: dict[str, tuple[str, np.ndarray | None]] = {name: (name, None) for name in pools}
-    for name, pool in pools.items():
-        if len(pool) == 0:
-            raise DataError(f"{where}: split {name!r} is empty.")
-    folds = getattr(fields, "folds", None)
-    if folds is not None and "validation" in pools:
-        raise DataError(
-            f"data.folds: {where} has a validation split of its own, so there is nothing to fold. "
-            "Leave data.folds out."
-        )
-    if all(split in pools for split in SPLITS):
-        return parts
-    indices = split_indices(
-        len(pools["train"]),
-        labels=labels() if labels is not None and fields.stratify else None,
-        test_fraction=None if "test" in pools else fields.test_fraction,
-        validation_fraction=None if "validation" in pools else fields.validation_fraction,
-        seed=fields.split_seed,
-        where=where,
-        class_names=class_names,
-        fold=None if folds is None else (folds, fields.fold),
-    )
-    return parts | {split: ("train", index) for split, index in indices.items()}
+    chosen = np.arange(len(pool)) if indices is None else indices
+    keep = np.ones(len(chosen), bool)
+    if isinstance(pool, ArrayPool):
+        inputs = pool.read(indices).inputs
+        if inputs.dtype.kind == "f":
+            keep = ~np.isinf(inputs).reshape(len(inputs), -1).any(axis=1)
+        for index in chosen[~keep]:
+            skipped.add("infinite value", f"{where}, example {index}")
+        return chosen[keep]
+    for position, index in enumerate(chosen.tolist()):
+        try:
+            value = pool[index][0]
+        except Unreadable as error:
+            skipped.add(error.reason, f"{where}, example {index}", str(error))
+            keep[position] = False
+            continue
+        if value.dtype.kind == "f" and np.isinf(value).any():
+            skipped.add("infinite value", f"{where}, example {index}")
+            keep[position] = False
+    return chosen[keep]
 
 
 def make_dataset(
@@ -209,7 +281,13 @@ def make_dataset(
     pools: Mapping[str, Pool],
     labels: Callable[[], np.ndarray],
     parts: Mapping[str, tuple[str, np.ndarray | None]] | None = None,
-    allow_missing: bool = False,
+    reading: Reading = PLAIN,
+    checked: Sequence[str] = (),
+    skipped: Skipped | None = None,
+    beside: Mapping[str, np.ndarray] | None = None,
+    categories: Mapping[str, tuple[str, ...]] | None = None,
+    text: TextInput | None = None,
+    sample_rate: int | None = None,
 ) -> Dataset:
     """Returns the `Dataset` of a source's pools, after splitting what has to be split.
 
@@ -219,18 +297,44 @@ def make_dataset(
       coding: the target's `jdlopt.data.targets.Coding`.
       feature_names: a name for each feature of a table.
       input_shape: the shape of one input.
-      input_dtype: ``uint8`` or ``float32``.
+      input_dtype: ``uint8``, ``float32`` or ``int32``.
       pools: the source's own splits, ``train`` among them.
       labels: gives the encoded targets of the ``train`` pool.
       parts: what `make_parts` returned, where it was called already.
-      allow_missing: NaN among float inputs is kept rather than refused.
+      reading: what other sections say of how it is read.
+      checked: with ``data.on_bad='skip'``, the splits that damaged examples were taken out of.
+      skipped: where these were counted.
+      beside: the ``group``, ``time`` and ``weight`` of each example of the ``train`` pool, where
+        the data section names them.
+      categories, text, sample_rate: as in `Dataset`.
     """
     classification = coding.task == "classification"
+    beside = beside or {}
     if parts is None:
         parts = make_parts(
-            pools, fields, labels if classification else None, fields.source, coding.class_names
+            pools,
+            fields,
+            labels if classification else None,
+            fields.source,
+            coding.class_names,
+            values=None if classification else labels,
+            beside=beside,
         )
+    skipped = skipped or Skipped()
+    on_bad = getattr(fields, "on_bad", "error")
+    if on_bad == "skip":
+        for split in ("train", "validation"):
+            if split not in checked:
+                pool, rows = parts[split]
+                rows = usable(pools[pool], rows, skipped, f"{fields.source}, {split}")
+                parts = {**parts, split: (pool, rows)}
+            check_left(parts[split][1], split, fields.source, skipped)
     sizes = {split: len(Records(pools[parts[split][0]], parts[split][1])) for split in SPLITS}
+    weights = None
+    if "weight" in beside:
+        rows = parts["train"][1]
+        weights = beside["weight"] if rows is None else beside["weight"][rows]
+        check_weights(weights, f"{fields.source}, data.weight")
     return Dataset(
         name=name,
         source=fields.source,
@@ -242,34 +346,15 @@ def make_dataset(
         input_dtype=str(np.dtype(input_dtype)),
         target_dtype="int32" if classification else "float32",
         sizes=sizes,
-        allow_missing=allow_missing,
+        missing=reading.missing,
+        on_bad=on_bad,
+        categories=categories or {},
+        hash_buckets=reading.hash_buckets,
+        text=text,
+        sample_rate=sample_rate,
+        weights=weights,
         pools=pools,
-        parts=parts,
+        parts=dict(parts),
+        skips=skipped,
+        unchecked={"test"} - set(checked) if on_bad == "skip" else set(),
     )
-
-
-def check_finite(inputs: np.ndarray, where: str, what: str = "input") -> None:
-    """Raises a `DataError` that names the first example holding NaN or infinity, if one does."""
-    if not np.issubdtype(inputs.dtype, np.floating):
-        return
-    bad = ~np.isfinite(inputs).reshape(len(inputs), -1).all(axis=1)
-    if bad.any():
-        first = int(np.argmax(bad))
-        kind = "NaN" if np.isnan(inputs[first]).any() else "infinity"
-        raise DataError(
-            f"{where}: the {what} of example {first} (counted from 0) holds {kind}, as do "
-            f"{int(bad.sum()) - 1} more of {len(inputs)}. Remove these examples or fill them in."
-        )
-
-
-def _check_targets(targets: np.ndarray, num_classes: int, where: str) -> None:
-    if not num_classes:
-        check_finite(targets, where, "target")
-        return
-    bad = (targets < 0) | (targets >= num_classes)
-    if bad.any():
-        first = int(np.argmax(bad))
-        raise DataError(
-            f"{where}: the label of example {first} (counted from 0) is {targets[first]}, not in "
-            f"0 to {num_classes - 1}: is this split published without labels?"
-        )

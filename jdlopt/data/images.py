@@ -5,34 +5,43 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
-from jdlopt.data.dataset import Arrays, Dataset, Pool, make_dataset, make_parts
+from jdlopt.data.damage import Skipped, Unreadable, check_left
+from jdlopt.data.dataset import Arrays, Dataset, Pool, make_dataset
+from jdlopt.data.folders import check_classes_left, read_class_folders, readable
+from jdlopt.data.split import make_parts
 from jdlopt.data.targets import Coding
-from jdlopt.errors import DataError, listing
+from jdlopt.errors import DataError
 
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 )
-SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 GREY_MODES = ("1", "L")
 COLOUR_MODES = ("RGB", "RGBA", "P", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB", "RGBX", "RGBa")
 
 
 @dataclass(frozen=True)
 class ImagePool:
-    """Image files and the class of each."""
+    """Image files and the class of each.
+
+    Attributes:
+      paths, labels: the files and their classes.
+      channels: 1 or 3.
+      size: (height, width) that images are resized to.
+      expected: the size that they must have then.
+    """
 
     paths: tuple[Path, ...]
     labels: np.ndarray
     channels: int
-    size: tuple[int, int] | None = None
-    expected: tuple[int, int] | None = None
+    size: tuple[int, int] | None
+    expected: tuple[int, int]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -41,7 +50,6 @@ class ImagePool:
         path = self.paths[index]
         image = decode_image(path, self.channels, self.size, str(path))
         if image.shape[:2] != self.expected:
-            assert self.expected is not None
             raise DataError(
                 f"{path}: is {_sides(image.shape[:2])} pixels where training images are "
                 f"{_sides(self.expected)}. Set data.image_size to resize all images to one size."
@@ -53,13 +61,18 @@ class ImagePool:
         chosen = np.arange(len(self)) if indices is None else indices
         return Arrays(np.stack([self[int(i)][0] for i in chosen]), self.labels[chosen])
 
+    def targets(self, indices: np.ndarray | None) -> np.ndarray:
+        """Returns the classes at the indices, or of all images, without opening any."""
+        return self.labels if indices is None else self.labels[indices]
+
 
 def open_images(folder: Path, fields: Any) -> Dataset:
     """Opens a folder of images: ``CLASS/*.png``, or ``train/CLASS/*.png`` and ``test/CLASS/*.png``.
 
     Images are grey if all training images are, and RGB otherwise. They must all have one size, or
     ``data.image_size`` gives the one to resize to. Test images are not opened before
-    ``read("test")``.
+    ``read("test")``. With ``data.on_bad='skip'`` all training and validation images are decoded
+    once, and those that can't be are left out.
 
     Raises:
       DataError: no class folders, a class without images, an unreadable image, unequal sizes.
@@ -68,42 +81,28 @@ def open_images(folder: Path, fields: Any) -> Dataset:
         raise DataError(
             f"{folder}: a folder of images gives classes; data.task='regression' needs an NPZ file."
         )
-    roots = {
-        SPLIT_FOLDERS[entry.name]: entry
-        for entry in _subfolders(folder)
-        if entry.name in SPLIT_FOLDERS
-    }
-    if "train" not in roots:
-        if "test" in roots or "validation" in roots:
-            raise DataError(f"{folder}: has a folder for test or validation but none called train.")
-        roots = {"train": folder}
-    files = {split: _class_files(root) for split, root in roots.items()}
-    classes = tuple(files["train"])
-    if len(classes) < 2:
-        raise DataError(
-            f"{roots['train']}: found {len(classes)} class folders ({listing(classes) or 'none'}), "
-            "expected at least 2, each with its images."
-        )
-    for split, by_class in files.items():
-        unknown = [name for name in by_class if name not in classes]
-        if unknown:
-            raise DataError(
-                f"{roots[split]}: classes that train/ does not have: {listing(unknown)}."
-            )
-    size = resize_to(fields.image_size)
-    pools = {split: _pool(by_class, classes, size) for split, by_class in files.items()}
-    labels = pools["train"].labels
-    parts = make_parts(pools, fields, lambda: labels, fields.source, classes)
+    found = read_class_folders(folder, SUFFIXES, "image")
+    labels, classes = found.labels["train"], found.classes
+    parts = make_parts(found.paths, fields, lambda: labels, fields.source, classes)
+    skipped = Skipped()
+    if fields.on_bad == "skip":
+        for split in ("train", "validation"):
+            name, rows = parts[split]
+            rows = readable(found.paths[name], rows, _load, skipped)
+            check_left(rows, split, str(folder), skipped)
+            parts[split] = (name, rows)
+        check_classes_left(labels[parts["train"][1]], classes, str(folder), skipped, "image")
     seen = [
         path
         for split, (name, rows) in parts.items()
         if split != "test"
-        for path in np.array(pools[name].paths, dtype=object)[slice(None) if rows is None else rows]
+        for path in np.array(found.paths[name], dtype=object)[slice(None) if rows is None else rows]
     ]
+    size = resize_to(fields.image_size)
     (height, width), channels = _survey(seen, size)
-    finished: dict[str, Pool] = {
-        split: replace(pool, channels=channels, size=size, expected=(height, width))
-        for split, pool in pools.items()
+    pools: dict[str, Pool] = {
+        split: ImagePool(paths, found.labels[split], channels, size, (height, width))
+        for split, paths in found.paths.items()
     }
     return make_dataset(
         fields=fields,
@@ -112,47 +111,17 @@ def open_images(folder: Path, fields: Any) -> Dataset:
         feature_names=None,
         input_shape=(height, width, channels),
         input_dtype="uint8",
-        pools=finished,
+        pools=pools,
         labels=lambda: labels,
         parts=parts,
+        checked=("train", "validation"),
+        skipped=skipped,
     )
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise DataError(f"{folder}: the folder can't be read: {error.strerror}.") from error
-    return [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Returns the image files that lie directly in a folder, sorted by name."""
-    return sorted(
-        entry
-        for entry in folder.iterdir()
-        if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".") and entry.is_file()
-    )
-
-
-def _class_files(root: Path) -> dict[str, list[Path]]:
-    by_class = {entry.name: image_files(entry) for entry in _subfolders(root)}
-    for name, paths in by_class.items():
-        if not paths:
-            raise DataError(
-                f"{root / name}: the class folder holds no image ({listing(SUFFIXES)}). "
-                "Remove it, or put the images directly in it."
-            )
-    return by_class
-
-
-def _pool(
-    by_class: dict[str, list[Path]], classes: Sequence[str], size: tuple[int, int] | None
-) -> ImagePool:
-    number = {name: index for index, name in enumerate(classes)}
-    rows = [(path, number[name]) for name, paths in by_class.items() for path in paths]
-    labels = np.array([label for _, label in rows], dtype=np.int32)
-    return ImagePool(tuple(path for path, _ in rows), labels, channels=1, size=size)
+def _load(path: Path) -> None:
+    with _opened(path, str(path)) as image:
+        image.load()
 
 
 def resize_to(image_size: Sequence[int] | None) -> tuple[int, int] | None:
@@ -196,7 +165,7 @@ def _sides(shape: tuple[int, int]) -> str:
 
 @contextlib.contextmanager
 def _opened(file: Path | io.BytesIO, name: str) -> Iterator[Any]:
-    """Opens an image; whatever Pillow says against it becomes a `DataError` that names it."""
+    """Opens an image; whatever Pillow says against it becomes an `Unreadable` that names it."""
     from PIL import Image
 
     try:
@@ -210,8 +179,10 @@ def _opened(file: Path | io.BytesIO, name: str) -> Iterator[Any]:
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders let all kinds through on damaged bytes
-        raise DataError(
-            f"{name}: can't be read as an image: {error}. Replace or remove it."
+        raise Unreadable(
+            f"{name}: can't be read as an image: {error}. Replace or remove it, or leave such "
+            "images out with data.on_bad='skip'.",
+            "unreadable image",
         ) from error
 
 

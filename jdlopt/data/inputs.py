@@ -1,10 +1,10 @@
-"""Inputs to predict on: a table, an NPZ or images, without targets, shaped as in training."""
+"""Inputs to predict on, without targets, shaped and coded as in training."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,9 @@ import numpy as np
 from jaxtyping import Float32, Num
 
 from jdlopt.data import images, npz, tables
-from jdlopt.data.dataset import check_finite
+from jdlopt.data.columns import number_columns
+from jdlopt.data.damage import check_finite
+from jdlopt.data.text_input import from_meta
 from jdlopt.errors import DataError, listing, nearest
 
 
@@ -26,13 +28,18 @@ class Inputs(NamedTuple):
 def read_inputs(path: str | os.PathLike[str], meta: Mapping[str, Any]) -> Inputs:
     """Reads inputs to predict on, with the shape and type that the model was trained on.
 
+    Categories and texts are coded as in training, sound is resampled and cut or padded as there,
+    and missing values are kept if the model's preprocessing fills them in. Damage is an error: none
+    of the examples is left out.
+
     Args:
-      path: a CSV, TSV or Parquet file, an NPZ file, an image, or a folder of images (with or
-        without subfolders). A table may have other columns, the target among them.
+      path: a CSV, TSV or Parquet file, an NPZ file, an image or sound, or a folder of them (with or
+        without subfolders); for texts a table or a ``.txt`` file, one text a line. A table may have
+        other columns, the target among them.
       meta: `Dataset.meta` of the training data.
 
     Returns:
-      The inputs; ids are row numbers from 0, or an image's path within the folder.
+      The inputs; ids are row numbers from 0, or a file's path within the folder.
 
     Raises:
       DataError: the path can't be read, or does not hold such inputs.
@@ -42,13 +49,24 @@ def read_inputs(path: str | os.PathLike[str], meta: Mapping[str, Any]) -> Inputs
         raise DataError(f"{place}: there is no such file or folder (from {os.getcwd()}).")
     shape, dtype = tuple(meta["input_shape"]), np.dtype(meta["input_dtype"])
     suffix = place.suffix.lower()
-    if place.is_dir() or suffix in images.SUFFIXES:
-        return _read_images(place, shape, dtype)
-    if suffix in tables.SUFFIXES:
-        values: np.ndarray = read_table_inputs(place, meta.get("feature_names"), math.prod(shape))
+    if meta.get("text") is not None:
+        return _read_texts(place, meta["text"])
+    if suffix in npz.SUFFIXES and place.is_file():
+        values: np.ndarray = _read_npz(place, shape)
+    elif suffix in tables.SUFFIXES and place.is_file():
+        values = read_table_inputs(
+            place,
+            meta.get("feature_names"),
+            math.prod(shape),
+            categories=meta.get("categories"),
+            hash_buckets=meta.get("hash_buckets"),
+            allow_missing=bool(meta.get("allow_missing")),
+        )
         values = values.reshape(len(values), *shape)
-    elif suffix in npz.SUFFIXES:
-        values = _read_npz(place, shape)
+    elif meta.get("sample_rate") is not None:
+        return _read_sounds(place, shape, meta["sample_rate"])
+    elif place.is_dir() or suffix in images.SUFFIXES:
+        return _read_images(place, shape, dtype)
     else:
         raise DataError(
             f"{place}: expected a folder of images, an image, or a file ending in "
@@ -64,12 +82,18 @@ def read_inputs(path: str | os.PathLike[str], meta: Mapping[str, Any]) -> Inputs
             f"{place}: holds uint8, where the model was trained on float32 inputs; convert them "
             "the way that the training data was."
         )
-    check_finite(values, str(place))
+    check_finite(values, str(place), allow_missing=bool(meta.get("allow_missing")))
     return Inputs(values.astype(dtype), [str(row) for row in range(len(values))])
 
 
 def read_table_inputs(
-    path: str | os.PathLike[str], feature_names: Sequence[str] | None, size: int | None = None
+    path: str | os.PathLike[str],
+    feature_names: Sequence[str] | None,
+    size: int | None = None,
+    *,
+    categories: Mapping[str, Sequence[str]] | None = None,
+    hash_buckets: int | None = None,
+    allow_missing: bool = False,
 ) -> Float32[np.ndarray, "rows features"]:
     """Returns a table's features as float32, in the order of the training data.
 
@@ -77,12 +101,16 @@ def read_table_inputs(
       path: a CSV, TSV or Parquet file.
       feature_names: the columns to take, found by name; None takes all, in the file's order.
       size: the number of columns that there must be, where they have no names.
+      categories: the categories of the columns that hold some: each becomes its place among them,
+        from 1 on, and 0 where it is none of them.
+      hash_buckets: code categories by so many hashes instead.
+      allow_missing: keep missing values as NaN.
 
     Raises:
       DataError: columns are missing, or hold something other than finite numbers.
     """
-    table = tables.read_table(Path(path))
-    table.columns = [str(name) for name in table.columns]
+    categories = categories or {}
+    table = tables.read_table(Path(path), as_text=tuple(categories))
     found = list(table.columns)
     if len(table) == 0:
         raise DataError(f"{path}: is empty: it has a header but no rows.")
@@ -98,7 +126,33 @@ def read_table_inputs(
         raise DataError(
             f"{path}: has {len(found)} columns; the model was trained on {size} inputs."
         )
-    return tables.number_columns(table, names, str(path))
+    return number_columns(table, names, str(path), allow_missing, categories, hash_buckets)
+
+
+def _read_texts(place: Path, saved: Mapping[str, Any]) -> Inputs:
+    """Reads texts: a table's column of the name that it had in training, or a file's lines."""
+    text = from_meta(saved)
+    suffix = place.suffix.lower()
+    if place.is_dir() or suffix not in (*tables.SUFFIXES, ".txt"):
+        raise DataError(
+            f"{place}: the model was trained on texts; expected a .txt file with one text a line, "
+            f"or a table with a column {text.column!r} ({', '.join(tables.SUFFIXES)})."
+        )
+    if suffix == ".txt":
+        try:
+            texts = place.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, ValueError) as error:
+            raise DataError(f"{place}: can't be read as text in UTF-8: {error}.") from error
+    else:
+        table = tables.read_table(place, raw_text=text.column)
+        names = list(table.columns)
+        if text.column not in names:
+            hint = nearest(text.column, names) or f" Found: {listing(names)}."
+            raise DataError(f"{place}: there is no column {text.column!r}, the texts'.{hint}")
+        texts = list(tables.texts_of(table[text.column]))
+    if not texts:
+        raise DataError(f"{place}: is empty: it holds no text.")
+    return Inputs(text.encode(texts), [str(row) for row in range(len(texts))])
 
 
 def _read_npz(path: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -128,16 +182,33 @@ def _read_images(place: Path, shape: tuple[int, ...], dtype: np.dtype) -> Inputs
         raise DataError(
             f"{place}: the model was trained on {dtype} inputs of shape {shape}, not on images."
         )
-    if place.is_dir():
-        found = [
-            file for folder, _, _ in os.walk(place) for file in images.image_files(Path(folder))
-        ]
-        paths = sorted(found)
-        ids = [path.relative_to(place).as_posix() for path in paths]
-    else:
-        paths, ids = [place], [place.name]
-    if not paths:
-        raise DataError(f"{place}: holds no image ({listing(images.SUFFIXES)}).")
+    paths, ids = _files(place, images.SUFFIXES, "image")
     size = (shape[0], shape[1])
     decoded = [images.decode_image(path, shape[-1], size, str(path)) for path in paths]
     return Inputs(np.stack(decoded), ids)
+
+
+def _read_sounds(place: Path, shape: tuple[int, ...], sample_rate: int) -> Inputs:
+    from jdlopt.data import sound
+
+    if place.is_file() and place.suffix.lower() not in sound.SUFFIXES:
+        raise DataError(
+            f"{place}: the model was trained on sound; expected a folder of sounds, or a file "
+            f"ending in {listing((*sound.SUFFIXES, *npz.SUFFIXES))}."
+        )
+    paths, ids = _files(place, sound.SUFFIXES, "sound")
+    decoded = [sound.decode_sound(path, sample_rate, shape[0], str(path)) for path in paths]
+    return Inputs(np.stack(decoded), ids)
+
+
+def _files(place: Path, suffixes: Collection[str], what: str) -> tuple[list[Path], list[str]]:
+    """Returns a file, or a folder's files with these endings however deep, and their names."""
+    if not place.is_dir():
+        return [place], [place.name]
+    found = (Path(folder) / name for folder, _, names in os.walk(place) for name in names)
+    paths = sorted(
+        path for path in found if path.suffix.lower() in suffixes and not path.name.startswith(".")
+    )
+    if not paths:
+        raise DataError(f"{place}: holds no {what} ({listing(suffixes)}).")
+    return paths, [path.relative_to(place).as_posix() for path in paths]

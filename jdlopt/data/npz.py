@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Num
 
-from jdlopt.data.dataset import ArrayPool, Arrays, Dataset, Pool, check_finite, make_dataset
+from jdlopt.data.damage import check_finite
+from jdlopt.data.dataset import PLAIN, ArrayPool, Arrays, Dataset, Pool, Reading, make_dataset
 from jdlopt.data.targets import Coding, encode, infer_coding
 from jdlopt.errors import DataError, listing
 
@@ -24,13 +25,18 @@ SPLIT_KEYS = {
 }
 
 
-def open_npz(path: Path, fields: Any, allow_missing: bool = False) -> Dataset:
+def open_npz(path: Path, fields: Any, reading: Reading = PLAIN) -> Dataset:
     """Opens an NPZ file with ``x`` and ``y``, or ``x_train``, ``y_train``, ``x_test``, ``y_test``.
 
     ``inputs`` and ``targets`` may be used for ``x`` and ``y``, and ``validation`` (or ``val``)
     beside ``train`` and ``test``. uint8 inputs stay uint8, and get a channel axis where they are
     ``[examples, height, width]``; others become float32. A test array is not read before
     ``read("test")``: its size is taken from the header.
+
+    Args:
+      path: the file.
+      fields: the data section: ``task``, ``on_bad`` and the split's keys.
+      reading: what becomes of NaN among the inputs.
 
     Raises:
       DataError: the archive can't be read, lacks an array, or holds values that can't be used.
@@ -55,8 +61,8 @@ def open_npz(path: Path, fields: Any, allow_missing: bool = False) -> Dataset:
     train = Arrays(
         as_inputs(read_array(path, x), f"{path}, {x!r}"), encode(raw, coding, f"{path}, {y!r}")
     )
-    if not allow_missing:
-        check_finite(train.inputs, f"{path}, {x!r}")
+    if reading.missing != "keep" and fields.on_bad == "error":
+        check_finite(train.inputs, f"{path}, {x!r}", allow_missing=reading.missing == "fill")
     pools: dict[str, Pool] = {
         split: ArrayPool(headers[x][0][0], partial(_load, path, x, y, coding))
         for split, (x, y) in keys.items()
@@ -71,7 +77,7 @@ def open_npz(path: Path, fields: Any, allow_missing: bool = False) -> Dataset:
         input_dtype=str(train.inputs.dtype),
         pools=pools,
         labels=lambda: train.targets,
-        allow_missing=allow_missing,
+        reading=reading,
     )
 
 

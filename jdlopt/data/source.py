@@ -13,15 +13,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from jdlopt.config import Choice, Count, Natural, Range
-from jdlopt.data import cache, images, npz, tables
+from jdlopt.data import cache, images, npz, sound, tables
 from jdlopt.data.bundled import BUNDLED, prepare_bundled
-from jdlopt.data.dataset import Dataset
+from jdlopt.data.damage import ON_BAD
+from jdlopt.data.dataset import Dataset, Reading
+from jdlopt.data.folders import holds_files
 from jdlopt.data.prepared import open_prepared
+from jdlopt.data.sampling import SAMPLING
 from jdlopt.errors import DataError, listing, nearest
 
 TASKS = ("auto", "classification", "regression")
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # what scikit-learn's splitters take
 Share = Annotated[float, Range(0, 1, low_open=True, high_open=True)]
+Seconds = Annotated[float, Range(0, low_open=True)]
+COLUMN_KEYS = ("target", "ignore", "group", "time", "weight", "text_column", "categorical")
+"""The keys that name a table's columns or a TFDS dataset's features."""
+HASH_BUCKETS = 64
+"""What ``data.preprocess.hash_buckets`` is where it is left out."""
 
 
 @dataclass(frozen=True)
@@ -29,71 +37,143 @@ class DataFields:
     """The keys of a config's ``data`` section.
 
     Attributes:
-      source: a bundled dataset's name, a file (.csv, .tsv, .parquet, .npz), an image folder, or a
-        TFDS name such as ``mnist`` or ``name/config:1.0.0``. A path that looks like a name is
-        written with ``./`` before it.
+      source: a bundled dataset's name, a file (.csv, .tsv, .parquet, .npz), a folder of images or
+        of sounds, or a TFDS name such as ``mnist`` or ``name/config:1.0.0``. A path that looks like
+        a name is written with ``./`` before it.
       target: the column or feature to predict; a TFDS dataset knows its own.
+      text_column: the column or feature of texts that is then the only input, as tokens; see
+        ``data.text``. A TFDS dataset whose input is a text needs none.
       task: ``auto`` infers it from the target's type and number of distinct values.
       batch_size: examples in a training step, over all devices.
+      sampling: how an epoch is drawn from the training split: ``uniform`` shows each example once,
+        ``balanced`` gives each class the same share, ``weighted`` each example a share in
+        proportion to its ``weight``.
+      weight: the column or feature that holds these weights; it is no input.
       validation_fraction: the validation split's share of the examples that are not test, where
         the source has no validation split.
       test_fraction: the test split's share of all examples, where the source has no test split.
       folds: train and validation are one of so many folds of the examples that are not test, as
         scikit-learn's (Stratified)KFold makes them, shuffled by ``split_seed``; instead of
-        ``validation_fraction``.
+        ``validation_fraction``. Categories and vocabulary are then taken from all folds, so that
+        their inputs are coded alike.
       fold: which of the folds is the validation split.
       split_seed: equal seeds give equal splits.
       stratify: give each split every class's share.
+      stratify_bins: for a regression, give each split the same share of so many quantile bins of
+        the target (fewer, where they would hold too few examples); None splits without.
+      group: the column or feature that says what belongs together (a patient, a place): no group
+        is in two splits, the fractions are of groups, and folds are scikit-learn's
+        (Stratified)GroupKFold. It is no input.
+      time: the column or feature that says when: train is the earliest, then comes validation, and
+        test is the latest. It is no input.
+      on_bad: what becomes of an example that can't be used (a row with too many columns, a cell
+        that is no number, an infinite value, an image or sound that can't be decoded): ``error``
+        names it; ``skip`` leaves it out and counts it.
       data_dir: where datasets are prepared; ``$TFDS_DATA_DIR`` or the user's cache if None.
       ignore: columns or features that are left out.
+      categorical: columns of a table that hold numbers and mean categories, such as a postcode.
       image_size: (height, width) that images are resized to.
+      sample_rate: samples a second that sounds are resampled to; None keeps the one they all have.
+      seconds: the length that sounds are cut or padded to; None keeps the one they all have.
       in_memory: keep the training split in device memory (True) or stream it (False); None decides
         by size.
+      workers: processes that read a streamed split ahead; with 0, threads do.
     """
 
     source: str
     target: str | None = None
+    text_column: str | None = None
     task: Annotated[str, Choice(TASKS)] = "auto"
     batch_size: Count = 100
+    sampling: Annotated[str, Choice(SAMPLING)] = "uniform"
+    weight: str | None = None
     validation_fraction: Share = 0.1
     test_fraction: Share = 0.2
     folds: Annotated[int, Range(2)] | None = None
     fold: Natural = 0
     split_seed: Seed = 0
     stratify: bool = True
+    stratify_bins: Annotated[int, Range(2)] | None = None
+    group: str | None = None
+    time: str | None = None
+    on_bad: Annotated[str, Choice(ON_BAD)] = "error"
     data_dir: str | None = None
     ignore: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
     image_size: tuple[int, ...] | None = None
+    sample_rate: Count | None = None
+    seconds: Seconds | None = None
     in_memory: bool | None = None
+    workers: Natural = 0
 
 
 def open_dataset(fields: DataFields | Mapping[str, Any], *, allow_missing: bool = False) -> Dataset:
     """Opens the dataset that a ``data`` section describes; its test split is not read yet.
 
+    Missing (NaN) inputs are refused, unless the section's ``preprocess.missing`` says how they are
+    filled in.
+
     Args:
-      fields: a `DataFields`, or the section as a mapping; keys of other parts are passed over.
-      allow_missing: keep missing (NaN) inputs, to describe them, rather than refuse them.
+      fields: a `DataFields`, or the section as a mapping. Of its other parts, ``text`` and, of
+        ``preprocess``, ``missing`` and ``encode`` are looked at, and the rest is passed over.
+      allow_missing: keep missing inputs, to describe them.
 
     Raises:
       DataError: there is no such source, or it can't be used; says what to do about it.
     """
+    reading = Reading()
     if not isinstance(fields, DataFields):
+        reading = _reading(fields)
         known = {field.name for field in dataclasses.fields(DataFields)}
         fields = DataFields(**{key: value for key, value in fields.items() if key in known})
-    if fields.fold >= (fields.folds or 1):
-        many = "data.folds is None" if fields.folds is None else f"there are {fields.folds}"
-        raise DataError(f"data.fold: {fields.fold} is no fold: {many}, and they count from 0.")
+    if allow_missing:
+        reading = dataclasses.replace(reading, missing="keep")
+    _check_together(fields)
+    dataset = _open(fields, reading)
     size = images.resize_to(fields.image_size)
-    dataset = _open(fields, allow_missing)
     if size is not None and dataset.input_shape[:2] != size:
         raise DataError(
             f"data.image_size: {dataset.source} holds inputs of shape {dataset.input_shape}, not "
             "image files that can be resized. Leave data.image_size out."
         )
+    for key in ("sample_rate", "seconds"):
+        if getattr(fields, key) is not None and dataset.sample_rate is None:
+            raise DataError(f"data.{key}: {dataset.source} holds no sounds. Leave data.{key} out.")
+    if fields.sampling == "balanced" and dataset.task != "classification":
+        raise DataError(
+            "data.sampling: 'balanced' gives every class the same share; a regression has no "
+            "classes. Use 'uniform', or 'weighted' with data.weight='COLUMN'."
+        )
     return dataset
 
 
-def _open(fields: DataFields, allow_missing: bool) -> Dataset:
+def _reading(section: Mapping[str, Any]) -> Reading:
+    """Returns what the other parts of a ``data`` section say of how the source is read."""
+    preprocess = section.get("preprocess") or {}
+    hashed = preprocess.get("encode") == "hashed"
+    return Reading(
+        missing="refuse" if preprocess.get("missing", "none") == "none" else "fill",
+        text=dict(section.get("text") or {}),
+        hash_buckets=preprocess.get("hash_buckets", HASH_BUCKETS) if hashed else None,
+    )
+
+
+def _check_together(fields: DataFields) -> None:
+    """Raises a `DataError` for keys that can't be used with one another."""
+    if fields.fold >= (fields.folds or 1):
+        many = "data.folds is None" if fields.folds is None else f"there are {fields.folds}"
+        raise DataError(f"data.fold: {fields.fold} is no fold: {many}, and they count from 0.")
+    images.resize_to(fields.image_size)
+    if (fields.sampling == "weighted") != (fields.weight is not None):
+        raise DataError(
+            f"data.sampling is {fields.sampling!r} and data.weight is {fields.weight!r}: set both, "
+            "data.sampling='weighted' and data.weight='COLUMN', or neither."
+        )
+    if fields.group is not None and fields.time is not None:
+        raise DataError("data.group and data.time: a split goes by one of them; leave one out.")
+
+
+def _open(fields: DataFields, reading: Reading) -> Dataset:
     source = fields.source.strip()
     if not source:
         raise DataError(
@@ -102,24 +182,27 @@ def _open(fields: DataFields, allow_missing: bool) -> Dataset:
         )
     if source in BUNDLED:
         folder = prepare_bundled(source, fields.data_dir)
-        return open_prepared(folder, fields, source, allow_missing)
+        return open_prepared(folder, fields, source, reading)
     path = Path(source).expanduser()
     suffix = path.suffix.lower()
     if suffix in tables.SUFFIXES + npz.SUFFIXES:
         _check_file(path)
         if suffix in tables.SUFFIXES:
-            return tables.open_table(path, fields, allow_missing)
+            return tables.open_table(path, fields, reading)
         _check_unused(fields, path)
-        return npz.open_npz(path, fields, allow_missing)
+        return npz.open_npz(path, fields, reading)
     if not source.startswith((".", "/", "~")):
         prepared = cache.prepared_folder(source, fields.data_dir)
         if prepared is not None:
-            return open_prepared(prepared, fields, source, allow_missing)
+            return open_prepared(prepared, fields, source, reading)
     if path.is_dir():
         if (path / cache.INFO).is_file():
-            return open_prepared(path, fields, path.resolve().parent.name, allow_missing)
+            name = path.resolve().parent.name
+            return open_prepared(path, fields, name, reading)
         _check_unused(fields, path)
-        return images.open_images(path, fields)
+        if holds_files(path, images.SUFFIXES) or not holds_files(path, sound.SUFFIXES):
+            return images.open_images(path, fields)
+        return sound.open_sounds(path, fields)
     if path.is_file():
         raise DataError(
             f"data.source: {source!r} has the ending {suffix!r}; a file must be one of "
@@ -130,7 +213,8 @@ def _open(fields: DataFields, allow_missing: bool) -> Dataset:
             f"data.source: there is no file or folder {source!r} (from {os.getcwd()})."
             f"{nearest(path.name, _siblings(path))}"
         )
-    return open_prepared(_prepare(source, fields.data_dir), fields, source, allow_missing)
+    prepared = _prepare(source, fields.data_dir)
+    return open_prepared(prepared, fields, source, reading)
 
 
 def _siblings(path: Path) -> list[str]:
@@ -138,7 +222,7 @@ def _siblings(path: Path) -> list[str]:
 
 
 def _check_unused(fields: DataFields, path: Path) -> None:
-    for key in ("target", "ignore"):
+    for key in COLUMN_KEYS:
         if getattr(fields, key):
             raise DataError(
                 f"data.{key}: names columns of a table or features of a TFDS dataset; {path} has "

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int, Num
 
 from jdlopt.errors import DataError, listing
 
+SPLITS = ("train", "validation", "test")
 Indices = Int[np.ndarray, " some"]
 
 
@@ -22,15 +24,18 @@ def split_indices(
     where: str = "data",
     class_names: Sequence[str] = (),
     fold: tuple[int, int] | None = None,
+    groups: Int[np.ndarray, " size"] | None = None,
+    times: Num[np.ndarray, " size"] | None = None,
 ) -> dict[str, Indices]:
     """Splits ``size`` examples into train and, where a fraction is given, validation and test.
 
     The test split is drawn first, so that it is the same whatever the validation fraction. Only the
-    labels are looked at, to give each split every class's share; no input is.
+    labels, groups or times are looked at; no input is.
 
     Args:
       size: the number of examples.
-      labels: the class of each example for a stratified split; None for a plain shuffled one.
+      labels: the class of each example (or the bin of its value, see `binned`) for a stratified
+        split; None for a plain shuffled one.
       test_fraction: the test split's share of all examples; None makes no test split.
       validation_fraction: the validation split's share of the examples that are not test; None
         makes no validation split.
@@ -40,6 +45,12 @@ def split_indices(
       fold: (folds, which): the validation split is one of scikit-learn's folds of what is not test
         (``StratifiedKFold`` with labels, else ``KFold``, shuffled by the seed), whatever
         ``validation_fraction`` says.
+      groups: the group of each example; no group is in two splits. The fractions are then shares of
+        the groups (``GroupShuffleSplit``), and folds are ``StratifiedGroupKFold``'s, or
+        ``GroupKFold``'s, which no seed shuffles, without labels.
+      times: when each example was made: the test split is the latest, before it lies validation,
+        before that train, and equal times stay together, so that no split is trained on what came
+        after it. Nothing is drawn.
 
     Returns:
       Sorted, disjoint indices for each split; together they are ``0 … size - 1``.
@@ -52,34 +63,186 @@ def split_indices(
       >>> splits = split_indices(10, labels=None, seed=0, **fractions)
       >>> {name: len(indices) for name, indices in splits.items()}
       {'train': 6, 'test': 2, 'validation': 2}
+      >>> split_indices(5, labels=None, seed=0, times=np.array([3, 9, 1, 9, 2]), **fractions)
+      {'train': array([2, 4]), 'test': array([1, 3]), 'validation': array([0])}
     """
     if fold is not None:
         validation_fraction = None
     fractions = {"test": test_fraction, "validation": validation_fraction}
     wanted = {name: fraction for name, fraction in fractions.items() if fraction is not None}
-    if labels is not None:
+    _check_asked(groups, times, fold)
+    if labels is not None and groups is None and times is None:
         parts = 1 + len(wanted) + (0 if fold is None else fold[0] - 1)
         _check_classes(labels, parts=parts, where=where, class_names=class_names)
     splits = {}
     train = np.arange(size)
     for name, fraction in wanted.items():
-        train, splits[name] = _hold_out(train, labels, fraction, seed, name, where)
+        if times is not None:
+            train, splits[name] = _latest(train, times, fraction, name, where)
+        elif groups is not None:
+            train, splits[name] = _hold_out_groups(train, groups, fraction, seed, name, where)
+        else:
+            train, splits[name] = _hold_out(train, labels, fraction, seed, name, where)
     if fold is not None:
-        train, splits["validation"] = _fold(train, labels, *fold, seed, where)
+        train, splits["validation"] = _fold(
+            train, labels, *fold, seed, where, groups=groups, class_names=class_names
+        )
+    if labels is not None and (groups is not None or times is not None):
+        _check_trained(labels, train, where, class_names)
     return {"train": train, **splits}
 
 
-def _fold(
-    indices: Indices, labels: np.ndarray | None, folds: int, which: int, seed: int, where: str
-) -> tuple[Indices, Indices]:
-    from sklearn.model_selection import KFold, StratifiedKFold
+def make_parts(
+    pools: Mapping[str, Sized],
+    fields: Any,
+    labels: Callable[[], np.ndarray] | None,
+    where: str,
+    class_names: Sequence[str] = (),
+    values: Callable[[], np.ndarray] | None = None,
+    beside: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, tuple[str, np.ndarray | None]]:
+    """Returns which pool, and which of its examples, each split is made of.
 
-    if folds > len(indices):
-        raise DataError(f"data.folds: {where} has {len(indices)} examples for {folds} folds.")
-    splitter = KFold if labels is None else StratifiedKFold
-    made = splitter(folds, shuffle=True, random_state=seed)
-    pairs = list(made.split(indices, None if labels is None else labels[indices]))
-    kept, held = pairs[which]
+    A split that the source has is taken as it is; the others are taken out of ``train``.
+
+    Args:
+      pools: the source's own splits, ``train`` among them.
+      fields: the data section: fractions, folds, ``split_seed`` and ``stratify``.
+      labels: gives the classes of the ``train`` pool; None for regression.
+      where: names the source, for messages.
+      class_names: names the classes, for messages.
+      values: gives the values of the ``train`` pool that a regression predicts.
+      beside: the ``group`` or ``time`` of each example of the ``train`` pool, where data.group or
+        data.time names it.
+    """
+    parts: dict[str, tuple[str, np.ndarray | None]] = {name: (name, None) for name in pools}
+    for name, pool in pools.items():
+        if len(pool) == 0:
+            raise DataError(f"{where}: split {name!r} is empty.")
+    folds = getattr(fields, "folds", None)
+    if folds is not None and "validation" in pools:
+        raise DataError(
+            f"data.folds: {where} has a validation split of its own, so there is nothing to fold. "
+            "Leave data.folds out."
+        )
+    beside = beside or {}
+    if all(split in pools for split in SPLITS):
+        for key in ("group", "time"):
+            if key in beside:
+                raise DataError(
+                    f"data.{key}: {where} has three splits of its own, so there is nothing to "
+                    f"split. Leave data.{key} out."
+                )
+        return parts
+    test_fraction = None if "test" in pools else fields.test_fraction
+    strata = labels() if labels is not None and fields.stratify else None
+    bins = getattr(fields, "stratify_bins", None)
+    if values is not None and fields.stratify and bins is not None:
+        least = (1 if test_fraction is None else 2) + (folds - 1 if folds else 1)
+        strata = binned(values(), bins, least)
+    indices = split_indices(
+        len(pools["train"]),
+        labels=strata,
+        test_fraction=test_fraction,
+        validation_fraction=None if "validation" in pools else fields.validation_fraction,
+        seed=fields.split_seed,
+        where=where,
+        class_names=class_names,
+        fold=None if folds is None else (folds, fields.fold),
+        groups=beside.get("group"),
+        times=beside.get("time"),
+    )
+    return parts | {split: ("train", index) for split, index in indices.items()}
+
+
+def fit_rows(parts: Mapping[str, tuple[str, np.ndarray | None]], fields: Any, size: int) -> Indices:
+    """Returns the examples of the ``train`` pool that decide how inputs are coded.
+
+    They are the training split; but with ``data.folds`` they are all that are not test, so that the
+    inputs of all folds are coded alike, and one program serves them.
+
+    Args:
+      parts: what `make_parts` returned.
+      fields: the data section.
+      size: the number of examples in the ``train`` pool.
+    """
+    splits = ("train",) if fields.folds is None else ("train", "validation")
+    rows = [parts[split][1] for split in splits]
+    chosen = [np.arange(size) if some is None else some for some in rows]
+    return np.sort(np.concatenate(chosen))
+
+
+def binned(values: Float[np.ndarray, " size"], bins: int, least: int) -> Int[np.ndarray, " size"]:
+    """Returns the quantile bin of each value, so that a regression can be split by its bins.
+
+    Bin ``b`` of ``k`` holds what is above the ``b/k`` quantile and not above the ``(b + 1)/k``
+    quantile, as in ``pandas.qcut``; quantiles that coincide make one edge.
+
+    Args:
+      values: the targets.
+      bins: the most bins; fewer are made where one would hold fewer than ``least`` values.
+      least: the fewest values of a bin.
+
+    Example:
+      >>> binned(np.arange(10.0), bins=5, least=2)
+      array([0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
+      >>> binned(np.arange(10.0), bins=5, least=4)
+      array([0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
+    """
+    for count in range(bins, 1, -1):
+        edges = np.unique(np.quantile(values, np.linspace(0.0, 1.0, count + 1)))
+        labels = np.searchsorted(edges[1:-1], values, side="left")
+        if np.unique(labels, return_counts=True)[1].min() >= least:
+            return labels
+    return np.zeros(len(values), np.intp)
+
+
+def _check_asked(groups: Any, times: Any, fold: tuple[int, int] | None) -> None:
+    if groups is not None and times is not None:
+        raise DataError("data.group and data.time: a split goes by one of them; leave one out.")
+    if times is not None and fold is not None:
+        raise DataError(
+            "data.folds: with data.time a fold would be trained on what came after it. Leave "
+            "data.folds out: train, validation and test then follow one another in time."
+        )
+
+
+def _fold(
+    indices: Indices,
+    labels: np.ndarray | None,
+    folds: int,
+    which: int,
+    seed: int,
+    where: str,
+    groups: np.ndarray | None,
+    class_names: Sequence[str],
+) -> tuple[Indices, Indices]:
+    from sklearn import model_selection
+
+    members = indices if groups is None else np.unique(groups[indices])
+    if folds > len(members):
+        what = "examples" if groups is None else "groups"
+        raise DataError(f"data.folds: {where} has {len(members)} {what} for {folds} folds.")
+    made: Any
+    if groups is None:
+        splitter = model_selection.KFold if labels is None else model_selection.StratifiedKFold
+        made = splitter(folds, shuffle=True, random_state=seed)
+    elif labels is None:
+        made = model_selection.GroupKFold(folds)
+    else:
+        _check_classes(labels[indices], folds, where, class_names)
+        made = model_selection.StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    pairs = made.split(
+        indices,
+        None if labels is None else labels[indices],
+        *([] if groups is None else [groups[indices]]),
+    )
+    kept, held = list(pairs)[which]
+    if not len(kept) or not len(held):
+        raise DataError(
+            f"data.folds: {where}: fold {which} of {folds} would leave a split empty, so unequal "
+            f"are the groups. Use fewer folds."
+        )
     return indices[kept], indices[held]
 
 
@@ -101,12 +264,47 @@ def _hold_out(
     return np.sort(kept), np.sort(held)
 
 
+def _hold_out_groups(
+    indices: Indices, groups: np.ndarray, fraction: float, seed: int, name: str, where: str
+) -> tuple[Indices, Indices]:
+    from sklearn.model_selection import GroupShuffleSplit
+
+    splitter = GroupShuffleSplit(n_splits=1, test_size=fraction, random_state=seed)
+    try:
+        kept, held = next(splitter.split(indices, groups=groups[indices]))
+    except ValueError as error:
+        raise DataError(
+            f"{where}: {len(np.unique(groups[indices]))} groups can't give "
+            f"data.{name}_fraction={fraction:g} to the {name} split: {error} Use more groups, or "
+            "another fraction."
+        ) from error
+    return indices[np.sort(kept)], indices[np.sort(held)]
+
+
+def _latest(
+    indices: Indices, times: np.ndarray, fraction: float, name: str, where: str
+) -> tuple[Indices, Indices]:
+    """Cuts where the fraction asks for it, or at the nearest place between two different times."""
+    order = indices[np.argsort(times[indices], kind="stable")]
+    sorted_times = times[order]
+    cuts = 1 + np.flatnonzero(sorted_times[1:] != sorted_times[:-1])
+    if not len(cuts):
+        raise DataError(
+            f"{where}: {len(order)} examples of {len(np.unique(sorted_times))} different times "
+            f"can't give data.{name}_fraction={fraction:g} to the {name} split. Use more examples, "
+            "or leave data.time out."
+        )
+    wanted = len(order) - int(np.ceil(len(order) * fraction))
+    cut = cuts[np.argmin(np.abs(cuts - wanted))]
+    return np.sort(order[:cut]), np.sort(order[cut:])
+
+
 def _check_classes(
     labels: np.ndarray, parts: int, where: str, class_names: Sequence[str] = ()
 ) -> None:
     classes, counts = np.unique(labels, return_counts=True)
     rare = [
-        f"{class_names[label] if 0 <= label < len(class_names) else label!s} ({count})"
+        f"{_name(label, class_names)} ({count})"
         for label, count in zip(classes, counts, strict=True)
         if count < parts
     ]
@@ -116,3 +314,19 @@ def _check_classes(
             f"which needs at least {parts} of each class: {listing(rare)}. Add examples, leave "
             "the class out or merge it with another, or set data.stratify=False."
         )
+
+
+def _check_trained(
+    labels: np.ndarray, train: Indices, where: str, class_names: Sequence[str]
+) -> None:
+    unseen = np.setdiff1d(labels, labels[train])
+    if len(unseen):
+        raise DataError(
+            f"{where}: no training example is left of {len(unseen)} classes: "
+            f"{listing(_name(label, class_names) for label in unseen)}. Choose another "
+            "data.split_seed or fraction, or set data.stratify=False to go on without."
+        )
+
+
+def _name(label: Any, class_names: Sequence[str]) -> str:
+    return class_names[label] if 0 <= label < len(class_names) else str(label)

@@ -3,86 +3,223 @@
 from __future__ import annotations
 
 import csv
+import io
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float32
 
-from jdlopt.data.dataset import ArrayPool, Arrays, Dataset, make_dataset
-from jdlopt.data.targets import encode, infer_coding
+from jdlopt.data import columns, labelled
+from jdlopt.data.damage import Skipped, check_left
+from jdlopt.data.dataset import PLAIN, ArrayPool, Arrays, Dataset, Reading, make_dataset
+from jdlopt.data.split import fit_rows, make_parts
+from jdlopt.data.text_input import TextInput, fit_texts
 from jdlopt.errors import DataError, listing, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
-MOST_PROBLEMS = 10
-"""So many of a table's problems are told at once."""
+WIDE = "too many columns"
+MISSING_WORDS = (
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
+    "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
+)  # fmt: skip
+"""What stands for a missing value in a CSV, as in pandas."""
+Parts = Mapping[str, tuple[str, np.ndarray | None]]
 
 
-def open_table(path: Path, fields: Any, allow_missing: bool = False) -> Dataset:
-    """Opens a CSV or Parquet file as a dataset of float32 features.
+def open_table(path: Path, fields: Any, reading: Reading = PLAIN) -> Dataset:
+    """Opens a CSV or Parquet file as a dataset of float32 features, or of one column of texts.
 
-    The whole file is parsed and checked for values that can't be used. Its target column places
-    each row in a split; nothing else of a test row is looked at before ``read("test")``.
+    The whole file is parsed and checked for values that can't be used. Its target column (and
+    those of group, time and weight) places each row in a split; what the training rows hold then
+    decides which columns are numbers and which are categories, and what these are. A category's
+    code is its place among them, from 1 on; 0 stands for one that no training row has.
 
     Args:
       path: the file.
-      fields: the data section: ``target``, ``ignore``, ``task`` and the split's keys.
-      allow_missing: keep missing features as NaN.
+      fields: the data section: ``target``, ``ignore``, ``task``, ``on_bad``, ``group``, ``time``,
+        ``weight``, ``text_column`` and the split's keys.
+      reading: what becomes of missing features, how categories are coded and texts cut up.
 
     Raises:
       DataError: the file, its target or one of its columns can't be used.
     """
-    table = read_table(path)
-    names = [str(name) for name in table.columns]
-    table.columns = names
+    skipped = Skipped()
+    skip = fields.on_bad == "skip"
+    table = read_table(
+        path,
+        skipped if skip else None,
+        fields.text_column,
+        as_text=fields.categorical,
+        remedies=True,
+    )
+    features = _feature_names(path, list(table.columns), fields)
+    if len(table) == 0:
+        left = f": {skipped}" if skipped.counts else ""
+        raise DataError(f"{path}: is empty: it has a header but no rows{left}.")
+    table, coding, targets, beside = labelled.read_labels(table, fields, str(path), skipped)
+    classification = coding.task == "classification"
+    parts: Parts = make_parts(
+        {"train": targets},
+        fields,
+        (lambda: targets) if classification else None,
+        fields.source,
+        coding.class_names,
+        values=None if classification else lambda: targets,
+        beside=beside,
+    )
+    categories: dict[str, tuple[str, ...]] = {}
+    text_input = None
+    if fields.text_column is not None:
+        texts = texts_of(table[fields.text_column])
+        known = list(texts[fit_rows(parts, fields, len(table))])
+        text_input = fit_texts(reading.text, fields.text_column, known)
+        shape, dtype = text_input.encode([""]).shape[1:], "int32"
+        pool = ArrayPool(len(table), partial(_encoded, text_input, texts, targets))
+    else:
+        matrix, categories, parts = _features(
+            table, features, parts, fields, str(path), reading, skipped
+        )
+        shape, dtype = (len(features),), "float32"
+        pool = ArrayPool(len(table), partial(Arrays, matrix, targets))
+    return make_dataset(
+        fields=fields,
+        name=path.stem,
+        coding=coding,
+        feature_names=None if text_input else features,
+        input_shape=shape,
+        input_dtype=dtype,
+        pools={"train": pool},
+        labels=lambda: targets,
+        parts=parts,
+        reading=reading,
+        checked=("train", "validation", "test"),
+        skipped=skipped,
+        beside=beside,
+        categories=categories,
+        text=text_input,
+    )
+
+
+def _features(
+    table: pd.DataFrame,
+    names: Sequence[str],
+    parts: Parts,
+    fields: Any,
+    where: str,
+    reading: Reading,
+    skipped: Skipped,
+) -> tuple[np.ndarray, dict[str, tuple[str, ...]], Parts]:
+    """Returns the features, the categories among them, and the splits without damaged rows."""
+    rows = fit_rows(parts, fields, len(table))
+    declared = dict.fromkeys(fields.categorical, True)
+    read = {name: columns.read_column(table[name], rows, declared.get(name)) for name in names}
+    ignored = () if reading.missing == "refuse" else (columns.MISSING,)
+    damaged = None
+    if fields.on_bad == "skip":
+        ignored = (*ignored, columns.NOT_A_NUMBER, columns.INFINITE)
+        damaged = _skip_damaged(table, read, where, skipped)
+        parts = {
+            split: (pool, indices[~damaged[indices]])
+            for split, (pool, indices) in parts.items()
+            if indices is not None
+        }
+        for split, (_, indices) in parts.items():
+            check_left(indices, split, where, skipped)
+        rows = fit_rows(parts, fields, len(table))
+    columns.raise_problems(read, where, ignored, damaged)
+    categories = {}
+    for name, column in read.items():
+        if column.texts is not None:
+            from jdlopt.data.preprocess import encode
+
+            categories[name] = encode.categories(column.texts[rows])
+    return columns.as_matrix(read, categories, reading.hash_buckets), categories, parts
+
+
+def _skip_damaged(
+    table: pd.DataFrame, read: Mapping[str, columns.Column], where: str, skipped: Skipped
+) -> np.ndarray:
+    """Returns which rows hold damage, each counted for its first."""
+    damaged = np.zeros(len(table), bool)
+    for name, column in read.items():
+        for problem in column.problems:
+            if problem.kind not in (columns.NOT_A_NUMBER, columns.INFINITE):
+                continue
+            for row in np.flatnonzero(problem.cells & ~damaged):
+                what = f"{problem.kind}: {columns.shown(table[name], row)} in column {name!r}"
+                skipped.add(problem.kind, f"{where}, row {table.index[row]}", what)
+            damaged |= problem.cells
+    return damaged
+
+
+def texts_of(column: pd.Series) -> np.ndarray:
+    """Returns a column of texts; a missing one is empty."""
+    values = column.astype(object).to_numpy()
+    missing = column.isna().to_numpy()
+    return np.array(
+        ["" if gone else str(value) for value, gone in zip(values, missing, strict=True)],
+        dtype=object,
+    )
+
+
+def _encoded(text: TextInput, texts: np.ndarray, targets: np.ndarray) -> Arrays:
+    return Arrays(text.encode(list(texts)), targets)
+
+
+def _feature_names(path: Path, names: list[str], fields: Any) -> tuple[str, ...]:
+    """Returns the feature columns, after checking every column that the data section names."""
     if fields.target is None:
         raise DataError(
             f"{path}: data.target is not set; name the column to predict. "
             f"Columns: {listing(names)}."
         )
-    for key, name in [("data.target", fields.target), *(("data.ignore", n) for n in fields.ignore)]:
+    used = {
+        key: getattr(fields, key)
+        for key in ("target", *labelled.BESIDE, "text_column")
+        if getattr(fields, key) is not None
+    }
+    many = [(key, name) for key in ("ignore", "categorical") for name in getattr(fields, key)]
+    named = [*used.items(), *many]
+    for key, name in named:
         if name not in names:
             hint = nearest(name, names) or f" Columns: {listing(names)}."
             if len(names) == 1 and ";" in names[0]:
                 hint += " The columns seem to be separated by ';': save the file with ','."
-            raise DataError(f"{path}: {key}: there is no column {name!r}.{hint}")
-    if len(table) == 0:
-        raise DataError(f"{path}: is empty: it has a header but no rows.")
-    features = [name for name in names if name != fields.target and name not in fields.ignore]
+            raise DataError(f"{path}: data.{key}: there is no column {name!r}.{hint}")
+    if fields.text_column is not None:
+        twice = [key for key, name in used.items() if name == fields.text_column]
+        if len(twice) > 1:
+            raise DataError(f"{path}: data.text_column: {fields.text_column!r} is data.{twice[0]}.")
+        return (fields.text_column,)
+    features = tuple(n for n in names if n not in used.values() and n not in fields.ignore)
     if not features:
         raise DataError(f"{path}: no feature column is left beside the target {fields.target!r}.")
-    what = f"{path}, target column {fields.target!r}"
-    raw_targets = _raw_target(table[fields.target], what)
-    coding = infer_coding(raw_targets, fields.task, what)
-    arrays = Arrays(
-        number_columns(table, features, str(path), allow_missing),
-        encode(raw_targets, coding, what),
-    )
-    return make_dataset(
-        fields=fields,
-        name=path.stem,
-        coding=coding,
-        feature_names=tuple(features),
-        input_shape=(len(features),),
-        input_dtype="float32",
-        pools={"train": ArrayPool(len(table), partial(_same, arrays))},
-        labels=lambda: arrays.targets,
-        allow_missing=allow_missing,
-    )
+    return features
 
 
-def _same(arrays: Arrays) -> Arrays:
-    return arrays
+def read_table(
+    path: Path,
+    skipped: Skipped | None = None,
+    raw_text: str | None = None,
+    as_text: Sequence[str] = (),
+    remedies: bool = False,
+) -> pd.DataFrame:
+    """Returns a CSV, TSV or Parquet file's columns; the index counts its rows from 1.
 
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Returns a CSV, TSV or Parquet file's columns, as they are typed there.
+    Args:
+      path: the file; row 1 of a CSV is the first below the header, and blank lines are none.
+      skipped: where rows with more values than the header has names are counted; None refuses
+        them.
+      raw_text: a column whose texts are kept to the letter: ``NA`` and an empty one are texts.
+      as_text: columns of a CSV that are read as text, even if all they hold are numbers.
+      remedies: name the config key that leaves such rows out; a file to predict on has none.
 
     Raises:
       DataError: the file can't be parsed, or two of its columns have one name.
@@ -90,28 +227,19 @@ def read_table(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     suffix = path.suffix.lower()
+    hint = " data.on_bad='skip' leaves such rows out." if remedies else ""
     try:
         if suffix in (".parquet", ".pq"):
             import pyarrow.parquet
 
             _check_header(list(pyarrow.parquet.read_schema(path).names), path)
-            return pd.read_parquet(path, engine="pyarrow")
-        separator = "\t" if suffix == ".tsv" else ","
-        _check_header(_csv_header(path, separator), path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # a row with too many values
-            return pd.read_csv(
-                path,
-                sep=separator,
-                encoding="utf-8-sig",
-                skipinitialspace=True,
-                index_col=False,
-                low_memory=False,
-            )
+            table, rows = pd.read_parquet(path, engine="pyarrow"), None
+        else:
+            table, rows = _read_csv(path, skipped, raw_text, as_text)
     except pd.errors.ParserWarning as error:
         raise DataError(
             f"{path}: a row has more values than the header has names ({error}). "
-            "Correct the row, or quote values that contain the separator."
+            f"Correct the row, or quote values that contain the separator.{hint}"
         ) from error
     except PermissionError as error:
         raise DataError(f"{path}: no permission to read it.") from error
@@ -120,7 +248,44 @@ def read_table(path: Path) -> pd.DataFrame:
     except Exception as error:  # the parsers let all kinds through on damaged bytes
         kind = "Parquet" if suffix in (".parquet", ".pq") else "CSV in UTF-8"
         reason = " ".join(str(error).split())
-        raise DataError(f"{path}: can't be read as {kind}: {reason}") from error
+        hint = f".{hint}" if hint and "fields in line" in reason else ""  # a row is too wide
+        raise DataError(f"{path}: can't be read as {kind}: {reason}{hint}") from error
+    table.columns = [str(name) for name in table.columns]
+    table.index = pd.Index(
+        np.arange(1, len(table) + 1) if rows is None or len(rows) != len(table) else rows
+    )
+    return table
+
+
+def _read_csv(
+    path: Path, skipped: Skipped | None, raw_text: str | None, as_text: Sequence[str]
+) -> tuple[pd.DataFrame, list[int] | None]:
+    """Returns the table, and which row of the file each is, where some were left out."""
+    import pandas as pd
+
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    header = _csv_header(path, separator)
+    _check_header(header, path)
+    file: Any = path
+    rows: list[int] | None = None
+    if skipped is not None:
+        text, rows = _without_wide_rows(path, separator, skipped)
+        file = io.StringIO(text)
+    names = [name for name in (*as_text, raw_text) if name in header]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # a row with too many values
+        table = pd.read_csv(
+            file,
+            sep=separator,
+            encoding="utf-8-sig",
+            skipinitialspace=True,
+            index_col=False,
+            low_memory=False,
+            dtype=dict.fromkeys(names, "str"),
+            keep_default_na=False,
+            na_values={name: MISSING_WORDS for name in header if name != raw_text},
+        )
+    return table, rows
 
 
 def _csv_header(path: Path, separator: str) -> list[str]:
@@ -131,92 +296,41 @@ def _csv_header(path: Path, separator: str) -> list[str]:
     raise DataError(f"{path}: is empty: expected a header line and rows.")
 
 
+def _without_wide_rows(path: Path, separator: str, skipped: Skipped) -> tuple[str, list[int]]:
+    """Returns a CSV's text without the rows that are wider than its header, and which are left."""
+    lines: list[str] = []  # of the record that is being read: a quoted value may hold several
+    kept, rows, width, row = [], [], 0, 0
+
+    def noted(file: Iterator[str]) -> Iterator[str]:
+        for line in file:
+            lines.append(line)
+            yield line
+
+    limit = csv.field_size_limit(sys.maxsize)  # a text may be longer than csv's own limit
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            for cells in csv.reader(noted(file), delimiter=separator, skipinitialspace=True):
+                blank = len(cells) < 2 and not any(cell.strip() for cell in cells)
+                if not blank and not width:
+                    width = len(cells)
+                    kept += lines
+                elif not blank:
+                    row += 1
+                    if len(cells) > width:
+                        detail = f"{WIDE}: {len(cells)}, expected {width}"
+                        skipped.add(WIDE, f"{path}, row {row}", detail)
+                    else:
+                        kept += lines
+                        rows.append(row)
+                lines.clear()
+    finally:
+        csv.field_size_limit(limit)
+    return "".join(kept), rows
+
+
 def _check_header(names: list[str], path: Path) -> None:
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
         raise DataError(
             f"{path}: more than one column is called {listing(map(repr, twice))}. Rename them."
         )
-
-
-def _raw_target(column: pd.Series, what: str) -> np.ndarray:
-    import pandas as pd
-
-    if pd.api.types.is_datetime64_any_dtype(column):
-        raise DataError(f"{what}: holds dates; expected classes or numbers.")
-    if pd.api.types.is_bool_dtype(column) and not column.isna().any():
-        return column.to_numpy(dtype=bool)
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        if column.isna().any():
-            return column.to_numpy(dtype=np.float64, na_value=np.nan)
-        return column.to_numpy()
-    values = column.astype(object).to_numpy()
-    return np.array([None if pd.isna(value) else str(value) for value in values], dtype=object)
-
-
-def number_columns(
-    table: pd.DataFrame, names: Sequence[str], where: str, allow_missing: bool = False
-) -> Float32[np.ndarray, "rows columns"]:
-    """Returns the named columns as float32, every problem of theirs told in one message.
-
-    Args:
-      table: the file's columns.
-      names: the columns to take, in this order.
-      where: names the file, for messages.
-      allow_missing: keep missing values as NaN.
-
-    Raises:
-      DataError: text, dates, missing values or infinity in a column, with the first row of each.
-    """
-    numbers = np.empty((len(table), len(names)), dtype=np.float32)
-    problems = []
-    for position, name in enumerate(names):
-        numbers[:, position], problem = _numbers(table[name], name, allow_missing)
-        problems += [problem] if problem else []
-    if problems:
-        shown = problems[:MOST_PROBLEMS]
-        if len(problems) > MOST_PROBLEMS:
-            shown.append(f"and {len(problems) - MOST_PROBLEMS} more columns with problems")
-        raise DataError(
-            f"{where}: not all features are numbers (row 1 is the first below the header)\n"
-            + "\n".join(f"  {problem}" for problem in shown)
-            + "\n  Correct these values, or leave the columns out with data.ignore=('NAME', …)."
-        )
-    return numbers
-
-
-def _numbers(column: pd.Series, name: str, allow_missing: bool) -> tuple[Any, str | None]:
-    import pandas as pd
-
-    if name.startswith("Unnamed: "):
-        return np.nan, f"column {name!r} has no name in the header: a saved row index?"
-    if pd.api.types.is_datetime64_any_dtype(column):
-        return np.nan, f"column {name!r} holds dates"
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(object)
-    try:
-        parsed = pd.to_numeric(column, errors="coerce")
-        values = parsed.to_numpy(dtype=np.float64, na_value=np.nan)
-    except (TypeError, ValueError):
-        return np.nan, f"column {name!r} holds {column.dtype} values"
-    missing = column.isna().to_numpy()
-    text = np.isnan(values) & ~missing
-    if text.any():
-        first = int(np.argmax(text))
-        if not isinstance(column.iloc[first], str):
-            return np.nan, f"column {name!r} holds {type(column.iloc[first]).__name__} objects"
-        return np.nan, (
-            f"column {name!r} has text in {int(text.sum())} rows, "
-            f"the first is {column.iloc[first]!r} in row {first + 1}"
-        )
-    if missing.any() and not allow_missing:
-        return np.nan, (
-            f"column {name!r} has missing values (NaN or empty) in {int(missing.sum())} rows, "
-            f"the first in row {int(np.argmax(missing)) + 1}"
-        )
-    with np.errstate(over="ignore"):
-        numbers = values.astype(np.float32)
-    if np.isinf(numbers).any():
-        first = int(np.argmax(np.isinf(numbers)))
-        return np.nan, f"column {name!r} holds {values[first]:g} in row {first + 1}: not a float32"
-    return numbers, None

@@ -3,27 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from jdlopt.config import find_part
-from jdlopt.models.bridge import Model, bridge
+from jdlopt.config import Count, fields_of, find_part
+from jdlopt.models.bridge import Model, bridge, parameters_of
 from jdlopt.models.cnn import CNN
+from jdlopt.models.embedding import embedded
 from jdlopt.models.linear import Linear
 from jdlopt.models.mlp import MLP
 from jdlopt.models.recurrent import GRU, LSTM
 
-__all__ = ["MODELS", "Model", "make_model"]
+__all__ = ["MODELS", "Model", "ModelFields", "make_model"]
 
 MODELS: dict[str, Any] = {"linear": Linear, "mlp": MLP, "cnn": CNN, "gru": GRU, "lstm": LSTM}
 
 
-def make_model(section: Mapping[str, Any], num_outputs: int) -> Model:
+@dataclass(frozen=True)
+class ModelFields:
+    """The keys that every model section has.
+
+    Attributes:
+      embedding_features: the width of the embedding of a token; and the largest of a category's,
+        with ``data.preprocess.encode='embedding'``. A model of your own that has a field
+        ``num_tokens`` gets the token ids themselves.
+    """
+
+    embedding_features: Count = 32
+
+
+def make_model(
+    section: Mapping[str, Any],
+    num_outputs: int,
+    *,
+    tokens: int = 0,
+    columns: tuple[int, ...] = (),
+) -> Model:
     """Returns the pure functions of the model that a resolved config section describes.
 
     Args:
       section: ``name`` (of `MODELS`, or ``package.module:Name`` of a Linen or NNX module) and the
         module's own keys. Floats among them are defaults only: hyperparameters replace them.
       num_outputs: width of the outputs; given to the module if it has a field of that name.
+      tokens: the size of the vocabulary where inputs are token ids, else 0.
+      columns: where a table's categories are to be embedded, the number of them in each column.
 
     Raises:
       ConfigError: the name is unknown or is no module.
@@ -37,6 +60,15 @@ def make_model(section: Mapping[str, Any], num_outputs: int) -> Model:
       >>> outputs.shape
       (2, 3)
     """
-    keys = {key: section[key] for key in section if key != "name"}
     part = find_part(section["name"], MODELS, "model.name")
-    return bridge(part, section["name"], keys, num_outputs)
+    own = parameters_of(part)
+    shared = set(fields_of(ModelFields))
+    unwanted = {"name"} | (shared - own)
+    keys = {key: section[key] for key in section if key not in unwanted}
+    if tokens and "num_tokens" in own:
+        keys["num_tokens"] = tokens
+    model = bridge(part, section["name"], keys, num_outputs)
+    if (tokens and "num_tokens" not in own) or any(columns):
+        features = section.get("embedding_features", ModelFields.embedding_features)
+        return embedded(model, tokens=tokens, columns=columns, features=features)
+    return model

@@ -44,7 +44,7 @@ def bridge(part: Any, name: str, keys: Mapping[str, Any], num_outputs: int) -> M
     """
     if not callable(part):
         raise ConfigError(f"model.name {name!r} is {part!r}, not a Linen or NNX module class.")
-    takes = _parameters(part)
+    takes = parameters_of(part)
     fixed = dict(keys)
     if "num_outputs" in takes:
         fixed["num_outputs"] = num_outputs
@@ -84,7 +84,8 @@ def bridge(part: Any, name: str, keys: Mapping[str, Any], num_outputs: int) -> M
     return Model(init, model.apply)
 
 
-def _parameters(part: Callable[..., Any]) -> set[str]:
+def parameters_of(part: Callable[..., Any]) -> set[str]:
+    """Returns the names of what a class or function is called with."""
     # An NNX class's own signature is its metaclass's, (*args, **kwargs).
     target = part.__init__ if inspect.isclass(part) else part
     return set(inspect.signature(target).parameters)
@@ -103,7 +104,7 @@ def _explained(name: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -
 
 def _mode(call: Callable[..., Any], train: bool) -> dict[str, Any]:
     """Tells a module's call whether it trains, by whichever of the usual names it takes."""
-    takes = _parameters(call)
+    takes = parameters_of(call)
     if "train" in takes:
         return {"train": train}
     if "training" in takes:

@@ -94,7 +94,7 @@ def examine(workdir: Path, config: Mapping[str, Any]) -> Outcome:
     resolved, dataset = experiment.prepare(config)
     parts = experiment.build(resolved, dataset)
     params, model_state, _ = serve.load_parameters(
-        resolved, parts.model, dataset.input_shape, workdir, "best"
+        resolved, parts.model, (parts.input_shape, parts.input_dtype), workdir, "best"
     )
     hparams = as_arrays(configs.hyperparameters(resolved))
     step = jax.jit(

@@ -276,7 +276,12 @@ class Population:
             key = (member.seed, member.fold)
             if key not in drawn:
                 order = feed.batch_examples(
-                    member.seed, self.step, self.batch_size, len(train), count
+                    member.seed,
+                    self.step,
+                    self.batch_size,
+                    len(train),
+                    count,
+                    order=self.structure.folds[member.fold].order,
                 )
                 drawn[key] = train[order]
             found[index, :count] = drawn[key]

@@ -54,8 +54,11 @@ class Programs(NamedTuple):
 def member_step(
     state: TrainState, scaling: Any, data: Any, chosen: Int32[Array, " batch"], *, parts: Any
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One trial's `train_step`, with preprocessing of its own fold."""
-    own = {**parts, "preprocess": partial(preprocess.apply, scaling)}
+    """One trial's `train_step`, with preprocessing of its own fold.
+
+    ``parts`` are those of `train_step`, ``preprocess`` being ``(state, inputs) → inputs``.
+    """
+    own = {**parts, "preprocess": partial(parts["preprocess"], scaling)}
     return train_step(state, gather(data, chosen), **own)
 
 
@@ -82,7 +85,7 @@ def member_eval(
             model=parts.model,
             loss=parts.loss,
             collect=parts.collector.collect,
-            preprocess=partial(preprocess.apply, scaling),
+            preprocess=partial(preprocess.apply, parts.recipe, scaling),
         )
 
     return lax.map(one, (examples, weights))
@@ -230,8 +233,8 @@ def compile_programs(
       validation, weights: the evaluation batches by trial.
       compile: does the compiling.
     """
-    parts = {name: part for name, part in structure.parts.step_parts.items()
-             if name != "preprocess"}  # fmt: skip
+    own = structure.parts
+    parts = {**own.step_parts, "preprocess": partial(preprocess.apply, own.recipe)}
     data, width, zero = structure.data, len(examples), np.int32(0)
     order = np.arange(width, dtype=np.int32)
     if formulation == "vmap":

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32
@@ -13,6 +14,7 @@ from jaxtyping import Array, Float, Int32
 from jdlopt import config as configs
 from jdlopt.data import feed
 from jdlopt.data.dataset import Arrays, Dataset
+from jdlopt.data.sampling import Order
 from jdlopt.errors import ConfigError
 from jdlopt.train import experiment
 from jdlopt.train.evaluate import SMALLEST_BATCH
@@ -29,12 +31,14 @@ class Fold:
       validation: positions in evaluation batches, padded by repeating the last.
       weights: 1 for an example, 0 for padding.
       preprocess: what preprocessing learnt from this fold's training examples.
+      order: the order of its training examples.
     """
 
     train: Int32[np.ndarray, " examples"]
     validation: Int32[np.ndarray, "batches batch"]
     weights: Float[np.ndarray, "batches batch"]
-    preprocess: Mapping[str, np.ndarray]
+    preprocess: Mapping[str, Any]
+    order: Order
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,10 @@ def build(
         resolved, dataset = experiment.prepare(config)
         parts = experiment.build(resolved, dataset)
         weighted = resolved["loss"]["class_weights"] == "balanced"
-        key = (parts.total_steps, parts.eval_every, parts.log_every, fold if weighted else None)
+        learnt = str(jax.tree.map(np.shape, parts.preprocess_state))  # stacked, they must be alike
+        own = fold if weighted else None
+        steps = (parts.total_steps, parts.eval_every, parts.log_every)
+        key = (*steps, own, parts.recipe, learnt, _coding(dataset))
         groups.setdefault(key, []).append((fold, parts))
     structures = []
     for members in groups.values():
@@ -116,6 +123,7 @@ def build(
                 positions[fold][0],
                 *_padded(positions[fold][1], first.config["train"]["eval_batch_size"]),
                 parts.preprocess_state,
+                parts.order,
             )
             for fold, parts in members
         }
@@ -153,7 +161,7 @@ def _pooled(
     }
     if not feed.fits(total):
         return typed, None
-    key = (first.source, tuple(sizes.items()), bool(pieces), repr(first.parts))
+    key = (first.source, tuple(sizes.items()), bool(pieces), repr(first.parts), _coding(first))
     if key not in cache:
         if pieces:
             read = [first.read(split) for split in pieces]
@@ -167,6 +175,11 @@ def _pooled(
             "targets": jnp.asarray(arrays.targets),
         }
     return typed, cache[key]
+
+
+def _coding(dataset: Dataset) -> str:
+    """What the numbers of its inputs mean: columns, categories and vocabulary go by the fold."""
+    return repr((dataset.feature_names, dataset.categories, dataset.meta()["text"]))
 
 
 def _examples(dataset: Dataset, split: str) -> np.ndarray:
@@ -200,6 +213,7 @@ def _widened(fold: Fold, batches: int) -> Fold:
         np.concatenate([fold.validation, extra]),
         np.concatenate([fold.weights, np.zeros_like(extra, np.float32)]),
         fold.preprocess,
+        fold.order,
     )
 
 
@@ -220,8 +234,6 @@ def check_probes(raw: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) ->
 
 def stacked(hparams: Sequence[Any]) -> Any:
     """Returns hyperparameters of several trials as one pytree with a leading axis."""
-    import jax
-
     if not hparams:
         raise ConfigError("a population needs at least one trial")
     return jax.tree.map(lambda *values: jnp.stack(values), *[as_arrays(one) for one in hparams])

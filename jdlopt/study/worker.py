@@ -79,9 +79,10 @@ class _Worker:
         import jax
 
         from jdlopt.study.population import Cache
-        from jdlopt.train.program import keep_programs
+        from jdlopt.train.program import keep_memory, keep_programs
 
         keep_programs()
+        keep_memory()
         self.cache = Cache()
         self.structures: dict[str, Any] = {}
         self.data: dict[Any, Any] = {}
@@ -118,7 +119,7 @@ class _Worker:
         from jdlopt.metrics import higher_is_better
         from jdlopt.study import structure
         from jdlopt.study.space import from_json, probes
-        from jdlopt.train import disk, experiment, log
+        from jdlopt.train import checks, disk, experiment, log
 
         texts = {key: configs.Override(text) for key, text in order["overrides"].items()}
         raw = configs.override(order["config"], texts)
@@ -139,7 +140,7 @@ class _Worker:
                 directions[name] = "minimize"
                 continue
             split, _, metric = name.partition("/")
-            problem = experiment.metric_problem(metric, parts.dataset, watched=True)
+            problem = checks.metric_problem(metric, parts.dataset, watched=True)
             if split != "validation" or problem:
                 raise configs.ConfigError(
                     f"--objective: {name!r} is none: "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from jdlopt.data import feed
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.program import Compiler
 from jdlopt.train.state import as_arrays
-from jdlopt.train.step import eval_step
+from jdlopt.train.step import eval_step, predict_step
 
 SMALLEST_BATCH = 64
 """A split of fewer examples is padded: the other splits use the same program."""
@@ -32,8 +32,9 @@ class Evaluator:
         mesh: Mesh,
         compile: Compiler,
         collector: metrics.Collector | None = None,
+        predict: Callable[..., Any] = predict_step,
     ):
-        self.parts, self.mesh, self.compile = parts, mesh, compile
+        self.parts, self.mesh, self.compile, self.predict = parts, mesh, compile, predict
         self.collector = collector or parts.collector
         self.sharding = meshes.batch_sharding(mesh)
         self.batch_size = 0
@@ -61,7 +62,10 @@ class Evaluator:
             arrays = dataset.read(split)
             batches = feed.padded(arrays.inputs, arrays.targets, self.batch_size, rows)
         else:
-            batches = feed.padded_stream(dataset.records(split), self.batch_size, rows)
+            workers = self.parts.config["data"]["workers"]
+            batches = feed.padded_stream(
+                dataset.records(split), self.batch_size, rows, workers=workers
+            )
         kept = []
         for batch in batches:
             placed = feed.to_device(batch, self.sharding, self.batch_size)
@@ -83,6 +87,7 @@ class Evaluator:
                         loss=self.parts.loss,
                         preprocess=self.parts.preprocess,
                         collect=self.collector.collect,
+                        predict=self.predict,
                     ),
                     out_shardings=meshes.replicated(self.mesh),
                 )
@@ -103,10 +108,20 @@ class Evaluator:
         return self.finish(split, self.dispatch(split, params, model_state))
 
 
-def full(parts: Experiment, mesh: Mesh, compile: Compiler) -> Evaluator:
-    """Returns the evaluator that measures every metric that the task has."""
+def full(
+    parts: Experiment,
+    mesh: Mesh,
+    compile: Compiler,
+    predict: Callable[..., Any] = predict_step,
+) -> Evaluator:
+    """Returns the evaluator that measures every metric that the task has.
+
+    Args:
+      parts, mesh, compile: as `Evaluator` takes them.
+      predict: `predict_step`, or one that predicts otherwise from the same arguments.
+    """
     task, classes = parts.dataset.task, parts.dataset.num_classes
     names = (*metrics.all_metrics(task, classes), *parts.config["train"]["metrics"])
     watched = parts.monitor.partition("/")[2]
     names = tuple(dict.fromkeys((*names, *([] if watched == "loss" else [watched]))))
-    return Evaluator(parts, mesh, compile, metrics.make_collector(names, task, classes))
+    return Evaluator(parts, mesh, compile, metrics.make_collector(names, task, classes), predict)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key
+from jaxtyping import Array
 
 from jdlopt import config as configs
 from jdlopt import losses, mesh, metrics, models, optim
 from jdlopt.config import Count, Field, Natural, Schema
-from jdlopt.data import feed, preprocess, source
+from jdlopt.data import augment, feed, preprocess, sampling, source
 from jdlopt.errors import ConfigError, UserError, listing, nearest
-from jdlopt.train.state import TrainState, as_arrays
+from jdlopt.train.checks import impossible, unbuildable
+from jdlopt.train.parts import fitted, model_of, num_outputs, open_clean, total_steps
+from jdlopt.train.state import TrainState
 
-DEFAULT_EPOCHS = 20
 MOST_STEPS = 2**31 - 1
 """Steps are counted in int32."""
 SECTIONS = ("seed", "data", "model", "loss", "optim", "train", "mesh")
@@ -68,7 +69,9 @@ class Experiment(NamedTuple):
       config: the resolved config.
       dataset: the opened dataset; its test split is not read by anything built here.
       model, loss, optimizer, average, augment: the parts of a step.
-      preprocess_state: what preprocessing learnt from the training split.
+      recipe: what preprocessing does; ``preprocess_state``: what it learnt from the training split.
+      input_shape, input_dtype: of one example after preprocessing.
+      order: the order of the training examples.
       collector: what evaluations during training measure.
       total_steps: updates in the whole run.
       eval_every, log_every: in steps.
@@ -82,7 +85,11 @@ class Experiment(NamedTuple):
     optimizer: Any
     average: Any
     augment: Callable[..., Any]
+    recipe: preprocess.Recipe
     preprocess_state: Any
+    input_shape: tuple[int, ...]
+    input_dtype: str
+    order: sampling.Order
     collector: metrics.Collector
     total_steps: int
     eval_every: int
@@ -92,7 +99,7 @@ class Experiment(NamedTuple):
     @property
     def preprocess(self) -> Callable[[Array], Array]:
         """Raw inputs → model inputs."""
-        return functools.partial(preprocess.apply, self.preprocess_state)
+        return functools.partial(preprocess.apply, self.recipe, self.preprocess_state)
 
     @property
     def step_parts(self) -> dict[str, Any]:
@@ -145,10 +152,13 @@ def _part_schema(
 
 def data_schema() -> Schema:
     """Returns every key that the ``data`` section may have."""
+    from jdlopt.data.text import TextFields
+
     return {
         **configs.fields_of(source.DataFields),
+        "text": configs.fields_of(TextFields),
         "preprocess": configs.fields_of(preprocess.PreprocessFields),
-        "augment": {},
+        "augment": augment.schema(),
     }
 
 
@@ -178,7 +188,12 @@ def schema_of(raw: Mapping[str, Any], problems: list[str]) -> Schema:
         "seed": Field((int,), 0, configs.Range(0, 2**32 - 1)),
         "data": data_schema(),
         "model": _part_schema(
-            raw.get("model"), "model", models.MODELS, {}, problems, without=("num_outputs",)
+            raw.get("model"),
+            "model",
+            models.MODELS,
+            configs.fields_of(models.ModelFields),
+            problems,
+            without=("num_outputs", "num_tokens"),
         ),
         "loss": _part_schema(
             raw.get("loss"), "loss", losses.LOSSES, configs.fields_of(losses.LossFields), problems
@@ -205,14 +220,14 @@ def prepare(raw: Mapping[str, Any]) -> tuple[dict[str, Any], source.Dataset]:
     dataset = None
     if not any(problem.startswith("data") for problem in problems):
         try:
-            dataset = source.open_dataset(config["data"])
+            dataset = open_clean(config["data"])
         except UserError as error:
             if not problems:
                 raise
             problems.append(str(error))
     if dataset is not None:
-        problems += _impossible(config, dataset, problems)
-        problems += [] if problems else _unbuildable(config, dataset)
+        problems += impossible(config, dataset, problems)
+        problems += [] if problems else unbuildable(config, dataset)
     configs.raise_problems(problems)
     assert dataset is not None
     return config, dataset
@@ -236,183 +251,6 @@ def resolve(raw: Mapping[str, Any]) -> dict[str, Any]:
     return prepare(raw)[0]
 
 
-def _impossible(
-    config: Mapping[str, Any], dataset: source.Dataset, known: Sequence[str]
-) -> list[str]:
-    """What can't work with this dataset or machine, in words.
-
-    Args:
-      config: the checked config.
-      dataset: its dataset.
-      known: the problems found so far; what stands on a key with one is not looked at.
-    """
-    problems: list[str] = []
-
-    def sound(*keys: str) -> bool:
-        return not any(problem.startswith(key) for key in keys for problem in known)
-
-    batch_size, train, loss = config["data"]["batch_size"], config["train"], config["loss"]
-    size = dataset.sizes["train"]
-    if batch_size > size:
-        problems.append(
-            f"data.batch_size: {batch_size} is larger than the training split of "
-            f"{dataset.name!r}, {size} examples."
-        )
-    if sound("optim") and batch_size % config["optim"]["accumulate"]:
-        problems.append(
-            f"optim.accumulate: {config['optim']['accumulate']} doesn't divide data.batch_size, "
-            f"{batch_size}."
-        )
-    if sound("train") and train["epochs"] is not None and train["steps"] is not None:
-        problems.append("train: give epochs or steps, not both.")
-    if sound("train", "optim.schedule"):
-        warmup, steps = config["optim"]["schedule"]["warmup_steps"], total_steps(config, dataset)
-        if warmup > steps:
-            problems.append(
-                f"optim.schedule.warmup_steps: {warmup} is more than the {steps} steps of the "
-                "whole training: warm up for fewer steps, or train longer."
-            )
-    if sound("loss") and losses.task_of(loss["name"]) != dataset.task:
-        fitting = listing(name for name in losses.LOSSES if losses.task_of(name) == dataset.task)
-        kind = "classes" if dataset.task == "classification" else "a number"
-        problems.append(
-            f"loss.name: {loss['name']!r} is for {losses.task_of(loss['name'])}; the target of "
-            f"{dataset.name!r} is {kind}: choose one of {fitting}."
-        )
-    if sound("loss") and loss["class_weights"] is not None:
-        problems += _weight_problems(loss["class_weights"], dataset)
-    if sound("train.metrics"):
-        for name in train["metrics"]:
-            problem = metric_problem(name, dataset)
-            problems += [f"train.metrics: {problem}"] if problem else []
-    if sound("train.monitor") and train["monitor"] is not None:
-        split, _, name = train["monitor"].partition("/")
-        if split == "validation" and name:
-            problem = metric_problem(name, dataset, watched=True)
-            problems += [f"train.monitor: {problem}"] if problem else []
-        else:
-            problems.append(
-                f"train.monitor: expected 'validation/METRIC', found {train['monitor']!r}."
-            )
-    if sound("mesh"):
-        problems += mesh.mesh_problems(config["mesh"], batch_size, len(jax.devices()))
-    return problems
-
-
-def _weight_problems(weights: str | Sequence[float], dataset: source.Dataset) -> list[str]:
-    if not dataset.num_classes:
-        return [
-            f"loss.class_weights: the target of {dataset.name!r} is a number; it has no classes. "
-            "Leave it out."
-        ]
-    if weights == "balanced":
-        return []
-    try:
-        losses.resolve_class_weights(weights, np.ones(dataset.num_classes))
-    except ConfigError as error:
-        return [str(error)]
-    return []
-
-
-def metric_problem(name: str, dataset: source.Dataset, watched: bool = False) -> str | None:
-    """Says why a metric can't be measured on a dataset (or watched during training), or None."""
-    try:
-        metrics.make_collector([name], dataset.task, dataset.num_classes)
-        if watched:
-            metrics.higher_is_better(name)
-    except ConfigError as error:
-        return str(error)
-    return None
-
-
-def _unbuildable(config: Mapping[str, Any], dataset: source.Dataset) -> list[str]:
-    """Traces a step's parts on the shapes of two examples: what can't be built fails here.
-
-    So it fails before a directory is claimed for it, and the message says which part it was.
-    """
-    names = {section: config[section]["name"] for section in ("model", "loss", "optim")}
-    wide = num_outputs(config, dataset)
-    hparams = as_arrays(configs.hyperparameters(config))
-    key = jax.random.key(0)
-    inputs = jax.ShapeDtypeStruct((2, *dataset.input_shape), jnp.float32)
-    targets = jax.ShapeDtypeStruct((2,), dataset.target_dtype)
-    weighted = config["loss"]["class_weights"] is not None
-    weights = np.ones(dataset.num_classes) if weighted else None
-
-    def forward(inputs: Array) -> Any:
-        model = models.make_model(config["model"], wide)
-        params, model_state = model.init(key, inputs, hparams["model"])
-        return params, model.apply(
-            params, model_state, inputs, hparams["model"], key=key, train=True
-        )[0]
-
-    def objective(outputs: Array, targets: Array, params: Any) -> Any:
-        loss = losses.make_loss(config["loss"], weights)
-        return (
-            loss.per_example(outputs, targets, hparams["loss"]),
-            loss.objective(outputs, targets, params, hparams["loss"]),
-        )
-
-    def update(params: Any) -> Any:
-        optimizer = optim.make_optimizer(config["optim"], total_steps(config, dataset))
-        optim.make_average(config["optim"], total_steps(config, dataset))
-        return optimizer.update(
-            params,
-            optimizer.init(params),
-            params,
-            hparams=hparams["optim"],
-            value=jnp.zeros(()),
-            grad_fn=lambda params: params,
-        )[0]
-
-    try:
-        what = (
-            f"model: {names['model']!r} can't take inputs of shape {dataset.input_shape} of "
-            f"{dataset.name!r}"
-        )
-        params, outputs = jax.eval_shape(forward, inputs)
-        if outputs.shape != (2, wide):
-            return [
-                f"model: {names['model']!r} returns shape {outputs.shape} for 2 examples; "
-                f"expected {(2, wide)}."
-            ]
-        what = f"loss: {names['loss']!r} can't be computed from {wide} outputs and these targets"
-        each, mean = jax.eval_shape(objective, outputs, targets, params)
-        if each.shape != (2,) or mean.shape != ():
-            return [
-                f"loss: {names['loss']!r} returns shape {each.shape} for 2 examples; expected "
-                "(2,): one number an example."
-            ]
-        what = f"optim: {names['optim']!r} can't update the parameters"
-        jax.eval_shape(update, params)
-    except ConfigError as error:
-        section, text = what.partition(":")[0], str(error)
-        return [text if text.startswith(section) else f"{section}: {text}"]
-    except Exception as error:  # whatever a part raises about what it is given, the config chose it
-        text = " ".join(str(error).split())
-        return [f"{what}: {type(error).__name__}: {text[:300]}"]
-    return []
-
-
-def num_outputs(config: Mapping[str, Any], dataset: source.Dataset) -> int:
-    """Returns the width of the model's last layer."""
-    if dataset.task == "regression":
-        return 1
-    return losses.num_outputs(config["loss"]["name"], dataset.num_classes)
-
-
-def total_steps(config: Mapping[str, Any], dataset: source.Dataset) -> int:
-    """Returns the updates in the whole run."""
-    train, batch_size = config["train"], config["data"]["batch_size"]
-    epochs = train["epochs"] or DEFAULT_EPOCHS
-    return train["steps"] or -(-epochs * dataset.sizes["train"] // batch_size)
-
-
-def no_augmentation(key: Key[Array, ""], batch: Any, strengths: Any) -> Any:
-    """Leaves a batch as it is."""
-    return batch
-
-
 def build(config: Mapping[str, Any], dataset: source.Dataset) -> Experiment:
     """Returns the parts of a resolved config; reads the training split to fit preprocessing."""
     train = config["train"]
@@ -429,22 +267,37 @@ def build(config: Mapping[str, Any], dataset: source.Dataset) -> Experiment:
         names = (*names, watched)
     weights = config["loss"]["class_weights"]
     if weights is not None:
-        targets = np.concatenate([part.targets for part in feed.parts(dataset, "train")])
-        counts = np.bincount(targets, minlength=dataset.num_classes)
+        counts = np.bincount(dataset.targets("train"), minlength=dataset.num_classes)
         weights = losses.resolve_class_weights(weights, counts)
-    scaling = config["data"]["preprocess"]
-    scaled = scaling["scale"] != "none"
-    train_inputs = (part.inputs for part in feed.parts(dataset, "train"))
-    preprocess_state = preprocess.fit_batches(scaling, train_inputs) if scaled else {}
+    recipe, state = fitted(config["data"], dataset)
+    shape, dtype = preprocess.output_shape(recipe, state, dataset.input_shape, dataset.input_dtype)
+    outputs = num_outputs(config, dataset)
+    sampled = config["data"]["sampling"]
+    order = sampling.make_order(
+        sampled,
+        labels=dataset.targets("train") if sampled == "balanced" else None,
+        weights=dataset.weights,
+    )
     return Experiment(
         config=dict(config),
         dataset=dataset,
-        model=models.make_model(config["model"], num_outputs(config, dataset)),
+        model=model_of(config, outputs, dataset.meta(), recipe),
         loss=losses.make_loss(config["loss"], weights),
         optimizer=optim.make_optimizer(config["optim"], steps),
         average=optim.make_average(config["optim"], steps),
-        augment=no_augmentation,
-        preprocess_state=preprocess_state,
+        augment=augment.make_augment(
+            config["data"]["augment"],
+            size=size,
+            batch_size=batch_size,
+            num_outputs=outputs,
+            classes=dataset.num_classes,
+            vocabulary=None if dataset.text is None else dataset.text.vocabulary(),
+        ),
+        recipe=recipe,
+        preprocess_state=state,
+        input_shape=shape,
+        input_dtype=dtype,
+        order=order,
         collector=metrics.make_collector(names, dataset.task, dataset.num_classes),
         total_steps=steps,
         eval_every=eval_every,
@@ -462,10 +315,8 @@ def init_state(experiment: Experiment, seed: int | Array, hparams: Any) -> Train
       hparams: every traced float as a scalar array.
     """
     init_key, key = jax.random.split(jax.random.key(seed))
-    example = jnp.zeros((1, *experiment.dataset.input_shape), experiment.dataset.input_dtype)
-    params, model_state = experiment.model.init(
-        init_key, experiment.preprocess(example), hparams["model"]
-    )
+    example = jnp.zeros((1, *experiment.input_shape), experiment.input_dtype)
+    params, model_state = experiment.model.init(init_key, example, hparams["model"])
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

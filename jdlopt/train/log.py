@@ -94,9 +94,13 @@ def save_config(workdir: Path, config: Mapping[str, Any]) -> None:
 
 
 def _check_same(path: Path, config: Mapping[str, Any], workdir: Path) -> None:
-    # where a run trains may change: its batches don't
+    # where a run trains may change, and what reads for it: its batches don't
     saved, now = (
-        {key: value for key, value in configs.flat(one).items() if not key.startswith("mesh.")}
+        {
+            key: value
+            for key, value in configs.flat(one).items()
+            if not key.startswith(("mesh.", "data.workers"))
+        }
         for one in (configs.load(path), config)
     )
     changed = differences(saved, now)

@@ -25,7 +25,14 @@ from jdlopt.train import checkpoint, disk, experiment, log, processes, serve
 from jdlopt.train import evaluate as evaluation
 from jdlopt.train.evaluate import Evaluator
 from jdlopt.train.meter import Meter
-from jdlopt.train.program import Compiler, Dispatch, copy, streamed_step, training_programs
+from jdlopt.train.program import (
+    Compiler,
+    Dispatch,
+    copy,
+    keep_memory,
+    streamed_step,
+    training_programs,
+)
 from jdlopt.train.state import TrainState, as_arrays
 from jdlopt.train.watch import Best, StopRequest, check_finite, signals
 
@@ -95,6 +102,7 @@ def fit(
       Interrupted: SIGTERM or SIGINT came; the state is saved, and the same call goes on.
     """
     start = time.perf_counter()
+    keep_memory()
     workdir = Path(workdir)
     resolved, dataset = experiment.prepare(config)
     with signals() as stop, processes.first_claims(lambda: log.claim(workdir, resolved)):
@@ -157,6 +165,8 @@ class _Run:
         self.pending: deque[tuple[str, int, Any, Any]] = deque()
         self.best_snapshot: _Snapshot | None = None
         self.waited = self.looped = 0.0
+        self.reading: Any = None
+        self.watching = ThreadPoolExecutor(1)
         self.log: log.RunLog | None = None
         self._init_state()
         self._resume()
@@ -276,7 +286,9 @@ class _Run:
 
         def run(steps: int) -> tuple[TrainState, Any, int]:
             count = min(most, steps)
-            examples = feed.batch_examples(self.seed, self.step, self.batch_size, size, count)
+            examples = feed.batch_examples(
+                self.seed, self.step, self.batch_size, size, count, order=self.parts.order
+            )
             return *program(self.state, examples), count
 
         return run
@@ -290,8 +302,10 @@ class _Run:
             batch_size=self.batch_size,
             first_step=self.step,
             rows=meshes.local_rows(sharding, self.batch_size),
+            order=self.parts.order,
+            workers=self.config["data"]["workers"],
         )
-        batches = feed.prefetched(read, sharding, self.batch_size)
+        self.reading = batches = feed.prefetched(read, sharding, self.batch_size)
         first = next(batches)
         function = jax.jit(
             partial(streamed_step, parts=self.parts.step_parts),
@@ -299,14 +313,21 @@ class _Run:
             out_shardings=(self.shardings, meshes.replicated(self.mesh)),
         )
         program = self.compile(function.lower(self.state, first))
-        batches = itertools.chain([first], batches)
+        following = itertools.chain([first], batches)
         self.dispatch = Dispatch("step", 1, "streamed", {})
 
+        busy: Future[float] | None = None
+
         def run(steps: int) -> tuple[TrainState, Any, int]:
+            nonlocal busy
             asked = time.perf_counter()
-            batch = next(batches)
-            self.waited += time.perf_counter() - asked
-            return *program(self.state, batch), 1
+            batch = next(following)
+            got = time.perf_counter()
+            if busy is None or busy.done():  # otherwise the device had work all the while
+                self.waited += max(0.0, got - max(asked, busy.result() if busy else asked))
+            state, values = program(self.state, batch)
+            busy = self.watching.submit(_when_ready, values["loss"])
+            return state, values, 1
 
         return run
 
@@ -483,6 +504,8 @@ class _Run:
                 "versions": log.versions(),
                 "devices": [str(device) for device in self.mesh.devices.flat],
                 "mesh": dict(self.mesh.shape),
+                "data_skipped": dict(self.parts.dataset.skipped),
+                "data_left_out": dict(self.parts.dataset.dropped),
                 "config_fingerprint": configs.fingerprint(self.config),
                 **(beside or {}),
             }
@@ -492,7 +515,10 @@ class _Run:
         return record
 
     def close(self) -> None:
-        """Closes the log files."""
+        """Stops what runs beside, and closes the log files."""
+        if self.reading:
+            self.reading.close()
+        self.watching.shutdown()
         if self.beside:
             self.beside.shutdown()
         if self.log:
@@ -507,6 +533,12 @@ def _may_overlap(mesh: Any) -> bool:
     devices, programs that communicate have to be dispatched everywhere in the same order.
     """
     return mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+
+
+def _when_ready(value: jax.Array) -> float:
+    """The time when the device has computed a value."""
+    value.block_until_ready()
+    return time.perf_counter()
 
 
 def _platform(mesh: Any) -> str:

@@ -18,13 +18,15 @@ from jaxtyping import Float
 from jdlopt import config as configs
 from jdlopt import losses, models, optim
 from jdlopt import mesh as meshes
-from jdlopt.data import preprocess
+from jdlopt.data import augment, preprocess
 from jdlopt.data.inputs import read_inputs
+from jdlopt.data.text_input import from_meta
 from jdlopt.errors import DataError, UserError, WorkdirError, listing
 from jdlopt.train import checkpoint, disk, evaluate, experiment, log
+from jdlopt.train.parts import model_of
 from jdlopt.train.program import Compiler
 from jdlopt.train.state import as_arrays
-from jdlopt.train.step import predict_step
+from jdlopt.train.step import averaged_predict_step, predict_step
 
 OUTPUTS = (".csv", ".npz")
 
@@ -72,7 +74,7 @@ def run_config(workdir: str | Path) -> dict[str, Any]:
 def load_parameters(
     config: Mapping[str, Any],
     model: models.Model,
-    input_shape: tuple[int, ...],
+    inputs: tuple[tuple[int, ...], str],
     workdir: str | Path,
     which: str,
 ) -> tuple[Any, Any, int]:
@@ -81,7 +83,7 @@ def load_parameters(
     Args:
       config: the run's resolved config.
       model: its model.
-      input_shape: the shape of one example after preprocessing.
+      inputs: the shape and type of one example after preprocessing.
       workdir: the run's directory.
       which: ``best``, or ``newest`` (averaged where the config averages).
 
@@ -90,7 +92,8 @@ def load_parameters(
     """
     directory = Path(workdir) / log.CHECKPOINTS
     hparams = as_arrays(configs.hyperparameters(config))
-    example = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    shape, dtype = inputs
+    example = jax.ShapeDtypeStruct((1, *shape), dtype)
     params, model_state = jax.eval_shape(
         lambda x: model.init(jax.random.key(0), x, hparams["model"]), example
     )
@@ -138,8 +141,17 @@ def _on_one_device(template: Any) -> Any:
     )
 
 
-def evaluate_run(workdir: str | Path, split: str = "validation", which: str = "best") -> dict:
+def evaluate_run(
+    workdir: str | Path, split: str = "validation", which: str = "best", tta: int = 0
+) -> dict:
     """Returns ``{"split", "checkpoint", "step", "metrics"}`` of a run's checkpoint on a split.
+
+    Args:
+      workdir: the run's directory.
+      split: ``train``, ``validation`` or ``test``.
+      which: ``best`` or ``newest``.
+      tta: how many augmented copies of each example predictions are averaged over, beside the
+        example itself.
 
     Raises:
       UserError: the directory holds no run, its data are gone, or the checkpoint is damaged.
@@ -148,12 +160,36 @@ def evaluate_run(workdir: str | Path, split: str = "validation", which: str = "b
     config, dataset = experiment.prepare({**run_config(workdir), "mesh": {"data": 1}})
     parts = experiment.build(config, dataset)
     params, model_state, step = load_parameters(
-        config, parts.model, dataset.input_shape, workdir, which
+        config, parts.model, (parts.input_shape, parts.input_dtype), workdir, which
     )
     mesh = meshes.make_mesh({"data": -1, "fsdp": 1})
     params, model_state = meshes.put((params, model_state), meshes.replicated(mesh))
-    found = evaluate.full(parts, mesh, Compiler())(split, params, model_state)
-    return disk.as_json({"split": split, "checkpoint": which, "step": step, "metrics": found})
+    predict = _predict(config, dataset.meta(), tta)
+    found = evaluate.full(parts, mesh, Compiler(), predict)(split, params, model_state)
+    record = {"split": split, "checkpoint": which, "step": step, "tta": tta, "metrics": found}
+    return disk.as_json(record)
+
+
+def _predict(config: Mapping[str, Any], meta: Mapping[str, Any], tta: int) -> Any:
+    """`predict_step`, or where it is asked for the same averaged over augmented copies."""
+    if not tta:
+        return predict_step
+    section = {**config["data"]["augment"], "mixup": None, "cutmix": None}
+    text = meta.get("text")
+    made = augment.make_augment(
+        section,
+        size=1,
+        batch_size=1,
+        num_outputs=1,
+        classes=0,
+        vocabulary=from_meta(text).vocabulary() if text else None,
+    )
+    if made is augment.unchanged:
+        raise UserError(
+            "--tta: the run's data.augment changes no single example, so every copy would be the "
+            "same. Leave --tta out."
+        )
+    return partial(averaged_predict_step, augment=made, draws=tta)
 
 
 def save_inputs_record(parts: experiment.Experiment, workdir: Path) -> None:
@@ -166,9 +202,20 @@ def save_inputs_record(parts: experiment.Experiment, workdir: Path) -> None:
 
 
 def predict_run(
-    workdir: str | Path, path: str | Path, which: str = "best", batch_size: int = 256
+    workdir: str | Path,
+    path: str | Path,
+    which: str = "best",
+    batch_size: int = 256,
+    tta: int = 0,
 ) -> Predictions:
     """Returns a run's predictions for a CSV, Parquet or NPZ file or an image folder.
+
+    Args:
+      workdir: the run's directory.
+      path: the inputs.
+      which: ``best`` or ``newest``.
+      batch_size: examples in one dispatch.
+      tta: as in `evaluate_run`.
 
     Raises:
       UserError: the directory holds no finished run, or the file can't be read as its inputs.
@@ -177,7 +224,8 @@ def predict_run(
     record_path = Path(workdir) / log.INPUTS
     try:
         record = json.loads(record_path.read_text(encoding="utf-8"))
-        meta, scaling = record["dataset"], preprocess.from_dict(record["preprocess"])
+        meta, learnt = record["dataset"], preprocess.from_dict(record["preprocess"])
+        recipe = preprocess.make_recipe(config["data"]["preprocess"], meta)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WorkdirError(
             f"{record_path}: can't be read: {error}. It says what the model was trained on; "
@@ -189,16 +237,18 @@ def predict_run(
     outputs_wide = 1
     if meta["task"] == "classification":
         outputs_wide = losses.num_outputs(config["loss"]["name"], meta["num_classes"])
-    model = models.make_model(config["model"], outputs_wide)
+    model = model_of(config, outputs_wide, meta, recipe)
     loss = losses.make_loss(config["loss"])
-    input_shape = tuple(meta["input_shape"])
-    params, model_state, _ = load_parameters(config, model, input_shape, workdir, which)
+    inputs = preprocess.output_shape(
+        recipe, learnt, tuple(meta["input_shape"]), meta["input_dtype"]
+    )
+    params, model_state, _ = load_parameters(config, model, inputs, workdir, which)
     program = jax.jit(
         partial(
-            predict_step,
+            _predict(config, meta, tta),
             model=model,
             loss=loss,
-            preprocess=partial(preprocess.apply, scaling),
+            preprocess=partial(preprocess.apply, recipe, learnt),
         )
     )
     hparams = as_arrays(configs.hyperparameters(config))

@@ -25,7 +25,7 @@ def train_step(
     optimizer: optax.GradientTransformationExtraArgs,
     average: Any,
     preprocess: Callable[[Array], Array],
-    augment: Callable[[Array, Batch, Any], Batch],
+    augment: Callable[..., Batch],
     learning_rate: Callable[..., Float[Array, ""]],
     accumulate: int = 1,
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
@@ -36,7 +36,8 @@ def train_step(
       batch: one global batch.
       model, loss, optimizer, average: the parts that `jdlopt.train.experiment.build` makes.
       preprocess: raw inputs → model inputs, fit on the training split.
-      augment: ``(key, batch, strengths) → batch``.
+      augment: ``(key, batch, strengths, preprocess) → batch``; it preprocesses, since what changes
+        pixels or waveforms comes before and what changes features or mixes examples comes after.
       learning_rate: ``(step, hparams, opt_state) → rate``, for the record.
       accumulate: micro-batches whose mean gradient makes the update; divides the batch size.
 
@@ -45,8 +46,8 @@ def train_step(
       classes), measured before the update, and its ``learning_rate``.
     """
     augment_key, model_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-    batch = {**batch, "inputs": preprocess(batch["inputs"])}
-    batch = augment(augment_key, batch, state.hparams["augment"])
+    batch = {**batch, "step": state.step}
+    batch = augment(augment_key, batch, state.hparams["augment"], preprocess)
 
     def gradients(params: Any) -> tuple[Any, Any, dict[str, Array]]:
         def objective(params: Any, model_state: Any, part: Batch, key: Any) -> Any:
@@ -119,26 +120,6 @@ def hits(outputs: Array, targets: Array) -> dict[str, Float[Array, ""]]:
     return {"accuracy": jnp.mean(guesses == targets)}
 
 
-def eval_step(
-    params: Any,
-    model_state: Any,
-    hparams: Any,
-    batch: Batch,
-    *,
-    model: Any,
-    loss: Any,
-    collect: Callable[..., Any],
-    preprocess: Callable[[Array], Array],
-) -> Any:
-    """What the metrics need to know of one padded batch; ``weights`` are 0 on padding. Pure."""
-    outputs, _ = model.apply(
-        params, model_state, preprocess(batch["inputs"]), hparams["model"], key=None, train=False
-    )
-    per_example = loss.per_example(outputs, batch["targets"], hparams["loss"])
-    probabilities = None if loss.probabilities is None else loss.probabilities(outputs)
-    return collect(outputs, probabilities, batch["targets"], batch["weights"], per_example)
-
-
 def predict_step(
     params: Any,
     model_state: Any,
@@ -154,3 +135,80 @@ def predict_step(
         params, model_state, preprocess(inputs), hparams["model"], key=None, train=False
     )
     return outputs, None if loss.probabilities is None else loss.probabilities(outputs)
+
+
+def averaged_predict_step(
+    params: Any,
+    model_state: Any,
+    hparams: Any,
+    inputs: Array,
+    *,
+    model: Any,
+    loss: Any,
+    preprocess: Callable[[Array], Array],
+    augment: Callable[..., Batch],
+    draws: int,
+    seed: int = 0,
+) -> tuple[Array, Array | None]:
+    """Like `predict_step`, averaged over the batch as it is and ``draws`` augmentations. Pure.
+
+    Class probabilities are averaged, and the outputs are such as give their mean; of a regression
+    the outputs are. Test-time augmentation: Krizhevsky, Sutskever and Hinton, 2012.
+
+    Args:
+      params, model_state, hparams, inputs, model, loss, preprocess: as in `predict_step`.
+      augment: ``(key, batch, strengths, preprocess) → batch``; it must not mix examples.
+      draws: how many augmented copies of each example.
+      seed: of the draws.
+    """
+
+    def one(prepared: Array) -> Array:
+        outputs, _ = model.apply(
+            params, model_state, prepared, hparams["model"], key=None, train=False
+        )
+        return outputs if loss.probabilities is None else loss.probabilities(outputs)
+
+    def drawn(draw: Array) -> Array:
+        key = jax.random.fold_in(jax.random.key(seed), draw)
+        batch = {"inputs": inputs, "targets": jnp.zeros(len(inputs), jnp.int32), "step": draw}
+        return one(augment(key, batch, hparams["augment"], preprocess)["inputs"])
+
+    total = one(preprocess(inputs)) + jax.lax.map(drawn, jnp.arange(draws)).sum(axis=0)
+    mean = total / (draws + 1)
+    if loss.probabilities is None:
+        return mean, None
+    log_mean = jnp.log(jnp.maximum(mean, jnp.finfo(mean.dtype).tiny))
+    shape = jax.eval_shape(
+        lambda: model.apply(
+            params, model_state, preprocess(inputs), hparams["model"], key=None, train=False
+        )[0]
+    )
+    if shape.shape[-1] == 1:  # one logit scores class 1 against class 0
+        return log_mean[:, 1:] - log_mean[:, :1], mean
+    return log_mean, mean
+
+
+def eval_step(
+    params: Any,
+    model_state: Any,
+    hparams: Any,
+    batch: Batch,
+    *,
+    model: Any,
+    loss: Any,
+    collect: Callable[..., Any],
+    preprocess: Callable[[Array], Array],
+    predict: Callable[..., Any] = predict_step,
+) -> Any:
+    """What the metrics need to know of one padded batch; ``weights`` are 0 on padding. Pure."""
+    outputs, probabilities = predict(
+        params,
+        model_state,
+        hparams,
+        batch["inputs"],
+        model=model,
+        loss=loss,
+        preprocess=preprocess,
+    )
+    per_example = loss.per_example(outputs, batch["targets"], hparams["loss"])
+    return collect(outputs, probabilities, batch["targets"], batch["weights"], per_example)

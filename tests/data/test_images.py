@@ -150,3 +150,51 @@ def test_colour_among_grey_and_deep_pixels_are_named(tmp_path):
     Image.fromarray(np.zeros((6, 5), np.uint16)).save(tmp_path / "train" / "ant" / "0.png")
     with pytest.raises(DataError, match="expected 8 bits a channel"):
         open_dataset({"source": str(tmp_path)})
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_images_that_can_not_be_decoded_are_skipped_when_asked(tmp_path, separate):
+    make_folder(tmp_path / "train" if separate else tmp_path)
+    if separate:
+        make_folder(tmp_path / "test", count=5)
+    fields = {"source": str(tmp_path), "on_bad": "skip"}
+    whole = open_dataset(fields)
+    assert whole.skipped == {}
+    broken = {}
+    for split, (pool, rows) in whole.parts.items():
+        first = 0 if rows is None else rows[0]
+        broken[split] = path = whole.pools[pool].paths[first]
+        path.write_bytes(path.read_bytes()[:-40])  # its header is whole
+    with pytest.raises(DataError, match=r"can't be read as an image.*data.on_bad='skip'"):
+        open_dataset({"source": str(tmp_path)}).read("train")
+    dataset = open_dataset(fields)
+    assert dataset.skipped == {"unreadable image": 2}
+    assert dataset.sizes == {
+        split: size - (split != "test") for split, size in whole.sizes.items()
+    }  # of test images nothing is known yet
+    for split, (pool, rows) in whole.parts.items():
+        inputs = dataset.read(split).inputs
+        assert len(inputs) == dataset.sizes[split] == whole.sizes[split] - 1
+        expected = [
+            whole.pools[pool][index][0] for index in (range(10) if rows is None else rows)[1:]
+        ]
+        np.testing.assert_array_equal(inputs, np.stack(expected))
+        assert len(dataset.records(split)) == len(inputs)
+    assert dataset.skipped == {"unreadable image": 3}
+    assert all(str(broken[split]) in str(dataset.skips) for split in ("train", "validation"))
+
+
+def test_skipping_is_for_damage_alone(tmp_path):
+    make_folder(tmp_path)
+    save(tmp_path / "ant" / "big.png", size=(12, 12))
+    with pytest.raises(DataError, match=r"data.image_size"):
+        open_dataset({"source": str(tmp_path), "on_bad": "skip"}).read("test")
+
+
+def test_a_class_may_not_be_skipped_whole(tmp_path):
+    make_folder(tmp_path / "train")
+    make_folder(tmp_path / "test")
+    for path in (tmp_path / "train" / "bee").iterdir():
+        path.write_bytes(b"broken")
+    with pytest.raises(DataError, match="no training image is left of bee: 10 examples"):
+        open_dataset({"source": str(tmp_path), "on_bad": "skip"})

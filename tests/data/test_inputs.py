@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -60,6 +62,69 @@ def test_the_training_data_reads_back_alike(tmp_path):
     dataset = open_dataset({"source": str(path), "target": "y", "ignore": ("b",)})
     inputs = read_inputs(path, dataset.meta()).inputs
     np.testing.assert_array_equal(inputs[dataset.parts["test"][1]], dataset.read("test").inputs)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("hashed", [False, True])
+def test_categories_and_missing_values_read_back_alike(tmp_path, suffix, hashed):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "a": np.where(rng.random(60) < 0.2, np.nan, rng.normal(size=60)),
+            "code": rng.choice(["1", "02", "x", "y", "z", None], 60),
+            "colour": rng.choice(["red", "None of it", " blue"], 60),
+            "y": np.arange(60) % 3,
+        }
+    )
+    path = tmp_path / f"data{suffix}"
+    frame.to_parquet(path) if suffix == ".parquet" else frame.to_csv(path, index=False)
+    preprocess = {"missing": "median", "encode": "hashed" if hashed else "one_hot"}
+    dataset = open_dataset({"source": str(path), "target": "y", "preprocess": preprocess})
+    assert dataset.categories["code"] == ("02", "1", "x", "y", "z")
+    meta = json.loads(json.dumps(dataset.meta()))
+    inputs = read_inputs(path, meta).inputs
+    assert np.isnan(inputs).any(axis=0).tolist() == [True, True, False]
+    for split in dataset.sizes:
+        rows = dataset.parts[split][1]
+        np.testing.assert_array_equal(inputs[rows], dataset.read(split).inputs)
+    with pytest.raises(DataError, match="missing values"):
+        read_inputs(path, meta | {"allow_missing": False})
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_categories_that_look_like_numbers_are_those_of_training(tmp_path, suffix):
+    frame = pd.DataFrame({"a": [0.5, 1, 2], "b": [1, 2, 3]})
+    path = tmp_path / f"new{suffix}"
+    frame.to_parquet(path) if suffix == ".parquet" else frame.to_csv(path, index=False)
+    inputs = read_inputs(path, TABLE | {"categories": {"b": ["2", "3", "x"]}}).inputs
+    np.testing.assert_array_equal(inputs, np.float32([[0.5, 0], [1, 1], [2, 2]]))
+
+
+def test_texts_read_back_alike(tmp_path):
+    texts = ["good film", "bad film", "NA", "", "a, quoted text"] * 8
+    frame = pd.DataFrame({"words": texts, "y": np.arange(40) // 5 % 2})
+    path = tmp_path / "data.csv"
+    frame.to_csv(path, index=False)
+    fields = {"source": str(path), "target": "y", "text_column": "words"}
+    dataset = open_dataset(fields | {"text": {"max_tokens": 8, "vocab_size": 60}})
+    meta = json.loads(json.dumps(dataset.meta()))
+    inputs, ids = read_inputs(path, meta)
+    assert inputs.shape == (40, 8) and inputs.dtype == np.int32 and ids[-1] == "39"
+    for split in dataset.sizes:
+        rows = dataset.parts[split][1]
+        np.testing.assert_array_equal(inputs[rows], dataset.read(split).inputs)
+    lines = tmp_path / "new.txt"
+    lines.write_text("\n".join(texts[:5]) + "\n", encoding="utf-8")
+    np.testing.assert_array_equal(read_inputs(lines, meta).inputs, inputs[:5])
+    frame.rename(columns={"words": "word"}).to_csv(path, index=False)
+    with pytest.raises(DataError, match=r"no column 'words', the texts'. Did you mean 'word'"):
+        read_inputs(path, meta)
+    for name, content in {"empty.txt": b"", "latin.txt": "größe".encode("latin-1")}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=r"holds no text|can't be read as text in UTF-8"):
+            read_inputs(tmp_path / name, meta)
+    with pytest.raises(DataError, match="the model was trained on texts"):
+        read_inputs(tmp_path, meta)
 
 
 def csv(text):

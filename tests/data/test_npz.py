@@ -114,3 +114,51 @@ def test_columns_can_not_be_named(tmp_path):
         open_dataset(fields | {"target": "y"})
     with pytest.raises(DataError, match=r"data.image_size: .*not image files"):
         open_dataset(fields | {"image_size": (9, 9)})
+
+
+WITH_BOTH = WITH_NAN.copy()
+WITH_BOTH[11, 2, 1] = np.inf
+
+
+def test_infinite_inputs_are_skipped_when_asked(tmp_path):
+    whole = np.where(np.isnan(WITH_BOTH), 0.0, WITH_BOTH)
+    fields = save(tmp_path, x=whole, y=Y)
+    with pytest.raises(DataError, match=r"example 11 .*infinity"):
+        open_dataset(fields)
+    dataset = open_dataset(fields | {"on_bad": "skip"})
+    strict = open_dataset(save(tmp_path, x=X, y=Y))
+    for split in dataset.sizes:
+        expected = strict.parts[split][1]
+        kept = expected[expected != 11]
+        np.testing.assert_array_equal(dataset.read(split).inputs, whole[kept].astype(np.float32))
+        assert dataset.sizes[split] == len(kept)
+    assert dataset.skipped == {"infinite value": 1}
+
+
+def test_infinite_test_inputs_are_skipped_when_they_are_read(tmp_path):
+    fields = save(tmp_path, x_train=X, y_train=Y, x_test=WITH_BOTH[8:], y_test=Y[8:])
+    dataset = open_dataset(fields | {"on_bad": "skip"})
+    assert dataset.skipped == {} and dataset.sizes["test"] == 32
+    np.testing.assert_array_equal(dataset.targets("test"), np.delete(Y[8:], 3))
+    assert dataset.read("test").inputs.shape == (31, 5, 2)
+    assert dataset.sizes["test"] == len(dataset.records("test")) == 31
+    assert dataset.skipped == {"infinite value": 1}
+    assert "test, example 3 (infinite value)" in str(dataset.skips)
+
+
+def test_missing_inputs_pass_where_preprocessing_fills_them(tmp_path):
+    fields = save(tmp_path, x=WITH_NAN, y=Y) | {"preprocess": {"missing": "median"}}
+    dataset = open_dataset(fields)
+    assert sum(np.isnan(dataset.read(split).inputs).sum() for split in dataset.sizes) == 1
+    with pytest.raises(DataError, match=r"example 11 .*infinity"):
+        open_dataset(save(tmp_path, x=WITH_BOTH, y=Y) | {"preprocess": {"missing": "median"}})
+    lenient = open_dataset(save(tmp_path, x=WITH_BOTH, y=Y) | {"on_bad": "skip"})
+    split = next(name for name, (_, rows) in lenient.parts.items() if 7 in rows)
+    with pytest.raises(DataError, match="NaN"):
+        lenient.read(split)
+
+
+@pytest.mark.parametrize("key", ["group", "time", "text_column"])
+def test_no_column_can_be_named(tmp_path, key):
+    with pytest.raises(DataError, match=rf"data.{key}: names columns"):
+        open_dataset(save(tmp_path, x=X, y=Y) | {key: "y"})

@@ -4,12 +4,15 @@ import io
 import json
 import pickle
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import wavfile
+from scipy.signal import resample_poly
 
-from jdlopt.data import list_datasets, open_dataset
+from jdlopt.data import list_datasets, open_dataset, read_inputs, text
 from jdlopt.data.prepared import TfdsPool
 from jdlopt.errors import DataError
 
@@ -244,3 +247,258 @@ def test_labels_left_out_of_a_published_split(tmp_path):
     assert dataset.input_shape == (1,)
     with pytest.raises(DataError, match=r"'test'.*(without labels|no training example has)"):
         dataset.read("test")
+
+
+# --- texts ----------------------------------------------------------------------------------------
+
+WORDS = ("good", "bad", "fine", "poor", "café")
+SENTENCES = [f"{WORDS[i % 5]} film number {WORDS[(i * 7) % 5]}" for i in range(60)]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    root = tmp_path_factory.mktemp("texts")
+
+    def rows(start, stop):
+        return [
+            {"sentence": SENTENCES[i], "label": i % 2, "idx": i, "by": f"p{i % 9}", "on": 60 - i}
+            for i in range(start, stop)
+        ]
+
+    prepare(
+        root,
+        "reviews",
+        lambda tfds: {
+            "sentence": tfds.features.Text(),
+            "label": tfds.features.ClassLabel(names=["no", "yes"]),
+        },
+        {
+            "train": [{"sentence": SENTENCES[i], "label": i % 2} for i in range(40)],
+            "test": [{"sentence": f"unseen {SENTENCES[i]}", "label": i % 2} for i in range(40, 60)],
+        },
+        ("sentence", "label"),
+    )
+    prepare(
+        root,
+        "phrases",
+        lambda tfds: {
+            "sentence": tfds.features.Text(),
+            "label": tfds.features.ClassLabel(names=["no", "yes"]),
+            "idx": np.int32,
+            "by": tfds.features.Text(),
+            "on": np.int64,
+        },
+        {"train": rows(0, 50), "validation": rows(50, 60)},
+    )
+    return root
+
+
+SECTION = {"max_tokens": 6, "vocab_size": 80, "min_frequency": 1}
+
+
+@pytest.mark.parametrize("folds", [None, 3])
+def test_texts_become_tokens_of_the_training_texts_vocabulary(texts, folds):
+    fields = {"source": "reviews", "data_dir": str(texts), "text": SECTION, "folds": folds}
+    dataset = open_dataset(fields)
+    assert (dataset.input_shape, dataset.input_dtype) == ((6,), "int32")
+    assert dataset.class_names == ("no", "yes")
+    rows = np.arange(40) if folds else dataset.parts["train"][1]
+    state = text.fit(SECTION, [SENTENCES[row] for row in rows])
+    for split in ("train", "validation"):
+        inputs, targets = dataset.read(split)
+        chosen = dataset.parts[split][1]
+        expected = text.encode(state, [SENTENCES[row] for row in chosen])
+        np.testing.assert_array_equal(inputs, expected)
+        np.testing.assert_array_equal(targets, chosen % 2)
+        copy = pickle.loads(pickle.dumps(dataset.records(split)))
+        np.testing.assert_array_equal(copy[1][0], expected[1])
+    unseen = [f"unseen {sentence}" for sentence in SENTENCES[40:]]
+    np.testing.assert_array_equal(dataset.read("test").inputs, text.encode(state, unseen))
+    assert "unseen" not in dataset.text.vocabulary()
+    assert "tensorflow" not in sys.modules
+
+
+def test_a_text_is_chosen_or_the_only_feature_left(texts, tmp_path):
+    fields = {"source": "phrases", "data_dir": str(texts), "target": "label", "text": SECTION}
+    chosen = open_dataset(fields | {"text_column": "sentence"})
+    left = open_dataset(fields | {"ignore": ("idx", "by", "on")})
+    np.testing.assert_array_equal(chosen.read("train").inputs, left.read("train").inputs)
+    assert chosen.sizes == {"train": 40, "validation": 10, "test": 10}
+    table = tmp_path / "new.csv"
+    table.write_text("sentence\n" + "\n".join(SENTENCES[50:]) + "\n", encoding="utf-8")
+    meta = json.loads(json.dumps(chosen.meta()))
+    np.testing.assert_array_equal(read_inputs(table, meta).inputs, chosen.read("validation").inputs)
+
+
+def test_features_decide_on_groups_times_and_weights(texts):
+    fields = {"source": "phrases", "data_dir": str(texts), "target": "label", "text": SECTION}
+    fields |= {"text_column": "sentence"}
+    grouped = open_dataset(fields | {"group": "by", "weight": "idx", "sampling": "weighted"})
+    train, test = (grouped.parts[split][1] for split in ("train", "test"))
+    assert not set(train % 9) & set(test % 9)
+    np.testing.assert_array_equal(grouped.weights, train)
+    timed = open_dataset(fields | {"time": "on"})
+    np.testing.assert_array_equal(timed.parts["test"][1], np.arange(10))
+    scalars = open_dataset(
+        {"source": "phrases", "data_dir": str(texts), "target": "label"}
+        | {"ignore": ("sentence",), "group": "by", "time": None}
+    )
+    assert scalars.feature_names == ("idx", "on")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "choose data.text_column='by'"),
+        ({"text_column": "idx"}, "'idx' .Tensor. is no text"),
+        ({"text_column": "by", "ignore": ("by",)}, "'by' .Text. is no text that is left"),
+        ({"text_column": "sentences"}, "data.text_column: there is no .*Did you mean 'sentence'"),
+        ({"text_column": "sentence", "group": "bye"}, "data.group: there is no feature 'bye'"),
+        ({"text_column": "sentence", "time": "by"}, "data.time feature 'by': row 0 holds 'p0'"),
+    ],
+)
+def test_wrong_texts(texts, fields, message):
+    with pytest.raises(DataError, match=message):
+        open_dataset({"source": "phrases", "data_dir": str(texts), "target": "label"} | fields)
+
+
+# --- sound ----------------------------------------------------------------------------------------
+
+SOUNDS = [RNG.integers(-20000, 20000, 80 + i).astype("int64") for i in range(40)]
+
+
+def wav(samples, rate=4000):
+    buffer = io.BytesIO()
+    wavfile.write(buffer, rate, samples.astype("int16"))
+    return buffer.getvalue()
+
+
+def prepare_sounds(root, name, **audio):
+    """Writes tensors, then says that they are sound: to make an Audio feature needs TensorFlow."""
+    from google.protobuf import json_format
+    from tensorflow_datasets.core.proto import feature_pb2
+
+    lazy = audio.get("lazy_decode", False)
+    stored = [wav(samples) if lazy else samples for samples in SOUNDS]
+    if name == "damaged":
+        stored[3] = stored[30] = b"RIFF and no more"
+    rows = [{"audio": sound, "label": i % 2} for i, sound in enumerate(stored)]
+    folder = prepare(
+        root,
+        name,
+        lambda tfds: {
+            "audio": tfds.features.Tensor(shape=(), dtype=np.object_)
+            if lazy
+            else tfds.features.Tensor(shape=(None,), dtype=np.int64),
+            "label": tfds.features.ClassLabel(names=["no", "yes"]),
+        },
+        {"train": rows[:30], "test": rows[30:]},
+        ("audio", "label"),
+    )
+    path = Path(folder) / "features.json"
+    content = json.loads(path.read_text())
+    shape = feature_pb2.Shape(dimensions=[-1])
+    described = feature_pb2.AudioFeature(shape=shape, dtype="int64", encoding="NONE", **audio)
+    content["featuresDict"]["features"]["audio"] = {
+        "pythonClassName": "tensorflow_datasets.core.features.audio_feature.Audio",
+        "audio": json_format.MessageToDict(described),
+    }
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    root = tmp_path_factory.mktemp("sounds")
+    prepare_sounds(root, "commands", sample_rate=4000, file_format="wav")
+    prepare_sounds(root, "files", sample_rate=4000, lazy_decode=True)
+    prepare_sounds(root, "damaged", sample_rate=4000, lazy_decode=True)
+    prepare_sounds(root, "nameless")
+    return root
+
+
+def expected_waveform(index, samples=100):
+    waveform = np.zeros(samples, np.float32)
+    sound = SOUNDS[index][:samples] / 32768
+    waveform[: len(sound)] = sound
+    return waveform
+
+
+@pytest.mark.parametrize("source", ["commands", "files"])
+def test_sounds_become_waveforms_of_one_length(sounds, source, tmp_path):
+    dataset = open_dataset({"source": source, "data_dir": str(sounds), "seconds": 0.025})
+    assert (dataset.input_shape, dataset.input_dtype) == ((100,), "float32")
+    assert dataset.sample_rate == dataset.meta()["sample_rate"] == 4000
+    for split, rows in {"train": dataset.parts["train"][1], "test": np.arange(30, 40)}.items():
+        inputs, targets = dataset.read(split)
+        expected = np.stack([expected_waveform(row) for row in rows])
+        np.testing.assert_allclose(inputs, expected, atol=1e-7)
+        np.testing.assert_array_equal(targets, rows % 2)
+        np.testing.assert_array_equal(dataset.records(split)[1][0], inputs[1])
+    for index in (0, 1):
+        (tmp_path / f"{index}.wav").write_bytes(wav(SOUNDS[index]))
+    inputs, ids = read_inputs(tmp_path, json.loads(json.dumps(dataset.meta())))
+    assert ids == ["0.wav", "1.wav"]
+    np.testing.assert_allclose(inputs, [expected_waveform(0), expected_waveform(1)], atol=1e-7)
+    assert "tensorflow" not in sys.modules
+
+
+def test_sounds_are_resampled(sounds):
+    fields = {"source": "commands", "data_dir": str(sounds), "seconds": 0.02, "sample_rate": 6000}
+    dataset = open_dataset(fields)
+    assert (dataset.sample_rate, dataset.input_shape) == (6000, (120,))
+    first = dataset.parts["train"][1][0]
+    expected = resample_poly(SOUNDS[first] / 32768, 3, 2)[:120]
+    np.testing.assert_allclose(
+        dataset.read("train").inputs[0][: len(expected)], expected, atol=1e-6
+    )
+
+
+def test_sounds_that_can_not_be_read_are_skipped_when_asked(sounds):
+    fields = {"source": "damaged", "data_dir": str(sounds), "seconds": 0.025}
+    with pytest.raises(DataError, match=r"record 3 can't be read: .*sound 3.*data.on_bad='skip'"):
+        open_dataset(fields)
+    dataset = open_dataset(fields | {"on_bad": "skip"})
+    assert dataset.skipped == {"unreadable sound": 1}
+    assert dataset.sizes["train"] + dataset.sizes["validation"] == 29
+    assert 3 not in np.concatenate([dataset.parts[s][1] for s in ("train", "validation")])
+    assert len(dataset.read("test").inputs) == dataset.sizes["test"] == 9
+    assert dataset.skipped == {"unreadable sound": 2}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"source": "commands"}, "'audio' may have any length. Set data.seconds"),
+        ({"source": "nameless", "seconds": 1.0}, "how many samples a second of feature 'audio'"),
+        ({"source": "commands", "seconds": 1.0, "target": "audio"}, "'audio' is Tensor"),
+    ],
+)
+def test_wrong_sounds(sounds, fields, message):
+    with pytest.raises(DataError, match=message):
+        open_dataset(fields | {"data_dir": str(sounds)})
+
+
+def test_images_that_can_not_be_decoded_are_skipped_when_asked(tmp_path):
+    broken = rows(0, 30)
+    broken[0]["image"] = broken[17]["image"] = b"\x89PNG broken"
+    prepare(
+        tmp_path,
+        "broken",
+        lambda tfds: {
+            "image": tfds.features.Image(shape=(None, None, 1)),
+            "id": tfds.features.Text(),
+            "label": tfds.features.ClassLabel(names=["x", "y", "z"]),
+        },
+        {"train": broken},
+        ("image", "label"),
+    )
+    fields = {"source": "broken", "data_dir": str(tmp_path)}
+    with pytest.raises(DataError, match=r"image 0 can't be read.*data.on_bad='skip'"):
+        open_dataset(fields)
+    dataset = open_dataset(fields | {"on_bad": "skip"})
+    assert dataset.input_shape == (6, 5, 1)
+    seen = {split: dataset.read(split).inputs for split in dataset.sizes}
+    assert dataset.skipped == {"unreadable image": 2}
+    kept = np.concatenate([dataset.parts[split][1] for split in dataset.sizes])
+    assert sorted(kept) == [i for i in range(30) if i not in (0, 17)]
+    np.testing.assert_array_equal(np.concatenate(list(seen.values()))[..., 0], IMAGES[kept])

@@ -71,6 +71,24 @@ def test_keys_of_other_parts_are_passed_over(tmp_path):
     assert open_dataset(DataFields(fields["source"], split_seed=3)).sizes["train"] == 14
 
 
+def test_a_folder_of_sounds_is_told_from_one_of_images(tmp_path):
+    from scipy.io import wavfile
+
+    for name in ("hum", "beep"):
+        (tmp_path / name).mkdir()
+        for index in range(8):
+            samples = np.arange(100 + index, dtype=np.int16) * 30
+            wavfile.write(tmp_path / name / f"{index}.wav", 1000, samples)
+    fields = {"source": str(tmp_path), "seconds": 0.1, "sample_rate": 2000}
+    dataset = open_dataset(fields)
+    assert (dataset.input_shape, dataset.sample_rate) == ((200,), 2000)
+    assert dataset.class_names == ("beep", "hum")
+    with pytest.raises(DataError, match=r"data.image_size: .* not image files"):
+        open_dataset(fields | {"image_size": (9, 9)})
+    with pytest.raises(DataError, match=r"data.group: names columns"):
+        open_dataset(fields | {"group": "speaker"})
+
+
 @pytest.mark.slow
 def test_importing_the_room_imports_nothing_heavy():
     code = (

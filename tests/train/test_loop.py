@@ -19,8 +19,8 @@ from jdlopt.train.loop import fit, read_result
 def parameters(workdir, which="newest"):
     config = serve.run_config(workdir)
     parts = experiment.build(*experiment.prepare(config))
-    shape = parts.dataset.input_shape
-    return serve.load_parameters(config, parts.model, shape, workdir, which)[0]
+    inputs = parts.input_shape, parts.input_dtype
+    return serve.load_parameters(config, parts.model, inputs, workdir, which)[0]
 
 
 def assert_equal_trees(one, other):

@@ -1,0 +1,189 @@
+"""Augmentation policies: each image gets operations of its own, drawn from one list."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from jdlopt.data.augment import color
+from jdlopt.data.augment.affine import (
+    Affine,
+    compose,
+    identity,
+    resampled,
+    rotation,
+    shearing,
+    translation,
+)
+from jdlopt.data.augment.part import Augmentation
+
+Images = Float[Array, "n h w c"]
+Strength = float | Float[Array, ""]
+
+OPERATIONS = (
+    "identity",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+    "rotate",
+    "brightness",
+    "saturation",
+    "contrast",
+    "sharpness",
+    "posterize",
+    "solarize",
+    "autocontrast",
+    "equalize",
+)
+"""What a policy draws from, each as likely as the others."""
+
+
+class Limits(NamedTuple):
+    """What a magnitude of 1 means.
+
+    Attributes:
+      shear: pixels to the side for each pixel along.
+      translate: pixels, for images of a height and a width.
+      rotate: degrees.
+      blend: what the factors of brightness, saturation, contrast and sharpness differ from 1 by.
+      posterize: bits of a byte that are cleared.
+    """
+
+    shear: float
+    translate: tuple[float, float]
+    rotate: float
+    blend: float
+    posterize: float
+
+
+def applied(
+    images: Images,
+    operations: Int[Array, "layers n"],
+    magnitudes: Float[Array, "layers n"],
+    limits: Limits,
+) -> Images:
+    """Returns images to each of which its operations were applied.
+
+    Nothing is computed for each operation of the list. All geometric ones of an image are composed
+    into one affine map and resampled once, at first; ``equalize`` comes next, once. Of the others,
+    in the order given, each is a point of one family:
+    ``clip(scale · x + offset + grey · grey(x) + smooth · smoothed(x))``, then a threshold above
+    which values are inverted, then a number of bits to clear.
+
+    Args:
+      images: the images.
+      operations: indices into `OPERATIONS`, one a layer and image.
+      magnitudes: in [-1, 1]; the sign says in which direction, for operations that have two.
+      limits: what a magnitude of 1 means.
+    """
+
+    def chosen(layer: int, name: str) -> Array:
+        return operations[layer] == OPERATIONS.index(name)
+
+    maps = identity(images.shape[0])
+    equalize = jnp.zeros(images.shape[0], bool)
+    for layer, magnitude in enumerate(magnitudes):
+        share = {name: jnp.where(chosen(layer, name), magnitude, 0.0) for name in OPERATIONS[1:6]}
+        maps = compose(maps, _moves(share, limits))
+        equalize |= chosen(layer, "equalize")
+    images = resampled(images, maps)
+    images = jnp.where(equalize[:, None, None, None], color.equalized(images), images)
+    for layer, magnitude in enumerate(magnitudes):
+        share = {name: jnp.where(chosen(layer, name), magnitude, 0.0) for name in OPERATIONS[6:12]}
+        images = _colored(images, share, chosen(layer, "autocontrast"), limits)
+    return images
+
+
+def _moves(share: dict[str, Array], limits: Limits) -> Affine:
+    down, right = limits.translate
+    maps = translation(down * share["translate_y"], right * share["translate_x"])
+    maps = compose(maps, rotation(limits.rotate * share["rotate"]))
+    return compose(maps, shearing(limits.shear * share["shear_x"], limits.shear * share["shear_y"]))
+
+
+def _colored(
+    images: Images, share: dict[str, Array], autocontrast: Array, limits: Limits
+) -> Images:
+    """One layer of the operations of colour; at most one share of an image is not 0."""
+
+    def each(values: Array) -> Array:
+        return values[:, None, None, None]
+
+    # sign · share is what a factor differs by from 1; the rest of the blend is the other image's
+    bright, grey, mean, smooth = (
+        limits.blend * each(share[name])
+        for name in ("brightness", "saturation", "contrast", "sharpness")
+    )
+    low, scale = color.channel_range(images)
+    pixel_grey = color.grey(images)
+    scale = jnp.where(each(autocontrast), scale, 1 + bright + grey + mean + smooth)
+    offset = jnp.where(each(autocontrast), low * scale, mean * color.mean_grey(images))
+    changed = scale * images - offset - grey * pixel_grey - smooth * color.smoothed(images)
+    changed = jnp.clip(changed, 0, 1)
+    solar = each(jnp.abs(share["solarize"]))
+    changed = jnp.where((solar > 0) & (changed >= 1 - solar), 1 - changed, changed)
+    return color.posterized(changed, limits.posterize * jnp.abs(share["posterize"]))
+
+
+def rand_augment(
+    key: Key[Array, ""], images: Images, strength: Strength, *, operations: int = 2
+) -> Images:
+    """Applies operations to each image that are drawn for it, all of one magnitude.
+
+    Which they are is drawn for each image and layer, with equal probability and put back, and so is
+    the direction of those that have two. Cubuk, Zoph, Shlens and Le, "RandAugment: practical
+    automated data augmentation with a reduced search space", 2020, with torchvision's ranges;
+    in difference to them the geometric operations of an image come first and ``equalize`` second,
+    so that pixels are resampled once (see `applied`). ``autocontrast`` and ``equalize`` have no
+    magnitude: they act in full at any strength above 0.
+
+    Args:
+      key: a random key.
+      images: values in [0, 1], one or three channels.
+      strength: the magnitude, in [0, 1] (9 of 30 in the paper is 0.3); 0 returns the images to the
+        bit.
+      operations: how many are applied to each image.
+    """
+    n, h, w = images.shape[:3]
+    limits = Limits(0.3, (150 / 331 * h, 150 / 331 * w), 30.0, 0.9, 4.0)
+    choice_key, sign_key = jax.random.split(key)
+    signs = jax.random.rademacher(sign_key, (operations, n), dtype=jnp.float32)
+    return _with_choices(choice_key, images, strength, strength * signs, limits)
+
+
+def trivial_augment(key: Key[Array, ""], images: Images, strength: Strength) -> Images:
+    """Applies one operation to each image, of a magnitude that is uniform in [0, strength].
+
+    Both are drawn for each image. Müller and Hutter, "TrivialAugment: tuning-free yet
+    state-of-the-art data augmentation", 2021, with the ranges of its "wide" space at strength 1,
+    but for translations, which end at the image's side.
+
+    Args:
+      key: a random key.
+      images: values in [0, 1], one or three channels.
+      strength: the largest magnitude, in [0, 1]; 0 returns the images to the bit.
+    """
+    n, h, w = images.shape[:3]
+    limits = Limits(0.99, (min(32.0, h), min(32.0, w)), 135.0, 0.99, 6.0)
+    choice_key, magnitude_key = jax.random.split(key)
+    magnitudes = strength * jax.random.uniform(magnitude_key, (1, n), minval=-1.0)
+    return _with_choices(choice_key, images, strength, magnitudes, limits)
+
+
+def _with_choices(
+    key: Array, images: Images, strength: Strength, magnitudes: Array, limits: Limits
+) -> Images:
+    choices = jax.random.randint(key, magnitudes.shape, 0, len(OPERATIONS))
+    changed = applied(images, choices, magnitudes, limits).astype(images.dtype)
+    return jnp.where(jnp.asarray(strength) == 0, images, changed)
+
+
+POLICY: dict[str, Augmentation] = {
+    "rand_augment": Augmentation(rand_augment, "magnitude of operations drawn for each image"),
+    "trivial_augment": Augmentation(trivial_augment, "largest magnitude of one drawn operation"),
+}
+"""The policies by name."""

@@ -1,0 +1,287 @@
+"""A table cell by cell, read in spite of whatever is wrong with it."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int32, Int64, UInt8
+
+from jdlopt.errors import DataError
+
+NUMBER, MISSING, TEXT = 0, 1, 2
+"""What a cell holds."""
+NO_VALUE = frozenset(
+    (
+        "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
+        "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
+    )
+)  # fmt: skip
+"""Cells that mean a missing value, as pandas takes them when a run reads the table."""
+TRUTH = {"true": 1.0, "false": 0.0}
+CHUNK = 10_000
+"""Rows that are turned into numbers at a time."""
+MOSTLY = 0.5
+"""A column with at least this share of numbers among its values is one of numbers."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of a table, and which of its rows do not fit its header.
+
+    Attributes:
+      path: the file, or the name of the dataset.
+      names: the columns', made unique; untrusted.
+      numbers: each cell's number; NaN where it holds none.
+      kinds: `NUMBER`, `MISSING` or `TEXT` for each cell.
+      texts: which of its column's `words` a cell of text is; -1 for other cells.
+      words: the different texts of each column.
+      widths: how many values each row has; all equal in a sound file.
+      rows: what each row is called: its number in the file, from 1 below the header.
+      renamed: columns that had no name, or another column's, in the file.
+      unreadable: what the reader said of stretches of the file that it had to leave out.
+    """
+
+    path: str
+    names: tuple[str, ...]
+    numbers: Float64[np.ndarray, "rows columns"]
+    kinds: UInt8[np.ndarray, "rows columns"]
+    texts: Int32[np.ndarray, "rows columns"]
+    words: tuple[tuple[str, ...], ...]
+    widths: Int64[np.ndarray, " rows"]
+    rows: Int64[np.ndarray, " rows"]
+    renamed: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    numeric: tuple[bool, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        whole = self.kinds[self.whole]
+        values = np.maximum(1, (whole != MISSING).sum(axis=0))
+        share = (whole == NUMBER).sum(axis=0) / values
+        has_text = (whole == TEXT).any(axis=0)
+        object.__setattr__(self, "numeric", tuple((share >= MOSTLY) | ~has_text))
+
+    @property
+    def whole(self) -> Bool[np.ndarray, " rows"]:
+        """Which rows have a value for each column of the header."""
+        return self.widths == len(self.names)
+
+    def shown(self, row: int, column: int) -> str:
+        """Returns a cell as text."""
+        if self.kinds[row, column] == TEXT:
+            return self.words[column][self.texts[row, column]]
+        return "" if self.kinds[row, column] == MISSING else f"{self.numbers[row, column]:g}"
+
+    def codes(self, column: int) -> Int64[np.ndarray, " rows"]:
+        """Returns a number for each different value of a column, -1 for missing ones."""
+        _, found = np.unique(self.numbers[:, column], return_inverse=True)
+        found = found.astype(np.int64) + len(self.words[column])
+        found = np.where(self.kinds[:, column] == TEXT, self.texts[:, column], found)
+        return np.where(self.kinds[:, column] == MISSING, -1, found)
+
+    def features(self, columns: Sequence[int]) -> Float64[np.ndarray, "rows features"]:
+        """Returns columns as numbers: categories as codes; NaN for all that is no finite number."""
+        values = self.numbers[:, list(columns)].copy()
+        for place, column in enumerate(columns):
+            if not self.numeric[column]:
+                codes = self.codes(column)
+                values[:, place] = np.where(codes < 0, np.nan, codes)
+        values[~np.isfinite(values)] = np.nan
+        return values
+
+
+def read_cells(path: Path) -> Cells:
+    """Reads a CSV, TSV or Parquet file whatever its cells and rows hold.
+
+    A row with too many or too few values is kept with its place and none of its values, since
+    nothing says which column they belong to. Bytes that are no UTF-8 become ``�``.
+
+    Raises:
+      DataError: it can't be read at all, or has no header or no rows.
+    """
+    if path.suffix.lower() in (".parquet", ".pq"):
+        return _from_frame(path)
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    unreadable: list[str] = []
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+        if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise DataError(f"{path}: is in UTF-16; save it as CSV in UTF-8.")
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as text:
+            lines = _lines(csv.reader(text, delimiter=separator, skipinitialspace=True), unreadable)
+            header = next(lines, None)
+            if header is None:
+                raise DataError(f"{path}: is empty: expected a header line and rows.")
+            if len(header) == 1 and ";" in header[0]:
+                raise DataError(
+                    f"{path}: its columns seem to be separated by ';': save the file with ','."
+                )
+            names, renamed = _names(header)
+            return _from_lines(path, names, renamed, lines, unreadable)
+    except OSError as error:
+        raise DataError(f"{path}: can't be read: {error.strerror}.") from error
+
+
+def _lines(reader: Any, unreadable: list[str]) -> Iterator[list[str]]:
+    """Yields the rows that hold anything; what the reader can't take is noted and left out."""
+    while True:
+        first = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            unreadable.append(f"lines {first:,} to {reader.line_num:,}: {error}")
+            continue
+        if row:
+            yield row
+
+
+def _names(header: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns a unique name for each column, and which of them the file itself does not have."""
+    names: list[str] = []
+    renamed = []
+    for place, name in enumerate(header):
+        unique = name if name.strip() else f"Unnamed: {place}"
+        for number in itertools.count(1):
+            if unique not in names:
+                break
+            unique = f"{name}.{number}"
+        names.append(unique)
+        renamed += [unique] if unique != name else []
+    return tuple(names), tuple(renamed)
+
+
+def _from_lines(
+    path: Path,
+    names: tuple[str, ...],
+    renamed: tuple[str, ...],
+    lines: Iterator[list[str]],
+    unreadable: list[str],
+) -> Cells:
+    width = len(names)
+    vocabularies: list[dict[str, int]] = [{} for _ in names]
+    numbers, kinds, texts, widths = [], [], [], []
+    blank = [""] * width
+    while chunk := list(itertools.islice(lines, CHUNK)):
+        found = np.fromiter(map(len, chunk), np.int64, len(chunk))
+        for place in np.flatnonzero(found != width):
+            chunk[place] = blank
+        parsed = [
+            _parse(np.array(column, dtype=object), vocabulary)
+            for column, vocabulary in zip(zip(*chunk, strict=True), vocabularies, strict=True)
+        ]
+        numbers.append(np.stack([one[0] for one in parsed], axis=1))
+        kinds.append(np.stack([one[1] for one in parsed], axis=1))
+        texts.append(np.stack([one[2] for one in parsed], axis=1))
+        widths.append(found)
+    if not numbers:
+        raise DataError(f"{path}: is empty: it has a header but no rows.")
+    return _cells(
+        str(path),
+        names,
+        np.concatenate(numbers),
+        np.concatenate(kinds),
+        np.concatenate(texts),
+        [tuple(vocabulary) for vocabulary in vocabularies],
+        np.concatenate(widths),
+        renamed=renamed,
+        unreadable=tuple(unreadable),
+    )
+
+
+def _parse(column: np.ndarray, vocabulary: dict[str, int]) -> tuple[np.ndarray, ...]:
+    """Returns the numbers, kinds and texts of some cells; new texts join the vocabulary."""
+    import pandas as pd
+
+    numbers = pd.to_numeric(column, errors="coerce").astype(np.float64)
+    kinds = np.zeros(len(column), np.uint8)
+    texts = np.full(len(column), -1, np.int32)
+    for place in np.flatnonzero(np.isnan(numbers)):
+        cell = str(column[place]).strip()
+        if cell in NO_VALUE:
+            kinds[place] = MISSING
+        else:
+            kinds[place] = TEXT
+            texts[place] = vocabulary.setdefault(cell, len(vocabulary))
+    return numbers, kinds, texts
+
+
+def _cells(
+    path: str,
+    names: tuple[str, ...],
+    numbers: np.ndarray,
+    kinds: np.ndarray,
+    texts: np.ndarray,
+    words: list[tuple[str, ...]],
+    widths: np.ndarray,
+    **more: Any,
+) -> Cells:
+    for column, known in enumerate(words):
+        values = [TRUTH.get(word.lower()) for word in known]
+        if known and None not in values and not (kinds[:, column] == NUMBER).any():
+            is_text = kinds[:, column] == TEXT
+            numbers[is_text, column] = np.array(values)[texts[is_text, column]]
+            kinds[is_text, column], texts[is_text, column] = NUMBER, -1
+            words[column] = ()
+    # a run computes in float32, where these are infinite
+    with np.errstate(over="ignore"):
+        too_large = np.isinf(numbers.astype(np.float32))
+    numbers[too_large] = np.sign(numbers[too_large]) * np.inf
+    rows = np.arange(1, len(numbers) + 1)
+    return Cells(path, names, numbers, kinds, texts, tuple(words), widths, rows, **more)
+
+
+def _from_frame(path: Path) -> Cells:
+    from jdlopt.data.tables import read_table
+
+    frame = read_table(path)
+    if len(frame) == 0:
+        raise DataError(f"{path}: is empty: it has a header but no rows.")
+    names = tuple(str(name) for name in frame.columns)
+    shape = frame.shape
+    numbers, kinds = np.empty(shape), np.zeros(shape, np.uint8)
+    texts, words = np.full(shape, -1, np.int32), []
+    for place in range(shape[1]):
+        vocabulary: dict[str, int] = {}
+        column = frame.iloc[:, place]
+        if column.dtype.kind in "biuf":
+            numbers[:, place] = column.to_numpy(np.float64, na_value=np.nan)
+            kinds[:, place] = np.where(np.isnan(numbers[:, place]), MISSING, NUMBER)
+        else:
+            cells = column.astype(object).to_numpy()
+            cells = np.where(column.isna().to_numpy(), "", cells)
+            parsed = _parse(np.array([str(cell) for cell in cells], object), vocabulary)
+            numbers[:, place], kinds[:, place], texts[:, place] = parsed
+        words.append(tuple(vocabulary))
+    return _cells(
+        str(path), names, numbers, kinds, texts, words, np.full(shape[0], shape[1], np.int64)
+    )
+
+
+def cells_of(
+    name: str, names: Sequence[str], values: np.ndarray, rows: np.ndarray | None = None
+) -> Cells:
+    """Returns a matrix of numbers as cells, NaN being missing.
+
+    Args:
+      name: what the matrix is of.
+      names: one for each column.
+      values: [rows, columns].
+      rows: what each row is called; counted from 0 by default.
+    """
+    numbers = np.asarray(values, np.float64)
+    kinds = np.where(np.isnan(numbers), MISSING, NUMBER).astype(np.uint8)
+    texts = np.full(numbers.shape, -1, np.int32)
+    widths = np.full(len(numbers), len(names), np.int64)
+    called = np.arange(len(numbers)) if rows is None else np.asarray(rows)
+    words = tuple(() for _ in names)
+    return Cells(
+        name, tuple(str(one) for one in names), numbers, kinds, texts, words, widths, called
+    )

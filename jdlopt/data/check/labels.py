@@ -1,0 +1,237 @@
+"""Labels that a model which has not seen them confidently takes for others."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jdlopt.data.check.examples import filled, sampled
+from jdlopt.data.check.finding import NO_ROWS, Finding, Part
+
+FOLDS = 3
+LEAST = 50
+"""Of fewer examples nothing is said."""
+CONFIDENT = 0.8
+"""A probability that is enough for doubt, however sure the model is of most examples."""
+COMPONENTS = 50
+"""Principal components that labels are predicted from, of images and signals."""
+NEIGHBOURS = 15
+TREE_CLASSES = 20
+"""Boosted trees take too long for more classes."""
+FAR = 5.0
+FAR_OFF = 8.0
+"""Robust standard deviations between a value and its prediction from which on it is doubtful."""
+
+
+def label_noise(
+    features: Float[np.ndarray, "rows features"],
+    targets: Int[np.ndarray, " rows"],
+    rows: Int[np.ndarray, " rows"],
+    class_names: Sequence[str],
+    is_table: bool,
+) -> list[Finding]:
+    """Returns examples whose label cross-validated models together take for another, confidently.
+
+    Confident learning (Northcutt, Jiang & Chuang, 2021): an example is doubtful if some other class
+    has a probability out of fold of at least that class's threshold, which is the mean probability
+    that its own examples have (but at most `CONFIDENT`), and a larger one than the given class.
+    The probabilities are the mean of logistic regression's, nearest neighbours', and in a table
+    boosted trees'. Where they are too weak for their doubt to say anything, that is the finding.
+
+    Args:
+      features: of training examples; NaN is missing.
+      targets: their classes.
+      rows: what each is called.
+      class_names: the classes'.
+      is_table: predict from the columns; otherwise from principal components.
+    """
+    counts = np.bincount(targets, minlength=len(class_names))
+    usable = np.flatnonzero(counts[targets] >= FOLDS)
+    chosen = usable[sampled(len(usable))]
+    counts = np.bincount(targets[chosen], minlength=len(class_names))
+    chosen = chosen[counts[targets[chosen]] >= FOLDS]
+    kept, labels = np.unique(targets[chosen], return_inverse=True)
+    if len(kept) < 2 or len(chosen) < LEAST:
+        return []
+    probabilities = _out_of_fold(features[chosen], labels, is_table)
+    accuracy = float((probabilities.argmax(axis=1) == labels).mean())
+    majority = float(np.bincount(labels).max() / len(labels))
+    if accuracy < (1 + majority) / 2:
+        return [_too_weak(accuracy, majority, len(labels))]
+    doubtful, others = _doubtful(probabilities, labels)
+    if not len(doubtful):
+        return []
+    names = [str(class_names[c]) for c in kept]
+    matrix = np.zeros((len(kept), len(kept)), int)
+    np.add.at(matrix, (labels[doubtful], others), 1)
+    parts = []
+    for pair in np.argsort(-matrix, axis=None, kind="stable")[: np.count_nonzero(matrix)]:
+        given, suggested = divmod(int(pair), len(kept))
+        some = doubtful[(labels[doubtful] == given) & (others == suggested)]
+        name = f"{names[given]} → {names[suggested]}"
+        parts.append(Part(name, rows[chosen][some], len(some), "given → suggested"))
+    share = len(doubtful) / len(labels)
+    return [
+        Finding(
+            kind="label_noise",
+            severity="warning" if share > 0.02 else "note",
+            problem="doubtful labels",
+            text=(
+                f"{len(doubtful):,} of {len(labels):,} training examples that were looked at "
+                f"({share:.1%}) look more like another class to models that have not seen them; "
+                f"these agree with {accuracy:.1%} of the labels."
+            ),
+            count=len(doubtful),
+            of=len(labels),
+            unit="examples",
+            advice=(
+                "Look at the first of each and correct them; a loss that trusts labels less helps "
+                "with the rest:"
+            ),
+            parts=tuple(parts),
+            numbers={"matrix": matrix.tolist(), "names": names} if len(kept) <= 30 else {},
+        )
+    ]
+
+
+def _doubtful(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the doubtful examples, the most doubtful first, and what each looks like instead."""
+    places = np.arange(len(labels))
+    own = probabilities[places, labels]
+    counts = np.bincount(labels)
+    thresholds = np.minimum(np.bincount(labels, own) / counts, CONFIDENT)
+    confident = np.where(probabilities >= thresholds, probabilities, 0.0)
+    confident[places, labels] = 0.0
+    margin = confident.max(axis=1) - own
+    found = np.flatnonzero(margin > 0)
+    found = found[np.argsort(-margin[found], kind="stable")]
+    return found, confident[found].argmax(axis=1)
+
+
+def _too_weak(accuracy: float, majority: float, count: int) -> Finding:
+    return Finding(
+        kind="label_noise_unknown",
+        severity="note",
+        problem="whether labels are right can't be told",
+        text=(
+            f"Simple models agree with {accuracy:.1%} of the labels of {count:,} training "
+            f"examples that they have not seen (always the largest class: {majority:.1%}); their "
+            "doubts say nothing of them."
+        ),
+        count=0,
+        of=count,
+        unit="examples",
+        config="",
+        advice="Look at the examples that a trained model is most wrong about: `jdlopt report`.",
+    )
+
+
+def _out_of_fold(
+    features: np.ndarray, labels: np.ndarray, is_table: bool
+) -> Float[np.ndarray, "rows classes"]:
+    """Returns the mean probabilities of models that err differently, each example held out."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.neighbors import KNeighborsClassifier
+
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+    flat = _bounded(features) if is_table else _components(features)
+    neighbours = min(NEIGHBOURS, len(labels) // 2)
+    models: list[tuple[Any, np.ndarray]] = [
+        (LogisticRegression(max_iter=200), flat),
+        (KNeighborsClassifier(neighbours), flat),
+    ]
+    if is_table and labels.max() < TREE_CLASSES:
+        trees = HistGradientBoostingClassifier(
+            learning_rate=0.15, max_iter=40, max_leaf_nodes=15, early_stopping=False, random_state=0
+        )
+        models.append((trees, features))
+    made = [
+        _quiet(partial(cross_val_predict, model, some, labels, cv=folds, method="predict_proba"))
+        for model, some in models
+    ]
+    return np.mean(made, axis=0)
+
+
+def _bounded(features: np.ndarray) -> np.ndarray:
+    """A table's rows for models that outliers would rule: on one scale, and within `FAR` of it."""
+    values = filled(features)
+    first, middle, third = np.percentile(values, (25, 50, 75), axis=0)
+    deviation = values.std(axis=0)
+    spread = np.where(third > first, third - first, np.where(deviation > 0, deviation, 1.0))
+    return np.clip((values - middle) / spread, -FAR, FAR)
+
+
+def _components(features: np.ndarray) -> np.ndarray:
+    """The principal components of images or signals, on one scale."""
+    from sklearn.decomposition import PCA
+
+    count = min(COMPONENTS, features.shape[1], len(features) // 2)
+    values = PCA(count, random_state=0).fit_transform(features)
+    return values / np.maximum(values.std(axis=0), 1e-12)
+
+
+def _quiet(compute: Callable[[], Any]) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a fit that did not end is as good as any for this
+        return compute()
+
+
+def target_noise(
+    features: Float[np.ndarray, "rows features"],
+    targets: Float[np.ndarray, " rows"],
+    rows: Int[np.ndarray, " rows"],
+) -> list[Finding]:
+    """Returns examples whose value is very far from what boosted trees predict out of fold.
+
+    Args:
+      features: of training examples; NaN is missing.
+      targets: their values.
+      rows: what each is called.
+    """
+    if len(targets) < LEAST:
+        return []
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.model_selection import KFold, cross_val_predict
+
+    chosen = sampled(len(targets))
+    model = HistGradientBoostingRegressor(
+        loss="absolute_error", max_iter=40, max_leaf_nodes=15, early_stopping=False, random_state=0
+    )
+    folds = KFold(FOLDS, shuffle=True, random_state=0)
+    values = targets[chosen].astype(np.float64)
+    residuals = values - _quiet(
+        lambda: cross_val_predict(model, features[chosen], values, cv=folds)
+    )
+    away = np.abs(residuals - np.median(residuals))
+    spread = 1.4826 * float(np.median(away))
+    far = np.flatnonzero(away > FAR_OFF * spread) if spread > 0 else NO_ROWS
+    if not len(far):
+        return []
+    far = far[np.argsort(-away[far], kind="stable")]
+    return [
+        Finding(
+            kind="target_noise",
+            severity="note",
+            problem="values far from their prediction",
+            text=(
+                f"{len(far):,} of {len(chosen):,} training examples have a value more than "
+                f"{FAR_OFF:g} robust standard deviations from what a model that has not seen them "
+                "says."
+            ),
+            count=len(far),
+            of=len(chosen),
+            unit="examples",
+            advice=(
+                "Look at the first of them; a loss that large errors don't rule helps with the "
+                "rest:"
+            ),
+            parts=(Part("farthest first", rows[chosen][far], len(far)),),
+        )
+    ]

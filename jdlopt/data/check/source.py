@@ -1,0 +1,394 @@
+"""A check of a whole source: its files and cells, then what its training examples show."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Num
+
+from jdlopt.data import tables, targets
+from jdlopt.data.check import arrays, columns, examples, labels, structure, twins
+from jdlopt.data.check.cells import MISSING, TEXT, Cells, cells_of, read_cells
+from jdlopt.data.check.files import folder_findings
+from jdlopt.data.check.finding import SEVERITIES, Finding, settled
+from jdlopt.data.dataset import SPLITS, Dataset
+from jdlopt.data.source import DataFields, open_dataset
+from jdlopt.data.split import split_indices
+from jdlopt.errors import DataError, listing, nearest
+
+COLUMNS = 2000
+"""A table of more columns is looked at as vectors, not column by column."""
+ALL_ROWS = (
+    "Damage that stops a run (missing, infinite or unreadable values, rows of another size, equal "
+    "rows) is looked for everywhere, in rows of the test split too."
+)
+EVERY_FILE = (
+    "Every file of a folder is opened, those of the test split too: a damaged one stops a run."
+)
+TRAINING = (
+    "All that could decide how to train (ranges, scales, leaks, odd rows, doubtful labels) is "
+    "taken from the training split alone."
+)
+PRINTS = (
+    "Of the test split's inputs nothing is kept but fingerprints, to find examples that are in "
+    "another split too."
+)
+NO_TEST = "The test split's inputs were not looked at, so twins there are not known."
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a check found.
+
+    Attributes:
+      source: ``data.source``.
+      kind: what the inputs are, as `arrays.kind_of` says.
+      findings: errors first.
+      sizes: examples, and of a table columns.
+      looked_at: sentences on what was looked at.
+      dataset: the opened dataset; None where it can't be opened as it is.
+      section: the ``data`` section.
+    """
+
+    source: str
+    kind: str
+    findings: tuple[Finding, ...]
+    sizes: Mapping[str, int]
+    looked_at: tuple[str, ...]
+    dataset: Dataset | None
+    section: Mapping[str, Any]
+
+    def count(self, severity: str) -> int:
+        """Returns the number of findings of a severity."""
+        return sum(finding.severity == severity for finding in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the check as JSON-able values."""
+        return {
+            "source": self.source,
+            "kind": self.kind,
+            "sizes": dict(self.sizes),
+            "looked_at": list(self.looked_at),
+            "counts": {severity: self.count(severity) for severity in SEVERITIES},
+            "findings": [finding.as_dict() for finding in self.findings],
+        }
+
+
+def check_source(section: Mapping[str, Any], *, with_test: bool = True) -> Check:
+    """Looks for problems in the dataset that a ``data`` section describes.
+
+    A table is read cell by cell, in spite of damage that would stop a run; a folder file by file.
+    What could decide how to train is taken from the training split alone. The test split is looked
+    through for damage, and its examples' fingerprints are compared with those of the other splits.
+
+    Args:
+      section: the ``data`` section; what it lacks has its default.
+      with_test: False leaves the test split's inputs out of the search for twins.
+
+    Raises:
+      DataError: there is no such source, it is no table, archive, folder or dataset at all, or the
+        section names a column that it has not.
+
+    Example:
+      >>> check = check_source({"source": "iris"})
+      >>> check.kind, sum(check.sizes.values()), check.count("error")
+      ('table', 150, 0)
+    """
+    # scikit-learn brings it
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    known = {field.name for field in dataclasses.fields(DataFields)}
+    fields = DataFields(**{key: value for key, value in section.items() if key in known})
+    path = Path(fields.source.strip()).expanduser()
+    # fits this small lose more time than they gain where threads wait for one another
+    with threadpool_limits(limits=1):
+        if path.suffix.lower() in tables.SUFFIXES and path.is_file():
+            made = _check_table(path, fields, section, with_test)
+        else:
+            made = _check_dataset(path, section, with_test)
+    order = {severity: place for place, severity in enumerate(SEVERITIES)}
+    findings = [_seen_to(finding, section) for finding in made.findings]
+    findings.sort(key=lambda finding: order[finding.severity])
+    return dataclasses.replace(made, findings=tuple(findings))
+
+
+def _seen_to(finding: Finding, section: Mapping[str, Any]) -> Finding:
+    if not settled(finding, section):
+        return finding
+    return dataclasses.replace(
+        finding, severity="note", config="", advice="The config sees to it already."
+    )
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def check_table_file(path: Path, target: str | None = None, **section: Any) -> Check:
+    """Checks a CSV, TSV or Parquet file; see `check_source`.
+
+    Args:
+      path: the file.
+      target: the column to predict; without it nothing is said of targets.
+      section: other keys of a ``data`` section.
+    """
+    return check_source({"source": str(path), "target": target, **section})
+
+
+def _check_table(
+    path: Path, fields: DataFields, section: Mapping[str, Any], with_test: bool
+) -> Check:
+    cells = read_cells(path)
+    named = [("data.target", fields.target), ("data.text_column", fields.text_column)]
+    for key, name in [*named, *(("data.ignore", one) for one in fields.ignore)]:
+        if name is not None and name not in cells.names:
+            hint = nearest(name, cells.names) or f" Columns: {listing(cells.names)}."
+            raise DataError(f"{path}: {key}: there is no column {name!r}.{hint}")
+    target = None if fields.target is None else cells.names.index(fields.target)
+    aside = {fields.target, *fields.ignore, *_asides(section)}
+    if fields.text_column is not None:
+        aside |= set(cells.names) - {fields.text_column}
+    features = [place for place, name in enumerate(cells.names) if name not in aside]
+    if not features:
+        raise DataError(f"{path}: no feature column is left beside the target {fields.target!r}.")
+    findings: list[Finding] = []
+    dataset = None
+    if target is not None:
+        try:
+            dataset = open_dataset(section)
+        except DataError as error:
+            findings.append(_opening(error))
+    coding, values = _coded(cells, target, fields, findings)
+    looked = (ALL_ROWS, TRAINING, PRINTS if with_test else NO_TEST)
+    sizes = {"rows": len(cells.numbers), "columns": len(cells.names)}
+    if fields.text_column is not None:
+        findings += structure.damage(cells, features, target)
+        findings += structure.duplicates(cells, features, target)
+        if dataset is not None:
+            findings += _examined(dataset, with_test)
+        return Check(fields.source, "text", tuple(findings), sizes, looked, dataset, section)
+    splits = _splits(cells, values, coding, fields, dataset)
+    seen = np.zeros(len(cells.numbers), bool)
+    seen[splits["train"]] = True
+    task = "" if coding is None else coding.task
+    findings += columns.table_findings(cells, features, target, seen, values, task)
+    matrix = cells.features(features)
+    mine = None if values is None else values[seen]
+    if mine is not None and coding is not None and coding.task == "classification":
+        classes = mine[np.isfinite(mine)].astype(np.int64)
+        findings += examples.imbalance(classes, coding.class_names)
+    findings += _of_examples(matrix[seen], mine, cells.rows[seen], coding, True)
+    if not with_test:
+        splits.pop("test", None)
+    findings += _twins_of_rows(matrix, splits, cells.rows)
+    return Check(fields.source, "table", tuple(findings), sizes, looked, dataset, section)
+
+
+def _asides(section: Mapping[str, Any]) -> set[str]:
+    """Columns that say how to split or weigh the rows; no features."""
+    return {section[key] for key in ("group", "time", "weight") if section.get(key)}
+
+
+def _opening(error: DataError) -> Finding:
+    return Finding(
+        kind="opening",
+        severity="error",
+        problem="a run can't open it",
+        text=str(error),
+        count=1,
+        of=1,
+        unit="sources",
+        advice="What follows says where the damage lies.",
+    )
+
+
+def _coded(
+    cells: Cells, target: int | None, fields: DataFields, findings: list[Finding]
+) -> tuple[targets.Coding | None, Num[np.ndarray, " rows"] | None]:
+    """Returns how the target is coded, and each row's class or value: NaN where it has none."""
+    if target is None:
+        return None, None
+    kinds = cells.kinds[:, target]
+    numbers = cells.numbers[:, target]
+    usable = cells.whole & (kinds != MISSING) & ~np.isinf(numbers)
+    if cells.numeric[target]:
+        usable &= kinds != TEXT
+        raw: np.ndarray = numbers[usable]
+    else:
+        places = np.flatnonzero(usable)
+        raw = np.array([cells.shown(int(place), target) for place in places], dtype=object)
+    what = f"{cells.path}, target column {fields.target!r}"
+    try:
+        coding = targets.infer_coding(raw, fields.task, what)
+        codes = targets.encode(raw, coding, what)
+    except DataError as error:
+        findings.append(
+            Finding(
+                kind="target",
+                severity="error",
+                problem="a target that can't be predicted",
+                text=str(error),
+                count=1,
+                of=1,
+                unit="columns",
+                advice="Name another column with data.target.",
+            )
+        )
+        return None, None
+    values = np.full(len(cells.numbers), np.nan)
+    values[usable] = codes
+    return coding, values
+
+
+def _splits(
+    cells: Cells,
+    values: Num[np.ndarray, " rows"] | None,
+    coding: targets.Coding | None,
+    fields: DataFields,
+    dataset: Dataset | None,
+) -> dict[str, np.ndarray]:
+    """Returns the rows of each split: a run's own, or alike over the rows that could be used."""
+    if dataset is not None:
+        parts = {split: arrays.rows_of(dataset, split) for split in SPLITS}
+        if sum(map(len, parts.values())) == len(cells.numbers):
+            return parts
+    usable = np.flatnonzero(cells.whole if values is None else cells.whole & np.isfinite(values))
+    classes = None
+    if coding is not None and values is not None and coding.task == "classification":
+        classes = values[usable].astype(np.int32)
+    for stratified in (classes, None):
+        try:
+            parts = split_indices(
+                len(usable),
+                labels=stratified if fields.stratify else None,
+                test_fraction=fields.test_fraction,
+                validation_fraction=fields.validation_fraction,
+                seed=fields.split_seed,
+                where=cells.path,
+            )
+        except DataError:  # too few of a class, or of all; opening the dataset said so
+            continue
+        return {split: usable[parts[split]] for split in SPLITS}
+    return {"train": usable}
+
+
+def _of_examples(
+    features: np.ndarray,
+    values: np.ndarray | None,
+    rows: np.ndarray,
+    coding: targets.Coding | None,
+    is_table: bool,
+) -> Iterator[Finding]:
+    """Yields what training examples, given as vectors, show together."""
+    if coding is not None and values is not None:
+        known = np.isfinite(values)
+        features, values, rows = features[known], values[known], rows[known]
+        if coding.task == "classification":
+            classes = values.astype(np.int64)
+            yield from labels.label_noise(features, classes, rows, coding.class_names, is_table)
+        elif is_table:
+            yield from labels.target_noise(features, values, rows)
+    if is_table:
+        yield from examples.odd_rows(features, rows)
+
+
+def _twins_of_rows(
+    matrix: np.ndarray, splits: Mapping[str, np.ndarray], rows: np.ndarray
+) -> list[Finding]:
+    train = examples.filled(matrix[splits["train"]])
+    if not len(train):
+        return []
+    first, centre, third = np.percentile(train, (25, 50, 75), axis=0)
+    spread = np.where(third > first, third - first, np.maximum(np.abs(centre), 1.0))
+    width = twins.grid_width(train)
+    prints = {
+        split: [
+            twins.fingerprints(matrix[places]),
+            *twins.grid_fingerprints(matrix[places], centre, spread, width),
+        ]
+        for split, places in splits.items()
+    }
+    return twins.twins(prints, {}, {split: rows[p] for split, p in splits.items()}, {})
+
+
+# --- everything else ------------------------------------------------------------------------------
+
+
+def _check_dataset(path: Path, section: Mapping[str, Any], with_test: bool) -> Check:
+    findings: list[Finding] = []
+    kind = ""
+    if path.is_dir() and not (path / "dataset_info.json").is_file():
+        kind, found = folder_findings(path)
+        findings += found
+    try:
+        dataset = open_dataset(section, allow_missing=True)
+        findings += _examined(dataset, with_test)
+    except DataError as error:
+        if not findings:
+            raise
+        return Check(
+            str(section["source"]), kind, (_opening(error), *findings), {}, (EVERY_FILE,), None,
+            section,
+        )  # fmt: skip
+    files = (EVERY_FILE,) if path.is_dir() else ()
+    looked = (*files, TRAINING, PRINTS if with_test else NO_TEST, "Examples are counted from 0.")
+    source, sizes = str(section["source"]), dict(dataset.sizes)
+    kind = arrays.kind_of(dataset)
+    return Check(source, kind, tuple(findings), sizes, looked, dataset, section)
+
+
+def _examined(dataset: Dataset, with_test: bool) -> list[Finding]:
+    """Returns what the examples of an opened dataset show, gone through once."""
+    kind = arrays.kind_of(dataset)
+    wanted = [split for split in SPLITS if split != "test" or with_test]
+    seen = {split: arrays.look(dataset, split) for split in wanted}
+    rows = {split: arrays.rows_of(dataset, split) for split in wanted}
+    findings = list(_of_arrays(dataset, kind, seen["train"], rows["train"]))
+    if kind != "table":
+        return findings + _twins_of_arrays(kind, seen, rows)
+    matrices = [one.small.astype(np.float64) for one in seen.values()]
+    ends = np.cumsum([len(matrix) for matrix in matrices])
+    places = np.split(np.arange(ends[-1]), ends[:-1])
+    called = np.concatenate([rows[split][seen[split].chosen] for split in wanted])
+    splits = dict(zip(wanted, places, strict=True))
+    return findings + _twins_of_rows(np.concatenate(matrices), splits, called)
+
+
+def _of_arrays(
+    dataset: Dataset, kind: str, seen: arrays.Seen, rows: np.ndarray
+) -> Iterator[Finding]:
+    names = tuple(dataset.class_names)
+    coding = targets.Coding(dataset.task, tuple(range(len(names))), names)
+    features = seen.small.astype(np.float64)
+    called = rows[seen.chosen]
+    values = seen.targets.astype(np.float64)
+    if kind == "table" and features.shape[1] <= COLUMNS:
+        given = dataset.feature_names or [f"feature {i}" for i in range(features.shape[1])]
+        cells = cells_of(dataset.source, given, features, called)
+        every: Bool[np.ndarray, " rows"] = np.ones(len(features), bool)
+        yield from columns.table_findings(
+            cells, range(len(given)), None, every, values[seen.chosen], dataset.task
+        )
+    else:
+        yield from arrays.array_findings(kind, dataset.input_dtype, seen, rows)
+    if dataset.task == "classification":
+        yield from examples.imbalance(seen.targets, names)
+    if kind != "text":  # token ids are no quantities
+        finite = np.where(np.isfinite(features), features, np.nan if kind == "table" else 0.0)
+        yield from _of_examples(finite, values[seen.chosen], called, coding, kind == "table")
+
+
+def _twins_of_arrays(
+    kind: str, seen: Mapping[str, arrays.Seen], rows: Mapping[str, np.ndarray]
+) -> list[Finding]:
+    prints = {split: [one.prints] for split, one in seen.items()}
+    closely: dict[str, Any] = {}
+    if kind != "text":
+        centre = np.nan_to_num(seen["train"].small).mean(axis=0)
+        closely = {split: twins.signs(one.small, centre) for split, one in seen.items()}
+    chosen = {split: one.chosen for split, one in seen.items()}
+    return twins.twins(prints, closely, rows, chosen)

@@ -1,0 +1,229 @@
+"""What of a table's cells and rows can't be used, or is there twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, UInt64
+
+from jdlopt.data.check.cells import MISSING, TEXT, Cells
+from jdlopt.data.check.finding import NO_ROWS, Finding, Part, about_columns, column_finding
+from jdlopt.data.columns import DATE
+
+COMMON = 0.5
+"""Where so many rows equal another one, that is how the data is rather than damage."""
+
+
+def damage(cells: Cells, columns: Sequence[int], target: int | None) -> list[Finding]:
+    """Returns what stops a run: cells without a usable value, and rows that don't fit the header.
+
+    Args:
+      cells: the table.
+      columns: the features, as places among the table's columns.
+      target: the place of the column to predict, if there is one.
+    """
+    total = len(cells.numbers) * len(columns)
+    whole = cells.whole
+    kinds = cells.kinds
+    empty = [column for column in columns if (kinds[whole, column] == MISSING).all()]
+    dates = [c for c in columns if c not in empty and _holds_dates(cells.words[c])]
+    filled = [column for column in columns if column not in empty]
+    numeric = [column for column in (*filled, *_one(target)) if cells.numeric[column]]
+
+    def where(column: int, cell: Bool[np.ndarray, " rows"]) -> tuple[str, np.ndarray, str]:
+        places = np.flatnonzero(cell & whole)
+        first = repr(cells.shown(int(places[0]), column)[:40]) if len(places) else ""
+        return cells.names[column], cells.rows[places], f"the first is {first}"
+
+    def missing(column: int) -> tuple[str, np.ndarray, str]:
+        name, rows, _ = where(column, kinds[:, column] == MISSING)
+        return name, rows, f"{len(rows) / max(1, whole.sum()):.1%} of its rows"
+
+    found = [
+        *_wrong_size(cells),
+        *column_finding(
+            "text_in_numbers", "error", "text where numbers are",
+            "{columns} of numbers have text in {count} of {of} cells.",
+            (where(column, kinds[:, column] == TEXT) for column in numeric), total,
+            advice="Correct these cells, or leave their rows out:",
+        ),
+        *column_finding(
+            "infinite", "error", "infinite values",
+            "{count} of {of} cells, in {columns}, are infinite or too large for a float32.",
+            (where(column, np.isinf(cells.numbers[:, column])) for column in numeric), total,
+            advice="Correct these cells, or leave their rows out:",
+        ),
+        *column_finding(
+            "missing", "error", "missing values",
+            "{count} of {of} cells, in {columns}, are empty.",
+            map(missing, filled), total,
+            advice="Fill them in from the training split:",
+        ),
+        *column_finding(
+            "missing_target", "error", "rows without a target",
+            "The target has no value in {count} of {of} rows.",
+            map(missing, _one(target)), len(cells.numbers), unit="rows", config="",
+            advice="Fill the target in, or remove these rows from the file.",
+        ),
+    ]  # fmt: skip
+    found += about_columns(
+        "empty_column", "error", "empty columns",
+        "{count} of {of} columns have no value at all.",
+        [(cells.names[column], "") for column in empty], len(columns),
+    )  # fmt: skip
+    found += about_columns(
+        "dates", "error", "columns of dates",
+        "{count} of {of} columns hold dates, which are no features yet.",
+        [(cells.names[column], f"such as {cells.words[column][0]!r}") for column in dates],
+        len(columns),
+        advice="Write what matters of them as numbers (or split by them, data.time), and:",
+    )  # fmt: skip
+    return found + _file(cells, columns)
+
+
+def _holds_dates(words: Sequence[str]) -> bool:
+    return bool(words) and all(DATE.fullmatch(word) for word in words[:1000])
+
+
+def _one(column: int | None) -> list[int]:
+    return [] if column is None else [column]
+
+
+def _wrong_size(cells: Cells) -> list[Finding]:
+    width = len(cells.names)
+    sides = {"too many values": cells.widths > width, "too few values": cells.widths < width}
+
+    def part(name: str, odd: np.ndarray) -> tuple[str, np.ndarray, str]:
+        places = np.flatnonzero(odd)
+        first = f"the first has {cells.widths[places[0]]}" if len(places) else ""
+        return name, cells.rows[places], first
+
+    return column_finding(
+        "wrong_size", "error", "rows of another size than the header",
+        f"{{count}} of {{of}} rows have more or fewer values than the header has names ({width}).",
+        (part(name, odd) for name, odd in sides.items()), len(cells.widths), unit="rows",
+        advice="Quote values that hold a separator and correct the rows, or leave them out:",
+    )  # fmt: skip
+
+
+def _file(cells: Cells, columns: Sequence[int]) -> list[Finding]:
+    """What the file itself shows: bytes that are no text, columns without a name of their own."""
+    found = []
+    undecoded = [
+        (cells.names[c], cells.rows[np.isin(cells.texts[:, c], codes)], "")
+        for c in columns
+        if (codes := [i for i, word in enumerate(cells.words[c]) if "�" in word])
+    ]
+    found += column_finding(
+        "encoding", "error", "bytes that are no UTF-8",
+        "{count} cells, in {columns}, hold bytes that are no UTF-8.",
+        undecoded, len(cells.numbers) * len(columns), config="",
+        advice="Save the file in UTF-8.",
+    )  # fmt: skip
+    found += about_columns(
+        "header", "error", "columns without a name of their own",
+        "{count} of {of} columns have no name, or another column's, in the header.",
+        [(name, "") for name in cells.renamed], len(cells.names), config="",
+        advice="Name each column in the file's first line.",
+    )  # fmt: skip
+    if cells.unreadable:
+        parts = tuple(Part(words, NO_ROWS, 1) for words in cells.unreadable)
+        words = f"{len(parts)} stretches of the file can't be read: is a quote not closed?"
+        found.append(
+            Finding(
+                kind="unreadable",
+                severity="error",
+                problem="lines that can't be read",
+                text=words,
+                count=len(parts),
+                of=len(cells.rows),
+                unit="stretches",
+                config="",
+                advice="Correct these lines.",
+                parts=parts,
+            )
+        )
+    return found
+
+
+def row_hashes(cells: Cells, columns: Sequence[int]) -> UInt64[np.ndarray, " rows"]:
+    """Returns a number for each row: equal rows have equal ones, others (almost) never."""
+    total = np.zeros(len(cells.numbers), np.uint64)
+    for place, column in enumerate(columns):
+        numbers = cells.numbers[:, column] + 0.0  # -0 is 0
+        numbers[np.isnan(numbers)] = np.nan
+        bits = numbers.view(np.uint64) ^ (cells.texts[:, column].astype(np.int64)).view(np.uint64)
+        total += mixed(bits + np.uint64((place + 1) * 0x9E3779B97F4A7C15 % 2**64))
+    return mixed(total)
+
+
+def mixed(bits: UInt64[np.ndarray, "*shape"]) -> UInt64[np.ndarray, "*shape"]:
+    """Returns words whose bits all depend on all bits given: splitmix64's last steps."""
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
+
+
+def duplicates(cells: Cells, columns: Sequence[int], target: int | None) -> list[Finding]:
+    """Returns rows that are there more than once, and equal features with different targets.
+
+    The first of equal rows is none of them.
+    """
+    whole = np.flatnonzero(cells.whole)
+    features = row_hashes(cells, columns)[whole]
+    everything = row_hashes(cells, [*columns, *_one(target)])[whole]
+    _, first, group = np.unique(everything, return_index=True, return_inverse=True)
+    again = whole[first[group] != np.arange(len(whole))]
+    count, share = len(again), len(again) / max(1, len(whole))
+    found = []
+    if count:
+        originals = cells.rows[whole[first[group[first[group] != np.arange(len(whole))]]]]
+        detail = f"row {cells.rows[again[0]]} equals row {originals[0]}"
+        found.append(
+            Finding(
+                kind="duplicates",
+                severity="warning" if share < COMMON else "note",
+                problem="duplicate rows",
+                text=(
+                    f"{count:,} of {len(whole):,} rows equal an earlier one ({share:.1%}): they "
+                    "count more than once, and a twin in another split makes its metrics look "
+                    "better."
+                ),
+                count=count,
+                of=len(whole),
+                unit="rows",
+                advice=(
+                    "Keep the first of each:"
+                    if share < COMMON
+                    else "With so few different values they may well be different examples; if not:"
+                ),
+                parts=(Part("equal rows", cells.rows[again], count, detail),),
+            )
+        )
+    if target is None:
+        return found
+    _, group = np.unique(features, return_inverse=True)
+    kinds = np.zeros(group.max(initial=-1) + 1, np.int64)
+    pairs = np.unique(np.stack([group, cells.codes(target)[whole]]), axis=1)
+    np.add.at(kinds, pairs[0], 1)
+    torn = whole[kinds[group] > 1]
+    if len(torn):
+        found.append(
+            Finding(
+                kind="conflicts",
+                severity="warning",
+                problem="equal features, different targets",
+                text=(
+                    f"{len(torn):,} of {len(whole):,} rows have the same features as another row "
+                    "and another target: no model can be right about all of them."
+                ),
+                count=len(torn),
+                of=len(whole),
+                unit="rows",
+                config="",
+                advice="Look at these rows: is a column missing that tells them apart?",
+                parts=(Part("rows in conflict", cells.rows[torn], len(torn)),),
+            )
+        )
+    return found

@@ -1,0 +1,145 @@
+"""Cleaning: training rows and columns that a config leaves out, before anything is fitted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jdlopt.data.dataset import Arrays, Dataset, Pool
+from jdlopt.data.preprocess import PreprocessFields, as_fields, make_recipe, missing, outliers, pca
+from jdlopt.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class ColumnPool:
+    """A table of which some columns are left out."""
+
+    pool: Pool
+    columns: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.pool)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.generic]:
+        inputs, target = self.pool[index]
+        return inputs[self.columns], target
+
+    def read(self, indices: np.ndarray | None) -> Arrays:
+        """Returns the examples at the indices, or all of them."""
+        inputs, targets = self.pool.read(indices)
+        return Arrays(inputs[:, self.columns], targets)
+
+    def targets(self, indices: np.ndarray | None) -> np.ndarray:
+        """Returns the targets of the examples at the indices, or of all."""
+        return self.pool.targets(indices)
+
+
+def clean(dataset: Dataset, section: PreprocessFields | Mapping[str, Any]) -> Dataset:
+    """Returns a dataset without the training rows and the columns that a section leaves out.
+
+    Rows are left out of the training split alone: ``missing='drop'``, ``duplicates='drop'`` and
+    ``outlier_action='drop'``, in this order. Columns (``constant_columns='drop'``) are those that
+    have one value in the training rows, and they are left out everywhere.
+
+    Args:
+      dataset: an opened dataset.
+      section: ``data.preprocess``.
+
+    Returns:
+      The dataset; its ``dropped`` says how many of each were left out.
+
+    Raises:
+      DataError: nothing would be left.
+    """
+    options = as_fields(section)
+    drops_rows = (
+        options.missing == "drop"
+        or options.duplicates == "drop"
+        or (options.outliers != "none" and options.outlier_action == "drop")
+    )
+    if len(dataset.input_shape) != 1 or not (drops_rows or options.constant_columns == "drop"):
+        return dataset
+    recipe = make_recipe(options, dataset.meta())
+    inputs, targets = dataset.read("train")
+    kept = np.arange(len(inputs))
+    counts: dict[str, int] = {}
+
+    def leave_out(what: str, unwanted: np.ndarray) -> None:
+        nonlocal kept
+        counts[what] = int(unwanted.sum())
+        kept = kept[~unwanted]
+        if not len(kept):
+            raise DataError(
+                f"data.preprocess: {dataset.source}: leaving out {what} leaves no training row of "
+                f"{len(inputs)}."
+            )
+
+    if options.missing == "drop":
+        leave_out("rows with missing values", ~missing.complete_rows(inputs[kept]))
+    if options.duplicates == "drop":
+        leave_out("duplicate rows", outliers.duplicate_rows(inputs[kept], targets[kept]))
+    if options.outliers != "none" and options.outlier_action == "drop":
+        values = inputs[kept].astype(np.float64)
+        if options.outliers == "isolation_forest" and options.missing not in ("none", "drop"):
+            filled = missing.fit(
+                values,
+                method=options.missing,
+                fill_value=options.fill_value,
+                neighbours=options.neighbours,
+                categorical=recipe.categorical,
+                names=recipe.names or None,
+            )
+            import jax.numpy as jnp
+
+            values = np.asarray(missing.apply(filled, jnp.asarray(values)), np.float64)
+        marks = outliers.mark(
+            values,
+            method=options.outliers,
+            threshold=options.outlier_threshold,
+            contamination=options.contamination,
+            categorical=recipe.categorical,
+        )
+        leave_out("rows with outliers", marks)
+    if drops_rows:
+        dataset = _with_rows(dataset, kept)
+    if options.constant_columns == "drop":
+        constant = pca.constant_columns(inputs[kept])
+        counts["constant columns"] = int(constant.sum())
+        if constant.all():
+            raise DataError(
+                f"data.preprocess: {dataset.source}: every column is constant in the training "
+                "split; there is nothing to learn from."
+            )
+        if constant.any():
+            dataset = _with_columns(dataset, np.flatnonzero(~constant))
+    return dataclasses.replace(dataset, dropped=counts, fitted={})
+
+
+def _with_rows(dataset: Dataset, kept: np.ndarray) -> Dataset:
+    """The dataset with some of its training rows."""
+    pool, indices = dataset.parts["train"]
+    chosen = kept if indices is None else indices[kept]
+    return dataclasses.replace(
+        dataset,
+        sizes={**dataset.sizes, "train": len(kept)},
+        parts={**dataset.parts, "train": (pool, chosen)},
+        weights=None if dataset.weights is None else dataset.weights[kept],
+    )
+
+
+def _with_columns(dataset: Dataset, columns: np.ndarray) -> Dataset:
+    """The dataset with some of its columns."""
+    names = dataset.feature_names
+    kept = None if names is None else tuple(names[index] for index in columns)
+    return dataclasses.replace(
+        dataset,
+        feature_names=kept,
+        input_shape=(len(columns),),
+        categories={
+            name: found for name, found in dataset.categories.items() if name in (kept or ())
+        },
+        pools={name: ColumnPool(pool, columns) for name, pool in dataset.pools.items()},
+    )

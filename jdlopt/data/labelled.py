@@ -1,0 +1,187 @@
+"""What stands beside an example's input: its target, and its group, time and weight."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from jdlopt.data.columns import MOSTLY, shown
+from jdlopt.data.damage import Skipped
+from jdlopt.data.targets import MAX_INFERRED_CLASSES, Coding, encode, infer_coding
+from jdlopt.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BESIDE = ("group", "time", "weight")
+"""The keys of the data section that name a column which is no feature, beside the target."""
+
+
+def read_labels(
+    table: pd.DataFrame, fields: Any, where: str, skipped: Skipped
+) -> tuple[pd.DataFrame, Coding, np.ndarray, dict[str, np.ndarray]]:
+    """Returns a table's encoded targets and what else the data section names beside them.
+
+    With ``data.on_bad='skip'``, rows without a target that can be used, or without a group, time or
+    weight, are left out and counted.
+
+    Args:
+      table: its index counts the file's rows.
+      fields: the data section: ``target``, ``task``, ``on_bad``, ``group``, ``time``, ``weight``.
+      where: names the file, for messages.
+      skipped: where rows that are left out are counted.
+
+    Returns:
+      The rows that are left, the targets' coding, the encoded targets, and `beside`'s arrays.
+
+    Raises:
+      DataError: one of these columns can't be used.
+    """
+    what = f"{where}, target column {fields.target!r}"
+    task, raw = fields.task, raw_target(table[fields.target], what)
+    numbers = _as_numbers(raw, task)
+    if numbers is not None:
+        task = "regression"
+    if fields.on_bad == "skip":
+        raw = raw if numbers is None else numbers
+        table, raw = _skip(table, raw, table[fields.target], "target", where, skipped)
+        for key in BESIDE:
+            name = getattr(fields, key)
+            if name is not None:
+                values = _numbers_or_nan(table[name], key)
+                table, raw = _skip(table, values, table[name], key, where, skipped, raw)
+    coding = infer_coding(raw, task, what)
+    columns = {key: getattr(fields, key) for key in BESIDE if getattr(fields, key) is not None}
+    found = {
+        key: beside(table[name], key, f"{where}, data.{key} column {name!r}")
+        for key, name in columns.items()
+    }
+    return table, coding, encode(raw, coding, what), found
+
+
+def raw_target(column: pd.Series, what: str) -> np.ndarray:
+    """Returns a target column's values: numbers, booleans, or text with None where missing.
+
+    Raises:
+      DataError: it holds dates.
+    """
+    import pandas as pd
+
+    if pd.api.types.is_datetime64_any_dtype(column):
+        raise DataError(f"{what}: holds dates; expected classes or numbers.")
+    if pd.api.types.is_bool_dtype(column) and not column.isna().any():
+        return column.to_numpy(dtype=bool)
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        if column.isna().any():
+            return column.to_numpy(dtype=np.float64, na_value=np.nan)
+        return column.to_numpy()
+    values = column.astype(object).to_numpy()
+    return np.array([None if pd.isna(value) else str(value) for value in values], dtype=object)
+
+
+def _as_numbers(raw: np.ndarray, task: str) -> np.ndarray | None:
+    """Returns text as the numbers to predict that it is meant to hold, NaN for damage, or None."""
+    import pandas as pd
+
+    if raw.dtype != object or task == "classification":
+        return None
+    present = np.array([value is not None for value in raw], dtype=bool)
+    numbers = pd.to_numeric(pd.Series(raw), errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    if task == "regression":
+        return numbers
+    some = numbers[~np.isnan(numbers)]
+    classes = len(np.unique(some)) <= MAX_INFERRED_CLASSES and (some == np.floor(some)).all()
+    return None if classes or len(some) < MOSTLY * present.sum() else numbers
+
+
+def _numbers_or_nan(column: pd.Series, key: str) -> np.ndarray:
+    """Returns NaN where a value of this key can't be used."""
+    import pandas as pd
+
+    if key == "group":
+        return np.where(column.isna(), np.nan, 0.0)
+    if key == "time":
+        values, bad = _times(column)
+        return np.where(bad, np.nan, values)
+    return pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+
+
+def _skip(
+    table: pd.DataFrame,
+    values: np.ndarray,
+    column: pd.Series,
+    key: str,
+    where: str,
+    skipped: Skipped,
+    raw: np.ndarray | None = None,
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Leaves out the rows whose value is missing or not finite; returns the table and targets."""
+    raw = values if raw is None else raw
+    if values.dtype.kind == "f":
+        keep = np.isfinite(values)
+    elif values.dtype == object:
+        keep = np.array([value is not None for value in values], dtype=bool)
+    else:
+        return table, raw
+    for row in np.flatnonzero(~keep):
+        detail = f"its {key} is {shown(column, row)}"
+        skipped.add(f"no {key}", f"{where}, row {table.index[row]}", detail)
+    return table[keep], raw[keep]
+
+
+def beside(column: pd.Series, key: str, what: str) -> np.ndarray:
+    """Returns a column that decides on its rows' place or share: see the keys of `BESIDE`.
+
+    Args:
+      column: its index counts the file's rows.
+      key: ``group``: any values; each row gets its group's number. ``time``: numbers, dates, or
+        text that ISO 8601 allows for, such as ``2024-03-01``; ordered as they follow one another.
+        ``weight``: numbers of at least 0.
+      what: names the column, for messages.
+
+    Raises:
+      DataError: a value is missing or can't be used, with its row.
+    """
+    import pandas as pd
+
+    if key == "group":
+        bad = column.isna().to_numpy()
+        _refuse(column, bad, what, "a group")
+        texts = column.astype(object).map(str).to_numpy(dtype=object)
+        return np.unique(texts, return_inverse=True)[1]
+    if key == "time":
+        values, bad = _times(column)
+        _refuse(column, bad, what, "a number, a date, or text such as '2024-03-01T12:30'")
+        return values
+    values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    _refuse(column, ~np.isfinite(values) | (values < 0), what, "a finite number of at least 0")
+    return values
+
+
+def _times(column: pd.Series) -> tuple[np.ndarray, Bool[np.ndarray, " rows"]]:
+    """Returns times as numbers in their order, and which can't be read as times."""
+    import pandas as pd
+
+    missing = column.isna().to_numpy()
+    if not pd.api.types.is_datetime64_any_dtype(column):
+        numbers = pd.to_numeric(column, errors="coerce")
+        values = numbers.to_numpy(np.float64, na_value=np.nan)
+        if not (np.isnan(values) & ~missing).any():
+            bad = ~np.isfinite(values)
+            exact = numbers.dtype.kind in "iu" and not bad.any()
+            return (numbers.to_numpy() if exact else values), bad
+        column = pd.to_datetime(column.astype(str), errors="coerce", format="ISO8601", utc=True)
+        missing = missing | column.isna().to_numpy()
+    return pd.DatetimeIndex(column).asi8, missing
+
+
+def _refuse(column: pd.Series, bad: np.ndarray, what: str, expected: str) -> None:
+    if bad.any():
+        first = int(np.argmax(bad))
+        raise DataError(
+            f"{what}: row {column.index[first]} holds {shown(column, first)}, one of "
+            f"{int(bad.sum())} rows that can't be used; expected {expected}. Correct these rows, "
+            "or leave them out with data.on_bad='skip'."
+        )

@@ -1,0 +1,325 @@
+"""Sound: a folder with one subfolder a class, decoded when an example is asked for."""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Num
+
+from jdlopt.data.damage import Skipped, Unreadable, check_left
+from jdlopt.data.dataset import Arrays, Dataset, Pool, make_dataset
+from jdlopt.data.folders import check_classes_left, read_class_folders, readable
+from jdlopt.data.split import make_parts
+from jdlopt.data.targets import Coding
+from jdlopt.data.waveforms import as_waveform
+from jdlopt.errors import DataError
+
+SUFFIXES = (".wav", ".flac", ".ogg")
+WAV = (b"RIFF", b"RIFX", b"RF64")
+COMPRESSED = {b"fLaC": "FLAC", b"OggS": "OGG"}
+"""How the files begin that soundfile is needed for."""
+
+_WARNINGS = threading.Lock()  # Python's list of warning filters is one for all threads
+
+
+class Decoded(NamedTuple):
+    """Samples as a file has them, channels beside one another if there are several."""
+
+    values: Num[np.ndarray, "samples *channels"]
+    rate: int
+
+
+class Header(NamedTuple):
+    """A sound's samples a second, and how many it has."""
+
+    rate: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class SoundPool:
+    """Sound files and the class of each.
+
+    Attributes:
+      paths, labels: the files and their classes.
+      rate: samples a second of a waveform.
+      samples: samples of a waveform.
+      resample: whether files may have another rate; otherwise one is refused.
+      fit: whether files are cut or padded; otherwise one of another length is refused.
+    """
+
+    paths: tuple[Path, ...]
+    labels: np.ndarray
+    rate: int
+    samples: int
+    resample: bool
+    fit: bool
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.generic]:
+        return self._waveform(index), self.labels[index]
+
+    def _waveform(self, index: int) -> Float32[np.ndarray, " samples"]:
+        path = self.paths[index]
+        values, rate = read_sound(path, str(path))
+        if rate != self.rate and not self.resample:
+            raise DataError(_other_rate(path, rate, "training sounds have", self.rate))
+        waveform = as_waveform(values, rate, self.rate, self.samples if self.fit else None)
+        if len(waveform) != self.samples:
+            lengths = _lasts(len(waveform), self.rate), _lasts(self.samples, self.rate)
+            raise DataError(_other_length(path, lengths[0], "training sounds last", lengths[1]))
+        return waveform
+
+    def read(self, indices: np.ndarray | None) -> Arrays:
+        """Returns the waveforms at the indices, or all of them."""
+        chosen = np.arange(len(self)) if indices is None else indices
+        waveforms = np.empty((len(chosen), self.samples), dtype=np.float32)
+        for row, index in enumerate(chosen):
+            waveforms[row] = self._waveform(int(index))
+        return Arrays(waveforms, self.labels[chosen])
+
+    def targets(self, indices: np.ndarray | None) -> np.ndarray:
+        """Returns the classes at the indices, or of all sounds, without opening any."""
+        return self.labels if indices is None else self.labels[indices]
+
+
+def open_sounds(folder: Path, fields: Any) -> Dataset:
+    """Opens a folder of sounds: ``CLASS/*.wav``, or ``train/CLASS/*.wav`` and ``test/CLASS/*.wav``.
+
+    Inputs are waveforms of one channel, the mean of a file's. Files must all have one sample rate,
+    or ``data.sample_rate`` gives the one to resample to; and one length, or ``data.seconds`` gives
+    the one to cut or pad to, with zeros at the end. Test sounds are not opened before
+    ``read("test")``. With ``data.on_bad='skip'`` all training and validation sounds are decoded
+    once, and those that can't be are left out.
+
+    Raises:
+      DataError: no class folders, a class without sounds, an unreadable sound, unequal rates or
+        lengths.
+    """
+    if fields.task == "regression":
+        raise DataError(
+            f"{folder}: a folder of sounds gives classes; data.task='regression' needs an NPZ file."
+        )
+    found = read_class_folders(folder, SUFFIXES, "sound")
+    labels, classes = found.labels["train"], found.classes
+    parts = make_parts(found.paths, fields, lambda: labels, fields.source, classes)
+    skipped = Skipped()
+    if getattr(fields, "on_bad", "error") == "skip":
+        for split in ("train", "validation"):
+            name, rows = parts[split]
+            rows = readable(
+                found.paths[name], rows, lambda path: read_sound(path, str(path)), skipped
+            )
+            check_left(rows, split, str(folder), skipped)
+            parts[split] = (name, rows)
+        check_classes_left(labels[parts["train"][1]], classes, str(folder), skipped, "sound")
+    seen = [
+        path
+        for split, (name, rows) in parts.items()
+        if split != "test"
+        for path in np.array(found.paths[name], dtype=object)[slice(None) if rows is None else rows]
+    ]
+    sample_rate, seconds = getattr(fields, "sample_rate", None), getattr(fields, "seconds", None)
+    header = _survey(seen, sample_rate, seconds)
+    pools: dict[str, Pool] = {
+        split: SoundPool(
+            paths,
+            found.labels[split],
+            rate=header.rate,
+            samples=header.samples,
+            resample=sample_rate is not None,
+            fit=seconds is not None,
+        )
+        for split, paths in found.paths.items()
+    }
+    return make_dataset(
+        fields=fields,
+        name=folder.resolve().name,
+        coding=Coding("classification", classes),
+        feature_names=None,
+        input_shape=(header.samples,),
+        input_dtype="float32",
+        pools=pools,
+        labels=lambda: labels,
+        parts=parts,
+        checked=("train", "validation"),
+        skipped=skipped,
+        sample_rate=header.rate,
+    )
+
+
+def _survey(paths: Sequence[Path], sample_rate: int | None, seconds: float | None) -> Header:
+    """Returns the rate and length that all files have, or get, from their headers."""
+    first: Header | None = None
+    for path in paths:
+        rate, samples = read_header(path)
+        if sample_rate is not None:
+            rate, samples = sample_rate, -(-samples * sample_rate // rate)
+        first = first or Header(rate, samples)
+        if rate != first.rate:
+            raise DataError(_other_rate(path, rate, f"{paths[0]} has", first.rate))
+        if seconds is None and samples != first.samples:
+            lengths = _lasts(samples, rate), _lasts(first.samples, rate)
+            raise DataError(_other_length(path, lengths[0], f"{paths[0]} lasts", lengths[1]))
+    assert first is not None
+    if seconds is None:
+        return first
+    return Header(first.rate, max(1, round(seconds * first.rate)))
+
+
+def _other_rate(path: Path, found: int, others: str, expected: int) -> str:
+    return (
+        f"{path}: has {found} samples a second where {others} {expected}. Set data.sample_rate to "
+        "resample all sounds to one rate."
+    )
+
+
+def _other_length(path: Path, found: str, others: str, expected: str) -> str:
+    return (
+        f"{path}: lasts {found} where {others} {expected}. Set data.seconds to cut or pad all "
+        "sounds to one length."
+    )
+
+
+def _lasts(samples: int, rate: int) -> str:
+    return f"{samples / rate:.3f} s ({samples} samples)"
+
+
+# --- decoding -------------------------------------------------------------------------------------
+
+
+def decode_sound(
+    file: Path | io.BytesIO, sample_rate: int | None, samples: int | None, name: str
+) -> Float32[np.ndarray, " samples"]:
+    """Decodes a sound as one channel of float32, whole numbers scaled to [-1, 1].
+
+    Args:
+      file: a path, or the encoded sound: WAV with whole numbers of 8 to 32 bits or floats; FLAC or
+        OGG where soundfile is installed.
+      sample_rate: samples a second to resample to; None keeps the file's.
+      samples: the length to cut to, or to pad to with zeros at the end; None keeps the sound's own.
+      name: names the sound, for messages.
+
+    Raises:
+      DataError: the sound can't be decoded.
+    """
+    values, rate = read_sound(file, name)
+    return as_waveform(values, rate, rate if sample_rate is None else sample_rate, samples)
+
+
+def read_sound(file: Path | io.BytesIO, name: str) -> Decoded:
+    """Returns a sound as it is stored: all channels, at its own rate.
+
+    Args:
+      file: as for `decode_sound`.
+      name: names the sound, for messages.
+
+    Raises:
+      DataError: the sound can't be decoded; an `Unreadable` where the file is at fault.
+    """
+    decoded = _read(file, name, lambda: _read_wav(file), lambda: _read_compressed(file))
+    if not len(decoded.values):
+        raise _unreadable(name, "it holds no sample")
+    if decoded.values.dtype.kind == "f" and not np.isfinite(decoded.values).all():
+        raise _unreadable(name, "it holds NaN or infinity")
+    return decoded
+
+
+def read_header(path: Path) -> Header:
+    """Returns a sound file's rate and length, without decoding it where that can be done.
+
+    Raises:
+      DataError: the file can't be read; an `Unreadable` where it is at fault.
+    """
+
+    def of_wav() -> Header:
+        try:
+            values, rate = _read_wav(path, mmap=True)
+        except ValueError as error:
+            if "container size" not in str(error):  # samples of three bytes can't be mapped
+                raise
+            values, rate = _read_wav(path)
+        return Header(rate, len(values))
+
+    def of_compressed() -> Header:
+        import soundfile
+
+        info = soundfile.info(str(path))
+        return Header(info.samplerate, info.frames)
+
+    header = _read(path, str(path), of_wav, of_compressed)
+    if not header.samples:
+        raise _unreadable(str(path), "it holds no sample")
+    return header
+
+
+def _read(
+    file: Path | io.BytesIO, name: str, wav: Callable[[], Any], compressed: Callable[[], Any]
+) -> Any:
+    """Calls the reader of a file's format; what it says against the file becomes `Unreadable`."""
+    try:
+        if isinstance(file, io.BytesIO):
+            start = file.getvalue()[:4]
+        else:
+            with file.open("rb") as opened:
+                start = opened.read(4)
+    except OSError as error:
+        raise _unreadable(name, error.strerror or str(error)) from error
+    if start in COMPRESSED:
+        try:
+            import soundfile  # noqa: F401
+        except (ImportError, OSError) as error:  # OSError: it lacks its C library
+            raise DataError(
+                f"{name}: {COMPRESSED[start]} needs soundfile: pip install soundfile."
+            ) from error
+    elif start not in WAV:
+        raise _unreadable(name, "it begins like no WAV, FLAC or OGG file")
+    try:
+        decoded = compressed() if start in COMPRESSED else wav()
+        if decoded.rate < 1:
+            raise ValueError(f"it has {decoded.rate} samples a second")
+    except Exception as error:  # decoders let all kinds through on damaged bytes
+        kind = "" if isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__}: "
+        raise _unreadable(name, f"{kind}{' '.join(str(error).split())}") from error
+    return decoded
+
+
+def _unreadable(name: str, reason: str) -> Unreadable:
+    return Unreadable(
+        f"{name}: can't be read as a sound: {reason}. Replace or remove it, or leave such sounds "
+        "out with data.on_bad='skip'.",
+        "unreadable sound",
+    )
+
+
+def _read_wav(file: Path | io.BytesIO, mmap: bool = False) -> Decoded:
+    from scipy.io import wavfile
+
+    with _WARNINGS, warnings.catch_warnings(record=True) as told:
+        # Chunks that it does not know, such as notes, say nothing of the sound.
+        warnings.simplefilter("always", wavfile.WavFileWarning)
+        rate, values = wavfile.read(file, mmap=mmap)
+    if any("prematurely" in str(warning.message) for warning in told):
+        raise ValueError("it is cut off: its header promises more than there is")
+    if values.dtype.itemsize == 8 and values.dtype.kind in "iu":
+        raise ValueError("its samples have more than 32 bits")
+    return Decoded(values, int(rate))
+
+
+def _read_compressed(file: Path | io.BytesIO) -> Decoded:
+    import soundfile
+
+    with soundfile.SoundFile(file) as opened:
+        values = opened.read(dtype="float32")
+        if len(values) < opened.frames:
+            raise ValueError("it is cut off: its header promises more than there is")
+        return Decoded(values, opened.samplerate)

@@ -1,0 +1,73 @@
+"""Texts as an input: a vocabulary fitted on the training texts, and the tokens of any other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32
+
+
+@dataclass(frozen=True)
+class TextInput:
+    """The one input of a dataset of texts.
+
+    Attributes:
+      column: the column or feature that holds the texts.
+      state: the tokenizer's, as `jdlopt.data.text.fit` returns it.
+    """
+
+    column: str
+    state: Any
+
+    @property
+    def size(self) -> int:
+        """The number of token ids."""
+        return self.state.vocab_size
+
+    def vocabulary(self) -> dict[str, int]:
+        """Returns the id of each token."""
+        return {token: number for number, token in enumerate(self.state.tokens)}
+
+    def encode(self, texts: Sequence[str]) -> Int32[np.ndarray, "texts tokens"]:
+        """Returns the texts' token ids, cut or padded (with 0) to one length."""
+        from jdlopt.data import text
+
+        return text.encode(self.state, texts)
+
+    def meta(self) -> dict[str, Any]:
+        """Returns JSON-able values that `from_meta` gives back."""
+        from jdlopt.data import text
+
+        saved = text.to_json(self.state)
+        return {"column": self.column, "size": self.size, "tokenizer": saved}
+
+
+def fit_texts(section: Mapping[str, Any], column: str, texts: Sequence[str]) -> TextInput:
+    """Returns the `TextInput` of a column, its vocabulary taken from the training texts alone.
+
+    Args:
+      section: the config's ``data.text`` section; its defaults hold for what is left out.
+      column: the column or feature.
+      texts: the training texts.
+    """
+    import dataclasses
+
+    from jdlopt.data import text
+
+    known = {field.name for field in dataclasses.fields(text.TextFields)}
+    fields = text.TextFields(**{key: value for key, value in section.items() if key in known})
+    return TextInput(column, text.fit(fields, texts))
+
+
+def from_meta(saved: Mapping[str, Any]) -> TextInput:
+    """Returns the `TextInput` whose `TextInput.meta` was saved.
+
+    Raises:
+      DataError: the tokenizer's state is damaged.
+    """
+    from jdlopt.data import text
+
+    return TextInput(str(saved["column"]), text.from_json(saved["tokenizer"]))

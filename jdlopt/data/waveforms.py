@@ -1,0 +1,45 @@
+"""Waveforms on the host: one channel, one sample rate, one length."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from jaxtyping import Float32, Num
+
+
+def as_waveform(
+    values: Num[np.ndarray, "samples *channels"],
+    from_rate: int,
+    to_rate: int,
+    samples: int | None = None,
+) -> Float32[np.ndarray, " samples"]:
+    """Returns sound as one channel of float32 in [-1, 1], at a sample rate and of a length.
+
+    Channels are averaged. Whole numbers are divided by the largest that their type holds, but those
+    of 64 bits by 32768: that is how 16-bit sound is kept in a wider type.
+
+    Args:
+      values: the samples, and channels beside one another if there are several.
+      from_rate: samples a second.
+      to_rate: samples a second wanted; `scipy.signal.resample_poly` makes them.
+      samples: the length wanted: more are cut off at the end, and zeros are put there for fewer.
+
+    Example:
+      >>> as_waveform(np.array([[16384, 0], [0, -32768]], "int16"), 8000, 8000, samples=3)
+      array([ 0.25, -0.5 ,  0.  ], dtype=float32)
+    """
+    waveform = values.astype(np.float32)
+    if values.dtype.kind in "iu":
+        bits = 16 if values.dtype.itemsize == 8 else 8 * values.dtype.itemsize
+        middle = float(1 << (bits - 1))
+        waveform = (waveform - (middle if values.dtype.kind == "u" else 0.0)) / middle
+    waveform = waveform if waveform.ndim == 1 else waveform.mean(axis=1)
+    if from_rate != to_rate:
+        from scipy.signal import resample_poly
+
+        common = math.gcd(from_rate, to_rate)
+        waveform = resample_poly(waveform, to_rate // common, from_rate // common)
+    if samples is not None:
+        waveform = np.pad(waveform[:samples], (0, max(0, samples - len(waveform))))
+    return waveform.astype(np.float32)

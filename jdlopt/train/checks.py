@@ -1,0 +1,178 @@
+"""What can't work: everything about a config that is known to be wrong before it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jdlopt import config as configs
+from jdlopt import losses, mesh, metrics, optim
+from jdlopt.data import augment, preprocess, source
+from jdlopt.errors import ConfigError, listing
+from jdlopt.train.parts import fitted, model_of, num_outputs, total_steps
+from jdlopt.train.state import as_arrays
+
+
+def impossible(
+    config: Mapping[str, Any], dataset: source.Dataset, known: Sequence[str]
+) -> list[str]:
+    """What can't work with this dataset or machine, in words.
+
+    Args:
+      config: the checked config.
+      dataset: its dataset.
+      known: the problems found so far; what stands on a key with one is not looked at.
+    """
+    problems: list[str] = []
+
+    def sound(*keys: str) -> bool:
+        return not any(problem.startswith(key) for key in keys for problem in known)
+
+    batch_size, train, loss = config["data"]["batch_size"], config["train"], config["loss"]
+    size = dataset.sizes["train"]
+    if batch_size > size:
+        problems.append(
+            f"data.batch_size: {batch_size} is larger than the training split of "
+            f"{dataset.name!r}, {size} examples."
+        )
+    if sound("optim") and batch_size % config["optim"]["accumulate"]:
+        problems.append(
+            f"optim.accumulate: {config['optim']['accumulate']} doesn't divide data.batch_size, "
+            f"{batch_size}."
+        )
+    if sound("train") and train["epochs"] is not None and train["steps"] is not None:
+        problems.append("train: give epochs or steps, not both.")
+    if sound("train", "optim.schedule"):
+        warmup, steps = config["optim"]["schedule"]["warmup_steps"], total_steps(config, dataset)
+        if warmup > steps:
+            problems.append(
+                f"optim.schedule.warmup_steps: {warmup} is more than the {steps} steps of the "
+                "whole training: warm up for fewer steps, or train longer."
+            )
+    if sound("loss") and losses.task_of(loss["name"]) != dataset.task:
+        fitting = listing(name for name in losses.LOSSES if losses.task_of(name) == dataset.task)
+        kind = "classes" if dataset.task == "classification" else "a number"
+        problems.append(
+            f"loss.name: {loss['name']!r} is for {losses.task_of(loss['name'])}; the target of "
+            f"{dataset.name!r} is {kind}: choose one of {fitting}."
+        )
+    if sound("loss") and loss["class_weights"] is not None:
+        problems += _weight_problems(loss["class_weights"], dataset)
+    if sound("train.metrics"):
+        for name in train["metrics"]:
+            problem = metric_problem(name, dataset)
+            problems += [f"train.metrics: {problem}"] if problem else []
+    if sound("train.monitor") and train["monitor"] is not None:
+        split, _, name = train["monitor"].partition("/")
+        if split == "validation" and name:
+            problem = metric_problem(name, dataset, watched=True)
+            problems += [f"train.monitor: {problem}"] if problem else []
+        else:
+            problems.append(
+                f"train.monitor: expected 'validation/METRIC', found {train['monitor']!r}."
+            )
+    if sound("data.augment"):
+        data = config["data"]
+        problems += augment.problems(data["augment"], dataset, data["preprocess"])
+    if sound("mesh"):
+        problems += mesh.mesh_problems(config["mesh"], batch_size, len(jax.devices()))
+    return problems
+
+
+def _weight_problems(weights: str | Sequence[float], dataset: source.Dataset) -> list[str]:
+    if not dataset.num_classes:
+        return [
+            f"loss.class_weights: the target of {dataset.name!r} is a number; it has no classes. "
+            "Leave it out."
+        ]
+    if weights == "balanced":
+        return []
+    try:
+        losses.resolve_class_weights(weights, np.ones(dataset.num_classes))
+    except ConfigError as error:
+        return [str(error)]
+    return []
+
+
+def metric_problem(name: str, dataset: source.Dataset, watched: bool = False) -> str | None:
+    """Says why a metric can't be measured on a dataset (or watched during training), or None."""
+    try:
+        metrics.make_collector([name], dataset.task, dataset.num_classes)
+        if watched:
+            metrics.higher_is_better(name)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def unbuildable(config: Mapping[str, Any], dataset: source.Dataset) -> list[str]:
+    """Traces a step's parts on the shapes of two examples: what can't be built fails here.
+
+    So it fails before a directory is claimed for it, and the message says which part it was.
+    """
+    names = {section: config[section]["name"] for section in ("model", "loss", "optim")}
+    wide = num_outputs(config, dataset)
+    hparams = as_arrays(configs.hyperparameters(config))
+    key = jax.random.key(0)
+    recipe, state = fitted(config["data"], dataset)
+    shape, dtype = preprocess.output_shape(recipe, state, dataset.input_shape, dataset.input_dtype)
+    inputs = jax.ShapeDtypeStruct((2, *shape), dtype)
+    targets = jax.ShapeDtypeStruct((2,), dataset.target_dtype)
+    weighted = config["loss"]["class_weights"] is not None
+    weights = np.ones(dataset.num_classes) if weighted else None
+
+    def forward(inputs: Array) -> Any:
+        model = model_of(config, wide, dataset.meta(), recipe)
+        params, model_state = model.init(key, inputs, hparams["model"])
+        return params, model.apply(
+            params, model_state, inputs, hparams["model"], key=key, train=True
+        )[0]
+
+    def objective(outputs: Array, targets: Array, params: Any) -> Any:
+        loss = losses.make_loss(config["loss"], weights)
+        return (
+            loss.per_example(outputs, targets, hparams["loss"]),
+            loss.objective(outputs, targets, params, hparams["loss"]),
+        )
+
+    def update(params: Any) -> Any:
+        optimizer = optim.make_optimizer(config["optim"], total_steps(config, dataset))
+        optim.make_average(config["optim"], total_steps(config, dataset))
+        return optimizer.update(
+            params,
+            optimizer.init(params),
+            params,
+            hparams=hparams["optim"],
+            value=jnp.zeros(()),
+            grad_fn=lambda params: params,
+        )[0]
+
+    try:
+        what = f"model: {names['model']!r} can't take inputs of shape {shape} of {dataset.name!r}"
+        params, outputs = jax.eval_shape(forward, inputs)
+        if outputs.shape != (2, wide):
+            return [
+                f"model: {names['model']!r} returns shape {outputs.shape} for 2 examples; "
+                f"expected {(2, wide)}."
+            ]
+        what = f"loss: {names['loss']!r} can't be computed from {wide} outputs and these targets"
+        each, mean = jax.eval_shape(objective, outputs, targets, params)
+        if each.shape != (2,) or mean.shape != ():
+            return [
+                f"loss: {names['loss']!r} returns shape {each.shape} for 2 examples; expected "
+                "(2,): one number an example."
+            ]
+        what = f"optim: {names['optim']!r} can't update the parameters"
+        jax.eval_shape(update, params)
+    except ConfigError as error:
+        section, text = what.partition(":")[0], str(error)
+        return [text if text.startswith(section) else f"{section}: {text}"]
+    except Exception as error:  # whatever a part raises about what it is given, the config chose it
+        text = " ".join(str(error).split())
+        return [f"{what}: {type(error).__name__}: {text[:300]}"]
+    return []

@@ -1,0 +1,65 @@
+"""What a config and its dataset make together, before anything is built: sizes, fits, the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jdlopt import losses, models
+from jdlopt.data import cleaning, feed, preprocess, source
+from jdlopt.data.text_input import from_meta
+
+DEFAULT_EPOCHS = 20
+
+
+def open_clean(section: Mapping[str, Any]) -> source.Dataset:
+    """Opens the dataset of a resolved ``data`` section, without what its cleaning leaves out."""
+    dataset = source.open_dataset(section)
+    return cleaning.clean(dataset, section["preprocess"])
+
+
+def fitted(
+    section: Mapping[str, Any], dataset: source.Dataset
+) -> tuple[preprocess.Recipe, preprocess.State]:
+    """Returns what preprocessing does to a dataset, and what it learns from its training split.
+
+    It reads that split if there is anything to learn, and remembers what it learnt.
+    """
+    recipe = preprocess.make_recipe(section["preprocess"], dataset.meta())
+    if not preprocess.is_fitted(recipe):
+        return recipe, {}
+    if recipe not in dataset.fitted:
+        dataset.fitted[recipe] = preprocess.fit_batches(
+            recipe, lambda: (part.inputs for part in feed.parts(dataset, "train"))
+        )
+    return recipe, dataset.fitted[recipe]
+
+
+def model_of(
+    config: Mapping[str, Any], outputs: int, meta: Mapping[str, Any], recipe: preprocess.Recipe
+) -> models.Model:
+    """Returns the model of a config for what preprocessing makes of its data.
+
+    Args:
+      config: the resolved config.
+      outputs: the width of its last layer.
+      meta: `Dataset.meta` of the data.
+      recipe: what preprocessing does.
+    """
+    tokens = from_meta(meta["text"]).size if meta.get("text") else 0
+    columns = recipe.cardinalities if recipe.fields.encode == "embedding" else ()
+    return models.make_model(config["model"], outputs, tokens=tokens, columns=columns)
+
+
+def num_outputs(config: Mapping[str, Any], dataset: source.Dataset) -> int:
+    """Returns the width of the model's last layer."""
+    if dataset.task == "regression":
+        return 1
+    return losses.num_outputs(config["loss"]["name"], dataset.num_classes)
+
+
+def total_steps(config: Mapping[str, Any], dataset: source.Dataset) -> int:
+    """Returns the updates in the whole run."""
+    train, batch_size = config["train"], config["data"]["batch_size"]
+    epochs = train["epochs"] or DEFAULT_EPOCHS
+    return train["steps"] or -(-epochs * dataset.sizes["train"] // batch_size)

@@ -1,0 +1,368 @@
+"""Geometric augmentation against scikit-image, numpy's padding and the draws' distributions."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+from skimage import transform
+
+from jdlopt.data.augment import affine, geometry
+from jdlopt.errors import ConfigError
+
+NUMPY_MODE = {"constant": "constant", "reflect": "reflect", "edge": "edge"}
+STRONG = {
+    "crop": 0.25,
+    "resized_crop": 0.5,
+    "flip": 0.5,
+    "flip_vertical": 0.5,
+    "rotate": 40.0,
+    "shift": 0.2,
+    "zoom": 0.3,
+    "shear": 20.0,
+}
+
+
+@pytest.fixture(scope="module")
+def images():
+    return jnp.asarray(np.random.default_rng(0).random((6, 12, 9, 3), dtype=np.float32))
+
+
+def ramps(n, height, width):
+    """Images of two channels that show where each pixel comes from: its row and its column."""
+    rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    image = np.stack([rows, columns], -1).astype(np.float32)
+    return jnp.asarray(np.broadcast_to(image, (n, *image.shape)))
+
+
+def centred(matrix, height, width):
+    """A 3 × 3 matrix on (x, y, 1) that acts around the image's centre."""
+    to = np.array([[1, 0, (width - 1) / 2], [0, 1, (height - 1) / 2], [0, 0, 1]])
+    return to @ matrix @ np.linalg.inv(to)
+
+
+def by_skimage(image, forward, mode="constant"):
+    """The image moved by a forward matrix on (x, y, 1), resampled by scikit-image."""
+    inverse = np.linalg.inv(centred(forward, *image.shape[:2]))
+    moved = [
+        transform.warp(np.asarray(channel, np.float64), inverse, order=1, mode=mode)
+        for channel in np.moveaxis(np.asarray(image), -1, 0)
+    ]
+    return np.stack(moved, -1)
+
+
+def forwards(kind, values):
+    """What the parts of `affine` say that they do, as forward matrices on (x right, y down, 1)."""
+    if kind == "rotation":  # counter-clockwise, with y downwards
+        angle = np.deg2rad(values[0])
+        return np.array(
+            [
+                [np.cos(angle), np.sin(angle), 0],
+                [-np.sin(angle), np.cos(angle), 0],
+                [0, 0, 1],
+            ]
+        )
+    if kind == "translation":
+        return np.array([[1, 0, values[1]], [0, 1, values[0]], [0, 0, 1]])
+    if kind == "scaling":
+        return np.diag([values[1], values[0], 1])
+    along_rows = np.array([[1, -values[0], 0], [0, 1, 0], [0, 0, 1]])
+    along_columns = np.array([[1, 0, 0], [-values[1], 1, 0], [0, 0, 1]])
+    return along_columns @ along_rows
+
+
+MAPS = [
+    ("rotation", (17.0,)),
+    ("rotation", (-123.0,)),
+    ("translation", (1.25, -2.6)),
+    ("scaling", (1.4, 0.7)),
+    ("scaling", (1.0, -1.0)),
+    ("shearing", (0.4, 0.0)),
+    ("shearing", (0.3, -0.5)),
+]
+
+
+def maps_of(kind, values, n=1):
+    return getattr(affine, kind)(*(jnp.full(n, value, jnp.float32) for value in values))
+
+
+@pytest.mark.parametrize("fill", geometry.FILLS)
+def test_maps_show_what_scikit_image_shows(images, fill):
+    image = images[0]
+    move = jax.jit(partial(affine.resampled, fill=fill))
+    for kind, values in MAPS:
+        found = move(image[None], maps_of(kind, values))[0]
+        expected = by_skimage(image, forwards(kind, values), mode=NUMPY_MODE[fill])
+        np.testing.assert_allclose(found, expected, atol=2e-5, err_msg=f"{kind} {values}")
+
+
+def test_a_rotation_is_scikit_images_rotate(images):
+    degrees = jnp.asarray([0.0, 10.0, 45.0, 90.0, 180.0, -30.0])
+    found = affine.resampled(images, affine.rotation(degrees))
+    for image, angle, turned in zip(images, degrees, found, strict=True):
+        expected = transform.rotate(np.array(image), float(angle), order=1)
+        np.testing.assert_allclose(turned, expected, atol=2e-5)
+
+
+def test_composed_maps_are_made_one_after_the_other(images):
+    first, then = ("rotation", (25.0,)), ("translation", (1.0, -2.5))
+    maps = affine.compose(maps_of(*first, n=6), maps_of(*then, n=6))
+    maps = affine.compose(maps, maps_of("shearing", (0.2, 0.1), n=6))
+    forward = forwards("shearing", (0.2, 0.1)) @ forwards(*then) @ forwards(*first)
+    for image, moved in zip(images, affine.resampled(images, maps), strict=True):
+        np.testing.assert_allclose(moved, by_skimage(image, forward), atol=2e-5)
+
+
+def test_nearest_takes_a_pixel_and_its_mean_is_not_taken(images):
+    maps = affine.rotation(jnp.full(6, 33.0))
+    moved = np.asarray(affine.resampled(images, maps, interpolation="nearest"))
+    places = affine.resampled(ramps(6, 12, 9), maps, interpolation="bilinear", fill="edge")
+    inside = moved.any(-1)
+    rows, columns = np.round(np.moveaxis(np.asarray(places), -1, 0)).astype(int)
+    expected = np.stack([image[r, c] for image, r, c in zip(np.asarray(images), rows, columns)])
+    np.testing.assert_array_equal(moved[inside], expected[inside])
+    assert 0.6 < inside.mean() < 0.95
+
+
+@hypothesis.given(
+    down=st.integers(-40, 40),
+    right=st.integers(-40, 40),
+    mirrored=st.tuples(st.booleans(), st.booleans()),
+    fill=st.sampled_from(geometry.FILLS),
+)
+@hypothesis.settings(max_examples=60)
+def test_whole_pixels_are_numpys_padding(down, right, mirrored, fill):
+    height, width = 5, 4
+    image = np.random.default_rng(1).random((1, height, width, 2), dtype=np.float32)
+    mirror = affine.scaling(*(jnp.where(flip, -1.0, 1.0)[None] for flip in mirrored))
+    maps = affine.compose(mirror, affine.translation(jnp.float32([down]), jnp.float32([right])))
+    copied, nearest, bilinear = EXACTLY[fill](jnp.asarray(image), maps)
+
+    shown = image[0, :: -1 if mirrored[0] else 1, :: -1 if mirrored[1] else 1]
+    reach = 40
+    padded = np.pad(shown, ((reach, reach), (reach, reach), (0, 0)), mode=NUMPY_MODE[fill])
+    top, left = reach - down, reach - right
+    expected = padded[top : top + height, left : left + width][None]
+    np.testing.assert_array_equal(copied, expected)
+    np.testing.assert_array_equal(nearest, expected)
+    np.testing.assert_array_equal(bilinear, expected)
+
+
+def _three_ways(fill, images, maps):
+    return (
+        affine.copied(images, maps, fill=fill),
+        affine.resampled(images, maps, fill=fill, interpolation="nearest"),
+        affine.resampled(images, maps, fill=fill),
+    )
+
+
+EXACTLY = {fill: jax.jit(partial(_three_ways, fill)) for fill in geometry.FILLS}
+
+
+def test_an_image_of_one_pixel_a_side_reflects_itself():
+    image = jnp.asarray([[[[0.2], [0.6], [1.0]]]])
+    maps = affine.translation(jnp.float32([3.0]), jnp.float32([1.0]))
+    moved = affine.copied(image, maps, fill="reflect")
+    np.testing.assert_array_equal(moved[0, 0, :, 0], jnp.float32([0.6, 0.2, 0.6]))
+
+
+# --- draws ----------------------------------------------------------------------------------------
+
+
+def test_crops_are_whole_and_uniform():
+    n, size, reach = 4000, 8, 2
+    images = ramps(n, size, size) + 1
+    moved = np.asarray(jax.jit(geometry.crop)(jax.random.key(1), images, reach / size))
+    middle = moved[:, size // 2, size // 2] - 1 - size // 2
+    offsets = middle.astype(int)
+    np.testing.assert_array_equal(offsets, middle)
+    assert set(np.unique(offsets)) == set(range(-reach, reach + 1))
+    pairs = (offsets + reach) @ [2 * reach + 1, 1]
+    counts = np.bincount(pairs, minlength=(2 * reach + 1) ** 2)
+    assert stats.chisquare(counts).pvalue > 1e-3
+    for index in range(5):
+        row, column = offsets[index] + reach
+        padded = np.pad(np.asarray(images[index]), ((reach, reach), (reach, reach), (0, 0)))
+        expected = padded[row : row + size, column : column + size]
+        np.testing.assert_array_equal(moved[index], expected)
+
+
+def test_flips_come_as_often_as_asked(images):
+    many = jnp.tile(images[:1, :4, :3], (3000, 1, 1, 1))
+    for name, axis in (("flip", 2), ("flip_vertical", 1)):
+        apply = jax.jit(geometry.GEOMETRY[name].apply)
+        moved = apply(jax.random.key(2), many, 0.3)
+        mirrored = jnp.flip(many, axis)
+        same, flipped = (np.asarray((moved == kind).all((1, 2, 3))) for kind in (many, mirrored))
+        assert (same ^ flipped).all()
+        assert stats.binomtest(int(flipped.sum()), 3000, 0.3).pvalue > 1e-3
+        np.testing.assert_array_equal(apply(jax.random.key(2), many[:5], 1.0), mirrored[:5])
+
+
+def _windows(moved):
+    """The first and the last row and column that resized crops show."""
+    moved = np.asarray(moved)
+    return moved[:, 0, 0, 0], moved[:, -1, 0, 0], moved[:, 0, 0, 1], moved[:, 0, -1, 1]
+
+
+def test_resized_crops_show_a_part_within_the_image():
+    n, height, width, strength = 3000, 21, 31, 0.6
+    moved = jax.jit(geometry.resized_crop)(jax.random.key(3), ramps(n, height, width), strength)
+    top, bottom, left, right = _windows(moved)
+    assert top.min() > -1e-3 and left.min() > -1e-3
+    assert bottom.max() < height - 1 + 1e-3 and right.max() < width - 1 + 1e-3
+    shares = (bottom - top) / (height - 1), (right - left) / (width - 1)
+    free = (shares[0] < 0.999) & (shares[1] < 0.999)  # no side was cut to the image's
+    area, aspect = shares[0] * shares[1], np.log(shares[1] / shares[0])
+    assert area.min() > 1 - strength - 1e-3 and area.max() <= 1 + 1e-4
+    limit = strength * np.log(4 / 3)
+    assert np.abs(aspect).max() < limit + 1e-3
+    small = free & (area < 0.7)  # where no aspect is cut off, it is uniform
+    assert stats.kstest(aspect[small], stats.uniform(-limit, 2 * limit).cdf).pvalue > 1e-3
+    low = area[area < 0.7]
+    assert stats.kstest(low, stats.uniform(1 - strength, 0.7 - (1 - strength)).cdf).pvalue > 1e-3
+    assert stats.binomtest(len(low), n, 0.5).pvalue > 1e-3
+    place = top[free] / ((height - 1) * (1 - shares[0][free]))
+    assert stats.kstest(place, "uniform").pvalue > 1e-3
+
+
+def test_draws_are_uniform_over_their_range_and_independent():
+    n, size = 2000, 15
+    images, middle = ramps(n, size, size), size // 2
+    found = {}
+    for name, strength in (("rotate", 30.0), ("shift", 0.2), ("zoom", 0.4), ("shear", 25.0)):
+        moved = np.asarray(
+            jax.jit(geometry.GEOMETRY[name].apply)(jax.random.key(4), images, strength)
+        )
+        here = moved[:, middle, middle]
+        down, right = moved[:, middle + 1, middle] - here, moved[:, middle, middle + 1] - here
+        found[name] = {
+            "rotate": [np.rad2deg(np.arctan2(right[:, 0], down[:, 0])) / 30],
+            "shift": list((middle - here).T / (0.2 * size)),
+            "zoom": [(1 / down[:, 0] - 1) / 0.4],
+            "shear": [np.rad2deg(np.arctan(down[:, 1])) / 25],
+        }[name]
+    draws = [draw for each in found.values() for draw in each]
+    for draw in draws:
+        assert stats.kstest(draw, stats.uniform(-1, 2).cdf).pvalue > 1e-3
+    correlations = np.corrcoef(draws) - np.eye(len(draws))
+    assert np.abs(correlations).max() < 5 / np.sqrt(n)
+    lagged = [np.corrcoef(draw[1:], draw[:-1])[0, 1] for draw in draws]
+    assert np.abs(lagged).max() < 5 / np.sqrt(n)
+
+
+def test_a_move_draws_the_same_whichever_others_are_there():
+    key, size = jax.random.key(5), (8, 8)
+    alone = geometry.drawn(key, 4, size, {"shear": 10.0})
+    beside = geometry.drawn(key, 4, size, {"crop": 0.0, "rotate": 0.0, "shear": 10.0})
+    for one, other in zip(alone, beside, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_moves_are_made_in_the_tables_order():
+    key, size = jax.random.key(6), (12, 9)
+    expected = affine.identity(5)
+    for name in geometry.GEOMETRY:
+        expected = affine.compose(expected, geometry.drawn(key, 5, size, {name: STRONG[name]}))
+    backwards = dict(reversed(STRONG.items()))
+    for one, other in zip(geometry.drawn(key, 5, size, backwards), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+    assert list(geometry.GEOMETRY) == list(geometry.MOVES)
+
+
+# --- strengths ------------------------------------------------------------------------------------
+
+
+def test_no_strength_changes_no_bit_and_one_program_serves_all(images):
+    traces = []
+    strange = images.at[0, 0, 0].set(jnp.asarray([jnp.nan, -0.0, jnp.inf]))
+
+    @jax.jit
+    def move(key, images, strengths):
+        traces.append(strengths)
+        together = geometry.warp(key, images, strengths)
+        alone = [part.apply(key, images, strengths[n]) for n, part in geometry.GEOMETRY.items()]
+        nearest = geometry.warp(key, images, strengths, interpolation="nearest", fill="reflect")
+        return [together, nearest, *alone]
+
+    for strengths in (dict.fromkeys(STRONG, 0.0), STRONG, {**STRONG, "rotate": 0.0}):
+        for moved in move(jax.random.key(7), strange, strengths):
+            assert moved.shape == images.shape and moved.dtype == images.dtype
+            same = np.asarray(moved).tobytes() == np.asarray(strange).tobytes()
+            assert same == (strengths["crop"] == 0) or strengths["rotate"] == 0
+    assert len(traces) == 1
+
+
+def test_a_move_of_no_strength_leaves_the_others_to_the_bit(images):
+    whole = {"crop": 0.25, "flip": 0.5}
+    expected = geometry.warp(jax.random.key(8), images, whole)
+    still = {**whole, **dict.fromkeys(("rotate", "shear", "zoom", "resized_crop"), 0.0)}
+    np.testing.assert_array_equal(geometry.warp(jax.random.key(8), images, still), expected)
+
+
+def test_a_population_is_its_members_one_by_one(images):
+    names = ("crop", "flip", "rotate", "zoom")
+    strengths = {name: STRONG[name] * jnp.asarray([0.0, 0.5, 1.0]) for name in names}
+    keys = jax.random.split(jax.random.key(9), 3)
+    move = jax.jit(geometry.warp)
+    together = jax.jit(jax.vmap(geometry.warp, (0, None, 0)))(keys, images, strengths)
+    for member in range(3):
+        own = jax.tree.map(lambda values, member=member: values[member], strengths)
+        np.testing.assert_allclose(together[member], move(keys[member], images, own), atol=1e-6)
+    np.testing.assert_array_equal(together[0], images)
+
+
+def test_precision_stays(images):
+    half = images.astype(jnp.bfloat16)
+    moved = geometry.warp(jax.random.key(10), half, {"rotate": 20.0})
+    assert moved.dtype == jnp.bfloat16
+    expected = geometry.warp(jax.random.key(10), images, {"rotate": 20.0})
+    np.testing.assert_allclose(moved.astype(jnp.float32), expected, atol=0.03)
+
+
+def test_an_unknown_move_names_the_nearest(images):
+    with pytest.raises(ConfigError, match="Did you mean 'rotate'"):
+        geometry.warp(jax.random.key(0), images, {"rotat": 1.0})
+
+
+# --- flips that alternate -------------------------------------------------------------------------
+
+
+def test_flips_alternate_and_start_with_half():
+    images = jnp.asarray(np.random.default_rng(2).random((2000, 4, 3, 1), dtype=np.float32))
+    marks = geometry.fingerprints(images)
+    shown = []
+    for epoch in range(3):
+        moved = geometry.alternating_flip(images, marks, jnp.full(2000, epoch))
+        flipped = np.asarray((moved == images[:, :, ::-1]).all((1, 2, 3)))
+        assert (flipped ^ np.asarray((moved == images).all((1, 2, 3)))).all()
+        shown.append(flipped)
+    assert (shown[0] ^ shown[1]).all() and (shown[0] == shown[2]).all()
+    assert stats.binomtest(int(shown[0].sum()), 2000, 0.5).pvalue > 1e-3
+
+
+def test_a_batch_may_span_two_epochs(images):
+    marks = jnp.zeros(6, jnp.uint32)
+    moved = geometry.alternating_flip(images, marks, jnp.asarray([0, 1, 0, 1, 2, 3]))
+    np.testing.assert_array_equal(moved[::2], images[::2])
+    np.testing.assert_array_equal(moved[1::2], images[1::2, :, ::-1])
+
+
+def test_fingerprints_are_of_pixels_alone(images):
+    marks = geometry.fingerprints(images)
+    assert marks.dtype == jnp.uint32
+    np.testing.assert_array_equal(geometry.fingerprints(images[::-1]), marks[::-1])
+    np.testing.assert_array_equal(jax.jit(geometry.fingerprints)(images), marks)
+    # images that differ by a byte, in one place or another, as dark ones may
+    dark = np.zeros((300, 20, 20, 1), np.float32)
+    for index in range(300):
+        dark[index].flat[index] = 1 / 255
+    marks = np.asarray(geometry.fingerprints(jnp.asarray(dark)))
+    assert len(set(marks.tolist())) == 300
+    assert stats.binomtest(int((marks & 1).sum()), 300, 0.5).pvalue > 1e-3
