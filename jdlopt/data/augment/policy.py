@@ -113,7 +113,7 @@ def _colored(
     def each(values: Array) -> Array:
         return values[:, None, None, None]
 
-    # sign · share is what a factor differs by from 1; the rest of the blend is the other image's
+    # what each blend's factor differs from 1 by: as much of the other image is taken away
     bright, grey, mean, smooth = (
         limits.blend * each(share[name])
         for name in ("brightness", "saturation", "contrast", "sharpness")
