@@ -30,7 +30,7 @@ from jdlopt.train.program import (
     Dispatch,
     copy,
     keep_memory,
-    streamed_step,
+    streaming_program,
     training_programs,
 )
 from jdlopt.train.state import TrainState, as_arrays
@@ -307,15 +307,16 @@ class _Run:
         )
         self.reading = batches = feed.prefetched(read, sharding, self.batch_size)
         first = next(batches)
-        function = jax.jit(
-            partial(streamed_step, parts=self.parts.step_parts),
-            donate_argnums=0,
-            out_shardings=(self.shardings, meshes.replicated(self.mesh)),
+        self.dispatch, program = streaming_program(
+            self.state,
+            first,
+            parts=self.parts.step_parts,
+            mesh=self.mesh,
+            shardings=self.shardings,
+            compile=self.compile,
+            asked=self.dispatch,
         )
-        program = self.compile(function.lower(self.state, first))
         following = itertools.chain([first], batches)
-        self.dispatch = Dispatch("step", 1, "streamed", {})
-
         busy: Future[float] | None = None
 
         def run(steps: int) -> tuple[TrainState, Any, int]:

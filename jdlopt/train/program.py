@@ -53,8 +53,9 @@ class Dispatch:
     Attributes:
       formulation: ``step`` (one call a step) or ``loop`` (many steps in one compiled loop).
       steps: steps in one dispatch.
-      chosen: ``config``, ``measured``, ``resumed``, ``streamed`` (batches come one by one), or
-        ``only way`` (every step is followed by an evaluation or a checkpoint).
+      chosen: ``config``, ``measured``, ``resumed``, ``streamed`` (batches come one by one, to
+        several processes), or ``only way`` (every step is followed by an evaluation or a
+        checkpoint).
       step_seconds: the measured time of a step in each way.
     """
 
@@ -91,6 +92,23 @@ def streamed_step(
     """Runs one step on a batch that was read elsewhere."""
     state, measured = train_step(state, batch, **parts)
     return state, {name: value[None] for name, value in measured.items()}
+
+
+def streamed_loop(
+    state: TrainState, batch: Any, count: Any, *, parts: dict[str, Any]
+) -> tuple[TrainState, dict[str, Array]]:
+    """Runs ``count`` steps, traced, on one batch: given 1, what `streamed_step` does.
+
+    What XLA's CPU backend compiles in a loop, it runs on one core, and so leaves the others to what
+    reads the next batches.
+    """
+    shapes = jax.eval_shape(partial(streamed_step, parts=parts), state, batch)[1]
+    empty = {name: jnp.full(shape.shape, jnp.nan, shape.dtype) for name, shape in shapes.items()}
+
+    def body(_: Any, carry: Any) -> Any:
+        return streamed_step(carry[0], batch, parts=parts)
+
+    return jax.lax.fori_loop(0, count, body, (state, empty))
 
 
 def many_steps(
@@ -223,6 +241,71 @@ def seconds_a_step(
             break
         count = min(most, count * 2)
     return best
+
+
+def streaming_program(
+    state: TrainState,
+    batch: dict[str, Array],
+    *,
+    parts: dict[str, Any],
+    mesh: Mesh,
+    shardings: Any,
+    compile: Compiler,
+    asked: Dispatch | int | None,
+) -> tuple[Dispatch, Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]]]]:
+    """Compiles the step for batches that come one by one, in the faster way; returns how to run it.
+
+    Args:
+      state: the state to train; copied for the timing, never changed.
+      batch: one batch.
+      parts, mesh, shardings, compile, asked: as in `training_programs`; more than 1 step in a
+        dispatch asks for the loop. Several processes, which would have to time the same number of
+        steps, take the step.
+    """
+    everywhere = meshes.replicated(mesh)
+    options: dict[str, Any] = {"donate_argnums": 0, "out_shardings": (shardings, everywhere)}
+
+    def once() -> Any:
+        return meshes.put(np.int32(1), everywhere) if jax.process_count() > 1 else np.int32(1)
+
+    def lower(formulation: str) -> Any:
+        if formulation == "step":
+            return jax.jit(partial(streamed_step, parts=parts), **options).lower(state, batch)
+        function = jax.jit(partial(streamed_loop, parts=parts), **options)
+        return function.lower(state, batch, once())
+
+    def run_by(formulation: str, program: Any) -> Callable[..., Any]:
+        if formulation == "step":
+            return program
+        return lambda state, batch: program(state, batch, once())
+
+    known: tuple[str, str, dict[str, float]] | None = None
+    if isinstance(asked, Dispatch):
+        known = asked.formulation, "resumed", asked.step_seconds
+    elif asked is not None:
+        known = "step" if asked == 1 else "loop", "config", {}
+    elif jax.process_count() > 1:
+        known = "step", "streamed", {}
+    if known is not None:
+        formulation, chosen, seconds = known
+        run = run_by(formulation, compile(lower(formulation)))
+        return Dispatch(formulation, 1, chosen, seconds), run
+    ways = ("step", "loop")
+    programs = compile.together([lower(way) for way in ways])
+    runs = {way: run_by(way, program) for way, program in zip(ways, programs)}
+
+    def repeated(way: str) -> Callable[[Any, int], tuple[Any, Any]]:
+        def call(state: Any, count: int) -> Any:
+            values = None
+            for _ in range(count):
+                state, values = runs[way](state, batch)
+            return state, values
+
+        return call
+
+    seconds = {way: seconds_a_step(repeated(way), copy(state), 1, CAPACITY) for way in ways}
+    formulation = min(ways, key=lambda way: seconds[way])
+    return Dispatch(formulation, 1, "measured", seconds), runs[formulation]
 
 
 def training_programs(
