@@ -283,6 +283,14 @@ def test_leaking_columns_are_found_and_honest_ones_are_not(tmp_path):
     assert told.where == "same"
 
 
+@pytest.mark.parametrize("values", [1, 2])
+def test_a_column_of_equal_values_gives_nothing_away(values):
+    classes = np.sort(np.arange(400) % 2)  # in the order of the file, too
+    column = np.where(np.arange(400) % 200 < 200 // values, 7.0, 8.0)
+    cells = cells_of("m", ["same"], column[:, None])
+    assert leaks(cells, [0], every(cells), classes.astype(float), "classification") == []
+
+
 def test_leaks_of_a_value_are_correlations():
     draw = np.random.default_rng(0)
     target = draw.normal(size=100)

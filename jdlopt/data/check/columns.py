@@ -172,7 +172,9 @@ def _determines(cells: Cells, column: int, known: np.ndarray, classes: np.ndarra
             return f"each of its {number} values means one class, in {share:.2%} of the rows"
     if not cells.numeric[column] or (cells.kinds[known, column] != NUMBER).any():
         return ""
-    order = np.lexsort((classes, cells.numbers[known, column]))
+    # equal values are shuffled: in the order of the file, or by class, they would look sorted
+    shuffled = np.random.default_rng(0).permutation(len(known))
+    order = np.lexsort((shuffled, cells.numbers[known, column]))
     changes = int((np.diff(classes[order]) != 0).sum())
     if changes <= kinds - 1 + 2 * (1 - LEAK) * len(known):
         return f"sorted by it, the class changes {changes} times in {len(known):,} rows"
