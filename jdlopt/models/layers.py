@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jdlopt.models.bits import sixteen_bits
+from jdlopt.bits import sixteen_bits
 from jdlopt.models.convolution import convolve
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
