@@ -34,14 +34,15 @@ def train(workdir: Path, variant: str, seed: int, data_dir: str | None, core: in
     ]  # fmt: skip
     if data_dir:
         command.append(f"--config.data.data_dir={data_dir}")
-    cores = {core} if hasattr(os, "sched_setaffinity") else None
-    subprocess.run(
-        command,
-        check=True,
-        stdout=subprocess.DEVNULL,
-        preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if cores else None,
-    )
-    record = json.loads((workdir / "result.json").read_text())
+    result = workdir / "result.json"
+    if not result.exists() or json.loads(result.read_text())["status"] != "done":
+        subprocess.run(
+            command,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        )
+    record = json.loads(result.read_text())
     accuracy = record["metrics"]["test/accuracy"]
     print(f"{variant} seed {seed}: {accuracy:.4f} {record['wall_seconds']:.0f} s", flush=True)
     return record
