@@ -22,6 +22,8 @@ from queue import Queue
 import numpy as np
 from recording import spread, write
 
+from jdlopt.study.records import interval
+
 CONFIG = Path(__file__).parent.parent / "configs/image/mnist_cnn.py"
 VARIANTS = {"augmented": "", "plain": ":plain"}
 
@@ -50,11 +52,7 @@ def train(workdir: Path, variant: str, seed: int, data_dir: str | None, core: in
 
 def paired(gains: list[float]) -> dict:
     """Returns the mean gain and its 95 % interval."""
-    from scipy import stats
-
-    mean, error = float(np.mean(gains)), float(np.std(gains, ddof=1)) / len(gains) ** 0.5
-    half = float(stats.t.ppf(0.975, len(gains) - 1)) * error
-    return {"mean": mean, "interval": [mean - half, mean + half], "values": gains}
+    return {"mean": float(np.mean(gains)), "interval": interval(gains), "values": gains}
 
 
 def main() -> None:

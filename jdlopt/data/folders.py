@@ -6,11 +6,13 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Int32
 
-from jdlopt.data.damage import Skipped, Unreadable
+from jdlopt.data.damage import Skipped, Unreadable, check_left
+from jdlopt.data.split import make_parts
 from jdlopt.errors import DataError, listing
 
 SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
@@ -121,6 +123,47 @@ def readable(
         else:
             kept.append(row)
     return np.array(kept, dtype=np.intp)
+
+
+def split_files(
+    found: ClassFolders,
+    fields: Any,
+    folder: Path,
+    what: str,
+    read: Callable[[Path], object],
+) -> tuple[dict[str, tuple[str, np.ndarray | None]], Skipped, list[Path]]:
+    """Returns which files each split is made of, what was skipped, and the files of all but test.
+
+    With ``data.on_bad='skip'`` every training and validation file is read once, and those that
+    can't be are left out. No test file is opened.
+
+    Args:
+      found: the files.
+      fields: the data section.
+      folder: names the source, for messages.
+      what: names what such a file holds, for messages.
+      read: raises `Unreadable` for a file that can't be read.
+
+    Raises:
+      DataError: a split, or a class of the training split, has no file left.
+    """
+    labels = found.labels["train"]
+    parts = make_parts(found.paths, fields, lambda: labels, fields.source, found.classes)
+    skipped = Skipped()
+    if fields.on_bad == "skip":
+        for split in ("train", "validation"):
+            name, rows = parts[split]
+            rows = readable(found.paths[name], rows, read, skipped)
+            check_left(rows, split, str(folder), skipped)
+            parts[split] = (name, rows)
+        check_classes_left(labels[parts["train"][1]], found.classes, str(folder), skipped, what)
+    seen = [
+        path
+        for split, (name, rows) in parts.items()
+        if split != "test"
+        for path in np.array(found.paths[name], dtype=object)[slice(None) if rows is None else rows]
+    ]
+    return parts, skipped, seen
 
 
 def check_classes_left(

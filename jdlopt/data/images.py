@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from jdlopt.data.damage import Skipped, Unreadable, check_left
+from jdlopt.data.damage import Unreadable
 from jdlopt.data.dataset import Arrays, Dataset, Pool, make_dataset
-from jdlopt.data.folders import check_classes_left, read_class_folders, readable
-from jdlopt.data.split import make_parts
+from jdlopt.data.folders import read_class_folders, split_files
 from jdlopt.data.targets import Coding
 from jdlopt.errors import DataError
 
@@ -82,22 +81,7 @@ def open_images(folder: Path, fields: Any) -> Dataset:
             f"{folder}: a folder of images gives classes; data.task='regression' needs an NPZ file."
         )
     found = read_class_folders(folder, SUFFIXES, "image")
-    labels, classes = found.labels["train"], found.classes
-    parts = make_parts(found.paths, fields, lambda: labels, fields.source, classes)
-    skipped = Skipped()
-    if fields.on_bad == "skip":
-        for split in ("train", "validation"):
-            name, rows = parts[split]
-            rows = readable(found.paths[name], rows, _load, skipped)
-            check_left(rows, split, str(folder), skipped)
-            parts[split] = (name, rows)
-        check_classes_left(labels[parts["train"][1]], classes, str(folder), skipped, "image")
-    seen = [
-        path
-        for split, (name, rows) in parts.items()
-        if split != "test"
-        for path in np.array(found.paths[name], dtype=object)[slice(None) if rows is None else rows]
-    ]
+    parts, skipped, seen = split_files(found, fields, folder, "image", _load)
     size = resize_to(fields.image_size)
     (height, width), channels = _survey(seen, size)
     pools: dict[str, Pool] = {
@@ -107,12 +91,12 @@ def open_images(folder: Path, fields: Any) -> Dataset:
     return make_dataset(
         fields=fields,
         name=folder.resolve().name,
-        coding=Coding("classification", classes),
+        coding=Coding("classification", found.classes),
         feature_names=None,
         input_shape=(height, width, channels),
         input_dtype="uint8",
         pools=pools,
-        labels=lambda: labels,
+        labels=lambda: found.labels["train"],
         parts=parts,
         checked=("train", "validation"),
         skipped=skipped,

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Num
 
-from jdlopt.data.damage import Skipped, Unreadable, check_left
+from jdlopt.data.damage import Unreadable
 from jdlopt.data.dataset import Arrays, Dataset, Pool, make_dataset
-from jdlopt.data.folders import check_classes_left, read_class_folders, readable
-from jdlopt.data.split import make_parts
+from jdlopt.data.folders import read_class_folders, split_files
 from jdlopt.data.targets import Coding
 from jdlopt.data.waveforms import as_waveform
 from jdlopt.errors import DataError
@@ -110,25 +109,10 @@ def open_sounds(folder: Path, fields: Any) -> Dataset:
             f"{folder}: a folder of sounds gives classes; data.task='regression' needs an NPZ file."
         )
     found = read_class_folders(folder, SUFFIXES, "sound")
-    labels, classes = found.labels["train"], found.classes
-    parts = make_parts(found.paths, fields, lambda: labels, fields.source, classes)
-    skipped = Skipped()
-    if getattr(fields, "on_bad", "error") == "skip":
-        for split in ("train", "validation"):
-            name, rows = parts[split]
-            rows = readable(
-                found.paths[name], rows, lambda path: read_sound(path, str(path)), skipped
-            )
-            check_left(rows, split, str(folder), skipped)
-            parts[split] = (name, rows)
-        check_classes_left(labels[parts["train"][1]], classes, str(folder), skipped, "sound")
-    seen = [
-        path
-        for split, (name, rows) in parts.items()
-        if split != "test"
-        for path in np.array(found.paths[name], dtype=object)[slice(None) if rows is None else rows]
-    ]
-    sample_rate, seconds = getattr(fields, "sample_rate", None), getattr(fields, "seconds", None)
+    parts, skipped, seen = split_files(
+        found, fields, folder, "sound", lambda path: read_sound(path, str(path))
+    )
+    sample_rate, seconds = fields.sample_rate, fields.seconds
     header = _survey(seen, sample_rate, seconds)
     pools: dict[str, Pool] = {
         split: SoundPool(
@@ -144,12 +128,12 @@ def open_sounds(folder: Path, fields: Any) -> Dataset:
     return make_dataset(
         fields=fields,
         name=folder.resolve().name,
-        coding=Coding("classification", classes),
+        coding=Coding("classification", found.classes),
         feature_names=None,
         input_shape=(header.samples,),
         input_dtype="float32",
         pools=pools,
-        labels=lambda: labels,
+        labels=lambda: found.labels["train"],
         parts=parts,
         checked=("train", "validation"),
         skipped=skipped,

@@ -19,6 +19,7 @@ from jdlopt.data.damage import ON_BAD
 from jdlopt.data.dataset import Dataset, Reading
 from jdlopt.data.folders import holds_files
 from jdlopt.data.prepared import open_prepared
+from jdlopt.data.preprocess import as_fields
 from jdlopt.data.sampling import SAMPLING
 from jdlopt.errors import DataError, listing, nearest
 
@@ -28,8 +29,6 @@ Share = Annotated[float, Range(0, 1, low_open=True, high_open=True)]
 Seconds = Annotated[float, Range(0, low_open=True)]
 COLUMN_KEYS = ("target", "ignore", "group", "time", "weight", "text_column", "categorical")
 """The keys that name a table's columns or a TFDS dataset's features."""
-HASH_BUCKETS = 64
-"""What ``data.preprocess.hash_buckets`` is where it is left out."""
 
 
 @dataclass(frozen=True)
@@ -149,12 +148,11 @@ def open_dataset(fields: DataFields | Mapping[str, Any], *, allow_missing: bool 
 
 def _reading(section: Mapping[str, Any]) -> Reading:
     """Returns what the other parts of a ``data`` section say of how the source is read."""
-    preprocess = section.get("preprocess") or {}
-    hashed = preprocess.get("encode") == "hashed"
+    options = as_fields(section.get("preprocess") or {})
     return Reading(
-        missing="refuse" if preprocess.get("missing", "none") == "none" else "fill",
+        missing="refuse" if options.missing == "none" else "fill",
         text=dict(section.get("text") or {}),
-        hash_buckets=preprocess.get("hash_buckets", HASH_BUCKETS) if hashed else None,
+        hash_buckets=options.hash_buckets if options.encode == "hashed" else None,
     )
 
 

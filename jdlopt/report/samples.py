@@ -91,7 +91,7 @@ def take(section: Mapping[str, Any], *, everything: bool = False, seed: int = 0)
     prepared = np.asarray(jax.jit(prepare)(raw))
     unit = np.asarray(jax.jit(_unit)(raw))
     columns = [Column("raw", raw, "raw"), Column("preprocessed", prepared, "model")]
-    before = {*augment.IMAGE, *augment.WAVEFORM, *augment.text.TEXT, "alternating_flip"}
+    before = {*augment.BEFORE, "alternating_flip"}
     for name, options, strength in _chosen(section, dataset, everything):
         change = augment.make_augment(
             options,

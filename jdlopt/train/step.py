@@ -162,28 +162,25 @@ def averaged_predict_step(
       seed: of the draws.
     """
 
-    def one(prepared: Array) -> Array:
-        outputs, _ = model.apply(
-            params, model_state, prepared, hparams["model"], key=None, train=False
+    def predicted(raw: Array, prepare: Callable[[Array], Array]) -> tuple[Array, Array | None]:
+        return predict_step(
+            params, model_state, hparams, raw, model=model, loss=loss, preprocess=prepare
         )
-        return outputs if loss.probabilities is None else loss.probabilities(outputs)
 
     def drawn(draw: Array) -> Array:
         key = jax.random.fold_in(jax.random.key(seed), draw)
         batch = {"inputs": inputs, "targets": jnp.zeros(len(inputs), jnp.int32), "step": draw}
-        return one(augment(key, batch, hparams["augment"], preprocess)["inputs"])
+        prepared = augment(key, batch, hparams["augment"], preprocess)["inputs"]
+        outputs, probabilities = predicted(prepared, lambda values: values)
+        return outputs if probabilities is None else probabilities
 
-    total = one(preprocess(inputs)) + jax.lax.map(drawn, jnp.arange(draws)).sum(axis=0)
-    mean = total / (draws + 1)
-    if loss.probabilities is None:
+    outputs, probabilities = predicted(inputs, preprocess)
+    plain = outputs if probabilities is None else probabilities
+    mean = (plain + jax.lax.map(drawn, jnp.arange(draws)).sum(axis=0)) / (draws + 1)
+    if probabilities is None:
         return mean, None
     log_mean = jnp.log(jnp.maximum(mean, jnp.finfo(mean.dtype).tiny))
-    shape = jax.eval_shape(
-        lambda: model.apply(
-            params, model_state, preprocess(inputs), hparams["model"], key=None, train=False
-        )[0]
-    )
-    if shape.shape[-1] == 1:  # one logit scores class 1 against class 0
+    if outputs.shape[-1] == 1:  # one logit scores class 1 against class 0
         return log_mean[:, 1:] - log_mean[:, :1], mean
     return log_mean, mean
 

@@ -24,23 +24,16 @@ from jdlopt.errors import ConfigError, listing
 
 __all__ = ["AUGMENTATIONS", "AugmentFields", "Augmentation", "fitting", "make_augment", "schema"]
 
-WAVEFORM = {name: part for name, part in audio.AUDIO.items() if not name.startswith("spec_")}
-SPECTROGRAM = {name: part for name, part in audio.AUDIO.items() if name.startswith("spec_")}
 IMAGE = {**geometry.GEOMETRY, **color.COLOR, **policy.POLICY, **erase.ERASE}
-AFTER = {**SPECTROGRAM, **sequence.SEQUENCE}
+BEFORE = {**IMAGE, **audio.WAVEFORM, **text.TEXT}
+"""What comes before preprocessing; ``alternating_flip`` does, too."""
+AFTER = {**audio.SPECTROGRAM, **sequence.SEQUENCE}
 
-AUGMENTATIONS: dict[str, Augmentation] = {
-    **IMAGE,
-    **WAVEFORM,
-    **text.TEXT,
-    **AFTER,
-    **mix.MIX,
-}
+AUGMENTATIONS: dict[str, Augmentation] = {**BEFORE, **AFTER, **mix.MIX}
 """Every augmentation by the name of its key in ``data.augment``, in the order of their use."""
 
 NEEDS_BYTES = frozenset({*color.COLOR, *policy.POLICY})
 """Augmentations of colour: they need pixels whose range is known, uint8."""
-TIME = frozenset({"time_shift", "time_warp", "time_mask"})
 
 
 @dataclass(frozen=True)
@@ -106,8 +99,8 @@ def fitting(
         }  # fmt: skip
         return {**some, **mix.MIX}
     if is_sound:
-        spectrograms = SPECTROGRAM if features != "none" else {}
-        return {**WAVEFORM, **spectrograms, **sequence.SEQUENCE, **mix.MIX}
+        spectrograms = audio.SPECTROGRAM if features != "none" else {}
+        return {**audio.WAVEFORM, **spectrograms, **sequence.SEQUENCE, **mix.MIX}
     return {**sequence.SEQUENCE, **mix.MIX}
 
 
@@ -164,8 +157,7 @@ def make_augment(
     """
     names = [name for name in AUGMENTATIONS if section.get(name) is not None]
     geometric = [name for name in names if name in geometry.GEOMETRY]
-    before = [name for name in names if name in IMAGE or name in WAVEFORM or name in text.TEXT]
-    before = [name for name in before if name not in geometric]
+    before = [name for name in names if name in BEFORE and name not in geometric]
     after = [name for name in names if name in AFTER]
     mixing = [name for name in names if name in mix.MIX]
     flips = bool(section.get("alternating_flip"))
@@ -236,7 +228,7 @@ def _options(
     found: dict[str, Callable[..., Any]] = {name: AUGMENTATIONS[name].apply for name in names}
     if "rand_augment" in found:
         found["rand_augment"] = partial(policy.rand_augment, operations=section["operations"])
-    for name in SPECTROGRAM:
+    for name in audio.SPECTROGRAM:
         if name in found:
             found[name] = partial(found[name], masks=section["spec_masks"])
     if "synonyms" in found:

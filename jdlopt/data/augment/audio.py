@@ -175,16 +175,22 @@ def _hide(features: Spectrograms, hidden: Bool[Array, "n #frames #mels *ones"]) 
     return jnp.where(hidden, means, features)
 
 
-AUDIO = {
+WAVEFORM = {
     "audio_shift": Augmentation(time_shift, "largest shift, as a share of the length"),
     "speed": Augmentation(speed, "largest relative change of speed", 0.5),
     "background_noise": Augmentation(
         background_noise, "largest amplitude of white noise relative to the signal's (0.1: 20 dB)"
     ),
     "gain": Augmentation(gain, "largest gain or loss, in dB", 30.0),
+}
+"""Name → augmentation of waveforms."""
+
+SPECTROGRAM = {
     "spec_time_mask": Augmentation(spec_time_mask, "widest span hidden, as a share of the frames"),
     "spec_frequency_mask": Augmentation(
         spec_frequency_mask, "widest band hidden, as a share of the mels"
     ),
 }
-"""Name → augmentation of audio: ``spec_…`` of its features, the others of its waveform."""
+"""Name → augmentation of the features that preprocessing makes of waveforms."""
+
+AUDIO = {**WAVEFORM, **SPECTROGRAM}
