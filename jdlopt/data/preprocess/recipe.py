@@ -198,11 +198,10 @@ def problems(recipe: Recipe, shape: tuple[int, ...], name: str) -> list[str]:
             f"data.preprocess.pca: {options.pca} is neither a whole number of components nor a "
             "share of the variance below 1."
         )
-    if options.outliers == "isolation_forest" and options.outlier_action == "clip":
-        found.append(
-            "data.preprocess.outlier_action: an isolation forest tells which rows are outliers, "
-            "but no bounds to clip to; use 'drop' or 'mark'."
-        )
+    try:
+        outliers.check(options.outliers, options.outlier_action)
+    except ConfigError as error:
+        found.append(str(error))
     if options.color == "hsv" and (options.stretch is not None or options.equalize):
         found.append(
             "data.preprocess: contrast (stretch, equalize) has no meaning for hue and saturation "
