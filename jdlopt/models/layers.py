@@ -62,6 +62,28 @@ def dropout(
     return jnp.where(kept, x * scale, jnp.zeros((), x.dtype))
 
 
+REMAT: dict[str, Callable[..., Any] | None] = {
+    "none": None,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_saveable,
+    "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+"""What the backward pass finds in memory: all activations; or each block's inputs alone, all
+matmuls' outputs beside them, or those of matmuls without a batch dimension; it computes the rest
+again. Chen et al., "Training deep nets with sublinear memory cost", 2016."""
+
+
+def rematerialised(block: type[nn.Module], remat: str) -> type[nn.Module]:
+    """Returns a block's class whose activations are computed again in the backward pass.
+
+    Args:
+      block: a Linen module called as ``block(...)(x, train)``, with ``train`` a Python bool.
+      remat: a `REMAT` entry; ``none`` returns the block as it is.
+    """
+    policy = REMAT[remat]
+    return block if policy is None else nn.remat(block, policy=policy, static_argnums=(2,))
+
+
 class Dropout(nn.Module):
     """`dropout` as a module: draws its key from the stream ``dropout``; no rate, no cost."""
 
