@@ -2,7 +2,7 @@
 #
 #   make demo               a study on bundled data, with its report; ends with its table of results
 #   make test               lint, types, and every test that is not slow, docstring examples included
-#   make test-slow          the tests that kill runs, fill disks and start several processes or services
+#   make test-slow          the tests that kill runs, fill disks, start processes or services, or ask PyTorch
 #   make lint               ruff and mypy alone
 #   make format             let ruff rewrite what `make lint` would complain about
 #   make bench              measure again what README and docs/ claim (long)
@@ -17,6 +17,7 @@ BIN := $(VENV)/bin
 
 RUNTIME := $(VENV)/.installed-runtime
 TEST := $(VENV)/.installed-test
+PEERS := $(VENV)/.installed-peers
 BENCH := $(VENV)/.installed-bench
 PINS := pyproject.toml constraints.txt
 
@@ -42,6 +43,10 @@ $(TEST): $(BIN)/python $(PINS)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
 	@touch $(RUNTIME) $@
 
+$(PEERS): $(TEST)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[peers,test]'
+	@touch $@
+
 $(BENCH): $(TEST)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench,test]'
 	@touch $@
@@ -58,7 +63,7 @@ lint: $(TEST)
 test: lint
 	$(BIN)/python -m pytest -m 'not slow' -n auto --maxprocesses=8 --dist loadfile $(ARGS)
 
-test-slow: $(TEST)
+test-slow: $(PEERS)
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 format: $(TEST)

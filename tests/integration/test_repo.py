@@ -53,13 +53,14 @@ def test_pins_are_names_and_versions_only():
 
 def test_everything_that_make_installs_is_pinned():
     pinned = {name_of(line) for line in PINS}
-    wanted = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]
+    extras = PROJECT["optional-dependencies"]
+    wanted = PROJECT["dependencies"] + extras["test"] + extras["peers"]
     assert [name for name in map(name_of, wanted) if name not in pinned] == []
 
 
 def test_requirements_are_names_and_bounds_only():
     extras = PROJECT["optional-dependencies"]
-    assert set(extras) == {"tf", "plan", "gp", "postgresql", "bench", "test"}
+    assert set(extras) == {"tf", "plan", "gp", "postgresql", "bench", "peers", "test"}
     for requirement in sum(extras.values(), PROJECT["dependencies"]):
         assert re.fullmatch(r"[A-Za-z0-9._-]+(\[[a-z]+\])?(>=[0-9][A-Za-z0-9.]*)?", requirement), (
             requirement
