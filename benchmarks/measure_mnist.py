@@ -1,15 +1,17 @@
 """Trains configs/image/mnist_cnn.py with and without its augmentation, seed by seed.
 
-    python benchmarks/measure_mnist.py [--seeds=5] [--data_dir=DIR] [--keep=DIR]
+    python benchmarks/measure_mnist.py [--seeds=5] [--data_dir=DIR] [--keep=DIR] [--continue]
 
 Records the test accuracy of both and the paired gain with its 95 % interval (Student's t). One run
-a core; runs kept in --keep are not trained again. MNIST has to be prepared once, as docs/data.md
-says. Nothing of the test split was used to choose the config.
+a core; runs kept in --keep are not trained again. --continue takes the seeds of the last record
+over as they are, if it was made with the same config and versions, and trains the others. MNIST has
+to be prepared once, as docs/data.md says. Nothing of the test split was used to choose the config.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -20,8 +22,9 @@ from pathlib import Path
 from queue import Queue
 
 import numpy as np
-from recording import spread, write
+from recording import RESULTS, machine, spread, write
 
+from jdlopt.config import load
 from jdlopt.study.records import interval
 
 CONFIG = Path(__file__).parent.parent / "configs/image/mnist_cnn.py"
@@ -55,12 +58,30 @@ def paired(gains: list[float]) -> dict:
     return {"mean": float(np.mean(gains)), "interval": interval(gains), "values": gains}
 
 
+def recorded(config_sha256: str) -> dict[tuple[str, int], tuple[float, float]]:
+    """Returns test accuracy and seconds of the last record's runs, if they can be taken over."""
+    path = RESULTS / "mnist.json"
+    last = json.loads(path.read_text()) if path.exists() else {}
+    alike = last.get("config_sha256") == config_sha256 and last["versions"] == machine()["versions"]
+    if not alike:
+        return {}
+    return {
+        (variant, seed): (
+            last["test_accuracy"][variant]["values"][place],
+            last["wall_seconds"][variant]["values"][place],
+        )
+        for variant in VARIANTS
+        for place, seed in enumerate(last["seeds"])
+    }
+
+
 def main() -> None:
     """Trains every run, one a core, and writes the result."""
     flags = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     flags.add_argument("--seeds", type=int, default=5)
     flags.add_argument("--data_dir", default=os.environ.get("TFDS_DATA_DIR"))
     flags.add_argument("--keep", type=Path)
+    flags.add_argument("--continue", dest="go_on", action="store_true")
     chosen = flags.parse_args()
     keep = chosen.keep or Path(tempfile.mkdtemp(prefix="measure-mnist-"))
     cores: Queue[int] = Queue()
@@ -75,31 +96,38 @@ def main() -> None:
         finally:
             cores.put(core)
 
-    jobs = [(variant, seed) for seed in range(chosen.seeds) for variant in VARIANTS]
+    configs = [
+        load(f"{CONFIG}{argument}").to_json(sort_keys=True) for argument in VARIANTS.values()
+    ]
+    config_sha256 = hashlib.sha256("".join(configs).encode()).hexdigest()
+    known = recorded(config_sha256) if chosen.go_on else {}
+    wanted = [(variant, seed) for seed in range(chosen.seeds) for variant in VARIANTS]
+    jobs = [job for job in wanted if job not in known]
+    if not jobs:
+        sys.exit("every seed is recorded; name more --seeds, or leave --continue out")
     with ThreadPoolExecutor(cores.qsize()) as pool:
-        records = dict(zip(jobs, pool.map(one, jobs)))
-    sides = {
-        variant: [records[variant, seed] for seed in range(chosen.seeds)] for variant in VARIANTS
-    }
-    accuracies = {
-        variant: [record["metrics"]["test/accuracy"] for record in side]
-        for variant, side in sides.items()
-    }
+        records = list(pool.map(one, jobs))
+    for job, record in zip(jobs, records):
+        known[job] = record["metrics"]["test/accuracy"], record["wall_seconds"]
+    accuracies, seconds = (
+        {
+            variant: [known[variant, seed][part] for seed in range(chosen.seeds)]
+            for variant in VARIANTS
+        }
+        for part in (0, 1)
+    )
     gains = [a - b for a, b in zip(accuracies["augmented"], accuracies["plain"])]
-    first = sides["augmented"][0]
     write(
         "mnist",
         {
             "config": "configs/image/mnist_cnn.py",
             "seeds": list(range(chosen.seeds)),
-            "n_params": first["n_params"],
-            "steps": first["total_steps"],
+            "config_sha256": config_sha256,
+            "n_params": records[0]["n_params"],
+            "steps": records[0]["total_steps"],
             "test_accuracy": {variant: spread(found) for variant, found in accuracies.items()},
             "gain": paired(gains),
-            "wall_seconds": {
-                variant: spread([record["wall_seconds"] for record in side])
-                for variant, side in sides.items()
-            },
+            "wall_seconds": {variant: spread(found) for variant, found in seconds.items()},
         },
     )
 
