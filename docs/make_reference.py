@@ -49,6 +49,7 @@ MEANINGS = {
     "pool_size": "positions pooled into one along each axis.",
     "rho": "distance to the worst point.",
     "strides": "positions that the kernel moves by along each axis.",
+    "groups.name": "the group's own optimizer, as `optim.name`; None: `optim.name`.",
     "weight_decay": "as `optim.weight_decay`, with a default of its own.",
     "cnn.features": "channels of each convolution; there is one block for each.",
     "cnn.readout": "the last feature map flattened, or averaged over its positions.",
@@ -256,6 +257,10 @@ def lines() -> Iterator[str]:
         yield from section_of(f"`optim.{key}`", fields, key, {"name": known} if known else None)
         yield from parts_of(parts, configs.fields_of(fields), chosen)
 
+    yield from section_of("`optim.groups.NAME`", optim.GroupFields, "groups")
+    yield "A group with a `name` has the keys of that optimizer too, as in `optim`, at their own"
+    yield "defaults. [transfer.md](transfer.md#a-rate-and-an-optimizer-for-each-group) shows groups."
+    yield ""
     yield from section_of("`train`", experiment.TrainFields, "train")
     yield from section_of("`mesh`", mesh.MeshFields, "mesh")
 

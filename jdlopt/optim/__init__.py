@@ -10,7 +10,8 @@ from jdlopt.optim.chain import (
     learning_rate_at,
     make_optimizer,
 )
-from jdlopt.optim.groups import decay_mask, matching
+from jdlopt.optim.freezing import Freezing, make_freezing
+from jdlopt.optim.groups import GroupFields, decay_mask, joined, matching
 from jdlopt.optim.optimizers import OPTIMIZERS
 from jdlopt.optim.schedules import SCHEDULES, ScheduleFields, make_schedule
 
@@ -21,13 +22,17 @@ __all__ = [
     "Average",
     "AverageFields",
     "AverageState",
+    "Freezing",
+    "GroupFields",
     "OptimFields",
     "OptimizerState",
     "ScheduleFields",
     "decay_mask",
     "eval_params",
+    "joined",
     "learning_rate_at",
     "make_average",
+    "make_freezing",
     "make_optimizer",
     "make_schedule",
     "matching",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
@@ -14,7 +16,18 @@ from optax import contrib
 from jdlopt.config import Count, NonNegative, Positive, fields_of, find_part
 from jdlopt.errors import ConfigError
 from jdlopt.optim import transforms
-from jdlopt.optim.groups import NO_DECAY, decay_mask, matching
+from jdlopt.optim.groups import (
+    NO_DECAY,
+    REST,
+    GroupFields,
+    check_groups,
+    decay_mask,
+    joined,
+    labels_of,
+    layers_from_top,
+    matching,
+    members,
+)
 from jdlopt.optim.optimizers import OPTIMIZERS
 from jdlopt.optim.schedules import Step, make_schedule, plateau_keys
 
@@ -24,7 +37,7 @@ class OptimFields:
     """The keys of the ``optim`` section that every optimizer shares.
 
     An optimizer's own key of the same name goes before (`adamw` decays by default). Beside these
-    there are the sections ``optim.schedule`` and ``optim.average``.
+    there are the sections ``optim.schedule``, ``optim.average`` and ``optim.groups``.
 
     Attributes:
       name: an `OPTIMIZERS` entry, or ``package.module:function`` of the same signature.
@@ -36,6 +49,8 @@ class OptimFields:
       clip_adaptive: the largest ratio of a unit's gradient norm to its weights' norm.
       clip_norm: the largest global norm of the gradient. Of several clips, this is the last.
       accumulate: micro-batches whose mean gradient makes one update.
+      freeze: regular expressions of the parameter paths that are never trained: no backward pass,
+        no state, no decay, no part in a clipped norm.
     """
 
     name: str = "adam"
@@ -46,6 +61,7 @@ class OptimFields:
     clip_adaptive: Positive | None = None
     clip_norm: Positive | None = None
     accumulate: Count = 1
+    freeze: tuple[str, ...] = ()
 
 
 class OptimizerState(NamedTuple):
@@ -55,11 +71,13 @@ class OptimizerState(NamedTuple):
       step: updates made so far.
       inner: the named optimizer's own state.
       plateau: the reductions so far (`transforms.PlateauState`), or empty.
+      groups: the state of each group's optimizer; ``inner`` knows nothing of their parameters.
     """
 
     step: Int[Array, ""]
     inner: PyTree
     plateau: PyTree
+    groups: dict[str, PyTree]
 
 
 CLIPS: dict[str, Callable[..., optax.GradientTransformation]] = {
@@ -67,19 +85,55 @@ CLIPS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "clip_adaptive": transforms.clip_adaptively,
     "clip_norm": transforms.clip_by_norm,
 }
-SHARED = frozenset(OptimFields.__dataclass_fields__) | {"schedule", "average"}
+SHARED = frozenset(OptimFields.__dataclass_fields__) | {"schedule", "average", "groups"}
+GROUP_SHARED = frozenset(GroupFields.__dataclass_fields__)
 
 
 def complete(section: Mapping[str, Any]) -> dict[str, Any]:
     """Returns an ``optim`` section with the keys that it leaves out at their defaults.
 
     Raises:
-      ConfigError: the optimizer's name is unknown.
+      ConfigError: an optimizer's name is unknown.
     """
-    given = {"name": OptimFields.name, "schedule": {}, "average": {}, **section}
-    part = find_part(given["name"], OPTIMIZERS, "optim.name")
-    fields = {**fields_of(OptimFields), **fields_of(part)}
+    given = {"name": OptimFields.name, "schedule": {}, "average": {}, "groups": {}, **section}
+    groups = {
+        name: _filled(group, GroupFields, f"optim.groups.{name}.name")
+        for name, group in given["groups"].items()
+    }
+    return {**_filled(given, OptimFields, "optim.name"), "groups": groups}
+
+
+def _filled(given: Mapping[str, Any], shared: type, what: str) -> dict[str, Any]:
+    fields = fields_of(shared)
+    if given.get("name") is not None:
+        fields |= fields_of(find_part(given["name"], OPTIMIZERS, what))
     return {**{key: field.default for key, field in fields.items()}, **given}
+
+
+def _of_group(base: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
+    """A group's keys as ``optim``'s own would be: its optimizer's, and what it leaves to them."""
+    named = group["name"] is not None
+    own = (
+        {key: value for key, value in group.items() if key not in GROUP_SHARED}
+        if named
+        else {key: value for key, value in base.items() if key not in SHARED}
+    )
+    given = {
+        key: base[key] if group[key] is None else group[key]
+        for key in ("name", "learning_rate", "weight_decay")
+    }
+    return {**given, **own, "decay_exclude": base["decay_exclude"]}
+
+
+def _transformation(values: Mapping[str, Any], learning_rate: Any) -> Any:
+    """The optimizer of a section's values, some of them traced, at a step's learning rate."""
+    add_decay = optax.identity()
+    if values["weight_decay"] is not None:
+        mask = partial(decay_mask, exclude=values["decay_exclude"])
+        add_decay = optax.add_decayed_weights(values["weight_decay"], mask)
+    entry = find_part(values["name"], OPTIMIZERS, "optim.name")
+    own = {key: value for key, value in values.items() if key not in SHARED}
+    return optax.with_extra_args_support(entry(learning_rate, add_decay, **own))
 
 
 def make_optimizer(
@@ -111,28 +165,24 @@ def make_optimizer(
       [-0.3 -0.4]
     """
     section = complete(section)
-    entry = find_part(section["name"], OPTIMIZERS, "optim.name")
     _check(section)
     factor = make_schedule(section["schedule"], total_steps)
     plateau = plateau_keys(section["schedule"], total_steps)
     clips = [key for key in CLIPS if section[key] is not None]
-    own = [key for key in section if key not in SHARED]
-
-    def inner(hparams: Mapping[str, Any], learning_rate: Any) -> Any:
-        values = {**section, **hparams}
-        add_decay = optax.identity()
-        if section["weight_decay"] is not None:
-            add_decay = optax.add_decayed_weights(
-                values["weight_decay"], lambda params: decay_mask(params, section["decay_exclude"])
-            )
-        transformation = entry(learning_rate, add_decay, **{key: values[key] for key in own})
-        return optax.with_extra_args_support(transformation)
+    groups, of = section["groups"], partial(members, labels_of(section))
 
     def init(params: PyTree) -> OptimizerState:
+        check_groups(section, params)
         return OptimizerState(
             step=jnp.zeros((), jnp.int32),
-            inner=inner({}, section["learning_rate"]).init(params),
+            inner=_transformation(section, section["learning_rate"]).init(of((REST,), params)),
             plateau=() if plateau is None else transforms.init_plateau(),
+            groups={
+                name: _transformation(_of_group(section, group), section["learning_rate"]).init(
+                    of((name,), params)
+                )
+                for name, group in groups.items()
+            },
         )
 
     def update(
@@ -147,13 +197,14 @@ def make_optimizer(
     ) -> tuple[PyTree, OptimizerState]:
         values = {**section, **hparams}
         scheduled = hparams.get("schedule", {})
-        learning_rate = values["learning_rate"] * factor(state.step, scheduled)
+        grads, params = (of((REST, *groups), tree) for tree in (grads, params))
+        scale = factor(state.step, scheduled)
         reduced = state.plateau
         if plateau is not None:
             if value is None:
                 raise ValueError("reduce_on_plateau needs update(..., value=): the step's loss.")
             reduced = transforms.update_plateau(reduced, value, **{**plateau, **scheduled})
-            learning_rate = learning_rate * reduced.scale
+            scale = scale * reduced.scale
 
         def clipped(grads: PyTree, at: PyTree) -> PyTree:
             for key in clips:
@@ -162,10 +213,42 @@ def make_optimizer(
 
         if grad_fn is not None:
             extra["grad_fn"] = lambda at: clipped(grad_fn(at), at)
-        updates, inner_state = inner(hparams, learning_rate).update(
-            clipped(grads, params), state.inner, params, value=value, **extra
-        )
-        return updates, OptimizerState(state.step + 1, inner_state, reduced)
+        grads = clipped(grads, params)
+
+        def updated(name: str, values: Mapping[str, Any], state: PyTree) -> tuple[PyTree, PyTree]:
+            own = _transformation(values, values["learning_rate"] * scale)
+            return own.update(of((name,), grads), state, of((name,), params), value=value, **extra)
+
+        def of_group(name: str) -> tuple[PyTree, PyTree]:
+            keys = {**groups[name], **hparams.get("groups", {}).get(name, {})}
+            own = _of_group(values, keys)
+            own["learning_rate"] = own["learning_rate"] * keys["learning_rate_scale"]
+            mine = of((name,), params)
+
+            def moved(state: PyTree) -> tuple[PyTree, PyTree]:
+                updates, state = updated(name, own, state)
+                if keys["layer_decay"] is not None:
+                    above = layers_from_top(name, keys["params"], mine)
+                    decay = jnp.asarray(keys["layer_decay"])
+                    updates = jax.tree.map(
+                        lambda u, layers: u * (decay**layers).astype(u.dtype), updates, above
+                    )
+                return updates, state
+
+            def held(state: PyTree) -> tuple[PyTree, PyTree]:
+                # -0.0 is what leaves every number as it is: 0.0 would turn -0.0 into itself
+                return jax.tree.map(lambda leaf: jnp.full_like(leaf, -0.0), mine), state
+
+            if not keys["unfreeze_at"]:
+                return moved(state.groups[name])
+            unfrozen = state.step >= keys["unfreeze_at"]
+            return jax.lax.cond(unfrozen, moved, held, state.groups[name])
+
+        rest, inner_state = updated(REST, values, state.inner)
+        moves = {name: of_group(name) for name in groups}
+        updates = joined(rest, *(updates for updates, _ in moves.values()))
+        states = {name: own for name, (_, own) in moves.items()}
+        return updates, OptimizerState(state.step + 1, inner_state, reduced, states)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -174,11 +257,27 @@ def _check(section: Mapping[str, Any]) -> None:
     """Raises what is wrong with a section before anything is traced."""
     matching({}, section["decay_exclude"])
     average = section["average"].get("name", "none")
-    if section["name"] == "schedule_free_adamw" and average != "none":
-        raise ConfigError(
-            f"optim.average.name is {average!r}, but optim.name 'schedule_free_adamw' averages the "
-            "parameters itself: set optim.average.name to 'none'."
-        )
+    groups = section["groups"]
+    names = {"optim": section["name"]}
+    names |= {f"optim.groups.{name}": group["name"] for name, group in groups.items()}
+    for where, name in names.items():
+        if name == "schedule_free_adamw" and average != "none":
+            raise ConfigError(
+                f"optim.average.name is {average!r}, but {where}.name 'schedule_free_adamw' "
+                "averages the parameters itself: set optim.average.name to 'none'."
+            )
+        if name == "sam" and groups:
+            raise ConfigError(
+                f"{where}.name: 'sam' looks for the worst point of all parameters together and "
+                "can't be one of several optimizers: leave optim.groups out, or choose another."
+            )
+    for name, group in groups.items():
+        own = group["name"] or section["name"]
+        if group["layer_decay"] is not None and own == "schedule_free_adamw":
+            raise ConfigError(
+                f"optim.groups.{name}.layer_decay: 'schedule_free_adamw' weighs its average by one "
+                "learning rate: leave layer_decay out, or make a group of each layer."
+            )
 
 
 def learning_rate_at(
@@ -213,8 +312,14 @@ def eval_params(section: Mapping[str, Any], opt_state: OptimizerState, params: P
     Args:
       section: the ``optim`` section.
       opt_state: the optimizer's state.
-      params: the parameters that are trained.
+      params: the parameters, trained and frozen.
     """
-    if section.get("name") == "schedule_free_adamw":
-        return contrib.schedule_free_eval_params(opt_state.inner, params)
-    return params
+    label = labels_of(section)
+    states = {REST: opt_state.inner, **opt_state.groups}
+    averages = []
+    for name, state in states.items():
+        own = section["groups"][name].get("name") if name else None
+        if (own or section.get("name")) == "schedule_free_adamw":
+            mine = members(label, (name,), params)
+            averages.append(contrib.schedule_free_eval_params(state, mine))
+    return joined(*averages, params) if averages else params

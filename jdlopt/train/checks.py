@@ -54,6 +54,14 @@ def impossible(
                 f"optim.schedule.warmup_steps: {warmup} is more than the {steps} steps of the "
                 "whole training: warm up for fewer steps, or train longer."
             )
+    if sound("train", "optim.groups"):
+        steps = total_steps(config, dataset)
+        problems += [
+            f"optim.groups.{name}.unfreeze_at: {group['unfreeze_at']} is not within the {steps} "
+            "steps of the whole training: unfreeze earlier, or name its parameters in optim.freeze."
+            for name, group in config["optim"]["groups"].items()
+            if group["unfreeze_at"] >= steps
+        ]
     if sound("loss") and losses.task_of(loss["name"]) != dataset.task:
         fitting = listing(name for name in losses.LOSSES if losses.task_of(name) == dataset.task)
         kind = "classes" if dataset.task == "classification" else "a number"

@@ -68,7 +68,7 @@ class Experiment(NamedTuple):
     Attributes:
       config: the resolved config.
       dataset: the opened dataset; its test split is not read by anything built here.
-      model, loss, optimizer, average, augment: the parts of a step.
+      model, loss, optimizer, average, freezing, augment: the parts of a step.
       recipe: what preprocessing does; ``preprocess_state``: what it learnt from the training split.
       input_shape, input_dtype: of one example after preprocessing.
       order: the order of the training examples.
@@ -84,6 +84,7 @@ class Experiment(NamedTuple):
     loss: losses.Loss
     optimizer: Any
     average: Any
+    freezing: optim.Freezing
     augment: Callable[..., Any]
     recipe: preprocess.Recipe
     preprocess_state: Any
@@ -109,6 +110,7 @@ class Experiment(NamedTuple):
             "loss": self.loss,
             "optimizer": self.optimizer,
             "average": self.average,
+            "freezing": self.freezing,
             "preprocess": self.preprocess,
             "augment": self.augment,
             "learning_rate": functools.partial(
@@ -150,6 +152,19 @@ def _part_schema(
     return {**dict.fromkeys(values, anything), **shared, "name": anything}
 
 
+def _groups_schema(groups: Any, problems: list[str]) -> Schema:
+    """The keys of each of the freely named groups in ``optim.groups``."""
+    shared = configs.fields_of(optim.GroupFields)
+    schema: Schema = {}
+    for name, values in groups.items() if isinstance(groups, Mapping) else ():
+        named = isinstance(values, Mapping) and values.get("name") is not None
+        section = f"optim.groups.{name}"
+        schema[name] = (
+            _part_schema(values, section, optim.OPTIMIZERS, shared, problems) if named else shared
+        )
+    return schema
+
+
 def data_schema() -> Schema:
     """Returns every key that the ``data`` section may have."""
     from jdlopt.data.text import TextFields
@@ -183,6 +198,7 @@ def schema_of(raw: Mapping[str, Any], problems: list[str]) -> Schema:
             problems,
             bundled_only=True,
         ),
+        "groups": _groups_schema(optim_raw.get("groups"), problems),
     }
     return {
         "seed": Field((int,), 0, configs.Range(0, 2**32 - 1)),
@@ -285,6 +301,7 @@ def build(config: Mapping[str, Any], dataset: source.Dataset) -> Experiment:
         loss=losses.make_loss(config["loss"], weights),
         optimizer=optim.make_optimizer(config["optim"], steps),
         average=optim.make_average(config["optim"], steps),
+        freezing=optim.make_freezing(config["optim"]),
         augment=augment.make_augment(
             config["data"]["augment"],
             size=size,

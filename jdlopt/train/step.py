@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from jdlopt.optim import Freezing, joined
 from jdlopt.train.state import TrainState
 
 Batch = Mapping[str, Array]
@@ -24,6 +25,7 @@ def train_step(
     loss: Any,
     optimizer: optax.GradientTransformationExtraArgs,
     average: Any,
+    freezing: Freezing,
     preprocess: Callable[[Array], Array],
     augment: Callable[..., Batch],
     learning_rate: Callable[..., Float[Array, ""]],
@@ -34,7 +36,8 @@ def train_step(
     Args:
       state: where training stands.
       batch: one global batch.
-      model, loss, optimizer, average: the parts that `jdlopt.train.experiment.build` makes.
+      model, loss, optimizer, average, freezing: the parts that `jdlopt.train.experiment.build`
+        makes.
       preprocess: raw inputs → model inputs, fit on the training split.
       augment: ``(key, batch, strengths, preprocess) → batch``; it preprocesses, since what changes
         pixels or waveforms comes before and what changes features or mixes examples comes after.
@@ -49,32 +52,35 @@ def train_step(
     batch = {**batch, "step": state.step}
     batch = augment(augment_key, batch, state.hparams["augment"], preprocess)
 
-    def gradients(params: Any) -> tuple[Any, Any, dict[str, Array]]:
-        def objective(params: Any, model_state: Any, part: Batch, key: Any) -> Any:
+    trained, frozen = freezing.split(state.params)
+
+    def gradients(trained: Any) -> tuple[Any, Any, dict[str, Array]]:
+        def objective(trained: Any, model_state: Any, part: Batch, key: Any) -> Any:
+            params = joined(trained, frozen)
             outputs, model_state = model.apply(
                 params, model_state, part["inputs"], state.hparams["model"], key=key, train=True
             )
             value = loss.objective(outputs, part["targets"], params, state.hparams["loss"])
             return value, (model_state, hits(outputs, part["targets"]))
 
-        grad = jax.value_and_grad(objective, has_aux=True)
+        grad = freezing.value_and_grad(objective, state.step)
         if accumulate == 1:
             (value, (model_state, measured)), grads = grad(
-                params, state.model_state, batch, model_key
+                trained, state.model_state, batch, model_key
             )
             return grads, model_state, {"loss": value, **measured}
-        return _accumulated(grad, params, state.model_state, batch, model_key, accumulate)
+        return _accumulated(grad, trained, state.model_state, batch, model_key, accumulate)
 
-    grads, model_state, measured = gradients(state.params)
+    grads, model_state, measured = gradients(trained)
     updates, opt_state = optimizer.update(
         grads,
         state.opt_state,
-        state.params,
+        trained,
         hparams=state.hparams["optim"],
         value=measured["loss"],
-        grad_fn=lambda params, *_: gradients(params)[0],
+        grad_fn=lambda trained, *_: gradients(trained)[0],
     )
-    params = optax.apply_updates(state.params, updates)
+    params = joined(optax.apply_updates(trained, updates), frozen)
     rate = learning_rate(state.step, state.hparams["optim"], opt_state)
     step = state.step + 1
     state = state.replace(

@@ -155,12 +155,13 @@ def known_keys() -> set[str]:
         ("optim.average", experiment.optim.AVERAGES),
     ):
         for name in parts:
-            chosen = configs.override({"model": {"name": "mlp"}}, {f"{section}.name": name})
+            raw = {"model": {"name": "mlp"}, "optim": {"groups": {"body": {"params": ()}}}}
+            chosen = configs.override(raw, {f"{section}.name": name})
             problems: list[str] = []
             schema = experiment.schema_of(chosen.to_dict(), problems)
             assert problems == []
             found |= set(configs.flat(schema))
-    return found | {key.rpartition(".")[0] for key in found} | {"data.augment"}
+    return found | {key.rpartition(".")[0] for key in found} | {"data.augment", "optim.groups"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)

@@ -1,0 +1,257 @@
+"""Transfer: what is frozen costs nothing and stays to the bit; groups unfreeze in one program."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import jaxprs_in_params
+
+from jdlopt import config as configs
+from jdlopt.errors import ConfigError, Interrupted
+from jdlopt.train import experiment, serve
+from jdlopt.train.loop import fit
+from jdlopt.train.state import as_arrays
+from jdlopt.train.step import train_step
+
+TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
+
+
+@pytest.fixture
+def config(config):
+    """A small convolutional network: ``conv_0``, ``conv_1``, ``head``."""
+    config["model"] = {"name": "cnn", "features": (8, 16)}
+    return config
+
+
+@pytest.fixture
+def gradual(config):
+    """The head alone first; from step 6 the upper convolution, from step 12 the lower one."""
+    config["optim"]["groups"] = {
+        "upper": {"params": ("^conv_1/",), "learning_rate_scale": 0.5, "unfreeze_at": 6},
+        "lower": {"params": ("^conv_0/",), "learning_rate_scale": 0.1, "unfreeze_at": 12},
+    }
+    return config
+
+
+def build(config):
+    resolved, dataset = experiment.prepare(config)
+    parts = experiment.build(resolved, dataset)
+    arrays = dataset.read("train")
+    batch = {"inputs": jnp.asarray(arrays.inputs[:32]), "targets": jnp.asarray(arrays.targets[:32])}
+    hparams = as_arrays(configs.hyperparameters(resolved))
+    return parts, experiment.init_state(parts, 0, hparams), batch
+
+
+def stepped(parts):
+    return jax.jit(partial(train_step, **parts.step_parts))
+
+
+def flops(config):
+    parts, state, batch = build(config)
+    return stepped(parts).lower(state, batch).compile().cost_analysis()["flops"]
+
+
+def parameters(workdir):
+    config = serve.run_config(workdir)
+    parts = experiment.build(*experiment.prepare(config))
+    inputs = parts.input_shape, parts.input_dtype
+    return serve.load_parameters(config, parts.model, inputs, workdir, "newest")[0]
+
+
+def matmuls(jaxpr):
+    """The matmuls and convolutions of a traced function, and of all that it calls."""
+    found = 0
+    for equation in jaxpr.eqns:
+        found += equation.primitive.name in ("dot_general", "conv_general_dilated")
+        found += sum(map(matmuls, jaxprs_in_params(equation.params)))
+    return found
+
+
+def branches(jaxpr):
+    """The branches of the one conditional that chooses between gradients."""
+    found = [e.params["branches"] for e in jaxpr.eqns if e.primitive.name == "cond"]
+    for equation in jaxpr.eqns:
+        if equation.primitive.name != "cond":
+            for inner in jaxprs_in_params(equation.params):
+                found += branches(inner)
+    return [each for each in found if any(matmuls(branch.jaxpr) for branch in each)]
+
+
+# --- frozen ---------------------------------------------------------------------------------------
+
+
+def test_frozen_parameters_stay_to_the_bit_and_cost_no_backward_pass(config):
+    config["optim"]["average"] = {"name": "ema", "decay": 0.9}
+    config["loss"]["l2"] = 0.01  # its gradient does not reach them either
+    whole, everything = flops(config), build(config)[1]
+    config["optim"]["freeze"] = ("^conv_",)
+    parts, start, batch = build(config)
+    state, step = start, stepped(parts)
+    for _ in range(3):
+        state, measured = step(state, batch)
+    for name in ("conv_0", "conv_1"):
+        chex.assert_trees_all_equal(state.params[name], start.params[name])
+        chex.assert_trees_all_equal(state.average.params[name], start.params[name])
+    assert np.all(
+        state.params["head"]["outputs"]["kernel"] != start.params["head"]["outputs"]["kernel"]
+    )
+    assert flops(config) < 0.5 * whole
+    sizes = [sum(x.size for x in jax.tree.leaves(s.opt_state)) for s in (everything, start)]
+    frozen = sum(x.size for n in ("conv_0", "conv_1") for x in jax.tree.leaves(start.params[n]))
+    assert sizes[0] - sizes[1] == 2 * frozen
+    assert np.isfinite(measured["grad_norm"])
+
+
+def test_accumulated_gradients_of_a_frozen_body_equal_the_whole_batchs(gradual):
+    after = []
+    for accumulate in (1, 4):
+        gradual["optim"] |= {"name": "sgd", "accumulate": accumulate, "freeze": ("^conv_0/bias",)}
+        parts, state, batch = build(gradual)
+        after.append(stepped(parts)(state.replace(step=jnp.int32(7)), batch)[0].params)
+    chex.assert_trees_all_close(after[0], after[1], **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("optim", "message"),
+    [
+        ({"freeze": ("^conv_9",)}, "optim.freeze: '.conv_9' matches no parameter. The nearest"),
+        ({"freeze": (".",)}, "freezes all 6 parameters"),
+        ({"groups": {"a": {"params": ("conv",), "unfreez_at": 3}}}, "mean 'unfreeze_at'"),
+        ({"groups": {"a": {"unfreeze_at": 3}}}, "optim.groups.a.params: is missing"),
+        ({"groups": {"a": {"params": ("conv",), "b1": 0.8}}}, "optim.groups.a.b1: is unknown"),
+        ({"groups": {"a": {"params": ("conv",), "name": "sdg"}}}, "optim.groups.a.name 'sdg' is"),
+        ({"groups": {"a": {"params": ("conv",), "unfreeze_at": 24}}}, "not within the 24 steps"),
+        ({"groups": {"a": 3}}, "optim.groups.a: expected a section"),
+        ({"groups": 3}, "optim.groups: expected a section"),
+    ],
+)
+def test_what_is_wrong_with_groups_is_told_before_training(config, optim, message):
+    config["optim"] = {"name": "adam", **optim}
+    with pytest.raises(ConfigError, match=message):
+        experiment.prepare(config)
+
+
+def test_groups_are_set_from_the_command_line(gradual):
+    text = configs.Override
+    config = configs.override(
+        gradual,
+        {
+            "optim.groups.wide.params": text("head/outputs/kernel"),
+            "optim.groups.wide.name": text("momentum"),
+            "optim.groups.wide.momentum": text("0.5"),
+            "optim.groups.lower.unfreeze_at": text("3"),
+        },
+    )
+    groups = experiment.resolve(config)["optim"]["groups"]
+    assert groups["wide"]["params"] == ("head/outputs/kernel",)
+    assert groups["wide"]["momentum"] == 0.5 and groups["lower"]["unfreeze_at"] == 3
+    assert "momentum" not in groups["lower"]
+
+
+# --- unfrozen step by step ------------------------------------------------------------------------
+
+
+def test_one_program_serves_all_phases_and_values(gradual):
+    parts, state, batch = build(gradual)
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def step(state):
+        return train_step(state, batch, **parts.step_parts)
+
+    rates = state.hparams["optim"]["groups"]
+    history = [state.params]
+    for number in range(15):
+        rates["upper"]["learning_rate_scale"] = jnp.float32(1 / (number + 1))
+        state, measured = step(state)
+        history.append(state.params)
+    moved = {
+        name: [
+            bool((a[name]["kernel"] != b[name]["kernel"]).any())
+            for a, b in itertools.pairwise(history)
+        ]
+        for name in ("conv_0", "conv_1")
+    }
+    assert moved["conv_1"] == [False] * 6 + [True] * 9
+    assert moved["conv_0"] == [False] * 12 + [True] * 3
+    rate = experiment.optim.learning_rate_at(
+        parts.config["optim"], parts.total_steps, 14, state.hparams["optim"]
+    )
+    np.testing.assert_allclose(measured["learning_rate"], rate)  # the base rate is logged
+
+
+def test_what_is_not_unfrozen_yet_has_no_backward_pass(gradual):
+    parts, state, batch = build(gradual)
+    jaxpr = jax.make_jaxpr(partial(train_step, **parts.step_parts))(state, batch)
+    (phases,) = branches(jaxpr.jaxpr)
+    counts = [matmuls(phase.jaxpr) for phase in phases]
+    assert len(counts) == 3 and counts[0] < counts[1] < counts[2]
+
+
+def test_a_population_of_one_phase_equals_its_trials_and_runs_one_branch(gradual):
+    parts, state, batch = build(gradual)
+    step = partial(train_step, **parts.step_parts)
+    states = jax.vmap(lambda seed: experiment.init_state(parts, seed, state.hparams))(jnp.arange(3))
+    together = jax.jit(jax.vmap(step, in_axes=(0, None)))
+    alone = jax.jit(step)
+    for at in (5, 6, 13):
+        states = states.replace(
+            step=jnp.full(3, at), opt_state=states.opt_state._replace(step=jnp.full(3, at))
+        )
+        after, _ = together(states, batch)
+        for index in range(3):
+            own, _ = alone(jax.tree.map(lambda leaf, i=index: leaf[i], states), batch)
+            many = jax.tree.map(lambda leaf, i=index: leaf[i], after)
+            chex.assert_trees_all_close(own.params, many.params, **TOLERANCE)
+    jaxpr = jax.make_jaxpr(jax.vmap(step, in_axes=(0, None)))(states, batch)
+    assert len(branches(jaxpr.jaxpr)) == 1
+
+
+def test_trials_in_different_phases_are_right_too(gradual):
+    parts, state, batch = build(gradual)
+    step = partial(train_step, **parts.step_parts)
+    at = jnp.array([3, 13])
+    states = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), state)
+    states = states.replace(step=at, opt_state=states.opt_state._replace(step=at))
+    after, measured = jax.jit(jax.vmap(step, in_axes=(0, None)))(states, batch)
+    for index in range(2):
+        own, alone = jax.jit(step)(jax.tree.map(lambda leaf, i=index: leaf[i], states), batch)
+        many = jax.tree.map(lambda leaf, i=index: leaf[i], after)
+        chex.assert_trees_all_close(own.params, many.params, **TOLERANCE)
+        np.testing.assert_allclose(alone["grad_norm"], measured["grad_norm"][index], rtol=1e-5)
+
+
+def test_a_run_stopped_while_frozen_goes_on_as_if_it_had_not_stopped(gradual, tmp_path):
+    def stop(progress):
+        if progress.step >= 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    gradual["optim"]["freeze"] = ("^conv_0/bias",)
+    gradual["train"]["eval_every"] = 2
+    fit(gradual, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        fit(gradual, tmp_path / "parts", stop)
+    fit(gradual, tmp_path / "parts")
+    whole, parts = parameters(tmp_path / "whole"), parameters(tmp_path / "parts")
+    chex.assert_trees_all_equal(whole, parts)
+    metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "parts")]
+    assert metrics[0] == metrics[1]
+
+
+def test_groups_on_eight_devices_equal_one(gradual, tmp_path):
+    gradual["model"]["features"] = (32, 32)
+    gradual["model"]["kernel_size"] = 5  # large enough for fsdp to split
+    gradual["optim"]["freeze"] = ("^conv_0/kernel",)
+    fit(gradual, tmp_path / "one")
+    gradual["mesh"] = {"data": 2, "fsdp": 4}
+    fit(gradual, tmp_path / "eight")
+    one, eight = parameters(tmp_path / "one"), parameters(tmp_path / "eight")
+    chex.assert_trees_all_close(one, eight, rtol=1e-5, atol=1e-5)
