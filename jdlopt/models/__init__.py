@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from jdlopt.config import Count, fields_of, find_part
+from jdlopt.config import Choice, Count, fields_of, find_part
 from jdlopt.models.bridge import Model, bridge, parameters_of
 from jdlopt.models.cnn import CNN
 from jdlopt.models.embedding import embedded
 from jdlopt.models.linear import Linear
 from jdlopt.models.mlp import MLP
+from jdlopt.models.precision import DTYPES, computing_in
 from jdlopt.models.recurrent import GRU, LSTM
 
 __all__ = ["MODELS", "Model", "ModelFields", "make_model"]
@@ -27,9 +28,12 @@ class ModelFields:
       embedding_features: the width of the embedding of a token; and the largest of a category's,
         with ``data.preprocess.encode='embedding'``. A model of your own that has a field
         ``num_tokens`` gets the token ids themselves.
+      dtype: what the model computes in. Parameters, gradients, the optimizer and running
+        statistics stay float32; float16 trains with a dynamic loss scale.
     """
 
     embedding_features: Count = 32
+    dtype: Annotated[str, Choice(DTYPES)] = "float32"
 
 
 def make_model(
@@ -62,13 +66,14 @@ def make_model(
     """
     part = find_part(section["name"], MODELS, "model.name")
     own = parameters_of(part)
-    shared = set(fields_of(ModelFields))
-    unwanted = {"name"} | (shared - own)
+    unwanted = {"name", *set(fields_of(ModelFields)) - set(fields_of(part))}
     keys = {key: section[key] for key in section if key not in unwanted}
     if tokens and "num_tokens" in own:
         keys["num_tokens"] = tokens
     model = bridge(part, section["name"], keys, num_outputs)
     if (tokens and "num_tokens" not in own) or any(columns):
         features = section.get("embedding_features", ModelFields.embedding_features)
-        return embedded(model, tokens=tokens, columns=columns, features=features)
-    return model
+        model = embedded(model, tokens=tokens, columns=columns, features=features)
+    # a table's category codes are floats until `embedded` has looked them up
+    dtype = section.get("dtype") or ModelFields.dtype
+    return computing_in(model, dtype, cast_inputs=not any(columns))

@@ -51,7 +51,8 @@ def embedded(model: Model, *, tokens: int, columns: tuple[int, ...], features: i
         codes = inputs[:, len(columns) - len(sizes) : len(columns)]
         codes = jnp.where(jnp.isnan(codes), 0, codes).astype(jnp.int32)
         parts = [found[f"column_{index}"][codes[:, index]] for index in range(len(sizes))]
-        return jnp.concatenate([numbers, extra, *parts], axis=1)
+        others = [part.astype(parts[0].dtype) for part in (numbers, extra)]
+        return jnp.concatenate([*others, *parts], axis=1)
 
     def init(key: Array, inputs: Array, hparams: Mapping[str, Any]) -> tuple[PyTree, PyTree]:
         table_key, model_key = jax.random.split(key)

@@ -1,0 +1,74 @@
+"""Mixed precision: a model that computes in half the bits, its parameters kept in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from jdlopt.errors import ConfigError, listing, nearest
+from jdlopt.models.bridge import Model
+
+DTYPES = ("float32", "bfloat16", "float16")
+"""What a model may compute in. float16's range is small: its training scales the loss."""
+
+
+def computing_in(model: Model, dtype: str, *, cast_inputs: bool = True) -> Model:
+    """Returns a model that computes in another type and looks like a float32 one from outside.
+
+    Float parameters and float inputs are cast before the module, float outputs back to float32.
+    So are the gradients, which arrive through the casts. What the model keeps beside its
+    parameters (running statistics) goes in as it is, and comes back in the type that it had.
+    Micikevicius et al., "Mixed precision training", 2018.
+
+    Args:
+      model: what computes; float32 returns it untouched.
+      dtype: a `DTYPES` entry.
+      cast_inputs: whether inputs are cast; category codes, which are floats until they are looked
+        up, would be rounded.
+
+    Raises:
+      ConfigError: the type is unknown.
+
+    Example:
+      >>> double = Model(lambda *_: ({}, {}), lambda p, s, x, h, **_: (x * p["two"], s))
+      >>> params, x = {"two": jnp.float32(2)}, jnp.float32([1 / 3])
+      >>> outputs, _ = computing_in(double, "bfloat16").apply(params, {}, x, {}, train=False)
+      >>> outputs.dtype, round(float(outputs[0]), 4)
+      (dtype('float32'), 0.668)
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(
+            f"model.dtype: {dtype!r} is unknown.{nearest(dtype, DTYPES)} Known: {listing(DTYPES)}."
+        )
+    if dtype == "float32":
+        return model
+
+    def apply(
+        params: PyTree,
+        model_state: PyTree,
+        inputs: Array,
+        hparams: Mapping[str, Any],
+        *,
+        train: bool,
+        **options: Any,
+    ) -> tuple[Array, PyTree]:
+        seen = _cast(inputs, dtype) if cast_inputs else inputs
+        outputs, state = model.apply(
+            _cast(params, dtype), model_state, seen, hparams, train=train, **options
+        )
+        if train:
+            state = jax.tree.map(lambda new, old: new.astype(old.dtype), state, model_state)
+        return _cast(outputs, "float32"), state
+
+    return Model(model.init, apply)
+
+
+def _cast(tree: PyTree, dtype: str) -> PyTree:
+    """Casts the floats of a tree; integers and keys stay."""
+    return jax.tree.map(
+        lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree
+    )
