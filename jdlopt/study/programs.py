@@ -31,7 +31,7 @@ from jdlopt.train.state import TrainState
 from jdlopt.train.step import eval_step, train_step
 
 FORMULATIONS = ("vmap", "scan", "each")
-CHANGES = ("step", "params", "model_state", "opt_state", "average")
+CHANGES = ("step", "params", "model_state", "opt_state", "average", "loss_scale")
 """The fields of a state that a step changes; key and hyperparameters stay."""
 
 

@@ -118,6 +118,8 @@ def save(
 def saved(state: TrainState) -> dict[str, Any]:
     """Returns a state as a checkpoint holds it: a dict, the random key as its data."""
     fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    if not state.loss_scale:
+        del fields["loss_scale"]  # checkpoints from before there was one have no place for it
     return {**fields, "key": jax.random.key_data(state.key)}
 
 

@@ -17,6 +17,7 @@ from jdlopt import losses, mesh, metrics, models, optim
 from jdlopt.config import Count, Field, Natural, Schema
 from jdlopt.data import augment, feed, preprocess, sampling, source
 from jdlopt.errors import ConfigError, UserError, listing, nearest
+from jdlopt.train import scaling
 from jdlopt.train.checks import impossible, unbuildable
 from jdlopt.train.parts import fitted, model_of, num_outputs, open_clean, total_steps
 from jdlopt.train.state import TrainState
@@ -342,6 +343,7 @@ def init_state(experiment: Experiment, seed: int | Array, hparams: Any) -> Train
         average=experiment.average.init(params, model_state),
         hparams=hparams,
         key=key,
+        loss_scale=scaling.start() if experiment.config["model"]["dtype"] == "float16" else (),
     )
 
 

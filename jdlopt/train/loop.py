@@ -189,6 +189,7 @@ class _Run:
             average=meshes.parameter_sharding(self.mesh, shapes.average),
             hparams=jax.tree.map(lambda _: everywhere, shapes.hparams),
             key=everywhere,
+            loss_scale=jax.tree.map(lambda _: everywhere, shapes.loss_scale),
         )
         hparams = meshes.put(hparams, everywhere)
         program = jax.jit(init, out_shardings=self.shardings).lower(hparams)

@@ -11,6 +11,8 @@ from jaxtyping import Bool
 
 LEARNING_RATE = "learning_rate"
 """The one value whose line says what it was in the last step, not its mean."""
+OF_ALL_STEPS = ("skipped", "loss_scale")
+"""Values that a skipped step of float16 training has too; a line's other means leave it out."""
 
 
 class Meter:
@@ -65,7 +67,13 @@ class Meter:
         self.count += count
 
     def _close_line(self, step: int) -> None:
-        line = {f"train/{name}": total / self.count for name, total in self.sums.items()}
+        made = self.count - self.sums.get("skipped", 0)
+        counts = {name: self.count if name in OF_ALL_STEPS else made for name in self.sums}
+        line = {
+            f"train/{name}": total / counts[name]
+            for name, total in self.sums.items()
+            if counts[name]
+        }
         line[LEARNING_RATE] = self.learning_rate
         self.sums, self.count = {}, 0
         if self.is_evaluated(step):

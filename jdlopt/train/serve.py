@@ -22,7 +22,7 @@ from jdlopt.data import augment, preprocess
 from jdlopt.data.inputs import read_inputs
 from jdlopt.data.text_input import from_meta
 from jdlopt.errors import DataError, UserError, WorkdirError, listing
-from jdlopt.train import checkpoint, disk, evaluate, experiment, log
+from jdlopt.train import checkpoint, disk, evaluate, experiment, log, scaling
 from jdlopt.train.parts import model_of
 from jdlopt.train.program import Compiler
 from jdlopt.train.state import as_arrays
@@ -123,6 +123,8 @@ def load_parameters(
         "hparams": hparams,
         "key": jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))),
     }
+    if config["model"].get("dtype") == "float16":
+        template["loss_scale"] = jax.eval_shape(scaling.start)
     restored = checkpoint.restore_newest(directory, _on_one_device(template))
     if restored is None:
         raise WorkdirError(

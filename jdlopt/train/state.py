@@ -19,6 +19,7 @@ class TrainState(flax.struct.PyTreeNode):
       model_state: what the model keeps beside them, such as batch norm's running statistics.
       opt_state: the optimizer's state.
       average: averaged parameters (EMA, SWA), or an empty pytree.
+      loss_scale: of float16 training (`jdlopt.train.scaling.LossScale`), or an empty pytree.
       hparams: every float of the config's traced sections, as float32 scalars.
       key: the run's random key; a step folds its number in, so the key itself never changes.
     """
@@ -30,6 +31,7 @@ class TrainState(flax.struct.PyTreeNode):
     average: Any
     hparams: Any
     key: Key[Array, ""]
+    loss_scale: Any = ()
 
 
 def as_arrays(hyperparameters: Any) -> Any:

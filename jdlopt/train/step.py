@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jdlopt.optim import Freezing, joined
+from jdlopt.train import scaling
 from jdlopt.train.state import TrainState
 
 Batch = Mapping[str, Array]
@@ -46,7 +48,8 @@ def train_step(
 
     Returns:
       The next state, and the step's ``loss`` and ``grad_norm`` (and ``accuracy`` where targets are
-      classes), measured before the update, and its ``learning_rate``.
+      classes), measured before the update, and its ``learning_rate``; with a loss scale also what
+      `jdlopt.train.scaling.settled` adds.
     """
     augment_key, model_key = jax.random.split(jax.random.fold_in(state.key, state.step))
     batch = {**batch, "step": state.step}
@@ -63,7 +66,9 @@ def train_step(
             value = loss.objective(outputs, part["targets"], params, state.hparams["loss"])
             return value, (model_state, hits(outputs, part["targets"]))
 
-        grad = freezing.value_and_grad(objective, state.step)
+        grad = scaling.value_and_grad(
+            objective, state.loss_scale, partial(freezing.value_and_grad, step=state.step)
+        )
         if accumulate == 1:
             (value, (model_state, measured)), grads = grad(
                 trained, state.model_state, batch, model_key
@@ -83,7 +88,7 @@ def train_step(
     params = joined(optax.apply_updates(trained, updates), frozen)
     rate = learning_rate(state.step, state.hparams["optim"], opt_state)
     step = state.step + 1
-    state = state.replace(
+    after = state.replace(
         step=step,
         params=params,
         model_state=model_state,
@@ -92,7 +97,8 @@ def train_step(
             state.average, params, model_state, step, state.hparams["optim"].get("average", {})
         ),
     )
-    return state, {**measured, "grad_norm": norm(grads), "learning_rate": rate}
+    measured = {**measured, "grad_norm": norm(grads), "learning_rate": rate}
+    return scaling.settled(state, after, grads, measured) if state.loss_scale else (after, measured)
 
 
 def _accumulated(grad, params, model_state, batch, key, parts):

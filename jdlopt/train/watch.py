@@ -83,6 +83,11 @@ def check_finite(first_step: int, measured: dict[str, np.ndarray]) -> None:
             f" One step before, the loss was {measured['loss'][at - 1]:.4g} and the gradient "
             f"norm {measured['grad_norm'][at - 1]:.4g}."
         )
+    if "loss_scale" in measured:
+        before = (
+            " The loss scale of float16 can't get smaller: train in bfloat16 (model.dtype), with "
+            "a smaller optim.learning_rate or with optim.clip_norm."
+        )
     label = {"grad_norm": "the gradient norm", "loss": "the loss"}.get(name, name)
     raise DivergedError(first_step + at, label, float(measured[name][at]), before)
 
