@@ -106,6 +106,11 @@ def build(
     for fold in folds or (None,):
         config = raw if fold is None else configs.override(raw, {"data.fold": fold})
         resolved, dataset = experiment.prepare(config)
+        if resolved["train"]["cache_features"]:
+            raise ConfigError(
+                "train.cache_features: is for a single run: each trial of a study has a body of "
+                "its own. Set it to False; optim.freeze alone trains the same heads."
+            )
         parts = experiment.build(resolved, dataset)
         weighted = resolved["loss"]["class_weights"] == "balanced"
         learnt = str(jax.tree.map(np.shape, parts.preprocess_state))  # stacked, they must be alike

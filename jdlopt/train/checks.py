@@ -14,6 +14,8 @@ from jdlopt import config as configs
 from jdlopt import losses, mesh, metrics, optim
 from jdlopt.data import augment, preprocess, source
 from jdlopt.errors import ConfigError, listing
+from jdlopt.models.head import features_of
+from jdlopt.optim.groups import FROZEN, labels_of, path_name
 from jdlopt.train.parts import fitted, model_of, num_outputs, total_steps
 from jdlopt.train.state import as_arrays
 
@@ -160,6 +162,11 @@ def unbuildable(config: Mapping[str, Any], dataset: source.Dataset) -> list[str]
             grad_fn=lambda params: params,
         )[0]
 
+    def probe(params: Any, inputs: Array) -> Any:
+        model = model_of(config, wide, dataset.meta(), recipe)
+        state = model.init(key, inputs, hparams["model"])[1]
+        return features_of(model, params, state, inputs, hparams["model"])
+
     try:
         what = f"model: {names['model']!r} can't take inputs of shape {shape} of {dataset.name!r}"
         params, outputs = jax.eval_shape(forward, inputs)
@@ -177,6 +184,12 @@ def unbuildable(config: Mapping[str, Any], dataset: source.Dataset) -> list[str]
             ]
         what = f"optim: {names['optim']!r} can't update the parameters"
         jax.eval_shape(update, params)
+        if config["train"]["cache_features"]:
+            what = "train.cache_features: the head's input can't be computed"
+            found = _uncacheable(config, params)
+            if found:
+                return found
+            jax.eval_shape(probe, params, inputs)
     except ConfigError as error:
         section, text = what.partition(":")[0], str(error)
         return [text if text.startswith(section) else f"{section}: {text}"]
@@ -184,3 +197,33 @@ def unbuildable(config: Mapping[str, Any], dataset: source.Dataset) -> list[str]
         text = " ".join(str(error).split())
         return [f"{what}: {type(error).__name__}: {text[:300]}"]
     return []
+
+
+def _uncacheable(config: Mapping[str, Any], params: Any) -> list[str]:
+    """What is in the way of ``train.cache_features``, in words."""
+    label = labels_of(config["optim"])
+    paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    heads = [path for path in paths if path.removeprefix("model/").startswith("head/")]
+    others = [path for path in paths if path not in heads]
+    trained = [path for path in others if label(path) is not FROZEN]
+    found = []
+    if not heads or not others:
+        what = "no parameters named 'head/…'" if not heads else "no parameters but the head's"
+        found.append(
+            f"train.cache_features: the model {config['model']['name']!r} has {what}: there is no "
+            "body to compute features with. Leave it out."
+        )
+    elif trained:
+        found.append(
+            f"train.cache_features: all but the head must be frozen, but {listing(trained, 4)} "
+            r"would be trained. Set optim.freeze to ('^(?!(model/)?head/)',)."
+        )
+    section = config["data"]["augment"]
+    changing = [name for name in augment.AUGMENTATIONS if section.get(name) is not None]
+    changing += [name for name in ("own", "alternating_flip") if section.get(name)]
+    if changing:
+        found.append(
+            "train.cache_features: data.augment changes examples anew in each epoch "
+            f"({listing(changing)}): switch it off, or leave cache_features out."
+        )
+    return found

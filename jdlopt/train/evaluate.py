@@ -49,7 +49,8 @@ class Evaluator:
         asked = min(self.parts.config["train"]["eval_batch_size"], size)
         self.batch_size = -(-asked // self.mesh.size) * self.mesh.size
 
-    def _batches(self, split: str) -> Iterator[Any]:
+    def batches(self, split: str) -> Iterator[Any]:
+        """Yields a split on the devices, its last batch padded: ``weights`` are 0 there."""
         if split in self._kept:
             yield from self._kept[split]
             return
@@ -78,7 +79,7 @@ class Evaluator:
     def dispatch(self, split: str, params: Any, model_state: Any) -> list[Any]:
         """Hands a split's batches to the device; returns what `finish` reads later."""
         collected = []
-        for batch in self._batches(split):
+        for batch in self.batches(split):
             if self._program is None:
                 function = jax.jit(
                     partial(

@@ -45,6 +45,8 @@ class TrainFields:
       checkpoint_every: steps between checkpoints; by default they go by ``checkpoint_seconds``.
       checkpoint_seconds: least time between two checkpoints.
       evaluate_test: whether the best checkpoint is evaluated on the test split at the end.
+      cache_features: whether what a frozen body makes of each example is computed once, in
+        evaluation mode, and the head alone is trained on that. All else must be frozen.
       tensorboard: whether TensorBoard files are written.
     """
 
@@ -60,6 +62,7 @@ class TrainFields:
     checkpoint_every: Count | None = None
     checkpoint_seconds: Natural = 30
     evaluate_test: bool = True
+    cache_features: bool = False
     tensorboard: bool = True
 
 

@@ -21,7 +21,7 @@ from jdlopt import mesh as meshes
 from jdlopt.data import feed
 from jdlopt.errors import DivergedError, Interrupted, WorkdirError
 from jdlopt.metrics import higher_is_better
-from jdlopt.train import checkpoint, disk, experiment, log, processes, serve
+from jdlopt.train import checkpoint, disk, experiment, features, log, processes, serve
 from jdlopt.train import evaluate as evaluation
 from jdlopt.train.evaluate import Evaluator
 from jdlopt.train.meter import Meter
@@ -160,7 +160,6 @@ class _Run:
         self.checkpoints = workdir / log.CHECKPOINTS
         self.start, self.compile = start, Compiler()
         self.mesh = meshes.make_mesh(self.config["mesh"])
-        self.evaluator = Evaluator(parts, self.mesh, self.compile)
         self.beside = ThreadPoolExecutor(1) if _may_overlap(self.mesh) else None
         self.pending: deque[tuple[str, int, Any, Any]] = deque()
         self.best_snapshot: _Snapshot | None = None
@@ -170,6 +169,9 @@ class _Run:
         self.log: log.RunLog | None = None
         self._init_state()
         self._resume()
+        # what the steps and the evaluations between them run on
+        self.working = self._with_features() if self.options["cache_features"] else parts
+        self.evaluator = Evaluator(self.working, self.mesh, self.compile)
 
     # --- before the first step -------------------------------------------------------------------
 
@@ -221,6 +223,11 @@ class _Run:
             serve.save_inputs_record(self.parts, self.workdir)
             self.log = log.RunLog(self.workdir, self.step, self.options["tensorboard"])
 
+    def _with_features(self) -> experiment.Experiment:
+        """Computes what the frozen body makes of each example; the head is trained on that."""
+        state = self.state
+        return features.cached(self.parts, state.params, state.model_state, self.mesh, self.compile)
+
     def _compile_snapshot(self) -> Any:
         """Compiles taking what is evaluated out of a state, copied: the next step overwrites it."""
 
@@ -261,11 +268,11 @@ class _Run:
 
     def _streams(self) -> bool:
         asked = self.config["data"]["in_memory"]
-        return not (feed.fits(self.parts.dataset.nbytes("train")) if asked is None else asked)
+        return not (feed.fits(self.working.dataset.nbytes("train")) if asked is None else asked)
 
     def _in_memory(self) -> Callable[[int], tuple[TrainState, Any, int]]:
         """Compiles training on a split that lies in device memory; returns how to run steps."""
-        arrays = self.parts.dataset.read("train")
+        arrays = self.working.dataset.read("train")
         data = meshes.put(
             {"inputs": arrays.inputs, "targets": arrays.targets}, meshes.replicated(self.mesh)
         )
@@ -275,7 +282,7 @@ class _Run:
             self.state,
             data,
             self.batch_size,
-            parts=self.parts.step_parts,
+            parts=self.working.step_parts,
             mesh=self.mesh,
             shardings=self.shardings,
             compile=self.compile,
@@ -298,7 +305,7 @@ class _Run:
         """Compiles training on batches that come one by one; returns how to run a step of it."""
         sharding = meshes.batch_sharding(self.mesh)
         read = feed.stream(
-            self.parts.dataset.records("train"),
+            self.working.dataset.records("train"),
             seed=self.seed,
             batch_size=self.batch_size,
             first_step=self.step,
@@ -311,7 +318,7 @@ class _Run:
         self.dispatch, program = streaming_program(
             self.state,
             first,
-            parts=self.parts.step_parts,
+            parts=self.working.step_parts,
             mesh=self.mesh,
             shardings=self.shardings,
             compile=self.compile,

@@ -16,6 +16,8 @@ from jax.extend.core import jaxprs_in_params
 
 from jdlopt import config as configs
 from jdlopt.errors import ConfigError, Interrupted
+from jdlopt.models.head import head_of
+from jdlopt.study import structure
 from jdlopt.train import experiment, serve
 from jdlopt.train.loop import fit
 from jdlopt.train.state import as_arrays
@@ -64,6 +66,14 @@ def parameters(workdir):
     parts = experiment.build(*experiment.prepare(config))
     inputs = parts.input_shape, parts.input_dtype
     return serve.load_parameters(config, parts.model, inputs, workdir, "newest")[0]
+
+
+def stop_at(step):
+    def on_progress(progress):
+        if progress.step >= step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return on_progress
 
 
 def matmuls(jaxpr):
@@ -230,15 +240,11 @@ def test_trials_in_different_phases_are_right_too(gradual):
 
 
 def test_a_run_stopped_while_frozen_goes_on_as_if_it_had_not_stopped(gradual, tmp_path):
-    def stop(progress):
-        if progress.step >= 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     gradual["optim"]["freeze"] = ("^conv_0/bias",)
     gradual["train"]["eval_every"] = 2
     fit(gradual, tmp_path / "whole")
     with pytest.raises(Interrupted):
-        fit(gradual, tmp_path / "parts", stop)
+        fit(gradual, tmp_path / "parts", stop_at(1))
     fit(gradual, tmp_path / "parts")
     whole, parts = parameters(tmp_path / "whole"), parameters(tmp_path / "parts")
     chex.assert_trees_all_equal(whole, parts)
@@ -255,3 +261,85 @@ def test_groups_on_eight_devices_equal_one(gradual, tmp_path):
     fit(gradual, tmp_path / "eight")
     one, eight = parameters(tmp_path / "one"), parameters(tmp_path / "eight")
     chex.assert_trees_all_close(one, eight, rtol=1e-5, atol=1e-5)
+
+
+# --- linear probing -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def probe(config):
+    """A frozen body below a head with a hidden layer; with 12 steps enough."""
+    config["model"] |= {"hidden": (12,), "dropout_rate": None, "kernel_size": 5}
+    config["optim"]["freeze"] = ("^(?!head/)",)
+    config["train"] |= {"steps": 12, "eval_every": 6}
+    return config
+
+
+def test_a_head_on_cached_features_equals_one_on_a_frozen_body(probe, tmp_path):
+    plain = fit(probe, tmp_path / "plain")
+    probe["train"]["cache_features"] = True
+    cached = fit(probe, tmp_path / "cached")
+    chex.assert_trees_all_close(
+        parameters(tmp_path / "plain"), parameters(tmp_path / "cached"), rtol=1e-5, atol=1e-5
+    )
+    for name, value in plain.metrics.items():
+        np.testing.assert_allclose(value, cached.metrics[name], rtol=1e-5, atol=1e-5)
+    measured = serve.evaluate_run(tmp_path / "cached", "test", "best")["metrics"]
+    np.testing.assert_allclose(measured["test/loss"], plain.metrics["test/loss"], rtol=1e-5)
+
+
+def test_a_probe_is_stopped_streamed_and_spread_over_devices(probe, tmp_path):
+    probe["train"] |= {"cache_features": True, "steps_per_dispatch": 1, "eval_every": 2}
+    fit(probe, tmp_path / "whole")
+    probe["data"]["in_memory"] = False
+    probe["mesh"] = {"data": 2, "fsdp": 4}
+    with pytest.raises(Interrupted):
+        fit(probe, tmp_path / "parts", stop_at(2))
+    fit(probe, tmp_path / "parts")
+    chex.assert_trees_all_close(
+        parameters(tmp_path / "whole"), parameters(tmp_path / "parts"), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_the_body_of_a_cached_probe_is_not_run_in_a_step(probe):
+    probe["model"] |= {"dropout_rate": 0.5, "batch_norm": True, "hidden": ()}
+    whole = flops(probe)
+    parts, state, batch = build(probe)
+    features = jnp.ones((32, 6 * 16))
+    head = parts._replace(model=head_of(parts.model, jax.ShapeDtypeStruct((6,), "float32")))
+    step = stepped(head)
+    after, _ = step(state, {**batch, "inputs": features})
+    program = step.lower(state, {**batch, "inputs": features}).compile()
+    assert program.cost_analysis()["flops"] < 0.3 * whole
+    for name in ("norm_0", "norm_1"):  # the body's statistics stay
+        old, new = state.model_state["batch_stats"][name], after.model_state["batch_stats"][name]
+        chex.assert_trees_all_equal(old, new)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"optim": {"freeze": ("conv_0",)}},
+            "but conv_1/bias, conv_1/kernel would be trained. Set",
+        ),
+        ({"model": {"name": "mlp", "features": (4,)}}, "'mlp' has no parameters but the head's"),
+        ({"model": {"name": "linear"}}, "'linear' has no parameters named 'head/…'"),
+        ({"data": {"augment": {"mixup": 0.2}}}, "data.augment changes examples anew .*mixup"),
+    ],
+)
+def test_what_is_in_the_way_of_cached_features_is_told(probe, changed, message):
+    probe["train"]["cache_features"] = True
+    if "model" in changed:
+        probe["model"] = {}
+        probe["optim"]["freeze"] = ()
+    for section, keys in changed.items():
+        probe[section] |= keys
+    with pytest.raises(ConfigError, match=message):
+        experiment.prepare(probe)
+
+
+def test_a_study_refuses_cached_features(probe):
+    probe["train"]["cache_features"] = True
+    with pytest.raises(ConfigError, match="is for a single run"):
+        structure.build(probe)
