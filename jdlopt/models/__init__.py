@@ -14,10 +14,19 @@ from jdlopt.models.linear import Linear
 from jdlopt.models.mlp import MLP
 from jdlopt.models.precision import DTYPES, computing_in
 from jdlopt.models.recurrent import GRU, LSTM
+from jdlopt.models.transformer import TransformerDecoder, TransformerEncoder
 
 __all__ = ["MODELS", "Model", "ModelFields", "make_model"]
 
-MODELS: dict[str, Any] = {"linear": Linear, "mlp": MLP, "cnn": CNN, "gru": GRU, "lstm": LSTM}
+MODELS: dict[str, Any] = {
+    "linear": Linear,
+    "mlp": MLP,
+    "cnn": CNN,
+    "gru": GRU,
+    "lstm": LSTM,
+    "transformer_encoder": TransformerEncoder,
+    "transformer_decoder": TransformerDecoder,
+}
 
 
 @dataclass(frozen=True)

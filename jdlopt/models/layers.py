@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from jdlopt.bits import sixteen_bits
@@ -21,6 +23,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "elu": jax.nn.elu,
     "selu": jax.nn.selu,
     "gelu": jax.nn.gelu,
+    "gelu_exact": functools.partial(jax.nn.gelu, approximate=False),
     "silu": jax.nn.silu,
 }
 
@@ -131,6 +134,26 @@ class BatchNorm(nn.Module):
         """Normalises by the batch's statistics while training, else by the running ones."""
         norm = nn.BatchNorm(use_running_average=not train, momentum=self.momentum, name="norm")
         return norm(x)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis, its statistics in float32.
+
+    Ba, Kiros and Hinton, "Layer normalization", 2016.
+    """
+
+    epsilon: float | Array
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*shape features"]) -> Float[Array, "*shape features"]:
+        """Gives each vector mean 0 and variance 1, then scales and shifts its entries."""
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        wide = x.astype(jnp.float32)
+        centred = wide - wide.mean(axis=-1, keepdims=True)
+        variance = (centred**2).mean(axis=-1, keepdims=True)
+        normed = (centred * lax.rsqrt(variance + self.epsilon)).astype(x.dtype)
+        return normed * scale + bias
 
 
 class Head(nn.Module):

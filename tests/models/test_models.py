@@ -44,7 +44,7 @@ def test_a_training_step_lowers_the_loss(name):
             return ((outputs - target) ** 2).mean()
 
         value, gradient = jax.value_and_grad(loss)(params)
-        return value, jax.tree.map(lambda p, g: p - 0.02 * g, params, gradient)
+        return value, jax.tree.map(lambda p, g: p - 0.005 * g, params, gradient)
 
     values = []
     for _ in range(10):

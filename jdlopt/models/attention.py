@@ -1,0 +1,212 @@
+"""Multi-head attention, the transformer layer around it, and stacks of such layers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from jdlopt.errors import ConfigError
+from jdlopt.models.layers import ACTIVATIONS, INITIALIZERS, Dropout, LayerNorm, rematerialised
+
+_INIT = INITIALIZERS["glorot_uniform"]
+
+
+class Attention(nn.Module):
+    """Multi-head attention of a sequence to itself.
+
+    ``softmax(q·kᵀ / √d)·v`` in each head, with linear maps before and after. Vaswani et al.,
+    "Attention is all you need", 2017.
+    """
+
+    num_heads: int
+    causal: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "n positions features"],
+        mask: Bool[Array, "n #heads #queries keys"] | None = None,
+        slots: Int[Array, "n positions"] | None = None,
+    ) -> Float[Array, "n positions features"]:
+        """Mixes the positions.
+
+        Args:
+          x: the sequence.
+          mask: which keys each query may see; all by default.
+          slots: where the keys and values of these positions are kept in the collection ``cache``,
+            which has as many slots as ``mask`` has keys; the queries then see all that it holds.
+        """
+        n, positions, features = x.shape
+        heads = (n, positions, self.num_heads, features // self.num_heads)
+        query, key, value = (
+            nn.Dense(features, kernel_init=_INIT, name=name)(x).reshape(heads)
+            for name in ("query", "key", "value")
+        )
+        if slots is not None and mask is not None:
+            key = self._cached("key", key, slots, mask.shape[-1])
+            value = self._cached("value", value, slots, mask.shape[-1])
+        causal = self.causal and slots is None
+        mixed = jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal)
+        return nn.Dense(features, kernel_init=_INIT, name="out")(mixed.reshape(x.shape))
+
+    def _cached(self, name: str, new: Array, slots: Array, capacity: int) -> Array:
+        shape = (new.shape[0], capacity, *new.shape[2:])
+        cache = self.variable("cache", name, jnp.zeros, shape, new.dtype)
+        cache.value = cache.value.at[jnp.arange(new.shape[0])[:, None], slots].set(new)
+        return cache.value
+
+
+class FeedForward(nn.Module):
+    """Two dense layers, applied at each position."""
+
+    features: int
+    activation: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*shape width"]) -> Float[Array, "*shape width"]:
+        """Maps each vector to one of the same width."""
+        hidden = nn.Dense(self.features, kernel_init=_INIT, name="up")(x)
+        hidden = ACTIVATIONS[self.activation](hidden)
+        return nn.Dense(x.shape[-1], kernel_init=_INIT, name="down")(hidden)
+
+
+class TransformerLayer(nn.Module):
+    """Attention and a feed-forward network, each around a residual connection.
+
+    With ``pre_norm``, ``x + f(norm(x))``, as in GPT-2 and ViT; else ``norm(x + f(x))``, as in BERT.
+    """
+
+    num_heads: int
+    mlp_features: int
+    activation: str
+    norm_epsilon: Any
+    dropout_rate: Any
+    pre_norm: bool
+    causal: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "n positions features"],
+        train: bool,
+        mask: Array | None = None,
+        slots: Array | None = None,
+    ) -> Float[Array, "n positions features"]:
+        """Maps a sequence to one of the same shape; ``mask`` and ``slots`` as in `Attention`."""
+        attention = Attention(self.num_heads, self.causal, name="attention")
+        parts: tuple[Callable[[Array], Array], ...] = (
+            lambda x: attention(x, mask, slots),
+            FeedForward(self.mlp_features, self.activation, name="mlp"),
+        )
+        for index, part in enumerate(parts):
+            norm = LayerNorm(self.norm_epsilon, name=f"norm_{index}")
+            drop = Dropout(self.dropout_rate, name=f"dropout_{index}")
+            x = x + drop(part(norm(x)), train) if self.pre_norm else norm(x + drop(part(x), train))
+        return x
+
+
+def make_layer(
+    features: int, num_heads: int, mlp_features: int | None, remat: str, **keys: Any
+) -> nn.Module:
+    """Returns a layer of a model, from its config keys.
+
+    Args:
+      features, num_heads: the width, and the heads that share it.
+      mlp_features: the width inside the feed-forward network; 4 · ``features`` by default.
+      remat: a `jdlopt.models.layers.REMAT` entry.
+      keys: the other fields of `TransformerLayer`.
+
+    Raises:
+      ConfigError: the heads do not divide the width.
+    """
+    if features % num_heads:
+        fitting = [count for count in range(1, features + 1) if features % count == 0]
+        near = min(fitting, key=lambda count: abs(count - num_heads))
+        raise ConfigError(
+            f"model.num_heads: {num_heads} heads can't share a width of {features} evenly; "
+            f"{near} would, or a width of {-(-features // num_heads) * num_heads}."
+        )
+    layer = rematerialised(TransformerLayer, remat)
+    return layer(num_heads=num_heads, mlp_features=mlp_features or 4 * features, **keys)
+
+
+def run_layers(
+    layers: nn.Module | Sequence[nn.Module],
+    count: int,
+    x: Float[Array, "n positions features"],
+    train: bool,
+    mask: Array | None = None,
+    slots: Array | None = None,
+) -> Float[Array, "n positions features"]:
+    """Runs a sequence through layers one after the other.
+
+    Args:
+      layers: the layers; or a single one, that a scan runs ``count`` times with parameters of its
+        own each time: compiled once, however many there are.
+      count: how many there are.
+      x: the sequence.
+      train, mask, slots: as in `TransformerLayer`.
+    """
+    if not isinstance(layers, nn.Module):
+        for layer in layers:
+            x = layer(x, train, mask, slots)
+        return x
+    scanned = nn.scan(
+        lambda layer, x, _: (layer(x, train, mask, slots), None),
+        variable_axes={"params": 0, "cache": 0},
+        split_rngs={"params": True, "dropout": True},
+        length=count,
+    )
+    return scanned(layers, x, None)[0]
+
+
+_LAYER = re.compile(r"layer_\d+")
+
+
+def stack_layers(params: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """Returns parameters of unrolled layers in the form that ``scan_layers`` needs.
+
+    Args:
+      params: a model's, with ``layer_0``, ``layer_1``, …; nothing changes if it has none.
+
+    Returns:
+      The same with ``layers`` instead, each array with a leading axis of layers.
+
+    Example:
+      >>> layers = {"layer_0": {"bias": jnp.zeros(3)}, "layer_1": {"bias": jnp.ones(3)}}
+      >>> stack_layers(layers)["layers"]["bias"].shape
+      (2, 3)
+    """
+    names = sorted(filter(_LAYER.fullmatch, params), key=lambda name: int(name[6:]))
+    if not names:
+        return dict(params)
+    rest = {name: params[name] for name in params if name not in names}
+    layers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params[name] for name in names))
+    return {**rest, "layers": layers}
+
+
+def unstack_layers(params: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """Returns parameters of scanned layers in the form of unrolled ones; undoes `stack_layers`.
+
+    Args:
+      params: a model's, with ``layers``; nothing changes if it has none.
+
+    Example:
+      >>> sorted(unstack_layers({"layers": {"bias": jnp.zeros((2, 3))}}))
+      ['layer_0', 'layer_1']
+    """
+    if "layers" not in params:
+        return dict(params)
+    rest = {name: params[name] for name in params if name != "layers"}
+    count = jax.tree.leaves(params["layers"])[0].shape[0]
+    single = {
+        f"layer_{index}": jax.tree.map(lambda leaf: leaf[index], params["layers"])  # noqa: B023
+        for index in range(count)
+    }
+    return {**rest, **single}

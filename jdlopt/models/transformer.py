@@ -1,0 +1,260 @@
+"""Transformers over token ids or numeric sequences: an encoder, as BERT, and a decoder, as GPT."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Num
+
+from jdlopt.config import Choice, Count, Natural, Positive, Rate
+from jdlopt.errors import ConfigError
+from jdlopt.models.attention import make_layer, run_layers
+from jdlopt.models.layers import ACTIVATIONS, REMAT, Dropout, Head, LayerNorm
+
+POOLINGS = ("cls", "mean")
+_INIT = nn.initializers.normal(0.02)
+
+
+def lengths_of(tokens: Int[Array, "n positions"]) -> Int[Array, " n"]:
+    """Returns how many ids each row has before the padding at its end, which is id 0.
+
+    Example:
+      >>> lengths_of(jnp.array([[5, 0, 7, 0], [0, 0, 0, 0]])).tolist()
+      [3, 0]
+    """
+    return jnp.max(jnp.where(tokens != 0, jnp.arange(1, tokens.shape[1] + 1), 0), axis=1)
+
+
+class Embeddings(nn.Module):
+    """The vector of each token (or a linear map of numbers), its position's and its type's."""
+
+    features: int
+    num_tokens: int
+    max_positions: int
+    dropout_rate: Any
+    num_types: int = 0
+    norm_epsilon: Any = None
+
+    def setup(self) -> None:
+        """Names the parts."""
+        if self.num_tokens:
+            self.tokens = nn.Embed(self.num_tokens, self.features, embedding_init=_INIT)
+        else:
+            self.inputs = nn.Dense(self.features)
+        self.positions = nn.Embed(self.max_positions, self.features, embedding_init=_INIT)
+        if self.num_types:
+            self.types = nn.Embed(self.num_types, self.features, embedding_init=_INIT)
+        if self.norm_epsilon is not None:
+            self.norm = LayerNorm(self.norm_epsilon)
+        self.dropout = Dropout(self.dropout_rate)
+
+    def __call__(
+        self,
+        inputs: Num[Array, "n positions *channels"],
+        train: bool,
+        types: Int[Array, "n positions"] | None = None,
+        positions: Int[Array, "n positions"] | None = None,
+    ) -> Float[Array, "n positions features"]:
+        """Looks a sequence up; types are 0 and positions count from 0 by default.
+
+        Raises:
+          ConfigError: the sequence is too long, or of another shape.
+        """
+        self._check(inputs)
+        if self.num_tokens:
+            x = self.tokens(inputs)
+        else:
+            x = self.inputs(inputs[..., None] if inputs.ndim == 2 else inputs)
+        x = x + self.positions(jnp.arange(inputs.shape[1]) if positions is None else positions)
+        if self.num_types:
+            x = x + self.types(jnp.zeros((), jnp.int32) if types is None else types)
+        if self.norm_epsilon is not None:
+            x = self.norm(x)
+        return self.dropout(x, train)
+
+    def scores(self, x: Float[Array, "*shape features"]) -> Float[Array, "*shape num_tokens"]:
+        """Scores every token by the product of its vector and ``x``."""
+        return self.tokens.attend(x)
+
+    def _check(self, inputs: Array) -> None:
+        if inputs.ndim not in (2, 3) or (self.num_tokens and inputs.ndim == 3):
+            kind = "token ids" if self.num_tokens else "shape (length,) or (length, channels)"
+            raise ConfigError(
+                f"model.name: this transformer takes inputs of {kind}; the data's have shape "
+                f"{inputs.shape[1:]}. Use 'vit' for images, 'mlp' for any other shape."
+            )
+        if inputs.shape[1] > self.max_positions:
+            raise ConfigError(
+                f"model.max_positions: {self.max_positions} is fewer than the {inputs.shape[1]} "
+                "positions of the inputs. Raise it, or shorten the sequences (those of texts by "
+                "data.text.max_tokens)."
+            )
+
+
+class TransformerEncoder(nn.Module):
+    """Layers in which every position sees all others, as in BERT; post-norm.
+
+    Inputs are token ids, of which 0 is padding that nothing sees, or numbers (length, channels).
+    The features are the mean over the positions that are no padding, or with ``pooling='cls'`` the
+    first position through a dense layer and tanh. Devlin et al., "BERT: pre-training of deep
+    bidirectional transformers for language understanding", 2019.
+    """
+
+    num_outputs: int
+    features: Count = 128
+    num_layers: Count = 2
+    num_heads: Count = 4
+    mlp_features: Count | None = None
+    max_positions: Count = 512
+    num_types: Natural = 0
+    pooling: Annotated[str, Choice(POOLINGS)] = "mean"
+    activation: Annotated[str, Choice(ACTIVATIONS)] = "gelu_exact"
+    norm_epsilon: Positive = 1e-12
+    dropout_rate: Rate | None = None
+    scan_layers: bool = False
+    remat: Annotated[str, Choice(REMAT)] = "none"
+    num_tokens: int = 0
+
+    def setup(self) -> None:
+        """Names the parts; what a method does not call gets no parameters."""
+        self.embeddings = Embeddings(
+            self.features,
+            self.num_tokens,
+            self.max_positions,
+            self.dropout_rate,
+            self.num_types,
+            self.norm_epsilon,
+        )
+        if self.scan_layers:
+            self.layers = _layer(self, pre_norm=False)
+        else:
+            self.layer = [_layer(self, pre_norm=False) for _ in range(self.num_layers)]
+        if self.pooling == "cls":
+            self.pooler = nn.Dense(self.features)
+        self.dropout = Dropout(self.dropout_rate)
+        self.head = _head(self)
+
+    def __call__(self, inputs: Num[Array, "n positions *channels"], train: bool = False) -> Array:
+        """Maps sequences to outputs."""
+        return self.head(self.dropout(self.encode(inputs, train), train), train)
+
+    def encode(
+        self,
+        inputs: Num[Array, "n positions *channels"],
+        train: bool = False,
+        types: Int[Array, "n positions"] | None = None,
+    ) -> Float[Array, "n features"]:
+        """Maps each sequence to its features, which the head is given."""
+        x = self.states(inputs, train, types)
+        if self.pooling == "cls":
+            return jnp.tanh(self.pooler(x[:, 0]))
+        if not self.num_tokens:
+            return x.mean(axis=1)
+        real = (inputs != 0).astype(x.dtype)[..., None]
+        return (x * real).sum(axis=1) / jnp.maximum(real.sum(axis=1), 1)
+
+    def states(
+        self,
+        inputs: Num[Array, "n positions *channels"],
+        train: bool = False,
+        types: Int[Array, "n positions"] | None = None,
+    ) -> Float[Array, "n positions features"]:
+        """Maps sequences to what the last layer makes of each position."""
+        x = self.embeddings(inputs, train, types)
+        mask = (inputs != 0)[:, None, None, :] if self.num_tokens else None
+        layers = self.layers if self.scan_layers else self.layer
+        return run_layers(layers, self.num_layers, x, train, mask)
+
+
+class TransformerDecoder(nn.Module):
+    """Layers in which a position sees itself and those before it, as in GPT-2; pre-norm.
+
+    Inputs are token ids, of which 0 at the end is padding, or numbers (length, channels). As a
+    classifier it reads the last position that is no padding; as a language model (`logits`) it
+    scores the token after each position. Radford et al., "Language models are unsupervised
+    multitask learners", 2019.
+    """
+
+    num_outputs: int
+    features: Count = 128
+    num_layers: Count = 2
+    num_heads: Count = 4
+    mlp_features: Count | None = None
+    max_positions: Count = 1024
+    activation: Annotated[str, Choice(ACTIVATIONS)] = "gelu"
+    norm_epsilon: Positive = 1e-5
+    dropout_rate: Rate | None = None
+    scan_layers: bool = False
+    remat: Annotated[str, Choice(REMAT)] = "none"
+    num_tokens: int = 0
+
+    def setup(self) -> None:
+        """Names the parts; what a method does not call gets no parameters."""
+        self.embeddings = Embeddings(
+            self.features, self.num_tokens, self.max_positions, self.dropout_rate
+        )
+        if self.scan_layers:
+            self.layers = _layer(self, pre_norm=True, causal=True)
+        else:
+            self.layer = [_layer(self, pre_norm=True, causal=True) for _ in range(self.num_layers)]
+        self.norm = LayerNorm(self.norm_epsilon)
+        self.head = _head(self)
+
+    def __call__(self, inputs: Num[Array, "n positions *channels"], train: bool = False) -> Array:
+        """Maps sequences to outputs."""
+        x = self.states(inputs, train)
+        if not self.num_tokens:
+            return self.head(x[:, -1], train)
+        last = jnp.maximum(lengths_of(inputs) - 1, 0)
+        return self.head(jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0], train)
+
+    def logits(
+        self,
+        tokens: Int[Array, "n positions"],
+        train: bool = False,
+        positions: Int[Array, "n positions"] | None = None,
+        mask: Bool[Array, "n 1 positions slots"] | None = None,
+    ) -> Float[Array, "n positions num_tokens"]:
+        """Scores each token of the vocabulary as the one after each position.
+
+        The output matrix is the token embedding. Press and Wolf, "Using the output embedding to
+        improve language models", 2017.
+
+        Args:
+          tokens: token ids.
+          train: whether dropout is on.
+          positions, mask: with a cache (`jdlopt.models.generate`), where in the sequence these
+            tokens stand, and which slots of the cache each of them sees.
+        """
+        return self.embeddings.scores(self.states(tokens, train, positions, mask))
+
+    def states(
+        self,
+        inputs: Num[Array, "n positions *channels"],
+        train: bool = False,
+        positions: Int[Array, "n positions"] | None = None,
+        mask: Bool[Array, "n 1 positions slots"] | None = None,
+    ) -> Float[Array, "n positions features"]:
+        """Maps sequences to what the last layer makes of each position, normalised."""
+        x = self.embeddings(inputs, train, positions=positions)
+        layers = self.layers if self.scan_layers else self.layer
+        return self.norm(run_layers(layers, self.num_layers, x, train, mask, positions))
+
+
+def _layer(model: TransformerEncoder | TransformerDecoder, **keys: Any) -> nn.Module:
+    return make_layer(
+        model.features,
+        model.num_heads,
+        model.mlp_features,
+        model.remat,
+        activation=model.activation,
+        norm_epsilon=model.norm_epsilon,
+        dropout_rate=model.dropout_rate,
+        **keys,
+    )
+
+
+def _head(model: TransformerEncoder | TransformerDecoder) -> Head:
+    return Head(model.num_outputs, (), model.activation, "glorot_uniform")

@@ -1,0 +1,121 @@
+"""Transformers against Hugging Face's, with the same random weights."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jdlopt.models import make_model
+from jdlopt.models.transformer import TransformerEncoder
+
+pytestmark = pytest.mark.slow
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+TOKENS = np.array([[7, 3, 9, 12, 5, 2], [4, 8, 6, 0, 0, 0], [11, 1, 0, 0, 0, 0]])
+
+
+def weights(module):
+    """A PyTorch module's parameters by name, moved so that none is constant."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    module.eval()
+    return {name: jnp.asarray(value.detach().numpy()) for name, value in module.named_parameters()}
+
+
+def dense(found, name):
+    return {"kernel": found[f"{name}.weight"].T, "bias": found[f"{name}.bias"]}
+
+
+def norm(found, name):
+    return {"scale": found[f"{name}.weight"], "bias": found[f"{name}.bias"]}
+
+
+def table(found, name):
+    return {"embedding": found[f"{name}.weight"]}
+
+
+def count(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def bert_layer(found, index):
+    name = f"encoder.layer.{index}"
+    attention = {
+        ours: dense(found, f"{name}.attention.self.{ours}") for ours in ("query", "key", "value")
+    }
+    return {
+        "attention": attention | {"out": dense(found, f"{name}.attention.output.dense")},
+        "norm_0": norm(found, f"{name}.attention.output.LayerNorm"),
+        "mlp": {
+            "up": dense(found, f"{name}.intermediate.dense"),
+            "down": dense(found, f"{name}.output.dense"),
+        },
+        "norm_1": norm(found, f"{name}.output.LayerNorm"),
+    }
+
+
+def test_bert():
+    config = transformers.BertConfig(
+        vocab_size=20,
+        hidden_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=40,
+        max_position_embeddings=10,
+    )
+    bert = transformers.BertModel(config)
+    found = weights(bert)
+    params = {
+        "embeddings": {
+            "tokens": table(found, "embeddings.word_embeddings"),
+            "positions": table(found, "embeddings.position_embeddings"),
+            "types": table(found, "embeddings.token_type_embeddings"),
+            "norm": norm(found, "embeddings.LayerNorm"),
+        },
+        "pooler": dense(found, "pooler.dense"),
+        **{f"layer_{index}": bert_layer(found, index) for index in range(3)},
+    }
+    encoder = TransformerEncoder(
+        num_outputs=1,
+        features=24,
+        num_layers=3,
+        num_heads=4,
+        mlp_features=40,
+        max_positions=10,
+        num_types=2,
+        pooling="cls",
+        num_tokens=20,
+    )
+    types = np.array([[0, 0, 0, 1, 1, 1], [0, 0, 1, 0, 0, 0], [0, 1, 0, 0, 0, 0]])
+    with torch.no_grad():
+        theirs = bert(
+            torch.tensor(TOKENS),
+            attention_mask=torch.tensor(TOKENS != 0),
+            token_type_ids=torch.tensor(types),
+        )
+    states = encoder.apply({"params": params}, TOKENS, types=types, method="states")
+    real = TOKENS != 0
+    np.testing.assert_allclose(states[real], theirs.last_hidden_state.numpy()[real], atol=1e-4)
+    pooled = encoder.apply({"params": params}, TOKENS, types=types, method="encode")
+    np.testing.assert_allclose(pooled, theirs.pooler_output.numpy(), atol=1e-4)
+
+    section = {
+        "name": "transformer_encoder",
+        "features": 24,
+        "num_layers": 3,
+        "num_heads": 4,
+        "mlp_features": 40,
+        "max_positions": 10,
+        "num_types": 2,
+        "pooling": "cls",
+    }
+    ours, _ = make_model(section, 5, tokens=20).init(jax.random.key(0), jnp.asarray(TOKENS), {})
+    head = ours.pop("head")
+    assert jax.tree.map(jnp.shape, ours) == jax.tree.map(jnp.shape, params)
+    assert count(ours) == sum(p.numel() for p in bert.parameters())
+    assert count(head) == 24 * 5 + 5

@@ -1,0 +1,148 @@
+"""Transformers: padding, causality, stacked layers, gradients under remat, and what can't work."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jdlopt import mesh as meshes
+from jdlopt.errors import ConfigError
+from jdlopt.models import make_model
+from jdlopt.models.attention import stack_layers, unstack_layers
+
+NAMES = ("transformer_encoder", "transformer_decoder")
+SIZES = {"features": 8, "num_layers": 2, "num_heads": 2, "mlp_features": 12, "max_positions": 6}
+RATES = {"dropout_rate": jnp.float32(0.3), "norm_epsilon": jnp.float32(1e-6)}
+TOKENS = jnp.array([[3, 4, 5, 0, 0], [1, 2, 3, 4, 5], [0, 0, 0, 0, 0]])
+
+
+def made(name, tokens=11, **keys):
+    section = {"name": name, **SIZES, "dropout_rate": 0.3, **keys}
+    model = make_model(section, 3, tokens=tokens)
+    x = TOKENS if tokens else jax.random.normal(jax.random.key(4), (3, 5, 2))
+    params, _ = jax.jit(model.init)(jax.random.key(0), x, RATES)
+    # Biases start constant: others show a wrong one.
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    moved = [
+        leaf + 0.1 * jax.random.normal(key, leaf.shape)
+        for key, leaf in zip(keys, leaves, strict=True)
+    ]
+    return model, jax.tree.unflatten(tree, moved), x
+
+
+def outputs(model, params, x, key=None):
+    train = key is not None
+    call = jax.jit(lambda params: model.apply(params, {}, x, RATES, key=key, train=train)[0])
+    return call(params)
+
+
+def loss_and_gradient(model, params, x, **options):
+    def loss(params, x):
+        return (model.apply(params, {}, x, RATES, key=None, train=False)[0] ** 2).mean()
+
+    return jax.jit(jax.value_and_grad(loss), **options)(params, x)
+
+
+def close(found, expected):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_padding_changes_nothing(name):
+    model, params, x = made(name)
+    padded = outputs(model, params, x)
+    np.testing.assert_allclose(outputs(model, params, x[:1, :3]), padded[:1], atol=1e-6)
+    assert bool(jnp.isfinite(padded).all())  # the last row is nothing but padding
+
+
+def test_cls_pools_the_first_position():
+    model, params, x = made("transformer_encoder", pooling="cls", num_types=2)
+    assert params["pooler"]["kernel"].shape == (8, 8)
+    assert params["embeddings"]["types"]["embedding"].shape == (2, 8)
+    padded = outputs(model, params, x)
+    np.testing.assert_allclose(outputs(model, params, x[:1, :3]), padded[:1], atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "tokens"), list(zip(NAMES, (11, 0))))
+def test_stacked_layers_compute_the_same(name, tokens):
+    model, params, x = made(name, tokens)
+    scanned = make_model(
+        {"name": name, **SIZES, "dropout_rate": 0.3, "scan_layers": True, "remat": "full"},
+        3,
+        tokens=tokens,
+    )
+    stacked = stack_layers(params)
+    fresh = jax.eval_shape(scanned.init, jax.random.key(0), x, RATES)[0]
+    assert jax.tree.map(jnp.shape, fresh) == jax.tree.map(jnp.shape, stacked)
+    value, gradient = loss_and_gradient(scanned, stacked, x)
+    close((value, unstack_layers(gradient)), loss_and_gradient(model, params, x))
+    key = jax.random.key(5)
+    assert bool((outputs(scanned, stacked, x, key) != outputs(scanned, stacked, x)).any())
+
+
+def test_unstacking_undoes_stacking():
+    params = {f"layer_{index}": {"bias": jnp.full(2, index)} for index in range(11)} | {"norm": 3}
+    again = unstack_layers(stack_layers(params))
+    assert jax.tree.structure(again) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+    assert stack_layers({"head": 1}) == unstack_layers({"head": 1}) == {"head": 1}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_remat_changes_no_gradient(name):
+    model, params, x = made(name)
+    again = make_model({"name": name, **SIZES, "dropout_rate": 0.3, "remat": "dots"}, 3, tokens=11)
+    close(loss_and_gradient(again, params, x), loss_and_gradient(model, params, x))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_population_equals_each_alone(name):
+    model, params, x = made(name)
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, 1.1 * leaf]), params)
+    together = jax.vmap(lambda p: outputs(model, p, x))(stacked)
+    for index in range(2):
+        alone = outputs(model, jax.tree.map(lambda leaf, i=index: leaf[i], stacked), x)
+        np.testing.assert_allclose(together[index], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "scan"), list(zip(NAMES, (False, True))))
+def test_sharded_parameters_give_the_same_gradient(name, scan):
+    sizes = {"features": 32, "mlp_features": 64}
+    model, params, x = made(name, scan_layers=scan, **sizes)
+    x = jnp.concatenate([x[:2]] * 4)
+    mesh = meshes.make_mesh({"data": 2, "fsdp": 4, "tensor": 1})
+    sharding = meshes.parameter_sharding(mesh, params)
+    batch = NamedSharding(mesh, PartitionSpec(meshes.BATCH_AXES))
+    placed = jax.device_put(params, sharding), jax.device_put(x, batch)
+    out = (NamedSharding(mesh, PartitionSpec()), sharding)
+    found = loss_and_gradient(model, *placed, in_shardings=(sharding, batch), out_shardings=out)
+    close(found, loss_and_gradient(model, params, x))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_stays_half(name):
+    model, params, x = made(name, scan_layers=True)
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    found = outputs(model, half, x, jax.random.key(0))
+    assert found.dtype == jnp.bfloat16
+    found = outputs(model, half, x)
+    np.testing.assert_allclose(found.astype(jnp.float32), outputs(model, params, x), atol=0.1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("keys", "shape", "message"),
+    [
+        ({"num_heads": 3}, (5,), r"3 heads can't share a width of 8 evenly; 2 would, or .* 9"),
+        ({}, (7,), r"model.max_positions: 6 is fewer than the 7 positions"),
+        ({}, (5, 2, 2), r"takes inputs of shape \(length,\).*Use 'vit' for images"),
+    ],
+)
+def test_says_what_does_not_fit(name, keys, shape, message):
+    model = make_model({"name": name, **SIZES, **keys}, 2)
+    with pytest.raises(ConfigError, match=message):
+        model.init(jax.random.key(0), jnp.ones((1, *shape)), {})
