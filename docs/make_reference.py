@@ -43,11 +43,19 @@ MEANINGS = {
     "kernel_size": "positions that a kernel covers along each axis.",
     "momentum": "what the running sum of gradients is multiplied by in each step.",
     "name": "which of them; each has its own keys beside those of this table.",
+    "max_positions": "the longest sequence; the table of position vectors has so many rows.",
+    "mlp_features": "width inside each layer's feed-forward network; None: 4 · `features`.",
+    "norm_epsilon": "added to the variance in layer normalisation, against a division by zero.",
+    "num_heads": "heads of attention in each layer; they share the width evenly.",
     "num_layers": "layers, one on top of the other.",
+    "num_types": "kinds of token (BERT: first and second text), each with a vector; 0: none.",
     "padding": "`same` keeps the size (of stride 1), `valid` uses whole windows only.",
     "pool": "how the block's outputs are pooled.",
     "pool_size": "positions pooled into one along each axis.",
+    "remat": "what the backward pass computes again instead of keeping it: `full`, or all but the "
+    "results of `dots`, or of `dots_no_batch`.",
     "rho": "distance to the worst point.",
+    "scan_layers": "run the layers as one loop, compiled once, with stacked parameters.",
     "strides": "positions that the kernel moves by along each axis.",
     "groups.name": "the group's own optimizer, as `optim.name`; None: `optim.name`.",
     "weight_decay": "as `optim.weight_decay`, with a default of its own.",
@@ -65,6 +73,9 @@ MEANINGS = {
     "mesh.tensor": "only 1 is supported so far.",
     "mlp.features": "widths of the hidden layers.",
     "model.name": "which model; each has its own keys.",
+    "transformer_decoder.features": "width of the vector at each position.",
+    "transformer_encoder.features": "width of the vector at each position.",
+    "transformer_encoder.pooling": "the mean over positions, or the first through a dense layer.",
 }
 """Meanings by key, or by part and key, for the keys that a part's docstring leaves out."""
 
@@ -259,7 +270,8 @@ def lines() -> Iterator[str]:
 
     yield from section_of("`optim.groups.NAME`", optim.GroupFields, "groups")
     yield "A group with a `name` has the keys of that optimizer too, as in `optim`, at their own"
-    yield "defaults. [transfer.md](transfer.md#a-rate-and-an-optimizer-for-each-group) shows groups."
+    yield "defaults."
+    yield "[transfer.md](transfer.md#a-rate-and-an-optimizer-for-each-group) shows groups."
     yield ""
     yield from section_of("`train`", experiment.TrainFields, "train")
     yield from section_of("`mesh`", mesh.MeshFields, "mesh")
