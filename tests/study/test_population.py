@@ -78,6 +78,18 @@ def test_formulations_agree(formulation):
         assert_same(found.rows, want.rows, 1e-4)
 
 
+@pytest.mark.parametrize("formulation", ["scan", "vmap"])
+def test_trials_differ_in_the_rates_of_groups_and_unfreeze_as_alone(tmp_path, formulation):
+    body = {"params": ("dense_0",), "unfreeze_at": 4}
+    optim = {**IRIS["optim"], "freeze": ("dense_0/bias",), "groups": {"body": body}}
+    raw = {**IRIS, "optim": optim, "train": {**IRIS["train"], "epochs": 2}}
+    key = "optim.groups.body.learning_rate_scale"
+    members = [Member(i, i, None, {key: rate}) for i, rate in enumerate((0.1, 2.0))]
+    trained(raw, members, formulation)
+    alone = fit(configs.override(raw, {"seed": 1, key: 2.0}), tmp_path / "alone")
+    assert_same(members[1].rows, lines(alone), 1e-5)
+
+
 def test_side_by_side_trials_are_shared_by_the_devices():
     members = [Member(i, i, None, {}) for i in range(8)]
     population = trained(IRIS, members, "vmap")

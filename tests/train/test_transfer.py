@@ -18,7 +18,7 @@ from jdlopt import config as configs
 from jdlopt.errors import ConfigError, Interrupted
 from jdlopt.models.head import head_of
 from jdlopt.study import structure
-from jdlopt.train import experiment, serve
+from jdlopt.train import checkpoint, experiment, serve
 from jdlopt.train.loop import fit
 from jdlopt.train.state import as_arrays
 from jdlopt.train.step import train_step
@@ -261,6 +261,59 @@ def test_groups_on_eight_devices_equal_one(gradual, tmp_path):
     fit(gradual, tmp_path / "eight")
     one, eight = parameters(tmp_path / "one"), parameters(tmp_path / "eight")
     chex.assert_trees_all_close(one, eight, rtol=1e-5, atol=1e-5)
+
+
+# --- two phases -----------------------------------------------------------------------------------
+
+
+def test_two_phases_are_one_config(tmp_path):
+    """First the head on a frozen body, then the last block at a tenth of the rate."""
+    config = {
+        "data": {"source": "digits", "batch_size": 64},
+        "model": {"name": "cnn", "features": (8, 16)},
+        "optim": {
+            "name": "adam",
+            "learning_rate": 0.01,
+            "freeze": ("^conv_0/",),
+            "groups": {
+                "last_block": {
+                    "params": ("^conv_1/",),
+                    "unfreeze_at": 20,
+                    "learning_rate_scale": 0.1,
+                }
+            },
+        },
+        "train": {
+            "steps": 40,
+            "eval_every": 20,
+            "steps_per_dispatch": 20,
+            "checkpoint_every": 20,
+            "tensorboard": False,
+        },
+        "mesh": {"data": 1},
+    }
+    result = fit(config, tmp_path)
+    resolved, dataset = experiment.prepare(config)
+    parts = experiment.build(resolved, dataset)
+    start = experiment.init_state(parts, 0, as_arrays(configs.hyperparameters(resolved)))
+    first, second = (
+        checkpoint.restore(
+            checkpoint.place(tmp_path / "checkpoints", step), checkpoint.saved(start)
+        )["params"]
+        for step in (20, 40)
+    )
+    for name in ("conv_0", "conv_1"):
+        chex.assert_trees_all_equal(first[name], start.params[name])
+    chex.assert_trees_all_equal(second["conv_0"], start.params["conv_0"])
+    block, head = (
+        np.abs(after - before).mean()
+        for before, after in (
+            (first["conv_1"]["kernel"], second["conv_1"]["kernel"]),
+            (first["head"]["outputs"]["kernel"], second["head"]["outputs"]["kernel"]),
+        )
+    )
+    assert 0 < block < 0.5 * head
+    assert result.metrics["validation/accuracy"] > 0.8
 
 
 # --- linear probing -------------------------------------------------------------------------------
