@@ -50,6 +50,7 @@ MEANINGS = {
     "num_layers": "layers, one on top of the other.",
     "num_types": "kinds of token (BERT: first and second text), each with a vector; 0: none.",
     "padding": "`same` keeps the size (of stride 1), `valid` uses whole windows only.",
+    "patch_size": "height and width of a patch, in pixels; divides those of the images.",
     "pool": "how the block's outputs are pooled.",
     "pool_size": "positions pooled into one along each axis.",
     "remat": "what the backward pass computes again instead of keeping it: `full`, or all but the "
@@ -76,6 +77,11 @@ MEANINGS = {
     "transformer_decoder.features": "width of the vector at each position.",
     "transformer_encoder.features": "width of the vector at each position.",
     "transformer_encoder.pooling": "the mean over positions, or the first through a dense layer.",
+    "vit.features": "width of the vector at each position; None: the variant's.",
+    "vit.num_heads": "heads of attention in each layer; None: the variant's.",
+    "vit.num_layers": "layers, one on top of the other; None: the variant's.",
+    "vit.pooling": "a class token before the patches, or the mean over them.",
+    "vit.variant": "the sizes by a letter: width 192, 384 or 768; 12 layers; 3, 6 or 12 heads.",
 }
 """Meanings by key, or by part and key, for the keys that a part's docstring leaves out."""
 

@@ -15,6 +15,7 @@ from jdlopt.models.mlp import MLP
 from jdlopt.models.precision import DTYPES, computing_in
 from jdlopt.models.recurrent import GRU, LSTM
 from jdlopt.models.transformer import TransformerDecoder, TransformerEncoder
+from jdlopt.models.vit import ViT
 
 __all__ = ["MODELS", "Model", "ModelFields", "make_model"]
 
@@ -26,6 +27,7 @@ MODELS: dict[str, Any] = {
     "lstm": LSTM,
     "transformer_encoder": TransformerEncoder,
     "transformer_decoder": TransformerDecoder,
+    "vit": ViT,
 }
 
 

@@ -119,3 +119,65 @@ def test_bert():
     assert jax.tree.map(jnp.shape, ours) == jax.tree.map(jnp.shape, params)
     assert count(ours) == sum(p.numel() for p in bert.parameters())
     assert count(head) == 24 * 5 + 5
+
+
+def test_vit():
+    config = transformers.ViTConfig(
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=40,
+        image_size=12,
+        patch_size=4,
+        layer_norm_eps=1e-6,
+        num_labels=5,
+    )
+    vit = transformers.ViTForImageClassification(config)
+    found = weights(vit)
+
+    def layer(index):
+        name = f"vit.layers.{index}"
+        sides = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "o_proj"}
+        return {
+            "attention": {
+                ours: dense(found, f"{name}.attention.{theirs}") for ours, theirs in sides.items()
+            },
+            "norm_0": norm(found, f"{name}.layernorm_before"),
+            "mlp": {
+                "up": dense(found, f"{name}.mlp.fc1"),
+                "down": dense(found, f"{name}.mlp.fc2"),
+            },
+            "norm_1": norm(found, f"{name}.layernorm_after"),
+        }
+
+    patches = found["vit.embeddings.patch_embeddings.projection.weight"]
+    params = {
+        "embeddings": {
+            "patches": {
+                "kernel": patches.transpose(2, 3, 1, 0).reshape(-1, 24),
+                "bias": found["vit.embeddings.patch_embeddings.projection.bias"],
+            },
+            "class_token": found["vit.embeddings.cls_token"].reshape(24),
+            "positions": {"embedding": found["vit.embeddings.position_embeddings"][0]},
+        },
+        **{f"layer_{index}": layer(index) for index in range(2)},
+        "norm": norm(found, "vit.layernorm"),
+        "head": {"outputs": dense(found, "classifier")},
+    }
+    section = {
+        "name": "vit",
+        "features": 24,
+        "num_layers": 2,
+        "num_heads": 4,
+        "mlp_features": 40,
+        "patch_size": 4,
+    }
+    model = make_model(section, 5)
+    images = jax.random.normal(jax.random.key(0), (3, 12, 12, 3))
+    ours, _ = model.init(jax.random.key(1), images, {})
+    assert jax.tree.map(jnp.shape, ours) == jax.tree.map(jnp.shape, params)
+    assert count(ours) == sum(p.numel() for p in vit.parameters())
+    with torch.no_grad():
+        theirs = vit(torch.tensor(np.asarray(images).transpose(0, 3, 1, 2))).logits.numpy()
+    outputs, _ = model.apply(params, {}, images, {}, key=None, train=False)
+    np.testing.assert_allclose(outputs, theirs, atol=1e-4)
