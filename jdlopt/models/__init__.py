@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from jdlopt.config import Choice, Count, fields_of, find_part
+from jdlopt.config import Choice, Count, Positive, fields_of, find_part
+from jdlopt.errors import ConfigError
+from jdlopt.models import lora
 from jdlopt.models.bridge import Model, bridge, parameters_of
 from jdlopt.models.cnn import CNN
 from jdlopt.models.embedding import embedded
@@ -41,10 +43,18 @@ class ModelFields:
         ``num_tokens`` gets the token ids themselves.
       dtype: what the model computes in. Parameters, gradients, the optimizer and running
         statistics stay float32; float16 trains with a dynamic loss scale.
+      freeze_norm: whether batch norm uses its running statistics while training, and keeps them.
+      lora_rank: the rank of adapters beside frozen kernels; None: no adapters.
+      lora_patterns: regular expressions of the paths of the kernels that are adapted.
+      lora_alpha: adapters count ``lora_alpha / lora_rank`` times; None: once.
     """
 
     embedding_features: Count = 32
     dtype: Annotated[str, Choice(DTYPES)] = "float32"
+    freeze_norm: bool = False
+    lora_rank: Count | None = None
+    lora_patterns: tuple[str, ...] = lora.KERNELS
+    lora_alpha: Positive | None = None
 
 
 def make_model(
@@ -81,10 +91,20 @@ def make_model(
     keys = {key: section[key] for key in section if key not in unwanted}
     if tokens and "num_tokens" in own:
         keys["num_tokens"] = tokens
-    model = bridge(part, section["name"], keys, num_outputs)
+    freeze_norm = section.get("freeze_norm", ModelFields.freeze_norm)
+    model = bridge(part, section["name"], keys, num_outputs, freeze_norm=freeze_norm)
     if (tokens and "num_tokens" not in own) or any(columns):
         features = section.get("embedding_features", ModelFields.embedding_features)
         model = embedded(model, tokens=tokens, columns=columns, features=features)
     # a table's category codes are floats until `embedded` has looked them up
     dtype = section.get("dtype") or ModelFields.dtype
-    return computing_in(model, dtype, cast_inputs=not any(columns))
+    model = computing_in(model, dtype, cast_inputs=not any(columns))
+    rank = section.get("lora_rank")
+    if rank is None:
+        if section.get("lora_alpha") is not None:
+            raise ConfigError("model.lora_alpha: scales adapters; give model.lora_rank as well.")
+        return model
+    # outside the casts: what adapters add to a kernel must not be lost in half the bits
+    patterns = section.get("lora_patterns", ModelFields.lora_patterns)
+    stacked = {"stacked": lora.STACKED} if section.get("scan_layers") else {}
+    return lora.with_adapters(model, rank, patterns, **stacked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -30,7 +31,9 @@ class Model(NamedTuple):
     apply: Callable[..., tuple[Float[Array, "n outputs"], PyTree]]
 
 
-def bridge(part: Any, name: str, keys: Mapping[str, Any], num_outputs: int) -> Model:
+def bridge(
+    part: Any, name: str, keys: Mapping[str, Any], num_outputs: int, *, freeze_norm: bool = False
+) -> Model:
     """Returns the `Model` of a module class; it is built inside each call, from traced floats.
 
     Args:
@@ -38,9 +41,11 @@ def bridge(part: Any, name: str, keys: Mapping[str, Any], num_outputs: int) -> M
       name: what the config calls it, for messages.
       keys: its keyword arguments from the config; ``hparams`` of a call replace the floats.
       num_outputs: passed on if the part takes it, and what the outputs must be wide.
+      freeze_norm: whether batch norm uses its running statistics while training, and keeps them.
 
     Raises:
-      ConfigError: the part is no module, or its outputs have another width.
+      ConfigError: the part is no module, its outputs have another width, or there is no batch
+        norm to freeze.
     """
     if not callable(part):
         raise ConfigError(f"model.name {name!r} is {part!r}, not a Linen or NNX module class.")
@@ -49,13 +54,13 @@ def bridge(part: Any, name: str, keys: Mapping[str, Any], num_outputs: int) -> M
     if "num_outputs" in takes:
         fixed["num_outputs"] = num_outputs
     if inspect.isclass(part) and issubclass(part, nn.Module):
-        model = _linen(part, fixed)
+        model = _linen(part, fixed, freeze_norm)
     elif inspect.isclass(part) and issubclass(part, nnx.Module):
-        model = _nnx(part, fixed, "rngs" in takes)
+        model = _nnx(part, fixed, "rngs" in takes, freeze_norm)
     elif not inspect.isclass(part) and "rngs" in takes:
-        model = _nnx(part, fixed, True)
+        model = _nnx(part, fixed, True, freeze_norm)
     elif not inspect.isclass(part):
-        model = _linen(part, fixed)
+        model = _linen(part, fixed, freeze_norm)
     else:
         raise ConfigError(
             f"model.name {name!r} is the class {part.__qualname__}, which is neither a "
@@ -78,6 +83,11 @@ def bridge(part: Any, name: str, keys: Mapping[str, Any], num_outputs: int) -> M
                 f"model.name {name!r} returned outputs of shape {found}; the data and the loss "
                 f"need {expected}: one row an example, {num_outputs} wide. Give the module a field "
                 "'num_outputs' and use it as the width of its last layer."
+            )
+        if freeze_norm and not jax.tree.leaves(state):
+            raise ConfigError(
+                f"model.freeze_norm: model.name {name!r} has no batch norm, nor any other state. "
+                "Leave freeze_norm out, or give the model batch norm."
             )
         return params, state
 
@@ -112,7 +122,21 @@ def _mode(call: Callable[..., Any], train: bool) -> dict[str, Any]:
     return {"deterministic": not train} if "deterministic" in takes else {}
 
 
-def _linen(part: Callable[..., nn.Module], fixed: Mapping[str, Any]) -> Model:
+def _norm_frozen(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+    """Has a Linen batch norm use its running statistics, whatever it was told."""
+    norm = context.module
+    if not isinstance(norm, nn.BatchNorm) or context.method_name != "__call__":
+        return call(*args, **kwargs)
+    told = norm.use_running_average
+    # flax takes the choice from the field or from the call, and complains about both
+    object.__setattr__(norm, "use_running_average", None)
+    try:
+        return call(*args[:1], **{**kwargs, "use_running_average": True})
+    finally:
+        object.__setattr__(norm, "use_running_average", told)
+
+
+def _linen(part: Callable[..., nn.Module], fixed: Mapping[str, Any], freeze_norm: bool) -> Model:
     def init(key: Array, inputs: Array, hparams: Mapping[str, Any]) -> tuple[PyTree, PyTree]:
         module = part(**{**fixed, **hparams})
         params_key, other = jax.random.split(key)
@@ -134,7 +158,9 @@ def _linen(part: Callable[..., nn.Module], fixed: Mapping[str, Any]) -> Model:
         mode = _mode(module.__call__, train)
         rngs = dict.fromkeys(_LINEN_STREAMS, key) if train and key is not None else {}
         mutable = list(model_state) if train else []
-        outputs, state = module.apply(variables, inputs, rngs=rngs, mutable=mutable, **mode)
+        frozen = train and freeze_norm
+        with nn.intercept_methods(_norm_frozen) if frozen else contextlib.nullcontext():
+            outputs, state = module.apply(variables, inputs, rngs=rngs, mutable=mutable, **mode)
         return outputs, (dict(state) if mutable else model_state)
 
     return Model(init, apply)
@@ -144,7 +170,9 @@ def _is_state(path: Any, value: Any) -> bool:
     return isinstance(value, nnx.Variable) and not isinstance(value, nnx.Param | nnx.RngState)
 
 
-def _nnx(part: Callable[..., nnx.Module], fixed: Mapping[str, Any], takes_rngs: bool) -> Model:
+def _nnx(
+    part: Callable[..., nnx.Module], fixed: Mapping[str, Any], takes_rngs: bool, freeze_norm: bool
+) -> Model:
     def build(key: Array, hparams: Mapping[str, Any]) -> nnx.Module:
         rngs = {"rngs": nnx.Rngs(key)} if takes_rngs else {}
         return part(**{**fixed, **hparams, **rngs})
@@ -174,6 +202,9 @@ def _nnx(part: Callable[..., nnx.Module], fixed: Mapping[str, Any], takes_rngs: 
             nnx.replace_by_pure_dict(state, values)
             nnx.update(module, state)
         module.train() if train else module.eval()
+        for _, layer in nnx.iter_modules(module) if train and freeze_norm else ():
+            if isinstance(layer, nnx.BatchNorm):
+                layer.use_running_average = True
         outputs = module(inputs, **_mode(module.__call__, train))
         return outputs, (parts(module)[1] if train else model_state)
 

@@ -17,6 +17,7 @@ from jdlopt import losses, mesh, metrics, models, optim
 from jdlopt.config import Count, Field, Natural, Schema
 from jdlopt.data import augment, feed, preprocess, sampling, source
 from jdlopt.errors import ConfigError, UserError, listing, nearest
+from jdlopt.models import lora
 from jdlopt.train import scaling
 from jdlopt.train.checks import impossible, unbuildable
 from jdlopt.train.parts import fitted, model_of, num_outputs, open_clean, total_steps
@@ -224,6 +225,12 @@ def schema_of(raw: Mapping[str, Any], problems: list[str]) -> Schema:
     }
 
 
+def _with_frozen_base(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``optim`` section of a model with adapters: the config says that its base is frozen."""
+    said = any(pattern.startswith("^base/") for pattern in section["freeze"])
+    return {**section, "freeze": section["freeze"] + (() if said else (lora.FREEZE,))}
+
+
 def prepare(raw: Mapping[str, Any]) -> tuple[dict[str, Any], source.Dataset]:
     """Returns the resolved config and its opened dataset, after all checks that need no training.
 
@@ -237,6 +244,8 @@ def prepare(raw: Mapping[str, Any]) -> tuple[dict[str, Any], source.Dataset]:
     raw = configs.to_dict(raw)
     problems: list[str] = []
     config = configs.check_section(raw, schema_of(raw, problems), "", problems)
+    if config.get("model", {}).get("lora_rank") and not problems:
+        config["optim"] = _with_frozen_base(config["optim"])
     dataset = None
     if not any(problem.startswith("data") for problem in problems):
         try:
