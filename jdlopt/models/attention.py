@@ -49,8 +49,8 @@ class Attention(nn.Module):
             for name in ("query", "key", "value")
         )
         if slots is not None and mask is not None:
-            key = self._cached("key", key, slots, mask.shape[-1])
-            value = self._cached("value", value, slots, mask.shape[-1])
+            key = self._cached("keys", key, slots, mask.shape[-1])
+            value = self._cached("values", value, slots, mask.shape[-1])
         causal = self.causal and slots is None
         mixed = jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal)
         return nn.Dense(features, kernel_init=_INIT, name="out")(mixed.reshape(x.shape))

@@ -211,24 +211,18 @@ class TransformerDecoder(nn.Module):
         return self.head(jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0], train)
 
     def logits(
-        self,
-        tokens: Int[Array, "n positions"],
-        train: bool = False,
-        positions: Int[Array, "n positions"] | None = None,
-        mask: Bool[Array, "n 1 positions slots"] | None = None,
+        self, tokens: Int[Array, "n positions"], train: bool = False
     ) -> Float[Array, "n positions num_tokens"]:
-        """Scores each token of the vocabulary as the one after each position.
+        """Scores each token of the vocabulary as the one after each position."""
+        return self.scores(self.states(tokens, train))
+
+    def scores(self, states: Float[Array, "*shape features"]) -> Float[Array, "*shape num_tokens"]:
+        """Scores each token of the vocabulary as the one after each of the last layer's vectors.
 
         The output matrix is the token embedding. Press and Wolf, "Using the output embedding to
         improve language models", 2017.
-
-        Args:
-          tokens: token ids.
-          train: whether dropout is on.
-          positions, mask: with a cache (`jdlopt.models.generate`), where in the sequence these
-            tokens stand, and which slots of the cache each of them sees.
         """
-        return self.embeddings.scores(self.states(tokens, train, positions, mask))
+        return self.embeddings.scores(states)
 
     def states(
         self,
@@ -237,7 +231,14 @@ class TransformerDecoder(nn.Module):
         positions: Int[Array, "n positions"] | None = None,
         mask: Bool[Array, "n 1 positions slots"] | None = None,
     ) -> Float[Array, "n positions features"]:
-        """Maps sequences to what the last layer makes of each position, normalised."""
+        """Maps sequences to what the last layer makes of each position, normalised.
+
+        Args:
+          inputs: token ids or numbers.
+          train: whether dropout is on.
+          positions, mask: with a cache (`jdlopt.models.generate`), where in their sequences these
+            tokens stand, and which slots of the cache each of them sees.
+        """
         x = self.embeddings(inputs, train, positions=positions)
         layers = self.layers if self.scan_layers else self.layer
         return self.norm(run_layers(layers, self.num_layers, x, train, mask, positions))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jdlopt.models import make_model
-from jdlopt.models.transformer import TransformerEncoder
+from jdlopt.models.generate import generate
+from jdlopt.models.transformer import TransformerDecoder, TransformerEncoder
 
 pytestmark = pytest.mark.slow
 torch = pytest.importorskip("torch")
@@ -181,3 +182,66 @@ def test_vit():
         theirs = vit(torch.tensor(np.asarray(images).transpose(0, 3, 1, 2))).logits.numpy()
     outputs, _ = model.apply(params, {}, images, {}, key=None, train=False)
     np.testing.assert_allclose(outputs, theirs, atol=1e-4)
+
+
+def test_gpt2():
+    config = transformers.GPT2Config(
+        vocab_size=20,
+        n_positions=16,
+        n_embd=24,
+        n_layer=3,
+        n_head=4,
+        bos_token_id=1,
+        eos_token_id=1,
+    )
+    gpt = transformers.GPT2LMHeadModel(config)
+    found = weights(gpt)
+
+    def linear(name):  # GPT-2's matrices are (inputs, outputs) already
+        return {"kernel": found[f"{name}.weight"], "bias": found[f"{name}.bias"]}
+
+    def layer(index):
+        name = f"transformer.h.{index}"
+        whole = linear(f"{name}.attn.c_attn")
+        parts = {key: jnp.split(leaf, 3, axis=-1) for key, leaf in whole.items()}
+        attention = {
+            ours: {key: leaves[place] for key, leaves in parts.items()}
+            for place, ours in enumerate(("query", "key", "value"))
+        }
+        return {
+            "norm_0": norm(found, f"{name}.ln_1"),
+            "attention": attention | {"out": linear(f"{name}.attn.c_proj")},
+            "norm_1": norm(found, f"{name}.ln_2"),
+            "mlp": {"up": linear(f"{name}.mlp.c_fc"), "down": linear(f"{name}.mlp.c_proj")},
+        }
+
+    params = {
+        "embeddings": {
+            "tokens": table(found, "transformer.wte"),
+            "positions": table(found, "transformer.wpe"),
+        },
+        **{f"layer_{index}": layer(index) for index in range(3)},
+        "norm": norm(found, "transformer.ln_f"),
+    }
+    decoder = TransformerDecoder(
+        num_outputs=1, features=24, num_layers=3, num_heads=4, max_positions=16, num_tokens=20
+    )
+    assert count(params) == sum(p.numel() for p in gpt.parameters())
+    ours = decoder.apply({"params": params}, TOKENS, method="logits")
+    with torch.no_grad():
+        theirs = gpt(torch.tensor(TOKENS)).logits.numpy()
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+    tokens = generate(params, jnp.asarray(TOKENS), jax.random.key(0), 0.0, model=decoder, count=10)
+    for row, prompt in zip(tokens, TOKENS, strict=True):
+        prompt = torch.tensor(prompt[prompt != 0])[None]
+        whole = gpt.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=10,
+            min_new_tokens=10,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+        np.testing.assert_array_equal(row, whole[0, prompt.shape[1] :])
