@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -203,7 +204,7 @@ def _uncacheable(config: Mapping[str, Any], params: Any) -> list[str]:
     """What is in the way of ``train.cache_features``, in words."""
     label = labels_of(config["optim"])
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    heads = [path for path in paths if path.removeprefix("model/").startswith("head/")]
+    heads = [path for path in paths if re.match("(base/)?(model/)?head/", path)]
     others = [path for path in paths if path not in heads]
     trained = [path for path in others if label(path) is not FROZEN]
     found = []
@@ -216,7 +217,7 @@ def _uncacheable(config: Mapping[str, Any], params: Any) -> list[str]:
     elif trained:
         found.append(
             f"train.cache_features: all but the head must be frozen, but {listing(trained, 4)} "
-            r"would be trained. Set optim.freeze to ('^(?!(model/)?head/)',)."
+            r"would be trained. Set optim.freeze to ('^(?!(model/)?head/)',) or leave cache_features out."
         )
     section = config["data"]["augment"]
     changing = [name for name in augment.AUGMENTATIONS if section.get(name) is not None]

@@ -239,28 +239,19 @@ def test_trials_in_different_phases_are_right_too(gradual):
         np.testing.assert_allclose(alone["grad_norm"], measured["grad_norm"][index], rtol=1e-5)
 
 
-def test_a_run_stopped_while_frozen_goes_on_as_if_it_had_not_stopped(gradual, tmp_path):
+def test_groups_on_eight_devices_equal_one_and_go_on_where_they_were_stopped(gradual, tmp_path):
+    gradual["model"] |= {"features": (32, 32), "kernel_size": 5}  # large enough for fsdp to split
     gradual["optim"]["freeze"] = ("^conv_0/bias",)
-    gradual["train"]["eval_every"] = 2
-    fit(gradual, tmp_path / "whole")
-    with pytest.raises(Interrupted):
-        fit(gradual, tmp_path / "parts", stop_at(1))
-    fit(gradual, tmp_path / "parts")
-    whole, parts = parameters(tmp_path / "whole"), parameters(tmp_path / "parts")
-    chex.assert_trees_all_equal(whole, parts)
-    metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "parts")]
-    assert metrics[0] == metrics[1]
-
-
-def test_groups_on_eight_devices_equal_one(gradual, tmp_path):
-    gradual["model"]["features"] = (32, 32)
-    gradual["model"]["kernel_size"] = 5  # large enough for fsdp to split
-    gradual["optim"]["freeze"] = ("^conv_0/kernel",)
+    gradual["train"]["eval_every"] = 3
     fit(gradual, tmp_path / "one")
     gradual["mesh"] = {"data": 2, "fsdp": 4}
     fit(gradual, tmp_path / "eight")
-    one, eight = parameters(tmp_path / "one"), parameters(tmp_path / "eight")
+    with pytest.raises(Interrupted):
+        fit(gradual, tmp_path / "parts", stop_at(1))  # while all but the head is frozen
+    fit(gradual, tmp_path / "parts")
+    one, eight, parts = (parameters(tmp_path / name) for name in ("one", "eight", "parts"))
     chex.assert_trees_all_close(one, eight, rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_equal(eight, parts)
 
 
 # --- two phases -----------------------------------------------------------------------------------
@@ -321,8 +312,8 @@ def test_two_phases_are_one_config(tmp_path):
 
 @pytest.fixture
 def probe(config):
-    """A frozen body below a head with a hidden layer; with 12 steps enough."""
-    config["model"] |= {"hidden": (12,), "dropout_rate": None, "kernel_size": 5}
+    """A frozen body below a head with a hidden layer."""
+    config["model"] |= {"hidden": (12,), "batch_norm": True, "freeze_norm": True}
     config["optim"]["freeze"] = ("^(?!head/)",)
     config["train"] |= {"steps": 12, "eval_every": 6}
     return config
@@ -330,7 +321,11 @@ def probe(config):
 
 def test_a_head_on_cached_features_equals_one_on_a_frozen_body(probe, tmp_path):
     plain = fit(probe, tmp_path / "plain")
-    probe["train"]["cache_features"] = True
+    probe["train"] |= {"cache_features": True, "steps_per_dispatch": 1}
+    probe["data"]["in_memory"] = False  # streamed, spread over devices, stopped and resumed
+    probe["mesh"] = {"data": 2, "fsdp": 4}
+    with pytest.raises(Interrupted):
+        fit(probe, tmp_path / "cached", stop_at(2))
     cached = fit(probe, tmp_path / "cached")
     chex.assert_trees_all_close(
         parameters(tmp_path / "plain"), parameters(tmp_path / "cached"), rtol=1e-5, atol=1e-5
@@ -341,21 +336,15 @@ def test_a_head_on_cached_features_equals_one_on_a_frozen_body(probe, tmp_path):
     np.testing.assert_allclose(measured["test/loss"], plain.metrics["test/loss"], rtol=1e-5)
 
 
-def test_a_probe_is_stopped_streamed_and_spread_over_devices(probe, tmp_path):
-    probe["train"] |= {"cache_features": True, "steps_per_dispatch": 1, "eval_every": 2}
-    fit(probe, tmp_path / "whole")
-    probe["data"]["in_memory"] = False
-    probe["mesh"] = {"data": 2, "fsdp": 4}
-    with pytest.raises(Interrupted):
-        fit(probe, tmp_path / "parts", stop_at(2))
-    fit(probe, tmp_path / "parts")
-    chex.assert_trees_all_close(
-        parameters(tmp_path / "whole"), parameters(tmp_path / "parts"), rtol=1e-5, atol=1e-5
-    )
+def test_cached_features_lie_in_memory_like_any_data(probe, tmp_path):
+    plain = fit(probe, tmp_path / "plain")
+    probe["train"]["cache_features"] = True
+    cached = fit(probe, tmp_path / "cached")
+    np.testing.assert_allclose(plain.metrics["train/loss"], cached.metrics["train/loss"], rtol=1e-5)
 
 
 def test_the_body_of_a_cached_probe_is_not_run_in_a_step(probe):
-    probe["model"] |= {"dropout_rate": 0.5, "batch_norm": True, "hidden": ()}
+    probe["model"] |= {"dropout_rate": 0.5, "freeze_norm": False, "hidden": ()}
     whole = flops(probe)
     parts, state, batch = build(probe)
     features = jnp.ones((32, 6 * 16))
@@ -374,7 +363,11 @@ def test_the_body_of_a_cached_probe_is_not_run_in_a_step(probe):
     [
         (
             {"optim": {"freeze": ("conv_0",)}},
-            "but conv_1/bias, conv_1/kernel would be trained. Set",
+            "but conv_1/kernel, norm_0/.* and 1 more would be trained. Set",
+        ),
+        (
+            {"model": {"name": "cnn", "features": (4,), "lora_rank": 2}},
+            "frozen, but adapters/conv_0/kernel/a, adapters/conv_0/kernel/b would be trained",
         ),
         ({"model": {"name": "mlp", "features": (4,)}}, "'mlp' has no parameters but the head's"),
         ({"model": {"name": "linear"}}, "'linear' has no parameters named 'head/…'"),
