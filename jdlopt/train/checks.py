@@ -217,7 +217,8 @@ def _uncacheable(config: Mapping[str, Any], params: Any) -> list[str]:
     elif trained:
         found.append(
             f"train.cache_features: all but the head must be frozen, but {listing(trained, 4)} "
-            r"would be trained. Set optim.freeze to ('^(?!(model/)?head/)',) or leave cache_features out."
+            r"would be trained. Set optim.freeze to ('^(?!(model/)?head/)',) or leave "
+            "cache_features out."
         )
     section = config["data"]["augment"]
     changing = [name for name in augment.AUGMENTATIONS if section.get(name) is not None]
