@@ -85,6 +85,15 @@ def parser() -> argparse.ArgumentParser:
     _config_flag(train)
     train.add_argument("--workdir", metavar="DIR", help="the run's directory")
     train.add_argument("--print-config", action="store_true", help="show the resolved config only")
+    train.add_argument("--print-model", action="store_true", help="show the model's layers only")
+    train.add_argument(
+        "--find-batch-size",
+        action="store_true",
+        help="show the largest batch whose step fits the device only",
+    )
+    train.add_argument(
+        "--memory", metavar="SIZE", help="of a device, such as 24GiB, for --find-batch-size"
+    )
 
     evaluate = verb("eval", "run:evaluate", "Evaluate a run's checkpoint on a split.")
     _run_flags(evaluate)

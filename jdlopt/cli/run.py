@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jdlopt.cli import cost
 from jdlopt.cli.show import DONE, console, load, number, print_json, start
 from jdlopt.errors import UserError
 
 
 def train(flags: argparse.Namespace) -> int:
-    """Trains one config, or shows it resolved."""
+    """Trains one config, or shows it, its model or the batch that fits."""
     config = load(flags)
     speaks = start()
     if flags.print_config:
@@ -24,6 +25,12 @@ def train(flags: argparse.Namespace) -> int:
         if speaks:
             print(text, end="")
         return DONE
+    if flags.memory is not None and not flags.find_batch_size:
+        raise UserError("--memory: is a device's, for --find-batch-size; give that as well.")
+    if flags.print_model:
+        return cost.print_model(config, flags.json) if speaks else DONE
+    if flags.find_batch_size:
+        return cost.find_batch_size(config, flags.memory, flags.json) if speaks else DONE
     if not flags.workdir:
         raise UserError("--workdir: is missing; name the directory that the run is kept in.")
     from jdlopt.train.loop import fit

@@ -108,6 +108,12 @@ class Experiment(NamedTuple):
         return functools.partial(preprocess.apply, self.recipe, self.preprocess_state)
 
     @property
+    def streams(self) -> bool:
+        """Whether batches are read one by one, since the training split is not kept in memory."""
+        asked = self.config["data"]["in_memory"]
+        return not (feed.fits(self.dataset.nbytes("train")) if asked is None else asked)
+
+    @property
     def step_parts(self) -> dict[str, Any]:
         """The keyword arguments of `train_step`."""
         return {

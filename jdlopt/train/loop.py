@@ -30,6 +30,7 @@ from jdlopt.train.program import (
     Dispatch,
     copy,
     keep_memory,
+    state_sharding,
     streaming_program,
     training_programs,
 )
@@ -182,18 +183,8 @@ class _Run:
             return experiment.init_state(self.parts, self.seed, hparams)
 
         shapes = jax.eval_shape(init, hparams)
-        everywhere = meshes.replicated(self.mesh)
-        self.shardings = shapes.replace(
-            step=everywhere,
-            params=meshes.parameter_sharding(self.mesh, shapes.params),
-            model_state=meshes.parameter_sharding(self.mesh, shapes.model_state),
-            opt_state=meshes.parameter_sharding(self.mesh, shapes.opt_state),
-            average=meshes.parameter_sharding(self.mesh, shapes.average),
-            hparams=jax.tree.map(lambda _: everywhere, shapes.hparams),
-            key=everywhere,
-            loss_scale=jax.tree.map(lambda _: everywhere, shapes.loss_scale),
-        )
-        hparams = meshes.put(hparams, everywhere)
+        self.shardings = state_sharding(self.mesh, shapes)
+        hparams = meshes.put(hparams, meshes.replicated(self.mesh))
         program = jax.jit(init, out_shardings=self.shardings).lower(hparams)
         self.state = self.compile(program, quickly=True)(hparams)
         self.n_params = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
@@ -240,7 +231,7 @@ class _Run:
 
     def train(self) -> Result:
         """Trains to the end, or to what stops it."""
-        run = self._streamed() if self._streams() else self._in_memory()
+        run = self._streamed() if self.working.streams else self._in_memory()
         self.snapshot = self._compile_snapshot()
         self.evaluator("validation", *self.snapshot(self.state))  # compiles
         self.loop_started = self.saved_at = time.perf_counter()
@@ -265,10 +256,6 @@ class _Run:
             if every:
                 ends.append((self.step // every + 1) * every)
         return min(ends) - self.step
-
-    def _streams(self) -> bool:
-        asked = self.config["data"]["in_memory"]
-        return not (feed.fits(self.working.dataset.nbytes("train")) if asked is None else asked)
 
     def _in_memory(self) -> Callable[[int], tuple[TrainState, Any, int]]:
         """Compiles training on a split that lies in device memory; returns how to run steps."""

@@ -209,6 +209,16 @@ def keep_memory() -> bool:
     return all(mallopt(name, most) == 1 for name in (MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_THRESHOLD))
 
 
+def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
+    """Returns where each leaf of a state lies: small ones everywhere, the others as FSDP says."""
+    everywhere = meshes.replicated(mesh)
+    split = {
+        name: meshes.parameter_sharding(mesh, getattr(state, name))
+        for name in ("params", "model_state", "opt_state", "average")
+    }
+    return jax.tree.map(lambda _: everywhere, state).replace(**split)
+
+
 def copy(tree: Any) -> Any:
     """Returns a copy of device arrays in memory of their own, as donation needs."""
     return jax.tree.map(jnp.copy, tree)

@@ -1,0 +1,279 @@
+"""What a training step costs before it is run: its memory, its arithmetic, the batch that fits."""
+
+from __future__ import annotations
+
+import bisect
+import math
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from jdlopt import config as configs
+from jdlopt import mesh as meshes
+from jdlopt.data import source
+from jdlopt.errors import UserError
+from jdlopt.models.summary import Layer, flops_of, layers_of
+from jdlopt.train import experiment
+from jdlopt.train.program import one_step, state_sharding, streamed_step
+from jdlopt.train.state import TrainState, as_arrays
+from jdlopt.train.step import train_step
+
+UNITS = {"": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+"""What a size is written in."""
+
+
+class Summary(NamedTuple):
+    """A model and its training step in numbers; bytes and FLOPs are those of a whole batch.
+
+    Attributes:
+      layers: the model's layers.
+      batch_size: examples in the batch.
+      trained, frozen: numbers in the parameters.
+      forward_flops, step_flops: of the matrix products and convolutions of the forward pass, and of
+        a whole step with its backward pass.
+      parameter_bytes, optimizer_bytes, activation_bytes: of the parameters, what the optimizer
+        remembers, and the layers' outputs.
+    """
+
+    layers: list[Layer]
+    batch_size: int
+    trained: int
+    frozen: int
+    forward_flops: int
+    step_flops: int
+    parameter_bytes: int
+    optimizer_bytes: int
+    activation_bytes: int
+
+
+def summary(parts: experiment.Experiment) -> Summary:
+    """Returns a model layer by layer, and what a step of it costs; no array is made."""
+    state = _shapes(parts)
+    size = parts.config["data"]["batch_size"]
+    inputs = jax.ShapeDtypeStruct((size, *parts.input_shape), parts.input_dtype)
+    layers = layers_of(
+        parts.model, state.params, state.model_state, inputs, _hparams(parts)["model"]
+    )
+    trained, frozen = parts.freezing.split(state.params)
+    step = partial(train_step, **parts.step_parts)
+    return Summary(
+        layers=layers,
+        batch_size=size,
+        trained=_numbers(trained),
+        frozen=_numbers(frozen),
+        forward_flops=sum(layer.flops for layer in layers),
+        step_flops=flops_of(step, state, _batch(parts, size)),
+        parameter_bytes=_bytes(state.params),
+        optimizer_bytes=_bytes(state.opt_state),
+        activation_bytes=sum(layer.activation_bytes for layer in layers),
+    )
+
+
+class Fit(NamedTuple):
+    """The largest batch that fits.
+
+    Attributes:
+      batch_size: it.
+      limit: the bytes that there are on a device.
+      sizes: the bytes that a step takes at each batch size that was compiled.
+    """
+
+    batch_size: int
+    limit: int
+    sizes: dict[int, int]
+
+
+def largest_batch(
+    config: Mapping[str, Any], dataset: source.Dataset, limit: int | None = None
+) -> Fit:
+    """Returns the largest ``data.batch_size`` whose training step fits a device's memory.
+
+    Steps are compiled, and never run: the compiler says what each would take.
+
+    Args:
+      config: a resolved config.
+      dataset: its dataset.
+      limit: bytes on a device; by default all that there are.
+
+    Raises:
+      UserError: not even the smallest batch fits.
+    """
+    mesh = meshes.make_mesh(config["mesh"])
+    limit = device_bytes(mesh) if limit is None else limit
+    unit = math.lcm(mesh.size, config["optim"]["accumulate"])
+    most = dataset.sizes["train"]
+
+    def cost(batch_size: int) -> int:
+        data = {**config["data"], "batch_size": batch_size}
+        return step_bytes(experiment.build({**config, "data": data}, dataset), mesh)
+
+    sizes = search(cost, limit, unit=unit, most=most, first=config["data"]["batch_size"])
+    fitting = [size for size, needed in sizes.items() if needed <= limit]
+    if not fitting:
+        raise UserError(
+            f"--find-batch-size: a step with data.batch_size={unit} takes {shown(sizes[unit])}; "
+            f"a device has {shown(limit)}. Try model.remat, model.dtype='bfloat16', mesh.fsdp over "
+            "more devices, an optimizer that remembers less, or a smaller model."
+        )
+    return Fit(max(fitting), limit, dict(sorted(sizes.items())))
+
+
+def search(
+    cost: Callable[[int], int], limit: int, *, unit: int, most: int, first: int
+) -> dict[int, int]:
+    """Looks for the largest size whose cost is within a limit, and asks for few costs.
+
+    A line through the two known costs nearest the limit says where to look next. The search ends
+    with a size that fits and the next one, which does not, both asked for.
+
+    Args:
+      cost: grows with the size, about linearly.
+      limit: the highest cost.
+      unit: sizes are its multiples by 1 to 15 times a power of two.
+      most: no size is larger.
+      first: where to begin.
+
+    Returns:
+      The costs that were asked for.
+
+    Example:
+      >>> search(lambda size: 100 + 7 * size, 1000, unit=1, most=512, first=32)
+      {32: 324, 64: 548, 128: 996, 144: 1108}
+    """
+    sizes = sorted({unit * (digits << power) for digits in range(1, 16) for power in range(31)})
+    sizes = sizes[: bisect.bisect_right(sizes, most)]
+    costs: dict[int, int] = {}
+    fits, over = -1, len(sizes)  # the largest that is known to fit, and the smallest that doesn't
+    guess = first
+    while over - fits > 1:
+        index = bisect.bisect_right(sizes, guess) - 1
+        index = min(max(index, fits + 1), over - 1)
+        costs[sizes[index]] = cost(sizes[index])
+        fits, over = (index, over) if costs[sizes[index]] <= limit else (fits, index)
+        near = sorted(costs, key=lambda size: abs(costs[size] - limit))[:2]
+        if len(near) == 1:
+            guess = near[0] * 2 if fits >= 0 else near[0] // 2
+            continue
+        slope = (costs[near[1]] - costs[near[0]]) / (near[1] - near[0])
+        guess = int(near[0] + (limit - costs[near[0]]) / slope) if slope > 0 else 2 * max(near)
+    return costs
+
+
+def step_bytes(parts: experiment.Experiment, mesh: Mesh) -> int:
+    """Returns the bytes that a training step takes on a device, as the compiler says.
+
+    They are those of its arguments (the state, and the training split where it is kept in memory),
+    of its outputs that are not written over them, and of what it keeps meanwhile.
+
+    Args:
+      parts: the experiment; its batch size is the config's.
+      mesh: the devices.
+    """
+    everywhere, split = meshes.replicated(mesh), meshes.batch_sharding(mesh)
+    state = _shapes(parts)
+    shardings = state_sharding(mesh, state)
+    state = jax.tree.map(_placed, state, shardings)
+    size = parts.config["data"]["batch_size"]
+    options: dict[str, Any] = {"donate_argnums": 0, "out_shardings": (shardings, everywhere)}
+    if parts.streams:
+        batch = jax.tree.map(lambda leaf: _placed(leaf, split), _batch(parts, size))
+        step = jax.jit(partial(streamed_step, parts=parts.step_parts), **options)
+        lowered = step.lower(state, batch)
+    else:
+        data = _batch(parts, parts.dataset.sizes["train"])
+        data = jax.tree.map(lambda leaf: _placed(leaf, everywhere), data)
+        step = jax.jit(partial(one_step, parts=parts.step_parts, mesh=mesh), **options)
+        lowered = step.lower(state, data, jax.ShapeDtypeStruct((1, size), jnp.int32))
+    found = lowered.compile().memory_analysis()
+    if found is None:
+        kind = mesh.devices.flat[0].device_kind
+        raise UserError(f"--find-batch-size: the compiler of {kind!r} does not say what it needs.")
+    return (
+        found.argument_size_in_bytes
+        + found.output_size_in_bytes
+        + found.temp_size_in_bytes
+        - found.alias_size_in_bytes
+    )
+
+
+def device_bytes(mesh: Mesh) -> int:
+    """Returns the memory of a device of a mesh; a CPU's devices share what the machine has left."""
+    device = mesh.devices.flat[0]
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    text = Path("/proc/meminfo").read_text() if Path("/proc/meminfo").exists() else ""
+    found = re.search(r"MemAvailable:\s+(\d+) kB", text)
+    if not found:
+        raise UserError(
+            f"--find-batch-size: {device.device_kind!r} does not say how much memory it has; "
+            "give it with --memory, such as --memory=24GiB."
+        )
+    local = sum(one.process_index == jax.process_index() for one in mesh.devices.flat)
+    return int(found.group(1)) * 2**10 // max(1, local)
+
+
+def bytes_of(text: str) -> int:
+    """Returns the bytes of a size as people write it.
+
+    Raises:
+      UserError: it is none.
+
+    Example:
+      >>> bytes_of("1.5GiB"), bytes_of("800 MB"), bytes_of("4096")
+      (1610612736, 800000000, 4096)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
+    if not found or found.group(2) not in UNITS or not float(found.group(1)):
+        raise UserError(
+            f"--memory: expected a size such as 24GiB or 800MB, found {text!r}. Units: "
+            f"{', '.join(filter(None, UNITS))}."
+        )
+    return int(float(found.group(1)) * UNITS[found.group(2)])
+
+
+def shown(size: float) -> str:
+    """Returns a size as people read it.
+
+    Example:
+      >>> shown(512), shown(3 * 2**20), shown(2.5 * 2**30)
+      ('512 B', '3.0 MiB', '2.5 GiB')
+    """
+    for unit in ("GiB", "MiB", "KiB"):
+        if size >= UNITS[unit]:
+            return f"{size / UNITS[unit]:.1f} {unit}"
+    return f"{size:.0f} B"
+
+
+def _hparams(parts: experiment.Experiment) -> Any:
+    return as_arrays(configs.hyperparameters(parts.config))
+
+
+def _shapes(parts: experiment.Experiment) -> TrainState:
+    return jax.eval_shape(partial(experiment.init_state, parts, 0), _hparams(parts))
+
+
+def _batch(parts: experiment.Experiment, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    dataset = parts.dataset
+    return {
+        "inputs": jax.ShapeDtypeStruct((size, *dataset.input_shape), dataset.input_dtype),
+        "targets": jax.ShapeDtypeStruct((size,), dataset.target_dtype),
+    }
+
+
+def _placed(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _numbers(tree: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
