@@ -14,6 +14,7 @@ from jdlopt.models.layers import (
     ACTIVATIONS,
     INITIALIZERS,
     MONOTONE,
+    REMAT,
     BatchNorm,
     Conv,
     Dropout,
@@ -47,6 +48,7 @@ class CNN(nn.Module):
     activation: Annotated[str, Choice(ACTIVATIONS)] = "relu"
     initializer: Annotated[str, Choice(INITIALIZERS)] = "he_normal"
     dropout_rate: Rate | None = None
+    remat: Annotated[str, Choice(REMAT)] = "none"
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "n *shape"], train: bool = False) -> Array:
@@ -58,8 +60,11 @@ class CNN(nn.Module):
                 f"(height, width, channels); the data's are {inputs.shape[1:]}. Use 'mlp', or "
                 "reshape the data."
             )
+        policy, block = REMAT[self.remat], CNN._block
+        if policy is not None:
+            block = nn.remat(block, policy=policy, static_argnums=(2, 3, 4))
         for index, width in enumerate(self.features):
-            x = self._block(x, index, width, train)
+            x = block(self, x, index, width, train)
         if self.readout == "average":
             x = x.mean(axis=tuple(range(1, x.ndim - 1)))
         return Head(

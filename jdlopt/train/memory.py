@@ -20,7 +20,7 @@ from jdlopt.data import source
 from jdlopt.errors import UserError
 from jdlopt.models.summary import Layer, flops_of, layers_of
 from jdlopt.train import experiment
-from jdlopt.train.program import one_step, state_sharding, streamed_step
+from jdlopt.train.program import compile_options, one_step, state_sharding, streamed_step
 from jdlopt.train.state import TrainState, as_arrays
 from jdlopt.train.step import train_step
 
@@ -174,7 +174,24 @@ def step_bytes(parts: experiment.Experiment, mesh: Mesh) -> int:
     Args:
       parts: the experiment; its batch size is the config's.
       mesh: the devices.
+
+    Raises:
+      UserError: the compiler does not say.
     """
+    found = compiled_step(parts, mesh).memory_analysis()
+    if found is None:
+        kind = mesh.devices.flat[0].device_kind
+        raise UserError(f"--find-batch-size: the compiler of {kind!r} does not say what it needs.")
+    return (
+        found.argument_size_in_bytes
+        + found.output_size_in_bytes
+        + found.temp_size_in_bytes
+        - found.alias_size_in_bytes
+    )
+
+
+def compiled_step(parts: experiment.Experiment, mesh: Mesh) -> Any:
+    """Returns the compiled training step of an experiment; no array is made for it."""
     everywhere, split = meshes.replicated(mesh), meshes.batch_sharding(mesh)
     state = _shapes(parts)
     shardings = state_sharding(mesh, state)
@@ -190,16 +207,7 @@ def step_bytes(parts: experiment.Experiment, mesh: Mesh) -> int:
         data = jax.tree.map(lambda leaf: _placed(leaf, everywhere), data)
         step = jax.jit(partial(one_step, parts=parts.step_parts, mesh=mesh), **options)
         lowered = step.lower(state, data, jax.ShapeDtypeStruct((1, size), jnp.int32))
-    found = lowered.compile().memory_analysis()
-    if found is None:
-        kind = mesh.devices.flat[0].device_kind
-        raise UserError(f"--find-batch-size: the compiler of {kind!r} does not say what it needs.")
-    return (
-        found.argument_size_in_bytes
-        + found.output_size_in_bytes
-        + found.temp_size_in_bytes
-        - found.alias_size_in_bytes
-    )
+    return lowered.compile(compile_options())
 
 
 def device_bytes(mesh: Mesh) -> int:

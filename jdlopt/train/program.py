@@ -145,6 +145,18 @@ def many_steps(
     return state, buffers
 
 
+def compile_options(quickly: bool = False) -> dict[str, Any]:
+    """Returns what every program is compiled with; ``quickly`` spares optimisation.
+
+    XLA's CPU compiler removes the barriers around what is computed again in the backward pass, and
+    then finds that it is known already: rematerialisation would save nothing. Barriers stay here.
+    """
+    options: dict[str, Any] = {"xla_backend_optimization_level": 0} if quickly else {}
+    if jax.default_backend() == "cpu":
+        options["xla_disable_hlo_passes"] = "cse_barrier_expander"
+    return options
+
+
 class Compiler:
     """Compiles ahead of time and keeps account of the seconds that it took."""
 
@@ -159,7 +171,7 @@ class Compiler:
     def together(self, lowered: Sequence[jax.stages.Lowered], quickly: bool = False) -> list[Any]:
         """Returns several programs compiled at the same time, each in a thread of its own."""
         start = time.perf_counter()
-        options = {"xla_backend_optimization_level": 0} if quickly else None
+        options = compile_options(quickly)
         with ThreadPoolExecutor(len(lowered)) as pool:
             compiled = list(pool.map(lambda program: program.compile(options), lowered))
         self.seconds += time.perf_counter() - start

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import jax
+import numpy as np
 import pytest
 
 from jdlopt import mesh as meshes
@@ -58,6 +59,24 @@ def test_sharding_the_state_spares_memory(config):
         parts = experiment.build(*experiment.prepare(config))
         sizes.append(memory.step_bytes(parts, meshes.make_mesh(parts.config["mesh"])))
     assert sizes[1] < 0.7 * sizes[0]
+
+
+def test_what_is_computed_again_is_not_kept(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(80, 16, 4)).astype(np.float32), np.arange(80) % 3
+    np.savez(tmp_path / "data.npz", x_train=x, y_train=y, x_test=x[:9], y_test=y[:9])
+    encoder = {"name": "transformer_encoder", "features": 16, "num_layers": 6, "mlp_features": 64}
+    sizes = {}
+    for remat in ("none", "full"):
+        config = {
+            "data": {"source": str(tmp_path / "data.npz"), "batch_size": 32},
+            "model": {**encoder, "remat": remat},
+            "mesh": {"data": 1},
+        }
+        parts = experiment.build(*experiment.prepare(config))
+        found = memory.compiled_step(parts, meshes.make_mesh(parts.config["mesh"]))
+        sizes[remat] = found.memory_analysis().temp_size_in_bytes
+    assert sizes["full"] < 0.6 * sizes["none"]
 
 
 def test_a_steps_numbers(config):
