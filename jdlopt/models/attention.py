@@ -52,7 +52,7 @@ class Attention(nn.Module):
             key = self._cached("keys", key, slots, mask.shape[-1])
             value = self._cached("values", value, slots, mask.shape[-1])
         causal = self.causal and slots is None
-        mixed = jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal)
+        mixed = _attended(query, key, value, mask, causal)
         return nn.Dense(features, kernel_init=_INIT, name="out")(mixed.reshape(x.shape))
 
     def _cached(self, name: str, new: Array, slots: Array, capacity: int) -> Array:
@@ -60,6 +60,21 @@ class Attention(nn.Module):
         cache = self.variable("cache", name, jnp.zeros, shape, new.dtype)
         cache.value = cache.value.at[jnp.arange(new.shape[0])[:, None], slots].set(new)
         return cache.value
+
+
+def _attended(query: Array, key: Array, value: Array, mask: Array | None, causal: bool) -> Array:
+    """Dot-product attention; XLA's CPU backend has no float16 product that sums in float32."""
+
+    def attend(query: Array, key: Array, value: Array) -> Array:
+        return jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal)
+
+    if query.dtype != jnp.float16:
+        return attend(query, key, value)
+
+    def widened(*parts: Array) -> Array:
+        return attend(*(part.astype(jnp.float32) for part in parts)).astype(jnp.float16)
+
+    return jax.lax.platform_dependent(query, key, value, cpu=widened, default=attend)
 
 
 class FeedForward(nn.Module):
