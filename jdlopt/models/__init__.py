@@ -16,6 +16,7 @@ from jdlopt.models.linear import Linear
 from jdlopt.models.mlp import MLP
 from jdlopt.models.precision import DTYPES, computing_in
 from jdlopt.models.recurrent import GRU, LSTM
+from jdlopt.models.resnet import ResNet
 from jdlopt.models.transformer import TransformerDecoder, TransformerEncoder
 from jdlopt.models.vit import ViT
 
@@ -27,6 +28,7 @@ MODELS: dict[str, Any] = {
     "cnn": CNN,
     "gru": GRU,
     "lstm": LSTM,
+    "resnet": ResNet,
     "transformer_encoder": TransformerEncoder,
     "transformer_decoder": TransformerDecoder,
     "vit": ViT,

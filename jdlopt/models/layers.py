@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jdlopt.bits import sixteen_bits
-from jdlopt.models.convolution import convolve
+from jdlopt.models.convolution import Padding, convolve
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "sigmoid": jax.nn.sigmoid,
@@ -106,7 +106,7 @@ class Conv(nn.Module):
     features: int
     kernel_size: tuple[int, ...]
     strides: int = 1
-    padding: str = "SAME"
+    padding: Padding = "SAME"
     use_bias: bool = True
     kernel_init: Callable[..., Array] = INITIALIZERS["he_normal"]
 
@@ -128,11 +128,19 @@ class BatchNorm(nn.Module):
     """
 
     momentum: float = 0.9
+    epsilon: float = 1e-5
+    scale_init: Callable[..., Array] = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: Float[Array, "n *space channels"], train: bool) -> Array:
         """Normalises by the batch's statistics while training, else by the running ones."""
-        norm = nn.BatchNorm(use_running_average=not train, momentum=self.momentum, name="norm")
+        norm = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            scale_init=self.scale_init,
+            name="norm",
+        )
         return norm(x)
 
 

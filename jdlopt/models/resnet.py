@@ -1,0 +1,157 @@
+"""Residual networks over images."""
+
+from __future__ import annotations
+
+from typing import Annotated, NamedTuple
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from jdlopt.config import Choice, Count, Rate
+from jdlopt.errors import ConfigError, listing
+from jdlopt.models.layers import ACTIVATIONS, REMAT, BatchNorm, Conv, Dropout, Head, rematerialised
+
+
+class Sizes(NamedTuple):
+    """The blocks of each stage, and whether they are bottlenecks."""
+
+    stage_sizes: tuple[int, ...]
+    bottleneck: bool
+
+
+DEPTHS = {
+    18: Sizes((2, 2, 2, 2), False),
+    34: Sizes((3, 4, 6, 3), False),
+    50: Sizes((3, 4, 6, 3), True),
+    101: Sizes((3, 4, 23, 3), True),
+    152: Sizes((3, 8, 36, 3), True),
+}
+"""He et al., "Deep residual learning for image recognition", 2016, table 1."""
+
+STEMS = ("imagenet", "cifar")
+_EXPANSION = 4
+
+
+def _conv(features: int, size: int, strides: int, name: str) -> Conv:
+    edge = size // 2  # on both sides: what "SAME" pads depends on the image where strides are 2
+    return Conv(features, (size, size), strides, ((edge, edge),) * 2, use_bias=False, name=name)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions, or 1×1, 3×3, 1×1 as a bottleneck, added to what came in.
+
+    The stride is in the (first) 3×3 convolution, which in a bottleneck is "version 1.5". The last
+    norm's scale starts at 0, so that a new block is the identity: Goyal et al., "Accurate, large
+    minibatch SGD", 2017.
+    """
+
+    features: int
+    strides: int
+    bottleneck: bool
+    activation: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n height width channels"], train: bool) -> Array:
+        """Maps images to images of ``features`` channels, four times as many in a bottleneck."""
+        activation = ACTIVATIONS[self.activation]
+        width = self.features * (_EXPANSION if self.bottleneck else 1)
+        plan = [(self.features, 3, self.strides), (self.features, 3, 1)]
+        if self.bottleneck:
+            plan = [(self.features, 1, 1), (self.features, 3, self.strides), (width, 1, 1)]
+        y = x
+        for index, (features, size, strides) in enumerate(plan):
+            last = index == len(plan) - 1
+            y = _conv(features, size, strides, f"conv_{index}")(y)
+            scale_init = nn.initializers.zeros if last else nn.initializers.ones
+            y = BatchNorm(scale_init=scale_init, name=f"norm_{index}")(y, train)
+            y = y if last else activation(y)
+        if x.shape[-1] != width or self.strides != 1:
+            x = _conv(width, 1, self.strides, "shortcut")(x)
+            x = BatchNorm(name="shortcut_norm")(x, train)
+        return activation(x + y)
+
+
+class ResNet(nn.Module):
+    """Stages of residual blocks; each stage but the first halves the image.
+
+    ``depth`` names a published size; ``stage_sizes``, ``features``, ``bottleneck`` and ``strides``
+    (of each stage) make one of your own. The ``imagenet`` stem is a 7×7 convolution and a pooling,
+    which make the image a quarter as high and wide; the ``cifar`` stem is a 3×3 convolution. The
+    mean over positions goes through dropout (if asked) to the head.
+
+    He et al., "Deep residual learning for image recognition", 2016.
+    """
+
+    num_outputs: int
+    depth: Annotated[int, Choice(DEPTHS)] = 18
+    stem: Annotated[str, Choice(STEMS)] = "imagenet"
+    stage_sizes: tuple[int, ...] = ()
+    features: tuple[int, ...] = ()
+    bottleneck: bool | None = None
+    strides: tuple[int, ...] = ()
+    activation: Annotated[str, Choice(ACTIVATIONS)] = "relu"
+    dropout_rate: Rate | None = None
+    remat: Annotated[str, Choice(REMAT)] = "none"
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "n *shape"], train: bool = False) -> Array:
+        """Maps images to outputs."""
+        x = inputs[..., None] if inputs.ndim == 3 else inputs
+        sizes = self.stage_sizes or DEPTHS[self.depth].stage_sizes
+        bottleneck = self.bottleneck
+        if bottleneck is None:
+            bottleneck = not self.stage_sizes and DEPTHS[self.depth].bottleneck
+        features = self.features or tuple(64 * 2**stage for stage in range(len(sizes)))
+        strides = self.strides or (1,) + (2,) * (len(sizes) - 1)
+        self._check(x, sizes, features, strides)
+        if self.stem == "imagenet":
+            x = _conv(features[0], 7, 2, "stem")(x)
+        else:
+            x = _conv(features[0], 3, 1, "stem")(x)
+        x = ACTIVATIONS[self.activation](BatchNorm(name="stem_norm")(x, train))
+        if self.stem == "imagenet":
+            x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        block = rematerialised(ResidualBlock, self.remat)
+        for stage, count in enumerate(sizes):
+            for index in range(count):
+                x = block(
+                    features[stage],
+                    1 if index else strides[stage],
+                    bottleneck,
+                    self.activation,
+                    name=f"stage_{stage}_block_{index}",
+                )(x, train)
+        x = Dropout(self.dropout_rate, name="dropout")(x.mean(axis=(1, 2)), train)
+        return Head(self.num_outputs, (), self.activation, "he_normal", name="head")(x, train)
+
+    def _check(
+        self,
+        x: Array,
+        sizes: tuple[Count, ...],
+        features: tuple[int, ...],
+        strides: tuple[int, ...],
+    ) -> None:
+        if x.ndim != 4:
+            raise ConfigError(
+                "model.name 'resnet' takes images of shape (height, width) or (height, width, "
+                f"channels); the data's are {x.shape[1:]}."
+            )
+        for key, values in (("features", features), ("strides", strides)):
+            if len(values) != len(sizes):
+                raise ConfigError(
+                    f"model.{key}: {values} are {len(values)}, but there are {len(sizes)} stages "
+                    f"(model.stage_sizes {sizes}): give one for each."
+                )
+        for key, values in (("stage_sizes", sizes), ("features", features), ("strides", strides)):
+            if min(values, default=1) < 1:
+                raise ConfigError(f"model.{key}: each must be at least 1, found {values}.")
+        total = 4 if self.stem == "imagenet" else 1
+        for step in strides:
+            total *= step
+        if min(x.shape[1:3]) < total:
+            raise ConfigError(
+                f"model.name 'resnet' makes images {total} times smaller (model.stem "
+                f"{self.stem!r}, model.strides {listing(strides)}); the data's are "
+                f"{x.shape[1]}×{x.shape[2]}. Use model.stem 'cifar', fewer stages, or larger "
+                "images (data.image_size)."
+            )
