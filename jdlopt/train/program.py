@@ -209,10 +209,10 @@ def keep_memory() -> bool:
 
     A compiled step takes its buffers from malloc and gives them back, every time. By default glibc
     returns large ones to the kernel, which maps and clears each page again for the next step: for
-    a small 2-D CNN on a CPU that was a third of the processor's time. A thread's own heap holds 64 MB
-    at most, and whatever is larger is mapped anew each time, so all threads share the main one: a
-    convolution with 150 MB of patches then took 21 ms instead of 77. Other C libraries are left as
-    they are, and so is one that the user has set up (``MALLOC_…`` or ``GLIBC_TUNABLES``).
+    a small 2-D CNN on a CPU that was a third of the processor's time. A thread's own heap holds
+    64 MB at most, and whatever is larger is mapped anew each time, so all threads share the main
+    one: a convolution with 150 MB of patches then took 21 ms instead of 77. Other C libraries are
+    left as they are, and so is one that the user has set up (``MALLOC_…`` or ``GLIBC_TUNABLES``).
     """
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return False
@@ -221,7 +221,8 @@ def keep_memory() -> bool:
     except (OSError, AttributeError):  # no glibc
         return False
     wanted = {MALLOC_TRIM_THRESHOLD: 2**30, MALLOC_MMAP_THRESHOLD: 2**30, MALLOC_ARENA_MAX: 1}
-    return all([mallopt(name, value) == 1 for name, value in wanted.items()])
+    answers = [mallopt(name, value) for name, value in wanted.items()]  # all are told
+    return all(answer == 1 for answer in answers)
 
 
 def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
