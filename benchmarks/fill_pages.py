@@ -91,6 +91,18 @@ def rows() -> list[tuple[str, str, str, str]]:
                     "measure_torch.py",
                 )
             )
+    memory = load("memory")
+    if memory:
+        for name, policies in memory["steps"].items():
+            best = min(policies, key=lambda policy: policies[policy]["ratio"])
+            found.append(
+                (
+                    f"what a training step keeps, {name}, remat={best!r}",
+                    f"{policies[best]['ratio']:.2f} ×",
+                    f"remat='none', {policies['none']['temporary_bytes'] / 2**20:.0f} MiB",
+                    "measure_memory.py",
+                )
+            )
     found += study_rows()
     found += data_rows()
     start = load("start")

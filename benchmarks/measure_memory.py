@@ -19,7 +19,6 @@ from jdlopt.train import experiment, memory
 BATCH = 128
 ENCODER = {"name": "transformer_encoder", "features": 64, "num_heads": 4}
 MODELS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
-    "ResNet 16-32-64 on 32×32×3": ({"name": "resnet", "depth": 20}, (32, 32, 3)),
     "2-D CNN 32-64 on 28×28": ({"name": "cnn", "features": (32, 64), "pool": "max"}, (28, 28, 1)),
     "transformer of 4 layers": ({**ENCODER, "num_layers": 4}, (49, 16)),
     "transformer of 16 layers": ({**ENCODER, "num_layers": 16}, (49, 16)),
@@ -28,7 +27,7 @@ MODELS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
         (49, 16),
     ),
 }
-"""The models of the step benchmark, and what they take; the transformer's width is 64."""
+"""Models and what they take; the transformers are 64 wide and see 49 positions."""
 
 
 def step(model: dict[str, Any], shape: tuple[int, ...], folder: Path) -> dict[str, int]:
