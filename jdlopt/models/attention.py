@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jdlopt.errors import ConfigError
@@ -17,11 +18,53 @@ from jdlopt.models.layers import ACTIVATIONS, INITIALIZERS, Dropout, LayerNorm, 
 _INIT = INITIALIZERS["glorot_uniform"]
 
 
+def attend(
+    query: Float[Array, "n queries heads width"],
+    key: Float[Array, "n keys heads width"],
+    value: Float[Array, "n keys heads width"],
+    mask: Bool[Array, "n #heads #queries keys"] | None = None,
+    causal: bool = False,
+) -> Float[Array, "n queries heads width"]:
+    """Returns ``softmax(q·kᵀ / √width)·v`` in each head, by `jax.nn.dot_product_attention`.
+
+    On the CPU the division of the softmax comes after its product with the values: the same
+    numbers, in fewer passes over the weights. The choice is made where a program is lowered.
+
+    Args:
+      query, key, value: what the linear maps before attention return.
+      mask: which keys each query may see; all by default.
+      causal: whether a query sees only keys at its own place and before.
+
+    Example:
+      >>> value = jnp.arange(3.0).reshape(1, 3, 1, 1)
+      >>> attend(jnp.zeros_like(value), value, value, causal=True).ravel().tolist()
+      [0.0, 0.5, 1.0]
+    """
+
+    def general(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
+        return jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal)
+
+    def divided_last(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
+        dtype = value.dtype
+        # XLA's CPU backend has no float16 product that sums in float32.
+        query, key, value = (part.astype(jnp.float32) for part in (query, key, value))
+        if causal:
+            before = jnp.tril(jnp.ones((query.shape[1], key.shape[1]), bool))
+            mask = before if mask is None else before & mask
+        scores = jnp.einsum("nqhd,nkhd->nhqk", query * query.shape[-1] ** -0.5, key)
+        if mask is not None:
+            scores = jnp.where(mask, scores, 0.7 * jnp.finfo(jnp.float32).min)
+        weights = jnp.exp(scores - lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+        total = weights.sum(axis=-1).swapaxes(1, 2)[..., None]
+        return (jnp.einsum("nhqk,nkhd->nqhd", weights, value) / total).astype(dtype)
+
+    return lax.platform_dependent(query, key, value, mask, cpu=divided_last, default=general)
+
+
 class Attention(nn.Module):
     """Multi-head attention of a sequence to itself.
 
-    ``softmax(q·kᵀ / √d)·v`` in each head, with linear maps before and after. Vaswani et al.,
-    "Attention is all you need", 2017.
+    `attend`, with linear maps before and after. Vaswani et al., "Attention is all you need", 2017.
     """
 
     num_heads: int
@@ -51,8 +94,7 @@ class Attention(nn.Module):
         if slots is not None and mask is not None:
             key = self._cached("keys", key, slots, mask.shape[-1])
             value = self._cached("values", value, slots, mask.shape[-1])
-        causal = self.causal and slots is None
-        mixed = _attended(query, key, value, mask, causal)
+        mixed = attend(query, key, value, mask, self.causal and slots is None)
         return nn.Dense(features, kernel_init=_INIT, name="out")(mixed.reshape(x.shape))
 
     def _cached(self, name: str, new: Array, slots: Array, capacity: int) -> Array:
@@ -60,21 +102,6 @@ class Attention(nn.Module):
         cache = self.variable("cache", name, jnp.zeros, shape, new.dtype)
         cache.value = cache.value.at[jnp.arange(new.shape[0])[:, None], slots].set(new)
         return cache.value
-
-
-def _attended(query: Array, key: Array, value: Array, mask: Array | None, causal: bool) -> Array:
-    """Dot-product attention; XLA's CPU backend has no float16 product that sums in float32."""
-
-    def attend(query: Array, key: Array, value: Array) -> Array:
-        return jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal)
-
-    if query.dtype != jnp.float16:
-        return attend(query, key, value)
-
-    def widened(*parts: Array) -> Array:
-        return attend(*(part.astype(jnp.float32) for part in parts)).astype(jnp.float16)
-
-    return jax.lax.platform_dependent(query, key, value, cpu=widened, default=attend)
 
 
 class FeedForward(nn.Module):

