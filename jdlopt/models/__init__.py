@@ -17,7 +17,9 @@ from jdlopt.models.mlp import MLP
 from jdlopt.models.precision import DTYPES, computing_in
 from jdlopt.models.recurrent import GRU, LSTM
 from jdlopt.models.resnet import ResNet
+from jdlopt.models.tcn import TCN
 from jdlopt.models.transformer import TransformerDecoder, TransformerEncoder
+from jdlopt.models.vgg import VGG
 from jdlopt.models.vit import ViT
 
 __all__ = ["MODELS", "Model", "ModelFields", "make_model"]
@@ -28,7 +30,9 @@ MODELS: dict[str, Any] = {
     "cnn": CNN,
     "gru": GRU,
     "lstm": LSTM,
+    "tcn": TCN,
     "resnet": ResNet,
+    "vgg": VGG,
     "transformer_encoder": TransformerEncoder,
     "transformer_decoder": TransformerDecoder,
     "vit": ViT,
