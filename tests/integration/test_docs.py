@@ -53,8 +53,9 @@ def commands(page: Path) -> list[list[str]]:
     return found
 
 
-def make_reference() -> Any:
-    spec = importlib.util.spec_from_file_location("make_reference", ROOT / "docs/make_reference.py")
+def make(name: str) -> Any:
+    """The script of docs/ that makes a page."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -85,17 +86,19 @@ def own_parts(monkeypatch, tmp_path):
             del sys.modules[module]
 
 
-def test_reference_is_up_to_date():
-    assert make_reference().main(["--check"]) == 0
+@pytest.mark.parametrize("name", ["make_reference", "make_models"])
+def test_made_pages_are_up_to_date(name):
+    assert make(name).main(["--check"]) == 0
 
 
-def test_check_finds_an_old_reference(tmp_path, monkeypatch, capsys):
-    module = make_reference()
-    old = tmp_path / "reference.md"
-    old.write_text("# Reference\n", "utf-8")
+@pytest.mark.parametrize("name", ["make_reference", "make_models"])
+def test_check_finds_an_old_page(name, tmp_path, monkeypatch, capsys):
+    module = make(name)
+    old = tmp_path / "page.md"
+    old.write_text("# Page\n", "utf-8")
     monkeypatch.setattr(module, "PAGE", old)
     assert module.main(["--check"]) == 1
-    assert "make_reference.py" in capsys.readouterr().err
+    assert f"{name}.py" in capsys.readouterr().err
     assert module.main([]) == 0
     assert module.main(["--check"]) == 0
 
