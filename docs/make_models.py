@@ -106,9 +106,8 @@ def lines() -> Iterator[str]:
     yield "# Models"
     yield ""
     yield "Written by `python docs/make_models.py` from the code. `model.name` chooses one;"
-    yield "[reference.md](reference.md) has its keys, [python.md](python.md) says how a Linen or NNX"
-    yield "module of your own takes its place, and `jdlopt train --print-model` shows the layers of"
-    yield "what a config makes."
+    yield "[reference.md](reference.md) has its keys, [python.md](python.md) says how a module of"
+    yield "your own takes its place, and `jdlopt train --print-model` shows a config's layers."
     yield ""
     yield "| `model.name` | takes | is |"
     yield "|---|---|---|"
@@ -127,9 +126,9 @@ def lines() -> Iterator[str]:
         section = ", ".join(f"{key}={value!r}" for key, value in size.section.items())
         yield f"| {size.title} | `{section}` | {parameters(size):,} | {size.source} |"
     yield ""
-    yield "The outputs are those of torchvision's and Hugging Face's ResNet-50, Keras' VGG-16, Hugging"
-    yield "Face's BERT, GPT-2 and ViT, and PyTorch's LSTM and GRU with the same weights, to 10⁻⁴"
-    yield "(`tests/models/test_parity_*.py`)."
+    yield "With the same weights the outputs are those of torchvision's and Hugging Face's"
+    yield "ResNet-50, Keras' VGG-16, Hugging Face's BERT, GPT-2 and ViT, and PyTorch's LSTM and GRU,"
+    yield "to 10⁻⁴ (`tests/models/test_parity_*.py`)."
 
 
 def main(arguments: list[str] | None = None) -> int:

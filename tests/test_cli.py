@@ -18,7 +18,9 @@ import pytest
 
 from jdlopt import cli
 from jdlopt.cli import main
+from jdlopt.config import fields_of
 from jdlopt.errors import Interrupted
+from jdlopt.models import ModelFields
 
 CONFIG = """
 def get_config(size: str = "4"):
@@ -337,7 +339,10 @@ def test_a_module_of_ones_own_keeps_what_no_config_can_hold(place, resolved, mon
     monkeypatch.syspath_prepend(place)
     words = ["--config.model.name=cli_net:Net", "--config.model.width=5"]
     config = resolved(*words, file="net.py")
-    assert config["model"] == {"name": "cli_net:Net", "embedding_features": 32, "width": 5}
+    own = {"name": "cli_net:Net", "width": 5}
+    assert config["model"] == own | {
+        key: field.default for key, field in fields_of(ModelFields).items()
+    }
 
 
 # --- what is misspelt -----------------------------------------------------------------------------
