@@ -127,7 +127,7 @@ def lines() -> Iterator[str]:
         yield f"| {size.title} | `{section}` | {parameters(size):,} | {size.source} |"
     yield ""
     yield "With the same weights the outputs are those of torchvision's and Hugging Face's"
-    yield "ResNet-50, Keras' VGG-16, Hugging Face's BERT, GPT-2 and ViT, and PyTorch's LSTM and GRU,"
+    yield "ResNet-50, Keras' VGG-16, Hugging Face's BERT, GPT-2 and ViT, PyTorch's LSTM and GRU,"
     yield "to 10⁻⁴ (`tests/models/test_parity_*.py`)."
 
 
