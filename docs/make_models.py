@@ -8,6 +8,7 @@ Parameters are counted from shapes: no array is made.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,9 +132,15 @@ def lines() -> Iterator[str]:
     yield "to 10⁻⁴ (`tests/models/test_parity_*.py`)."
 
 
+@functools.cache
+def page() -> str:
+    """Returns the page; tracing the models takes some seconds."""
+    return "\n".join(lines()) + "\n"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Writes the page, or checks it."""
-    text = "\n".join(lines()) + "\n"
+    text = page()
     if "--check" in (sys.argv[1:] if arguments is None else arguments):
         if PAGE.exists() and PAGE.read_text(encoding="utf-8") == text:
             return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import functools
 import importlib.util
 import re
 import shlex
@@ -53,6 +54,7 @@ def commands(page: Path) -> list[list[str]]:
     return found
 
 
+@functools.cache
 def make(name: str) -> Any:
     """The script of docs/ that makes a page."""
     spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
