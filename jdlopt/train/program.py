@@ -42,7 +42,7 @@ KEEP_PROGRAMS = "JDLOPT_KEEP_PROGRAMS"
 CPU_LINES = ("model name", "flags", "Features", "CPU part")
 """The lines of ``/proc/cpuinfo`` that tell processors apart."""
 
-MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_THRESHOLD, MALLOC_ARENA_MAX = -1, -3, -8
+MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_THRESHOLD = -1, -3
 """What glibc's ``mallopt`` calls the sizes from which freed memory goes back to the kernel, and the
 number of its heaps."""
 
@@ -209,10 +209,10 @@ def keep_memory() -> bool:
 
     A compiled step takes its buffers from malloc and gives them back, every time. By default glibc
     returns large ones to the kernel, which maps and clears each page again for the next step: for
-    a small 2-D CNN on a CPU that was a third of the processor's time. A thread's own heap holds
-    64 MB at most, and whatever is larger is mapped anew each time, so all threads share the main
-    one: a convolution with 150 MB of patches then took 21 ms instead of 77. Other C libraries are
-    left as they are, and so is one that the user has set up (``MALLOC_…`` or ``GLIBC_TUNABLES``).
+    a small 2-D CNN on a CPU that was a third of the processor's time. Threads keep heaps of their
+    own: with one for all, small steps wait for each other and take twice as long. Other C libraries
+    are left as they are, and so is one that the user has set up (``MALLOC_…`` or
+    ``GLIBC_TUNABLES``).
     """
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return False
@@ -220,9 +220,8 @@ def keep_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # no glibc
         return False
-    wanted = {MALLOC_TRIM_THRESHOLD: 2**30, MALLOC_MMAP_THRESHOLD: 2**30, MALLOC_ARENA_MAX: 1}
-    answers = [mallopt(name, value) for name, value in wanted.items()]  # all are told
-    return all(answer == 1 for answer in answers)
+    most = 2**30
+    return all(mallopt(name, most) == 1 for name in (MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_THRESHOLD))
 
 
 def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
