@@ -57,10 +57,20 @@ def alternating(runs: dict[str, Callable[[], float]], repetitions: int) -> dict[
     return found
 
 
-def write(name: str, record: dict[str, Any]) -> None:
-    """Writes ``results/NAME.json`` and says where."""
+def write(name: str, record: dict[str, Any], keep: bool = False) -> None:
+    """Writes ``results/NAME.json`` and says where.
+
+    Args:
+      name: of the file.
+      record: what was measured.
+      keep: whether parts of an earlier record that this one lacks stay.
+    """
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
+    here = machine()
+    if keep and path.exists():
+        old = json.loads(path.read_text())
+        record = {**{k: v for k, v in old.items() if k != "date" and k not in here}, **record}
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    path.write_text(json.dumps({"date": today, **machine(), **record}, indent=2) + "\n")
+    path.write_text(json.dumps({"date": today, **here, **record}, indent=2) + "\n")
     print(f"written: {path.relative_to(Path(__file__).parent.parent)}")

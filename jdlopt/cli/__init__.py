@@ -145,8 +145,58 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--keep", type=int, default=3, metavar="N", help="best trials kept as runs")
     how.add_argument("--no-report", action="store_true", help="write no report.html")
 
-    report = verb("report", "study:report", "Write the report of a run or a study again.")
-    report.add_argument("workdir", metavar="WORKDIR", help="a run's or a study's directory")
+    compare = verb(
+        "compare", "evidence:compare", "Say whether config B beats config A, and at what cost."
+    )
+    compare.set_defaults(config=None)  # --config.KEY=VALUE is for both
+    compare.add_argument("a", metavar="A", help="a config file: the baseline")
+    compare.add_argument("b", metavar="B", help="another, or +NAME[:N],...: A with techniques")
+    _evidence_flags(compare, seeds=20)
+    compare.add_argument("--first", type=int, default=5, metavar="N", help="seeds before a look")
+    compare.add_argument("--every", type=int, default=2, metavar="N", help="seeds between looks")
+    compare.add_argument(
+        "--fixed", action="store_true", help="look once, after all the seeds: a narrower interval"
+    )
+
+    ablate = verb("ablate", "evidence:ablate", "Measure techniques alone, and left out from all.")
+    _config_flag(ablate)
+    ablate.add_argument(
+        "--techniques", required=True, metavar="A,B,C", help="names of the catalogue, NAME[:N]"
+    )
+    _evidence_flags(ablate, seeds=10)
+
+    improve = verb("improve", "evidence:improve", "Make a config better by itself, step by step.")
+    _config_flag(improve)
+    improve.add_argument("--workdir", required=True, metavar="DIR", help="where all of it is kept")
+    improve.add_argument(
+        "--budget", default="30m", metavar="TIME", help="in all, such as 90s, 10m (default: 30m)"
+    )
+    improve.add_argument("--until", metavar="GOAL", help="such as 'validation/accuracy>=0.95'")
+    improve.add_argument("--metric", metavar="NAME", help="validation/METRIC that is to get better")
+    improve.add_argument(
+        "--techniques",
+        default="",
+        metavar="A,B,C",
+        help="what may be tried (default: the catalogue)",
+    )
+    improve.add_argument(
+        "--confirm", type=int, default=10, metavar="N", help="fresh seeds of a confirmation"
+    )
+    improve.add_argument(
+        "--test-seeds", type=int, default=5, metavar="N", help="seeds of the test at the end"
+    )
+    improve.add_argument("--level", type=float, default=0.95, metavar="P", help="of the intervals")
+    improve.add_argument("--no-diagnosis", action="store_true", help="try in the catalogue's order")
+    improve.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    improve.add_argument("--no-report", action="store_true", help="write no report.html")
+
+    techniques = verb("techniques", "techniques:listed", "List what may make a config better.")
+    techniques.add_argument("--config", metavar="FILE[:ARG]", help="say what each would change")
+    techniques.add_argument("--group", metavar="NAME", help="data, structure, optimisation, ...")
+    techniques.add_argument("--aim", metavar="NAME", help="accuracy, generalisation, speed, ...")
+
+    report = verb("report", "study:report", "Write the report of a directory again.")
+    report.add_argument("workdir", metavar="WORKDIR", help="a run's, a study's, a comparison's")
 
     what = "List, describe, check or show datasets."
     data = verbs.add_parser("data", help=what, description=what)
@@ -188,6 +238,26 @@ def _config_flag(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--config", required=True, metavar="FILE[:ARG]", help="a config file (.py or .json)"
     )
+
+
+def _evidence_flags(verb: argparse.ArgumentParser, seeds: int) -> None:
+    verb.add_argument("--workdir", required=True, metavar="DIR", help="where trainings are kept")
+    verb.add_argument(
+        "--seeds", type=int, default=seeds, metavar="N", help=f"pairs at most (default: {seeds})"
+    )
+    verb.add_argument("--first-seed", type=int, default=0, metavar="N", help="and those after it")
+    verb.add_argument("--metric", metavar="NAME", help="validation/METRIC")
+    verb.add_argument(
+        "--least", type=float, default=0.0, metavar="X", help="the smallest gain worth having"
+    )
+    verb.add_argument("--level", type=float, default=0.95, metavar="P", help="of the intervals")
+    verb.add_argument(
+        "--tune", type=int, default=0, metavar="N", help="points of nuisance keys, for each side"
+    )
+    verb.add_argument("--tune-seeds", type=int, default=2, metavar="N", help="seeds a point")
+    verb.add_argument("--space", metavar="FILE", help="the nuisance keys, as get_space()")
+    verb.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    verb.add_argument("--no-report", action="store_true", help="write no report.html")
 
 
 def _run_flags(verb: argparse.ArgumentParser) -> None:

@@ -50,7 +50,7 @@ def tune(flags: argparse.Namespace) -> int:
         raise UserError("--space: is missing; a JSON config has no get_space().")
     config = load(flags)
     space = spaces.load(flags.space or flags.config)
-    with _stoppable() as stopped, _Progress(not flags.json) as show:
+    with stoppable() as stopped, _Progress(not flags.json) as show:
         result = search(config, space, flags.workdir, options, show, stopped)
     if flags.json:
         print_json({**result.record, "workdir": str(result.workdir)})
@@ -60,7 +60,7 @@ def tune(flags: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _stoppable() -> Iterator[Callable[[], bool]]:
+def stoppable() -> Iterator[Callable[[], bool]]:
     """Makes the first Ctrl-C or SIGTERM a request to stop, and says whether there was one."""
     stop = threading.Event()
     names = (signal.SIGINT, signal.SIGTERM)

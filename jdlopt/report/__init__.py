@@ -1,4 +1,4 @@
-"""Reports: one HTML file of a run or a study, to be read without a network."""
+"""Reports: one HTML file of a run, a study or a comparison, to be read without a network."""
 
 from __future__ import annotations
 
@@ -11,27 +11,39 @@ REPORT = "report.html"
 
 
 def write_report(workdir: str | Path) -> Path:
-    """Writes ``report.html`` of a run's or a study's directory; returns its path.
+    """Writes ``report.html`` of a run's, a study's or a comparison's directory; returns its path.
 
     Raises:
-      WorkdirError: the directory holds neither.
+      WorkdirError: the directory holds none of them.
     """
     folder = Path(workdir)
     if (folder / "study.json").is_file():
         from jdlopt.report import study
 
         return study.write_report(folder)
+    if (folder / "improve.json").is_file():
+        from jdlopt.report import improvement
+
+        return improvement.write_report(folder)
+    for name in ("compare", "ablate"):
+        if (folder / f"{name}.json").is_file():
+            from jdlopt.report import evidence
+
+            written = {"compare": evidence.write_comparison, "ablate": evidence.write_ablation}
+            return written[name](folder)
     if (folder / "config.json").is_file():
         from jdlopt.report import run
 
         return run.write_report(folder)
-    hint = "Name a directory that `jdlopt train` or `jdlopt tune` was given."
+    hint = (
+        "Name a directory that `jdlopt train`, `tune`, `compare`, `ablate` or `improve` was given."
+    )
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "there is no such directory"
         raise WorkdirError(f"{folder}: {what}. {hint}")
     raise WorkdirError(
         f"{folder}: is neither a run's directory (there is no config.json) nor a study's (there is "
-        f"no study.json). {hint}"
+        f"no study.json), nor a comparison's. {hint}"
     )
 
 

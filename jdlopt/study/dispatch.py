@@ -27,7 +27,8 @@ def hand_out(search: Search) -> None:
     for worker in search.workers.all.values():
         if worker.task is not None or not search.queue or search.ended:
             continue
-        task = _pick(search, worker)
+        any_order = search.options.sampler in HISTORY_FREE
+        task = pick(search.queue, search.workers.all, worker, any_order)
         if task is None:
             continue
         search.queue.remove(task)
@@ -49,20 +50,28 @@ def hand_out(search: Search) -> None:
         report(search)
 
 
-def _pick(search: Search, worker: Worker) -> Task | None:
-    """The next task: in order, but of a structure that the worker has compiled if it can be.
+def pick(
+    queue: Sequence[Task], workers: Mapping[int, Worker], worker: Worker, any_order: bool
+) -> Task | None:
+    """Returns the next task: in order, but of a structure that the worker has compiled if it can.
 
     While another worker compiles a structure, with all cores, this one waits to load what that
     keeps; or takes up another structure.
+
+    Args:
+      queue: what waits; at least one.
+      workers: all of them, by their number.
+      worker: the one that is idle.
+      any_order: whether a task may be taken before one of an earlier generation.
     """
-    others = [one for one in search.workers.all.values() if one is not worker]
+    others = [one for one in workers.values() if one is not worker]
     own = worker.groups or set()
     compiling = {one.compiling for one in others} if programs_are_kept() else set()
-    oldest = min(task.generation for task in search.queue)
+    oldest = min(task.generation for task in queue)
     open_ = [
         task
-        for task in search.queue
-        if (task.generation == oldest or search.options.sampler in HISTORY_FREE)
+        for task in queue
+        if (task.generation == oldest or any_order)
         and (task.group in own or task.group not in compiling)
     ]
     known = [task for task in open_ if task.group in own]

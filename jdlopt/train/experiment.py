@@ -237,11 +237,15 @@ def _with_frozen_base(section: Mapping[str, Any]) -> dict[str, Any]:
     return {**section, "freeze": section["freeze"] + (() if said else (lora.FREEZE,))}
 
 
-def prepare(raw: Mapping[str, Any]) -> tuple[dict[str, Any], source.Dataset]:
+def prepare(
+    raw: Mapping[str, Any], opened: source.Dataset | None = None
+) -> tuple[dict[str, Any], source.Dataset]:
     """Returns the resolved config and its opened dataset, after all checks that need no training.
 
     Args:
       raw: a config as a file gives it, overrides applied.
+      opened: the dataset, where it is open already; whether the step can be built is then left to
+        the training.
 
     Raises:
       ConfigError: everything that is wrong with it, in one message.
@@ -255,14 +259,15 @@ def prepare(raw: Mapping[str, Any]) -> tuple[dict[str, Any], source.Dataset]:
     dataset = None
     if not any(problem.startswith("data") for problem in problems):
         try:
-            dataset = open_clean(config["data"])
+            dataset = open_clean(config["data"]) if opened is None else opened
         except UserError as error:
             if not problems:
                 raise
             problems.append(str(error))
     if dataset is not None:
         problems += impossible(config, dataset, problems)
-        problems += [] if problems else unbuildable(config, dataset)
+        if opened is None and not problems:
+            problems += unbuildable(config, dataset)
     configs.raise_problems(problems)
     assert dataset is not None
     return config, dataset

@@ -1,0 +1,310 @@
+"""The verbs that weigh evidence: ``compare``, ``ablate``, ``improve``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jdlopt.cli.show import DONE, console, number, print_json
+from jdlopt.cli.study import stoppable
+
+COLOURS = {"adopt": "green", "drop": "red", "undecided": "yellow"}
+
+
+def compare(flags: argparse.Namespace) -> int:
+    """Compares two configs, or one with a technique applied to it."""
+    from jdlopt.evidence import compare as comparison
+
+    options = _options(flags, "compare")
+    options.check()
+    a = _load(flags.a, flags.overrides)
+    if flags.b.startswith("+"):
+        from jdlopt.evidence import ablate as ablation
+
+        chosen = ablation.parse(flags.b.removeprefix("+").split(","))
+        b: Any = ablation.applied(comparison.side_of(a), chosen)[0].raw
+    else:
+        b = _load(flags.b, flags.overrides)
+    out = None if flags.json else console()
+
+    def look(record: Mapping[str, Any]) -> None:
+        if out is not None and record["status"] == "running":
+            out.print(f"{record['seeds']} seeds: {_effect(record['effect'])}", highlight=False)
+
+    with stoppable() as stopped:
+        record = comparison.compare(a, b, flags.workdir, options, look, stopped)
+    page = _page(flags)
+    if flags.json:
+        print_json(_plain({**record, "workdir": flags.workdir}))
+    else:
+        _print_comparison(record, page)
+    return DONE
+
+
+def ablate(flags: argparse.Namespace) -> int:
+    """Measures techniques alone on a baseline, and left out from all together."""
+    from jdlopt.evidence import ablate as ablation
+
+    options = _options(flags, "ablate")
+    names = [name for name in flags.techniques.split(",") if name.strip()]
+    config = _load(flags.config, flags.overrides)
+    with stoppable() as stopped, _Bar(not flags.json) as show:
+        record = ablation.ablate(config, names, flags.workdir, options, show, stopped)
+    page = _page(flags)
+    if flags.json:
+        print_json(_plain({**record, "workdir": flags.workdir}))
+    else:
+        _print_ablation(record, page)
+    return DONE
+
+
+def improve(flags: argparse.Namespace) -> int:
+    """Makes a config better by itself, and says by how much."""
+    from jdlopt.evidence import improve as improvement
+    from jdlopt.study.options import seconds
+
+    options = improvement.Options(
+        budget=seconds(flags.budget),
+        until=flags.until,
+        metric=flags.metric,
+        confirm=flags.confirm,
+        test_seeds=flags.test_seeds,
+        level=flags.level,
+        techniques=tuple(name.strip() for name in flags.techniques.split(",") if name.strip()),
+        diagnose=not flags.no_diagnosis,
+        workers=flags.workers,
+    )
+    options.check()
+    config = _load(flags.config, flags.overrides)
+    name = flags.config if Path(flags.config).exists() else flags.config.rpartition(":")[0]
+    out = None if flags.json else console()
+
+    def say(text: str) -> None:
+        if out is not None:
+            out.print(text, highlight=False, markup=False)
+
+    with stoppable() as stopped:
+        record = improvement.improve(
+            config, flags.workdir, options, file=Path(name), on_progress=say, should_stop=stopped
+        )
+    page = _page(flags)
+    if flags.json:
+        print_json(_plain({**record, "workdir": flags.workdir}))
+    else:
+        _print_improvement(record, page)
+    return DONE
+
+
+def _print_improvement(record: Mapping[str, Any], page: Path | None) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    out = console()
+    table = Table(title=f"{record['metric']}, what was adopted")
+    for name in ("technique", "gain", record["metric"], "step time"):
+        table.add_column(name, justify="left" if name == "technique" else "right")
+    for step in record["steps"]:
+        before, after = step["before_step_seconds"], step["step_seconds"]
+        table.add_row(
+            escape(step["technique"]),
+            _short(step["effect"]),
+            number(step["value"]),
+            f"{after / before:.2f}×" if before and after else "–",
+        )
+    if record["steps"]:
+        out.print(table)
+    out.print(f"It ended because {escape(record['why'])}.", highlight=False)
+    if not record["steps"]:
+        out.print("No technique survived a fair test: the baseline stands.", highlight=False)
+    if record["confirmed"]:
+        out.print(f"The whole, on fresh seeds: {_effect(record['confirmed'])}", highlight=False)
+    if record["test"] and record["test"]["effect"]:
+        test = record["test"]
+        out.print(f"{test['metric']}: {_effect(test['effect'])}", highlight=False)
+    out.print(
+        f"  {record['file']}  [dim]jdlopt train --config=… trains it[/dim]",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if page is not None:
+        out.print(f"  {page}", highlight=False, soft_wrap=True)
+
+
+def _options(flags: argparse.Namespace, verb: str) -> Any:
+    from jdlopt.evidence.compare import Options
+    from jdlopt.study import space as spaces
+
+    space: Mapping[str, Any] = {}
+    if flags.space:
+        space = spaces.load(flags.space)
+    elif flags.tune and verb == "compare" and not flags.a.endswith(".json"):
+        found = spaces.load(flags.a)
+        space = {key: one for key, one in found.items() if one.role == "nuisance"}
+    more = {name: getattr(flags, name) for name in ("first", "every", "fixed") if name in flags}
+    return Options(
+        seeds=flags.seeds,
+        level=flags.level,
+        metric=flags.metric,
+        least=flags.least,
+        first_seed=flags.first_seed,
+        tune=flags.tune,
+        tune_seeds=flags.tune_seeds,
+        space=space,
+        workers=flags.workers,
+        **more,
+    )
+
+
+def _load(file: str, overrides: Mapping[str, str]) -> Any:
+    from jdlopt import config
+
+    texts = {key: config.Override(text) for key, text in overrides.items()}
+    return config.override(config.load(file), texts)
+
+
+def _page(flags: argparse.Namespace) -> Path | None:
+    if flags.no_report:
+        return None
+    from jdlopt.report import write_report
+
+    return write_report(Path(flags.workdir))
+
+
+def _plain(record: Mapping[str, Any]) -> Any:
+    from jdlopt.train.disk import as_json
+
+    return as_json(record)
+
+
+class _Bar:
+    """How many trainings are done, on a terminal."""
+
+    def __init__(self, wanted: bool):
+        self.console = console() if wanted else None
+        self.bar: Any = None
+
+    def __enter__(self) -> Any:
+        if self.console is None or not self.console.is_terminal:
+            return None
+        from rich import progress
+
+        self.bar = progress.Progress(
+            progress.TextColumn("{task.completed:.0f} of {task.total:.0f} trainings"),
+            progress.BarColumn(bar_width=24),
+            progress.TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self.task = self.bar.add_task("train", total=None)
+        self.bar.start()
+        return lambda done, total: self.bar.update(self.task, completed=done, total=total)
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def gain(value: float | None) -> str:
+    """Returns a gain with its sign, as a table shows it."""
+    return "–" if value is None else f"{value:+.4f}"
+
+
+def _effect(effect: Mapping[str, Any] | None) -> str:
+    if effect is None:
+        return "no effect can be measured"
+    low, high = effect["interval"]
+    if low is None or abs(low) == float("inf"):
+        return f"{gain(effect['mean'])}, too few seeds for an interval"
+    return f"{gain(effect['mean'])} ({effect['level']:.0%} interval {gain(low)} to {gain(high)})"
+
+
+def _print_comparison(record: Mapping[str, Any], page: Path | None) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    out = console()
+    table = Table(title=f"{record['metric']}, {record['seeds']} seeds")
+    table.add_column("")
+    table.add_column("A", justify="right")
+    table.add_column("B", justify="right")
+    a, b = record["a"], record["b"]
+    table.add_row(
+        record["metric"], *(f"{number(one['mean'])} ± {one['std']:.4f}" for one in (a, b))
+    )
+    for name, words in (
+        ("step_seconds", "seconds a step"),
+        ("n_params", "parameters"),
+        ("steps", "steps"),
+    ):
+        shown = [f"{one[name]:.3g}" if name == "step_seconds" and one[name] else one[name]
+                 for one in (a, b)]  # fmt: skip
+        table.add_row(words, *(f"{v:,}" if isinstance(v, int) else str(v) for v in shown))
+    table.add_row("bytes of a step", *(f"{record['memory'][side]:,}" for side in "ab"))
+    for key, (before, after) in record["changes"].items():
+        table.add_row(escape(key), escape(str(before)), escape(str(after)))
+    out.print(table)
+    decision = record["decision"]
+    out.print(
+        f"[{COLOURS[decision]}]{decision}[/]: B against A "
+        f"{escape(record['reason'] or _effect(record['effect']))}",
+        highlight=False,
+    )
+    if decision == "undecided" and record["effect"]:
+        needed = record["effect"]["seeds_needed"]
+        if needed is None:
+            out.print("No number of seeds would make so small a gain clear.", highlight=False)
+        else:
+            out.print(
+                f"If the gain is as large as it looks, {needed} seeds make it clear: "
+                f"--seeds={needed} goes on from here.",
+                highlight=False,
+            )
+        out.print(
+            f"With these looks, a gain of {number(record['detectable'])} is found 8 times in 10.",
+            highlight=False,
+        )
+    if page is not None:
+        out.print(f"  {page}", highlight=False, soft_wrap=True)
+
+
+def _print_ablation(record: Mapping[str, Any], page: Path | None) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    out = console()
+    title = f"{record['metric']}: {number(record['arms']['baseline']['mean'])} at the baseline"
+    table = Table(title=f"{title}, {record['seeds']} seeds")
+    for name in ("technique", "alone", "left out", "step time", "decision"):
+        table.add_column(name, justify="left" if name in ("technique", "decision") else "right")
+    for row in record["techniques"]:
+        ratio = row["cost"]["training_seconds"]
+        colour = COLOURS[row["decision"]]
+        table.add_row(
+            escape(row["technique"]),
+            _short(row["alone"]),
+            _short(row["left_out"]),
+            "–" if ratio is None else f"{ratio:.2f}×",
+            f"[{colour}]{row['decision']}[/]",
+        )
+    if record["all"] is not None:
+        table.add_row("all together", _short(record["all"]), "", "", "")
+    out.print(table)
+    for name in record["interactions"]:
+        row = next(row for row in record["techniques"] if row["technique"] == name)
+        low, high = row["interaction"]["interval"]
+        out.print(
+            f"{escape(name)} is worth {gain(row['interaction']['mean'])} ({gain(low)} to "
+            f"{gain(high)}) more beside the others than alone.",
+            highlight=False,
+        )
+    if page is not None:
+        out.print(f"  {page}", highlight=False, soft_wrap=True)
+
+
+def _short(effect: Mapping[str, Any] | None) -> str:
+    if effect is None:
+        return "–"
+    low, high = effect["interval"]
+    return f"{gain(effect['mean'])} ({gain(low)} to {gain(high)})"

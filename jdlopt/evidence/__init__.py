@@ -1,0 +1,1 @@
+"""Evidence: which technique helps on this model and this data, by paired comparisons."""

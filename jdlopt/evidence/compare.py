@@ -1,0 +1,431 @@
+"""``compare``: two configs, the same seeds and data on both sides, and what can be decided.
+
+Both sides of a pair draw their batches in the same order, from the same splits; the test split is
+not looked at. The differences of the pairs are what counts: what a seed does to both sides alike
+falls out of them.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics as plain
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jdlopt import config as configs
+from jdlopt.errors import ConfigError, UserError
+from jdlopt.evidence import statistics, tuning
+from jdlopt.evidence.records import claim, save
+from jdlopt.evidence.trainer import ENDED_WELL, Trained, Trainer, Training, key_of
+from jdlopt.metrics import higher_is_better
+
+COMPARISON = "compare.json"
+ADOPT, DROP, UNDECIDED = "adopt", "drop", "undecided"
+MAY_DIFFER = (
+    "data.batch_size", "data.preprocess.", "data.augment.", "data.sampling", "data.in_memory",
+    "data.workers", "data.text.",
+)  # fmt: skip
+"""The keys of ``data`` that leave the examples of each split as they are."""
+SAME_DATASET = ("model.", "loss.", "optim.", "train.", "data.augment.", "data.batch_size", "seed")
+"""The keys that leave an opened dataset as it is."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compare.
+
+    Attributes:
+      seeds: pairs at most.
+      first: pairs before the first look, where one looks several times.
+      every: pairs between two looks.
+      fixed: look once, after all the seeds; else stop as soon as the answer is clear.
+      level: of the interval.
+      metric: ``validation/METRIC``; accuracy, or the loss of a regression, by default.
+      least: the smallest gain that is worth having, in units of the metric.
+      first_seed: the pairs' seeds are this one and those that follow.
+      tune: points at which each side's nuisance keys are tried before; 0 tunes nothing.
+      tune_seeds: seeds a point.
+      space: the nuisance keys and their distributions; needed where ``tune`` is not 0.
+      workers: processes; one a core by default.
+    """
+
+    seeds: int = 20
+    first: int = 5
+    every: int = 2
+    fixed: bool = False
+    level: float = statistics.LEVEL
+    metric: str | None = None
+    least: float = 0.0
+    first_seed: int = 0
+    tune: int = 0
+    tune_seeds: int = 2
+    space: Mapping[str, Any] = field(default_factory=dict)
+    workers: int | None = None
+
+    def check(self) -> None:
+        """Checks every option.
+
+        Raises:
+          UserError: what is wrong, all of it in one message.
+        """
+        problems = []
+        lowest = {"seeds": 2, "first": 2, "every": 1, "tune": 0, "tune_seeds": 1, "first_seed": 0}
+        for name, low in {**lowest, "least": 0, "workers": 1}.items():
+            value = getattr(self, name)
+            if value is not None and not value >= low:
+                flag = name.replace("_", "-")
+                problems.append(f"--{flag}: must be at least {low}, found {value}.")
+        if not 0.5 <= self.level < 1:
+            problems.append(f"--level: must be in [0.5, 1), found {self.level}.")
+        if self.tune and not self.space:
+            problems.append(
+                "--tune: which keys? Name a file with get_space() by --space, or mark keys of "
+                "the config's get_space() with role='nuisance'."
+            )
+        if problems:
+            raise UserError("\n".join(problems))
+
+    def looks(self) -> list[int]:
+        """Returns the numbers of pairs at which the differences are looked at.
+
+        Example:
+          >>> Options(seeds=10, first=5, every=2).looks()
+          [5, 7, 9, 10]
+        """
+        if self.fixed:
+            return [self.seeds]
+        return sorted({*range(min(self.first, self.seeds), self.seeds, self.every), self.seeds})
+
+
+class Side(NamedTuple):
+    """A config that is compared.
+
+    Attributes:
+      config: resolved.
+      dataset: that it opens.
+      raw: as its file gives it; changes are made here, so that defaults can follow them.
+    """
+
+    config: dict[str, Any]
+    dataset: Any
+    raw: dict[str, Any]
+
+
+def side_of(
+    raw: Mapping[str, Any], change: Mapping[str, Any] | None = None, like: Side | None = None
+) -> Side:
+    """Returns a config, changed at some keys, as it is compared: resolved, its dataset opened.
+
+    Args:
+      raw: as `jdlopt.config.load` gives it.
+      change: dotted keys and values. Where another part is named, keys that it does not have go.
+      like: a side of the same data, whose dataset is taken where the change leaves it as it is;
+        whether the model can be built then shows in training.
+
+    Raises:
+      ConfigError, DataError: the config is wrong.
+    """
+    from jdlopt.train import experiment
+
+    tree = changed(raw, change) if change else configs.to_dict(raw)
+    same = like is not None and all(key.startswith(SAME_DATASET) for key in change or ())
+    config, dataset = experiment.prepare(tree, like.dataset if like and same else None)
+    return Side(config, dataset, tree)
+
+
+def changed(raw: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config with keys changed.
+
+    Where another part is named, its section keeps what every such part has, and of the old part's
+    own keys the floats and names that the new one has as well, such as a dropout rate: sizes mean
+    other things in another model.
+
+    Example:
+      >>> raw = {"data": {"source": "iris"}, "optim": {"name": "sgd", "momentum": 0.9}}
+      >>> changed(raw, {"optim.name": "adamw"})["optim"]
+      {'name': 'adamw'}
+    """
+    from jdlopt import losses, models, optim
+    from jdlopt.train import experiment
+
+    before = configs.flat(raw)
+    tree = configs.to_dict(configs.override(raw, change))
+    schema = experiment.schema_of(tree, [])
+    shared = {
+        name
+        for part in (models.ModelFields, optim.OptimFields, optim.ScheduleFields, losses.LossFields)
+        for name in configs.fields_of(part)
+    }
+    for key in change:
+        *sections, last = key.split(".")
+        if last != "name" or not sections or before.get(key) == change[key]:
+            continue
+        section, known = tree, schema
+        for name in sections:
+            section, known = section[name], known.get(name, {})
+        prefix = ".".join(sections)
+        for name in list(section):
+            asked = any(one == f"{prefix}.{name}" or one.startswith(f"{prefix}.{name}.")
+                        for one in change)  # fmt: skip
+            kept = name in shared or isinstance(section[name], float | str | Mapping)
+            if name not in known or not (asked or kept):
+                del section[name]
+    return tree
+
+
+def check_pair(a: Side, b: Side) -> None:
+    """Checks that two configs are about the same examples in the same splits.
+
+    Raises:
+      ConfigError: they are not, with the keys that differ.
+    """
+    flat = [configs.flat({"data": side.config["data"]}) for side in (a, b)]
+    unlike = [
+        f"  {key}: {flat[0].get(key)!r} and {flat[1].get(key)!r}"
+        for key in sorted({*flat[0], *flat[1]})
+        if flat[0].get(key) != flat[1].get(key) and not key.startswith(MAY_DIFFER)
+    ]
+    if unlike:
+        raise ConfigError(
+            "the two configs are not about the same examples, so their seeds make no pairs:\n"
+            + "\n".join(unlike)
+            + "\nGive both the same values; model, loss, optim, train, data.batch_size, "
+            "data.preprocess and data.augment may differ."
+        )
+
+
+def metric_of(side: Side, asked: str | None) -> str:
+    """Returns the metric of a comparison: what is asked for, else accuracy, else the loss.
+
+    Raises:
+      UserError: it is none of the validation split's.
+    """
+    from jdlopt.train.checks import metric_problem
+
+    task = side.dataset.task
+    metric = asked or f"validation/{'accuracy' if task == 'classification' else 'loss'}"
+    split, _, name = metric.partition("/")
+    problem = metric_problem(name, side.dataset, watched=True)
+    if split != "validation" or problem:
+        raise UserError(f"--metric: {metric!r} is none: {problem or 'name validation/METRIC.'}")
+    return metric
+
+
+def measuring(side: Side, metric: str) -> Side:
+    """Returns a config whose evaluations measure a metric."""
+    from jdlopt import metrics
+
+    name = metric.partition("/")[2]
+    measured = side.config["train"]["metrics"] or metrics.default_metrics(side.dataset.task)
+    if name == "loss" or name in measured:
+        return side
+    return side_of(side.raw, {"train.metrics": (*measured, name)})
+
+
+def resolution_of(metric: str, dataset: Any) -> float:
+    """Returns the step in which a metric moves: one example's share of an accuracy, else 0."""
+    name = metric.partition("/")[2]
+    return 1 / dataset.sizes["validation"] if name in ("accuracy", "balanced_accuracy") else 0.0
+
+
+def gains(
+    a: Mapping[int, Training], b: Mapping[int, Training], metric: str, seeds: Sequence[int]
+) -> list[float] | None:
+    """Returns what B is better by, seed by seed; None where a training has no such value."""
+    sign = 1.0 if higher_is_better(metric.partition("/")[2]) else -1.0
+    found = []
+    for seed in seeds:
+        values = [side[seed].metrics.get(metric, math.nan) for side in (a, b)]
+        ended = all(side[seed].status in ENDED_WELL for side in (a, b))
+        if not ended or not all(map(math.isfinite, values)):
+            return None
+        found.append(sign * (values[1] - values[0]))
+    return found
+
+
+def decide(effect: statistics.Effect, least: float = 0.0) -> str:
+    """Returns ``adopt``, ``drop`` or ``undecided``.
+
+    B is adopted if the whole interval lies above ``least``, and dropped if it lies below: below
+    zero, where ``least`` is zero. What can't differ (no spread and no difference) is dropped.
+
+    Example:
+      >>> decide(statistics.Effect(0.02, 0.01, 0.03, 0.001, 0.01, 10, True))
+      'adopt'
+    """
+    if effect.low > least:
+        return ADOPT
+    if effect.high < least or effect.low == effect.high == 0:
+        return DROP
+    return UNDECIDED
+
+
+def compare(
+    a: Mapping[str, Any],
+    b: Mapping[str, Any],
+    workdir: str | Path,
+    options: Options | None = None,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Trains two configs on the same seeds and says whether B is to be adopted in place of A.
+
+    Args:
+      a, b: experiments, as `jdlopt.config.load` gives them.
+      workdir: where trainings are kept, and ``compare.json``; the same call goes on there.
+      options: how to compare.
+      on_progress: called after every look with what is known.
+      should_stop: True interrupts, to be gone on with.
+
+    Returns:
+      The content of ``compare.json``: the ``decision``, the ``effect`` with its interval, the
+      ``cost``, and every pair.
+
+    Raises:
+      ConfigError, DataError, UserError: the input is wrong; nothing was trained.
+      WorkdirError: the directory holds another comparison, or can't be written.
+      Interrupted: ``should_stop()`` said so.
+    """
+    options, workdir = options or Options(), Path(workdir)
+    options.check()
+    sides = [side_of(a), side_of(b)]
+    check_pair(*sides)
+    metric = metric_of(sides[0], options.metric)
+    sides = [measuring(side, metric) for side in sides]
+    claim(workdir, COMPARISON, {"a": key_of(sides[0].config), "b": key_of(sides[1].config)})
+    with Trainer(workdir, workers=options.workers, should_stop=should_stop) as trainer:
+        tuned = None
+        if options.tune:
+            found = tuning.tune_all(dict(zip("ab", sides)), trainer, metric, options)
+            sides = [found[name].side for name in "ab"]
+            tuned = {name: one.record() for name, one in found.items()}
+        memory = [step_memory(side) for side in sides]
+        record: dict[str, Any] = {}
+        for count in options.looks():
+            seeds = range(options.first_seed, options.first_seed + count)
+            trained = trainer.train([(side.config, seeds) for side in sides])
+            record = _record(sides, trained, metric, seeds, options)
+            record |= {"tuning": tuned, "seconds": dict(trainer.seconds)}
+            record["cost"]["memory"] = memory[1] / memory[0]
+            record["memory"] = {"a": memory[0], "b": memory[1]}
+            last = count == options.seeds
+            record["status"] = "done" if record["decision"] != UNDECIDED or last else "running"
+            save(workdir / COMPARISON, record)
+            if on_progress:
+                on_progress(record)
+            if record["status"] == "done":
+                break
+    return record
+
+
+def changes_of(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Returns the keys in which two resolved configs differ, with both values."""
+    flat = [configs.flat(one) for one in (a, b)]
+    return {
+        key: [flat[0].get(key), flat[1].get(key)]
+        for key in sorted({*flat[0], *flat[1]})
+        if flat[0].get(key) != flat[1].get(key) and key != "seed"
+    }
+
+
+def effect_record(effect: statistics.Effect, level: float, least: float) -> dict[str, Any]:
+    """Returns an effect as JSON holds it, with the seeds that it would take to be clear."""
+    return {
+        "mean": effect.mean,
+        "interval": [effect.low, effect.high],
+        "level": level,
+        "p_value": effect.p_value,
+        "std": effect.std,
+        "kind": "sequential" if effect.sequential else "fixed",
+        "seeds": effect.pairs,
+        "seeds_needed": statistics.seeds_needed(effect, level, least),
+    }
+
+
+def summary_of(trainings: Mapping[int, Training], metric: str) -> dict[str, Any]:
+    """Returns what one config came to over its seeds: the metric, and what it costs."""
+    values = [t.metrics[metric] for t in trainings.values() if metric in t.metrics]
+    steps = [t.step_seconds for t in trainings.values() if t.step_seconds]
+    return {
+        "mean": plain.fmean(values) if values else None,
+        "std": plain.stdev(values) if len(values) > 1 else 0.0,
+        "seeds": len(values),
+        "n_params": next((t.n_params for t in trainings.values() if t.n_params), None),
+        "step_seconds": plain.median(steps) if steps else None,
+        "steps": max((t.steps for t in trainings.values()), default=0),
+        "bad": {str(seed): t.reason for seed, t in trainings.items() if t.status not in ENDED_WELL},
+    }
+
+
+def _record(
+    sides: Sequence[Side], trained: Trained, metric: str, seeds: range, options: Options
+) -> dict[str, Any]:
+    a, b = (trained[key_of(side.config)] for side in sides)
+    a, b = ({seed: side[seed] for seed in seeds if seed in side} for side in (a, b))
+    summaries = {"a": summary_of(a, metric), "b": summary_of(b, metric)}
+    found = gains(a, b, metric, seeds)
+    record: dict[str, Any] = {
+        "metric": metric,
+        "direction": "maximize" if higher_is_better(metric.partition("/")[2]) else "minimize",
+        "least": options.least,
+        "seeds": len(seeds),
+        "changes": changes_of(sides[0].config, sides[1].config),
+        **summaries,
+        "configs": {"a": sides[0].config, "b": sides[1].config},
+        "cost": cost(summaries["a"], summaries["b"]),
+    }
+    if found is None:
+        bad = summaries["a"]["bad"], summaries["b"]["bad"]
+        decision = DROP if bad[1] and not bad[0] else ADOPT if bad[0] and not bad[1] else UNDECIDED
+        side, count = ("B", len(bad[1])) if bad[1] else ("A", len(bad[0]))
+        return {
+            **record, "decision": decision, "effect": None, "pairs": [],
+            "reason": f"{side} failed or diverged with {count} of {len(seeds)} seeds.",
+        }  # fmt: skip
+    effect = statistics.effect_of(
+        found, not options.fixed, options.level, resolution_of(metric, sides[0].dataset)
+    )
+    looks = options.looks()
+    return {
+        **record,
+        "decision": decide(effect, options.least),
+        "effect": effect_record(effect, options.level, options.least),
+        "detectable": statistics.detectable(effect.std, looks, sequential=not options.fixed),
+        "pairs": [
+            {
+                "seed": seed, "a": a[seed].metrics[metric], "b": b[seed].metrics[metric],
+                "gain": gain,
+            }
+            for seed, gain in zip(seeds, found)
+        ],
+        "reason": None,
+    }  # fmt: skip
+
+
+def cost(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, float | None]:
+    """Returns what B costs as a multiple of A: a step's and a training's time, and parameters.
+
+    Args:
+      a, b: as `summary_of` returns them.
+    """
+
+    def ratio(name: str) -> float | None:
+        return b[name] / a[name] if a.get(name) and b.get(name) else None
+
+    step, steps = ratio("step_seconds"), ratio("steps")
+    return {
+        "step_seconds": step,
+        "training_seconds": step * steps if step and steps else None,
+        "n_params": ratio("n_params"),
+    }
+
+
+def step_memory(side: Side) -> int:
+    """Returns the bytes that the compiler says a training step takes; nothing is run."""
+    from jdlopt import mesh
+    from jdlopt.train import experiment, memory
+
+    parts = experiment.build(side.config, side.dataset)
+    return memory.step_bytes(parts, mesh.make_mesh(side.config["mesh"]))

@@ -1,0 +1,129 @@
+"""The end of ``improve``: the whole confirmed on fresh seeds, tested once, written as a config."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jdlopt import config as configs
+from jdlopt.evidence import rewrite, statistics
+from jdlopt.evidence.compare import (
+    Side,
+    effect_record,
+    measuring,
+    side_of,
+    summary_of,
+)
+from jdlopt.evidence.rounds import FINAL_SEEDS, RUNS, Loop, paired
+from jdlopt.evidence.trainer import key_of
+from jdlopt.metrics import higher_is_better
+
+IMPROVED = "improved.py"
+
+
+def finish(loop: Loop, original: Side, file: Path | None, why: str) -> dict[str, Any]:
+    """Confirms the whole on fresh seeds, and once on the test split; writes the config.
+
+    Args:
+      loop: where it stands at its end.
+      original: the baseline as its file gives it.
+      file: that file, or None.
+      why: it ended.
+
+    Returns:
+      The content of ``improve.json``.
+    """
+    changes = {key: value for step in loop.steps for key, value in step["change"].items()}
+    final = side_of(original.raw, changes) if changes else original
+    changes = {key: value for key, value in changes.items() if key in configs.flat(final.raw)}
+    record: dict[str, Any] = {
+        "status": "done",
+        "why": why,
+        "metric": loop.metric,
+        "direction": (
+            "maximize" if higher_is_better(loop.metric.partition("/")[2]) else "minimize"
+        ),
+        "folds": loop.base.config["data"]["folds"],
+        "steps": loop.steps,
+        "tried": loop.tried,
+        "findings": loop.findings,
+        "plans": loop.plans,
+        "changes": changes,
+        "confirmed": None,
+        "test": None,
+    }
+    if changes:
+        loop.say("confirming the whole on fresh seeds, and on the test split")
+        seeds = range(FINAL_SEEDS, FINAL_SEEDS + loop.options.confirm)
+        trained = loop.trainer.train([(loop.base.config, seeds), (loop.current.config, seeds)])
+        base, other = (trained[key_of(side.config)] for side in (loop.base, loop.current))
+        record["baseline"] = summary_of(base, loop.metric)
+        record["improved"] = summary_of(other, loop.metric)
+        found = paired(loop, base, other, seeds)
+        if found is not None:
+            effect = statistics.fixed_effect(found, loop.options.level, loop.resolution)
+            record["confirmed"] = effect_record(effect, loop.options.level, 0.0)
+        if original.dataset.sizes.get("test"):
+            record["test"] = _tested(loop, original, final)
+    place = rewrite.write(
+        file,
+        loop.workdir / IMPROVED,
+        final.raw,
+        changes,
+        loop.comments,
+        _headline(record, file),
+    )
+    return record | {"file": str(place), "seconds": loop.spent, "config": final.config}
+
+
+def _tested(loop: Loop, original: Side, final: Side) -> dict[str, Any]:
+    """Runs both configs on fresh seeds, whose best checkpoints are evaluated on the test split."""
+    name = loop.metric.partition("/")[2]
+    seeds = range(FINAL_SEEDS, FINAL_SEEDS + loop.options.test_seeds)
+    wanted = {}
+    for label, side in (("baseline", original), ("improved", final)):
+        asked = {"train.evaluate_test": True, "train.tensorboard": False}
+        config = side_of(measuring(side, loop.metric).raw, asked).config
+        for seed in seeds:
+            wanted[loop.workdir / RUNS / f"{label}-{seed}"] = {**config, "seed": seed}
+    found = loop.trainer.runs(wanted)
+    values: dict[str, list[float]] = {"baseline": [], "improved": []}
+    for label, one in values.items():
+        for seed in seeds:
+            metrics = found[loop.workdir / RUNS / f"{label}-{seed}"].get("metrics", {})
+            one.append(float(metrics.get(f"test/{name}", math.nan)))
+    sign = 1.0 if higher_is_better(name) else -1.0
+    differences = [sign * (b - a) for a, b in zip(values["baseline"], values["improved"])]
+    known = [one for one in differences if math.isfinite(one)]
+    effect = None
+    if len(known) == len(differences):
+        resolution = loop.resolution and 1 / original.dataset.sizes["test"]
+        effect = effect_record(
+            statistics.fixed_effect(known, loop.options.level, resolution), loop.options.level, 0.0
+        )
+    return {"metric": f"test/{name}", "seeds": list(seeds), **values, "effect": effect}
+
+
+def _headline(record: Mapping[str, Any], file: Path | None) -> str:
+    source = f" of {file.name}" if file is not None else ""
+    if not record["changes"]:
+        return f"The baseline{source}: no technique that was tried made it better."
+    effect = record["confirmed"]
+    lines = [f"An improved version{source}."]
+    if effect:
+        low, high = effect["interval"]
+        lines.append(
+            f"\n{record['metric']} {record['baseline']['mean']:.4f} -> "
+            f"{record['improved']['mean']:.4f}: {effect['mean']:+.4f} ({low:+.4f} to {high:+.4f}, "
+            f"{effect['seeds']} fresh seeds)."
+        )
+    test = record["test"]
+    if test and test["effect"]:
+        low, high = test["effect"]["interval"]
+        lines.append(
+            f"{test['metric']}: {test['effect']['mean']:+.4f} ({low:+.4f} to {high:+.4f}, "
+            f"{len(test['seeds'])} seeds)."
+        )
+    return "\n".join(lines)

@@ -1,0 +1,213 @@
+"""``improve``: a loop that makes a config better by itself, and keeps what survives a fair test.
+
+Train the config, diagnose it, try the techniques that the findings and the catalogue suggest by
+successive halving over paired seeds, confirm the best on seeds that did not choose it, tune what
+goes with it, and again; at the end, confirm the whole on fresh seeds and, once, on the test split.
+
+Every decision is a function of trainings, and trainings are kept on disk. So a loop that was killed
+goes on by taking the same decisions again, which costs no training, up to where it stood.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jdlopt.errors import UserError
+from jdlopt.evidence import rounds, statistics, techniques
+from jdlopt.evidence.compare import Side, measuring, metric_of, side_of
+from jdlopt.evidence.finale import finish
+from jdlopt.evidence.records import claim, save
+from jdlopt.evidence.rounds import CONFIRM_SEEDS, IMPROVEMENT, MOST_CONFIRM, Loop
+from jdlopt.evidence.trainer import Trainer, key_of
+
+RESERVE = 0.15
+"""Of the budget, what is kept for the end."""
+SMALL_VALIDATION, FOLDS = 1000, 5
+"""With fewer validation examples, seeds go through so many folds instead: a choice among many
+techniques would otherwise fit the few examples that it is made on."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to improve.
+
+    Attributes:
+      budget: seconds in all, those of earlier calls included.
+      until: stop once the config reaches this, such as ``validation/accuracy>=0.95``.
+      metric: ``validation/METRIC`` that is to get better; the goal's by default.
+      confirm: fresh seeds of every confirmation.
+      test_seeds: runs of either config that are evaluated on the test split at the end.
+      level: of the intervals.
+      techniques: names to try; all that apply by default.
+      diagnose: whether findings order what is tried.
+      workers: processes; one a core by default.
+    """
+
+    budget: float = 1800.0
+    until: str | None = None
+    metric: str | None = None
+    confirm: int = 10
+    test_seeds: int = 5
+    level: float = statistics.LEVEL
+    techniques: tuple[str, ...] = ()
+    diagnose: bool = True
+    workers: int | None = None
+
+    def check(self) -> None:
+        """Checks every option.
+
+        Raises:
+          UserError: what is wrong, all of it in one message.
+        """
+        problems = []
+        for name, low in {"confirm": 3, "test_seeds": 2, "workers": 1}.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                flag = name.replace("_", "-")
+                problems.append(f"--{flag}: must be at least {low}, found {value}.")
+        if self.confirm > MOST_CONFIRM:
+            problems.append(f"--confirm: must be at most {MOST_CONFIRM}, found {self.confirm}.")
+        if self.budget <= 0:
+            problems.append(f"--budget: must be longer than 0, found {self.budget}.")
+        for name in self.techniques:
+            try:
+                techniques.find(name)
+            except UserError as error:
+                problems.append(str(error))
+        try:
+            goal = self.goal()
+            if goal and self.metric and goal[0] != self.metric:
+                problems.append(f"--until: is about {goal[0]}, and --metric is {self.metric}.")
+        except UserError as error:
+            problems.append(str(error))
+        if problems:
+            raise UserError("\n".join(problems))
+
+    def goal(self) -> tuple[str, Callable[[float], bool]] | None:
+        """Returns the goal's metric and whether a value reaches it."""
+        from jdlopt.study.options import Options as StudyOptions
+
+        return StudyOptions(until=self.until).goal()
+
+
+def improve(
+    config: Mapping[str, Any],
+    workdir: str | Path,
+    options: Options | None = None,
+    *,
+    file: Path | None = None,
+    on_progress: Callable[[str], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Improves a config until a goal or a budget is reached, or until nothing survives.
+
+    Args:
+      config: the baseline, as `jdlopt.config.load` gives it.
+      workdir: where everything is kept; the same call goes on there.
+      options: how.
+      file: the baseline's file, which the improved one is written after.
+      on_progress: called with a line for people when something is known anew.
+      should_stop: True interrupts, to be gone on with.
+
+    Returns:
+      The content of ``improve.json``. ``improved.py`` lies beside it.
+
+    Raises:
+      ConfigError, DataError, UserError: the input is wrong; nothing was trained.
+      WorkdirError: the directory is another's, or can't be written.
+      Interrupted: ``should_stop()`` said so.
+    """
+    options, workdir, started = options or Options(), Path(workdir), time.perf_counter()
+    options.check()
+    original = side_of(config)
+    goal = options.goal()
+    metric = metric_of(original, options.metric or (goal[0] if goal else None))
+    base = _with_folds(measuring(original, metric))
+    claim(workdir, IMPROVEMENT, {"base": key_of(original.config), "metric": metric})
+    before = _before(workdir)
+    if before.get("status") == "done":
+        return before
+    earlier = float(before.get("seconds", 0.0))
+    with Trainer(workdir, workers=options.workers, should_stop=should_stop) as trainer:
+        trainer.deadline = started + options.budget * (1 - RESERVE) - earlier
+        loop = Loop(
+            base=base,
+            current=base,
+            trainer=trainer,
+            options=options,
+            metric=metric,
+            workdir=workdir,
+            started=started,
+            earlier=earlier,
+            deadline=trainer.deadline,
+            plans={int(number): count for number, count in before.get("plans", {}).items()},
+            on_progress=on_progress,
+        )
+        try:
+            why = _climb(loop)
+        finally:
+            loop.note()
+        trainer.deadline = None
+        record = finish(loop, original, file, why)
+        save(workdir / IMPROVEMENT, record)
+    return record
+
+
+def _before(workdir: Path) -> dict[str, Any]:
+    """What an earlier call wrote down; a damaged record is none, since trainings are kept apart."""
+    try:
+        found = json.loads((workdir / IMPROVEMENT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _with_folds(side: Side) -> Side:
+    """The config as it is trained for choosing: with folds where the validation split is small."""
+    data = side.config["data"]
+    small = side.dataset.sizes["validation"] < SMALL_VALIDATION
+    if not small or data["folds"] or data["time"]:
+        return side
+    try:
+        return side_of(side.raw, {"data.folds": FOLDS, "data.fold": 0})
+    except UserError:
+        return side  # its source has a validation split of its own, or too few examples
+
+
+def _climb(loop: Loop) -> str:
+    """Adopts one technique after the other; returns why it ended."""
+    _measure(loop)
+    number, retuned = 0, False
+    while True:
+        goal = loop.options.goal()
+        if goal is not None and loop.value is not None and goal[1](loop.value):
+            return f"the goal {loop.options.until} was reached"
+        if loop.left <= 0:
+            return "the time budget ended"
+        number += 1
+        loop.note()
+        if rounds.play(loop, number):
+            retuned = False
+        elif loop.left <= 0:
+            return "the time budget ended"
+        elif any(one.name not in loop.dropped for one in rounds.candidates_of(loop)):
+            continue  # there was no time to try them all at once
+        elif not retuned and rounds.retune(loop, number, {}):
+            retuned = True  # what was dropped may help at the new values
+            loop.dropped.clear()
+        else:
+            return "no technique that is left survives a fair test"
+
+
+def _measure(loop: Loop) -> None:
+    """Trains the baseline on the confirmation's first seeds: what the goal is asked of."""
+    seeds = range(CONFIRM_SEEDS, CONFIRM_SEEDS + loop.options.confirm)
+    found = loop.trainer.train([(loop.current.config, seeds)])[key_of(loop.current.config)]
+    loop.value = loop.mean(found)
+    if loop.value is not None:
+        loop.say(f"the baseline: {loop.metric} {loop.value:.4f}")

@@ -1,0 +1,177 @@
+"""What an entry of the catalogue is, and what it may know of the task before it is tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from jdlopt import config as configs
+
+GROUPS = (
+    "data", "structure", "regularisation", "loss", "optimisation", "precision", "transfer",
+)  # fmt: skip
+AIMS = ("accuracy", "generalisation", "speed", "memory", "size", "robustness")
+KINDS = ("image", "sequence", "table", "text", "audio")
+
+
+class Facts(NamedTuple):
+    """What is known of a task before anything is trained.
+
+    Attributes:
+      task: ``classification`` or ``regression``.
+      kind: of the inputs, one of `KINDS`.
+      input_shape: of one raw input.
+      input_dtype: ``uint8``, ``float32`` or ``int32``.
+      num_outputs: classes, or 1.
+      train_size, validation_size: examples.
+      total_steps, steps_per_epoch: updates.
+      imbalance: how many times the largest class is as large as the smallest; 1 without classes.
+      categorical: whether a table has columns of categories.
+    """
+
+    task: str
+    kind: str
+    input_shape: tuple[int, ...]
+    input_dtype: str
+    num_outputs: int
+    train_size: int
+    validation_size: int
+    total_steps: int
+    steps_per_epoch: int
+    imbalance: float
+    categorical: bool
+
+
+Config = Mapping[str, Any]
+"""Resolved, as nested dicts."""
+Change = dict[str, Any]
+"""Dotted keys and their values."""
+Changes = Callable[[Config, Facts], tuple[Change, ...]]
+Applies = Callable[[Config, Facts], str | None]
+RATE = {"optim.learning_rate": ("around", 4.0)}
+"""The learning rate: what nearly every change of optimisation or structure must be tuned with."""
+
+
+def _always(config: Config, facts: Facts) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Technique:
+    """A named, pure change of a config, with the gain that it claims.
+
+    Attributes:
+      name: of the catalogue.
+      group: one of `GROUPS`.
+      aims: what it is to make better, of `AIMS`.
+      summary: one sentence.
+      changes: ``(resolved config, facts) → variants``, the best guess first; empty where there is
+        nothing to change.
+      cost: in words.
+      source: where it comes from.
+      prior: how often it is expected to help, from 0 to 1; it orders what is tried, no more.
+      applies: ``(resolved config, facts)`` → None, or why it can't be used here.
+      nuisance: what must be tuned with it for a fair comparison: distributions by dotted key, or
+        ``("around", factor)`` for the values within a factor of the config's own.
+    """
+
+    name: str
+    group: str
+    aims: tuple[str, ...]
+    summary: str
+    changes: Changes
+    cost: str
+    source: str
+    prior: float
+    applies: Applies = _always
+    nuisance: Mapping[str, Any] = field(default_factory=dict)
+
+
+# --- how entries say what they change -------------------------------------------------------------
+
+
+def value_of(config: Config, key: str) -> Any:
+    """Returns a key's value, or None where the config's parts have no such key."""
+    node: Any = config
+    for name in key.split("."):
+        if not isinstance(node, Mapping) or name not in node:
+            return None
+        node = node[name]
+    return node
+
+
+def has(config: Config, key: str) -> bool:
+    """Says whether a config's parts have a key."""
+    return key in configs.flat(config)
+
+
+def values(key: str, *candidates: Any) -> Changes:
+    """Returns changes of one key to each of some values that it does not have yet."""
+
+    def changes(config: Config, facts: Facts) -> tuple[Change, ...]:
+        now = value_of(config, key)
+        return tuple({key: one} for one in candidates if one != now)
+
+    return changes
+
+
+def together(*variants: Change) -> Changes:
+    """Returns changes of several keys at a time, those that change nothing left out."""
+
+    def changes(config: Config, facts: Facts) -> tuple[Change, ...]:
+        return tuple(
+            dict(one)
+            for one in variants
+            if any(value_of(config, key) != value for key, value in one.items())
+        )
+
+    return changes
+
+
+def unless(*reasons: Callable[[Config, Facts], str | None]) -> Applies:
+    """Returns the first reason that there is."""
+
+    def applies(config: Config, facts: Facts) -> str | None:
+        return next((found for one in reasons if (found := one(config, facts))), None)
+
+    return applies
+
+
+def needs_key(key: str) -> Applies:
+    """The config's parts must have a key."""
+
+    def applies(config: Config, facts: Facts) -> str | None:
+        section = key.partition(".")[0]
+        part = value_of(config, f"{section}.name")
+        return None if has(config, key) else f"{section} {part!r} has no {key}."
+
+    return applies
+
+
+def needs_unset(key: str, none: Any = None) -> Applies:
+    """A key must still be as it is where nothing was asked for."""
+
+    def applies(config: Config, facts: Facts) -> str | None:
+        now = value_of(config, key)
+        return None if now in (none, None) else f"{key} is {now!r} already."
+
+    return applies
+
+
+def needs_kind(*kinds: str) -> Applies:
+    """The inputs must be of a kind."""
+
+    def applies(config: Config, facts: Facts) -> str | None:
+        return None if facts.kind in kinds else f"It is for {' or '.join(kinds)} inputs."
+
+    return applies
+
+
+def needs_task(task: str) -> Applies:
+    """The task must be one."""
+
+    def applies(config: Config, facts: Facts) -> str | None:
+        return None if facts.task == task else f"It is for {task}."
+
+    return applies

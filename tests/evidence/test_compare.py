@@ -1,0 +1,130 @@
+"""Comparisons of two configs: pairs, decisions, resumption, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jdlopt import cli
+from jdlopt import config as configs
+from jdlopt.errors import ConfigError, UserError, WorkdirError
+from jdlopt.evidence import compare as comparison
+from jdlopt.evidence.compare import Options, compare
+from jdlopt.evidence.trainer import Trainer, key_of
+from jdlopt.study.space import log_uniform
+from jdlopt.train.loop import fit
+
+BASE = {
+    "data": {"source": "iris", "batch_size": 32, "preprocess": {"scale": "standard"}},
+    "model": {"name": "mlp", "features": (8,)},
+    "optim": {"name": "adamw", "learning_rate": 0.01},
+    "train": {"epochs": 12},
+}
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory) -> tuple[dict, Path]:
+    """The base against the same with a rate so low that nothing is learnt."""
+    workdir = tmp_path_factory.mktemp("compared")
+    slow = configs.override(BASE, {"optim.learning_rate": 1e-6})
+    return compare(BASE, slow, workdir, Options(seeds=15, workers=1)), workdir
+
+
+def test_a_config_that_learns_nothing_is_dropped(compared) -> None:
+    record, workdir = compared
+    assert record["decision"] == "drop" and record["effect"]["interval"][1] < 0
+    assert record["changes"] == {"optim.learning_rate": [0.01, 1e-6]}
+    assert record["seeds"] < 15  # the answer was clear before
+    assert record["cost"]["n_params"] == 1.0 and record["cost"]["memory"] == 1.0
+    assert json.loads((workdir / "compare.json").read_text())["decision"] == "drop"
+
+
+def test_a_side_of_a_pair_is_what_a_run_comes_to(compared, tmp_path: Path) -> None:
+    record, _ = compared
+    pair = record["pairs"][1]
+    result = fit({**record["configs"]["a"], "seed": pair["seed"]}, tmp_path / "a")
+    assert result.metrics["validation/accuracy"] == pytest.approx(pair["a"], abs=1e-6)
+
+
+def test_what_is_on_disk_is_not_trained_again(compared) -> None:
+    record, workdir = compared
+    sides = [record["configs"][side] for side in "ab"]
+    path = workdir / "trainings" / f"{key_of(sides[0])}.jsonl"
+    with path.open("a") as file:
+        file.write('{"seed": 3, "sta')  # a process that was killed within a line
+    again = compare(sides[0], sides[1], workdir, Options(seeds=15, workers=1))
+    assert again["pairs"] == record["pairs"]
+    assert again["seconds"] == {"training": 0.0, "compiling": 0.0}
+    with Trainer(workdir, workers=1) as trainer:
+        assert set(trainer.known(sides[0])) == {pair["seed"] for pair in record["pairs"]}
+        with pytest.raises(WorkdirError, match="another process is at work"), Trainer(workdir):
+            pass
+
+
+def test_a_directory_of_other_configs_is_refused(compared) -> None:
+    _, workdir = compared
+    with pytest.raises(WorkdirError, match="about other configs"):
+        compare(BASE, configs.override(BASE, {"seed": 1, "train.epochs": 5}), workdir)
+
+
+def test_the_report_shows_the_decision_and_every_pair(compared) -> None:
+    from jdlopt.report import write_report
+
+    record, workdir = compared
+    page = write_report(workdir).read_text(encoding="utf-8")
+    assert "drop" in page and "Every pair" in page
+    assert page.count('<th scope="row">') >= len(record["pairs"])
+
+
+def test_both_sides_are_tuned_at_the_same_points_on_other_seeds(tmp_path: Path) -> None:
+    other = configs.override(BASE, {"optim.learning_rate": 1e-5})
+    options = Options(
+        seeds=2, fixed=True, tune=3, tune_seeds=1, workers=1,
+        space={"optim.learning_rate": log_uniform(1e-3, 3e-2)},
+    )  # fmt: skip
+    record = compare(BASE, other, tmp_path, options)
+    a, b = record["tuning"]["a"], record["tuning"]["b"]
+    assert a["points"] == b["points"] == 4
+    assert b["point"]["optim.learning_rate"] >= 1e-3  # its own rate was too low
+    rates = [record["configs"][side]["optim"]["learning_rate"] for side in "ab"]
+    assert rates == [a["point"].get("optim.learning_rate", 0.01), *b["point"].values()]
+
+
+def test_sides_of_other_examples_make_no_pairs() -> None:
+    a = comparison.side_of(BASE)
+    b = comparison.side_of(configs.override(BASE, {"data.split_seed": 4, "data.batch_size": 16}))
+    with pytest.raises(ConfigError, match=r"data.split_seed: 0 and 4") as error:
+        comparison.check_pair(a, b)
+    assert "batch_size:" not in str(error.value)
+
+
+def test_a_part_that_changes_leaves_the_keys_of_the_old_one_behind() -> None:
+    raw = configs.override(BASE, {"optim.b1": 0.8, "optim.name": "adamw"})
+    side = comparison.side_of(raw, {"optim.name": "sgd"})
+    assert side.config["optim"]["name"] == "sgd" and "b1" not in side.config["optim"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seeds": 1}, "--seeds: must be at least 2"),
+        ({"level": 1.5}, "--level"),
+        ({"tune": 2}, "--tune: which keys"),
+    ],
+)
+def test_wrong_options_are_told(changes: dict, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        Options(**changes).check()
+
+
+def test_a_metric_that_is_none_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--metric: 'validation/acuracy'"):
+        compare(BASE, BASE, tmp_path, Options(metric="validation/acuracy"))
+
+
+def test_the_command_line_refuses_what_makes_no_pair(tmp_path: Path, capsys) -> None:
+    files = ["configs/tabular/iris_mlp.py", "configs/tabular/wine_mlp.py"]
+    assert cli.main(["compare", *files, f"--workdir={tmp_path}"]) == 2
+    assert "data.source: 'iris' and 'wine'" in capsys.readouterr().err

@@ -1,0 +1,99 @@
+"""The catalogue: every change resolves on every shipped config that it applies to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jdlopt import cli
+from jdlopt import config as configs
+from jdlopt.data.augment import AUGMENTATIONS
+from jdlopt.errors import UserError
+from jdlopt.evidence import techniques
+from jdlopt.evidence.compare import side_of
+from jdlopt.optim.average import AVERAGES
+from jdlopt.optim.optimizers import OPTIMIZERS
+from jdlopt.optim.schedules import SCHEDULES
+
+FILES = [
+    "image/digits_cnn", "sequence/mnist1d_mlp", "sequence/mnist1d_gru", "tabular/iris_mlp",
+    "tabular/diabetes_mlp",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=FILES)
+def shipped(request):
+    raw = configs.override(configs.load(f"configs/{request.param}.py"), {"mesh.data": 1})
+    side = side_of(raw)
+    return side, techniques.facts_of(side.config, side.dataset)
+
+
+def test_every_change_resolves_and_changes_something(shipped) -> None:
+    side, facts = shipped
+    found = techniques.applicable(side.config, facts)
+    assert len(found) > 25
+    for one in found:
+        for change in techniques.change(one.name, side.config, facts):
+            changed = side_of(side.raw, change, like=side)
+            assert changed.config != side.config, one.name
+            flat = configs.flat(changed.config)
+            for key, value in change.items():
+                assert flat.get(key) == value, (one.name, key)
+            assert all(key in flat for key in one.nuisance), one.name
+
+
+def test_what_does_not_apply_says_why(shipped) -> None:
+    side, facts = shipped
+    for one in techniques.TECHNIQUES.values():
+        reason = techniques.why_not(one, side.config, facts)
+        if reason is not None:
+            assert reason.endswith("."), one.name
+            with pytest.raises(UserError, match="can't be used on this config"):
+                techniques.change(one.name, side.config, facts)
+
+
+def test_every_part_has_an_entry() -> None:
+    known = set(techniques.TECHNIQUES)
+    assert set(AUGMENTATIONS) <= known
+    assert {f"optimizer_{name}" for name in OPTIMIZERS} <= known
+    assert {f"schedule_{name}" for name in SCHEDULES} <= known
+    assert {f"average_{name}" for name in AVERAGES if name != "none"} <= known
+
+
+def test_entries_are_well_formed() -> None:
+    for one in techniques.TECHNIQUES.values():
+        assert one.group in techniques.GROUPS and set(one.aims) <= set(techniques.AIMS)
+        assert one.aims and 0 <= one.prior <= 1 and one.summary.endswith(".") and one.source
+
+
+def test_transfer_needs_something_to_transfer(shipped) -> None:
+    side, facts = shipped
+    names = {one.name for one in techniques.applicable(side.config, facts)}
+    assert "freeze_body" not in names and "adapters" not in names
+
+
+def test_an_unknown_name_has_a_nearest_one() -> None:
+    with pytest.raises(UserError, match="Did you mean 'label_smoothing'"):
+        techniques.find("label_smothing")
+
+
+def test_the_command_line_lists_them(capsys) -> None:
+    assert cli.main(["techniques", "--json", "--group=regularisation"]) == 0
+    found = json.loads(capsys.readouterr().out)["techniques"]
+    assert "dropout" in [one["name"] for one in found]
+    file = "configs/tabular/iris_mlp.py"
+    assert cli.main(["techniques", f"--config={file}", "--json"]) == 0
+    rows = {one["name"]: one for one in json.loads(capsys.readouterr().out)["techniques"]}
+    assert rows["dropout"]["changes"][0] == {"model.dropout_rate": 0.2}
+    assert "image" in rows["equalize"]["why_not"]
+    assert cli.main(["techniques", "--group=regularization"]) == 2
+    assert "Did you mean 'regularisation'" in capsys.readouterr().err
+
+
+def test_the_page_is_up_to_date() -> None:
+    import runpy
+
+    module = runpy.run_path("docs/make_techniques.py")
+    assert Path("docs/techniques.md").read_text(encoding="utf-8") == module["page"]()
