@@ -177,7 +177,7 @@ def parser() -> argparse.ArgumentParser:
         "--techniques",
         default="",
         metavar="A,B,C",
-        help="what may be tried (default: the catalogue)",
+        help="names or groups to try (default: all)",
     )
     improve.add_argument(
         "--confirm", type=int, default=10, metavar="N", help="fresh seeds of a confirmation"

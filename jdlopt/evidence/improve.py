@@ -43,7 +43,7 @@ class Options:
       confirm: fresh seeds of every confirmation.
       test_seeds: runs of either config that are evaluated on the test split at the end.
       level: of the intervals.
-      techniques: names to try; all that apply by default.
+      techniques: names and groups to try; all that apply by default.
       diagnose: whether findings order what is tried.
       workers: processes; one a core by default.
     """
@@ -74,7 +74,7 @@ class Options:
             problems.append(f"--confirm: must be at most {MOST_CONFIRM}, found {self.confirm}.")
         if self.budget <= 0:
             problems.append(f"--budget: must be longer than 0, found {self.budget}.")
-        for name in self.techniques:
+        for name in set(self.techniques) - set(techniques.GROUPS):
             try:
                 techniques.find(name)
             except UserError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ from jdlopt.evidence.compare import (
     summary_of,
 )
 from jdlopt.evidence.records import save
-from jdlopt.evidence.trainer import ENDED_WELL, Trainer, Training, key_of
+from jdlopt.evidence.trainer import ENDED_WELL, Trained, Trainer, Training, key_of
 
 IMPROVEMENT, RUNS = "improve.json", "runs"
 RUNGS = (2, 4, 8)
@@ -84,6 +85,7 @@ class Loop:
       dropped: techniques that did not survive since the last one that did.
       comments: what a changed key gained, for the config's file.
       value: of the metric, of what has been reached.
+      pace: seconds of the newest trainings, each.
     """
 
     base: Side
@@ -103,6 +105,7 @@ class Loop:
     dropped: set[str] = field(default_factory=set)
     comments: dict[str, str] = field(default_factory=dict)
     value: float | None = None
+    pace: float = 1.0
 
     @property
     def spent(self) -> float:
@@ -118,6 +121,20 @@ class Loop:
         """Tells whoever looks on."""
         if self.on_progress:
             self.on_progress(text)
+
+    def train(self, wanted: Sequence[tuple[Mapping[str, Any], range]]) -> Trained:
+        """Trains configs over seeds, and notes how long one took."""
+        started = time.perf_counter()
+        new = sum(len(set(seeds) - set(self.trainer.known(config))) for config, seeds in wanted)
+        found = self.trainer.train(wanted)
+        if new:
+            self.pace = (time.perf_counter() - started) / new
+        return found
+
+    @property
+    def presses(self) -> bool:
+        """Whether what is left is no more than two confirmations."""
+        return self.left < 4 * self.options.confirm * self.pace
 
     def mean(self, trainings: Mapping[int, Training]) -> float | None:
         """Returns the mean of the metric over trainings."""
@@ -146,7 +163,7 @@ def candidates_of(loop: Loop) -> list[Candidate]:
     bonus = _bonus(loop.findings)
     found = []
     for one in techniques.applicable(current.config, facts):
-        if (wanted and one.name not in wanted) or LIKED.isdisjoint(one.aims):
+        if (wanted and wanted.isdisjoint((one.name, one.group))) or LIKED.isdisjoint(one.aims):
             continue
         for index, change in enumerate(techniques.change(one.name, current.config, facts)):
             name = one.name if index == 0 else f"{one.name}:{index + 1}"
@@ -231,7 +248,7 @@ def _halved(
     for count in RUNGS:
         seeds = range(first, first + count)
         own = [(loop.current.config, seeds), *((one.side.config, seeds) for one in left)]
-        trained = loop.trainer.train(own)
+        trained = loop.train(own)
         base = trained[key_of(loop.current.config)]
         for one in left:
             found = paired(loop, base, trained[key_of(one.side.config)], seeds)
@@ -241,9 +258,7 @@ def _halved(
         left = [one for one in left if (scores[one.name]["gain"] or 0.0) > 0]
         left.sort(key=lambda one: -scores[one.name]["gain"])
         left = left[: max(FINALISTS, -(-len(left) // REDUCTION))]
-        if loop.left <= 0:
-            left = []  # what was not trained on all the seeds has no right to be confirmed
-        if not left:
+        if not left or loop.presses:
             break
     rows = sorted(
         scores.values(),
@@ -268,7 +283,7 @@ def _confirmed(
     """Measures a change on seeds that have chosen nothing."""
     first = CONFIRM_SEEDS + 1000 * number + 100 * place
     seeds = range(first, first + loop.options.confirm)
-    trained = loop.trainer.train([(loop.current.config, seeds), (side.config, seeds)])
+    trained = loop.train([(loop.current.config, seeds), (side.config, seeds)])
     base, other = trained[key_of(loop.current.config)], trained[key_of(side.config)]
     found = paired(loop, base, other, seeds)
     if found is None:
@@ -322,7 +337,7 @@ def retune(loop: Loop, number: int, nuisance: Mapping[str, Any]) -> bool:
     best = sides
     for count in (TUNED_SEEDS, 3 * TUNED_SEEDS):
         seeds = range(first, first + count)
-        trained = loop.trainer.train(
+        trained = loop.train(
             [(loop.current.config, seeds), *((side.config, seeds) for _, side in best)]
         )
         base = trained[key_of(loop.current.config)]
@@ -346,8 +361,7 @@ def retune(loop: Loop, number: int, nuisance: Mapping[str, Any]) -> bool:
 
 def _diagnosed(loop: Loop) -> list[dict[str, Any]]:
     """The findings on a run of the current config."""
-    from jdlopt.evidence.diagnose import diagnose
-
+    diagnose = importlib.import_module("jdlopt.evidence.diagnose").diagnose
     place = loop.workdir / RUNS / key_of(loop.current.config)
     try:
         there = json.loads((place / "diagnosis.json").read_text(encoding="utf-8"))
