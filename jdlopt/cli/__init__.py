@@ -195,6 +195,15 @@ def parser() -> argparse.ArgumentParser:
     techniques.add_argument("--group", metavar="NAME", help="data, structure, optimisation, ...")
     techniques.add_argument("--aim", metavar="NAME", help="accuracy, generalisation, speed, ...")
 
+    diagnose = verb("diagnose", "diagnose:diagnose", "Say what holds a run back, and what to try.")
+    diagnose.add_argument("run_directory", nargs="?", metavar="WORKDIR", help="a run's directory")
+    diagnose.add_argument("--workdir", metavar="DIR", help="the same, instead of WORKDIR")
+    diagnose.add_argument(
+        "--lr-range",
+        action="store_true",
+        help="run the learning-rate range test however long it takes (by default if it is short)",
+    )
+
     report = verb("report", "study:report", "Write the report of a directory again.")
     report.add_argument("workdir", metavar="WORKDIR", help="a run's, a study's, a comparison's")
 

@@ -1,0 +1,44 @@
+"""`diagnose`: what holds a run back, from its own records and a probe of its checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jdlopt.evidence.findings import find
+from jdlopt.evidence.record import gather
+from jdlopt.train import disk, log
+
+DIAGNOSIS = "diagnosis.json"
+
+
+def diagnose(workdir: str | Path, *, lr_range: bool = False) -> dict[str, Any]:
+    """Diagnoses a run, finished, diverged or not ended yet, and writes ``diagnosis.json``.
+
+    The test split is not opened.
+
+    Args:
+      workdir: the run's directory.
+      lr_range: run the learning-rate range test however long it takes; otherwise it is run where
+        it takes a few seconds.
+
+    Returns:
+      ``findings``, the most important first, each with ``name``, ``level`` (``serious``,
+      ``warning``, ``note`` or ``good``), ``text``, ``suggestion``, ``numbers``, ``techniques`` and
+      ``score``; ``unseen``, what could not be looked at and why; and ``record``, the numbers.
+
+    Raises:
+      WorkdirError: the directory holds no run, or can't be written.
+    """
+    folder = Path(workdir)
+    record = gather(folder, lr_range)
+    found = {
+        "workdir": str(folder),
+        "findings": [one.as_dict() for one in find(record)],
+        "unseen": record["unseen"],
+        "record": record,
+    }
+    made = disk.as_json(found)
+    log.write_aside(folder / DIAGNOSIS, json.dumps(made, indent=1) + "\n")
+    return made

@@ -1,0 +1,72 @@
+"""Findings about where a run's time goes."""
+
+from __future__ import annotations
+
+from jdlopt.evidence.findings.finding import Finding, Record, level, share
+
+WAITING = (0.2, 0.5)
+"""Of the time, spent waiting for data."""
+OVERHEAD = 3.0
+"""The time of a step in the run by that of the step alone."""
+WORTH_IT = 5.0
+"""Seconds that a run must have lost, for its overhead to matter."""
+PADDING = (0.3, 0.5)
+"""Of token positions."""
+
+
+def input_bound(record: Record) -> Finding | None:
+    """The device waits for data."""
+    waiting = (record.get("speed") or {}).get("waiting")
+    made = level(waiting, *WAITING) if waiting is not None else None
+    if waiting is None or made is None:
+        return None
+    return Finding(
+        "input_bound",
+        made,
+        f"{share(waiting)} of the training time is spent waiting for data.",
+        "Read with more processes (data.workers), keep the data in memory (data.in_memory), or "
+        "prepare it once in the size that is used.",
+        ("reading_workers",),
+        {"waiting": waiting},
+    )
+
+
+def dispatch_bound(record: Record) -> Finding | None:
+    """A step takes far longer in the run than alone: what lies between steps costs the time."""
+    speed = record.get("speed") or {}
+    mine, bare = speed.get("seconds_a_step"), speed.get("bare_step")
+    steps = record["run"].get("steps") or 0
+    if not mine or not bare or (speed.get("waiting") or 0.0) >= WAITING[0]:
+        return None
+    lost = (mine - bare) * steps
+    if mine < OVERHEAD * bare or lost < WORTH_IT:
+        return None
+    return Finding(
+        "dispatch_bound",
+        "warning",
+        f"A step takes {1e3 * mine:.2g} ms in the run and {1e3 * bare:.2g} ms alone: {lost:.0f} s "
+        "went to handing steps to the device, evaluating and saving.",
+        "Leave train.steps_per_dispatch to be measured, and evaluate less often "
+        "(train.eval_every); or train several trials together (`jdlopt tune`).",
+        ("steps_per_dispatch", "batch_size"),
+        {"seconds_a_step": mine, "bare_step": bare, "lost_seconds": lost},
+    )
+
+
+def padding(record: Record) -> Finding | None:
+    """Most token positions hold nothing."""
+    part = (record.get("inputs") or {}).get("padding")
+    made = level(part, *PADDING) if part is not None else None
+    if part is None or made is None:
+        return None
+    return Finding(
+        "padding",
+        "warning" if made == "serious" else "note",
+        f"{share(part)} of the token positions are padding, and cost as much as tokens.",
+        "Shorter sequences: a smaller data.text.max_tokens.",
+        ("shorter_sequences",),
+        {"share": part},
+    )
+
+
+FINDINGS = (input_bound, dispatch_bound, padding)

@@ -1,0 +1,189 @@
+"""Findings about the data: what leaks, what differs between splits, what is labelled wrongly."""
+
+from __future__ import annotations
+
+from jdlopt.evidence.findings.finding import Finding, Record, level, share, some
+
+TWINS = (0.01, 0.1)
+"""Of a split that is in another one. From 1 % on the check of data warns; at 10 % an accuracy may
+be 10 points too high."""
+AREA = (0.6, 0.75)
+"""Of the ROC of what tells train from validation; 1/2 is alike. At 3/4 it is right in three of four
+pairs."""
+CERTAIN = 3.0
+"""Standard errors."""
+DISTANCE = (0.1, 0.3)
+"""Total variation between the shares of the classes: the share of labels that would have to be
+others."""
+WRONG_LABELS = (0.03, 0.1)
+"""Northcutt, Athalye and Mueller (2021) found 3.3 % wrong labels in the mean of ten test sets, and
+10.1 % in the worst of them."""
+UNEQUAL = 10.0
+"""Times that the largest class is larger than the smallest."""
+FEW = 30
+"""Training examples of a class that can hardly be learnt from."""
+LOW_RECALL = 0.5
+"""Of the recall of the other classes."""
+SCALE = ((0.1, 10.0), (0.01, 100.0))
+"""The root mean square that inputs should have, and beyond which the first layer's gradients are
+100 times off: initialisations count on variance 1 (LeCun et al., 1998; He et al., 2015)."""
+
+
+def target_leak(record: Record) -> Finding | None:
+    """A column gives the target away: alone, it tells the classes almost without a mistake."""
+    data = record.get("data") or {}
+    columns = {row["name"]: row["score"] for row in data.get("giveaways", [])}
+    for part in (data.get("leaks") or {}).get("parts", []):
+        columns.setdefault(part["name"], 1.0)
+    if not columns:
+        return None
+    names = sorted(columns, key=lambda name: -columns[name])
+    best = names[0]
+    return Finding(
+        "target_leak",
+        "serious",
+        f"{some(names)}: alone gives the target away ({best} scores {columns[best]:.3f} out of "
+        "fold, where 0 is chance and 1 certain).",
+        f"Unless it is known when one predicts, leave it out: data.ignore={tuple(names)!r}.",
+        (),
+        {"columns": columns},
+    )
+
+
+def split_leak(record: Record) -> Finding | None:
+    """Validation examples that are (almost) training examples."""
+    found = (record.get("data") or {}).get("twins")
+    size = record["run"].get("validation_size")
+    if not found or not size or found["severity"] != "warning":
+        return None
+    count = sum(p["count"] for p in found["parts"] if p["name"].startswith("validation"))
+    made = level(count / size, *TWINS)
+    if made is None:
+        return None
+    return Finding(
+        "split_leak",
+        made,
+        f"{count:,} of {size:,} validation examples ({share(count / size)}) are (almost) in the "
+        "training split too: validation looks better than it is.",
+        "Remove them from one of the splits (data.preprocess.duplicates='drop'), or keep what "
+        "belongs together in one with data.group='COLUMN'.",
+        (),
+        {"twins": count, "share": count / size},
+    )
+
+
+def shift(record: Record) -> Finding | None:
+    """Validation comes from another distribution than training: its inputs, or its classes."""
+    splits = record.get("splits") or {}
+    inputs, labels = splits.get("inputs"), splits.get("labels")
+    by_inputs = by_labels = None
+    if inputs and inputs["z"] > CERTAIN:
+        by_inputs = level(inputs["area"], *AREA)
+    if labels and labels["p"] < 1e-3:
+        by_labels = level(labels["distance"], *DISTANCE)
+    levels = [one for one in (by_inputs, by_labels) if one]
+    if not levels:
+        return None
+    words = []
+    if inputs and by_inputs:
+        words.append(
+            "a random forest tells training from validation examples with an area under the ROC of "
+            f"{inputs['area']:.2f} (alike would be 0.50 ± {inputs['error']:.2f})"
+        )
+    if labels and by_labels:
+        words.append(
+            f"{share(labels['distance'])} of the labels would have to be others for the classes to "
+            f"have the same shares (p = {labels['p']:.1g})"
+        )
+    columns = [row["name"] for row in splits.get("columns") or []]
+    where = f" The columns that differ most: {some(columns)}." if columns and by_inputs else ""
+    return Finding(
+        "shift",
+        "serious" if "serious" in levels else "warning",
+        f"Validation is from another distribution: {'; and '.join(words)}.{where}",
+        "Split at random and by class (data.stratify), or, if the difference is real (another time "
+        "or place), choose a validation split that is like what the model will meet.",
+        (),
+        {
+            "area": inputs["area"] if inputs else None,
+            "distance": labels["distance"] if labels else None,
+            "columns": columns,
+        },
+    )
+
+
+def label_errors(record: Record) -> Finding | None:
+    """Labels that models which have not seen them confidently take for others."""
+    found = (record.get("data") or {}).get("label_noise")
+    if not found:
+        return None
+    part = found["count"] / found["of"]
+    made = level(part, *WRONG_LABELS)
+    if made is None:
+        return None
+    pairs = [one["name"] for one in found["parts"]]
+    return Finding(
+        "label_errors",
+        made,
+        f"{found['count']:,} of {found['of']:,} training labels ({share(part)}) look wrong to "
+        f"models that have not seen them; most often {some(pairs)}.",
+        "Look at the first of each (`jdlopt data check`) and correct them; until then a loss that "
+        "trusts labels less.",
+        ("label_smoothing", "early_stopping", "mixup"),
+        {"share": part, "count": found["count"]},
+    )
+
+
+def class_imbalance(record: Record) -> Finding | None:
+    """A class so rare that it is not learnt."""
+    counts, names = record["run"].get("counts"), record["run"].get("classes")
+    if not counts or len(counts) < 2:
+        return None
+    rarest = min(range(len(counts)), key=counts.__getitem__)
+    ratio = max(counts) / max(1, counts[rarest])
+    said = (record.get("predictions") or {}).get("validation") or {}
+    recall = (said.get("recall") or [None] * len(counts))[rarest]
+    others = [r for c, r in enumerate(said.get("recall") or []) if c != rarest and r is not None]
+    unlearnt = recall is not None and bool(others)
+    unlearnt = unlearnt and recall < LOW_RECALL * sum(others) / len(others)
+    few = counts[rarest] < FEW and ratio >= UNEQUAL
+    if ratio < UNEQUAL and not (unlearnt and ratio >= UNEQUAL / 3):
+        return None
+    told = "" if recall is None else f" Of its validation examples {share(recall)} are recognised"
+    if others and recall is not None:
+        told += f", of the other classes' {share(sum(others) / len(others))}"
+    return Finding(
+        "class_imbalance",
+        "serious" if unlearnt or few else "warning",
+        f"The largest class has {max(counts):,} training examples, {names[rarest]} has "
+        f"{counts[rarest]:,}: {ratio:.0f} times as many.{told + '.' if told else ''}",
+        "Show each class as often, or weigh it, and watch a metric that counts classes alike "
+        "(train.monitor='validation/balanced_accuracy').",
+        ("balanced_sampling", "class_weights", "focal_loss"),
+        {"ratio": ratio, "rarest": names[rarest], "recall": recall, "count": counts[rarest]},
+    )
+
+
+def input_scale(record: Record) -> Finding | None:
+    """What the model is given is far larger or smaller than what its initialisation counts on."""
+    inputs = record.get("inputs") or {}
+    rms = inputs.get("rms")
+    if not rms:
+        return None
+    (low, high), (very_low, very_high) = SCALE
+    if low <= rms <= high:
+        return None
+    made = "warning" if very_low <= rms <= very_high else "serious"
+    return Finding(
+        "input_scale",
+        made,
+        f"The model's inputs have a root mean square of {rms:.3g} (features from "
+        f"{inputs['smallest']:.3g} to {inputs['largest']:.3g}), where initialisations count on "
+        "about 1.",
+        "Give all features mean 0 and variance 1: data.preprocess.scale='standard'.",
+        ("standardise", "min_max", "batch_norm"),
+        inputs,
+    )
+
+
+FINDINGS = (target_leak, split_leak, shift, label_errors, class_imbalance, input_scale)

@@ -1,0 +1,233 @@
+"""Findings by layer: gradients, units that are dead or saturated, scales, unused capacity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from jdlopt.evidence.findings.finding import Finding, Record, level, share, some
+
+EXPLODING = (10.0, 100.0)
+"""The gradient of a layer by the size of its weights, before the first step. At 100, one plain step
+with a rate of 0.01 replaces the weights; of sound initialisations it is about 1 or less."""
+VANISHING = (1e-3, 1e-4)
+"""A layer's relative gradient by the median layer's. A sigmoid passes at most 1/4 of a gradient
+(Bengio, Simard and Frasconi, 1994): 1/1000 are five such layers, one after the other."""
+SCALE = (10.0, 30.0)
+"""A layer's gain by the median layer's; those of Glorot and He lie between 1 and √2."""
+DEAD = (0.1, 0.5)
+"""Of a layer's units."""
+SATURATED = (0.25, 0.5)
+"""Of a layer's values; there the derivative is below 2 % of its largest (Glorot and Bengio,
+2010)."""
+PRUNED = 0.9
+"""Of the weights, that can be set to 0 without a difference."""
+
+
+def exploding_gradients(record: Record) -> Finding | None:
+    """Gradients that are many times as large as the weights, before the first step."""
+    start = (record.get("gradients") or {}).get("start") or {}
+    rows = _relative(start)
+    if not rows:
+        return None
+    worst = max(rows, key=lambda row: row["relative"])
+    made = level(worst["relative"], *EXPLODING)
+    if made is None:
+        return None
+    return Finding(
+        "exploding_gradients",
+        made,
+        f"Before the first step the gradient of {worst['name']} is {worst['relative']:,.3g} times "
+        f"as large as its weights; the loss is {start['loss']:,.3g}.",
+        "Initialise the layers so that they keep the variance (He for ReLU), normalise between "
+        "them, or clip the gradient.",
+        ("batch_norm", "clipping", "residual", "warmup"),
+        {"layer": worst["name"], "relative": worst["relative"], "loss": start["loss"]},
+    )
+
+
+def vanishing_gradients(record: Record) -> Finding | None:
+    """Layers that hardly get a gradient, before the first step and at the checkpoint."""
+    found = record.get("gradients") or {}
+    ratios: dict[str, float] = {}
+    for place in ("start", "checkpoint"):
+        rows = _relative(found.get(place) or {})
+        if len(rows) < 3:
+            continue
+        middle = median(row["relative"] for row in rows)
+        for row in rows if middle > 0 else ():
+            ratios[row["name"]] = max(ratios.get(row["name"], 0.0), row["relative"] / middle)
+    if not ratios:
+        return None
+    name = min(ratios, key=lambda layer: ratios[layer])
+    ratio = ratios[name]
+    warning, serious = VANISHING
+    if ratio > warning:
+        return None
+    few = [layer for layer in ratios if ratios[layer] <= warning]
+    return Finding(
+        "vanishing_gradients",
+        "serious" if ratio <= serious else "warning",
+        f"The gradient of {name}, by the size of its weights, is {ratio:.2g} of the median "
+        f"layer's: it hardly learns. So with {some(few)}.",
+        "Use an activation that passes gradients (relu, gelu), residual connections or "
+        "normalisation, or fewer layers.",
+        ("activation", "residual", "batch_norm", "fewer_layers"),
+        {"layer": name, "ratio": ratio, "layers": few},
+    )
+
+
+def layer_scale(record: Record) -> Finding | None:
+    """One layer whose weights or activations are of another scale than the others'."""
+    rows = ((record.get("gradients") or {}).get("start") or {}).get("layers") or []
+    kernels = [row for row in rows if row["name"].endswith("kernel")] or rows
+    gains = [row["gain"] for row in kernels if row["gain"]]
+    off: dict[str, float] = {}
+    if len(gains) >= 3:
+        middle = median(gains)
+        off = {row["name"]: row["gain"] / middle for row in kernels if row["gain"]}
+    before = (record.get("inputs") or {}).get("rms")
+    steps: dict[str, float] = {}
+    for row in (record.get("layers") or {}).get("start") or []:
+        if before:
+            steps.setdefault(row["layer"], row["rms_before"] / before)
+        before = row["rms_after"]
+    worst = max(off, key=lambda name: off[name], default=None)
+    jump = max(steps, key=lambda name: steps[name], default=None)
+    by_weights = level(off[worst], *SCALE) if worst else None
+    by_values = level(steps[jump], *SCALE) if jump else None
+    if by_weights is None and by_values is None:
+        return None
+    words = []
+    if worst and by_weights:
+        words.append(f"the weights of {worst} are {off[worst]:,.0f} times the median layer's")
+    if jump and by_values:
+        words.append(f"{jump} makes values {steps[jump]:,.0f} times as large as it gets")
+    told = " and ".join(words)
+    return Finding(
+        "layer_scale",
+        "serious" if "serious" in (by_weights, by_values) else "warning",
+        f"One layer has another scale before the first step: {told} (an initialisation that keeps "
+        "the variance has a gain between 1 and 1.4).",
+        "Initialise it like the others, or normalise what it puts out.",
+        ("batch_norm", "clipping"),
+        {
+            "layer": worst if by_weights else jump,
+            "weights": off[worst] if worst else None,
+            "values": steps[jump] if jump else None,
+        },
+    )
+
+
+def dead_units(record: Record) -> Finding | None:
+    """Units that are 0 for every example before the first step already."""
+    return _units(record, "dead", "dead_units", DEAD, from_start=True)
+
+
+def dying_units(record: Record) -> Finding | None:
+    """Units that training has left at 0 for every example."""
+    return _units(record, "dead", "dying_units", DEAD, from_start=False)
+
+
+def saturated_units(record: Record) -> Finding | None:
+    """Tanh or sigmoid units at their limits before the first step already."""
+    return _units(record, "saturated", "saturated_units", SATURATED, from_start=True)
+
+
+def saturating_units(record: Record) -> Finding | None:
+    """Tanh or sigmoid units that training has driven to their limits."""
+    return _units(record, "saturated", "saturating_units", SATURATED, from_start=False)
+
+
+def _units(
+    record: Record, what: str, name: str, limits: tuple[float, float], from_start: bool
+) -> Finding | None:
+    layers = record.get("layers") or {}
+    start, now = layers.get("start") or [], layers.get("checkpoint") or []
+    if not now:
+        now = start
+    worst, made = None, None
+    rows = []
+    for first, row in zip(start, now, strict=True):
+        value = row[what]
+        if value is None:
+            continue
+        rows.append((row["layer"], value))
+        at_once = first[what] >= limits[0]
+        reached = level(min(value, first[what]) if from_start else value, *limits)
+        if reached is None or at_once != from_start:
+            continue
+        if worst is None or value > worst[1]:
+            worst, made = (row["layer"], value, row["units"], row["kind"]), reached
+    if worst is None or made is None:
+        return None
+    layer, value, units, kind = worst
+    when = "before the first step already" if from_start else "by the end of training"
+    if what == "dead":
+        text = (
+            f"{share(value)} of the {units:,} units after {layer} are 0 for every example that was "
+            f"looked at, {when}: no gradient passes them."
+        )
+        suggestion = (
+            "Look at its initialisation (a bias far below 0?)" if from_start else "A smaller rate"
+        ) + ", or an activation that can't die (leaky_relu, gelu), or normalisation before it."
+        techniques: Sequence[str] = ("activation", "batch_norm", "warmup")
+    else:
+        text = (
+            f"{share(value)} of the values after {layer} lie where {kind} is flat, {when}: hardly "
+            "a gradient passes them."
+        )
+        suggestion = (
+            "Smaller initial weights, standardised inputs or normalisation before it, or an "
+            "activation that doesn't saturate (relu, gelu)."
+        )
+        techniques = ("batch_norm", "activation", "standardise")
+    numbers = {"layer": layer, "share": value, "layers": [list(pair) for pair in rows]}
+    return Finding(name, made, text, suggestion, techniques, numbers)
+
+
+def _relative(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    rows = found.get("layers") or []
+    return [row for row in rows if row["relative"] is not None]
+
+
+def unused_capacity(record: Record) -> Finding | None:
+    """Most weights can be set to 0 and nothing changes."""
+    rows = record.get("pruned") or []
+    trivial = record["run"].get("trivial_loss")
+    if not rows or trivial is None:
+        return None
+    whole = rows[0]
+    gained = trivial - whole["loss"]
+    if not gained > 0:
+        return None
+    fine = [
+        row["share"]
+        for row in rows
+        if row["loss"] - whole["loss"] < 0.01 * gained
+        and row.get("accuracy", 0.0) >= whole.get("accuracy", 0.0)
+    ]
+    if max(fine) < PRUNED:
+        return None
+    return Finding(
+        "unused_capacity",
+        "note",
+        f"{share(max(fine))} of the weights can be set to 0 without a difference on the validation "
+        "split: the model is larger than it has to be.",
+        "A smaller model may do as well, in less time.",
+        ("narrower", "fewer_layers", "pruning"),
+        {"share": max(fine), "loss": whole["loss"]},
+    )
+
+
+FINDINGS = (
+    exploding_gradients,
+    vanishing_gradients,
+    layer_scale,
+    dead_units,
+    dying_units,
+    saturated_units,
+    saturating_units,
+    unused_capacity,
+)
