@@ -49,7 +49,7 @@ def watch(
     Args:
       function: called as ``function(params, *rest)``, pure, with the examples along the first axis.
       params: arrays or shapes; an activation is named by the parameter used last before it.
-      rest: the other arguments.
+      rest: the other arguments; the measuring function takes the same shapes.
 
     Returns:
       A ``{"layer", "kind"}`` for each activation, in order, and ``(params, *rest) → measurements``,

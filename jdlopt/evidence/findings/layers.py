@@ -93,6 +93,11 @@ def layer_scale(record: Record) -> Finding | None:
         if before:
             steps.setdefault(row["layer"], row["rms_before"] / before)
         before = row["rms_after"]
+    if len(steps) >= 3:
+        middle = median(steps.values())
+        steps = {name: step / middle for name, step in steps.items()} if middle > 0 else {}
+    else:
+        steps = {}
     worst = max(off, key=lambda name: off[name], default=None)
     jump = max(steps, key=lambda name: steps[name], default=None)
     by_weights = level(off[worst], *SCALE) if worst else None
@@ -103,7 +108,7 @@ def layer_scale(record: Record) -> Finding | None:
     if worst and by_weights:
         words.append(f"the weights of {worst} are {off[worst]:,.0f} times the median layer's")
     if jump and by_values:
-        words.append(f"{jump} makes values {steps[jump]:,.0f} times as large as it gets")
+        words.append(f"{jump} makes values larger by {steps[jump]:,.0f} times the median step")
     told = " and ".join(words)
     return Finding(
         "layer_scale",

@@ -8,7 +8,7 @@ from jdlopt.evidence.findings.finding import Finding, Record, level, share
 
 TOO_HIGH = (1.0, 10**0.5)
 """The rate by that at which a range test's loss is lowest; beyond it the loss rises again. Serious
-from half a power of ten on."""
+from half a power of ten on, or where the whole run came no further than the test's few steps."""
 TOO_LOW = (30.0, 100.0)
 """The same the other way round. A usual rule takes a tenth of the rate where the loss is lowest;
 serious is a tenth of that."""
@@ -57,10 +57,13 @@ def learning_rate_too_high(record: Record) -> Finding | None:
     made = level(rate / best, *TOO_HIGH)
     if made is None:
         return None
-    breaks = rates["diverges"]
-    if breaks and rate >= breaks:
+    breaks, losses = rates["diverges"], _training_losses(record)
+    behind = bool(losses) and losses[-1] > rates["lowest"]
+    if behind or (breaks and rate >= breaks):
         made = "serious"
     beyond = f", and from {breaks:.2g} on nothing is learnt" if breaks else ""
+    if behind:
+        beyond += f". That test came to {rates['lowest']:.3g}, the whole run to {losses[-1]:.3g}"
     return Finding(
         "learning_rate_too_high",
         made,
@@ -80,7 +83,7 @@ def learning_rate_too_low(record: Record) -> Finding | None:
         return None
     rate = rates["rate"]
     made = level(best / rate, *TOO_LOW)
-    losses = ((record.get("curves") or {}).get("train/loss") or {}).get("values") or []
+    losses = _training_losses(record)
     if made is None or not losses:
         return None
     behind = losses[-1] > rates["lowest"]
@@ -100,6 +103,10 @@ def learning_rate_too_low(record: Record) -> Finding | None:
         ("learning_rate", "warmup", "cosine"),
         {"rate": rate, "best_rate": best, "suggested": rates["suggested"]},
     )
+
+
+def _training_losses(record: Record) -> list[float]:
+    return ((record.get("curves") or {}).get("train/loss") or {}).get("values") or []
 
 
 def divergence(record: Record) -> Finding | None:

@@ -1,0 +1,113 @@
+"""Plants known faults in runs, and records whether `diagnose` names the right one first.
+
+    python benchmarks/measure_diagnose.py [--seeds=2] [--keep=DIR] [NAME …]
+
+Beside them sound runs, in which nothing serious should be found. Thresholds come from literature
+and principle, not from these runs: docs/diagnose.md names the source of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from planted_faults import FAULTS, HEALTHY
+from recording import spread, write
+
+from jdlopt.errors import DivergedError
+from jdlopt.evidence.diagnose import diagnose
+from jdlopt.train.loop import fit
+
+
+def diagnosed(make: Any, folder: Path, seed: int) -> dict[str, Any]:
+    """Trains one run and returns what is found in it."""
+    folder.mkdir(parents=True)
+    status = "done"
+    start = time.perf_counter()
+    try:
+        fit(make(folder, seed), folder / "run")
+    except DivergedError:
+        status = "diverged"
+    trained = time.perf_counter()
+    found = diagnose(folder / "run")
+    return {
+        "seed": seed,
+        "status": status,
+        "findings": [[one["name"], one["level"]] for one in found["findings"]],
+        "training_seconds": trained - start,
+        "seconds": time.perf_counter() - trained,
+    }
+
+
+def main() -> None:
+    """Measures the faults and sound runs that are asked for, all by default."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="faults or sound runs")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--keep", type=Path, help="a folder that the runs are left in")
+    flags = parser.parse_args()
+    faults: list[dict[str, Any]] = []
+    sound: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        root = flags.keep or Path(scratch)
+        for name, fault in FAULTS.items():
+            if flags.names and name not in flags.names:
+                continue
+            folder = root / name.replace(" ", "_")
+            runs = [diagnosed(fault.make, folder / str(s), s) for s in range(flags.seeds)]
+            first = [run["findings"][0] if run["findings"] else None for run in runs]
+            right = [one is not None and one[0] in fault.expected for one in first]
+            expected = list(fault.expected)
+            faults.append(
+                {
+                    "fault": name,
+                    "what": fault.what,
+                    "expected": expected,
+                    "right_first": right,
+                    "runs": runs,
+                }
+            )
+            print(f"{name}: {'right' if all(right) else 'WRONG'}", flush=True)
+            for run in runs:
+                print(f"    {run['findings']} {run['seconds']:.1f} s", flush=True)
+        for name, make in HEALTHY.items():
+            if flags.names and name not in flags.names:
+                continue
+            folder = root / name.replace(" ", "_").replace("/", "_")
+            runs = [diagnosed(make, folder / str(s), s) for s in range(flags.seeds)]
+            serious = [
+                [found for found, level in run["findings"] if level == "serious"] for run in runs
+            ]
+            sound.append({"run": name, "serious": serious, "runs": runs})
+            print(f"{name}: serious {serious}", flush=True)
+            for run in runs:
+                print(f"    {run['findings']} {run['seconds']:.1f} s", flush=True)
+    if flags.names:
+        print("not written: only some were measured", file=sys.stderr)
+        return
+    seconds = [run["seconds"] for one in (*faults, *sound) for run in one["runs"]]
+    write(
+        "diagnose",
+        {
+            "seeds": flags.seeds,
+            "faults_right_with_every_seed": sum(all(one["right_first"]) for one in faults),
+            "faults": len(faults),
+            "fault_runs_right": sum(sum(one["right_first"]) for one in faults),
+            "fault_runs": sum(len(one["right_first"]) for one in faults),
+            "sound_without_serious": sum(not any(one["serious"]) for one in sound),
+            "sound": len(sound),
+            "sound_runs_without_serious": sum(not s for one in sound for s in one["serious"]),
+            "sound_runs": sum(len(one["serious"]) for one in sound),
+            "seconds_to_diagnose": spread(seconds),
+            "by_fault": faults,
+            "by_sound_run": sound,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

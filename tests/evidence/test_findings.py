@@ -1,0 +1,251 @@
+"""Each finding fires on a record that shows it, and not on one that doesn't."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jdlopt.evidence.findings import CAUSES, FINDINGS, LEVELS, Finding, find
+
+STEPS = list(range(10, 210, 10))
+
+
+def a_curve(values: Any) -> dict[str, list[float]]:
+    return {"steps": STEPS, "values": [float(value) for value in values]}
+
+
+def said(accuracy: float, count: int, ece: float = 0.01) -> dict[str, Any]:
+    recall = [accuracy] * 3
+    each = count // 3
+    matrix = np.full((3, 3), round((1 - accuracy) * each / 2))
+    np.fill_diagonal(matrix, round(accuracy * each))
+    calibration = {"ece": ece, "chance": 0.03, "confidence": accuracy, "accuracy": accuracy}
+    return {
+        "count": count,
+        "accuracy": accuracy,
+        "loss": 1 - accuracy,
+        "recall": recall,
+        "counts": [each] * 3,
+        "confusion": matrix.tolist(),
+        "calibration": {**calibration, "bins": []},
+    }
+
+
+def a_layer(name: str, **changes: Any) -> dict[str, Any]:
+    row = {"layer": name, "kind": "relu", "units": 64, "dead": 0.0, "saturated": None}
+    return {**row, "rms_before": 1.0, "rms_after": 0.8, "rank": 20.0, **changes}
+
+
+def a_gradient(name: str, relative: float = 0.3, gain: float = 1.4) -> dict[str, Any]:
+    return {"name": name, "gradient": 3 * relative, "parameter": 3.0, "relative": relative,
+            "gain": gain}  # fmt: skip
+
+
+def a_look(scale: float | None = 200.0) -> dict[str, Any]:
+    layers = [a_gradient(f"dense_{i}/kernel") for i in range(4)]
+    noise = {"gradient_square": 1.0, "trace": scale, "scale": scale}
+    return {"loss": 1.2, "norm": 2.0, "layers": layers, "noise": noise, "batches": 8}
+
+
+@pytest.fixture
+def sound() -> dict[str, Any]:
+    """A record of a run with which nothing is wrong."""
+    validation = 0.1 + np.exp(-np.arange(1, 21) / 1.5)
+    return {
+        "config": {"train": {"eval_every": None}},
+        "run": {
+            "status": "done", "steps": 200, "total_steps": 200, "batch_size": 100,
+            "task": "classification", "classes": ["a", "b", "c"], "counts": [500, 500, 500],
+            "train_size": 1500, "validation_size": 1500, "trivial_loss": 1.1, "diverged": None,
+        },
+        "curves": {
+            "train/loss": a_curve(validation - 0.05),
+            "validation/loss": a_curve(validation - np.arange(20) * 1e-3),
+        },
+        "gradients": {"start": a_look(), "checkpoint": a_look(900.0)},
+        "layers": {
+            place: [a_layer("dense_0"), a_layer("dense_1"), a_layer("dense_2")]
+            for place in ("start", "checkpoint")
+        },
+        "predictions": {"train": said(0.97, 1500), "validation": said(0.95, 1500)},
+        "pruned": [{"share": s, "loss": 0.1 + s, "accuracy": 0.95 - s} for s in (0.0, 0.5, 0.9)],
+        "inputs": {"rms": 1.0, "largest": 1.2, "smallest": 0.8},
+        "data": {"giveaways": []},
+        "splits": {
+            "inputs": {"area": 0.51, "error": 0.01, "z": 1.0},
+            "labels": {"p": 0.9, "distance": 0.01},
+            "columns": [],
+        },
+        "reference": {"name": "random forest", "score": 0.94},
+        "rates": {
+            "rate": 3e-3, "best_rate": 2e-2, "suggested": 2e-3, "diverges": 0.5, "start": 1.1,
+            "lowest": 0.5, "steepest": 1e-3, "rates": [1e-3, 1e-2], "losses": [1.0, 0.5],
+        },
+        "speed": {"waiting": 0.0, "seconds_a_step": 1.5e-3, "bare_step": 1e-3},
+        "precision": {"dtype": "float32", "skipped": 0.0, "skipped_share": None, "diverged": False},
+    }  # fmt: skip
+
+
+def changed(record: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    made = copy.deepcopy(record)
+    *sections, key = path.split(".")
+    node = made
+    for section in sections:
+        node = node[section]
+    node[key] = value
+    return made
+
+
+def test_nothing_is_found_in_a_sound_run(sound):
+    assert find(sound) == []
+
+
+def test_nothing_is_found_where_nothing_is_known():
+    assert find({"run": {"status": "running"}}) == []
+
+
+TWINS = {"count": 400, "of": 1500, "severity": "warning", "text": "", "config": "",
+         "parts": [{"name": "validation like train", "count": 400, "detail": ""}]}  # fmt: skip
+NOISE = {**TWINS, "count": 300, "parts": [{"name": "a → b", "count": 300, "detail": ""}]}
+WORSE = a_curve([1.0, 0.6, 0.4, *np.linspace(0.4, 1.0, 17)])
+SLOW = a_curve(np.linspace(1.08, 0.7, 20))
+EARLY = a_curve([0.3, 0.1, *[0.1] * 18])
+JUMPS = a_curve([0.9, 0.8, 0.7, 0.6, 0.5, 0.5, 2.0, 0.5, 0.5, 0.5, 0.5, 0.5, 1.8, *[0.5] * 7])
+DEAD = [a_layer("dense_0"), a_layer("dense_1", dead=0.7), a_layer("dense_2")]
+FLAT = [a_layer("dense_0", kind="tanh", dead=None, saturated=0.8)] * 3
+WEAK = {**said(0.9, 1500), "recall": [0.98, 0.98, 0.7], "counts": [500, 500, 500]}
+
+CASES: list[tuple[str, dict[str, Any], str]] = [
+    ("target_leak", {"data.giveaways": [{"name": "x", "score": 0.995}]}, "serious"),
+    ("target_leak", {"data.leaks": {**NOISE, "count": 1}}, "serious"),
+    ("split_leak", {"data.twins": TWINS}, "serious"),
+    ("label_errors", {"data.label_noise": NOISE}, "serious"),
+    ("shift", {"splits.inputs": {"area": 0.9, "error": 0.01, "z": 40.0}}, "serious"),
+    ("shift", {"splits.labels": {"p": 1e-9, "distance": 0.2}}, "warning"),
+    ("class_imbalance", {"run.counts": [900, 590, 10]}, "serious"),
+    ("input_scale", {"inputs.rms": 700.0}, "serious"),
+    ("input_scale", {"inputs.rms": 0.05}, "warning"),
+    ("layer_scale", {"gradients.start.layers": [
+        a_gradient("a/kernel"), a_gradient("b/kernel", gain=140.0), a_gradient("c/kernel")
+    ]}, "serious"),
+    ("layer_scale", {"layers.start": [
+        a_layer("a"), a_layer("b", rms_before=80.0, rms_after=50.0), a_layer("c", rms_before=40.0)
+    ]}, "serious"),
+    ("exploding_gradients", {"gradients.start.layers": [
+        a_gradient("a", 500.0), a_gradient("b", 300.0), a_gradient("c", 200.0)
+    ]}, "serious"),
+    ("vanishing_gradients", {f"gradients.{place}.layers": [
+        a_gradient("a", 1e-6), a_gradient("b", 0.2), a_gradient("c", 0.3)
+    ] for place in ("start", "checkpoint")}, "serious"),
+    ("dead_units", {"layers.start": DEAD, "layers.checkpoint": DEAD}, "serious"),
+    ("dying_units", {"layers.checkpoint": DEAD}, "serious"),
+    ("saturated_units", {"layers.start": FLAT, "layers.checkpoint": FLAT}, "serious"),
+    ("saturating_units", {"layers.checkpoint": FLAT, "layers.start": [
+        a_layer("dense_0", kind="tanh", dead=None, saturated=0.05)
+    ] * 3}, "serious"),
+    ("precision_overflow", {"precision": {
+        "dtype": "float16", "skipped": 80.0, "skipped_share": 0.2, "diverged": False
+    }}, "serious"),
+    ("learning_rate_too_high", {"rates.rate": 0.1}, "serious"),
+    ("learning_rate_too_high", {"rates.rate": 0.03}, "warning"),
+    ("learning_rate_too_low", {"rates.rate": 3e-5, "curves.train/loss": a_curve([1.0] * 20)},
+     "serious"),
+    ("noisy_gradients", {"run.batch_size": 4}, "serious"),
+    ("batch_too_large", {"run.batch_size": 20000}, "note"),
+    ("divergence", {"run.status": "diverged", "run.diverged": {"step": 7, "quantity": "the loss"}},
+     "serious"),
+    ("loss_spikes", {"curves.train/loss": JUMPS}, "warning"),
+    ("overfitting", {"curves.validation/loss": WORSE}, "serious"),
+    ("overfitting", {"predictions.validation": said(0.6, 1500)}, "serious"),
+    ("underfitting", {"predictions.train": said(0.6, 1500), "predictions.validation": said(0.6,
+     1500)}, "serious"),
+    ("still_improving", {"curves.validation/loss": SLOW}, "serious"),
+    ("saturated_early", {"curves.validation/loss": EARLY}, "note"),
+    ("miscalibration", {"predictions.validation": said(0.95, 1500, ece=0.1)}, "warning"),
+    ("weak_classes", {"predictions": {"train": said(0.95, 1500), "validation": WEAK}}, "note"),
+    ("noisy_validation", {"run.validation_size": 30}, "note"),
+    ("unused_capacity", {"pruned": [
+        {"share": s, "loss": 0.1, "accuracy": 0.95} for s in (0.0, 0.5, 0.9)
+    ]}, "note"),
+    ("input_bound", {"speed.waiting": 0.8}, "serious"),
+    ("dispatch_bound", {"speed.seconds_a_step": 0.1}, "warning"),
+    ("padding", {"inputs": {"padding": 0.9}}, "warning"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "changes", "level"), CASES)
+def test_a_finding_fires(sound, name, changes, level):
+    record = sound
+    for path, value in changes.items():
+        record = changed(record, path, value)
+    found = FINDINGS[name](record)
+    assert isinstance(found, Finding)
+    assert (found.name, found.level) == (name, level)
+    assert found.text.endswith(".") and found.suggestion
+    # the planted fault is what is said first
+    assert find(record)[0].name == name
+
+
+def test_every_finding_has_a_case_and_a_place():
+    assert {name for name, *_ in CASES} == set(FINDINGS) == set(CAUSES)
+
+
+def test_the_page_names_every_finding():
+    page = (Path(__file__).parents[2] / "docs/diagnose.md").read_text("utf-8")
+    assert [name for name in CAUSES if f"`{name}`" not in page] == []
+
+
+def test_a_worse_level_comes_first_and_then_the_cause():
+    order = [Finding(name, level, "") for level in LEVELS for name in CAUSES[::-1]]
+    order.sort(key=lambda one: -one.score)
+    assert order[0].level == "serious" and order[0].name == CAUSES[0]
+    assert order[-1].level == "good" and order[-1].name == CAUSES[-1]
+
+
+def test_a_small_validation_split_alone_is_no_overfitting(sound):
+    sound["predictions"]["validation"] = said(0.9, 15)
+    assert FINDINGS["overfitting"](sound) is None
+
+
+def test_a_low_rate_that_got_there_is_a_note_only(sound):
+    sound["rates"]["rate"] = 3e-5
+    assert FINDINGS["learning_rate_too_low"](sound).level == "note"
+
+
+def test_gradients_that_vanish_at_the_start_alone_are_no_finding(sound):
+    # a residual block whose last scale starts at 0 has no gradient in its first step
+    sound["gradients"]["start"]["layers"] = [
+        a_gradient("a", 0.0), a_gradient("b"), a_gradient("c")
+    ]  # fmt: skip
+    sound["gradients"]["checkpoint"]["layers"] = [
+        a_gradient("a"), a_gradient("b"), a_gradient("c")
+    ]  # fmt: skip
+    assert FINDINGS["vanishing_gradients"](sound) is None
+
+
+def test_common_twins_are_no_leak(sound):
+    sound["data"]["twins"] = {**TWINS, "severity": "note"}
+    assert FINDINGS["split_leak"](sound) is None
+
+
+def test_underfitting_needs_something_simple_that_does_better(sound):
+    sound["predictions"] = {"train": said(0.7, 1500), "validation": said(0.7, 1500)}
+    sound["reference"]["score"] = 0.7
+    assert FINDINGS["underfitting"](sound) is None
+
+
+def test_regression_is_judged_by_r2(sound):
+    sound["run"] |= {"classes": [], "counts": None, "task": "regression"}
+    sound["predictions"] = {
+        "train": {"count": 300, "loss": 1.0, "r2": 0.99, "mse": 0.01},
+        "validation": {"count": 300, "loss": 1.0, "r2": 0.2, "mse": 0.8},
+    }
+    assert FINDINGS["overfitting"](sound).level == "serious"
+    sound["predictions"]["train"] |= {"r2": 0.2, "mse": 0.8}
+    sound["reference"]["score"] = 0.3
+    assert FINDINGS["overfitting"](sound) is None
+    assert FINDINGS["underfitting"](sound).level == "serious"
