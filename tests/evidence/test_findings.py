@@ -194,6 +194,15 @@ def test_every_finding_has_a_case_and_a_place():
     assert {name for name, *_ in CASES} == set(FINDINGS) == set(CAUSES)
 
 
+def test_suggested_techniques_are_in_the_catalogue(sound):
+    techniques = pytest.importorskip("jdlopt.evidence.techniques").TECHNIQUES
+    for name, changes, _ in CASES:
+        record = sound
+        for path, value in changes.items():
+            record = changed(record, path, value)
+        assert set(FINDINGS[name](record).techniques) <= set(techniques)
+
+
 def test_the_page_names_every_finding():
     page = (Path(__file__).parents[2] / "docs/diagnose.md").read_text("utf-8")
     assert [name for name in CAUSES if f"`{name}`" not in page] == []

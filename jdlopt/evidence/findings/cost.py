@@ -26,7 +26,7 @@ def input_bound(record: Record) -> Finding | None:
         f"{share(waiting)} of the training time is spent waiting for data.",
         "Read with more processes (data.workers), keep the data in memory (data.in_memory), or "
         "prepare it once in the size that is used.",
-        ("reading_workers",),
+        (),
         {"waiting": waiting},
     )
 
@@ -48,7 +48,7 @@ def dispatch_bound(record: Record) -> Finding | None:
         "went to handing steps to the device, evaluating and saving.",
         "Leave train.steps_per_dispatch to be measured, and evaluate less often "
         "(train.eval_every); or train several trials together (`jdlopt tune`).",
-        ("steps_per_dispatch", "batch_size"),
+        ("larger_batch",),
         {"seconds_a_step": mine, "bare_step": bare, "lost_seconds": lost},
     )
 
@@ -64,7 +64,7 @@ def padding(record: Record) -> Finding | None:
         "warning" if made == "serious" else "note",
         f"{share(part)} of the token positions are padding, and cost as much as tokens.",
         "Shorter sequences: a smaller data.text.max_tokens.",
-        ("shorter_sequences",),
+        (),
         {"share": part},
     )
 

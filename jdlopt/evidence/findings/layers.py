@@ -42,7 +42,7 @@ def exploding_gradients(record: Record) -> Finding | None:
         f"as large as its weights; the loss is {start['loss']:,.3g}.",
         "Initialise the layers so that they keep the variance (He for ReLU), normalise between "
         "them, or clip the gradient.",
-        ("batch_norm", "clipping", "residual", "warmup"),
+        ("initializer", "batch_norm", "clip_norm", "residual_connections", "warmup"),
         {"layer": worst["name"], "relative": worst["relative"], "loss": start["loss"]},
     )
 
@@ -73,7 +73,7 @@ def vanishing_gradients(record: Record) -> Finding | None:
         f"layer's: it hardly learns. So with {some(few)}.",
         "Use an activation that passes gradients (relu, gelu), residual connections or "
         "normalisation, or fewer layers.",
-        ("activation", "residual", "batch_norm", "fewer_layers"),
+        ("activation", "residual_connections", "batch_norm", "shallower"),
         {"layer": name, "ratio": ratio, "layers": few},
     )
 
@@ -116,7 +116,7 @@ def layer_scale(record: Record) -> Finding | None:
         f"One layer has another scale before the first step: {told} (an initialisation that keeps "
         "the variance has a gain between 1 and 1.4).",
         "Initialise it like the others, or normalise what it puts out.",
-        ("batch_norm", "clipping"),
+        ("initializer", "batch_norm", "clip_norm"),
         {
             "layer": worst if by_weights else jump,
             "weights": off[worst] if worst else None,
@@ -177,7 +177,7 @@ def _units(
         suggestion = (
             "Look at its initialisation (a bias far below 0?)" if from_start else "A smaller rate"
         ) + ", or an activation that can't die (leaky_relu, gelu), or normalisation before it."
-        techniques: Sequence[str] = ("activation", "batch_norm", "warmup")
+        techniques: Sequence[str] = ("activation", "batch_norm", "learning_rate_down", "warmup")
     else:
         text = (
             f"{share(value)} of the values after {layer} lie where {kind} is flat, {when}: hardly "
@@ -187,7 +187,7 @@ def _units(
             "Smaller initial weights, standardised inputs or normalisation before it, or an "
             "activation that doesn't saturate (relu, gelu)."
         )
-        techniques = ("batch_norm", "activation", "standardise")
+        techniques = ("standardise", "batch_norm", "activation", "initializer")
     numbers = {"layer": layer, "share": value, "layers": [list(pair) for pair in rows]}
     return Finding(name, made, text, suggestion, techniques, numbers)
 
@@ -221,7 +221,7 @@ def unused_capacity(record: Record) -> Finding | None:
         f"{share(max(fine))} of the weights can be set to 0 without a difference on the validation "
         "split: the model is larger than it has to be.",
         "A smaller model may do as well, in less time.",
-        ("narrower", "fewer_layers", "pruning"),
+        ("narrower", "shallower"),
         {"share": max(fine), "loss": whole["loss"]},
     )
 

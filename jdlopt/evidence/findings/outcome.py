@@ -102,8 +102,8 @@ def overfitting(record: Record) -> Finding | None:
         "More data or augmentation, dropout, weight decay, or a smaller model; and stop at the "
         "best step (train.patience).",
         (
-            *("dropout", "weight_decay", "augmentation", "label_smoothing", "mixup"),
-            *("early_stopping", "narrower", "ema"),
+            *("dropout", "weight_decay", "label_smoothing", "mixup", "rand_augment", "time_shift"),
+            *("jitter", "token_dropout", "early_stopping", "average_ema", "narrower"),
         ),
         numbers,
     )
@@ -141,7 +141,10 @@ def underfitting(record: Record) -> Finding | None:
         f"on the training split and at {share(max(0.0, fit.validation))} on validation.{told}",
         "A larger model, or one that fits the data's structure; less regularisation; a better "
         "rate; more steps.",
-        ("wider", "more_layers", "activation", "learning_rate", "more_epochs", "residual"),
+        (
+            *("wider", "deeper", "activation", "convolutional", "batch_norm", "longer_training"),
+            *("learning_rate_up", "residual_connections"),
+        ),
         {"train": fit.train, "validation": fit.validation, "ahead": ahead},
     )
 
@@ -163,7 +166,7 @@ def still_improving(record: Record) -> Finding | None:
         f"It was still improving when it ended: the second half of the {total:,} steps brought "
         f"{share(late)} of all that was won on the validation loss.",
         "Train longer, for example twice as many epochs; or with a larger rate.",
-        ("more_epochs", "learning_rate", "cosine"),
+        ("longer_training", "learning_rate_up", "schedule_cosine"),
         {"best_step": best, "late": late, "steps": total},
     )
 
@@ -187,7 +190,7 @@ def saturated_early(record: Record) -> Finding | None:
         f"After {there:,} of {total:,} steps hardly anything was won on the validation loss.",
         "Fewer steps do as well (train.patience stops by itself); the time is better spent on "
         "other settings.",
-        ("early_stopping", "fewer_epochs"),
+        ("early_stopping",),
         {"step": there, "steps": total},
     )
 
@@ -228,7 +231,7 @@ def miscalibration(record: Record) -> Finding | None:
         f"(by chance at most {found['chance']:.3f}).",
         "Label smoothing or mixup while training, an ensemble, or a temperature fitted on "
         "validation.",
-        ("label_smoothing", "mixup", "ensemble", "early_stopping"),
+        ("label_smoothing", "mixup", "weight_decay", "early_stopping"),
         {"ece": found["ece"], "chance": found["chance"], "confidence": found["confidence"]},
     )
 
@@ -264,7 +267,7 @@ def weak_classes(record: Record) -> Finding | None:
         f"Of all validation examples {share(overall)} are recognised, of some classes far fewer: "
         f"{some(told)}.{confused}",
         "More examples of these classes, or more weight on them; look at what they are taken for.",
-        ("balanced_sampling", "class_weights", "augmentation"),
+        ("balanced_sampling", "class_weights", "focal_loss"),
         {"recall": {name: value for value, name in weak}, "overall": overall},
     )
 

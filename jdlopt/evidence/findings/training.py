@@ -42,7 +42,7 @@ def precision_overflow(record: Record) -> Finding | None:
         made,
         f"float16 overflowed: {found['skipped']:.0f} steps ({share(part)}) were skipped{ended}.",
         "bfloat16 has float32's range: model.dtype='bfloat16'. Or standardise what overflows.",
-        ("bfloat16", "standardise", "clipping"),
+        ("bfloat16", "standardise", "clip_norm"),
         {"skipped": found["skipped"], "share": part},
     )
 
@@ -70,7 +70,7 @@ def learning_rate_too_high(record: Record) -> Finding | None:
         f"The learning rate is {rate:.2g}; a range test's loss is lowest at {best:.2g}{beyond}.",
         f"Try optim.learning_rate={rates['suggested']:.2g}, a tenth of the rate with the lowest "
         "loss; warm-up and clipping bear larger ones.",
-        ("learning_rate", "warmup", "clipping", "cosine"),
+        ("learning_rate_down", "warmup", "clip_norm", "schedule_cosine"),
         {"rate": rate, "best_rate": best, "suggested": rates["suggested"]},
     )
 
@@ -100,7 +100,7 @@ def learning_rate_too_low(record: Record) -> Finding | None:
         f"{told} to {rates['lowest']:.3g}, the whole run to {losses[-1]:.3g}.",
         f"Try optim.learning_rate={rates['suggested']:.2g}, a tenth of the rate with the lowest "
         "loss.",
-        ("learning_rate", "warmup", "cosine"),
+        ("learning_rate_up", "warmup", "schedule_cosine"),
         {"rate": rate, "best_rate": best, "suggested": rates["suggested"]},
     )
 
@@ -121,7 +121,7 @@ def divergence(record: Record) -> Finding | None:
         f"Training diverged: {found['quantity']} was not finite at step {found['step']:,} of "
         f"{record['run'].get('total_steps') or 0:,}.",
         "A smaller rate, warm-up, or clipping; and see what else is said here of scales.",
-        ("learning_rate", "warmup", "clipping"),
+        ("learning_rate_down", "warmup", "clip_norm"),
         dict(found),
     )
 
@@ -144,7 +144,7 @@ def noisy_gradients(record: Record) -> Finding | None:
         f"step's gradient is {least / batch:,.0f} parts noise to one part signal.",
         f"Try data.batch_size={_power(least)}; a larger batch bears a larger rate and takes fewer "
         "steps.",
-        ("batch_size", "accumulation", "ema"),
+        ("larger_batch", "average_ema", "learning_rate_down"),
         {"batch_size": batch, "noise_scale": least, **scales},
     )
 
@@ -164,7 +164,7 @@ def batch_too_large(record: Record) -> Finding | None:
         f"Batches of {batch:,} are far above the gradient noise scale, {most:,.0f} examples: "
         "smaller ones would learn as much in a step.",
         f"Try data.batch_size={_power(most)} with as many epochs.",
-        ("batch_size",),
+        ("smaller_batch",),
         {"batch_size": batch, "noise_scale": most, **scales},
     )
 
@@ -207,7 +207,7 @@ def loss_spikes(record: Record) -> Finding | None:
         f"The training loss jumped {len(places)} times, at worst to {values[worst]:.3g} at step "
         f"{curve['steps'][worst]:,} (before: {np.median(values[worst - 5 : worst]):.3g}).",
         "Clip the gradient, warm up longer, or lower the rate.",
-        ("clipping", "warmup", "learning_rate"),
+        ("clip_norm", "warmup", "learning_rate_down"),
         {"steps": steps, "worst": float(values[worst])},
     )
 
