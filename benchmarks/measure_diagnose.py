@@ -9,6 +9,8 @@ and principle, not from these runs: docs/diagnose.md names the source of each.
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 import sys
 import tempfile
 import time
@@ -19,28 +21,36 @@ from planted_faults import FAULTS, HEALTHY
 from recording import spread, write
 
 from jdlopt.errors import DivergedError
-from jdlopt.evidence.diagnose import diagnose
+from jdlopt.evidence.diagnose import DIAGNOSIS, diagnose
+from jdlopt.evidence.findings import find
 from jdlopt.train.loop import fit
 
 
 def diagnosed(make: Any, folder: Path, seed: int) -> dict[str, Any]:
-    """Trains one run and returns what is found in it."""
-    folder.mkdir(parents=True)
-    status = "done"
-    start = time.perf_counter()
-    try:
-        fit(make(folder, seed), folder / "run")
-    except DivergedError:
-        status = "diverged"
-    trained = time.perf_counter()
-    found = diagnose(folder / "run")
-    return {
-        "seed": seed,
-        "status": status,
-        "findings": [[one["name"], one["level"]] for one in found["findings"]],
-        "training_seconds": trained - start,
-        "seconds": time.perf_counter() - trained,
-    }
+    """Trains one run and returns what is found in it; goes on where an earlier call stopped.
+
+    What was measured of a run is kept; what it means is found anew.
+    """
+    told = folder / "told.json"
+    if not told.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        status = "done"
+        start = time.perf_counter()
+        try:
+            fit({**make(folder, seed), "mesh": {"data": 1}}, folder / "run")
+        except DivergedError:
+            status = "diverged"
+        trained = time.perf_counter()
+        diagnose(folder / "run")
+        times = {
+            "training_seconds": trained - start,
+            "seconds": time.perf_counter() - trained,
+        }
+        told.write_text(json.dumps({"seed": seed, "status": status, **times}))
+    record = json.loads((folder / "run" / DIAGNOSIS).read_text())["record"]
+    found = [[one.name, one.level] for one in find(record)]
+    return {**json.loads(told.read_text()), "findings": found}
 
 
 def main() -> None:
@@ -48,7 +58,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="faults or sound runs")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--keep", type=Path, help="a folder that the runs are left in")
+    parser.add_argument(
+        "--keep", type=Path, help="a folder that the runs are left in: the same call goes on there"
+    )
     flags = parser.parse_args()
     faults: list[dict[str, Any]] = []
     sound: list[dict[str, Any]] = []

@@ -199,14 +199,19 @@ def natural(name: str) -> list[Any]:
 # --- activations and predictions ------------------------------------------------------------------
 
 
-def look_at_activations(
+def activation_program(
     parts: Experiment,
-    params: PyTree,
-    model_state: PyTree,
+    at: tuple[PyTree, PyTree],
     hparams: PyTree,
     inputs: Num[np.ndarray, "n *shape"],
-) -> list[dict[str, Any]]:
-    """Returns a row for each activation of the model on raw inputs; see `activations.finish`."""
+) -> Callable[[PyTree, PyTree], list[dict[str, Any]]]:
+    """Returns ``(params, model_state) → rows``, an `activations.finish` row for each activation.
+
+    Args:
+      parts, hparams: the model.
+      at: parameters and model state, for their shapes.
+      inputs: raw examples that are looked at.
+    """
     size = min(chunk_size(inputs), len(inputs))
 
     def forward(params: PyTree, model_state: PyTree, inputs: Array) -> Array:
@@ -216,14 +221,17 @@ def look_at_activations(
         )
         return outputs
 
-    kinds, measure = activations.watch(forward, params, model_state, inputs[:size])
+    kinds, measure = activations.watch(forward, *at, inputs[:size])
     program = jax.jit(measure)
-    total = None
-    for first in range(0, len(inputs) - size + 1, size):
-        found = program(params, model_state, inputs[first : first + size])
-        found = jax.device_get(found)
-        total = found if total is None else activations.combine(total, found)
-    return activations.finish(kinds, total or [])
+
+    def look(params: PyTree, model_state: PyTree) -> list[dict[str, Any]]:
+        total: list[dict[str, Any]] = []
+        for first in range(0, len(inputs) - size + 1, size):
+            found = jax.device_get(program(params, model_state, inputs[first : first + size]))
+            total = activations.combine(total, found) if total else found
+        return activations.finish(kinds, total)
+
+    return look
 
 
 def chunk_size(inputs: Num[np.ndarray, "n *shape"]) -> int:

@@ -220,12 +220,11 @@ def _look_at_model(record: dict[str, Any], subject: Subject) -> None:
             "targets": arrays.targets.reshape(count, batch_size),
         }
         program = jax.jit(partial(probe.gradients, parts))
+    watch = probe.activation_program(parts, subject.start, hparams, subject.train.inputs)
     for place, at in places.items():
         if at is None:
             continue
-        looked["layers"][place] = probe.look_at_activations(
-            parts, *at, hparams, subject.train.inputs
-        )
+        looked["layers"][place] = watch(*at)
         if count:
             looked["gradients"][place] = probe.look_at_gradients(
                 parts, program, *at, hparams, batches, jax.random.key(0)

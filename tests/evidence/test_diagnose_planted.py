@@ -1,0 +1,31 @@
+"""Faults planted in runs are named first, and sound runs have nothing serious."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+planted = importlib.import_module("planted_faults")
+diagnosed = importlib.import_module("measure_diagnose").diagnosed
+SEED = 2
+"""Another one than those that benchmarks/results/diagnose.json was measured with."""
+QUICK = ("tabular/breast_cancer_mlp", "tabular/diabetes_mlp", "an MLP on mnist1d")
+
+
+@pytest.mark.parametrize("name", planted.FAULTS)
+def test_a_planted_fault_is_named_first(name, tmp_path):
+    fault = planted.FAULTS[name]
+    found = diagnosed(fault.make, tmp_path / "fault", SEED)["findings"]
+    assert found and found[0][0] in fault.expected, found
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_sound_run_has_nothing_serious(name, tmp_path):
+    found = diagnosed(planted.HEALTHY[name], tmp_path / "sound", SEED)["findings"]
+    assert "serious" not in [level for _, level in found], found
