@@ -43,15 +43,15 @@ def on_mnist1d(seed: int, **changes: Any) -> Config:
     config = {
         "seed": seed,
         "data": {"source": "mnist1d", "batch_size": 100, "split_seed": seed},
-        "model": {"name": "mlp", "features": (128, 128), "dropout_rate": 0.3},
+        "model": {"name": "mlp", "features": (256, 256), "dropout_rate": 0.3},
         "loss": {"name": "cross_entropy"},
         "optim": {
             "name": "adamw",
             "learning_rate": 3e-3,
-            "weight_decay": 0.05,
+            "weight_decay": 0.1,
             "schedule": {"name": "cosine", "warmup_steps": 50},
         },
-        "train": {"epochs": 30, "monitor": "validation/loss"},
+        "train": {"epochs": 60, "monitor": "validation/loss"},
     }
     return changed(config, changes)
 
@@ -385,7 +385,7 @@ FAULTS: dict[str, Fault] = {
         ("split_leak",), twins_in_validation, twins_in_validation.__doc__ or ""
     ),
     "slow reader": Fault(("input_bound",), slow_reader, slow_reader.__doc__ or ""),
-    "too few epochs": Fault(("still_improving",), with_keys(train__epochs=2), "2 epochs of 30"),
+    "too few epochs": Fault(("still_improving",), with_keys(train__epochs=2), "2 epochs of 60"),
     "overfitting": Fault(("overfitting",), few_examples, few_examples.__doc__ or ""),
     "underfitting": Fault(
         ("underfitting",),

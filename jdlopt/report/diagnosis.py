@@ -14,7 +14,6 @@ PAGE = "diagnosis.html"
 MATRIX_CLASSES = 40
 """A confusion matrix of more classes is not drawn."""
 CURVES = ("loss", "accuracy", "grad_norm")
-STYLES = {"serious": "warning", "warning": "warning", "note": "", "good": "good"}
 
 
 def write_page(folder: Path, diagnosis: Mapping[str, Any]) -> Path:
@@ -77,7 +76,7 @@ def _readings(findings: Sequence[Mapping[str, Any]]) -> str:
         tried = ", ".join(page.text(name) for name in one["techniques"])
         hint = page.text(one["suggestion"]) + (f" Techniques: {tried}." if tried else "")
         items.append(
-            f'<li class="{STYLES[one["level"]]}"><span class="level">{page.text(one["level"])}: '
+            f'<li class="{page.text(one["level"])}"><span class="level">{page.text(one["level"])}: '
             f"{page.text(_words(one))}</span><br>{page.text(one['text'])}"
             f'<br><span class="hint">{hint}</span></li>'
         )

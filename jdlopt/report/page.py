@@ -12,9 +12,10 @@ from typing import Any
 
 STYLE = """
 :root { color-scheme: light; --back: #fcfcfa; --card: #ffffff; --text: #1d1f21; --soft: #5c6166;
-  --line: #d9d9d4; --accent: #1f5fa8; --warning: #9a5b00; --good: #2c6e49; --note: #5c6166; }
+  --line: #d9d9d4; --accent: #1f5fa8; --serious: #a32638; --warning: #9a5b00; --good: #2c6e49;
+  --note: #5c6166; }
 :root[data-theme="dark"] { color-scheme: dark; --back: #141618; --card: #1b1e21; --text: #e6e6e3;
-  --soft: #a3a8ad; --line: #33373b; --accent: #7fb2ec; --warning: #e3a74f; --good: #7cc49a;
+  --soft: #a3a8ad; --line: #33373b; --accent: #7fb2ec; --serious: #f08a97; --warning: #e3a74f; --good: #7cc49a;
   --note: #a3a8ad; }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--back); color: var(--text);
@@ -46,6 +47,7 @@ button { font: inherit; color: var(--text); background: var(--card); border: 1px
 ul.readings { list-style: none; padding: 0; margin: 0; display: grid; gap: .6rem; }
 ul.readings li { background: var(--card); border: 1px solid var(--line);
   border-left: .3rem solid var(--note); border-radius: .4rem; padding: .6rem .9rem; }
+ul.readings li.serious { border-left-color: var(--serious); }
 ul.readings li.warning { border-left-color: var(--warning); }
 ul.readings li.good { border-left-color: var(--good); }
 ul.readings .level { font-size: .8rem; color: var(--soft); }
