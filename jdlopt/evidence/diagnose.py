@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jdlopt.evidence.findings import find
-from jdlopt.evidence.record import gather
+from jdlopt.evidence.gather import gather
 from jdlopt.train import disk, log
 
 DIAGNOSIS = "diagnosis.json"

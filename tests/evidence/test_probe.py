@@ -13,7 +13,7 @@ from flax import nnx
 from sklearn.calibration import calibration_curve
 
 from jdlopt import config as configs
-from jdlopt.evidence import activations, examples, probe, rates, record
+from jdlopt.evidence import activations, examples, gather, probe, rates
 from jdlopt.train import experiment
 from jdlopt.train.state import as_arrays
 
@@ -226,5 +226,5 @@ def test_a_column_that_gives_the_target_away_is_named():
 def test_skipped_steps_are_counted_by_the_steps_that_a_line_stands_for():
     lines = [{"step": 10, "train/skipped": 0.5}, {"step": 30, "train/skipped": 0.0}]
     config = {"model": {"dtype": "float16"}}
-    found = record.precision(config, {"status": "done"}, lines)
+    found = gather.precision(config, {"status": "done"}, lines)
     assert found["skipped"] == 5 and found["skipped_share"] == pytest.approx(5 / 30)

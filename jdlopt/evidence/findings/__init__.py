@@ -17,7 +17,7 @@ def find(record: Record) -> list[Finding]:
     """Returns all findings of a record, those first that matter most. Pure.
 
     Args:
-      record: what `jdlopt.evidence.record.gather` returns, or any part of it that has ``run``.
+      record: what `jdlopt.evidence.gather.gather` returns, or any part of it that has ``run``.
 
     Example:
       >>> [one.name for one in find({"run": {"status": "diverged", "steps": 3}})]

@@ -29,7 +29,7 @@ CAUSES = (
 mended is the layer. Of findings of one level, the first here is told first."""
 
 Record = Mapping[str, Any]
-"""What `jdlopt.evidence.record.gather` returns."""
+"""What `jdlopt.evidence.gather.gather` returns."""
 
 
 @dataclass(frozen=True)
