@@ -15,8 +15,8 @@ STYLE = """
   --line: #d9d9d4; --accent: #1f5fa8; --serious: #a32638; --warning: #9a5b00; --good: #2c6e49;
   --note: #5c6166; }
 :root[data-theme="dark"] { color-scheme: dark; --back: #141618; --card: #1b1e21; --text: #e6e6e3;
-  --soft: #a3a8ad; --line: #33373b; --accent: #7fb2ec; --serious: #f08a97; --warning: #e3a74f; --good: #7cc49a;
-  --note: #a3a8ad; }
+  --soft: #a3a8ad; --line: #33373b; --accent: #7fb2ec; --serious: #f08a97; --warning: #e3a74f;
+  --good: #7cc49a; --note: #a3a8ad; }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--back); color: var(--text);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }
