@@ -104,6 +104,7 @@ def rows() -> list[tuple[str, str, str, str]]:
                 )
             )
     found += study_rows()
+    found += evidence_rows()
     found += data_rows()
     start = load("start")
     if start:
@@ -155,6 +156,57 @@ def study_rows() -> list[tuple[str, str, str, str]]:
                 script,
             )
         )
+    return found
+
+
+def evidence_rows() -> list[tuple[str, str, str, str]]:
+    """Returns the rows about what studies find and whether comparisons are honest."""
+    found = []
+    search = load("search")
+    for name, record in (search or {}).get("studies", {}).items():
+        gain, (low, high) = record["gain"]["mean"], record["gain"]["interval"]
+        minutes = search["seconds"] / 60 if search else 0
+        studies = len(record["jdlopt"]["studies"])
+        found.append(
+            (
+                f"best validation accuracy of {name} in {minutes:.0f} minutes, {studies} studies",
+                f"{percent(record['jdlopt']['best'])}; {100 * gain:+.1f} points "
+                f"({100 * low:+.1f} to {100 * high:+.1f})",
+                f"Optuna's TPE with PyTorch, pruned: {percent(record['optuna']['best'])}",
+                "measure_search.py",
+            )
+        )
+    compared, script = load("compare") or {}, "measure_compare.py"
+    for metric, record in compared.get("honesty", {}).get("metrics", {}).items():
+        wrong, planted = record["false_positives"], record["planted"]
+        for kind in ("sequential", "fixed"):
+            count = wrong[kind]["comparisons"]
+            found.append(
+                (
+                    f"{count} comparisons of a config with itself, {metric}, {kind}",
+                    f"{wrong[kind]['share']:.1%} called different",
+                    "5 % allowed",
+                    script,
+                )
+            )
+            found.append(
+                (
+                    f"a planted gain of {planted['gain']:.3f} in {metric}, {kind}",
+                    f"found in {planted[kind]['share']:.0%} of {count}",
+                    f"{planted[kind]['claimed']:.0%} claimed",
+                    script,
+                )
+            )
+    speed = compared.get("speed")
+    if speed:
+        seconds = {name: one["mean"] for name, one in speed["seconds"].items()}
+        what = "10 seeds of two MLPs on MNIST-1D compared, whole process"
+        measured = f"{seconds['compare']:.0f} s; {{:.2f}} × the time"
+        for ratio, peer in (
+            (speed["of_train"], f"20 × `jdlopt train`, {seconds['train']:.0f} s"),
+            (speed["of_fit"], f"20 × `fit` in one process, {seconds['fit']:.0f} s"),
+        ):
+            found.append((what, measured.format(ratio), peer, script))
     return found
 
 

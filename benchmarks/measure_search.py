@@ -12,10 +12,10 @@ which counts.
 from __future__ import annotations
 
 import argparse
-import os
+import json
 
 from measure_study import CORES, jdlopt, optuna
-from recording import spread, write
+from recording import RESULTS, spread, write
 
 from jdlopt.study.records import interval
 
@@ -27,7 +27,9 @@ def main() -> None:
     words.add_argument("--studies", type=int, default=5)
     words.add_argument("names", nargs="*", default=["mnist1d_mlp", "mnist1d_cnn"])
     flags = words.parse_args()
-    found = {}
+    path = RESULTS / "search.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    found = before.get("studies", {})  # what was measured of other models stays
     for name in flags.names:
         ours, theirs = [], []
         for seed in range(flags.studies):
@@ -41,7 +43,7 @@ def main() -> None:
             "optuna": {"best": spread([one["best"] for one in theirs]), "studies": theirs},
             "gain": {**spread(gains), "interval": interval(gains)},
         }
-    write("search", {"seconds": flags.seconds, "cores": os.cpu_count(), "studies": found})
+    write("search", {"seconds": flags.seconds, "studies": found})
 
 
 if __name__ == "__main__":
