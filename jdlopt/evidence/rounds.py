@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -361,7 +360,8 @@ def retune(loop: Loop, number: int, nuisance: Mapping[str, Any]) -> bool:
 
 def _diagnosed(loop: Loop) -> list[dict[str, Any]]:
     """The findings on a run of the current config."""
-    diagnose = importlib.import_module("jdlopt.evidence.diagnose").diagnose
+    from jdlopt.evidence.diagnose import diagnose
+
     place = loop.workdir / RUNS / key_of(loop.current.config)
     try:
         there = json.loads((place / "diagnosis.json").read_text(encoding="utf-8"))
