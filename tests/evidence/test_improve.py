@@ -50,6 +50,7 @@ def improved(tmp_path_factory) -> tuple[dict, Path, Path]:
     return {**record, "said": said}, folder / "work", file
 
 
+@pytest.mark.slow
 def test_what_helps_is_adopted_and_confirmed(improved) -> None:
     record, _, _ = improved
     names = [step["technique"] for step in record["steps"]]
@@ -61,6 +62,7 @@ def test_what_helps_is_adopted_and_confirmed(improved) -> None:
     assert any("adopted" in line for line in record["said"])
 
 
+@pytest.mark.slow
 def test_the_test_split_is_asked_once_of_both(improved) -> None:
     record, workdir, _ = improved
     test = record["test"]
@@ -73,6 +75,7 @@ def test_the_test_split_is_asked_once_of_both(improved) -> None:
     assert len(with_test) == 4  # two seeds of two configs
 
 
+@pytest.mark.slow
 def test_the_improved_file_is_the_old_one_with_a_changed_line(improved) -> None:
     record, workdir, file = improved
     text = (workdir / "improved.py").read_text(encoding="utf-8")
@@ -83,6 +86,7 @@ def test_the_improved_file_is_the_old_one_with_a_changed_line(improved) -> None:
     assert config == configs.to_dict(expected)
 
 
+@pytest.mark.slow
 def test_the_same_call_takes_the_same_decisions_and_trains_nothing(improved) -> None:
     record, workdir, file = improved
     (workdir / "improve.json").write_text(
@@ -99,6 +103,7 @@ def test_the_same_call_takes_the_same_decisions_and_trains_nothing(improved) -> 
     assert again["test"]["improved"] == record["test"]["improved"]
 
 
+@pytest.mark.slow
 def test_the_report_has_the_ladder_and_the_file(improved) -> None:
     _, workdir, _ = improved
     page = write_report(workdir).read_text(encoding="utf-8")
