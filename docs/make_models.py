@@ -30,6 +30,10 @@ KINDS = {
     "lstm": ("sequences, texts", "long short-term memory, the same"),
     "resnet": ("images", "residual networks, version 1.5; an ImageNet and a CIFAR stem"),
     "vgg": ("images", "stacks of 3×3 convolutions and dense layers"),
+    "efficientnet_lite0": (
+        "images",
+        "inverted bottlenecks without squeeze-excitation, for small devices",
+    ),
     "vit": ("images", "transformer layers over patches"),
     "transformer_encoder": ("texts, sequences", "the BERT family"),
     "transformer_decoder": ("texts, sequences", "the GPT family"),
@@ -58,6 +62,7 @@ SIZES = [
         Size(f"VGG-{depth}", {"name": "vgg", "depth": depth}, "Simonyan and Zisserman, 2015")
         for depth in (16, 19)
     ),
+    Size("EfficientNet-Lite0", {"name": "efficientnet_lite0"}, "Tan and Le, 2019"),
     Size("ViT-Ti/16", {"name": "vit", "variant": "Ti"}, "Touvron et al., 2021"),
     Size("ViT-S/16", {"name": "vit", "variant": "S"}, "Touvron et al., 2021"),
     Size("ViT-B/16", {"name": "vit", "variant": "B"}, "Dosovitskiy et al., 2021"),
@@ -128,7 +133,8 @@ def lines() -> Iterator[str]:
         yield f"| {size.title} | `{section}` | {parameters(size):,} | {size.source} |"
     yield ""
     yield "With the same weights the outputs are those of torchvision's and Hugging Face's"
-    yield "ResNet-50, Keras' VGG-16, Hugging Face's BERT, GPT-2 and ViT, PyTorch's LSTM and GRU,"
+    yield "ResNet-50, Keras' VGG-16, a PyTorch EfficientNet-Lite0 (its trained weights), Hugging"
+    yield "Face's BERT, GPT-2 and ViT, PyTorch's LSTM and GRU,"
     yield "to 10⁻⁴ (`tests/models/test_parity_*.py`)."
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -37,7 +37,7 @@ _UNROLLED = 16
 _LANES = 8
 """Numbers in a CPU's vector register."""
 
-_LAYOUTS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC")}
+LAYOUTS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC")}
 
 Padding = str | Sequence[tuple[int, int]]
 
@@ -72,7 +72,7 @@ def convolve(
       [1.0, 3.0, 5.0]
     """
     rank = kernel.ndim - 2
-    if rank not in _LAYOUTS or x.ndim != kernel.ndim:
+    if rank not in LAYOUTS or x.ndim != kernel.ndim:
         raise ValueError(
             f"convolve takes (n, length, channels) or (n, height, width, channels) and a kernel of "
             f"the same rank; it was given inputs {x.shape} and a kernel {kernel.shape}"
@@ -81,11 +81,29 @@ def convolve(
         raise ValueError(
             f"the inputs have {x.shape[-1]} channels, the kernel takes {kernel.shape[-2]}"
         )
-    steps = (strides,) * rank if isinstance(strides, int) else tuple(strides)
+    return _outputs(x, kernel, window_of(x.shape[1:-1], kernel.shape[:-2], strides, padding))
+
+
+def window_of(
+    space: tuple[int, ...], taps: tuple[int, ...], strides: int | Sequence[int], padding: Padding
+) -> Window:
+    """Returns how a kernel of so many taps moves over inputs of such a size."""
+    steps = (strides,) * len(taps) if isinstance(strides, int) else tuple(strides)
     if isinstance(padding, str):
-        padding = lax.padtype_to_pads(x.shape[1:-1], kernel.shape[:-2], steps, padding)
-    window = Window(steps, tuple((int(low), int(high)) for low, high in padding))
-    return _outputs(x, kernel, window)
+        padding = lax.padtype_to_pads(space, taps, steps, padding)
+    return Window(steps, tuple((int(low), int(high)) for low, high in padding))
+
+
+def met_by_taps(
+    x: Float[Array, "n *space channels"], taps: tuple[int, ...], window: Window
+) -> Iterator[Float[Array, "n *outs channels"]]:
+    """Yields, tap by tap, the inputs that a kernel's tap meets at each output."""
+    padded, outs = _padded(x, taps, window)
+    for tap in itertools.product(*map(range, taps)):
+        stop = [t + (o - 1) * s + 1 for t, o, s in zip(tap, outs, window.strides, strict=True)]
+        yield lax.slice(
+            padded, (0, *tap, 0), (x.shape[0], *stop, x.shape[-1]), (1, *window.strides, 1)
+        )
 
 
 # --- the three products of one trilinear form, each the others' derivative ------------------------
@@ -152,7 +170,7 @@ _kernel_gradient.defvjp(
 
 def _lax_outputs(x: Array, kernel: Array, window: Window) -> Array:
     return lax.conv_general_dilated(
-        x, kernel, window.strides, window.padding, dimension_numbers=_LAYOUTS[kernel.ndim - 2]
+        x, kernel, window.strides, window.padding, dimension_numbers=LAYOUTS[kernel.ndim - 2]
     )
 
 
@@ -203,17 +221,7 @@ def _cpu_kernel_gradient(x: Array, dy: Array, window: Window, taps: tuple[int, .
     if _gathers(taps, x.shape[-1]):
         patches = _patches(x, taps, window)
         return (patches.reshape(-1, patches.shape[-1]).T @ rows).reshape(shape)
-    padded, outs = _padded(x, taps, window)
-    products = []
-    for tap in itertools.product(*map(range, taps)):
-        stop = [t + (o - 1) * s + 1 for t, o, s in zip(tap, outs, window.strides, strict=True)]
-        part = lax.slice(
-            padded,
-            (0, *tap, 0),
-            (x.shape[0], *stop, x.shape[-1]),
-            (1, *window.strides, 1),
-        )
-        products.append(part.reshape(-1, x.shape[-1]).T @ rows)
+    products = [part.reshape(-1, x.shape[-1]).T @ rows for part in met_by_taps(x, taps, window)]
     return jnp.stack(products).reshape(shape)
 
 

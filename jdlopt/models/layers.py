@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from jdlopt.bits import sixteen_bits
 from jdlopt.models.convolution import Padding, convolve
+from jdlopt.models.depthwise import depthwise
 
 
 def gelu_exact(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -27,6 +28,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "sigmoid": jax.nn.sigmoid,
     "tanh": jnp.tanh,
     "relu": jax.nn.relu,
+    "relu6": jax.nn.relu6,
     "leaky_relu": jax.nn.leaky_relu,
     "elu": jax.nn.elu,
     "selu": jax.nn.selu,
@@ -35,7 +37,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": jax.nn.silu,
 }
 
-MONOTONE = frozenset({"sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu"})
+MONOTONE = frozenset({"sigmoid", "tanh", "relu", "relu6", "leaky_relu", "elu", "selu"})
 """Activations that never decrease: they may follow a maximum instead of preceding it."""
 
 INITIALIZERS: dict[str, Callable[..., Array]] = {
@@ -125,6 +127,23 @@ class Conv(nn.Module):
         y = convolve(x, self.param("kernel", self.kernel_init, shape), self.strides, self.padding)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,))
+        return y
+
+
+class DepthwiseConv(nn.Module):
+    """`depthwise` with a kernel and a bias of its own: as many channels come out as went in."""
+
+    kernel_size: tuple[int, ...]
+    strides: int = 1
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n *space channels"]) -> Float[Array, "n *outs channels"]:
+        """Convolves each channel by itself, with "SAME" padding, and adds the bias."""
+        shape = (*self.kernel_size, 1, x.shape[-1])
+        y = depthwise(x, self.param("kernel", INITIALIZERS["he_normal"], shape), self.strides)
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         return y
 
 

