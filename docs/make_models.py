@@ -34,6 +34,7 @@ KINDS = {
         "images",
         "inverted bottlenecks without squeeze-excitation, for small devices",
     ),
+    "convnext": ("images", "depthwise convolutions and dense layers, built like a transformer"),
     "vit": ("images", "transformer layers over patches"),
     "transformer_encoder": ("texts, sequences", "the BERT family"),
     "transformer_decoder": ("texts, sequences", "the GPT family"),
@@ -63,6 +64,7 @@ SIZES = [
         for depth in (16, 19)
     ),
     Size("EfficientNet-Lite0", {"name": "efficientnet_lite0"}, "Tan and Le, 2019"),
+    Size("ConvNeXt-T", {"name": "convnext"}, "Liu et al., 2022"),
     Size("ViT-Ti/16", {"name": "vit", "variant": "Ti"}, "Touvron et al., 2021"),
     Size("ViT-S/16", {"name": "vit", "variant": "S"}, "Touvron et al., 2021"),
     Size("ViT-B/16", {"name": "vit", "variant": "B"}, "Dosovitskiy et al., 2021"),
@@ -134,7 +136,7 @@ def lines() -> Iterator[str]:
     yield ""
     yield "With the same weights the outputs are those of torchvision's and Hugging Face's"
     yield "ResNet-50, Keras' VGG-16, a PyTorch EfficientNet-Lite0 (its trained weights), Hugging"
-    yield "Face's BERT, GPT-2 and ViT, PyTorch's LSTM and GRU,"
+    yield "Face's BERT, GPT-2, ViT and ConvNeXt, PyTorch's LSTM and GRU,"
     yield "to 10⁻⁴ (`tests/models/test_parity_*.py`)."
 
 

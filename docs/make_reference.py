@@ -62,6 +62,12 @@ MEANINGS = {
     "weight_decay": "as `optim.weight_decay`, with a default of its own.",
     "cnn.features": "channels of each convolution; there is one block for each.",
     "cnn.readout": "the last feature map flattened, or averaged over its positions.",
+    "convnext.features": "channels of each stage.",
+    "convnext.kernel_size": "height and width of the depthwise kernels.",
+    "convnext.layer_scale": "what the parameters that scale each block's channels start at; None: "
+    "no such parameters.",
+    "convnext.patch_size": "height and width of a patch of the stem, in pixels.",
+    "convnext.stage_sizes": "blocks of each stage.",
     "efficientnet_lite0.expansions": "how many times a stage's blocks widen their inputs inside.",
     "efficientnet_lite0.features": "channels of each stage.",
     "efficientnet_lite0.kernel_sizes": "height and width of each stage's depthwise kernels.",

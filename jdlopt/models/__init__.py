@@ -11,6 +11,7 @@ from jdlopt.errors import ConfigError
 from jdlopt.models import lora
 from jdlopt.models.bridge import Model, bridge, parameters_of
 from jdlopt.models.cnn import CNN
+from jdlopt.models.convnext import ConvNeXt
 from jdlopt.models.efficientnet import EfficientNetLite0
 from jdlopt.models.embedding import embedded
 from jdlopt.models.linear import Linear
@@ -35,6 +36,7 @@ MODELS: dict[str, Any] = {
     "resnet": ResNet,
     "vgg": VGG,
     "efficientnet_lite0": EfficientNetLite0,
+    "convnext": ConvNeXt,
     "transformer_encoder": TransformerEncoder,
     "transformer_decoder": TransformerDecoder,
     "vit": ViT,

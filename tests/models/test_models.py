@@ -14,7 +14,7 @@ from jdlopt.config import fields_of
 from jdlopt.errors import ConfigError
 from jdlopt.models import MODELS, make_model
 
-IMAGES_ONLY = {"efficientnet_lite0", "resnet", "vgg", "vit"}
+IMAGES_ONLY = {"convnext", "efficientnet_lite0", "resnet", "vgg", "vit"}
 
 
 @pytest.fixture(autouse=True)

@@ -208,3 +208,46 @@ def test_efficientnet_lite0_is_its_pytorch_reference():
         expected = peer(torch.from_numpy(np.asarray(x).transpose(0, 3, 1, 2).copy())).numpy()
     assert_close(model, filled.params, {"batch_stats": filled.stats}, x, expected)
     assert np.ptp(expected) > 1  # logits that tell classes apart
+
+
+def test_convnext_is_hugging_faces():
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    sizes = {"stage_sizes": (1, 2), "features": (8, 12), "patch_size": 4}
+    config = transformers.ConvNextConfig(
+        num_stages=2, depths=[1, 2], hidden_sizes=[8, 12], patch_size=4, num_labels=10
+    )
+    peer = transformers.ConvNextForImageClassification(config)
+    torch.manual_seed(0)
+    for value in peer.parameters():
+        value.data.uniform_(-0.4, 0.4)
+    filled = Filled(peer.eval().state_dict())
+
+    def put(ours, theirs, name="kernel"):
+        node = filled.params
+        for part in ours.split("/"):
+            node = node.setdefault(part, {})
+        weight = filled.take(f"{theirs}.weight")
+        order = (*range(2, weight.ndim), 1, 0) if weight.ndim > 1 else (0,)
+        node |= {name: weight.transpose(order), "bias": filled.take(f"{theirs}.bias")}
+
+    put("stem", "convnext.embeddings.patch_embeddings")
+    put("stem_norm", "convnext.embeddings.layernorm", "scale")
+    put("stage_1_norm", "convnext.encoder.stages.1.downsampling_layer.0", "scale")
+    put("stage_1_halving", "convnext.encoder.stages.1.downsampling_layer.1")
+    for stage, index in ((0, 0), (1, 0), (1, 1)):
+        ours = f"stage_{stage}_block_{index}"
+        theirs = f"convnext.encoder.stages.{stage}.layers.{index}"
+        put(f"{ours}/depthwise", f"{theirs}.dwconv")
+        put(f"{ours}/norm", f"{theirs}.layernorm", "scale")
+        put(f"{ours}/expand", f"{theirs}.pwconv1")
+        put(f"{ours}/project", f"{theirs}.pwconv2")
+        filled.params[ours]["scale"] = filled.take(f"{theirs}.layer_scale_parameter")
+    put("norm", "convnext.layernorm", "scale")
+    put("head/outputs", "classifier")
+    assert filled.left() == set()
+    model, shapes, _, x = initial({"name": "convnext", **sizes}, 10, 20)
+    assert_filled(filled.params, shapes)
+    with torch.no_grad():
+        images = torch.from_numpy(np.asarray(x).transpose(0, 3, 1, 2).copy())
+        expected = peer(images).logits.numpy()
+    assert_close(model, filled.params, {}, x, expected)
