@@ -107,6 +107,11 @@ MEANINGS = {
     "vit.num_layers": "layers, one on top of the other; None: the variant's.",
     "vit.pooling": "a class token before the patches, or the mean over them.",
     "vit.variant": "the sizes by a letter: width 192, 384 or 768; 12 layers; 3, 6 or 12 heads.",
+    "wide_and_deep.cross_buckets": "the most weights of a cross; where it has more combinations, "
+    "they are hashed.",
+    "wide_and_deep.crosses": "columns of categories whose combinations get weights, their names "
+    "joined by `*`: `('education*occupation',)`.",
+    "wide_and_deep.features": "widths of the deep part's hidden layers.",
 }
 """Meanings by key, or by part and key, for the keys that a part's docstring leaves out."""
 

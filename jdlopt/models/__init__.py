@@ -23,8 +23,9 @@ from jdlopt.models.tcn import TCN
 from jdlopt.models.transformer import TransformerDecoder, TransformerEncoder
 from jdlopt.models.vgg import VGG
 from jdlopt.models.vit import ViT
+from jdlopt.models.wide_and_deep import WideAndDeep
 
-__all__ = ["MODELS", "Model", "ModelFields", "make_model"]
+__all__ = ["FILLED_IN", "MODELS", "Model", "ModelFields", "make_model"]
 
 MODELS: dict[str, Any] = {
     "linear": Linear,
@@ -40,7 +41,11 @@ MODELS: dict[str, Any] = {
     "transformer_encoder": TransformerEncoder,
     "transformer_decoder": TransformerDecoder,
     "vit": ViT,
+    "wide_and_deep": WideAndDeep,
 }
+
+FILLED_IN = ("num_outputs", "num_tokens", "column_sizes", "column_names")
+"""Fields of a module that the data decide, not the config."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,8 @@ class ModelFields:
     Attributes:
       embedding_features: the width of the embedding of a token; and the largest of a category's,
         with ``data.preprocess.encode='embedding'``. A model of your own that has a field
-        ``num_tokens`` gets the token ids themselves.
+        ``num_tokens`` gets the token ids themselves; one that has ``column_sizes``, a category's
+        code.
       dtype: what the model computes in. Parameters, gradients, the optimizer and running
         statistics stay float32; float16 trains with a dynamic loss scale.
       freeze_norm: whether batch norm uses its running statistics while training, and keeps them.
@@ -73,6 +79,7 @@ def make_model(
     *,
     tokens: int = 0,
     columns: tuple[int, ...] = (),
+    names: tuple[str, ...] = (),
 ) -> Model:
     """Returns the pure functions of the model that a resolved config section describes.
 
@@ -81,7 +88,9 @@ def make_model(
         module's own keys. Floats among them are defaults only: hyperparameters replace them.
       num_outputs: width of the outputs; given to the module if it has a field of that name.
       tokens: the size of the vocabulary where inputs are token ids, else 0.
-      columns: where a table's categories are to be embedded, the number of them in each column.
+      columns: where a table's categories are to be embedded, the number of them in each column;
+        given to the module instead if it has a field ``column_sizes``.
+      names: of a table's columns; given to the module if it has a field ``column_names``.
 
     Raises:
       ConfigError: the name is unknown or is no module.
@@ -101,12 +110,17 @@ def make_model(
     keys = {key: section[key] for key in section if key not in unwanted}
     if tokens and "num_tokens" in own:
         keys["num_tokens"] = tokens
+    if "column_names" in own:
+        keys["column_names"] = names
+    takes_codes = "column_sizes" in own
+    if takes_codes:
+        keys["column_sizes"] = columns
     freeze_norm = section.get("freeze_norm", ModelFields.freeze_norm)
     model = bridge(part, section["name"], keys, num_outputs, freeze_norm=freeze_norm)
-    if (tokens and "num_tokens" not in own) or any(columns):
+    if (tokens and "num_tokens" not in own) or (any(columns) and not takes_codes):
         features = section.get("embedding_features", ModelFields.embedding_features)
         model = embedded(model, tokens=tokens, columns=columns, features=features)
-    # a table's category codes are floats until `embedded` has looked them up
+    # a table's category codes are floats until they are looked up
     dtype = section.get("dtype") or ModelFields.dtype
     model = computing_in(model, dtype, cast_inputs=not any(columns))
     rank = section.get("lora_rank")

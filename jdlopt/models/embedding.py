@@ -8,12 +8,52 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num, PyTree
+from jaxtyping import Array, Float, Int, Num, PyTree
 
+from jdlopt.errors import ConfigError
 from jdlopt.models.bridge import Model
 
-_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
+EMBEDDING_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
 """Each entry has variance 1 / features, as in Flax's own Embed."""
+
+
+def width_of(size: int, features: int) -> int:
+    """Returns the width of the embedding of a column: ``min(features, ⌈size / 2⌉)``.
+
+    Args:
+      size: how many codes the column may have, that of unknown categories among them.
+      features: the most.
+    """
+    return min(features, -(-size // 2))
+
+
+def numbers_and_codes(
+    inputs: Float[Array, "n columns"], columns: tuple[int, ...]
+) -> tuple[Float[Array, "n numbers"], Int[Array, "n codes"]]:
+    """Returns a table's numbers, and the codes of its categories; a missing one is 0, as unknown.
+
+    Args:
+      inputs: numbers first, then a code for each categorical column, then the columns that
+        preprocessing appended, which are numbers too.
+      columns: the number of categories of each column that has any, 0 for the others.
+
+    Raises:
+      ConfigError: the inputs are too few to hold the columns.
+
+    Example:
+      >>> numbers, codes = numbers_and_codes(jnp.array([[0.5, 2.0, 1.0]]), (3, 0))
+      >>> numbers.tolist(), codes.tolist()
+      ([[0.5, 1.0]], [[2]])
+    """
+    if inputs.shape[1] < len(columns):
+        raise ConfigError(
+            f"model: the inputs have {inputs.shape[1]} columns, fewer than the table's "
+            f"{len(columns)}: category codes can't be projected. Leave data.preprocess.pca out."
+        )
+    first = sum(count == 0 for count in columns)
+    numbers = jnp.concatenate([inputs[:, :first], inputs[:, len(columns) :]], axis=1)
+    codes = inputs[:, first : len(columns)]
+    return numbers, jnp.where(jnp.isnan(codes), 0, codes).astype(jnp.int32)
 
 
 def embedded(model: Model, *, tokens: int, columns: tuple[int, ...], features: int) -> Model:
@@ -31,14 +71,14 @@ def embedded(model: Model, *, tokens: int, columns: tuple[int, ...], features: i
       features: the width of an embedding.
     """
     sizes = [count + 1 for count in columns if count]
-    widths = [min(features, -(-size // 2)) for size in sizes]
+    widths = [width_of(size, features) for size in sizes]
 
     def tables(key: Array) -> dict[str, Float[Array, "size features"]]:
         if tokens:
-            return {"tokens": _INIT(key, (tokens, features))}
+            return {"tokens": EMBEDDING_INIT(key, (tokens, features))}
         keys = jax.random.split(key, len(sizes))
         return {
-            f"column_{index}": _INIT(keys[index], (size, width))
+            f"column_{index}": EMBEDDING_INIT(keys[index], (size, width))
             for index, (size, width) in enumerate(zip(sizes, widths))
         }
 
@@ -46,13 +86,9 @@ def embedded(model: Model, *, tokens: int, columns: tuple[int, ...], features: i
         if tokens:
             vectors = found["tokens"][inputs]
             return jnp.where((inputs == 0)[..., None], 0.0, vectors)
-        numbers = inputs[:, : len(columns) - len(sizes)]
-        extra = inputs[:, len(columns) :]  # columns that preprocessing appended
-        codes = inputs[:, len(columns) - len(sizes) : len(columns)]
-        codes = jnp.where(jnp.isnan(codes), 0, codes).astype(jnp.int32)
+        numbers, codes = numbers_and_codes(inputs, columns)
         parts = [found[f"column_{index}"][codes[:, index]] for index in range(len(sizes))]
-        others = [part.astype(parts[0].dtype) for part in (numbers, extra)]
-        return jnp.concatenate([*others, *parts], axis=1)
+        return jnp.concatenate([numbers.astype(parts[0].dtype), *parts], axis=1)
 
     def init(key: Array, inputs: Array, hparams: Mapping[str, Any]) -> tuple[PyTree, PyTree]:
         table_key, model_key = jax.random.split(key)

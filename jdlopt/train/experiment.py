@@ -220,7 +220,7 @@ def schema_of(raw: Mapping[str, Any], problems: list[str]) -> Schema:
             models.MODELS,
             configs.fields_of(models.ModelFields),
             problems,
-            without=("num_outputs", "num_tokens"),
+            without=models.FILLED_IN,
         ),
         "loss": _part_schema(
             raw.get("loss"), "loss", losses.LOSSES, configs.fields_of(losses.LossFields), problems

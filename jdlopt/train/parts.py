@@ -48,7 +48,9 @@ def model_of(
     """
     tokens = from_meta(meta["text"]).size if meta.get("text") else 0
     columns = recipe.cardinalities if recipe.fields.encode == "embedding" else ()
-    return models.make_model(config["model"], outputs, tokens=tokens, columns=columns)
+    return models.make_model(
+        config["model"], outputs, tokens=tokens, columns=columns, names=recipe.names
+    )
 
 
 def num_outputs(config: Mapping[str, Any], dataset: source.Dataset) -> int:
