@@ -60,6 +60,8 @@ class ModelFields:
       dtype: what the model computes in. Parameters, gradients, the optimizer and running
         statistics stay float32; float16 trains with a dynamic loss scale.
       freeze_norm: whether batch norm uses its running statistics while training, and keeps them.
+      pretrained: a file of tensors (safetensors or PyTorch's) or a folder as Hugging Face lays it
+        out, whose values the model starts from.
       lora_rank: the rank of adapters beside frozen kernels; None: no adapters.
       lora_patterns: regular expressions of the paths of the kernels that are adapted.
       lora_alpha: adapters count ``lora_alpha / lora_rank`` times; None: once.
@@ -68,6 +70,7 @@ class ModelFields:
     embedding_features: Count = 32
     dtype: Annotated[str, Choice(DTYPES)] = "float32"
     freeze_norm: bool = False
+    pretrained: str | None = None
     lora_rank: Count | None = None
     lora_patterns: tuple[str, ...] = lora.KERNELS
     lora_alpha: Positive | None = None

@@ -168,15 +168,20 @@ class Population:
     def _initial(self, seeds: np.ndarray, hparams: Any) -> Any:
         """Initialises every member as `fit` does, one after the other in one program."""
         key = (id(self.structure), self.width)
+        parts = self.structure.parts
+        found = experiment.pretrained_of(parts)
+        loaded = None if found is None else (found.params, found.state)
         if key not in self.cache.inits:
-            parts = self.structure.parts
 
-            def init(seed_and_hparams: Any) -> Any:
-                return experiment.init_state(parts, *seed_and_hparams)
+            def init(seeds: Any, hparams: Any, loaded: Any) -> Any:
+                def one(given: tuple[Any, Any]) -> Any:
+                    return experiment.init_state(parts, given[0], given[1], loaded)
 
-            lowered = jax.jit(lambda s, h: jax.lax.map(init, (s, h))).lower(seeds, hparams)
+                return jax.lax.map(one, (seeds, hparams))
+
+            lowered = jax.jit(init).lower(seeds, hparams, loaded)
             self.cache.inits[key] = self.cache.compile(lowered, quickly=True)
-        return self.cache.inits[key](seeds, hparams)
+        return self.cache.inits[key](seeds, hparams, loaded)
 
     def _programs(self, formulation: str) -> made.Programs:
         key = (id(self.structure), formulation, self.width)

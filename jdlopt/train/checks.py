@@ -15,6 +15,7 @@ from jdlopt import config as configs
 from jdlopt import losses, mesh, metrics, optim
 from jdlopt.data import augment, preprocess, source
 from jdlopt.errors import ConfigError, listing
+from jdlopt.models import pretrained
 from jdlopt.models.head import features_of
 from jdlopt.optim.groups import FROZEN, labels_of, path_name
 from jdlopt.train.parts import fitted, model_of, num_outputs, total_steps
@@ -140,9 +141,8 @@ def unbuildable(config: Mapping[str, Any], dataset: source.Dataset) -> list[str]
     def forward(inputs: Array) -> Any:
         model = model_of(config, wide, dataset.meta(), recipe)
         params, model_state = model.init(key, inputs, hparams["model"])
-        return params, model.apply(
-            params, model_state, inputs, hparams["model"], key=key, train=True
-        )[0]
+        outputs = model.apply(params, model_state, inputs, hparams["model"], key=key, train=True)
+        return params, model_state, outputs[0]
 
     def objective(outputs: Array, targets: Array, params: Any) -> Any:
         loss = losses.make_loss(config["loss"], weights)
@@ -170,12 +170,15 @@ def unbuildable(config: Mapping[str, Any], dataset: source.Dataset) -> list[str]
 
     try:
         what = f"model: {names['model']!r} can't take inputs of shape {shape} of {dataset.name!r}"
-        params, outputs = jax.eval_shape(forward, inputs)
+        params, model_state, outputs = jax.eval_shape(forward, inputs)
         if outputs.shape != (2, wide):
             return [
                 f"model: {names['model']!r} returns shape {outputs.shape} for 2 examples; "
                 f"expected {(2, wide)}."
             ]
+        if config["model"]["pretrained"] is not None:
+            what = "model.pretrained: can't be read"
+            pretrained.load(config["model"], params, model_state)
         what = f"loss: {names['loss']!r} can't be computed from {wide} outputs and these targets"
         each, mean = jax.eval_shape(objective, outputs, targets, params)
         if each.shape != (2,) or mean.shape != ():

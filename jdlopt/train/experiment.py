@@ -17,11 +17,11 @@ from jdlopt import losses, mesh, metrics, models, optim
 from jdlopt.config import Count, Field, Natural, Schema
 from jdlopt.data import augment, feed, preprocess, sampling, source
 from jdlopt.errors import ConfigError, UserError, listing, nearest
-from jdlopt.models import lora
+from jdlopt.models import lora, pretrained
 from jdlopt.train import scaling
 from jdlopt.train.checks import impossible, unbuildable
 from jdlopt.train.parts import fitted, model_of, num_outputs, open_clean, total_steps
-from jdlopt.train.state import TrainState
+from jdlopt.train.state import TrainState, as_arrays
 
 MOST_STEPS = 2**31 - 1
 """Steps are counted in int32."""
@@ -347,17 +347,36 @@ def build(config: Mapping[str, Any], dataset: source.Dataset) -> Experiment:
     )
 
 
-def init_state(experiment: Experiment, seed: int | Array, hparams: Any) -> TrainState:
+def pretrained_of(experiment: Experiment) -> pretrained.Loaded | None:
+    """Returns what ``model.pretrained`` names, as arrays of the model, or None if it names none.
+
+    Raises:
+      ConfigError: it can't be read, or does not fit.
+    """
+    section = experiment.config["model"]
+    if section["pretrained"] is None:
+        return None
+    hparams = as_arrays(configs.hyperparameters(experiment.config))["model"]
+    example = jax.ShapeDtypeStruct((1, *experiment.input_shape), experiment.input_dtype)
+    return pretrained.load(section, *pretrained.shapes_of(experiment.model, example, hparams))
+
+
+def init_state(
+    experiment: Experiment, seed: int | Array, hparams: Any, loaded: Any = None
+) -> TrainState:
     """Returns the state before the first step. Pure: jit or vmap it over seeds and hyperparameters.
 
     Args:
       experiment: the parts.
       seed: parameters, dropout and augmentation draw from it.
       hparams: every traced float as a scalar array.
+      loaded: ``(params, state)`` by path, of `pretrained_of`, to start from; None: random values.
     """
     init_key, key = jax.random.split(jax.random.key(seed))
     example = jnp.zeros((1, *experiment.input_shape), experiment.input_dtype)
     params, model_state = experiment.model.init(init_key, example, hparams["model"])
+    if loaded is not None:
+        params, model_state = pretrained.placed(loaded, params, model_state)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

@@ -17,6 +17,7 @@ from jdlopt.errors import WorkdirError, differences
 from jdlopt.train import checkpoint, disk
 
 CONFIG, INPUTS, METRICS, RESULT = "config.json", "inputs.json", "metrics.jsonl", "result.json"
+PRETRAINED = "pretrained.json"
 TENSORBOARD, CHECKPOINTS = "tensorboard", "checkpoints"
 
 
@@ -91,6 +92,26 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
 def save_config(workdir: Path, config: Mapping[str, Any]) -> None:
     """Writes ``config.json``."""
     write_aside(workdir / CONFIG, configs.dumps(config))
+
+
+def save_pretrained(workdir: Path, record: Mapping[str, Any]) -> None:
+    """Writes ``pretrained.json``: which weights a run starts from.
+
+    Raises:
+      WorkdirError: the run in the directory began with other weights, or it can't be written.
+    """
+    path = workdir / PRETRAINED
+    if path.exists():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8")).get("sha256")
+        except (OSError, ValueError, AttributeError):
+            before = None
+        if before is not None and before != record["sha256"]:
+            raise WorkdirError(
+                f"--workdir: the run in {workdir} began with other weights: '{record['file']}' has "
+                "changed since. Choose another directory, or bring the old file back."
+            )
+    write_aside(path, json.dumps(record, indent=2) + "\n")
 
 
 def _check_same(path: Path, config: Mapping[str, Any], workdir: Path) -> None:

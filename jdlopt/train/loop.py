@@ -179,14 +179,18 @@ class _Run:
     def _init_state(self) -> None:
         hparams = as_arrays(configs.hyperparameters(self.config))
 
-        def init(hparams: Any) -> TrainState:
-            return experiment.init_state(self.parts, self.seed, hparams)
+        def init(hparams: Any, loaded: Any) -> TrainState:
+            return experiment.init_state(self.parts, self.seed, hparams, loaded)
 
-        shapes = jax.eval_shape(init, hparams)
+        found = experiment.pretrained_of(self.parts)
+        loaded = None if found is None else (found.params, found.state)
+        if found is not None and jax.process_index() == 0:
+            log.save_pretrained(self.workdir, found.record)
+        shapes = jax.eval_shape(init, hparams, loaded)
         self.shardings = state_sharding(self.mesh, shapes)
-        hparams = meshes.put(hparams, meshes.replicated(self.mesh))
-        program = jax.jit(init, out_shardings=self.shardings).lower(hparams)
-        self.state = self.compile(program, quickly=True)(hparams)
+        given = meshes.put((hparams, loaded), meshes.replicated(self.mesh))
+        program = jax.jit(init, out_shardings=self.shardings).lower(*given)
+        self.state = self.compile(program, quickly=True)(*given)
         self.n_params = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
 
     def _resume(self) -> None:
