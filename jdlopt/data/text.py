@@ -47,6 +47,8 @@ class TextFields:
       html: take tags out and replace entities (``&amp;``) by what they stand for.
       stop_words: words that are left out: ``none``, ``english`` (scikit-learn's list), or the path
         of a file with one word a line.
+      template: put what a tokenizer file's template has around each text, such as BERT's ``[CLS]``
+        and ``[SEP]``; pretrained weights were made with it.
     """
 
     tokenizer: str = "wordpiece"
@@ -57,6 +59,7 @@ class TextFields:
     lowercase: bool = True
     html: bool = False
     stop_words: str = "none"
+    template: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class TextState:
       tokenizer: the tokenizer, as JSON text.
       max_tokens, truncate, lowercase, html: as in `TextFields`.
       stop_words: the words that are left out, in small letters.
+      before, after: the ids of the template around each text.
     """
 
     tokenizer: str
@@ -75,6 +79,8 @@ class TextState:
     lowercase: bool
     html: bool
     stop_words: tuple[str, ...]
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -225,6 +231,10 @@ def fit(fields: TextFields | Mapping[str, Any], texts: Iterable[str | bytes]) ->
         tokenizer = _trained(fields, counts)
     else:
         tokenizer = _tokenizer_file(fields.tokenizer)
+    before, after = vocabulary.load(tokenizer).template() if fields.template else ((), ())
+    if fields.template and len(before) + len(after) in (0, fields.max_tokens):
+        why = "the tokenizer has none" if not (before or after) else "no token is left for the text"
+        raise ConfigError(f"data.text.template: {why}. Set it to False, or raise max_tokens.")
     return TextState(
         tokenizer=tokenizer,
         max_tokens=fields.max_tokens,
@@ -232,6 +242,8 @@ def fit(fields: TextFields | Mapping[str, Any], texts: Iterable[str | bytes]) ->
         lowercase=fields.lowercase,
         html=fields.html,
         stop_words=stop_words,
+        before=before,
+        after=after,
     )
 
 
@@ -269,7 +281,7 @@ def _tokenizer_file(name: str) -> str:
 def encode(state: TextState, texts: Sequence[str | bytes]) -> Int32[np.ndarray, "texts tokens"]:
     """Returns the token ids of each text: 0 for padding, at the end, and 1 for the unknown token.
 
-    A text without words is all padding.
+    A text without words is all padding, but for the template where there is one.
 
     Args:
       state: what `fit` returned.
@@ -281,7 +293,8 @@ def encode(state: TextState, texts: Sequence[str | bytes]) -> Int32[np.ndarray, 
     ids = np.full((len(texts), state.max_tokens), vocabulary.PADDING_ID, dtype=np.int32)
     prepared = list(_prepared(texts, state.lowercase, state.html, state.stop_words))
     for row, tokens in zip(ids, vocabulary.load(state.tokenizer).encode(prepared), strict=True):
-        kept = truncated(tokens, state.max_tokens, state.truncate)
+        room = state.max_tokens - len(state.before) - len(state.after)
+        kept = [*state.before, *truncated(tokens, room, state.truncate), *state.after]
         row[: len(kept)] = kept
     return ids
 
@@ -322,7 +335,8 @@ def decode(state: TextState, ids: Int[np.ndarray, "texts tokens"]) -> list[str]:
             f"ids: row {row}, token {column} is {ids[row, column]}; the vocabulary has ids from 0 "
             f"to {state.vocab_size - 1}."
         )
-    texts = vocabulary.load(state.tokenizer).decode(ids)
+    around = np.isin(ids, [*state.before, *state.after])
+    texts = vocabulary.load(state.tokenizer).decode(np.where(around, vocabulary.PADDING_ID, ids))
     return [text.removeprefix(" ") for text in texts]  # a space before the first word, as any
 
 
@@ -331,7 +345,8 @@ def decode(state: TextState, ids: Int[np.ndarray, "texts tokens"]) -> list[str]:
 
 def to_json(state: TextState) -> dict[str, Any]:
     """Returns a state as JSON-able values, which `from_json` makes the same state of."""
-    return {**dataclasses.asdict(state), "stop_words": list(state.stop_words)}
+    lists = ("stop_words", "before", "after")
+    return {**dataclasses.asdict(state), **{key: list(getattr(state, key)) for key in lists}}
 
 
 def from_json(saved: Any, where: str = "text") -> TextState:
@@ -364,7 +379,20 @@ def from_json(saved: Any, where: str = "text") -> TextState:
     if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
         raise DataError(f"{where}: 'stop_words' must be a list of words, found {words!r:.60}.")
     try:
-        vocabulary.load(saved["tokenizer"])
+        size = len(vocabulary.load(saved["tokenizer"]).tokens)
     except DataError as error:
         raise DataError(f"{where}: 'tokenizer' {error}") from error
-    return TextState(**{key: saved[key] for key in kinds}, stop_words=tuple(words))
+    around: dict[str, tuple[int, ...]] = {}
+    for key in ("before", "after"):  # runs of earlier versions have none
+        some = saved.get(key, ())
+        if not isinstance(some, list | tuple) or not all(
+            type(one) is int and 0 <= one < size for one in some
+        ):
+            raise DataError(f"{where}: {key!r} must be a list of ids, found {some!r:.60}.")
+        around[key] = tuple(some)
+    return TextState(
+        **{key: saved[key] for key in kinds},
+        stop_words=tuple(words),
+        before=around["before"],
+        after=around["after"],
+    )

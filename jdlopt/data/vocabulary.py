@@ -211,6 +211,25 @@ class Vocabulary:
                 rows.append(ids)
         return rows
 
+    def template(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Returns the ids that the tokenizer's template puts before a text, and behind it.
+
+        Of BERT's these are ``[CLS]`` and ``[SEP]``; both are empty where there is no template.
+        """
+        plain, whole = (
+            guarded(
+                functools.partial(self.tokenizer.encode, "a", add_special_tokens=special),
+                "the tokenizer's template fails",
+            ).ids
+            for special in (False, True)
+        )
+        place = next(
+            (at for at in range(len(whole)) if plain and whole[at : at + len(plain)] == plain), 0
+        )
+        ours = {own: index for index, own in enumerate(self.own_ids.tolist())}
+        before, after = whole[:place], whole[place + len(plain) :]
+        return tuple(ours[own] for own in before), tuple(ours[own] for own in after)
+
     def decode(self, ids: Int32[np.ndarray, "texts tokens"]) -> list[str]:
         """Returns the text of each row of ids; padding, and what has no token, is left out."""
         own = self.own_ids[ids]
@@ -223,7 +242,7 @@ def load(text: str) -> Vocabulary:
     """Returns the vocabulary of a tokenizer in Hugging Face's JSON format.
 
     Its normalizer, splitter and model are used as they are. Its special tokens are not looked for
-    in texts, and its template (``[CLS] … [SEP]``), truncation and padding are not used.
+    in texts, and its truncation and padding are not used; `Vocabulary.template` gives its template.
 
     Raises:
       DataError: it is no such tokenizer; says why.

@@ -18,7 +18,7 @@ from jdlopt.errors import ConfigError, listing
 from jdlopt.models import pretrained
 from jdlopt.models.head import features_of
 from jdlopt.optim.groups import FROZEN, labels_of, path_name
-from jdlopt.train.parts import fitted, model_of, num_outputs, total_steps
+from jdlopt.train.parts import fitted, model_of, num_outputs, token_rows, total_steps
 from jdlopt.train.state import as_arrays
 
 
@@ -178,7 +178,7 @@ def unbuildable(config: Mapping[str, Any], dataset: source.Dataset) -> list[str]
             ]
         if config["model"]["pretrained"] is not None:
             what = "model.pretrained: can't be read"
-            pretrained.load(config["model"], params, model_state)
+            pretrained.load(config["model"], params, model_state, token_rows(dataset))
         what = f"loss: {names['loss']!r} can't be computed from {wide} outputs and these targets"
         each, mean = jax.eval_shape(objective, outputs, targets, params)
         if each.shape != (2,) or mean.shape != ():

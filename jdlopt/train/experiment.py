@@ -20,7 +20,14 @@ from jdlopt.errors import ConfigError, UserError, listing, nearest
 from jdlopt.models import lora, pretrained
 from jdlopt.train import scaling
 from jdlopt.train.checks import impossible, unbuildable
-from jdlopt.train.parts import fitted, model_of, num_outputs, open_clean, total_steps
+from jdlopt.train.parts import (
+    fitted,
+    model_of,
+    num_outputs,
+    open_clean,
+    token_rows,
+    total_steps,
+)
 from jdlopt.train.state import TrainState, as_arrays
 
 MOST_STEPS = 2**31 - 1
@@ -358,7 +365,8 @@ def pretrained_of(experiment: Experiment) -> pretrained.Loaded | None:
         return None
     hparams = as_arrays(configs.hyperparameters(experiment.config))["model"]
     example = jax.ShapeDtypeStruct((1, *experiment.input_shape), experiment.input_dtype)
-    return pretrained.load(section, *pretrained.shapes_of(experiment.model, example, hparams))
+    shapes = pretrained.shapes_of(experiment.model, example, hparams)
+    return pretrained.load(section, *shapes, token_rows(experiment.dataset))
 
 
 def init_state(

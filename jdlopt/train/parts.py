@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from jdlopt import losses, models
-from jdlopt.data import cleaning, feed, preprocess, source
+from jdlopt.data import cleaning, feed, preprocess, source, vocabulary
 from jdlopt.data.text_input import from_meta
 
 DEFAULT_EPOCHS = 20
@@ -51,6 +53,11 @@ def model_of(
     return models.make_model(
         config["model"], outputs, tokens=tokens, columns=columns, names=recipe.names
     )
+
+
+def token_rows(dataset: source.Dataset) -> np.ndarray | None:
+    """Returns what a tokenizer file calls each of a text's token ids, -1 for none; or None."""
+    return None if dataset.text is None else vocabulary.load(dataset.text.state.tokenizer).own_ids
 
 
 def num_outputs(config: Mapping[str, Any], dataset: source.Dataset) -> int:

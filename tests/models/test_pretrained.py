@@ -237,7 +237,7 @@ def test_a_pickle_that_would_run_code_runs_nothing(tmp_path: Path, monkeypatch) 
         files.read(path)
     assert not (tmp_path / "HARM").exists()
     path.write_bytes(pickle.dumps({"weight": Harmful()}))
-    with pytest.raises(ConfigError, match="no PyTorch file"):
+    with pytest.raises(ConfigError, match=r"builtins\.exec, which no tensor needs; it was not"):
         files.read(path)
     assert not (tmp_path / "HARM").exists()
 

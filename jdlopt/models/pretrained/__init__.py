@@ -26,8 +26,11 @@ SHOWN = 10
 WRAPPED = re.compile(r"^(base/)?(model/)?")
 """What may stand before a model's own paths: adapters' base, and a model behind an embedding."""
 HEAD = "head/"
+TOKENS = "embeddings/tokens/embedding"
+SPARE_ROWS = 0.01
+"""The share of a token table's rows that no token may have: some are as large as is fast."""
 HINTS = {
-    "embeddings/tokens/embedding": "Its vocabulary is another one: set data.text.tokenizer to the "
+    TOKENS: "Its vocabulary is another one: set data.text.tokenizer to the "
     "tokenizer.json that came with it.",
     "embeddings/positions/embedding": "Set model.max_positions (of an image model, the image size "
     "and patch_size) to what it was trained with.",
@@ -49,12 +52,15 @@ class Loaded(NamedTuple):
     record: dict[str, Any]
 
 
-def load(section: Mapping[str, Any], params: Any, state: Any) -> Loaded:
+def load(
+    section: Mapping[str, Any], params: Any, state: Any, rows: np.ndarray | None = None
+) -> Loaded:
     """Returns the checkpoint that ``model.pretrained`` names, for parameters of these shapes.
 
     Args:
       section: the resolved ``model`` section.
       params, state: the model's, or their shapes.
+      rows: of token ids, the checkpoint's id of each; -1 where it has none. None: they are equal.
 
     Raises:
       ConfigError: it can't be read, is another model's, or tensors are missing, left over or of
@@ -72,7 +78,7 @@ def load(section: Mapping[str, Any], params: Any, state: Any) -> Loaded:
     wanted = {path: shape for path, shape in shapes.items() if path not in adapted}
     stats = {path: leaf.shape for path, leaf in _flat(state).items()}
     family, prefix = _best(FAMILIES[name], tensors.arrays, [*wanted, *stats], name, tensors.path)
-    return _filled(family, prefix, tensors, wanted, stats)
+    return _filled(family, prefix, tensors, wanted, stats, rows)
 
 
 def placed(loaded: Any, params: Any, state: Any) -> tuple[Any, Any]:
@@ -162,6 +168,7 @@ def _filled(
     tensors: files.Tensors,
     params: Mapping[str, tuple[int, ...]],
     stats: Mapping[str, tuple[int, ...]],
+    rows: np.ndarray | None,
 ) -> Loaded:
     used: set[str] = set()
     missing: list[str] = []
@@ -189,6 +196,8 @@ def _filled(
             continue
         shapes = {array.shape for array in arrays}
         whole = np.stack(arrays) if own.startswith("layers/") and len(shapes) == 1 else arrays[0]
+        if own == TOKENS and rows is not None:
+            whole = _by_row(whole, rows)
         if whole.shape == shape:
             found[path] = whole
         elif own.startswith(HEAD):
@@ -218,6 +227,22 @@ def _filled(
         {path: array for path, array in found.items() if path in stats},
         record,
     )
+
+
+def _by_row(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The vector of each of our token ids; a table of another vocabulary is left as it is.
+
+    A token that the checkpoint does not know has the mean of all vectors; padding is 0.
+    """
+    known = int((rows >= 0).sum())
+    spare = SPARE_ROWS * len(table)
+    if table.ndim != 2 or rows.max() >= len(table) or len(table) - known > spare:
+        return table
+    found = table[np.maximum(rows, 0)]
+    found[rows < 0] = table.mean(axis=0)
+    if rows[0] < 0:
+        found[0] = 0.0
+    return found
 
 
 def _turned(turn: Any, array: np.ndarray) -> np.ndarray:

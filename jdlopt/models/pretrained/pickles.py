@@ -1,7 +1,8 @@
 """PyTorch's files of tensors, read without PyTorch and without running what is in them.
 
 Such a file is a zip archive with a pickle, which may name any function to be called, and the bytes
-of the tensors. The reader here knows the few names that tensors need and refuses all others.
+of the tensors; one of before PyTorch 1.6 is several pickles one after the other, and then the
+bytes. The reader here knows the few names that tensors need and refuses all others.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import collections
 import io
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -29,6 +30,8 @@ STORAGES: dict[str, Any] = {
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 """Keys under which training scripts put a model's tensors among other things."""
 MOST_AXES = 8
+MAGIC = 0x1950A86A20F9469CFC6C
+"""How the files of before version 1.6 begin."""
 
 
 class _Storage(NamedTuple):
@@ -75,11 +78,16 @@ ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class _Reader(pickle.Unpickler):
-    """An unpickler that knows tensors and nothing else."""
+    """An unpickler that knows tensors and nothing else.
 
-    def __init__(self, archive: zipfile.ZipFile, folder: str, code: bytes):
-        super().__init__(io.BytesIO(code))
-        self.archive, self.folder = archive, folder
+    Args:
+      file: the pickle.
+      bytes_of: ``(key, type, numbers) → array``, the bytes that a tensor names.
+    """
+
+    def __init__(self, file: BinaryIO, bytes_of: Callable[[str, np.dtype, int], np.ndarray]):
+        super().__init__(file)
+        self.bytes_of = bytes_of
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
@@ -93,12 +101,9 @@ class _Reader(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> _Storage:
         """Returns the bytes that a tensor names."""
         match pid:
-            case ("storage", np.dtype() as dtype, str(key), _, int()):
+            case ("storage", np.dtype() as dtype, str(key), _, int(numbers), *_):
                 if key not in self.storages:
-                    data = _stored(self.archive, f"{self.folder}data/{key}")
-                    if len(data) % dtype.itemsize:
-                        raise pickle.UnpicklingError(f"the bytes {key!r} are cut off")
-                    self.storages[key] = _Storage(np.frombuffer(data, dtype))
+                    self.storages[key] = _Storage(self.bytes_of(key, dtype, numbers))
                 return self.storages[key]
         raise pickle.UnpicklingError("it refers to something that is no tensor")
 
@@ -109,6 +114,62 @@ def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
     if info.compress_type != zipfile.ZIP_STORED:
         raise pickle.UnpicklingError("it is compressed, which PyTorch's files are not")
     return archive.read(info)
+
+
+def _zipped(file: BinaryIO) -> Any:
+    """The content of a file as PyTorch has written it since version 1.6."""
+    file.seek(0)
+    with zipfile.ZipFile(file) as archive:
+        pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
+        if len(pickles) != 1:
+            raise pickle.UnpicklingError("there is no data.pkl in it")
+        folder = pickles[0].removesuffix("data.pkl")
+        order = [name for name in archive.namelist() if name == f"{folder}byteorder"]
+        if order and _stored(archive, order[0]) != b"little":
+            raise pickle.UnpicklingError("its numbers are big-endian")
+
+        def bytes_of(key: str, dtype: np.dtype, numbers: int) -> np.ndarray:
+            data = _stored(archive, f"{folder}data/{key}")
+            if len(data) % dtype.itemsize:
+                raise pickle.UnpicklingError(f"the bytes {key!r} are cut off")
+            return np.frombuffer(data, dtype)
+
+        return _Reader(io.BytesIO(_stored(archive, pickles[0])), bytes_of).load()
+
+
+def _one_after_the_other(file: BinaryIO) -> Any:
+    """The content of an older file: four pickles, the names of the storages, and their bytes."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if _Reader(file, _nothing).load() != MAGIC:
+        raise pickle.UnpicklingError("it does not begin as PyTorch's files do")
+    _Reader(file, _nothing).load()  # the version of the format
+    if _Reader(file, _nothing).load().get("little_endian") is not True:
+        raise pickle.UnpicklingError("its numbers are big-endian")
+    arrays: dict[str, np.ndarray] = {}
+
+    def bytes_of(key: str, dtype: np.dtype, numbers: int) -> np.ndarray:
+        if not 0 <= numbers * dtype.itemsize <= size:
+            raise pickle.UnpicklingError(f"the bytes {key!r} would be more than the file has")
+        arrays[key] = np.empty(numbers, dtype)  # filled below: the bytes come last
+        return arrays[key]
+
+    found = _Reader(file, bytes_of).load()
+    for key in _Reader(file, _nothing).load():
+        array = arrays[key]
+        count = int.from_bytes(file.read(8), "little")
+        data = file.read(array.nbytes)
+        if count != len(array) or len(data) != array.nbytes:
+            raise pickle.UnpicklingError("it was cut off")
+        array[:] = np.frombuffer(data, array.dtype)
+        del arrays[key]
+    if arrays:
+        raise pickle.UnpicklingError("it was cut off")
+    return found
+
+
+def _nothing(key: str, dtype: np.dtype, numbers: int) -> np.ndarray:
+    raise pickle.UnpicklingError("a tensor stands where none can be")
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -122,26 +183,14 @@ def read(path: Path) -> dict[str, np.ndarray]:
       ConfigError: it is no such file, is damaged, or asks to run code.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
-            if len(pickles) != 1:
-                raise pickle.UnpicklingError("there is no data.pkl in it")
-            folder = pickles[0].removesuffix("data.pkl")
-            order = [name for name in archive.namelist() if name == f"{folder}byteorder"]
-            if order and _stored(archive, order[0]) != b"little":
-                raise pickle.UnpicklingError("its numbers are big-endian")
-            found = _Reader(archive, folder, _stored(archive, pickles[0])).load()
-    except zipfile.BadZipFile as error:
-        raise ConfigError(
-            f"model.pretrained: '{path}' is no PyTorch file as torch.save has written it since "
-            f"version 1.6 ({error}). Load it and save it again, or convert it to safetensors."
-        ) from error
-    except ConfigError:
+        with path.open("rb") as file:
+            found = _zipped(file) if zipfile.is_zipfile(file) else _one_after_the_other(file)
+    except OSError:
         raise
     except Exception as error:  # a damaged pickle can raise anything
         text = " ".join(str(error).split())[:300] or type(error).__name__
         raise ConfigError(
-            f"model.pretrained: '{path}' can't be read as a file of tensors: {text}."
+            f"model.pretrained: '{path}' can't be read as a PyTorch file of tensors: {text}."
         ) from error
     return _tensors(found, path)
 
