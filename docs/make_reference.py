@@ -58,6 +58,7 @@ MEANINGS = {
     "rho": "distance to the worst point.",
     "scan_layers": "run the layers as one loop, compiled once, with stacked parameters.",
     "strides": "positions that the kernel moves by along each axis.",
+    "variational_dropout": "whether dropout draws one mask a sequence, also for the state.",
     "groups.name": "the group's own optimizer, as `optim.name`; None: `optim.name`.",
     "weight_decay": "as `optim.weight_decay`, with a default of its own.",
     "cnn.features": "channels of each convolution; there is one block for each.",

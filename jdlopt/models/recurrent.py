@@ -9,16 +9,22 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Num
 
 from jdlopt.config import Choice, Count, Rate
 from jdlopt.errors import ConfigError
-from jdlopt.models.layers import INITIALIZERS, Dropout, Head
+from jdlopt.models.layers import INITIALIZERS, REMAT, Dropout, Head
 
 READOUTS = ("last", "mean")
 
 
-def gru_step(state: tuple[Array], projected: Array, kernel: Array, bias: Array) -> tuple[Array]:
+def gru_step(
+    state: tuple[Array],
+    projected: Array,
+    kernel: Array,
+    bias: Array,
+    kept: Array | None = None,
+) -> tuple[Array]:
     """One step of a GRU, with the inputs' part of the gates already computed.
 
     ``r = σ(x_r + h·U_r)``, ``z = σ(x_z + h·U_z)``, ``n = tanh(x_n + r·(h·U_n + b))``,
@@ -30,17 +36,22 @@ def gru_step(state: tuple[Array], projected: Array, kernel: Array, bias: Array) 
       projected: (n, 3 · features): the gates r, z and n from the inputs, with their bias.
       kernel: (features, 3 · features).
       bias: (features,): b.
+      kept: (n, features): dropout's mask, which multiplies h on its way to U alone.
     """
     (h,) = state
     x_r, x_z, x_n = jnp.split(projected, 3, axis=-1)
-    h_r, h_z, h_n = jnp.split(h @ kernel, 3, axis=-1)
+    h_r, h_z, h_n = jnp.split((h if kept is None else h * kept) @ kernel, 3, axis=-1)
     r, z = jax.nn.sigmoid(x_r + h_r), jax.nn.sigmoid(x_z + h_z)
     candidate = jnp.tanh(x_n + r * (h_n + bias))
     return (candidate + z * (h - candidate),)
 
 
 def lstm_step(
-    state: tuple[Array, Array], projected: Array, kernel: Array, bias: Array
+    state: tuple[Array, Array],
+    projected: Array,
+    kernel: Array,
+    bias: Array,
+    kept: Array | None = None,
 ) -> tuple[Array, Array]:
     """One step of an LSTM, with the inputs' part of the gates already computed.
 
@@ -53,9 +64,11 @@ def lstm_step(
       projected: (n, 4 · features): the gates i, f, g and o from the inputs, with their bias.
       kernel: (features, 4 · features).
       bias: (features,), of the forget gate.
+      kept: (n, features): dropout's mask, which multiplies h on its way to U.
     """
     h, c = state
-    i, f, g, o = jnp.split(projected + h @ kernel, 4, axis=-1)
+    hidden = (h if kept is None else h * kept) @ kernel
+    i, f, g, o = jnp.split(projected + hidden, 4, axis=-1)
     c = jax.nn.sigmoid(f + bias) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
     return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
@@ -91,12 +104,22 @@ class Recurrence(nn.Module):
     cell: str
     initializer: str
     reverse: bool = False
+    remat: str = "none"
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "time n channels"]
+        self,
+        x: Float[Array, "time n channels"],
+        real: Bool[Array, "time n"] | None = None,
+        kept: Float[Array, "n features"] | None = None,
     ) -> tuple[Float[Array, "time n features"], Float[Array, "n features"]]:
-        """Returns the states at all times (in the order of the inputs) and the final one."""
+        """Returns the states at all times (in the order of the inputs) and the final one.
+
+        Args:
+          x: sequences.
+          real: what is no padding; elsewhere the state stays as it is.
+          kept: a mask of dropout, which multiplies the state in every step's product.
+        """
         step, gates, states, bias_init = _CELLS[self.cell]
         width = gates * self.features
         kernel_init = _gates(INITIALIZERS[self.initializer], gates)
@@ -105,64 +128,34 @@ class Recurrence(nn.Module):
         recurrent = self.param("recurrent_kernel", _orthogonal_gates, (self.features, width))
         recurrent_bias = self.param("recurrent_bias", bias_init, (self.features,))
 
-        def advance(state: Any, projected: Array) -> tuple[Any, Array]:
-            state = step(state, projected, recurrent, recurrent_bias)
-            return state, state[0]
+        def advance(state: Any, inputs: tuple[Array, Array | None]) -> tuple[Any, Array]:
+            projected, counts = inputs
+            after = step(state, projected, recurrent, recurrent_bias, kept)
+            if counts is not None:
+                after = tuple(
+                    jnp.where(counts[:, None], new, old) for new, old in zip(after, state)
+                )
+            return after, after[0]
 
+        policy = REMAT[self.remat]
+        if policy is not None:
+            # forward and backward are two loops: a compiler can't merge what is computed twice
+            advance = jax.checkpoint(advance, policy=policy, prevent_cse=False)
         initial = (jnp.zeros((x.shape[1], self.features), x.dtype),) * states
-        final, outputs = lax.scan(advance, initial, x @ kernel + bias, reverse=self.reverse)
+        inputs = (x @ kernel + bias, real)
+        final, outputs = lax.scan(advance, initial, inputs, reverse=self.reverse)
         return outputs, final[0]
 
 
-class _Recurrent(nn.Module):
-    """Layers of a recurrence, in one or both directions, and a linear head."""
-
-    num_outputs: int
-    cell: str
-    features: int
-    num_layers: int
-    bidirectional: bool
-    readout: str
-    initializer: str
-    dropout_rate: Any
-
-    @nn.compact
-    def __call__(self, inputs: Array, train: bool) -> Array:
-        x = inputs[..., None] if inputs.ndim == 2 else inputs
-        if x.ndim not in (3, 4):
-            raise ConfigError(
-                f"model.name {self.cell!r} takes inputs of shape (length,), (length, channels) or "
-                f"(rows, columns, channels); the data's are {inputs.shape[1:]}. Use 'mlp', or "
-                "reshape the data."
-            )
-        x = x.reshape(*x.shape[:2], -1).swapaxes(0, 1)
-        summary = x
-        for index in range(self.num_layers):
-            if index:
-                x = Dropout(self.dropout_rate, name=f"dropout_{index}")(x, train)
-            runs = []
-            for direction in ("forward", "backward")[: 1 + self.bidirectional]:
-                layer = Recurrence(
-                    self.features,
-                    self.cell,
-                    self.initializer,
-                    reverse=direction == "backward",
-                    name=f"{self.cell}_{index}_{direction}",
-                )
-                runs.append(layer(x))
-            x = jnp.concatenate([states for states, _ in runs], axis=-1)
-            summary = jnp.concatenate([final for _, final in runs], axis=-1)
-        if self.readout == "mean":
-            summary = x.mean(axis=0)
-        summary = Dropout(self.dropout_rate, name="dropout")(summary, train)
-        return Head(self.num_outputs, (), "relu", self.initializer, name="head")(summary, train)
-
-
 class GRU(nn.Module):
-    """Gated recurrent units over (length, channels); an image is read row by row.
+    """Gated recurrent units over token ids or (length, channels); an image is read row by row.
 
     The readout is the final state (of both directions if bidirectional), or the mean over time.
-    Dropout is between the layers and before the head.
+    Padding, id 0, changes nothing: the state stays as it is there. Dropout is between the layers
+    and before the head. Variational dropout draws one mask a sequence, the same at every time, and
+    also drops embedded tokens and the state on its way into the gates; numbers as inputs stay
+    whole. Gal and Ghahramani, "A theoretically grounded application of dropout in recurrent neural
+    networks", 2016.
     """
 
     num_outputs: int
@@ -172,15 +165,19 @@ class GRU(nn.Module):
     readout: Annotated[str, Choice(READOUTS)] = "last"
     initializer: Annotated[str, Choice(INITIALIZERS)] = "glorot_uniform"
     dropout_rate: Rate | None = None
+    variational_dropout: bool = False
+    remat: Annotated[str, Choice(REMAT)] = "none"
+    embedding_features: Count = 32
+    num_tokens: int = 0
 
     @nn.compact
-    def __call__(self, inputs: Float[Array, "n *shape"], train: bool = False) -> Array:
+    def __call__(self, inputs: Num[Array, "n *shape"], train: bool = False) -> Array:
         """Maps sequences to outputs."""
-        return _recurrent(self, "gru")(inputs, train)
+        return _outputs(self, "gru", inputs, train)
 
 
 class LSTM(nn.Module):
-    """Long short-term memory over (length, channels); its keys are those of `GRU`."""
+    """Long short-term memory over sequences; its keys are those of `GRU`."""
 
     num_outputs: int
     features: Count = 64
@@ -189,22 +186,81 @@ class LSTM(nn.Module):
     readout: Annotated[str, Choice(READOUTS)] = "last"
     initializer: Annotated[str, Choice(INITIALIZERS)] = "glorot_uniform"
     dropout_rate: Rate | None = None
+    variational_dropout: bool = False
+    remat: Annotated[str, Choice(REMAT)] = "none"
+    embedding_features: Count = 32
+    num_tokens: int = 0
 
     @nn.compact
-    def __call__(self, inputs: Float[Array, "n *shape"], train: bool = False) -> Array:
+    def __call__(self, inputs: Num[Array, "n *shape"], train: bool = False) -> Array:
         """Maps sequences to outputs."""
-        return _recurrent(self, "lstm")(inputs, train)
+        return _outputs(self, "lstm", inputs, train)
 
 
-def _recurrent(model: GRU | LSTM, cell: str) -> _Recurrent:
-    return _Recurrent(
-        model.num_outputs,
-        cell,
-        model.features,
-        model.num_layers,
-        model.bidirectional,
-        model.readout,
-        model.initializer,
-        model.dropout_rate,
-        name="layers",
-    )
+def _outputs(
+    model: GRU | LSTM, cell: str, inputs: Num[Array, "n *shape"], train: bool
+) -> Float[Array, "n num_outputs"]:
+    """Runs the layers of a model, whose submodules they become, and its head."""
+    rate, variational = model.dropout_rate, model.variational_dropout
+    if variational and rate is None:
+        raise ConfigError(
+            "model.variational_dropout: draws the masks of model.dropout_rate, which is None. Give "
+            "a rate, or leave it out."
+        )
+
+    def dropped(x: Float[Array, "time n channels"], name: str) -> Float[Array, "time n channels"]:
+        drop = Dropout(rate, name=name)
+        if not variational:
+            return drop(x, train)
+        return x * drop(jnp.ones(x.shape[1:], x.dtype), train)
+
+    x, real = _sequence(model, cell, inputs)
+    for index in range(model.num_layers):
+        if index or (variational and model.num_tokens):
+            x = dropped(x, f"dropout_{index}")
+        runs = []
+        for direction in ("forward", "backward")[: 1 + model.bidirectional]:
+            layer = Recurrence(
+                model.features,
+                cell,
+                model.initializer,
+                direction == "backward",
+                model.remat,
+                name=f"{cell}_{index}_{direction}",
+            )
+            kept = None
+            if variational and train:
+                whole = jnp.ones((x.shape[1], model.features), x.dtype)
+                kept = Dropout(rate, name=f"state_dropout_{index}_{direction}")(whole, train)
+            runs.append(layer(x, real, kept))
+        x = jnp.concatenate([states for states, _ in runs], axis=-1)
+        summary = jnp.concatenate([final for _, final in runs], axis=-1)
+    if model.readout == "mean":
+        summary = x.mean(axis=0) if real is None else _mean(x, real)
+    summary = Dropout(rate, name="dropout")(summary, train)
+    return Head(model.num_outputs, (), "relu", model.initializer, name="head")(summary, train)
+
+
+def _sequence(
+    model: GRU | LSTM, cell: str, inputs: Num[Array, "n *shape"]
+) -> tuple[Float[Array, "time n channels"], Bool[Array, "time n"] | None]:
+    """Returns what the first layer reads, times first, and what of token ids is no padding."""
+    if model.num_tokens and inputs.ndim == 2:
+        tokens = inputs.T
+        vectors = nn.Embed(model.num_tokens, model.embedding_features, name="tokens")(tokens)
+        return vectors, tokens != 0
+    x = inputs[..., None] if inputs.ndim == 2 else inputs
+    if model.num_tokens or x.ndim not in (3, 4):
+        raise ConfigError(
+            f"model.name {cell!r} takes token ids, or inputs of shape (length,), (length, "
+            f"channels) or (rows, columns, channels); the data's are {inputs.shape[1:]}. Use "
+            "'mlp', or reshape the data."
+        )
+    return x.reshape(*x.shape[:2], -1).swapaxes(0, 1), None
+
+
+def _mean(
+    x: Float[Array, "time n features"], real: Bool[Array, "time n"]
+) -> Float[Array, "n features"]:
+    weights = real.astype(x.dtype)[..., None]
+    return (x * weights).sum(axis=0) / jnp.maximum(weights.sum(axis=0), 1)

@@ -15,6 +15,8 @@ from jdlopt.models.head import features_of, head_of
 CASES = {
     "cnn": ({"features": (4,), "batch_norm": True, "hidden": (5,)}, 0),
     "cnn of embedded tokens": ({"features": (4,)}, 11),
+    "gru": ({"features": 4, "bidirectional": True}, 0),
+    "lstm of token ids": ({"features": 4, "readout": "mean"}, 11),
     "transformer_encoder": ({"features": 8, "num_heads": 2, "scan_layers": True}, 11),
 }
 

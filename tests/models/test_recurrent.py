@@ -106,7 +106,7 @@ def test_models_read_sequences_of_any_rank(name, readout, shape):
     model, hparams = make_model(section, 3), {"dropout_rate": jnp.float32(0.2)}
     x = jax.random.normal(jax.random.key(0), (2, *shape))
     params, state = jax.jit(model.init)(jax.random.key(1), x, hparams)
-    assert len(params["layers"]) == 2 * 2 + 1
+    assert len(params) == 2 * 2 + 1
 
     def loss(params):
         key = jax.random.key(2)
@@ -119,5 +119,108 @@ def test_models_read_sequences_of_any_rank(name, readout, shape):
 
 
 def test_refuses_volumes():
-    with pytest.raises(ConfigError, match=r"'gru' takes inputs of shape .*Use 'mlp'"):
+    with pytest.raises(ConfigError, match=r"'gru' takes token ids, or inputs of shape .*Use 'mlp'"):
         make_model({"name": "gru"}, 2).init(jax.random.key(0), jnp.ones((1, 2, 2, 2, 2)), {})
+
+
+RATES = {"dropout_rate": jnp.float32(0.5)}
+
+
+def of_tokens(name, **keys):
+    """A stacked, bidirectional model of token ids, and its parameters."""
+    section = {"name": name, "features": 4, "num_layers": 2, "bidirectional": True, **keys}
+    model = make_model({**section, "embedding_features": 6}, 3, tokens=20)
+    params, state = jax.jit(model.init)(jax.random.key(0), jnp.ones((1, 4), jnp.int32), RATES)
+    moved = jax.tree.map(
+        lambda leaf: leaf + 0.1 * jnp.sin(jnp.arange(1.0, leaf.size + 1)).reshape(leaf.shape),
+        params,
+    )
+    return model, moved, state
+
+
+@pytest.mark.parametrize(("name", "readout"), [("gru", "last"), ("lstm", "mean")])
+def test_padding_changes_nothing(name, readout):
+    model, params, state = of_tokens(name, readout=readout)
+    call = jax.jit(lambda ids: model.apply(params, state, ids, {}, key=None, train=False)[0])
+    ids = jnp.array([[5, 9, 2, 0, 0, 0], [3, 8, 17, 0, 0, 0], [0, 0, 0, 0, 0, 0]])
+    padded = call(ids)
+    np.testing.assert_allclose(padded[:2], call(ids[:2, :3]), atol=1e-6)
+    assert np.isfinite(padded[2]).all()  # a text without a token
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_a_mask_drops_the_same_units_of_the_state_at_every_step(cell):
+    module, params, x = layer(cell)
+    kept = jnp.tile(jnp.array([0.0, 2.0, 2.0, 0.0, 2.0]), (N, 1))
+    states, final = module.apply({"params": params}, x, None, kept)
+    # the same as a recurrent kernel whose rows are dropped and scaled, in every step
+    rows = {**params, "recurrent_kernel": params["recurrent_kernel"] * kept[0][:, None]}
+    expected, last = module.apply({"params": rows}, x)
+    np.testing.assert_allclose(states, expected, atol=1e-5)
+    np.testing.assert_allclose(final, last, atol=1e-5)
+    assert float(jnp.abs(module.apply({"params": params}, x)[1] - final).max()) > 1e-2
+
+
+def test_variational_dropout_draws_one_mask_a_sequence():
+    model, params, state = of_tokens("lstm", variational_dropout=True, dropout_rate=0.5)
+    drawn = []
+
+    def note(call, args, kwargs, context):
+        out = call(*args, **kwargs)
+        if type(context.module).__name__ == "Dropout":
+            drawn.append((context.module.name, out))
+        return out
+
+    def outputs(ids, key, rate, train=True):
+        return model.apply(
+            params, state, ids, {"dropout_rate": jnp.float32(rate)}, key=key, train=train
+        )[0]
+
+    ids = jnp.array([[5, 9, 2, 17, 4], [5, 9, 2, 17, 4]])
+    with nn.intercept_methods(note):
+        outputs(ids, jax.random.key(3), 0.5)
+    masks = dict(drawn)
+    shapes = {key: mask.shape for key, mask in masks.items()}
+    assert shapes == {
+        "dropout_0": (2, 6), "dropout_1": (2, 8), "dropout": (2, 8),
+        **{f"state_dropout_{i}_{way}": (2, 4) for i in (0, 1) for way in ("forward", "backward")},
+    }  # fmt: skip
+    del masks["dropout"]  # of values, not of ones
+    assert all(set(np.unique(mask)) <= {0.0, 2.0} for mask in masks.values())
+    assert len({np.asarray(mask).tobytes() for mask in masks.values()}) == len(masks)
+    plain = outputs(ids, None, 0.5, train=False)
+    np.testing.assert_allclose(outputs(ids, jax.random.key(3), 0.0), plain, atol=1e-6)
+    first, second = outputs(ids, jax.random.key(3), 0.5)
+    assert float(jnp.abs(first - second).max()) > 1e-4  # each sequence has its own masks
+
+
+def test_rematerialising_changes_no_gradient_and_keeps_less():
+    x = jax.random.normal(jax.random.key(0), (2, 30, 3))
+    found = {}
+    for remat in ("none", "full"):
+        section = {"name": "lstm", "features": 16, "dropout_rate": 0.5, "remat": remat}
+        model = make_model({**section, "variational_dropout": True}, 3)
+        params, state = model.init(jax.random.key(1), x, RATES)
+
+        def loss(params, model=model, state=state):
+            key = jax.random.key(2)
+            return (model.apply(params, state, x, RATES, key=key, train=True)[0] ** 2).sum()
+
+        program = jax.jit(jax.grad(loss)).lower(params).compile()
+        found[remat] = program(params), program.memory_analysis().temp_size_in_bytes
+    (plain, most), (spared, least) = found["none"], found["full"]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), spared, plain)
+    assert least < 0.7 * most
+
+
+@pytest.mark.parametrize(
+    ("keys", "tokens", "shape", "message"),
+    [
+        ({"variational_dropout": True}, 0, (4, 2), "model.dropout_rate, which is None"),
+        ({}, 9, (4, 2), r"'gru' takes token ids, .*are \(4, 2\)"),
+    ],
+)
+def test_says_what_is_wrong(keys, tokens, shape, message):
+    model = make_model({"name": "gru", **keys}, 2, tokens=tokens)
+    with pytest.raises(ConfigError, match=message):
+        model.init(jax.random.key(0), jnp.ones((1, *shape), jnp.int32), {})
