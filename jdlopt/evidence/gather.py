@@ -35,7 +35,7 @@ class Subject(NamedTuple):
 
     Attributes:
       config: the run's resolved config.
-      parts: of the same config, computing in float32 and without rematerialisation.
+      parts: of the same config, computing in float32.
       hparams: its traced floats.
       start: parameters and model state before the first step.
       checkpoint: the same of the best checkpoint, or of the newest; None where there is none.
@@ -149,8 +149,6 @@ def open_run(workdir: Path, config: Mapping[str, Any]) -> Subject:
       UserError: the data or the model's module is not there any more.
     """
     model = {**config["model"], "dtype": "float32"}
-    if "remat" in model:
-        model["remat"] = "none"
     resolved, dataset = experiment.prepare({**config, "model": model, "mesh": {"data": 1}})
     parts = experiment.build(resolved, dataset)
     hparams = as_arrays(configs.hyperparameters(resolved))
