@@ -182,8 +182,8 @@ class Overflowing(nn.Module):
     def __call__(self, inputs, train: bool = False):
         """Maps inputs of any shape to logits."""
         x = inputs.reshape(len(inputs), -1)
-        x = nn.relu(nn.Dense(128)(x)) * jnp.asarray(3e4, x.dtype)
-        return nn.Dense(self.num_outputs)(x / jnp.asarray(3e4, x.dtype))
+        x = nn.relu(nn.Dense(128)(x)) * jnp.asarray(6e4, x.dtype)
+        return nn.Dense(self.num_outputs)(x / jnp.asarray(6e4, x.dtype))
 
 
 # --- broken data ----------------------------------------------------------------------------------

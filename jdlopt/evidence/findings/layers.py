@@ -12,7 +12,7 @@ EXPLODING = (10.0, 100.0)
 """The gradient of a layer by the size of its weights, before the first step. At 100, one plain step
 with a rate of 0.01 replaces the weights; of sound initialisations it is about 1 or less."""
 VANISHING = (1e-3, 1e-4)
-"""A layer's relative gradient by the median layer's. A sigmoid passes at most 1/4 of a gradient
+"""A layer's relative gradient by the largest layer's. A sigmoid passes at most 1/4 of a gradient
 (Bengio, Simard and Frasconi, 1994): 1/1000 are five such layers, one after the other."""
 SCALE = (10.0, 30.0)
 """A layer's gain by the median layer's; those of Glorot and He lie between 1 and √2."""
@@ -55,9 +55,9 @@ def vanishing_gradients(record: Record) -> Finding | None:
         rows = _relative(found.get(place) or {})
         if len(rows) < 3:
             continue
-        middle = median(row["relative"] for row in rows)
-        for row in rows if middle > 0 else ():
-            ratios[row["name"]] = max(ratios.get(row["name"], 0.0), row["relative"] / middle)
+        largest = max(row["relative"] for row in rows)
+        for row in rows if largest > 0 else ():
+            ratios[row["name"]] = max(ratios.get(row["name"], 0.0), row["relative"] / largest)
     if not ratios:
         return None
     name = min(ratios, key=lambda layer: ratios[layer])
@@ -69,7 +69,7 @@ def vanishing_gradients(record: Record) -> Finding | None:
     return Finding(
         "vanishing_gradients",
         "serious" if ratio <= serious else "warning",
-        f"The gradient of {name}, by the size of its weights, is {ratio:.2g} of the median "
+        f"The gradient of {name}, by the size of its weights, is {ratio:.2g} of the largest "
         f"layer's: it hardly learns. So with {some(few)}.",
         "Use an activation that passes gradients (relu, gelu), residual connections or "
         "normalisation, or fewer layers.",
