@@ -172,7 +172,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
         {"share": s, "loss": 0.1, "accuracy": 0.95} for s in (0.0, 0.5, 0.9)
     ]}, "note"),
     ("input_bound", {"speed.waiting": 0.8}, "serious"),
-    ("dispatch_bound", {"speed.seconds_a_step": 0.1}, "warning"),
+    ("dispatch_bound", {"speed.seconds_a_step": 0.1}, "serious"),
     ("padding", {"inputs": {"padding": 0.9}}, "warning"),
 ]  # fmt: skip
 
@@ -234,6 +234,16 @@ def test_gradients_that_vanish_at_the_start_alone_are_no_finding(sound):
         a_gradient("a"), a_gradient("b"), a_gradient("c")
     ]  # fmt: skip
     assert FINDINGS["vanishing_gradients"](sound) is None
+
+
+def test_noise_of_batches_is_no_spike(sound):
+    draw = np.random.default_rng(0)
+    noisy = 0.5 * np.exp(0.3 * draw.normal(size=200))
+    sound["curves"]["train/loss"] = {"steps": list(range(200)), "values": noisy.tolist()}
+    assert FINDINGS["loss_spikes"](sound) is None
+    noisy[100] = noisy[150] = 5.0
+    sound["curves"]["train/loss"]["values"] = noisy.tolist()
+    assert FINDINGS["loss_spikes"](sound).numbers["steps"] == [100, 150]
 
 
 def test_common_twins_are_no_leak(sound):

@@ -6,8 +6,9 @@ from jdlopt.evidence.findings.finding import Finding, Record, level, share
 
 WAITING = (0.2, 0.5)
 """Of the time, spent waiting for data."""
-OVERHEAD = 3.0
-"""The time of a step in the run by that of the step alone."""
+OVERHEAD = (3.0, 10.0)
+"""The time of a step in the run by that of the step alone: two thirds of the time go elsewhere, and
+nine tenths."""
 WORTH_IT = 5.0
 """Seconds that a run must have lost, for its overhead to matter."""
 PADDING = (0.3, 0.5)
@@ -39,11 +40,12 @@ def dispatch_bound(record: Record) -> Finding | None:
     if not mine or not bare or (speed.get("waiting") or 0.0) >= WAITING[0]:
         return None
     lost = (mine - bare) * steps
-    if mine < OVERHEAD * bare or lost < WORTH_IT:
+    made = level(mine / bare, *OVERHEAD)
+    if made is None or lost < WORTH_IT:
         return None
     return Finding(
         "dispatch_bound",
-        "warning",
+        made,
         f"A step takes {1e3 * mine:.2g} ms in the run and {1e3 * bare:.2g} ms alone: {lost:.0f} s "
         "went to handing steps to the device, evaluating and saving.",
         "Leave train.steps_per_dispatch to be measured, and evaluate less often "

@@ -16,8 +16,9 @@ VANISHING = (1e-3, 1e-4)
 (Bengio, Simard and Frasconi, 1994): 1/1000 are five such layers, one after the other."""
 SCALE = (10.0, 30.0)
 """A layer's gain by the median layer's; those of Glorot and He lie between 1 and √2."""
-DEAD = (0.1, 0.5)
-"""Of a layer's units."""
+DEAD = (0.25, 0.5)
+"""Of a layer's units. Karpathy's course notes (CS231n, 2016) tell of 40 % where the rate is too
+high."""
 SATURATED = (0.25, 0.5)
 """Of a layer's values; there the derivative is below 2 % of its largest (Glorot and Bengio,
 2010)."""

@@ -22,7 +22,11 @@ SKIPPED = (0.01, 0.05)
 FIRST_SKIPS = 20
 """Steps that a loss scale may need to find its place."""
 SPIKE = 1.5
-"""Times the median of the five logged losses before it."""
+"""Times the median of the logged losses before it."""
+BEFORE = (5, 20)
+"""So many losses before it, at least and at most."""
+UNLIKELY = 6.0
+"""Robust standard deviations of these losses, from which on a jump is no noise of batches."""
 
 
 def precision_overflow(record: Record) -> Finding | None:
@@ -188,12 +192,7 @@ def loss_spikes(record: Record) -> Finding | None:
     if not curve:
         return None
     values = np.asarray(curve["values"])
-    places = [
-        place
-        for place in range(5, len(values))
-        if values[place] > SPIKE * np.median(values[place - 5 : place])
-        and values[place] > values[place - 1]
-    ]
+    places = [place for place in range(BEFORE[0], len(values)) if _jumps(values, place)]
     start = record["run"].get("trivial_loss") or float(values[0])
     # where almost nothing is left, half as much again is nothing
     places = [place for place in places if values[place] > 0.05 * start]
@@ -205,11 +204,23 @@ def loss_spikes(record: Record) -> Finding | None:
         "loss_spikes",
         "warning" if len(places) > 1 else "note",
         f"The training loss jumped {len(places)} times, at worst to {values[worst]:.3g} at step "
-        f"{curve['steps'][worst]:,} (before: {np.median(values[worst - 5 : worst]):.3g}).",
+        f"{curve['steps'][worst]:,} (before: {np.median(_before(values, worst)):.3g}).",
         "Clip the gradient, warm up longer, or lower the rate.",
         ("clip_norm", "warmup", "learning_rate_down"),
         {"steps": steps, "worst": float(values[worst])},
     )
+
+
+def _before(values: np.ndarray, place: int) -> np.ndarray:
+    return values[max(0, place - BEFORE[1]) : place]
+
+
+def _jumps(values: np.ndarray, place: int) -> bool:
+    before = _before(values, place)
+    middle = float(np.median(before))
+    spread = 1.4826 * float(np.median(np.abs(before - middle)))
+    rise = float(values[place]) - middle
+    return rise > max((SPIKE - 1) * middle, UNLIKELY * spread) and values[place] > values[place - 1]
 
 
 FINDINGS = (
