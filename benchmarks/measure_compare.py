@@ -15,7 +15,6 @@ against 20 ``jdlopt train`` one after the other, and against 20 calls of ``fit``
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import subprocess
 import sys
@@ -75,9 +74,10 @@ def honesty(comparisons: int) -> dict[str, Any]:
                         **share(planted, sequential, resolution, both=False),
                         "claimed": statistics.power(
                             gain,
-                            math.hypot(std, resolution / math.sqrt(6)),
+                            std,
                             Options(seeds=PAIRS, fixed=not sequential).looks(),
                             sequential=sequential,
+                            resolution=resolution,
                         ),
                     }
                     for kind, sequential in (("sequential", True), ("fixed", False))
@@ -110,7 +110,7 @@ def share(
     interval = binomtest(decided, len(differences)).proportion_ci(method="wilson")
     return {
         "share": decided / len(differences),
-        "interval": [interval.low, interval.high],
+        "interval": [float(interval.low), float(interval.high)],
         "comparisons": len(differences),
         "mean_pairs": float(np.mean(pairs)),
     }

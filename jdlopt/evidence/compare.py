@@ -384,15 +384,18 @@ def _record(
             **record, "decision": decision, "effect": None, "pairs": [],
             "reason": f"{side} failed or diverged with {count} of {len(seeds)} seeds.",
         }  # fmt: skip
-    effect = statistics.effect_of(
-        found, not options.fixed, options.level, resolution_of(metric, sides[0].dataset)
-    )
-    looks = options.looks()
+    resolution = resolution_of(metric, sides[0].dataset)
+    effect = statistics.effect_of(found, not options.fixed, options.level, resolution)
     return {
         **record,
         "decision": decide(effect, options.least),
         "effect": effect_record(effect, options.level, options.least),
-        "detectable": statistics.detectable(effect.std, looks, sequential=not options.fixed),
+        "detectable": statistics.detectable(
+            statistics.spread(found),
+            options.looks(),
+            sequential=not options.fixed,
+            resolution=resolution,
+        ),
         "pairs": [
             {
                 "seed": seed, "a": a[seed].metrics[metric], "b": b[seed].metrics[metric],

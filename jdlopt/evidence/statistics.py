@@ -197,17 +197,22 @@ def power(
     *,
     sequential: bool = True,
     level: float = LEVEL,
+    resolution: float = 0.0,
     draws: int = 4000,
     seed: int = 0,
 ) -> float:
     """Returns how often a gain is found, by simulation of normal differences.
 
+    Where a metric moves in steps, each difference is rounded to one of its two nearest steps at
+    random, so that the mean stays: then it is as coarse as measured ones are.
+
     Args:
       gain: the true mean of a difference.
-      std: the true standard deviation of one.
+      std: the true standard deviation of one, without what `spread` adds for rounding.
       looks: the numbers of pairs at which one looks; a fixed comparison looks at the last alone.
       sequential: whether the interval holds at every look.
       level: of the interval.
+      resolution: see `spread`.
       draws: simulated comparisons.
       seed: of the simulation.
     """
@@ -215,32 +220,48 @@ def power(
 
     if std <= 0:
         return float(gain > 0)
-    values = np.random.default_rng(seed).normal(gain / std, 1.0, (draws, max(looks)))
+    rng, shape = np.random.default_rng(seed), (draws, max(looks))
+    inner = math.sqrt(max(std**2 - resolution**2 / 6, 0.0))  # what rounding adds comes below
+    values = rng.normal(gain, inner, shape)
+    if resolution:
+        values = np.floor(values / resolution + rng.random(shape)) * resolution
     found = np.zeros(draws, bool)
     for count in sorted(looks) if sequential else [max(looks)]:
         part = values[:, :count]
-        error = part.std(axis=1, ddof=1) / math.sqrt(count)
+        error = np.sqrt((part.var(axis=1, ddof=1) + resolution**2 / 6) / count)
         reach = radius(count, 1 - level) if sequential else stats.t.ppf(0.5 + level / 2, count - 1)
-        found |= part.mean(axis=1) > reach * error
+        found |= part.mean(axis=1) > np.where(error > 0, reach * error, 0.0)
     return float(found.mean())
 
 
 def detectable(
-    std: float, looks: Sequence[int], *, sequential: bool = True, power_wanted: float = 0.8
+    std: float,
+    looks: Sequence[int],
+    *,
+    sequential: bool = True,
+    resolution: float = 0.0,
+    power_wanted: float = 0.8,
 ) -> float:
-    """Returns the smallest gain that is found in ``power_wanted`` of all comparisons."""
+    """Returns the smallest gain that is found in ``power_wanted`` of all comparisons.
+
+    The other arguments are those of `power`.
+    """
     if not std > 0:
-        return 0.0
-    low, high = 0.0, 1.0
-    while power(high * std, std, looks, sequential=sequential, draws=1000) < power_wanted:
-        high *= 2
-        if high > 1e3:
+        return resolution
+
+    def enough(gain: float) -> bool:
+        found = power(gain, std, looks, sequential=sequential, resolution=resolution, draws=1000)
+        return found >= power_wanted
+
+    low, high = 0.0, std
+    while not enough(high):
+        low, high = high, 2 * high
+        if high > 1e3 * std:
             return math.inf
     for _ in range(8):
         middle = (low + high) / 2
-        enough = power(middle * std, std, looks, sequential=sequential, draws=1000) >= power_wanted
-        low, high = (low, middle) if enough else (middle, high)
-    return high * std
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
 
 
 # --- several comparisons --------------------------------------------------------------------------
