@@ -12,8 +12,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jdlopt.bits import sixteen_bits
-from jdlopt.models.convolution import Padding, convolve
+from jdlopt.models.convolution import convolve
 from jdlopt.models.depthwise import depthwise
+from jdlopt.models.formulations import Padding
 
 
 def gelu_exact(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -14,6 +14,7 @@ import hashlib
 import os
 import platform
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int32
 
 from jdlopt import mesh as meshes
+from jdlopt.models.convolution_choice import keep_choices
 from jdlopt.train.state import TrainState
 from jdlopt.train.step import train_step
 
@@ -186,7 +188,8 @@ def keep_programs() -> None:
     Hyperparameters are arguments of a program, so one kept program serves all their values. jax
     checks that a program fits what it is asked for; the folder's name adds the processor, which
     machines that share a home need not have in common. ``JAX_COMPILATION_CACHE_DIR`` names another
-    folder; ``JDLOPT_KEEP_PROGRAMS=0`` keeps nothing.
+    folder; ``JDLOPT_KEEP_PROGRAMS=0`` keeps nothing. Beside them are kept the formulations of
+    convolutions that were measured; where nothing is kept, none is measured.
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.environ.get(KEEP_PROGRAMS) == "0":
         return
@@ -202,6 +205,7 @@ def keep_programs() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+        keep_choices(folder.parent.parent / "convolutions" / f"{name}.json")
 
 
 def keep_memory() -> bool:
@@ -232,6 +236,25 @@ def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
         for name in ("params", "model_state", "opt_state", "average")
     }
     return jax.tree.map(lambda _: everywhere, state).replace(**split)
+
+
+def two_in_flight(run: Callable[..., tuple[Any, dict[str, Array]]]) -> Callable[..., Any]:
+    """Returns a program that waits, on a CPU, for its call before the last one to end.
+
+    XLA's CPU client takes a call's temporary memory when the call is made, not when it runs, and
+    lets 32 calls wait: a step of 500 MB would take 16 GB, and clear new pages for each.
+    """
+    waiting: deque[dict[str, Array]] = deque()
+
+    def call(*args: Any) -> Any:
+        if len(waiting) == 2:
+            jax.block_until_ready(waiting.popleft())
+        state, values = run(*args)
+        if jax.default_backend() == "cpu":
+            waiting.append(values)
+        return state, values
+
+    return call
 
 
 def copy(tree: Any) -> Any:
@@ -301,8 +324,8 @@ def streaming_program(
 
     def run_by(formulation: str, program: Any) -> Callable[..., Any]:
         if formulation == "step":
-            return program
-        return lambda state, batch: program(state, batch, once())
+            return two_in_flight(program)
+        return two_in_flight(lambda state, batch: program(state, batch, once()))
 
     known: tuple[str, str, dict[str, float]] | None = None
     if isinstance(asked, Dispatch):
@@ -385,7 +408,7 @@ def training_programs(
         return function.lower(state, data, host(padded), host(np.int32(1)))
 
     def stepwise(program: Any) -> Callable[..., Any]:
-        return lambda state, examples: program(state, data, host(examples))
+        return two_in_flight(lambda state, examples: program(state, data, host(examples)))
 
     def looped(program: Any) -> Callable[..., Any]:
         def run(state: TrainState, examples: np.ndarray) -> Any:

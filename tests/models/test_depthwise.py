@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jdlopt.models.convolution import LAYOUTS
 from jdlopt.models.depthwise import depthwise
+from jdlopt.models.formulations import LAYOUTS
 
 
 def pulled(call, x, kernel):
