@@ -2,10 +2,10 @@
 
     python benchmarks/improve_peer.py SECONDS SEED
 
-Searches depth, width, activation, batch norm, dropout, rate and decay, label smoothing,
-batch size, schedule and length, with its median pruner, until the time is over; then trains the best
-point with five fresh seeds and prints one JSON line with their test accuracies, each at the epoch
-that was best on the validation split.
+Searches depth, width, activation, batch norm, dropout, rate and decay, label smoothing, batch size,
+schedule and length, with its median pruner, until the time is over. Then the best point is trained
+with five fresh seeds; one JSON line tells their test accuracies, each at the epoch that was best on
+the validation split.
 """
 
 from __future__ import annotations

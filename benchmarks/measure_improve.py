@@ -8,7 +8,8 @@ Optuna's TPE with PyTorch over the family of perceptrons for the same time, one 
 better of which by validation counts. The figure is the test accuracy of what each ends with, over
 five fresh seeds.
 
-digits, breast_cancer, diabetes: a plain perceptron, any technique, against itself on the test split.
+digits, breast_cancer, diabetes: a plain perceptron, any technique, against itself on the test
+split.
 """
 
 from __future__ import annotations
