@@ -16,17 +16,16 @@ from jdlopt.models import make_model
 HALVES = {"bfloat16": 0.1, "float16": 0.02}
 ENCODER = {"name": "transformer_encoder", "features": 8, "num_heads": 2, "num_layers": 1}
 CASES = {
-    "linear": ({"name": "linear"}, (6,)),
     "mlp": ({"name": "mlp", "features": (8,), "batch_norm": True}, (6,)),
     "cnn 1-D": ({"name": "cnn", "features": (4,), "batch_norm": True}, (12,)),
     "cnn 2-D": ({"name": "cnn", "features": (16, 4), "pool": "max", "strides": 1}, (8, 8, 3)),
-    "gru": ({"name": "gru", "features": 4}, (5, 3)),
     "lstm": ({"name": "lstm", "features": 4}, (5, 3)),
     "transformer": ({**ENCODER, "remat": "full"}, (5, 3)),
-    "a decoder": ({**ENCODER, "name": "transformer_decoder", "scan_layers": True}, (5, 3)),
     "a user's Linen module": ({"name": "own_modules:LinenNet"}, (6,)),
     "a user's NNX module": ({"name": "own_modules:NnxNet"}, (6,)),
 }
+TRACED = {"cnn 1-D", "lstm"}
+"""Cases that are traced but not run: `test_contract` runs every model of the table."""
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +48,7 @@ def program(section, shape):
     return jax.value_and_grad(loss, has_aux=True), params, state
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [case for case in CASES if case not in TRACED])
 def test_looks_like_float32_from_outside(case):
     section, shape = CASES[case]
     full, params, state = program(section, shape)

@@ -40,29 +40,6 @@ def test_a_new_block_is_the_identity():
     np.testing.assert_array_equal(again, full)
 
 
-@pytest.mark.parametrize("bottleneck", [False, True])
-def test_remat_changes_no_gradient(bottleneck):
-    x = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
-    section = {**SMALL, "bottleneck": bottleneck}
-    params, state = make_model(section, 3).init(jax.random.key(1), x, {})
-
-    def gradient(remat):
-        model = make_model({**section, "remat": remat}, 3)
-
-        def loss(params):
-            return (model.apply(params, state, x, {}, key=None, train=True)[0] ** 2).sum()
-
-        return jax.jit(jax.grad(loss))(params)
-
-    expected = gradient("none")
-    for remat in ("full", "dots"):
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-            gradient(remat),
-            expected,
-        )
-
-
 @pytest.mark.parametrize(
     ("keys", "shape", "message"),
     [

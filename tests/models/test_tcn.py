@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,20 +48,14 @@ def test_nothing_looks_ahead():
     ("keys", "shape"),
     [({}, (12,)), ({"readout": "mean"}, (12, 3)), ({"remat": "full", "kernel_size": 2}, (4, 5, 2))],
 )
-def test_shapes_and_gradients(keys, shape):
+def test_shapes(keys, shape):
     section = {"name": "tcn", "features": (4, 6), "dropout_rate": 0.1, **keys}
     model, rates = make_model(section, 3), {"dropout_rate": jnp.float32(0.5)}
     x = jax.random.normal(jax.random.key(0), (2, *shape))
-    params, state = model.init(jax.random.key(1), x, rates)
+    params, state = jax.eval_shape(model.init, jax.random.key(1), x, rates)
     assert params["head"]["outputs"]["kernel"].shape == (6, 3)
-
-    def loss(params):
-        outputs = model.apply(params, state, x, rates, key=jax.random.key(2), train=True)[0]
-        assert outputs.shape == (2, 3)
-        return (outputs**2).sum()
-
-    gradient = jax.jit(jax.grad(loss))(params)
-    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient))
+    apply = partial(model.apply, key=jax.random.key(2), train=True)
+    assert jax.eval_shape(apply, params, state, x, rates)[0].shape == (2, 3)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Transformers: padding, causality, stacked layers, gradients under remat, and what can't work."""
+"""Transformers: padding, causality, stacked layers, and what can't work."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
 
-from jdlopt import mesh as meshes
 from jdlopt.errors import ConfigError
 from jdlopt.models import make_model
 from jdlopt.models.attention import attend, stack_layers, unstack_layers
@@ -90,47 +88,6 @@ def test_unstacking_undoes_stacking():
     assert jax.tree.structure(again) == jax.tree.structure(params)
     jax.tree.map(np.testing.assert_array_equal, again, params)
     assert stack_layers({"head": 1}) == unstack_layers({"head": 1}) == {"head": 1}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_remat_changes_no_gradient(name):
-    model, params, x = made(name)
-    again = make_model({"name": name, **SIZES, "dropout_rate": 0.3, "remat": "dots"}, 3, tokens=11)
-    close(loss_and_gradient(again, params, x), loss_and_gradient(model, params, x))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_population_equals_each_alone(name):
-    model, params, x = made(name)
-    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, 1.1 * leaf]), params)
-    together = jax.vmap(lambda p: outputs(model, p, x))(stacked)
-    for index in range(2):
-        alone = outputs(model, jax.tree.map(lambda leaf, i=index: leaf[i], stacked), x)
-        np.testing.assert_allclose(together[index], alone, atol=1e-5)
-
-
-@pytest.mark.parametrize(("name", "scan"), list(zip(NAMES, (False, True))))
-def test_sharded_parameters_give_the_same_gradient(name, scan):
-    sizes = {"features": 32, "mlp_features": 64}
-    model, params, x = made(name, scan_layers=scan, **sizes)
-    x = jnp.concatenate([x[:2]] * 4)
-    mesh = meshes.make_mesh({"data": 2, "fsdp": 4, "tensor": 1})
-    sharding = meshes.parameter_sharding(mesh, params)
-    batch = NamedSharding(mesh, PartitionSpec(meshes.BATCH_AXES))
-    placed = jax.device_put(params, sharding), jax.device_put(x, batch)
-    out = (NamedSharding(mesh, PartitionSpec()), sharding)
-    found = loss_and_gradient(model, *placed, in_shardings=(sharding, batch), out_shardings=out)
-    close(found, loss_and_gradient(model, params, x))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_half_precision_stays_half(name):
-    model, params, x = made(name, scan_layers=True)
-    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
-    found = outputs(model, half, x, jax.random.key(0))
-    assert found.dtype == jnp.bfloat16
-    found = outputs(model, half, x)
-    np.testing.assert_allclose(found.astype(jnp.float32), outputs(model, params, x), atol=0.1)
 
 
 @pytest.mark.parametrize("name", NAMES)

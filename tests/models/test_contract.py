@@ -1,0 +1,204 @@
+"""What every model of the table keeps to, shown of each at a tiny size."""
+
+from __future__ import annotations
+
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from jdlopt import config as configs
+from jdlopt import mesh as meshes
+from jdlopt.models import MODELS, make_model
+from jdlopt.train import experiment
+from jdlopt.train.state import as_arrays
+from jdlopt.train.step import train_step
+
+
+class Row(NamedTuple):
+    """A model's tiny section, the shape of its inputs, and its vocabulary if they are tokens."""
+
+    section: dict[str, Any]
+    shape: tuple[int, ...]
+    tokens: int = 0
+
+
+LAYERS = {"features": 8, "num_layers": 1, "num_heads": 2, "mlp_features": 12}
+ROWS = {
+    "linear": Row({}, (12,)),
+    "mlp": Row({"features": (8,), "batch_norm": True}, (12,)),
+    "cnn": Row({"features": (4, 8), "pool": "max", "batch_norm": True}, (4, 4, 3)),
+    "gru": Row({"features": 4, "bidirectional": True}, (4, 3)),
+    "lstm": Row({"features": 4}, (4, 3)),
+    "tcn": Row({"features": (4, 8)}, (4, 3)),
+    "resnet": Row({"stem": "cifar", "stage_sizes": (1, 1), "features": (4, 8)}, (4, 4, 3)),
+    "vgg": Row({"features": (4, 8), "hidden": (8,), "batch_norm": True}, (4, 4, 3)),
+    "efficientnet_lite0": Row(
+        {
+            "stage_sizes": (1, 1),
+            "features": (4, 8),
+            "kernel_sizes": (3, 2),
+            "strides": (1, 2),
+            "expansions": (1, 2),
+            "stem_features": 4,
+            "stem_strides": 1,
+            "last_features": 8,
+        },
+        (4, 4, 3),
+    ),
+    "convnext": Row(
+        {"stage_sizes": (1, 1), "features": (4, 8), "patch_size": 1, "kernel_size": 2}, (4, 4, 3)
+    ),
+    "transformer_encoder": Row({**LAYERS, "max_positions": 5}, (5,), tokens=11),
+    "transformer_decoder": Row(
+        {**LAYERS, "max_positions": 5, "scan_layers": True}, (5,), tokens=11
+    ),
+    "vit": Row({**LAYERS, "patch_size": 2}, (4, 4, 3)),
+}
+BATCH, OUTPUTS = 8, 3
+
+
+def test_every_model_has_a_row():
+    assert set(ROWS) == set(MODELS)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """The parts of an experiment; each model takes the place of its own."""
+    path = tmp_path_factory.mktemp("points") / "points.npz"
+    x, y = np.zeros((64, 2), np.float32), np.arange(64) % OUTPUTS
+    np.savez(path, x_train=x, y_train=y, x_test=x[:8], y_test=y[:8])
+    config = {
+        "data": {"source": str(path), "batch_size": BATCH},
+        "model": {"name": "linear"},
+        "optim": {"name": "sgd", "learning_rate": 0.5},
+        "train": {"steps": 1},
+    }
+    resolved, dataset = experiment.prepare(config)
+    return experiment.build(resolved, dataset), as_arrays(configs.hyperparameters(resolved))
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def case(request, parts):
+    """One model, its state and a batch, and everything of one device from one program."""
+    row = ROWS[request.param]
+    fields = configs.fields_of(MODELS[request.param], without=("num_outputs",))
+    section = {key: field.default for key, field in fields.items()}
+    section |= {"name": request.param, **row.section}
+    rates = {key: value for key, value in section.items() if isinstance(value, float)}
+    x = jax.random.normal(jax.random.key(0), (BATCH, *row.shape))
+    if row.tokens:
+        x = jax.random.randint(jax.random.key(0), (BATCH, *row.shape), 0, row.tokens)
+    batch = {"inputs": x, "targets": jnp.arange(BATCH) % OUTPUTS}
+    built, hparams = parts
+    hparams = {**hparams, "model": as_arrays(rates)}
+
+    def part_of(**keys):
+        model = make_model({**section, **keys}, OUTPUTS, tokens=row.tokens)
+        return built._replace(model=model, input_shape=row.shape, input_dtype=x.dtype.name)
+
+    def step_of(**keys):
+        step_parts = {**part_of(**keys).step_parts, "preprocess": lambda inputs: inputs}
+        return partial(train_step, **step_parts)
+
+    def outputs(params, **keys):
+        model = part_of(**keys).model
+        model_state, rates = state.model_state, hparams["model"]
+        return model.apply(params, model_state, x, rates, key=None, train=False)[0]
+
+    @jax.jit
+    def program(state, population):
+        return {
+            "alone": jax.lax.map(outputs, population),
+            "together": jax.vmap(outputs)(population),
+            "half": outputs(state.params, dtype="bfloat16"),
+            "plain": step_of()(state, batch),
+        }
+
+    state = filled(jax.eval_shape(partial(experiment.init_state, part_of()), 0, hparams), hparams)
+    population = jax.tree.map(lambda leaf: np.stack([leaf, 0.5 * leaf]), state.params)
+    return SimpleNamespace(
+        step_of=step_of,
+        state=state,
+        batch=batch,
+        rematerialised={"remat": "full"} if "remat" in section else {},
+        **program(state, population),
+    )
+
+
+def filled(shapes, hparams):
+    """A state of such shapes: no bias or scale is constant, which would hide much."""
+    rng = np.random.default_rng(0)
+
+    def drawn(leaf):
+        if leaf.ndim < 2:
+            return np.float32(rng.uniform(0.5, 1.5, leaf.shape))
+        return np.float32(rng.normal(0, 1.5 * np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape))
+
+    return shapes.replace(
+        step=np.int32(0),
+        params=jax.tree.map(drawn, shapes.params),
+        model_state=jax.tree.map(drawn, shapes.model_state),
+        opt_state=jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes.opt_state),
+        hparams=hparams,
+        key=jax.random.key(1),
+    )
+
+
+def close(found, expected):
+    def compare(one, other):
+        if not jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+    jax.tree.map(compare, found, expected)
+
+
+def test_outputs_have_a_row_for_each_example(case):
+    assert case.alone.shape == (2, BATCH, OUTPUTS)
+    assert bool(jnp.isfinite(case.alone).all())
+    assert float(jnp.ptp(case.alone[0], axis=0).min()) > 1e-3  # examples are told apart
+
+
+def test_a_population_equals_each_alone(case):
+    np.testing.assert_allclose(case.together, case.alone, rtol=1e-5, atol=1e-5)
+
+
+def test_half_precision_keeps_float32(case):
+    after, _ = jax.eval_shape(case.step_of(dtype="bfloat16"), case.state, case.batch)
+    assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(
+        lambda leaf: leaf.dtype, case.plain[0]
+    )
+    furthest = float(jnp.abs(case.half - case.alone[0]).max())
+    assert 0 < furthest < 0.1 * float(jnp.abs(case.alone[0]).max())
+
+
+def test_a_model_computes_in_the_type_of_its_inputs(case):
+    def half(leaf):
+        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16 if floating else leaf.dtype)
+
+    params, x = jax.tree.map(half, (case.state.params, case.batch["inputs"]))
+    rates = {**case.state.hparams["model"], "dropout_rate": jnp.float32(0.1)}
+    model = case.step_of(dropout_rate=0.1).keywords["model"]
+    apply = partial(model.apply, key=case.state.key, train=True)
+    outputs, _ = jax.eval_shape(apply, params, case.state.model_state, x, rates)
+    assert outputs.dtype == jnp.bfloat16
+
+
+def test_eight_devices_and_remat_make_the_same_step(case, monkeypatch):
+    monkeypatch.setattr(meshes, "SMALLEST_SHARDED", 32)
+    mesh = meshes.make_mesh({"data": 2, "fsdp": 4, "tensor": 1})
+    sharding = meshes.parameter_sharding(mesh, case.state)
+    split = [leaf for leaf in jax.tree.leaves(sharding.params) if leaf.spec != PartitionSpec()]
+    assert split
+    step = jax.jit(
+        case.step_of(**case.rematerialised),
+        in_shardings=(sharding, meshes.batch_sharding(mesh)),
+        out_shardings=(sharding, meshes.replicated(mesh)),
+    )
+    close(step(case.state, case.batch), case.plain)
