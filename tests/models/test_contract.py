@@ -59,6 +59,7 @@ ROWS = {
         {**LAYERS, "max_positions": 5, "scan_layers": True}, (5,), tokens=11
     ),
     "vit": Row({**LAYERS, "patch_size": 2}, (4, 4, 3)),
+    "wide_and_deep": Row({"features": (8,)}, (12,)),
 }
 BATCH, OUTPUTS = 8, 3
 
