@@ -21,11 +21,12 @@ from jdlopt.train.step import train_step
 
 
 class Row(NamedTuple):
-    """A model's tiny section, the shape of its inputs, and its vocabulary if they are tokens."""
+    """A tiny section, the shape of its inputs, and how many tokens or categories they are of."""
 
     section: dict[str, Any]
     shape: tuple[int, ...]
     tokens: int = 0
+    columns: tuple[int, ...] = ()
 
 
 LAYERS = {"features": 8, "num_layers": 1, "num_heads": 2, "mlp_features": 12}
@@ -59,7 +60,9 @@ ROWS = {
         {**LAYERS, "max_positions": 5, "scan_layers": True}, (5,), tokens=11
     ),
     "vit": Row({**LAYERS, "patch_size": 2}, (4, 4, 3)),
-    "wide_and_deep": Row({"features": (8,)}, (12,)),
+    "wide_and_deep": Row(
+        {"features": (8,), "crosses": ("1*2",), "batch_norm": True}, (6,), columns=(0, 15, 7)
+    ),
 }
 BATCH, OUTPUTS = 8, 3
 
@@ -95,12 +98,18 @@ def case(request, parts):
     x = jax.random.normal(jax.random.key(0), (BATCH, *row.shape))
     if row.tokens:
         x = jax.random.randint(jax.random.key(0), (BATCH, *row.shape), 0, row.tokens)
+    codes = [jnp.arange(BATCH) % (count + 1) for count in row.columns if count]
+    for column, coded in enumerate(codes, start=len(row.columns) - len(codes)):
+        x = x.at[:, column].set(coded)
     batch = {"inputs": x, "targets": jnp.arange(BATCH) % OUTPUTS}
     built, hparams = parts
     hparams = {**hparams, "model": as_arrays(rates)}
 
     def part_of(**keys):
-        model = make_model({**section, **keys}, OUTPUTS, tokens=row.tokens)
+        names = tuple(map(str, range(len(row.columns))))
+        model = make_model(
+            {**section, **keys}, OUTPUTS, tokens=row.tokens, columns=row.columns, names=names
+        )
         return built._replace(model=model, input_shape=row.shape, input_dtype=x.dtype.name)
 
     def step_of(**keys):

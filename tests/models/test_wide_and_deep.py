@@ -36,8 +36,13 @@ def made(outputs=3, **keys):
     return make_model(section, outputs, columns=SIZES, names=NAMES)
 
 
+def initial(model, x):
+    return jax.jit(lambda key: model.init(key, jnp.asarray(x), {}))(KEY)[0]
+
+
 def outputs_of(model, params, x):
-    return model.apply(params, {}, jnp.asarray(x), {}, key=None, train=False)[0]
+    call = jax.jit(lambda params, x: model.apply(params, {}, x, {}, key=None, train=False)[0])
+    return call(params, jnp.asarray(x))
 
 
 def only(part, params):
@@ -59,7 +64,7 @@ def test_the_wide_part_is_logistic_regression_on_one_hot_inputs():
     labels = (town + 2 * job + (x[:, 0] > 0)) % 3
     peer = LogisticRegression(max_iter=1000).fit(one_hot, labels)
     model = made(crosses=("town*job",))
-    params, _ = model.init(KEY, jnp.asarray(x), {})
+    params = initial(model, x)
     coefficients = np.split(peer.coef_.T.astype(np.float32), (2, 6, 9))
     wide = dict(
         zip(("kernel", "column_0", "column_1", "cross_0"), coefficients, strict=True),
@@ -74,7 +79,7 @@ def test_the_deep_part_is_the_mlp_on_embedded_categories():
     x = rows(7)
     x[0, 2], x[1, 3] = np.nan, 0  # missing, and in no training row
     model = made(activation="tanh")
-    params, _ = model.init(KEY, jnp.asarray(x), {})
+    params = initial(model, x)
     embedded = make_model(
         {"name": "mlp", "features": (5,), "activation": "tanh", "embedding_features": 4},
         3,
@@ -93,7 +98,7 @@ def test_the_deep_part_is_the_mlp_on_embedded_categories():
 def test_a_table_of_numbers_needs_no_codes():
     model = make_model({"name": "wide_and_deep", "features": ()}, 2, columns=(0, 0), names="ab")
     x = jnp.asarray(rows(4)[:, :2])
-    params, _ = model.init(KEY, x, {})
+    params = initial(model, x)
     deep = params["deep"]["head"]["outputs"]
     params = {**params, "wide": {**params["wide"], "kernel": 1 - deep["kernel"]}}
     np.testing.assert_allclose(
@@ -105,7 +110,7 @@ def test_half_the_bits_keep_the_codes():
     x = jnp.float32([[0.5, 997], [0.5, 998]])
     section = {"name": "wide_and_deep", "features": (4,), "dtype": "bfloat16"}
     model = make_model(section, 2, columns=(0, 1000), names=("a", "b"))
-    params, _ = model.init(KEY, x, {})
+    params = initial(model, x)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("float32")}
     table = params["wide"]["column_0"].at[998].set(1.0)
     wide = {**params["wide"], "column_0": table}
@@ -145,6 +150,7 @@ def xor_table(path):
     return path
 
 
+@pytest.mark.slow
 def test_the_cross_learns_what_no_sum_can(tmp_path):
     table = xor_table(tmp_path / "table.csv")
     config = configs.override(
@@ -163,7 +169,7 @@ def test_the_cross_learns_what_no_sum_can(tmp_path):
 def test_without_a_cross_no_weights_make_categories_interact(crosses):
     x = jnp.float32([[0.5, -1, town, job] for town in (1, 2) for job in (1, 2)])
     model = made(crosses=crosses, features=())  # both parts are sums over the columns
-    params, _ = model.init(KEY, x, {})
+    params = initial(model, x)
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(KEY, len(leaves))
     params = tree.unflatten(
@@ -178,13 +184,18 @@ def test_each_part_has_its_own_optimizer():
     section = configs.to_dict(configs.load(CONFIG))["optim"]
     x = rows(16)
     model = made(crosses=("job*town",))
-    params, _ = model.init(KEY, jnp.asarray(x), {})
-    gradients = jax.grad(lambda p: jnp.sum((outputs_of(model, p, x) - 1) ** 2))(params)
+    params = initial(model, x)
+    gradients = jax.jit(jax.grad(lambda p: jnp.sum((outputs_of(model, p, x) - 1) ** 2)))(params)
 
     def updates(section, part=None):
         optimizer = make_optimizer(section, 100)
         tree, slopes = (params, gradients) if part is None else (params[part], gradients[part])
-        return optimizer.update(slopes, optimizer.init(tree), tree, hparams={})[0]
+
+        @jax.jit
+        def step(slopes, tree):
+            return optimizer.update(slopes, optimizer.init(tree), tree, hparams={})[0]
+
+        return step(slopes, tree)
 
     found = updates(section)
     group = section["groups"]["wide"]
