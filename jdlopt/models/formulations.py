@@ -306,18 +306,24 @@ def _paired_outputs(x: Array, kernel: Array, window: Window) -> Array:
 
 
 def _flipped(forward: Callable[[Array, Array, Window], Array]) -> Callable[..., Array]:
-    """Returns the input gradient as a forward product with the flipped kernel."""
+    """Returns the input gradient as a forward product with the flipped kernel.
+
+    Strides put zeros between the output gradients: some multiplications are in vain, but the
+    product is one that is fast.
+    """
 
     def input_gradient(dy: Array, kernel: Array, window: Window, space: tuple[int, ...]) -> Array:
-        if any(step > 1 for step in window.strides):
-            raise Unsuited("with strides, the flipped convolution is another one")
         taps = kernel.shape[:-2]
         flipped = jnp.flip(kernel, range(len(taps))).swapaxes(-1, -2)
+        between = [(0, 0, step - 1) for step in window.strides]
+        spread = lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), *between, (0, 0, 0)])
         reach = tuple(
-            (size - 1 - low, size - 1 - high)
-            for size, (low, high) in zip(taps, window.padding, strict=True)
+            (tap - 1 - low, size + low - length)
+            for size, tap, length, (low, _) in zip(
+                space, taps, spread.shape[1:-1], window.padding, strict=True
+            )
         )
-        return forward(dy, flipped, Window(window.strides, reach))
+        return forward(spread, flipped, Window((1,) * len(taps), reach))
 
     return input_gradient
 
