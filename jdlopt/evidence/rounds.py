@@ -34,6 +34,8 @@ FINALISTS = 3
 TUNED_POINTS, TUNED_SEEDS = 16, 2
 SHARE_OF_ROUND = 0.3
 """Of the time that is left, what the first rung of a round may take."""
+AT_A_TIME = 4
+"""Candidates for each worker that are trained before the clock is looked at."""
 RESERVE = 0.15
 """Of the budget, what is kept for the end."""
 ROUND_SEEDS, CONFIRM_SEEDS, FINAL_SEEDS = 10_000, 500_000, 900_000
@@ -76,7 +78,7 @@ class Loop:
       trainer, options, metric, workdir: as they were given.
       started: when this call began; ``earlier``: seconds of the calls before.
       deadline: when what is kept for the end begins.
-      plans: how many candidates each round has, so that a later call tries the same ones.
+      plans: how many candidates each round tried, so that a later call tries the same ones.
       on_progress: called with a line for people.
       steps: the ladder: what was adopted, with its effect.
       tried: by round, what was tried and how far it came.
@@ -201,12 +203,10 @@ def play(loop: Loop, number: int) -> bool:
     candidates = [one for one in candidates_of(loop) if one.name not in loop.dropped]
     if not candidates:
         return False
-    if number not in loop.plans:
-        loop.plans[number] = _affordable(loop, len(candidates))
-        loop.note()
-    candidates = candidates[: loop.plans[number]]
-    loop.say(f"round {number}: {len(candidates)} techniques, {candidates[0].name} first")
+    loop.say(f"round {number}: {candidates[0].name} first")
     finalists, record = _halved(loop, number, candidates)
+    candidates = [one for one in candidates if one.name in record["names"]]
+    del record["names"]
     loop.tried.append(record)
     level = 1 - (1 - loop.options.level) / FINALISTS  # of so many, none is adopted by chance
     for place, candidate in enumerate(finalists[:FINALISTS]):
@@ -224,30 +224,41 @@ def play(loop: Loop, number: int) -> bool:
     return False
 
 
-def _affordable(loop: Loop, most: int) -> int:
-    """How many candidates the first rung can take in its share of the time that is left."""
-    known = loop.trainer.known(loop.current.config)
-    seconds = [
-        one.step_seconds * one.steps for one in known.values() if one.step_seconds and one.steps
-    ]
-    training = sum(seconds) / len(seconds) if seconds else 1.0
-    compiling = 4.0  # seconds, of a structure on one worker: refined by what was seen
-    if loop.trainer.structures:
-        compiling = loop.trainer.seconds["compiling"] / loop.trainer.structures
-    each = (training * RUNGS[0] + compiling) / loop.trainer.count
-    return max(FINALISTS, min(most, int(SHARE_OF_ROUND * max(loop.left, 0.0) / each)))
+def _tried(
+    loop: Loop, number: int, candidates: Sequence[Candidate], seeds: range
+) -> tuple[list[Candidate], Trained]:
+    """Trains as many candidates on the first seeds as a round's share of the time allows.
+
+    They come a few at a time, best guess first: what compiling each will take is not known before.
+    A later call tries as many as the call before it did.
+    """
+    until = time.perf_counter() + SHARE_OF_ROUND * max(loop.left, 0.0)
+    planned, taken = loop.plans.get(number), list[Candidate]()
+    trained = loop.train([(loop.current.config, seeds)])
+    while len(taken) < len(candidates):
+        enough = time.perf_counter() > until if planned is None else len(taken) >= planned
+        if enough and len(taken) >= FINALISTS:
+            break
+        some = candidates[len(taken) : len(taken) + AT_A_TIME * loop.trainer.count]
+        trained |= loop.train([(one.side.config, seeds) for one in some])
+        taken += some
+    if planned is None:
+        loop.plans[number] = len(taken)
+        loop.note()
+    return taken, trained
 
 
 def _halved(
     loop: Loop, number: int, candidates: Sequence[Candidate]
 ) -> tuple[list[Candidate], dict[str, Any]]:
     """Trains candidates on more and more seeds, a third of them further each time."""
-    left, scores = list(candidates), dict[str, dict[str, Any]]()
-    first = ROUND_SEEDS * number
+    scores, first = dict[str, dict[str, Any]](), ROUND_SEEDS * number
+    left, trained = _tried(loop, number, candidates, range(first, first + RUNGS[0]))
     for count in RUNGS:
         seeds = range(first, first + count)
-        own = [(loop.current.config, seeds), *((one.side.config, seeds) for one in left)]
-        trained = loop.train(own)
+        if count > RUNGS[0]:
+            own = [(loop.current.config, seeds), *((one.side.config, seeds) for one in left)]
+            trained = loop.train(own)
         base = trained[key_of(loop.current.config)]
         for one in left:
             found = paired(loop, base, trained[key_of(one.side.config)], seeds)
@@ -264,7 +275,8 @@ def _halved(
         key=lambda row: (-row["seeds"], row["gain"] is None, -(row["gain"] or 0.0)),
     )
     findings = [dict(one) for one in loop.findings]
-    return left, {"round": number, "candidates": rows, "confirmed": [], "findings": findings}
+    record = {"round": number, "candidates": rows, "confirmed": [], "findings": findings}
+    return left, {**record, "names": list(scores)}
 
 
 def paired(

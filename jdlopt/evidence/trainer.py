@@ -109,11 +109,6 @@ class Trainer:
         self._tasks = self._deaths = 0
         self._stopped = False
 
-    @property
-    def structures(self) -> int:
-        """How many structures were compiled."""
-        return len(self._cost)
-
     def __enter__(self) -> Trainer:
         try:
             self.workdir.mkdir(parents=True, exist_ok=True)
