@@ -105,6 +105,7 @@ def rows() -> list[tuple[str, str, str, str]]:
             )
     found += study_rows()
     found += evidence_rows()
+    found += diagnosis_rows()
     found += data_rows()
     start = load("start")
     if start:
@@ -157,6 +158,30 @@ def study_rows() -> list[tuple[str, str, str, str]]:
             )
         )
     return found
+
+
+def diagnosis_rows() -> list[tuple[str, str, str, str]]:
+    """Returns the rows about what diagnosis finds."""
+    found, script = load("diagnose"), "measure_diagnose.py"
+    if not found:
+        return []
+    right, faults = found["faults_right_with_every_seed"], found["faults"]
+    fine, sound = found["sound_without_serious"], found["sound"]
+    seeds = found["seeds"]
+    return [
+        (
+            f"planted faults that `jdlopt diagnose` names first with each of {seeds} seeds",
+            f"{right} of {faults}",
+            "",
+            script,
+        ),
+        (
+            f"sound runs in which it finds nothing serious with any of {seeds} seeds",
+            f"{fine} of {sound}",
+            "",
+            script,
+        ),
+    ]
 
 
 def evidence_rows() -> list[tuple[str, str, str, str]]:

@@ -9,8 +9,9 @@ from typing import Any
 from jdlopt.evidence.findings.finding import Finding, Record, level, share, some
 
 EXPLODING = (10.0, 100.0)
-"""The gradient of a layer by the size of its weights, before the first step. At 100, one plain step
-with a rate of 0.01 replaces the weights; of sound initialisations it is about 1 or less."""
+"""The gradient of a layer by the size of its weights, before the first step, of a loss that is 1 for
+who knows nothing (so the target's units don't matter). At 100, one plain step with a rate of 0.01
+replaces the weights; of sound initialisations it is about 1 or less."""
 VANISHING = (1e-3, 1e-4)
 """A layer's relative gradient by the largest layer's. A sigmoid passes at most 1/4 of a gradient
 (Bengio, Simard and Frasconi, 1994): 1/1000 are five such layers, one after the other."""
@@ -33,18 +34,21 @@ def exploding_gradients(record: Record) -> Finding | None:
     if not rows:
         return None
     worst = max(rows, key=lambda row: row["relative"])
-    made = level(worst["relative"], *EXPLODING)
+    trivial = record["run"].get("trivial_loss") or 1.0
+    relative = worst["relative"] / trivial
+    made = level(relative, *EXPLODING)
     if made is None:
         return None
     return Finding(
         "exploding_gradients",
         made,
-        f"Before the first step the gradient of {worst['name']} is {worst['relative']:,.3g} times "
-        f"as large as its weights; the loss is {start['loss']:,.3g}.",
+        f"Before the first step the gradient of {worst['name']} is {relative:,.3g} times as "
+        f"large as its weights, in units of the loss that is left to who knows nothing, "
+        f"{trivial:,.3g}; the loss is {start['loss']:,.3g}.",
         "Initialise the layers so that they keep the variance (He for ReLU), normalise between "
         "them, or clip the gradient.",
         ("initializer", "batch_norm", "clip_norm", "residual_connections", "warmup"),
-        {"layer": worst["name"], "relative": worst["relative"], "loss": start["loss"]},
+        {"layer": worst["name"], "relative": relative, "loss": start["loss"]},
     )
 
 
