@@ -9,9 +9,9 @@ from typing import Any
 from jdlopt.evidence.findings.finding import Finding, Record, level, share, some
 
 EXPLODING = (10.0, 100.0)
-"""The gradient of a layer by the size of its weights, before the first step, of a loss that is 1 for
-who knows nothing (so the target's units don't matter). At 100, one plain step with a rate of 0.01
-replaces the weights; of sound initialisations it is about 1 or less."""
+"""The gradient of a layer by the size of its weights, before the first step, of a loss that is 1
+for who knows nothing (so the target's units don't matter). At 100, one plain step with a rate of
+0.01 replaces the weights; of sound initialisations it is about 1 or less."""
 VANISHING = (1e-3, 1e-4)
 """A layer's relative gradient by the largest layer's. A sigmoid passes at most 1/4 of a gradient
 (Bengio, Simard and Frasconi, 1994): 1/1000 are five such layers, one after the other."""
