@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from planted_faults import FAULTS, HEALTHY
+from planted_faults import FAULTS, HEALTHY, ONCE
 from recording import spread, write
 
 from jdlopt.errors import DivergedError
@@ -90,7 +90,8 @@ def main() -> None:
             if flags.names and name not in flags.names:
                 continue
             folder = root / name.replace(" ", "_").replace("/", "_")
-            runs = [diagnosed(make, folder / str(s), s) for s in range(flags.seeds)]
+            seeds = 1 if name in ONCE else flags.seeds
+            runs = [diagnosed(make, folder / str(s), s) for s in range(seeds)]
             serious = [
                 [found for found, level in run["findings"] if level == "serious"] for run in runs
             ]
