@@ -53,6 +53,11 @@ def diagnosed(make: Any, folder: Path, seed: int) -> dict[str, Any]:
     return {**json.loads(told.read_text()), "findings": found}
 
 
+def some_seeds(folder: Path, count: int, kept: bool) -> list[int]:
+    """Returns the seeds that are measured: all, or those whose runs are there already."""
+    return [s for s in range(count) if not kept or (folder / str(s) / "told.json").exists()]
+
+
 def main() -> None:
     """Measures the faults and sound runs that are asked for, all by default."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -61,6 +66,7 @@ def main() -> None:
     parser.add_argument(
         "--keep", type=Path, help="a folder that the runs are left in: the same call goes on there"
     )
+    parser.add_argument("--kept", action="store_true", help="record the runs in --keep, train none")
     flags = parser.parse_args()
     faults: list[dict[str, Any]] = []
     sound: list[dict[str, Any]] = []
@@ -70,7 +76,10 @@ def main() -> None:
             if flags.names and name not in flags.names:
                 continue
             folder = root / name.replace(" ", "_")
-            runs = [diagnosed(fault.make, folder / str(s), s) for s in range(flags.seeds)]
+            seeds = some_seeds(folder, flags.seeds, flags.kept)
+            if not seeds:
+                continue
+            runs = [diagnosed(fault.make, folder / str(seed), seed) for seed in seeds]
             first = [run["findings"][0] if run["findings"] else None for run in runs]
             right = [one is not None and one[0] in fault.expected for one in first]
             expected = list(fault.expected)
@@ -90,8 +99,10 @@ def main() -> None:
             if flags.names and name not in flags.names:
                 continue
             folder = root / name.replace(" ", "_").replace("/", "_")
-            seeds = 1 if name in ONCE else flags.seeds
-            runs = [diagnosed(make, folder / str(s), s) for s in range(seeds)]
+            seeds = some_seeds(folder, 1 if name in ONCE else flags.seeds, flags.kept)
+            if not seeds:
+                continue
+            runs = [diagnosed(make, folder / str(seed), seed) for seed in seeds]
             serious = [
                 [found for found, level in run["findings"] if level == "serious"] for run in runs
             ]

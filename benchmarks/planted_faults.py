@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -183,6 +184,8 @@ class Overflowing(nn.Module):
         """Maps inputs of any shape to logits."""
         x = inputs.reshape(len(inputs), -1)
         x = nn.relu(nn.Dense(128)(x)) * jnp.asarray(6e4, x.dtype)
+        # XLA's CPU backend would keep float32 from one operation to the next
+        x = jax.lax.reduce_precision(x, exponent_bits=5, mantissa_bits=10)
         return nn.Dense(self.num_outputs)(x / jnp.asarray(6e4, x.dtype))
 
 
