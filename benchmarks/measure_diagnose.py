@@ -117,7 +117,7 @@ def main() -> None:
     write(
         "diagnose",
         {
-            "seeds": flags.seeds,
+            "seeds_at_most": flags.seeds,
             "faults_right_with_every_seed": sum(all(one["right_first"]) for one in faults),
             "faults": len(faults),
             "fault_runs_right": sum(sum(one["right_first"]) for one in faults),
