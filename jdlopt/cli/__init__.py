@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from jdlopt import __version__
+from jdlopt import __version__, memory
 from jdlopt.cli.show import DEFECT, DIVERGED, DONE, INTERRUPTED, WRONG_INPUT
 from jdlopt.errors import DivergedError, Interrupted, UserError, nearest
 
@@ -390,4 +390,6 @@ def _show_warning(message: Any, category: Any, *_: Any, **__: Any) -> None:
 
 def script() -> None:
     """The console script."""
+    if sys.argv[1:2] == ["train"]:  # the other verbs that train do so in processes of their own
+        memory.start_again()
     sys.exit(main())

@@ -132,7 +132,7 @@ def noise_scale(
       told from noise.
 
     Example:
-      >>> noise_scale(1.0 + 50.0 / 10, 1.0 + 50.0 / 100, 10, 100)["scale"]
+      >>> round(noise_scale(1.0 + 50.0 / 10, 1.0 + 50.0 / 100, 10, 100)["scale"], 6)
       50.0
     """
     square = (big * big_square - small * small_square) / (big - small)

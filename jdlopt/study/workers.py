@@ -14,6 +14,8 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
+from jdlopt import memory
+
 ACCELERATORS = ("/dev/nvidia0", "/dev/accel0", "/dev/vfio/0", "/dev/kfd")
 """What an accelerator's driver leaves to be seen, without importing jax to ask it."""
 
@@ -79,7 +81,7 @@ class Workers:
         """Starts one more worker."""
         index = self._next
         self._next += 1
-        environment = dict(os.environ)
+        environment = {**os.environ, **memory.settings(os.environ)}
         if self.one_core:
             # several threads for one operation only get in the way of the other workers
             given = environment.get("XLA_FLAGS", "")
