@@ -230,6 +230,58 @@ def evidence_rows() -> list[tuple[str, str, str, str]]:
             (speed["of_fit"], f"20 × `fit` in one process, {seconds['fit']:.0f} s"),
         ):
             found.append((what, measured.format(ratio), peer, script))
+    transfer = load("transfer")
+    if transfer:
+        gain, (low, high) = transfer["gain"]["mean"], transfer["gain"]["interval"]
+        found.append(
+            (
+                f"MiniLM fine-tuned for {transfer['steps']} steps on {transfer['task']}, "
+                f"{len(transfer['gain']['values'])} seeds",
+                f"{percent(transfer['pretrained'])} test accuracy; {100 * gain:+.1f} points "
+                f"({100 * low:+.1f} to {100 * high:+.1f})",
+                f"the same from scratch, {percent(transfer['scratch'])}",
+                "measure_transfer.py",
+            )
+        )
+    return found + improve_rows()
+
+
+def improve_rows() -> list[tuple[str, str, str, str]]:
+    """Returns the rows about what `improve` makes of plain configs."""
+    parts, found = (load("improve") or {}).get("parts", {}), []
+    for name, record in parts.items():
+        if name == "mnist1d":
+            if not record["improved"]:
+                continue
+            count, minutes = len(record["ours"]), record["seconds"] / 60
+            trials = sum(one["trials"] for one in record["peer"]) / count
+            found.append(
+                (
+                    f"`improve` of a plain MLP on MNIST-1D, {minutes:.0f} minutes, "
+                    f"{count} {'repetition' if count == 1 else 'repetitions'}",
+                    f"{100 * record['baseline']['mean']:.1f} → "
+                    f"{100 * record['improved']['mean']:.1f} % test accuracy",
+                    f"Optuna's TPE with PyTorch, {trials:.0f} trials: "
+                    f"{100 * record['optuna']['mean']:.1f} %",
+                    "measure_improve.py",
+                )
+            )
+            continue
+        what = f"`improve` of a plain MLP on {name}, {record['budget'] / 60:.0f} minutes"
+        test = record["test"]
+        if not test or not test["effect"]:
+            found.append((what, "nothing adopted", "", "measure_improve.py"))
+            continue
+        effect, (low, high) = test["effect"], test["effect"]["interval"]
+        found.append(
+            (
+                what,
+                f"{effect['mean']:+.3f} ({low:+.3f} to {high:+.3f}) {test['metric']}, "
+                f"{len(record['steps'])} steps",
+                "the baseline, better is positive",
+                "measure_improve.py",
+            )
+        )
     return found
 
 
