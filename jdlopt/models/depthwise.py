@@ -2,8 +2,8 @@
 
 XLA's CPU backend runs a grouped convolution, and above all its gradients, channel by channel. Here
 it is the sum over the taps of the inputs that each meets, times its weights, which XLA makes one
-vectorised loop of: 6 to 30 times as fast at 14×14×32. The input gradient is the same sum, of the
-flipped kernel over the output gradient.
+vectorised loop of. The input gradient is the same sum, of the flipped kernel over the output
+gradient.
 """
 
 from __future__ import annotations
