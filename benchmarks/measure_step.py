@@ -26,6 +26,7 @@ from models import EXPERIMENTS, INPUT_SHAPES, OPTIM, plain_model, torch_model
 from recording import alternating, spread, write
 
 from jdlopt import config as configs
+from jdlopt import memory
 from jdlopt import mesh as meshes
 from jdlopt.train import experiment
 from jdlopt.train.program import Compiler, keep_memory, state_sharding, training_programs
@@ -191,4 +192,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    memory.start_again()  # as `jdlopt train` does; PyTorch has the same pages here
     main()
