@@ -131,6 +131,9 @@ def ablate(
     """
     options, workdir = replace(options or Options(seeds=10), fixed=True), Path(workdir)
     chosen = parse(names)
+    space = {k: v for one in chosen for k, v in one.technique.nuisance.items()}
+    options = replace(options, space={**space, **options.space})
+    options.check()  # before a directory is made for it
     base = side_of(config)
     metric = metric_of(base, options.metric)
     base = measuring(base, metric)
@@ -145,13 +148,9 @@ def ablate(
     ) as trainer:
         tuned = None
         if options.tune:
-            space = {k: v for one in chosen for k, v in one.technique.nuisance.items()}
-            options = replace(options, space={**space, **options.space})
-            options.check()
             found = tuning.tune_all(arms, trainer, metric, options)
             arms = {name: one.side for name, one in found.items()}
             tuned = {name: one.record() for name, one in found.items()}
-        options.check()
         seeds = range(options.first_seed, options.first_seed + options.seeds)
         trained = trainer.train([(side.config, seeds) for side in arms.values()])
         record = {

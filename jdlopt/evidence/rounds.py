@@ -125,9 +125,9 @@ class Loop:
 
     def train(self, wanted: Sequence[tuple[Mapping[str, Any], range]]) -> Trained:
         """Trains configs over seeds, and notes how long one took."""
-        started = time.perf_counter()
-        new = sum(len(set(seeds) - set(self.trainer.known(config))) for config, seeds in wanted)
+        started, before = time.perf_counter(), self.trainer.trained
         found = self.trainer.train(wanted)
+        new = self.trainer.trained - before
         if new:
             self.pace = (time.perf_counter() - started) / new
         return found

@@ -104,6 +104,7 @@ class Trainer:
         self.workers: Workers | None = None
         self.width = WIDTH_CPU
         self.seconds = {"training": 0.0, "compiling": 0.0}
+        self.trained = 0
         self._formulations: dict[str, str] = {}
         self._cost: dict[str, tuple[float, float]] = {}
         self._tasks = self._deaths = 0
@@ -337,6 +338,7 @@ class Trainer:
     ) -> None:
         if trainings:
             self._keep(config, trainings)
+            self.trained += len(trainings)
             found[key_of(config)].update({one.seed: one for one in trainings})
 
     def _lost(self, queue: list[Task], found: Trained, worker: Worker, code: int) -> None:
@@ -370,7 +372,10 @@ class Trainer:
                 self._hear([], found, *heard)
             if time.perf_counter() > until:
                 break
-        raise Interrupted(
+        raise self._interrupted()
+
+    def _interrupted(self) -> Interrupted:
+        return Interrupted(
             f"interrupted; what was trained is kept in {self.workdir}. The same command goes on "
             "from there."
         )
@@ -394,10 +399,7 @@ class Trainer:
             if self.should_stop():
                 self.workers = None
                 workers.close()
-                raise Interrupted(
-                    f"interrupted; what was trained is kept in {self.workdir}. The same command "
-                    "goes on from there."
-                )
+                raise self._interrupted()
             for index in [i for i in workers.all if i not in at_work]:
                 if waiting:
                     place, config = waiting.pop(0)
