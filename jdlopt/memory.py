@@ -21,10 +21,9 @@ HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 def settings(environment: Mapping[str, str]) -> dict[str, str]:
     """Returns what a process that trains on a CPU should have in its environment besides.
 
-    A compiled step takes its buffers anew from the C library each time. In pages of 4 kB the kernel
-    maps and clears each of them again: tens of thousands in a step of a small convolutional
-    network. In pages of 2 MB it is hundreds. Nothing where the user has set the C library up, where
-    it is another one, or where the kernel has no large pages.
+    A compiled step takes its buffers anew from the C library each time, and the kernel maps and
+    clears them again, page by page; of large pages there are few. Nothing where the user has set
+    the C library up, where it is another one, or where the kernel has no large pages.
 
     Args:
       environment: of the process that starts it.
