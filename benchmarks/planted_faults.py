@@ -421,7 +421,7 @@ FAULTS: dict[str, Fault] = {
     "padding": Fault(("padding",), padded_texts, padded_texts.__doc__ or ""),
     "evaluates all the time": Fault(
         ("dispatch_bound",),
-        with_keys(train__eval_every=1, train__epochs=40, data__validation_fraction=0.5),
+        with_keys(train__eval_every=1, train__epochs=160, data__validation_fraction=0.5),
         "an evaluation on half of the data after each step",
     ),
 }
