@@ -16,7 +16,8 @@ from jdlopt.evidence.compare import (
     side_of,
     summary_of,
 )
-from jdlopt.evidence.rounds import FINAL_SEEDS, RUNS, Loop, paired
+from jdlopt.evidence.ladder import FINAL_SEEDS, Loop, paired
+from jdlopt.evidence.rounds import RUNS
 from jdlopt.evidence.trainer import key_of
 from jdlopt.metrics import higher_is_better
 
@@ -50,6 +51,7 @@ def finish(loop: Loop, original: Side, file: Path | None, why: str) -> dict[str,
         "tried": loop.tried,
         "findings": loop.findings,
         "plans": loop.plans,
+        "first_rung": loop.first_rung,
         "changes": changes,
         "confirmed": None,
         "test": None,

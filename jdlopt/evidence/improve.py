@@ -4,8 +4,9 @@ Train the config, diagnose it, try the techniques that the findings and the cata
 successive halving over paired seeds, confirm the best on seeds that did not choose it, tune what
 goes with it, and again; at the end, confirm the whole on fresh seeds and, once, on the test split.
 
-Every decision is a function of trainings, and trainings are kept on disk. So a loop that was killed
-goes on by taking the same decisions again, which costs no training, up to where it stood.
+Every training is kept on disk, and after each step and each round what is known is written down.
+So a loop that was killed goes on with the next round, or plays the one that it was in again, which
+costs no training up to where it stood.
 """
 
 from __future__ import annotations
@@ -21,8 +22,15 @@ from jdlopt.errors import UserError
 from jdlopt.evidence import rounds, statistics, techniques
 from jdlopt.evidence.compare import Side, measuring, metric_of, side_of
 from jdlopt.evidence.finale import finish
+from jdlopt.evidence.ladder import (
+    CONFIRM_SEEDS,
+    IMPROVEMENT,
+    LAST_PLACE,
+    MOST_CONFIRM,
+    Loop,
+    retune,
+)
 from jdlopt.evidence.records import claim, save
-from jdlopt.evidence.rounds import CONFIRM_SEEDS, IMPROVEMENT, MOST_CONFIRM, Loop
 from jdlopt.evidence.trainer import Trainer, key_of
 
 RESERVE = 0.15
@@ -146,10 +154,11 @@ def improve(
             earlier=earlier,
             deadline=trainer.deadline,
             plans={int(number): count for number, count in before.get("plans", {}).items()},
+            first_rung=before.get("first_rung"),
             on_progress=on_progress,
         )
         try:
-            why = _climb(loop)
+            why = _climb(loop, loop.restore(before))
         finally:
             loop.note()
         trainer.deadline = None
@@ -179,11 +188,15 @@ def _with_folds(side: Side) -> Side:
         return side  # its source has a validation split of its own, or too few examples
 
 
-def _climb(loop: Loop) -> str:
-    """Adopts one technique after the other; returns why it ended."""
-    _measure(loop)
-    number, retuned = 0, False
+def _climb(loop: Loop, number: int) -> str:
+    """Plays rounds, from the one after ``number``; returns why it ended."""
+    if not loop.steps:
+        _measure(loop)
+    retuned = False
     while True:
+        if loop.tried and not loop.tried[-1]["tuned"]:
+            retune(loop, number)
+            loop.tried[-1]["tuned"] = True
         goal = loop.options.goal()
         if goal is not None and loop.value is not None and goal[1](loop.value):
             return f"the goal {loop.options.until} was reached"
@@ -197,7 +210,7 @@ def _climb(loop: Loop) -> str:
             return "the time budget ended"
         elif any(one.name not in loop.dropped for one in rounds.candidates_of(loop)):
             continue  # there was no time to try them all at once
-        elif not retuned and rounds.retune(loop, number, {}):
+        elif not retuned and retune(loop, number, LAST_PLACE):
             retuned = True  # what was dropped may help at the new values
             loop.dropped.clear()
         else:
@@ -205,9 +218,13 @@ def _climb(loop: Loop) -> str:
 
 
 def _measure(loop: Loop) -> None:
-    """Trains the baseline on the confirmation's first seeds: what the goal is asked of."""
+    """Trains the baseline on the confirmation's first seeds: what the goal is asked of.
+
+    A training of it, beside what compiling takes, says how many seeds a candidate is tried with.
+    """
     seeds = range(CONFIRM_SEEDS, CONFIRM_SEEDS + loop.options.confirm)
     found = loop.trainer.train([(loop.current.config, seeds)])[key_of(loop.current.config)]
     loop.value = loop.mean(found)
     if loop.value is not None:
         loop.say(f"the baseline: {loop.metric} {loop.value:.4f}")
+    rounds.first_rung(loop)

@@ -272,8 +272,9 @@ def _line(name: str, text: str, note: str, indent: int) -> str:
     line = f'{" " * indent}"{name}": {text},'
     if not note:
         return line
-    if len(line) + len(note) + 4 > WIDTH:
-        return f"{' ' * indent}# {note}\n{line}"
+    if "\n" in note or len(line) + len(note) + 4 > WIDTH:
+        above = "".join(f"{' ' * indent}# {one}\n" for one in note.split("\n"))
+        return above + line
     return f"{line}  # {note}"
 
 

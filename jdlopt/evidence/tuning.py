@@ -90,8 +90,10 @@ def _at(one: Distribution, place: float) -> Any:
             return min(high, int(math.exp(ends[0] + place * (ends[1] - ends[0]))))
         return low + one.step * int(place * ((high - low) // one.step + 1))
     if one.kind == "log_uniform":
-        return float(math.exp(math.log(one.low) + place * math.log(one.high / one.low)))
-    return float(one.low + place * (one.high - one.low))
+        found = math.exp(math.log(one.low) + place * math.log(one.high / one.low))
+    else:
+        found = one.low + place * (one.high - one.low)
+    return float(f"{found:.3g}")  # what a person would write
 
 
 class Tuned(NamedTuple):

@@ -202,19 +202,26 @@ class Head(nn.Module):
     initializer: str
     dropout_rate: Any = None
     batch_norm: bool = False
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, x: Float[Array, "n features"], train: bool) -> Float[Array, "n num_outputs"]:
         """Maps features to outputs (logits, or predictions of a regression)."""
-        init = INITIALIZERS[self.initializer]
+        policy, layer = REMAT[self.remat], Head._layer
+        if policy is not None:
+            layer = nn.remat(layer, policy=policy, static_argnums=(2, 3, 4))
         for index, width in enumerate(self.features):
-            x = nn.Dense(
-                width, use_bias=not self.batch_norm, kernel_init=init, name=f"dense_{index}"
-            )(x)
-            if self.batch_norm:
-                x = BatchNorm(name=f"norm_{index}")(x, train)
-            x = ACTIVATIONS[self.activation](x)
-            x = Dropout(self.dropout_rate, name=f"dropout_{index}")(x, train)
+            x = layer(self, x, index, width, train)
         return nn.Dense(self.num_outputs, kernel_init=INITIALIZERS["lecun_normal"], name="outputs")(
             x
         )
+
+    def _layer(self, x: Array, index: int, width: int, train: bool) -> Array:
+        init = INITIALIZERS[self.initializer]
+        x = nn.Dense(width, use_bias=not self.batch_norm, kernel_init=init, name=f"dense_{index}")(
+            x
+        )
+        if self.batch_norm:
+            x = BatchNorm(name=f"norm_{index}")(x, train)
+        x = ACTIVATIONS[self.activation](x)
+        return Dropout(self.dropout_rate, name=f"dropout_{index}")(x, train)

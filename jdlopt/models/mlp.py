@@ -8,7 +8,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from jdlopt.config import Choice, Rate
-from jdlopt.models.layers import ACTIVATIONS, INITIALIZERS, Head
+from jdlopt.models.layers import ACTIVATIONS, INITIALIZERS, REMAT, Head
 
 
 class MLP(nn.Module):
@@ -20,6 +20,7 @@ class MLP(nn.Module):
     initializer: Annotated[str, Choice(INITIALIZERS)] = "he_normal"
     dropout_rate: Rate | None = None
     batch_norm: bool = False
+    remat: Annotated[str, Choice(REMAT)] = "none"
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "n *shape"], train: bool = False) -> Array:
@@ -31,5 +32,6 @@ class MLP(nn.Module):
             self.initializer,
             self.dropout_rate,
             self.batch_norm,
+            self.remat,
             name="head",
         )(inputs.reshape(inputs.shape[0], -1), train)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from jdlopt.config import Choice, Count, Rate
 from jdlopt.errors import ConfigError, listing, nearest
 from jdlopt.models.embedding import EMBEDDING_INIT, numbers_and_codes, width_of
-from jdlopt.models.layers import ACTIVATIONS, INITIALIZERS, Head
+from jdlopt.models.layers import ACTIVATIONS, INITIALIZERS, REMAT, Head
 
 SEPARATOR = "*"
 """What stands between the columns of a cross."""
@@ -102,6 +102,7 @@ class Deep(nn.Module):
     initializer: str
     dropout_rate: float | Array | None
     batch_norm: bool
+    remat: str
 
     @nn.compact
     def __call__(
@@ -122,6 +123,7 @@ class Deep(nn.Module):
             self.initializer,
             self.dropout_rate,
             self.batch_norm,
+            self.remat,
             name="head",
         )(jnp.concatenate([numbers, *vectors], axis=1), train)
 
@@ -146,6 +148,7 @@ class WideAndDeep(nn.Module):
     initializer: Annotated[str, Choice(INITIALIZERS)] = "he_normal"
     dropout_rate: Rate | None = None
     batch_norm: bool = False
+    remat: Annotated[str, Choice(REMAT)] = "none"
     column_sizes: tuple[int, ...] = ()
     column_names: tuple[str, ...] = ()
 
@@ -176,6 +179,7 @@ class WideAndDeep(nn.Module):
             self.initializer,
             self.dropout_rate,
             self.batch_norm,
+            self.remat,
             name="deep",
         )
         return wide(numbers, codes) + deep(numbers, codes, train)

@@ -104,6 +104,20 @@ def test_the_same_call_takes_the_same_decisions_and_trains_nothing(improved) -> 
 
 
 @pytest.mark.slow
+def test_a_loop_that_was_killed_at_its_end_keeps_its_steps(improved) -> None:
+    record, workdir, file = improved
+    late = {**record, "status": "running", "seconds": 1e6, "screened": {}, "dropped": []}
+    (workdir / "improve.json").write_text(json.dumps(late), encoding="utf-8")
+    options = Options(
+        budget=600.0, until="validation/accuracy>=0.8", confirm=5, test_seeds=2, workers=1,
+        techniques=("learning_rate_up",), diagnose=False,
+    )  # fmt: skip
+    again = improve(configs.load(file), workdir, options, file=file)
+    assert again["steps"] == record["steps"] and again["changes"] == record["changes"]
+    assert again["test"]["improved"] == record["test"]["improved"]
+
+
+@pytest.mark.slow
 def test_the_report_has_the_ladder_and_the_file(improved) -> None:
     _, workdir, _ = improved
     page = write_report(workdir).read_text(encoding="utf-8")

@@ -1,0 +1,289 @@
+"""The ladder of ``improve``: what has been reached, and how a change becomes its next step.
+
+A change is adopted if its gain over what has been reached is above chance on seeds that have chosen
+nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jdlopt.errors import UserError
+from jdlopt.evidence import statistics, techniques, tuning
+from jdlopt.evidence.compare import (
+    Side,
+    effect_record,
+    gains,
+    resolution_of,
+    side_of,
+    summary_of,
+)
+from jdlopt.evidence.records import save
+from jdlopt.evidence.trainer import Trained, Trainer, Training, key_of
+
+IMPROVEMENT = "improve.json"
+TUNING = "tuning"
+"""The name of a step that is no technique's: other values of what goes with them."""
+MOST_CONFIRM = 90
+"""Seeds that a confirmation may have, so that no two share one."""
+TUNED = ((32, 2), (8, 6), (3, 12))
+"""Points that are tuned over, and the seeds of each; as many points go on as the next has."""
+CONFIRM_SEEDS, FINAL_SEEDS = 500_000, 900_000
+"""Where the seeds of confirming and of the end begin; each confirmation has its own."""
+TUNED_PLACE, LAST_PLACE = 8, 9
+"""Which of a round's confirmations is that of tuning, and of tuning when nothing else is left."""
+DEFAULT_NUISANCE: dict[str, Any] = {
+    "optim.learning_rate": ("around", 4.0),
+    "optim.weight_decay": ("around", 10.0),
+    "model.dropout_rate": ("around", 2.0),
+    "loss.label_smoothing": ("around", 2.0),
+}
+"""What is tuned beside the nuisance keys of the techniques that were adopted."""
+
+
+@dataclass
+class Loop:
+    """What a loop knows.
+
+    Attributes:
+      base: the baseline, as it is compared; ``current``: what has been reached.
+      trainer, options, metric, workdir: as they were given.
+      started: when this call began; ``earlier``: seconds of the calls before.
+      deadline: when what is kept for the end begins.
+      plans: how many candidates each round tried, so that a later call tries the same ones.
+      first_rung: seeds that every candidate is tried with; None until the baseline is trained.
+      on_progress: called with a line for people.
+      steps: the ladder: what was adopted, with its effect.
+      tried: by round, what was tried and how far it came.
+      findings: of the newest diagnosis.
+      dropped: techniques that did not survive since the last one that did.
+      screened: by technique, its newest mean gain while choosing.
+      value: of the metric, of what has been reached.
+      pace: seconds of the newest trainings, each.
+    """
+
+    base: Side
+    current: Side
+    trainer: Trainer
+    options: Any
+    metric: str
+    workdir: Path
+    started: float
+    earlier: float
+    deadline: float
+    plans: dict[int, int]
+    first_rung: int | None
+    on_progress: Callable[[str], None] | None
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    tried: list[dict[str, Any]] = field(default_factory=list)
+    findings: list[dict[str, Any]] = field(default_factory=list)
+    dropped: set[str] = field(default_factory=set)
+    screened: dict[str, float] = field(default_factory=dict)
+    value: float | None = None
+    pace: float = 1.0
+
+    @property
+    def spent(self) -> float:
+        """Seconds of this call and of those before."""
+        return self.earlier + time.perf_counter() - self.started
+
+    @property
+    def left(self) -> float:
+        """Seconds until what is kept for the end begins."""
+        return self.deadline - time.perf_counter()
+
+    def say(self, text: str) -> None:
+        """Tells whoever looks on."""
+        if self.on_progress:
+            self.on_progress(text)
+
+    def train(self, wanted: Sequence[tuple[Mapping[str, Any], range]]) -> Trained:
+        """Trains configs over seeds, and notes how long one took."""
+        started, before = time.perf_counter(), self.trainer.trained
+        found = self.trainer.train(wanted)
+        new = self.trainer.trained - before
+        if new:
+            self.pace = (time.perf_counter() - started) / new
+        return found
+
+    @property
+    def presses(self) -> bool:
+        """Whether what is left is no more than two confirmations."""
+        return self.left < 4 * self.options.confirm * self.pace
+
+    def mean(self, trainings: Mapping[int, Training]) -> float | None:
+        """Returns the mean of the metric over trainings."""
+        return summary_of(trainings, self.metric)["mean"]
+
+    @property
+    def nuisance(self) -> dict[str, Any]:
+        """What is tuned: the keys that go with everything, and those of what was adopted."""
+        found = dict(DEFAULT_NUISANCE)
+        for step in self.steps:
+            if step["technique"] != TUNING:
+                found |= techniques.find(step["technique"].partition(":")[0]).nuisance
+        return found
+
+    @property
+    def comments(self) -> dict[str, str]:
+        """What the changes of a key gained, in turn, for the config's file."""
+        found: dict[str, list[str]] = {}
+        for step in self.steps:
+            for key in step["change"]:
+                found.setdefault(key, []).append(words_of(step))
+        return {key: "\n".join(words) for key, words in found.items()}
+
+    @property
+    def resolution(self) -> float:
+        """The step in which the metric moves."""
+        return resolution_of(self.metric, self.base.dataset)
+
+    def note(self) -> None:
+        """Writes down what is known, so that a reader, or a later call, finds it."""
+        names = ("metric", "steps", "tried", "findings", "value", "plans", "first_rung", "screened")
+        known = {name: getattr(self, name) for name in names} | {"dropped": sorted(self.dropped)}
+        save(self.workdir / IMPROVEMENT, {"status": "running", "seconds": self.spent, **known})
+
+    def restore(self, record: Mapping[str, Any]) -> int:
+        """Goes on from what an earlier call wrote down; returns the number of its last round.
+
+        A round that was left before anything of it was adopted is played again: its trainings are
+        kept. What a damaged record says is found again from the trainings, too.
+        """
+        try:
+            rounds = [one for one in record["tried"] if one["done"] or _adopted(one)]
+            steps, current = list(record["steps"]), self.base
+            for step in steps:
+                current = side_of(current.raw, step["change"], like=current)
+                words_of(step)
+            screened = {str(name): float(gain) for name, gain in record["screened"].items()}
+            number = max((int(one["round"]) for one in rounds), default=0)
+            dropped = set(map(str, record["dropped"]))
+        except (KeyError, TypeError, ValueError, AttributeError, UserError):
+            return 0
+        self.steps, self.current, self.tried = steps, current, rounds
+        self.screened, self.dropped, self.value = screened, dropped, record.get("value")
+        return number
+
+
+def _adopted(tried: Mapping[str, Any]) -> bool:
+    return any(one["effect"]["interval"][0] > 0 for one in tried["confirmed"])
+
+
+def words_of(step: Mapping[str, Any]) -> str:
+    """Returns a step of the ladder in words: its technique, gain, interval and seeds."""
+    effect = step["effect"]
+    low, high = effect["interval"]
+    gain = f"{effect['mean']:+.4f} ({low:+.4f} to {high:+.4f}, {effect['seeds']} seeds)"
+    return f"{step['technique']}: {gain}"
+
+
+def paired(
+    loop: Loop, base: Mapping[int, Training], other: Mapping[int, Training], seeds: range
+) -> list[float] | None:
+    """Returns the gains of one config over another, seed by seed; None if time was up before."""
+    if not all(seed in base and seed in other for seed in seeds):
+        return None
+    return gains(base, other, loop.metric, seeds)
+
+
+def confirmed(
+    loop: Loop, number: int, place: int, side: Side, level: float
+) -> tuple[statistics.Effect | None, Mapping[int, Training]]:
+    """Measures a change on seeds that have chosen nothing.
+
+    Args:
+      loop: where it stands.
+      number: of the round.
+      place: which confirmation of the round, 0 to 9.
+      side: what has been reached, changed.
+      level: of the interval.
+
+    Returns:
+      The effect, None if time was up before; and the trainings of ``side``.
+    """
+    first = CONFIRM_SEEDS + 1000 * number + 100 * place
+    seeds = range(first, first + loop.options.confirm)
+    trained = loop.train([(loop.current.config, seeds), (side.config, seeds)])
+    base, other = trained[key_of(loop.current.config)], trained[key_of(side.config)]
+    found = paired(loop, base, other, seeds)
+    if found is None:
+        return None, other
+    return statistics.fixed_effect(found, level, loop.resolution), other
+
+
+def adopt(
+    loop: Loop,
+    name: str,
+    change: Mapping[str, Any],
+    side: Side,
+    effect: statistics.Effect,
+    level: float,
+    trained: Mapping[int, Training],
+) -> None:
+    """Makes a change that was confirmed the ladder's next step."""
+    before, loop.current = loop.current, side
+    summary = summary_of(trained, loop.metric)
+    loop.value = summary["mean"]
+    earlier = loop.trainer.known(before.config)
+    loop.steps.append({
+        "technique": name,
+        "change": dict(change),
+        "effect": effect_record(effect, level, 0.0),
+        "value": loop.value,
+        "step_seconds": summary["step_seconds"],
+        "before_step_seconds": summary_of(earlier, loop.metric)["step_seconds"],
+        "n_params": summary["n_params"],
+        "seconds": loop.spent,
+    })  # fmt: skip
+    loop.say(f"adopted {words_of(loop.steps[-1])}; {loop.metric} {loop.value:.4f}")
+    loop.note()
+
+
+def retune(loop: Loop, number: int, place: int = TUNED_PLACE) -> bool:
+    """Tunes what goes with the current config; says whether a confirmed point was adopted.
+
+    Args:
+      loop: where it stands.
+      number: of the round.
+      place: which confirmation of the round is its own.
+    """
+    if loop.left <= 0:
+        return False
+    space = tuning.resolved_space(loop.nuisance, loop.current.config)
+    first = tuning.TUNING_SEED + 1000 * number + 100 * (place - TUNED_PLACE)
+    best: list[tuple[dict[str, Any], Side]] = []
+    for point in tuning.points(space, TUNED[0][0], seed=10 * number + place):
+        try:
+            best.append((point, side_of(loop.current.raw, point, like=loop.current)))
+        except UserError:
+            continue  # a value that another key rules out
+    for count, seed_count in TUNED:
+        best, seeds = best[:count], range(first, first + seed_count)
+        if not best or loop.left <= 0:
+            return False
+        trained = loop.train(
+            [(loop.current.config, seeds), *((side.config, seeds) for _, side in best)]
+        )
+        base = trained[key_of(loop.current.config)]
+        scored = []
+        for point, side in best:
+            found = paired(loop, base, trained[key_of(side.config)], seeds)
+            if found and sum(found) > 0:
+                scored.append((sum(found) / len(found), point, side))
+        scored.sort(key=lambda one: -one[0])
+        best = [(point, side) for _, point, side in scored]
+    if not best or loop.left <= 0:
+        return False
+    point, side = best[0]
+    effect, own = confirmed(loop, number, place, side, loop.options.level)
+    for record in loop.tried[-1:]:
+        record["tuned"] = True
+    if effect is None or not effect.low > 0:
+        return False
+    adopt(loop, TUNING, point, side, effect, loop.options.level, own)
+    return True
