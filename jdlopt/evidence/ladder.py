@@ -32,6 +32,8 @@ MOST_CONFIRM = 90
 """Seeds that a confirmation may have, so that no two share one."""
 TUNED = ((32, 2), (8, 6), (3, 12))
 """Points that are tuned over, and the seeds of each; as many points go on as the next has."""
+LEAST_POINTS, SHARE_OF_TUNING = 8, 0.15
+"""Fewer points are not worth it; of the time that is left, what their first seeds may take."""
 CONFIRM_SEEDS, FINAL_SEEDS = 500_000, 900_000
 """Where the seeds of confirming and of the end begin; each confirmation has its own."""
 TUNED_PLACE, LAST_PLACE = 8, 9
@@ -64,6 +66,7 @@ class Loop:
       screened: by technique, its newest mean gain while choosing.
       value: of the metric, of what has been reached.
       pace: seconds of the newest trainings, each.
+      diagnosis_seconds: that the newest diagnosis took.
     """
 
     base: Side
@@ -85,6 +88,7 @@ class Loop:
     screened: dict[str, float] = field(default_factory=dict)
     value: float | None = None
     pace: float = 1.0
+    diagnosis_seconds: float = 0.0
 
     @property
     def spent(self) -> float:
@@ -256,8 +260,12 @@ def retune(loop: Loop, number: int, place: int = TUNED_PLACE) -> bool:
         return False
     space = tuning.resolved_space(loop.nuisance, loop.current.config)
     first = tuning.TUNING_SEED + 1000 * number + 100 * (place - TUNED_PLACE)
+    affordable = int(SHARE_OF_TUNING * loop.left / (TUNED[0][1] * loop.pace))
+    if affordable < LEAST_POINTS:
+        return False
     best: list[tuple[dict[str, Any], Side]] = []
-    for point in tuning.points(space, TUNED[0][0], seed=10 * number + place):
+    drawn = min(affordable, TUNED[0][0])
+    for point in tuning.points(space, drawn, seed=10 * number + place):
         try:
             best.append((point, side_of(loop.current.raw, point, like=loop.current)))
         except UserError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from jdlopt.errors import UserError
 from jdlopt.evidence import techniques
 from jdlopt.evidence.compare import Side, check_pair, effect_record, side_of
 from jdlopt.evidence.ladder import Loop, adopt, confirmed, paired
-from jdlopt.evidence.trainer import ENDED_WELL, Trained, key_of
+from jdlopt.evidence.trainer import ENDED_WELL, Trained, Training, key_of
 
 RUNS = "runs"
 RUNGS = 3
@@ -28,6 +29,12 @@ AT_A_TIME = 4
 """Candidates for each worker that are trained before the clock is looked at."""
 ROUND_SEEDS = 10_000
 """Where the seeds of choosing begin; each round has its own."""
+DEAR = 1.6
+"""How many times as long a training may take with a technique that is not left for later."""
+LATE = 0.4
+"""The share of the budget below which nothing is left for later."""
+DIAGNOSIS_SHARE = 0.03
+"""Of the time that is left, what a diagnosis may take; the findings before it serve otherwise."""
 SCREENED = 0.3
 """What an earlier round's gain, or loss, of a technique adds to its score, or takes away."""
 LIKED = frozenset(("accuracy", "generalisation", "robustness"))
@@ -129,9 +136,10 @@ def play(loop: Loop, number: int) -> bool:
             record["tuned"] = False  # what was found for another config goes on being used
             adopt(loop, candidate.name, candidate.change, side, effect, level, trained)
             changed |= candidate.change.keys()
-    names = {row["technique"]: row["gain"] or 0.0 for row in record["candidates"]}
-    loop.screened |= names
-    loop.dropped = set() if changed else loop.dropped | names.keys()
+    rows = record["candidates"]
+    loop.screened |= {row["technique"]: row["gain"] or 0.0 for row in rows}
+    tried = {row["technique"] for row in rows if not row["later"]}
+    loop.dropped = set() if changed else loop.dropped | tried
     record["done"] = True
     loop.note()
     return bool(changed)
@@ -182,11 +190,16 @@ def _halved(
 ) -> tuple[list[Candidate], dict[str, Any]]:
     """Trains candidates on more and more seeds, a third of them further each time.
 
+    What counts is the gain over the root of what a training costs, beside that of what has been
+    reached. A technique that makes trainings much longer makes whatever is tried after it longer
+    as well: it is left for later, unless it is worth most of all, nothing cheaper helps, or time is
+    short.
+
     Returns:
       Those that were better than what has been reached as far as they came, the best of those that
       came furthest first; and the round's record.
     """
-    scores, first = dict[str, dict[str, Any]](), ROUND_SEEDS * number
+    rows, first = dict[str, dict[str, Any]](), ROUND_SEEDS * number
     counts = [first_rung(loop) << rung for rung in range(RUNGS)]
     left, trained = _tried(loop, number, candidates, range(first, first + counts[0]))
     for count in counts:
@@ -196,23 +209,50 @@ def _halved(
             trained = loop.train(own)
         base = trained[key_of(loop.current.config)]
         for one in left:
-            found = paired(loop, base, trained[key_of(one.side.config)], seeds)
-            mean = sum(found) / len(found) if found else None
-            scores[one.name] = {"technique": one.name, "seeds": count, "gain": mean,
-                                "change": one.change, "score": one.score}  # fmt: skip
-        left = [one for one in left if (scores[one.name]["gain"] or 0.0) > 0]
-        left.sort(key=lambda one: -scores[one.name]["gain"])
+            other = trained[key_of(one.side.config)]
+            found = paired(loop, base, other, seeds)
+            rows[one.name] = {
+                "technique": one.name, "seeds": count, "change": one.change, "score": one.score,
+                "gain": sum(found) / len(found) if found else None,
+                "cost": _cost(base, other), "later": False,
+            }  # fmt: skip
+        left = [one for one in left if (rows[one.name]["gain"] or 0.0) > 0]
+        left.sort(key=lambda one: -_worth(rows[one.name]))
         if not left or loop.presses:
             break
+        if count == counts[0] and loop.left > LATE * loop.options.budget:
+            left = _cheaper(left, rows)
         if count < counts[-1]:
             left = left[: max(FINALISTS, -(-len(left) // REDUCTION))]
-    rows = sorted(
-        scores.values(),
+    ordered = sorted(
+        rows.values(),
         key=lambda row: (-row["seeds"], row["gain"] is None, -(row["gain"] or 0.0)),
     )
     findings = [dict(one) for one in loop.findings]
-    return left, {"round": number, "candidates": rows, "confirmed": [], "findings": findings,
+    return left, {"round": number, "candidates": ordered, "confirmed": [], "findings": findings,
                   "done": False, "tuned": True}  # fmt: skip
+
+
+def _cost(base: Mapping[int, Training], other: Mapping[int, Training]) -> float:
+    """How many times as long a training takes as one of what has been reached."""
+
+    def seconds(trainings: Mapping[int, Training]) -> float:
+        known = [t.steps * t.step_seconds for t in trainings.values() if t.step_seconds]
+        return statistics.median(known) if known else 0.0
+
+    return seconds(other) / seconds(base) if seconds(base) and seconds(other) else 1.0
+
+
+def _worth(row: Mapping[str, Any]) -> float:
+    return float(row["gain"]) / max(1.0, row["cost"]) ** 0.5
+
+
+def _cheaper(left: list[Candidate], rows: Mapping[str, dict[str, Any]]) -> list[Candidate]:
+    """Candidates, best first, without those that are left for later; marks these."""
+    cheap = [place for place, one in enumerate(left) if rows[one.name]["cost"] <= DEAR]
+    for place, one in enumerate(left):
+        rows[one.name]["later"] = bool(cheap) and place > cheap[0] and place not in cheap
+    return [one for one in left if not rows[one.name]["later"]]
 
 
 def first_rung(loop: Loop) -> int:
@@ -227,7 +267,7 @@ def first_rung(loop: Loop) -> int:
 
 
 def _diagnosed(loop: Loop) -> list[dict[str, Any]]:
-    """The findings on a run of the current config."""
+    """The findings on a run of the current config, or the ones before if time is short."""
     from jdlopt.evidence.diagnose import diagnose
 
     place = loop.workdir / RUNS / key_of(loop.current.config)
@@ -236,6 +276,9 @@ def _diagnosed(loop: Loop) -> list[dict[str, Any]]:
         return list(there["findings"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
+    if loop.diagnosis_seconds > DIAGNOSIS_SHARE * loop.left:
+        return loop.findings
+    started = time.perf_counter()
     quiet = {"train.evaluate_test": False, "train.tensorboard": False}
     config = side_of(loop.current.raw, quiet).config
     ended = loop.trainer.runs({place: config})[place]
@@ -245,3 +288,5 @@ def _diagnosed(loop: Loop) -> list[dict[str, Any]]:
         return list(diagnose(place)["findings"])
     except UserError:
         return []  # a run that can't be looked at has no findings; the catalogue's order is left
+    finally:
+        loop.diagnosis_seconds = time.perf_counter() - started

@@ -123,18 +123,27 @@ def _round(record: Mapping[str, Any]) -> str:
     rows = []
     for one in record["candidates"][:SHOWN]:
         effect = confirmed.get(one["technique"])
-        verdict = "did not get so far"
+        verdict = "left for later: dear" if one.get("later") else "did not get so far"
         if effect is not None:
             verdict = "adopted" if effect["interval"][0] > 0 else "not confirmed"
         rows.append([
             page.text(one["technique"]),
             page.number(one["seeds"]),
             evidence.gain(one["gain"]),
+            f"{one['cost']:.2f}×",
             evidence.interval(effect),
             verdict,
             f'<td class="text">{page.text(_changes(one["change"]))}</td>',
         ])  # fmt: skip
-    header = ("technique", "seeds", "gain while choosing", "gain confirmed", "verdict", "change")
+    header = (
+        "technique",
+        "seeds",
+        "gain while choosing",
+        "training time",
+        "gain confirmed",
+        "verdict",
+        "change",
+    )
     number = record["round"]
     more = len(record["candidates"]) - SHOWN
     note = f"<p>{more} more got no further than the first seeds.</p>" if more > 0 else ""
