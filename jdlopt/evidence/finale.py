@@ -58,7 +58,7 @@ def finish(loop: Loop, original: Side, file: Path | None, why: str) -> dict[str,
     }
     if changes:
         loop.say("confirming the whole on fresh seeds, and on the test split")
-        seeds = range(FINAL_SEEDS, FINAL_SEEDS + loop.options.confirm)
+        seeds = loop.seeds(FINAL_SEEDS, loop.options.confirm)
         trained = loop.trainer.train([(loop.base.config, seeds), (loop.current.config, seeds)])
         base, other = (trained[key_of(side.config)] for side in (loop.base, loop.current))
         record["baseline"] = summary_of(base, loop.metric)
@@ -83,7 +83,7 @@ def finish(loop: Loop, original: Side, file: Path | None, why: str) -> dict[str,
 def _tested(loop: Loop, original: Side, final: Side) -> dict[str, Any]:
     """Runs both configs on fresh seeds, whose best checkpoints are evaluated on the test split."""
     name = loop.metric.partition("/")[2]
-    seeds = range(FINAL_SEEDS, FINAL_SEEDS + loop.options.test_seeds)
+    seeds = loop.seeds(FINAL_SEEDS, loop.options.test_seeds)
     wanted = {}
     for label, side in (("baseline", original), ("improved", final)):
         asked = {"train.evaluate_test": True, "train.tensorboard": False}

@@ -136,7 +136,8 @@ def improve(
     goal = options.goal()
     metric = metric_of(original, options.metric or (goal[0] if goal else None))
     base = _with_folds(measuring(original, metric))
-    claim(workdir, IMPROVEMENT, {"base": key_of(original.config), "metric": metric})
+    what = {"base": key_of(original.config), "seed": original.config["seed"], "metric": metric}
+    claim(workdir, IMPROVEMENT, what)
     before = _before(workdir)
     if before.get("status") == "done":
         return before
@@ -222,7 +223,7 @@ def _measure(loop: Loop) -> None:
 
     A training of it, beside what compiling takes, says how many seeds a candidate is tried with.
     """
-    seeds = range(CONFIRM_SEEDS, CONFIRM_SEEDS + loop.options.confirm)
+    seeds = loop.seeds(CONFIRM_SEEDS, loop.options.confirm)
     found = loop.trainer.train([(loop.current.config, seeds)])[key_of(loop.current.config)]
     loop.value = loop.mean(found)
     if loop.value is not None:

@@ -36,6 +36,8 @@ LEAST_POINTS, SHARE_OF_TUNING = 8, 0.15
 """Fewer points are not worth it; of the time that is left, what their first seeds may take."""
 CONFIRM_SEEDS, FINAL_SEEDS = 500_000, 900_000
 """Where the seeds of confirming and of the end begin; each confirmation has its own."""
+SEEDS_OF_A_LOOP, LOOPS = 2_000_000, 2_000
+"""Seeds between those of a config's ``seed`` and of the next; and how many can be told apart."""
 TUNED_PLACE, LAST_PLACE = 8, 9
 """Which of a round's confirmations is that of tuning, and of tuning when nothing else is left."""
 DEFAULT_NUISANCE: dict[str, Any] = {
@@ -99,6 +101,11 @@ class Loop:
     def left(self) -> float:
         """Seconds until what is kept for the end begins."""
         return self.deadline - time.perf_counter()
+
+    def seeds(self, first: int, count: int) -> range:
+        """Returns seeds that no loop of another ``seed`` uses."""
+        first += SEEDS_OF_A_LOOP * (int(self.base.config["seed"]) % LOOPS)
+        return range(first, first + count)
 
     def say(self, text: str) -> None:
         """Tells whoever looks on."""
@@ -211,7 +218,7 @@ def confirmed(
       The effect, None if time was up before; and the trainings of ``side``.
     """
     first = CONFIRM_SEEDS + 1000 * number + 100 * place
-    seeds = range(first, first + loop.options.confirm)
+    seeds = loop.seeds(first, loop.options.confirm)
     trained = loop.train([(loop.current.config, seeds), (side.config, seeds)])
     base, other = trained[key_of(loop.current.config)], trained[key_of(side.config)]
     found = paired(loop, base, other, seeds)
@@ -271,7 +278,7 @@ def retune(loop: Loop, number: int, place: int = TUNED_PLACE) -> bool:
         except UserError:
             continue  # a value that another key rules out
     for count, seed_count in TUNED:
-        best, seeds = best[:count], range(first, first + seed_count)
+        best, seeds = best[:count], loop.seeds(first, seed_count)
         if not best or loop.left <= 0:
             return False
         trained = loop.train(

@@ -201,9 +201,9 @@ def _halved(
     """
     rows, first = dict[str, dict[str, Any]](), ROUND_SEEDS * number
     counts = [first_rung(loop) << rung for rung in range(RUNGS)]
-    left, trained = _tried(loop, number, candidates, range(first, first + counts[0]))
+    left, trained = _tried(loop, number, candidates, loop.seeds(first, counts[0]))
     for count in counts:
-        seeds = range(first, first + count)
+        seeds = loop.seeds(first, count)
         if count > counts[0]:
             own = [(loop.current.config, seeds), *((one.side.config, seeds) for one in left)]
             trained = loop.train(own)

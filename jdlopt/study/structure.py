@@ -123,17 +123,17 @@ def build(
         datasets = {fold: parts.dataset for fold, parts in members}
         first = members[0][1]
         positions, data = _pooled(datasets, cache)
+        most = first.config["train"]["eval_batch_size"]
+        largest = max(len(validation) for _, validation in positions.values())
         made = {
             fold: Fold(
                 positions[fold][0],
-                *_padded(positions[fold][1], first.config["train"]["eval_batch_size"]),
+                *_padded(positions[fold][1], most, largest),
                 parts.preprocess_state,
                 parts.order,
             )
             for fold, parts in members
         }
-        widest = max(len(one.validation) for one in made.values())
-        made = {fold: _widened(one, widest) for fold, one in made.items()}
         fingerprint = configs.fingerprint(configs.override(first.config, {"data.fold": 0}))
         structures.append(Structure(first, schema, made, data, fingerprint))
     return structures
@@ -194,31 +194,18 @@ def _examples(dataset: Dataset, split: str) -> np.ndarray:
     return indices
 
 
-def _padded(positions: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts a split into evaluation batches of one size."""
-    size = len(positions)
-    batch_size = min(most, max(size, SMALLEST_BATCH))
-    count = -(-size // batch_size)
-    padded = np.minimum(np.arange(count * batch_size), size - 1)
-    weights = (np.arange(count * batch_size) < size).astype(np.float32)
+def _padded(positions: np.ndarray, most: int, largest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts a split into evaluation batches: as many, and of the size, that the largest one needs.
+
+    Folds of unlike sizes then have the same shape.
+    """
+    batch_size = min(most, max(largest, SMALLEST_BATCH))
+    count = -(-largest // batch_size)
+    padded = np.minimum(np.arange(count * batch_size), len(positions) - 1)
+    weights = (np.arange(count * batch_size) < len(positions)).astype(np.float32)
     return (
         positions[padded].reshape(count, batch_size),
         weights.reshape(count, batch_size),
-    )
-
-
-def _widened(fold: Fold, batches: int) -> Fold:
-    """Adds batches of padding, so that all folds have the same shape."""
-    missing = batches - len(fold.validation)
-    if not missing:
-        return fold
-    extra = np.repeat(fold.validation[-1:], missing, axis=0)
-    return Fold(
-        fold.train,
-        np.concatenate([fold.validation, extra]),
-        np.concatenate([fold.weights, np.zeros_like(extra, np.float32)]),
-        fold.preprocess,
-        fold.order,
     )
 
 

@@ -123,6 +123,17 @@ def test_folds_are_scikit_learns_and_each_equals_its_run_alone(tmp_path):
         np.testing.assert_array_equal(mine.validation[mine.weights > 0], held)
 
 
+def test_folds_whose_validation_splits_differ_by_an_example_train_together(tmp_path):
+    raw = {**IRIS, "data": {"source": "digits", "batch_size": 64, "folds": 5}}
+    raw["train"] = {**IRIS["train"], "epochs": 1}
+    members = [Member(0, 0, fold, {}) for fold in range(5)]
+    found = trained(raw, members).structure.folds.values()
+    assert len({int(fold.weights.sum()) for fold in found}) == 2
+    for fold in (0, 4):
+        alone = fit(configs.override(raw, {"data.fold": fold}), tmp_path / str(fold))
+        assert_same(members[fold].rows, lines(alone), 1e-5)
+
+
 def test_a_diverged_trial_is_dropped_and_the_others_go_on():
     raw = {**IRIS, "optim": {"name": "sgd", "learning_rate": 0.1}, "model": {"name": "mlp"}}
     raw["loss"] = {"name": "cross_entropy", "l2": 1e-3}
