@@ -221,7 +221,10 @@ def _halved(
         if not left or loop.presses:
             break
         if count == counts[0] and loop.left > LATE * loop.options.budget:
-            left = _cheaper(left, rows)
+            later = left_for_later({one.name: rows[one.name]["cost"] for one in left})
+            for name in later:
+                rows[name]["later"] = True
+            left = [one for one in left if one.name not in later]
         if count < counts[-1]:
             left = left[: max(FINALISTS, -(-len(left) // REDUCTION))]
     ordered = sorted(
@@ -247,12 +250,23 @@ def _worth(row: Mapping[str, Any]) -> float:
     return float(row["gain"]) / max(1.0, row["cost"]) ** 0.5
 
 
-def _cheaper(left: list[Candidate], rows: Mapping[str, dict[str, Any]]) -> list[Candidate]:
-    """Candidates, best first, without those that are left for later; marks these."""
-    cheap = [place for place, one in enumerate(left) if rows[one.name]["cost"] <= DEAR]
-    for place, one in enumerate(left):
-        rows[one.name]["later"] = bool(cheap) and place > cheap[0] and place not in cheap
-    return [one for one in left if not rows[one.name]["later"]]
+def left_for_later(costs: Mapping[str, float]) -> set[str]:
+    """Returns the techniques that wait until cheaper ones are adopted or dropped.
+
+    Args:
+      costs: by technique, the most worthwhile first: how many times as long a training takes.
+
+    Example:
+      >>> left_for_later({"batch_norm": 1.1, "wider": 3.0})
+      {'wider'}
+      >>> left_for_later({"convolutional": 5.0, "batch_norm": 1.1})
+      set()
+      >>> left_for_later({"wider": 3.0, "deeper": 2.0})
+      set()
+    """
+    names = list(costs)
+    first = next((place for place, name in enumerate(names) if costs[name] <= DEAR), len(names))
+    return {name for name in names[first:] if costs[name] > DEAR}
 
 
 def first_rung(loop: Loop) -> int:
