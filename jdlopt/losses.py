@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 from jaxtyping import Array, Float, Num, PyTree
 
 from jdlopt.config import Choice, Fraction, NonNegative, Positive, Range, fields_of, find_part
 from jdlopt.errors import ConfigError, listing
+from jdlopt.models.ensemble import member_names
 
 Task = Literal["classification", "regression"]
 Logits = Float[Array, "batch classes"]
@@ -306,13 +308,17 @@ class Loss(NamedTuple):
     probabilities: Callable[[Outputs], Logits] | None
 
 
-def make_loss(section: Mapping[str, Any], class_weights: np.ndarray | None = None) -> Loss:
+def make_loss(
+    section: Mapping[str, Any], class_weights: np.ndarray | None = None, members: int = 1
+) -> Loss:
     """Returns the loss that a resolved loss section describes.
 
     Args:
       section: the loss section; its floats only say that a feature is on, their values come
         with ``hparams``.
       class_weights: one weight per class (`resolve_class_weights`), or None.
+      members: of an ensemble (`jdlopt.models.ensemble`); with several, ``objective`` takes the
+        outputs of all of them.
 
     Returns:
       A `Loss`. ``objective`` is the weighted mean ``sum w l / sum w`` plus the penalties.
@@ -363,7 +369,55 @@ def make_loss(section: Mapping[str, Any], class_weights: np.ndarray | None = Non
         outputs = _full_precision(outputs)
         return _sigmoids(outputs) if part is binary_cross_entropy else jax.nn.softmax(outputs)
 
-    return Loss(task, per_example, objective, probabilities if task == "classification" else None)
+    whole = objective if members == 1 else _of_members(objective, members)
+    return Loss(task, per_example, whole, probabilities if task == "classification" else None)
+
+
+def _of_members(objective: Callable[..., Scalar], members: int) -> Callable[..., Scalar]:
+    """The mean objective of an ensemble's members, with the gradient that each has alone."""
+
+    def mean(
+        outputs: Float[Array, "members batch outputs"],
+        targets: Targets,
+        params: Mapping[str, PyTree],
+        hparams: Mapping[str, Any],
+    ) -> Scalar:
+        values = [
+            objective(outputs[index], targets, params[name], hparams)
+            for index, name in enumerate(member_names(members))
+        ]
+        total = jnp.stack(values).sum()
+        shown = lax.stop_gradient(total / members - total)
+        return total + shown  # dividing would shorten the steps of all optimizers that scale
+
+    return mean
+
+
+def outputs_of(probabilities: Logits, width: int) -> Logits:
+    """Returns the outputs whose class probabilities are these.
+
+    Args:
+      probabilities: of the classes.
+      width: of the outputs; 1: a logit that scores class 1 against class 0.
+    """
+    log = jnp.log(jnp.maximum(probabilities, jnp.finfo(probabilities.dtype).tiny))
+    return log[..., 1:] - log[..., :1] if width == 1 else log
+
+
+def mean_outputs(
+    loss: Loss, outputs: Float[Array, "members batch outputs"]
+) -> Float[Array, "batch outputs"]:
+    """Returns the outputs that stand for several: of their mean class probabilities, or their mean.
+
+    Example:
+      >>> loss = make_loss({"name": "cross_entropy"})
+      >>> sure, unsure = jnp.log(jnp.array([[0.9, 0.1]])), jnp.log(jnp.array([[0.5, 0.5]]))
+      >>> loss.probabilities(mean_outputs(loss, jnp.stack([sure, unsure]))).round(3).tolist()
+      [[0.7, 0.3]]
+    """
+    if loss.probabilities is None:
+        return outputs.mean(axis=0)
+    return outputs_of(loss.probabilities(outputs).mean(axis=0), outputs.shape[-1])
 
 
 def _sigmoids(logits: Outputs) -> Logits:

@@ -65,6 +65,8 @@ class ModelFields:
       lora_rank: the rank of adapters beside frozen kernels; None: no adapters.
       lora_patterns: regular expressions of the paths of the kernels that are adapted.
       lora_alpha: adapters count ``lora_alpha / lora_rank`` times; None: once.
+      ensemble: how many copies start from other values and are trained side by side; what is
+        predicted is the mean of their class probabilities, or of their outputs.
     """
 
     embedding_features: Count = 32
@@ -74,6 +76,7 @@ class ModelFields:
     lora_rank: Count | None = None
     lora_patterns: tuple[str, ...] = lora.KERNELS
     lora_alpha: Positive | None = None
+    ensemble: Count = 1
 
 
 def make_model(

@@ -138,6 +138,8 @@ def unbuildable(config: Mapping[str, Any], dataset: source.Dataset) -> list[str]
     weighted = config["loss"]["class_weights"] is not None
     weights = np.ones(dataset.num_classes) if weighted else None
 
+    members = config["model"]["ensemble"]
+
     def forward(inputs: Array) -> Any:
         model = model_of(config, wide, dataset.meta(), recipe)
         params, model_state = model.init(key, inputs, hparams["model"])
@@ -145,9 +147,10 @@ def unbuildable(config: Mapping[str, Any], dataset: source.Dataset) -> list[str]
         return params, model_state, outputs[0]
 
     def objective(outputs: Array, targets: Array, params: Any) -> Any:
-        loss = losses.make_loss(config["loss"], weights)
+        loss = losses.make_loss(config["loss"], weights, members)
+        one = outputs if members == 1 else outputs[0]
         return (
-            loss.per_example(outputs, targets, hparams["loss"]),
+            loss.per_example(one, targets, hparams["loss"]),
             loss.objective(outputs, targets, params, hparams["loss"]),
         )
 
@@ -171,9 +174,10 @@ def unbuildable(config: Mapping[str, Any], dataset: source.Dataset) -> list[str]
     try:
         what = f"model: {names['model']!r} can't take inputs of shape {shape} of {dataset.name!r}"
         params, model_state, outputs = jax.eval_shape(forward, inputs)
-        if outputs.shape != (2, wide):
+        returned = outputs.shape if members == 1 else outputs.shape[1:]
+        if returned != (2, wide):
             return [
-                f"model: {names['model']!r} returns shape {outputs.shape} for 2 examples; "
+                f"model: {names['model']!r} returns shape {returned} for 2 examples; "
                 f"expected {(2, wide)}."
             ]
         if config["model"]["pretrained"] is not None:

@@ -329,7 +329,7 @@ def build(config: Mapping[str, Any], dataset: source.Dataset) -> Experiment:
         config=dict(config),
         dataset=dataset,
         model=model_of(config, outputs, dataset.meta(), recipe),
-        loss=losses.make_loss(config["loss"], weights),
+        loss=losses.make_loss(config["loss"], weights, config["model"]["ensemble"]),
         optimizer=optim.make_optimizer(config["optim"], steps),
         average=optim.make_average(config["optim"], steps),
         freezing=optim.make_freezing(config["optim"]),

@@ -18,8 +18,10 @@ from jdlopt import config as configs
 from jdlopt import mesh as meshes
 from jdlopt.data import source
 from jdlopt.errors import UserError
+from jdlopt.models.ensemble import member_names
 from jdlopt.models.summary import Layer, flops_of, layers_of
 from jdlopt.train import experiment
+from jdlopt.train.parts import model_of, num_outputs
 from jdlopt.train.program import compile_options, one_step, state_sharding, streamed_step
 from jdlopt.train.state import TrainState, as_arrays
 from jdlopt.train.step import train_step
@@ -57,9 +59,7 @@ def summary(parts: experiment.Experiment) -> Summary:
     state = _shapes(parts)
     size = parts.config["data"]["batch_size"]
     inputs = jax.ShapeDtypeStruct((size, *parts.input_shape), parts.input_dtype)
-    layers = layers_of(
-        parts.model, state.params, state.model_state, inputs, _hparams(parts)["model"]
-    )
+    layers = _layers(parts, state, inputs)
     trained, frozen = parts.freezing.split(state.params)
     step = partial(train_step, **parts.step_parts)
     return Summary(
@@ -73,6 +73,22 @@ def summary(parts: experiment.Experiment) -> Summary:
         optimizer_bytes=_bytes(state.opt_state),
         activation_bytes=sum(layer.activation_bytes for layer in layers),
     )
+
+
+def _layers(parts: experiment.Experiment, state: Any, inputs: Any) -> list[Layer]:
+    """The layers of the model, or of each member of an ensemble."""
+    config, hparams = parts.config, _hparams(parts)["model"]
+    members = config["model"]["ensemble"]
+    if members == 1:
+        return layers_of(parts.model, state.params, state.model_state, inputs, hparams)
+    single = {**config, "model": {**config["model"], "ensemble": 1}}
+    wide = num_outputs(config, parts.dataset)
+    model = model_of(single, wide, parts.dataset.meta(), parts.recipe)
+    return [
+        layer._replace(path=f"{name}/{layer.path}")
+        for name in member_names(members)
+        for layer in layers_of(model, state.params[name], state.model_state[name], inputs, hparams)
+    ]
 
 
 class Fit(NamedTuple):

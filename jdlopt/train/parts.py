@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from jdlopt import losses, models
 from jdlopt.data import cleaning, feed, preprocess, source, vocabulary
 from jdlopt.data.text_input import from_meta
+from jdlopt.errors import ConfigError, listing
+from jdlopt.models.ensemble import with_members
 
 DEFAULT_EPOCHS = 20
 
@@ -50,9 +53,33 @@ def model_of(
     """
     tokens = from_meta(meta["text"]).size if meta.get("text") else 0
     columns = recipe.cardinalities if recipe.fields.encode == "embedding" else ()
-    return models.make_model(
+    model = models.make_model(
         config["model"], outputs, tokens=tokens, columns=columns, names=recipe.names
     )
+    members = config["model"]["ensemble"]
+    if members == 1:
+        return model
+    _check_ensemble(config)
+    mean = partial(losses.mean_outputs, losses.make_loss(config["loss"]))
+    return with_members(model, members, mean)
+
+
+def _check_ensemble(config: Mapping[str, Any]) -> None:
+    """Raises what an ensemble's members can't have."""
+    clashing = [
+        key
+        for key, has in (
+            ("model.lora_rank", config["model"]["lora_rank"] is not None),
+            ("model.pretrained", config["model"]["pretrained"] is not None),
+            ("train.cache_features", config["train"]["cache_features"]),
+        )
+        if has
+    ]
+    if clashing:
+        raise ConfigError(
+            f"model.ensemble: members start from random values, each its own; {listing(clashing)} "
+            "can't be had together with it. Set model.ensemble=1."
+        )
 
 
 def token_rows(dataset: source.Dataset) -> np.ndarray | None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from jdlopt import losses
 from jdlopt.optim import Freezing, joined
 from jdlopt.train import scaling
 from jdlopt.train.state import TrainState
@@ -125,10 +126,19 @@ def norm(tree: Any) -> Float[Array, ""]:
 
 
 def hits(outputs: Array, targets: Array) -> dict[str, Float[Array, ""]]:
-    """The share of a batch that is classified right; empty where targets are no class indices."""
-    if outputs.ndim != 2 or targets.ndim != 1 or not jnp.issubdtype(targets.dtype, jnp.integer):
+    """The share of a batch that is classified right; empty where targets are no class indices.
+
+    Of an ensemble's outputs it is the mean share of its members.
+    """
+    if (
+        outputs.ndim not in (2, 3)
+        or targets.ndim != 1
+        or not jnp.issubdtype(targets.dtype, jnp.integer)
+    ):
         return {}
-    guesses = outputs.argmax(-1) if outputs.shape[-1] > 1 else (outputs[:, 0] > 0).astype(jnp.int32)
+    guesses = (
+        outputs.argmax(-1) if outputs.shape[-1] > 1 else (outputs[..., 0] > 0).astype(jnp.int32)
+    )
     return {"accuracy": jnp.mean(guesses == targets)}
 
 
@@ -191,10 +201,7 @@ def averaged_predict_step(
     mean = (plain + jax.lax.map(drawn, jnp.arange(draws)).sum(axis=0)) / (draws + 1)
     if probabilities is None:
         return mean, None
-    log_mean = jnp.log(jnp.maximum(mean, jnp.finfo(mean.dtype).tiny))
-    if outputs.shape[-1] == 1:  # one logit scores class 1 against class 0
-        return log_mean[:, 1:] - log_mean[:, :1], mean
-    return log_mean, mean
+    return losses.outputs_of(mean, outputs.shape[-1]), mean
 
 
 def eval_step(

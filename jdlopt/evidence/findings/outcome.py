@@ -231,7 +231,7 @@ def miscalibration(record: Record) -> Finding | None:
         f"(by chance at most {found['chance']:.3f}).",
         "Label smoothing or mixup while training, an ensemble, or a temperature fitted on "
         "validation.",
-        ("label_smoothing", "mixup", "weight_decay", "early_stopping"),
+        ("label_smoothing", "mixup", "ensemble", "weight_decay", "early_stopping"),
         {"ece": found["ece"], "chance": found["chance"], "confidence": found["confidence"]},
     )
 

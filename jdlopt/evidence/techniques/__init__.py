@@ -9,6 +9,7 @@ import numpy as np
 
 from jdlopt.errors import UserError, listing, nearest
 from jdlopt.evidence.techniques.data import DATA
+from jdlopt.evidence.techniques.ensembles import ENSEMBLES
 from jdlopt.evidence.techniques.entry import AIMS, GROUPS, KINDS, Change, Facts, Technique
 from jdlopt.evidence.techniques.optimisation import OPTIMISATION
 from jdlopt.evidence.techniques.precision import PRECISION
@@ -23,7 +24,15 @@ __all__ = [
 
 TECHNIQUES: dict[str, Technique] = {
     one.name: one
-    for one in (*DATA, *STRUCTURE, *REGULARISATION, *OPTIMISATION, *PRECISION, *TRANSFER)
+    for one in (
+        *DATA,
+        *STRUCTURE,
+        *REGULARISATION,
+        *OPTIMISATION,
+        *PRECISION,
+        *TRANSFER,
+        *ENSEMBLES,
+    )
 }
 """Every technique by its name."""
 

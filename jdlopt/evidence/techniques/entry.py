@@ -10,6 +10,7 @@ from jdlopt import config as configs
 
 GROUPS = (
     "data", "structure", "regularisation", "loss", "optimisation", "precision", "transfer",
+    "ensembles",
 )  # fmt: skip
 AIMS = ("accuracy", "generalisation", "speed", "memory", "size", "robustness")
 KINDS = ("image", "sequence", "table", "text", "audio")
