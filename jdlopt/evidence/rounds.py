@@ -23,7 +23,7 @@ little."""
 REDUCTION = 3
 FINALISTS = 6
 """Candidates of a round that may be confirmed, one after the other."""
-SHARE_OF_ROUND = 0.25
+SHARE_OF_ROUND = 0.12
 """Of the time that is left, what the first rung of a round may take."""
 AT_A_TIME = 4
 """Candidates for each worker that are trained before the clock is looked at."""
