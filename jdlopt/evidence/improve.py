@@ -27,14 +27,13 @@ from jdlopt.evidence.ladder import (
     IMPROVEMENT,
     LAST_PLACE,
     MOST_CONFIRM,
+    RESERVE,
     Loop,
     retune,
 )
 from jdlopt.evidence.records import claim, save
 from jdlopt.evidence.trainer import Trainer, key_of
 
-RESERVE = 0.15
-"""Of the budget, what is kept for the end."""
 SMALL_VALIDATION, FOLDS = 1000, 5
 """With fewer validation examples, seeds go through so many folds instead: a choice among many
 techniques would otherwise fit the few examples that it is made on."""

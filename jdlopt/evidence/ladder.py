@@ -28,6 +28,8 @@ from jdlopt.evidence.trainer import Trained, Trainer, Training, key_of
 IMPROVEMENT = "improve.json"
 TUNING = "tuning"
 """The name of a step that is no technique's: other values of what goes with them."""
+RESERVE = 0.15
+"""Of the budget, what is kept for the end."""
 MOST_CONFIRM = 90
 """Seeds that a confirmation may have, so that no two share one."""
 TUNED = ((32, 2), (8, 6), (3, 12))
@@ -99,8 +101,13 @@ class Loop:
 
     @property
     def left(self) -> float:
-        """Seconds until what is kept for the end begins."""
-        return self.deadline - time.perf_counter()
+        """Seconds until what is kept for the end begins, or until the end must begin.
+
+        It trains what has been reached on the seeds of a confirmation and of the test.
+        """
+        needed = self.pace * (self.options.confirm + self.options.test_seeds)
+        beyond = max(0.0, needed - RESERVE * self.options.budget)
+        return self.deadline - beyond - time.perf_counter()
 
     def seeds(self, first: int, count: int) -> range:
         """Returns seeds that no loop of another ``seed`` uses."""
