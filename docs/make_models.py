@@ -123,12 +123,10 @@ def lines() -> Iterator[str]:
     for name in MODELS:
         yield f"| `{name}` | {KINDS[name][0]} | {KINDS[name][1]} |"
     yield ""
-    yield (
-        "All compute in `model.dtype`; `remat` recomputes activations where a model is deep. "
-        "`model.ensemble=5` trains five\ncopies side by side, which start from other values and are "
-        "each trained as if alone; what is predicted is the mean of\ntheir class probabilities, or of "
-        "their outputs. Their parameters are under `member_0/`, `member_1/` and so on."
-    )
+    yield "All compute in `model.dtype`; `remat` recomputes activations where a model is deep."
+    yield "`model.ensemble=5` trains five copies side by side, which start from other values and"
+    yield "are each trained as if alone; what is predicted is the mean of class probabilities,"
+    yield "or of their outputs. Their parameters are under `member_0/`, `member_1/` and so on."
     yield ""
     yield "## Parameters of published sizes"
     yield ""
