@@ -56,7 +56,7 @@ def measure(name: str, seeds: int, folder: Path) -> dict[str, Any]:
             continue
         try:
             side = side_of(base.raw, change)
-            check_pair(base, side)
+            check_pair(base, side, metric)
         except UserError as error:
             print(f"{one.name}: left out: {error}")
             continue

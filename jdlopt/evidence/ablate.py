@@ -21,6 +21,7 @@ from jdlopt.evidence.compare import (
     Options,
     Side,
     check_pair,
+    check_space,
     cost,
     effect_record,
     gains,
@@ -97,7 +98,6 @@ def applied(base: Side, chosen: Sequence[Chosen]) -> tuple[Side, dict[str, dict[
                 )
         changed[one.name] = change
         side = side_of(side.raw, change)
-        check_pair(base, side)
     return side, changed
 
 
@@ -138,6 +138,9 @@ def ablate(
     metric = metric_of(base, options.metric)
     base = measuring(base, metric)
     arms, changed = _arms(base, chosen)
+    for side in arms.values():
+        check_pair(base, side, metric)
+    check_space(options.space, metric)
     claim(
         workdir,
         ABLATION,

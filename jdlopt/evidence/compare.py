@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jdlopt import config as configs
-from jdlopt.errors import ConfigError, UserError
+from jdlopt.errors import ConfigError, UserError, listing
 from jdlopt.evidence import statistics, tuning
 from jdlopt.evidence.records import claim, save
 from jdlopt.evidence.trainer import ENDED_WELL, Trained, Trainer, Training, key_of
@@ -28,6 +28,8 @@ MAY_DIFFER = (
     "data.workers", "data.text.",
 )  # fmt: skip
 """The keys of ``data`` that leave the examples of each split as they are."""
+ADDED_TO_LOSSES = ("loss.l1", "loss.l2", "loss.penalize", "loss.class_weights")
+"""The keys of ``loss`` that leave the loss of an example, as it is measured, as it is."""
 SAME_DATASET = ("model.", "loss.", "optim.", "train.", "data.augment.", "data.batch_size", "seed")
 """The keys that leave an opened dataset as it is."""
 
@@ -42,7 +44,7 @@ class Options:
       every: pairs between two looks.
       fixed: look once, after all the seeds; else stop as soon as the answer is clear.
       level: of the interval.
-      metric: ``validation/METRIC``; accuracy, or the loss of a regression, by default.
+      metric: ``validation/METRIC``; accuracy, or the RMSE of a regression, by default.
       least: the smallest gain that is worth having, in units of the metric.
       first_seed: the pairs' seeds are this one and those that follow.
       tune: points at which each side's nuisance keys are tried before; 0 tunes nothing.
@@ -175,12 +177,21 @@ def changed(raw: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
     return tree
 
 
-def check_pair(a: Side, b: Side) -> None:
-    """Checks that two configs are about the same examples in the same splits.
+def check_pair(a: Side, b: Side, metric: str) -> None:
+    """Checks that two configs are about the same examples and that a metric means the same of both.
 
     Raises:
-      ConfigError: they are not, with the keys that differ.
+      ConfigError: they are not, or it is the loss and they have different ones, with the keys that
+        differ.
     """
+    if metric == "validation/loss":
+        differ = [key for key in measured_by(a) if measured_by(a)[key] != measured_by(b).get(key)]
+        differ += [key for key in measured_by(b) if key not in measured_by(a)]
+        if differ:
+            raise ConfigError(
+                f"validation/loss means another thing for each side, since {listing(differ)} "
+                f"differs. Name another --metric, such as {default_metric(a.dataset.task)}."
+            )
     flat = [configs.flat({"data": side.config["data"]}) for side in (a, b)]
     unlike = [
         f"  {key}: {flat[0].get(key)!r} and {flat[1].get(key)!r}"
@@ -196,16 +207,40 @@ def check_pair(a: Side, b: Side) -> None:
         )
 
 
+def measured_by(side: Side) -> dict[str, Any]:
+    """Returns the keys of a config that say what the loss of an example is."""
+    flat = configs.flat({"loss": side.config["loss"]})
+    return {key: value for key, value in flat.items() if key not in ADDED_TO_LOSSES}
+
+
+def check_space(space: Mapping[str, Any], metric: str) -> None:
+    """Checks that tuning does not change what the metric means.
+
+    Raises:
+      ConfigError: the metric is the loss, and a key says what it is.
+    """
+    wrong = [key for key in space if key.startswith("loss.") and key not in ADDED_TO_LOSSES]
+    if metric == "validation/loss" and wrong:
+        raise ConfigError(
+            f"validation/loss means another thing for each value of {wrong[0]}; don't tune it, or "
+            "name another --metric."
+        )
+
+
+def default_metric(task: str) -> str:
+    """Returns what a comparison measures unless it is told: nothing that depends on the loss."""
+    return f"validation/{'accuracy' if task == 'classification' else 'rmse'}"
+
+
 def metric_of(side: Side, asked: str | None) -> str:
-    """Returns the metric of a comparison: what is asked for, else accuracy, else the loss.
+    """Returns the metric of a comparison: what is asked for, else accuracy, else the RMSE.
 
     Raises:
       UserError: it is none of the validation split's.
     """
     from jdlopt.train.checks import metric_problem
 
-    task = side.dataset.task
-    metric = asked or f"validation/{'accuracy' if task == 'classification' else 'loss'}"
+    metric = asked or default_metric(side.dataset.task)
     split, _, name = metric.partition("/")
     problem = metric_problem(name, side.dataset, watched=True)
     if split != "validation" or problem:
@@ -291,8 +326,9 @@ def compare(
     options, workdir = options or Options(), Path(workdir)
     options.check()
     sides = [side_of(a), side_of(b)]
-    check_pair(*sides)
     metric = metric_of(sides[0], options.metric)
+    check_pair(sides[0], sides[1], metric)
+    check_space(options.space, metric)
     sides = [measuring(side, metric) for side in sides]
     claim(workdir, COMPARISON, {"a": key_of(sides[0].config), "b": key_of(sides[1].config)})
     with Trainer(workdir, workers=options.workers, should_stop=should_stop) as trainer:

@@ -16,6 +16,7 @@ from jdlopt.errors import UserError
 from jdlopt.evidence import statistics, techniques, tuning
 from jdlopt.evidence.compare import (
     Side,
+    check_pair,
     effect_record,
     gains,
     resolution_of,
@@ -281,9 +282,11 @@ def retune(loop: Loop, number: int, place: int = TUNED_PLACE) -> bool:
     drawn = min(affordable, TUNED[0][0])
     for point in tuning.points(space, drawn, seed=10 * number + place):
         try:
-            best.append((point, side_of(loop.current.raw, point, like=loop.current)))
+            side = side_of(loop.current.raw, point, like=loop.current)
+            check_pair(loop.base, side, loop.metric)
         except UserError:
             continue  # a value that another key rules out
+        best.append((point, side))
     for count, seed_count in TUNED:
         best, seeds = best[:count], loop.seeds(first, seed_count)
         if not best or loop.left <= 0:

@@ -76,7 +76,7 @@ def candidates_of(loop: Loop) -> list[Candidate]:
             name = one.name if index == 0 else f"{one.name}:{index + 1}"
             try:
                 side = side_of(current.raw, change, like=current)
-                check_pair(loop.base, side)
+                check_pair(loop.base, side, loop.metric)
             except UserError:
                 continue  # what it needs is not here
             seen = loop.screened.get(name, 0.0)
@@ -153,7 +153,7 @@ def _on_top(loop: Loop, candidate: Candidate, changed: set[str]) -> Side | None:
         return None
     try:
         side = side_of(loop.current.raw, candidate.change, like=loop.current)
-        check_pair(loop.base, side)
+        check_pair(loop.base, side, loop.metric)
     except UserError:
         return None
     facts = techniques.facts_of(loop.current.config, loop.current.dataset)

@@ -96,8 +96,27 @@ def test_sides_of_other_examples_make_no_pairs() -> None:
     a = comparison.side_of(BASE)
     b = comparison.side_of(configs.override(BASE, {"data.split_seed": 4, "data.batch_size": 16}))
     with pytest.raises(ConfigError, match=r"data.split_seed: 0 and 4") as error:
-        comparison.check_pair(a, b)
+        comparison.check_pair(a, b, "validation/accuracy")
     assert "batch_size:" not in str(error.value)
+
+
+def test_losses_of_two_kinds_are_not_compared_by_the_loss(tmp_path: Path) -> None:
+    a = configs.override(BASE, {"loss.name": "cross_entropy"})
+    b = configs.override(a, {"loss.label_smoothing": 0.1})
+    with pytest.raises(ConfigError, match=r"label_smoothing.*validation/accuracy"):
+        compare(a, b, tmp_path, Options(metric="validation/loss"))
+    same = configs.override(a, {"loss.l2": 1e-3})  # added to it, and not measured
+    comparison.check_pair(comparison.side_of(a), comparison.side_of(same), "validation/loss")
+    space = {"loss.label_smoothing": log_uniform(1e-2, 0.1)}
+    with pytest.raises(ConfigError, match=r"each value of loss\.label_smoothing"):
+        compare(b, b, tmp_path, Options(metric="validation/loss", tune=2, space=space))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_regression_is_compared_by_what_no_loss_changes() -> None:
+    raw = {"data": {"source": "diabetes"}, "model": {"name": "linear"}, "loss": {"name": "huber"},
+           "mesh": {"data": 1}}  # fmt: skip
+    assert comparison.metric_of(comparison.side_of(raw), None) == "validation/rmse"
 
 
 def test_a_part_that_changes_leaves_the_keys_of_the_old_one_behind() -> None:
