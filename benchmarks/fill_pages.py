@@ -272,16 +272,15 @@ def improve_rows() -> list[tuple[str, str, str, str]]:
         if not test or not test["effect"]:
             found.append((what, "nothing adopted", "", "measure_improve.py"))
             continue
-        effect, (low, high) = test["effect"], test["effect"]["interval"]
-        found.append(
-            (
-                what,
-                f"{effect['mean']:+.3f} ({low:+.3f} to {high:+.3f}) {test['metric']}, "
-                f"{len(record['steps'])} steps",
-                "the baseline, better is positive",
-                "measure_improve.py",
-            )
-        )
+        low, high = test["effect"]["interval"]
+        before, after = (sum(test[side]) / len(test[side]) for side in ("baseline", "improved"))
+        if test["metric"] == "test/accuracy":
+            reached = f"{100 * before:.1f} → {100 * after:.1f} % test accuracy; better by "
+            reached += f"{100 * low:.1f} to {100 * high:.1f} points"
+        else:
+            name = test["metric"].partition("/")[2].upper()
+            reached = f"{before:.3g} → {after:.3g} test {name}; better by {low:.2g} to {high:.2g}"
+        found.append((what, reached, "", "measure_improve.py"))
     return found
 
 
