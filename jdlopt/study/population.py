@@ -87,6 +87,11 @@ class Cache:
     programs: dict[Any, made.Programs] = field(default_factory=dict)
     inits: dict[Any, Any] = field(default_factory=dict)
 
+    def forget(self) -> None:
+        """Drops all programs, whose structures are dropped as well: keys are their identities."""
+        self.programs.clear()
+        self.inits.clear()
+
 
 class Population:
     """Trains members of one structure to their end; the host's side of it.

@@ -21,6 +21,9 @@ from typing import Any
 Say = Callable[[dict[str, Any]], None]
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 """The cores that this process may use."""
+MOST_STRUCTURES = 40
+"""Structures whose programs are held. Each takes hundreds of the memory mappings of which Linux
+gives a process 65,530; what is wanted again is loaded from where programs are kept."""
 
 
 def pin(core: int | None) -> None:
@@ -166,6 +169,9 @@ class _Worker:
 
         config = configs.to_dict(config)
         group = json.dumps([config, folds], sort_keys=True)
+        if group not in self.structures and len(self.structures) >= MOST_STRUCTURES:
+            self.structures.clear()
+            self.cache.forget()
         if group not in self.structures:
             self.structures[group] = structure.build(config, folds, self.data)
         return self.structures[group]
