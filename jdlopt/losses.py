@@ -412,8 +412,9 @@ def mean_outputs(
     Example:
       >>> loss = make_loss({"name": "cross_entropy"})
       >>> sure, unsure = jnp.log(jnp.array([[0.9, 0.1]])), jnp.log(jnp.array([[0.5, 0.5]]))
-      >>> loss.probabilities(mean_outputs(loss, jnp.stack([sure, unsure]))).round(3).tolist()
-      [[0.7, 0.3]]
+      >>> shares = loss.probabilities(mean_outputs(loss, jnp.stack([sure, unsure])))
+      >>> [round(float(share), 3) for share in shares[0]]
+      [0.7, 0.3]
     """
     if loss.probabilities is None:
         return outputs.mean(axis=0)
