@@ -7,8 +7,8 @@ mnist1d: a plain perceptron (two layers of 100, Adam), kept a perceptron, agains
 Optuna's TPE with PyTorch over the family of perceptrons for the same time, one process a core, the
 better of which by validation counts. Both may change the model and how it is trained; only ours
 knows augmentations and averages of parameters, which a user of the peer would have to write. The
-figure is the test accuracy of what each ends with, over
-five fresh seeds. Repetitions that were recorded with the same time count: more are added to them.
+figure is the test accuracy of what each ends with, over five fresh seeds. Repetitions that were
+recorded with the same time count: more are added to them.
 
 digits, breast_cancer, diabetes: a plain perceptron, any technique, against itself on the test
 split.

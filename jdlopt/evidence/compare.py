@@ -185,32 +185,32 @@ def check_pair(a: Side, b: Side, metric: str) -> None:
         differ.
     """
     if metric == "validation/loss":
-        differ = [key for key in measured_by(a) if measured_by(a)[key] != measured_by(b).get(key)]
-        differ += [key for key in measured_by(b) if key not in measured_by(a)]
+        differ = _unlike(a, b, "loss", ADDED_TO_LOSSES)
         if differ:
             raise ConfigError(
-                f"validation/loss means another thing for each side, since {listing(differ)} "
+                f"validation/loss means another thing for each side, since {listing(list(differ))} "
                 f"differs. Name another --metric, such as {default_metric(a.dataset.task)}."
             )
-    flat = [configs.flat({"data": side.config["data"]}) for side in (a, b)]
-    unlike = [
-        f"  {key}: {flat[0].get(key)!r} and {flat[1].get(key)!r}"
-        for key in sorted({*flat[0], *flat[1]})
-        if flat[0].get(key) != flat[1].get(key) and not key.startswith(MAY_DIFFER)
-    ]
+    unlike = _unlike(a, b, "data", MAY_DIFFER)
     if unlike:
         raise ConfigError(
             "the two configs are not about the same examples, so their seeds make no pairs:\n"
-            + "\n".join(unlike)
+            + "\n".join(f"  {key}: {one!r} and {other!r}" for key, (one, other) in unlike.items())
             + "\nGive both the same values; model, loss, optim, train, data.batch_size, "
             "data.preprocess and data.augment may differ."
         )
 
 
-def measured_by(side: Side) -> dict[str, Any]:
-    """Returns the keys of a config that say what the loss of an example is."""
-    flat = configs.flat({"loss": side.config["loss"]})
-    return {key: value for key, value in flat.items() if key not in ADDED_TO_LOSSES}
+def _unlike(
+    a: Side, b: Side, section: str, may_differ: tuple[str, ...]
+) -> dict[str, tuple[Any, Any]]:
+    """The keys of a section that differ, but those that may; with the values of both sides."""
+    one, other = (configs.flat({section: side.config[section]}) for side in (a, b))
+    return {
+        key: (one.get(key), other.get(key))
+        for key in sorted({*one, *other})
+        if one.get(key) != other.get(key) and not key.startswith(may_differ)
+    }
 
 
 def check_space(space: Mapping[str, Any], metric: str) -> None:
