@@ -188,8 +188,8 @@ def check_pair(a: Side, b: Side, metric: str) -> None:
         differ = _unlike(a, b, "loss", ADDED_TO_LOSSES)
         if differ:
             raise ConfigError(
-                f"validation/loss means another thing for each side, since {listing(list(differ))} "
-                f"differs. Name another --metric, such as {default_metric(a.dataset.task)}."
+                "validation/loss means another thing for each side: they differ in "
+                f"{listing(list(differ))}. Name another --metric, such as {default_metric(a.dataset.task)}."
             )
     unlike = _unlike(a, b, "data", MAY_DIFFER)
     if unlike:
