@@ -189,7 +189,8 @@ def check_pair(a: Side, b: Side, metric: str) -> None:
         if differ:
             raise ConfigError(
                 "validation/loss means another thing for each side: they differ in "
-                f"{listing(list(differ))}. Name another --metric, such as {default_metric(a.dataset.task)}."
+                f"{listing(list(differ))}. Name another --metric, such as "
+                f"{default_metric(a.dataset.task)}."
             )
     unlike = _unlike(a, b, "data", MAY_DIFFER)
     if unlike:
