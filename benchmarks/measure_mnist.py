@@ -1,9 +1,11 @@
 """Trains configs/image/mnist_cnn.py with and without its augmentation, seed by seed.
 
     python benchmarks/measure_mnist.py [--seeds=5] [--data_dir=DIR] [--keep=DIR] [--continue]
+    python benchmarks/measure_mnist.py --model=resnet […]
 
-Records the test accuracy of both and the paired gain with its 95 % interval (Student's t). One run
-a core; runs kept in --keep are not trained again. --continue takes the seeds of the last record
+Records the test accuracy of both and the paired gain with its 95 % interval (Student's t); of
+configs/image/mnist_resnet.py the accuracy alone, with its 95 % interval. One run a core; runs
+kept in --keep are not trained again. --continue takes the seeds of the last record
 over as they are, if it was made with the same config and versions, and trains the others. MNIST has
 to be prepared once, as docs/data.md says. Nothing of the test split was used to choose the config.
 """
@@ -27,14 +29,17 @@ from recording import RESULTS, machine, spread, write
 from jdlopt.config import load
 from jdlopt.study.records import interval
 
-CONFIG = Path(__file__).parent.parent / "configs/image/mnist_cnn.py"
-VARIANTS = {"augmented": "", "plain": ":plain"}
+CONFIGS = Path(__file__).parent.parent / "configs"
+VARIANTS = {"cnn": {"augmented": "", "plain": ":plain"}, "resnet": {"augmented": ""}}
+RECORDS = {"cnn": "mnist", "resnet": "mnist_resnet"}
 
 
-def train(workdir: Path, variant: str, seed: int, data_dir: str | None, core: int) -> dict:
+def train(
+    config: str, workdir: Path, variant: str, seed: int, data_dir: str | None, core: int
+) -> dict:
     """Trains one run in a process of its own, kept to one core; returns its record."""
     command = [
-        sys.executable, "-m", "jdlopt.cli", "train", f"--config={CONFIG}{VARIANTS[variant]}",
+        sys.executable, "-m", "jdlopt.cli", "train", f"--config={CONFIGS / config}",
         f"--config.seed={seed}", f"--workdir={workdir}", "--json",
     ]  # fmt: skip
     if data_dir:
@@ -58,9 +63,9 @@ def paired(gains: list[float]) -> dict:
     return {"mean": float(np.mean(gains)), "interval": interval(gains), "values": gains}
 
 
-def recorded(config_sha256: str) -> dict[tuple[str, int], tuple[float, float]]:
+def recorded(model: str, config_sha256: str) -> dict[tuple[str, int], tuple[float, float]]:
     """Returns test accuracy and seconds of the last record's runs, if they can be taken over."""
-    path = RESULTS / "mnist.json"
+    path = RESULTS / f"{RECORDS[model]}.json"
     last = json.loads(path.read_text()) if path.exists() else {}
     alike = last.get("config_sha256") == config_sha256 and last["versions"] == machine()["versions"]
     if not alike:
@@ -70,7 +75,7 @@ def recorded(config_sha256: str) -> dict[tuple[str, int], tuple[float, float]]:
             last["test_accuracy"][variant]["values"][place],
             last["wall_seconds"][variant]["values"][place],
         )
-        for variant in VARIANTS
+        for variant in VARIANTS[model]
         for place, seed in enumerate(last["seeds"])
     }
 
@@ -78,11 +83,14 @@ def recorded(config_sha256: str) -> dict[tuple[str, int], tuple[float, float]]:
 def main() -> None:
     """Trains every run, one a core, and writes the result."""
     flags = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    flags.add_argument("--model", choices=VARIANTS, default="cnn")
     flags.add_argument("--seeds", type=int, default=5)
     flags.add_argument("--data_dir", default=os.environ.get("TFDS_DATA_DIR"))
     flags.add_argument("--keep", type=Path)
     flags.add_argument("--continue", dest="go_on", action="store_true")
     chosen = flags.parse_args()
+    variants = VARIANTS[chosen.model]
+    file = f"image/mnist_{chosen.model}.py"
     keep = chosen.keep or Path(tempfile.mkdtemp(prefix="measure-mnist-"))
     cores: Queue[int] = Queue()
     for core in sorted(os.sched_getaffinity(0)):
@@ -92,16 +100,18 @@ def main() -> None:
         variant, seed = job
         core = cores.get()
         try:
-            return train(keep / f"{variant}-{seed}", variant, seed, chosen.data_dir, core)
+            config = f"{file}{variants[variant]}"
+            return train(config, keep / f"{variant}-{seed}", variant, seed, chosen.data_dir, core)
         finally:
             cores.put(core)
 
     configs = [
-        load(f"{CONFIG}{argument}").to_json(sort_keys=True) for argument in VARIANTS.values()
+        load(f"{CONFIGS / file}{argument}").to_json(sort_keys=True)
+        for argument in variants.values()
     ]
     config_sha256 = hashlib.sha256("".join(configs).encode()).hexdigest()
-    known = recorded(config_sha256) if chosen.go_on else {}
-    wanted = [(variant, seed) for seed in range(chosen.seeds) for variant in VARIANTS]
+    known = recorded(chosen.model, config_sha256) if chosen.go_on else {}
+    wanted = [(variant, seed) for seed in range(chosen.seeds) for variant in variants]
     jobs = [job for job in wanted if job not in known]
     if not jobs:
         sys.exit("every seed is recorded; name more --seeds, or leave --continue out")
@@ -112,21 +122,24 @@ def main() -> None:
     accuracies, seconds = (
         {
             variant: [known[variant, seed][part] for seed in range(chosen.seeds)]
-            for variant in VARIANTS
+            for variant in variants
         }
         for part in (0, 1)
     )
-    gains = [a - b for a, b in zip(accuracies["augmented"], accuracies["plain"])]
+    means = accuracies["augmented"]
+    told = {"interval": interval(means)}
+    if "plain" in accuracies:
+        told = {"gain": paired([a - b for a, b in zip(means, accuracies["plain"])])}
     write(
-        "mnist",
+        RECORDS[chosen.model],
         {
-            "config": "configs/image/mnist_cnn.py",
+            "config": f"configs/{file}",
             "seeds": list(range(chosen.seeds)),
             "config_sha256": config_sha256,
             "n_params": records[0]["n_params"],
             "steps": records[0]["total_steps"],
             "test_accuracy": {variant: spread(found) for variant, found in accuracies.items()},
-            "gain": paired(gains),
+            **told,
             "wall_seconds": {variant: spread(found) for variant, found in seconds.items()},
         },
     )

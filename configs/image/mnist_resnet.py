@@ -15,6 +15,7 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict(
         {
             "source": "mnist",
+            "validation_fraction": 0.04,
             "batch_size": 128,
             "preprocess": {"scale": "standard"},
             "augment": {"shift": 0.08, "rotate": 12.0, "zoom": 0.12, "shear": 8.0},
@@ -25,7 +26,7 @@ def get_config() -> ConfigDict:
             "name": "resnet",
             "stem": "cifar",
             "stage_sizes": (1, 1, 1),
-            "features": (32, 64, 128),
+            "features": (24, 48, 96),
             "strides": (2, 2, 2),
             "dropout_rate": 0.2,
         }
@@ -39,5 +40,5 @@ def get_config() -> ConfigDict:
             "average": {"name": "ema", "decay": 0.995},
         }
     )
-    config.train = ConfigDict({"epochs": 8})
+    config.train = ConfigDict({"epochs": 18, "monitor": "validation/loss"})
     return config

@@ -14,12 +14,15 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 planted = importlib.import_module("planted_faults")
 diagnosed = importlib.import_module("measure_diagnose").diagnosed
 SEED = 0
-COSTS = ("padding", "evaluates all the time")
+COSTS = ("padding",)
 """What only costs time is a warning, and may come after another one."""
+TIMED = ("evaluates all the time",)
+"""Whether they are found is a matter of this machine's speed: measure_diagnose.py records it, and
+test_findings holds the rule itself."""
 QUICK = ("tabular/breast_cancer_mlp", "tabular/diabetes_mlp", "an MLP on mnist1d")
 
 
-@pytest.mark.parametrize("name", planted.FAULTS)
+@pytest.mark.parametrize("name", [name for name in planted.FAULTS if name not in TIMED])
 def test_a_planted_fault_is_named_first(name, tmp_path):
     fault = planted.FAULTS[name]
     found = diagnosed(fault.make, tmp_path / "fault", SEED)["findings"]
