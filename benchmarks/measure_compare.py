@@ -4,8 +4,8 @@
     python benchmarks/measure_compare.py [--comparisons=400] [--part=honesty|claims|speed …]
 
 Honesty, on real trainings of a small perceptron on breast_cancer: comparisons of a config with
-itself, on seeds that no two sides share, by both kinds of interval; and of a config with one that
-is worse by a gain known from all trainings together, on paired seeds, against the power that
+itself, on seeds that no two sides share, by both kinds of interval; and of a config with two that
+are worse by a gain known from all trainings together, on paired seeds, against the power that
 `jdlopt.evidence.statistics.power` claims.
 
 Speed: ``jdlopt compare`` of two MLPs on MNIST-1D with 10 seeds, imports and compilation included,
@@ -29,7 +29,7 @@ from recording import RESULTS, spread, write
 
 from jdlopt import config as configs
 from jdlopt.evidence import statistics
-from jdlopt.evidence.compare import Options, resolution_of, side_of
+from jdlopt.evidence.compare import Options, Side, resolution_of, side_of
 from jdlopt.evidence.trainer import Trainer, key_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +40,9 @@ PAIRS = 20
 SHORT = 20
 """Epochs of each run where time is measured."""
 METRICS = ("validation/accuracy", "validation/loss")
+WORSE = (0.35, 0.5)
+"""The dropout rates of the two worse configs; the better one's is 0.1."""
+KINDS = (("sequential", True), ("fixed", False))
 
 
 def honesty(comparisons: int) -> dict[str, Any]:
@@ -48,40 +51,49 @@ def honesty(comparisons: int) -> dict[str, Any]:
         configs.load(SMALL), {"train.epochs": EPOCHS, "train.monitor": "validation/loss"}
     )
     a = side_of(base)
-    b = side_of(base, {"model.dropout_rate": 0.35})
+    worse = {rate: side_of(base, {"model.dropout_rate": rate}) for rate in WORSE}
     with tempfile.TemporaryDirectory() as folder, Trainer(Path(folder)) as trainer:
         count = comparisons * PAIRS
-        trained = trainer.train([(a.config, range(2 * count)), (b.config, range(count))])
+        trained = trainer.train(
+            [(a.config, range(2 * count)), *((b.config, range(count)) for b in worse.values())]
+        )
+
+    def measured(side: Side, metric: str) -> np.ndarray:
+        own, sign = trained[key_of(side.config)], 1.0 if metric.endswith("accuracy") else -1.0
+        return np.array([sign * own[seed].metrics[metric] for seed in sorted(own)])
+
     found = {}
     for metric in METRICS:
-        sign = 1.0 if metric.endswith("accuracy") else -1.0
-        values = {
-            name: np.array([sign * own[seed].metrics[metric] for seed in sorted(own)])
-            for name, own in (("a", trained[key_of(a.config)]), ("b", trained[key_of(b.config)]))
-        }
-        resolution = resolution_of(metric, a.dataset)
-        same = (values["a"][:count] - values["a"][count:]).reshape(comparisons, PAIRS)
-        planted = (values["a"][:count] - values["b"]).reshape(comparisons, PAIRS)
-        gain, std = float(planted.mean()), float(planted.std(ddof=1))
+        values, resolution = measured(a, metric), resolution_of(metric, a.dataset)
+        same = (values[:count] - values[count:]).reshape(comparisons, PAIRS)
         found[metric] = {
-            "a": spread_of(values["a"]),
+            "a": spread_of(values),
             "false_positives": {
-                kind: share(same, sequential, resolution, both=True)
-                for kind, sequential in (("sequential", True), ("fixed", False))
+                kind: share(same, sequential, resolution, both=True) for kind, sequential in KINDS
             },
-            "planted": {
-                "gain": gain,
-                "std_of_a_pair": std,
-                **{
-                    kind: {
-                        **share(planted, sequential, resolution, both=False),
-                        "claimed": claimed(gain, std, resolution, sequential),
-                    }
-                    for kind, sequential in (("sequential", True), ("fixed", False))
-                },
-            },
+            "planted": [
+                {"dropout_rate": rate}
+                | planted(values[:count] - measured(b, metric), comparisons, resolution)
+                for rate, b in worse.items()
+            ],
         }
     return {"config": SMALL.name, "epochs": EPOCHS, "pairs": PAIRS, "metrics": found}
+
+
+def planted(gains: np.ndarray, comparisons: int, resolution: float) -> dict[str, Any]:
+    """Returns how often a gain is found, and how often it is claimed to be."""
+    gain, std = float(gains.mean()), float(gains.std(ddof=1))
+    return {
+        "gain": gain,
+        "std_of_a_pair": std,
+        **{
+            kind: {
+                **share(gains.reshape(comparisons, PAIRS), sequential, resolution, both=False),
+                "claimed": claimed(gain, std, resolution, sequential),
+            }
+            for kind, sequential in KINDS
+        },
+    }
 
 
 def claimed(gain: float, std: float, resolution: float, sequential: bool) -> float:
@@ -94,11 +106,12 @@ def claims_anew(honest: dict[str, Any]) -> None:
     """Writes the claims of today's code beside what was found; the trainings stay as they were."""
     side = side_of(configs.load(SMALL))
     for metric, record in honest["metrics"].items():
-        planted, resolution = record["planted"], resolution_of(metric, side.dataset)
-        for kind in ("sequential", "fixed"):
-            planted[kind]["claimed"] = claimed(
-                planted["gain"], planted["std_of_a_pair"], resolution, kind == "sequential"
-            )
+        resolution = resolution_of(metric, side.dataset)
+        for one in record["planted"]:
+            for kind, sequential in KINDS:
+                one[kind]["claimed"] = claimed(
+                    one["gain"], one["std_of_a_pair"], resolution, sequential
+                )
 
 
 def spread_of(values: np.ndarray) -> dict[str, float]:

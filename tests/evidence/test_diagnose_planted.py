@@ -16,7 +16,7 @@ diagnosed = importlib.import_module("measure_diagnose").diagnosed
 SEED = 0
 COSTS = ("padding",)
 """What only costs time is a warning, and may come after another one."""
-TIMED = ("evaluates all the time",)
+TIMED = ("evaluates all the time", "slow reader")
 """Whether they are found is a matter of this machine's speed: measure_diagnose.py records it, and
 test_findings holds the rule itself."""
 QUICK = ("tabular/breast_cancer_mlp", "tabular/diabetes_mlp", "an MLP on mnist1d")
