@@ -19,16 +19,9 @@ from recording import write
 
 from jdlopt.errors import UserError
 from jdlopt.evidence import statistics, techniques
-from jdlopt.evidence.compare import (
-    check_pair,
-    decide,
-    gains,
-    metric_of,
-    resolution_of,
-    side_of,
-    summary_of,
-)  # fmt: skip
+from jdlopt.evidence.compare import decide, gains, summary_of
 from jdlopt.evidence.rounds import LIKED
+from jdlopt.evidence.sides import check_pair, metric_of, resolution_of, side_of
 from jdlopt.evidence.trainer import Trainer, key_of
 
 BASELINES: dict[str, dict[str, Any]] = {

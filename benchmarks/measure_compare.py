@@ -29,7 +29,8 @@ from recording import RESULTS, spread, write
 
 from jdlopt import config as configs
 from jdlopt.evidence import statistics
-from jdlopt.evidence.compare import Options, Side, resolution_of, side_of
+from jdlopt.evidence.compare import Options
+from jdlopt.evidence.sides import Side, resolution_of, side_of
 from jdlopt.evidence.trainer import Trainer, key_of
 
 ROOT = Path(__file__).resolve().parents[1]

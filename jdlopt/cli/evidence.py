@@ -16,6 +16,7 @@ COLOURS = {"adopt": "green", "drop": "red", "undecided": "yellow"}
 def compare(flags: argparse.Namespace) -> int:
     """Compares two configs, or one with a technique applied to it."""
     from jdlopt.evidence import compare as comparison
+    from jdlopt.evidence import sides
 
     options = _options(flags, "compare")
     options.check()
@@ -24,7 +25,7 @@ def compare(flags: argparse.Namespace) -> int:
         from jdlopt.evidence import ablate as ablation
 
         chosen = ablation.parse(flags.b.removeprefix("+").split(","))
-        b: Any = ablation.applied(comparison.side_of(a), chosen)[0].raw
+        b: Any = ablation.applied(sides.side_of(a), chosen)[0].raw
     else:
         b = _load(flags.b, flags.overrides)
     out = None if flags.json else console()

@@ -27,7 +27,7 @@ def listed(flags: argparse.Namespace) -> int:
     ]  # fmt: skip
     if flags.config is not None:
         from jdlopt.cli.show import load
-        from jdlopt.evidence.compare import side_of
+        from jdlopt.evidence.sides import side_of
 
         side = side_of(load(flags))
         facts = techniques.facts_of(side.config, side.dataset)

@@ -19,19 +19,21 @@ from jdlopt.evidence.compare import (
     DROP,
     UNDECIDED,
     Options,
-    Side,
-    check_pair,
-    check_space,
     cost,
     effect_record,
     gains,
+    summary_of,
+)
+from jdlopt.evidence.records import claim, save
+from jdlopt.evidence.sides import (
+    Side,
+    check_pair,
+    check_space,
     measuring,
     metric_of,
     resolution_of,
     side_of,
-    summary_of,
 )
-from jdlopt.evidence.records import claim, save
 from jdlopt.evidence.trainer import Trained, Trainer, Training, key_of
 from jdlopt.metrics import higher_is_better
 

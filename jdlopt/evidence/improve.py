@@ -20,7 +20,6 @@ from typing import Any
 
 from jdlopt.errors import UserError
 from jdlopt.evidence import rounds, statistics, techniques
-from jdlopt.evidence.compare import Side, measuring, metric_of, side_of
 from jdlopt.evidence.finale import finish
 from jdlopt.evidence.ladder import (
     CONFIRM_SEEDS,
@@ -32,6 +31,7 @@ from jdlopt.evidence.ladder import (
     retune,
 )
 from jdlopt.evidence.records import claim, save
+from jdlopt.evidence.sides import Side, measuring, metric_of, side_of
 from jdlopt.evidence.trainer import Trainer, key_of
 
 SMALL_VALIDATION, FOLDS = 1000, 5

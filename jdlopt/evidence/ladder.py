@@ -14,16 +14,9 @@ from typing import Any
 
 from jdlopt.errors import UserError
 from jdlopt.evidence import statistics, techniques, tuning
-from jdlopt.evidence.compare import (
-    Side,
-    check_pair,
-    effect_record,
-    gains,
-    resolution_of,
-    side_of,
-    summary_of,
-)
+from jdlopt.evidence.compare import effect_record, gains, summary_of
 from jdlopt.evidence.records import save
+from jdlopt.evidence.sides import Side, check_pair, resolution_of, side_of
 from jdlopt.evidence.trainer import Trained, Trainer, Training, key_of
 
 IMPROVEMENT = "improve.json"

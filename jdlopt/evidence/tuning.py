@@ -14,6 +14,7 @@ import numpy as np
 
 from jdlopt import config as configs
 from jdlopt.errors import ConfigError
+from jdlopt.evidence.sides import Side, side_of
 from jdlopt.evidence.trainer import ENDED_WELL, Trainer, key_of
 from jdlopt.metrics import higher_is_better
 from jdlopt.study.space import Distribution, log_uniform
@@ -117,18 +118,16 @@ class Tuned(NamedTuple):
 
 
 def tune_all(
-    arms: Mapping[str, Any], trainer: Trainer, metric: str, options: Any
+    arms: Mapping[str, Side], trainer: Trainer, metric: str, options: Any
 ) -> dict[str, Tuned]:
     """Tunes the nuisance keys of several configs, each at as many points and on the same seeds.
 
     Args:
-      arms: sides (`jdlopt.evidence.compare.Side`) by name.
+      arms: sides by name.
       trainer: trains them.
       metric: what counts, ``validation/METRIC``.
       options: ``tune`` (points besides the config's own), ``tune_seeds`` and ``space``.
     """
-    from jdlopt.evidence.compare import side_of
-
     seeds = range(TUNING_SEED, TUNING_SEED + options.tune_seeds)
     sign = 1.0 if higher_is_better(metric.partition("/")[2]) else -1.0
     tried: dict[str, list[tuple[dict[str, Any], Any]]] = {}

@@ -10,7 +10,7 @@ import pytest
 from jdlopt import cli
 from jdlopt import config as configs
 from jdlopt.errors import ConfigError, UserError, WorkdirError
-from jdlopt.evidence import compare as comparison
+from jdlopt.evidence import sides
 from jdlopt.evidence.compare import Options, compare
 from jdlopt.evidence.trainer import Trainer, key_of
 from jdlopt.study.space import log_uniform
@@ -50,15 +50,15 @@ def test_a_side_of_a_pair_is_what_a_run_comes_to(compared, tmp_path: Path) -> No
 
 def test_what_is_on_disk_is_not_trained_again(compared) -> None:
     record, workdir = compared
-    sides = [record["configs"][side] for side in "ab"]
-    path = workdir / "trainings" / f"{key_of(sides[0])}.jsonl"
+    both = [record["configs"][side] for side in "ab"]
+    path = workdir / "trainings" / f"{key_of(both[0])}.jsonl"
     with path.open("a") as file:
         file.write('{"seed": 3, "sta')  # a process that was killed within a line
-    again = compare(sides[0], sides[1], workdir, Options(seeds=15, workers=1))
+    again = compare(both[0], both[1], workdir, Options(seeds=15, workers=1))
     assert again["pairs"] == record["pairs"]
     assert again["seconds"] == {"training": 0.0, "compiling": 0.0}
     with Trainer(workdir, workers=1) as trainer:
-        assert set(trainer.known(sides[0])) == {pair["seed"] for pair in record["pairs"]}
+        assert set(trainer.known(both[0])) == {pair["seed"] for pair in record["pairs"]}
         with pytest.raises(WorkdirError, match="another process is at work"), Trainer(workdir):
             pass
 
@@ -93,10 +93,10 @@ def test_both_sides_are_tuned_at_the_same_points_on_other_seeds(tmp_path: Path) 
 
 
 def test_sides_of_other_examples_make_no_pairs() -> None:
-    a = comparison.side_of(BASE)
-    b = comparison.side_of(configs.override(BASE, {"data.split_seed": 4, "data.batch_size": 16}))
+    a = sides.side_of(BASE)
+    b = sides.side_of(configs.override(BASE, {"data.split_seed": 4, "data.batch_size": 16}))
     with pytest.raises(ConfigError, match=r"data.split_seed: 0 and 4") as error:
-        comparison.check_pair(a, b, "validation/accuracy")
+        sides.check_pair(a, b, "validation/accuracy")
     assert "batch_size:" not in str(error.value)
 
 
@@ -106,7 +106,7 @@ def test_losses_of_two_kinds_are_not_compared_by_the_loss(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match=r"label_smoothing.*validation/accuracy"):
         compare(a, b, tmp_path, Options(metric="validation/loss"))
     same = configs.override(a, {"loss.l2": 1e-3})  # added to it, and not measured
-    comparison.check_pair(comparison.side_of(a), comparison.side_of(same), "validation/loss")
+    sides.check_pair(sides.side_of(a), sides.side_of(same), "validation/loss")
     space = {"loss.label_smoothing": log_uniform(1e-2, 0.1)}
     with pytest.raises(ConfigError, match=r"each value of loss\.label_smoothing"):
         compare(b, b, tmp_path, Options(metric="validation/loss", tune=2, space=space))
@@ -116,12 +116,12 @@ def test_losses_of_two_kinds_are_not_compared_by_the_loss(tmp_path: Path) -> Non
 def test_a_regression_is_compared_by_what_no_loss_changes() -> None:
     raw = {"data": {"source": "diabetes"}, "model": {"name": "linear"}, "loss": {"name": "huber"},
            "mesh": {"data": 1}}  # fmt: skip
-    assert comparison.metric_of(comparison.side_of(raw), None) == "validation/rmse"
+    assert sides.metric_of(sides.side_of(raw), None) == "validation/rmse"
 
 
 def test_a_part_that_changes_leaves_the_keys_of_the_old_one_behind() -> None:
     raw = configs.override(BASE, {"optim.b1": 0.8, "optim.name": "adamw"})
-    side = comparison.side_of(raw, {"optim.name": "sgd"})
+    side = sides.side_of(raw, {"optim.name": "sgd"})
     assert side.config["optim"]["name"] == "sgd" and "b1" not in side.config["optim"]
 
 

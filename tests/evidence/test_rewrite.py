@@ -8,7 +8,7 @@ import pytest
 
 from jdlopt import config as configs
 from jdlopt.evidence import rewrite
-from jdlopt.evidence.compare import changed
+from jdlopt.evidence.sides import changed
 
 FILES = [
     *sorted(Path("configs").glob("*/*_mlp.py")),

@@ -12,7 +12,7 @@ from jdlopt import config as configs
 from jdlopt.data.augment import AUGMENTATIONS
 from jdlopt.errors import UserError
 from jdlopt.evidence import techniques
-from jdlopt.evidence.compare import side_of
+from jdlopt.evidence.sides import side_of
 from jdlopt.optim.average import AVERAGES
 from jdlopt.optim.optimizers import OPTIMIZERS
 from jdlopt.optim.schedules import SCHEDULES
