@@ -29,7 +29,8 @@ from jdlopt import config as configs
 from jdlopt import memory
 from jdlopt import mesh as meshes
 from jdlopt.train import experiment
-from jdlopt.train.program import Compiler, keep_memory, state_sharding, training_programs
+from jdlopt.train.compiling import Compiler
+from jdlopt.train.program import state_sharding, training_programs
 from jdlopt.train.state import as_arrays
 
 MODELS = ("image_resnet", "image_cnn", "image_transformer")
@@ -184,7 +185,7 @@ def measure(name: str) -> dict[str, Any]:
 
 def main() -> None:
     """Measures the models, or those that are named, and writes the ratios if it was all."""
-    keep_memory()
+    memory.keep()
     names = sys.argv[1:] or MODELS
     found = {name: measure(name) for name in names}
     if set(names) == set(MODELS):

@@ -16,6 +16,9 @@ KEPT = ":".join(
 FIRST_VERSION = (2, 35)
 """Of glibc, that knows `hugetlb`."""
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_THRESHOLD = -1, -3
+"""What glibc's ``mallopt`` calls the sizes from which freed memory goes back to the kernel, and the
+number of its heaps."""
 
 
 def settings(environment: Mapping[str, str]) -> dict[str, str]:
@@ -47,3 +50,25 @@ def start_again() -> None:
     more = settings(os.environ)
     if more and sys.orig_argv:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **more})
+
+
+def keep() -> bool:
+    """Has the process keep the memory that it frees; returns whether it could be told to.
+
+    A compiled step takes its buffers from malloc and gives them back, every time. By default glibc
+    returns large ones to the kernel, which maps and clears each page again for the next step: for
+    a small 2-D CNN on a CPU that was a third of the processor's time. Threads keep heaps of their
+    own: with one for all, small steps wait for each other and take twice as long. Other C libraries
+    are left as they are, and so is one that the user has set up (``MALLOC_…`` or
+    ``GLIBC_TUNABLES``).
+    """
+    import ctypes
+
+    if any(name.startswith("MALLOC_") or name == TUNABLES for name in os.environ):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # no glibc
+        return False
+    most = 2**30
+    return all(mallopt(name, most) == 1 for name in (MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_THRESHOLD))

@@ -28,7 +28,7 @@ def start() -> bool:
     processes.join()
     import jax
 
-    from jdlopt.train.program import keep_programs
+    from jdlopt.train.compiling import keep_programs
 
     keep_programs()
 

@@ -19,8 +19,9 @@ from jdlopt.study import programs as made
 from jdlopt.study.halving import RULES, History
 from jdlopt.study.structure import Structure, stacked
 from jdlopt.train import checkpoint, experiment
+from jdlopt.train.compiling import Compiler
 from jdlopt.train.meter import Meter
-from jdlopt.train.program import CAPACITY, Compiler
+from jdlopt.train.program import CAPACITY
 from jdlopt.train.watch import Best, check_finite
 
 DISPATCH_SECONDS = 1.0

@@ -26,7 +26,8 @@ from jaxtyping import Array, Float, Int32
 from jdlopt.data import preprocess
 from jdlopt.study.structure import Structure
 from jdlopt.train import experiment
-from jdlopt.train.program import Compiler, gather
+from jdlopt.train.compiling import Compiler
+from jdlopt.train.program import gather
 from jdlopt.train.state import TrainState
 from jdlopt.train.step import eval_step, train_step
 

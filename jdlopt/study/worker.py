@@ -18,6 +18,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from jdlopt import memory
+
 Say = Callable[[dict[str, Any]], None]
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 """The cores that this process may use."""
@@ -82,10 +84,10 @@ class _Worker:
         import jax
 
         from jdlopt.study.population import Cache
-        from jdlopt.train.program import keep_memory, keep_programs
+        from jdlopt.train.compiling import keep_programs
 
         keep_programs()
-        keep_memory()
+        memory.keep()
         self.cache = Cache()
         self.structures: dict[str, Any] = {}
         self.data: dict[Any, Any] = {}

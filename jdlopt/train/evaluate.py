@@ -14,8 +14,8 @@ from jdlopt import config as configs
 from jdlopt import mesh as meshes
 from jdlopt import metrics
 from jdlopt.data import feed
+from jdlopt.train.compiling import Compiler
 from jdlopt.train.experiment import Experiment
-from jdlopt.train.program import Compiler
 from jdlopt.train.state import as_arrays
 from jdlopt.train.step import eval_step, predict_step
 

@@ -16,9 +16,9 @@ from jdlopt import mesh as meshes
 from jdlopt.data import preprocess
 from jdlopt.data.dataset import ArrayPool, Arrays, Dataset
 from jdlopt.models.head import features_of, head_of
+from jdlopt.train.compiling import Compiler
 from jdlopt.train.evaluate import Evaluator
 from jdlopt.train.experiment import Experiment
-from jdlopt.train.program import Compiler
 
 
 def cached(

@@ -17,19 +17,19 @@ import jax
 import numpy as np
 
 from jdlopt import config as configs
+from jdlopt import memory
 from jdlopt import mesh as meshes
 from jdlopt.data import feed
 from jdlopt.errors import DivergedError, Interrupted, WorkdirError
 from jdlopt.metrics import higher_is_better
 from jdlopt.train import checkpoint, disk, experiment, features, log, processes, serve
 from jdlopt.train import evaluate as evaluation
+from jdlopt.train.compiling import Compiler
 from jdlopt.train.evaluate import Evaluator
 from jdlopt.train.meter import Meter
 from jdlopt.train.program import (
-    Compiler,
     Dispatch,
     copy,
-    keep_memory,
     state_sharding,
     streaming_program,
     training_programs,
@@ -103,7 +103,7 @@ def fit(
       Interrupted: SIGTERM or SIGINT came; the state is saved, and the same call goes on.
     """
     start = time.perf_counter()
-    keep_memory()
+    memory.keep()
     workdir = Path(workdir)
     resolved, dataset = experiment.prepare(config)
     with signals() as stop, processes.first_claims(lambda: log.claim(workdir, resolved)):

@@ -21,8 +21,9 @@ from jdlopt.errors import UserError
 from jdlopt.models.ensemble import member_names
 from jdlopt.models.summary import Layer, flops_of, layers_of
 from jdlopt.train import experiment
+from jdlopt.train.compiling import compile_options
 from jdlopt.train.parts import model_of, num_outputs
-from jdlopt.train.program import compile_options, one_step, state_sharding, streamed_step
+from jdlopt.train.program import one_step, state_sharding, streamed_step
 from jdlopt.train.state import TrainState, as_arrays
 from jdlopt.train.step import train_step
 

@@ -23,8 +23,8 @@ from jdlopt.data.inputs import read_inputs
 from jdlopt.data.text_input import from_meta
 from jdlopt.errors import DataError, UserError, WorkdirError, listing
 from jdlopt.train import checkpoint, disk, evaluate, experiment, log, scaling
+from jdlopt.train.compiling import Compiler
 from jdlopt.train.parts import model_of
-from jdlopt.train.program import Compiler
 from jdlopt.train.state import as_arrays
 from jdlopt.train.step import averaged_predict_step, predict_step
 

@@ -25,8 +25,8 @@ def order(width: int, folder: Path) -> dict[str, Any]:
 
 
 def test_structures_beyond_the_most_are_dropped_and_trained_anew(monkeypatch, tmp_path) -> None:
-    for name in ("keep_programs", "keep_memory"):
-        monkeypatch.setattr(f"jdlopt.train.program.{name}", lambda: None)
+    for name in ("jdlopt.train.compiling.keep_programs", "jdlopt.memory.keep"):
+        monkeypatch.setattr(name, lambda: None)
     monkeypatch.setattr(worker, "MOST_STRUCTURES", 2)
     one = worker._Worker(lambda message: None, threading.Event())
     found = {}
