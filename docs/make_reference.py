@@ -36,6 +36,8 @@ MEANINGS = {
     "b1": "decay of the mean of gradients.",
     "b2": "decay of the mean of squared gradients.",
     "dropout_rate": "probability that a value is dropped while training; None: no dropout.",
+    "drop_path_rate": "probability that the last block's branch is left out for an example while "
+    "training (stochastic depth); earlier blocks' are smaller, evenly; None: none is.",
     "eps": "added where something is divided by, against zero.",
     "hidden": "widths of the dense layers before the outputs.",
     "initial_accumulator": "what the sum of squares starts with.",

@@ -17,8 +17,10 @@ from jdlopt.models.layers import (
     Conv,
     DepthwiseConv,
     Dropout,
+    DropPath,
     Head,
     LayerNorm,
+    rates_by_depth,
     rematerialised,
 )
 
@@ -37,6 +39,7 @@ class ConvNeXtBlock(nn.Module):
     activation: str
     layer_scale: Any
     norm_epsilon: Any
+    drop_path_rate: Any = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "n height width channels"], train: bool) -> Array:
@@ -48,7 +51,7 @@ class ConvNeXtBlock(nn.Module):
         y = nn.Dense(width, kernel_init=init, name="project")(ACTIVATIONS[self.activation](y))
         if self.layer_scale is not None:
             y = y * self.param("scale", lambda _: jnp.full((width,), self.layer_scale, jnp.float32))
-        return x + y
+        return x + DropPath(self.drop_path_rate, name="drop_path")(y, train)
 
 
 class ConvNeXt(nn.Module):
@@ -56,8 +59,9 @@ class ConvNeXt(nn.Module):
 
     The sizes are ConvNeXt-T's unless given. The stem cuts patches of ``patch_size``, the layers
     between the stages patches of 2×2, without what is left over at an edge. The mean over positions
-    is normed and goes through dropout (if asked) to the head. Liu et al., "A ConvNet for the
-    2020s", 2022; without its stochastic depth.
+    is normed and goes through dropout (if asked) to the head. ``drop_path_rate`` is the last
+    block's, earlier ones have less, evenly (0.1 as published). Liu et al., "A ConvNet for the
+    2020s", 2022.
     """
 
     num_outputs: int
@@ -69,6 +73,7 @@ class ConvNeXt(nn.Module):
     layer_scale: Positive | None = 1e-6
     norm_epsilon: Positive = 1e-6
     dropout_rate: Rate | None = None
+    drop_path_rate: Rate | None = None
     remat: Annotated[str, Choice(REMAT)] = "none"
 
     @nn.compact
@@ -77,6 +82,7 @@ class ConvNeXt(nn.Module):
         x = inputs[..., None] if inputs.ndim == 3 else inputs
         self._check(x)
         block = rematerialised(ConvNeXtBlock, self.remat)
+        rates = iter(rates_by_depth(self.drop_path_rate, sum(self.stage_sizes)))
         for stage, (count, width) in enumerate(zip(self.stage_sizes, self.features, strict=True)):
             if stage == 0:
                 x = self._patches(x, width, self.patch_size, "stem")
@@ -90,6 +96,7 @@ class ConvNeXt(nn.Module):
                     self.activation,
                     self.layer_scale,
                     self.norm_epsilon,
+                    next(rates),
                     name=f"stage_{stage}_block_{index}",
                 )(x, train)
         x = LayerNorm(self.norm_epsilon, name="norm")(x.mean(axis=(1, 2)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import flax.linen as nn
 from jaxtyping import Array, Float
@@ -16,7 +16,9 @@ from jdlopt.models.layers import (
     Conv,
     DepthwiseConv,
     Dropout,
+    DropPath,
     Head,
+    rates_by_depth,
     rematerialised,
 )
 
@@ -36,6 +38,7 @@ class InvertedBottleneck(nn.Module):
     kernel_size: int
     strides: int
     activation: str
+    drop_path_rate: Any = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "n height width channels"], train: bool) -> Array:
@@ -50,7 +53,9 @@ class InvertedBottleneck(nn.Module):
         y = activation(BatchNorm(epsilon=_EPSILON, name="depthwise_norm")(y, train))
         y = Conv(self.features, (1, 1), use_bias=False, name="project")(y)
         y = BatchNorm(epsilon=_EPSILON, name="project_norm")(y, train)
-        return x + y if y.shape == x.shape else y
+        if y.shape != x.shape:
+            return y
+        return x + DropPath(self.drop_path_rate, name="drop_path")(y, train)
 
 
 class EfficientNetLite0(nn.Module):
@@ -58,8 +63,10 @@ class EfficientNetLite0(nn.Module):
 
     The lite variant leaves out squeeze-excitation, uses ReLU6 instead of SiLU, and never scales the
     stem and the last convolution, so that it quantizes well. A stage's first block has the stage's
-    stride. The mean over positions goes through dropout (0.2 as published) to the head. Tan and Le,
-    "EfficientNet: rethinking model scaling for convolutional neural networks", 2019.
+    stride. The mean over positions goes through dropout (0.2 as published) to the head.
+    ``drop_path_rate`` is the last block's (0.2 as published), earlier ones have less, evenly, and
+    those that change the shape none. Tan and Le, "EfficientNet: rethinking model scaling for
+    convolutional neural networks", 2019.
     """
 
     num_outputs: int
@@ -73,6 +80,7 @@ class EfficientNetLite0(nn.Module):
     last_features: Count = 1280
     activation: Annotated[str, Choice(ACTIVATIONS)] = "relu6"
     dropout_rate: Rate | None = None
+    drop_path_rate: Rate | None = None
     remat: Annotated[str, Choice(REMAT)] = "none"
 
     @nn.compact
@@ -84,6 +92,7 @@ class EfficientNetLite0(nn.Module):
         x = Conv(self.stem_features, (3, 3), self.stem_strides, use_bias=False, name="stem")(x)
         x = activation(BatchNorm(epsilon=_EPSILON, name="stem_norm")(x, train))
         block, number = rematerialised(InvertedBottleneck, self.remat), 0
+        rates = rates_by_depth(self.drop_path_rate, sum(self.stage_sizes))
         for stage, count in enumerate(self.stage_sizes):
             for index in range(count):
                 x = block(
@@ -92,6 +101,7 @@ class EfficientNetLite0(nn.Module):
                     self.kernel_sizes[stage],
                     1 if index else self.strides[stage],
                     self.activation,
+                    rates[number],
                     name=f"block_{number:02}",
                 )(x, train)
                 number += 1

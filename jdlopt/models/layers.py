@@ -111,6 +111,38 @@ class Dropout(nn.Module):
         return dropout(self.make_rng("dropout"), x, self.rate)
 
 
+class DropPath(nn.Module):
+    """Stochastic depth: leaves a block's branch out, example by example, while training.
+
+    Draws its key from the stream ``dropout``; what is kept is scaled as in `dropout`. Huang et al.,
+    "Deep networks with stochastic depth", 2016.
+    """
+
+    rate: float | Array | None
+
+    @nn.compact
+    def __call__(self, y: Float[Array, "n *shape"], train: bool) -> Float[Array, "n *shape"]:
+        """Sets the branch of some examples to 0 while training; no rate, no cost."""
+        if self.rate is None or not train:
+            return y
+        each = jnp.ones((len(y), *(1,) * (y.ndim - 1)), y.dtype)
+        return y * dropout(self.make_rng("dropout"), each, self.rate)
+
+
+def rates_by_depth(
+    rate: float | Float[Array, ""] | None, count: int
+) -> list[float | Float[Array, ""] | None]:
+    """Returns the `DropPath` rate of each of ``count`` blocks: from 0, evenly, to ``rate``.
+
+    Example:
+      >>> rates_by_depth(0.2, 3)
+      [0.0, 0.1, 0.2]
+    """
+    if rate is None:
+        return [None] * count
+    return [rate * (index / max(1, count - 1)) for index in range(count)]
+
+
 class Conv(nn.Module):
     """`convolve` with a kernel and a bias of its own, as many dimensions as its kernel has."""
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
 from jaxtyping import Array, Float
 
 from jdlopt.config import Choice, Count, Rate
 from jdlopt.errors import ConfigError, listing
-from jdlopt.models.layers import ACTIVATIONS, REMAT, BatchNorm, Conv, Dropout, Head, rematerialised
+from jdlopt.models.layers import (
+    ACTIVATIONS,
+    REMAT,
+    BatchNorm,
+    Conv,
+    Dropout,
+    DropPath,
+    Head,
+    rates_by_depth,
+    rematerialised,
+)
 
 
 class Sizes(NamedTuple):
@@ -49,6 +59,7 @@ class ResidualBlock(nn.Module):
     strides: int
     bottleneck: bool
     activation: str
+    drop_path_rate: Any = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "n height width channels"], train: bool) -> Array:
@@ -68,7 +79,7 @@ class ResidualBlock(nn.Module):
         if x.shape[-1] != width or self.strides != 1:
             x = _conv(width, 1, self.strides, "shortcut")(x)
             x = BatchNorm(name="shortcut_norm")(x, train)
-        return activation(x + y)
+        return activation(x + DropPath(self.drop_path_rate, name="drop_path")(y, train))
 
 
 class ResNet(nn.Module):
@@ -77,7 +88,8 @@ class ResNet(nn.Module):
     ``depth`` names a published size; ``stage_sizes``, ``features``, ``bottleneck`` and ``strides``
     (of each stage) make one of your own. The ``imagenet`` stem is a 7×7 convolution and a pooling,
     which make the image a quarter as high and wide; the ``cifar`` stem is a 3×3 convolution. The
-    mean over positions goes through dropout (if asked) to the head.
+    mean over positions goes through dropout (if asked) to the head. ``drop_path_rate`` is the last
+    block's, earlier ones have less, evenly.
 
     He et al., "Deep residual learning for image recognition", 2016.
     """
@@ -91,6 +103,7 @@ class ResNet(nn.Module):
     strides: tuple[int, ...] = ()
     activation: Annotated[str, Choice(ACTIVATIONS)] = "relu"
     dropout_rate: Rate | None = None
+    drop_path_rate: Rate | None = None
     remat: Annotated[str, Choice(REMAT)] = "none"
 
     @nn.compact
@@ -112,6 +125,7 @@ class ResNet(nn.Module):
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         block = rematerialised(ResidualBlock, self.remat)
+        rates = iter(rates_by_depth(self.drop_path_rate, sum(sizes)))
         for stage, count in enumerate(sizes):
             for index in range(count):
                 x = block(
@@ -119,6 +133,7 @@ class ResNet(nn.Module):
                     1 if index else strides[stage],
                     bottleneck,
                     self.activation,
+                    next(rates),
                     name=f"stage_{stage}_block_{index}",
                 )(x, train)
         x = Dropout(self.dropout_rate, name="dropout")(x.mean(axis=(1, 2)), train)

@@ -40,6 +40,13 @@ REGULARISATION = (
         {"model.dropout_rate": ("around", 2.0)},
     ),
     Technique(
+        "stochastic_depth", "regularisation", ("generalisation",),
+        "Leaves whole residual branches out at random while training, later ones more often.",
+        values("model.drop_path_rate", 0.1, 0.2), "a random number for each example and block",
+        "Huang et al., Deep networks with stochastic depth, 2016", 0.3,
+        needs_key("model.drop_path_rate"), {"model.drop_path_rate": ("around", 2.0)},
+    ),
+    Technique(
         "weight_decay", "regularisation", ("generalisation",),
         "Takes a share of each weight off in every step, apart from the gradient.",
         _decay, "nothing", "Loshchilov and Hutter, Decoupled weight decay regularization, 2019",
