@@ -298,12 +298,19 @@ def improve_rows() -> list[Row]:
                 continue
             count, minutes = len(record["ours"]), record["seconds"] / 60
             trials = sum(one["trials"] for one in record["peer"]) / count
+            reached = (
+                f"{100 * record['baseline']['mean']:.1f} → "
+                f"{100 * record['improved']['mean']:.1f} % test accuracy"
+            )
+            if count > 1:
+                low, high = (100 * end for end in record["gain"]["interval"])
+                reached += f"; {100 * record['gain']['mean']:+.1f} points "
+                reached += f"({low:+.1f} to {high:+.1f})"
             found.append(
                 (
                     f"`improve` of a plain MLP on MNIST-1D, {minutes:.0f} minutes, "
                     f"{count} {'repetition' if count == 1 else 'repetitions'}",
-                    f"{100 * record['baseline']['mean']:.1f} → "
-                    f"{100 * record['improved']['mean']:.1f} % test accuracy",
+                    reached,
                     f"Optuna's TPE with PyTorch, {trials:.0f} trials without augmentation: "
                     f"{100 * record['optuna']['mean']:.1f} %",
                     "measure_improve.py",
