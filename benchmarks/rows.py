@@ -33,6 +33,24 @@ def closely(found: dict[str, float]) -> str:
     return f"{100 * found['mean']:.2f} ± {100 * found['std']:.2f} %"
 
 
+def times(ratio: dict[str, float], digits: int) -> str:
+    """Returns a ratio's median and its range."""
+    median, low, high = (f"{ratio[name]:.{digits}f}" for name in ("median", "min", "max"))
+    return f"{median} × ({low} to {high})"
+
+
+def points(gain: dict[str, Any], digits: int = 1) -> str:
+    """Returns a gain in accuracy and its interval, in percentage points."""
+    mean, low, high = (f"{100 * one:+.{digits}f}" for one in (gain["mean"], *gain["interval"]))
+    return f"{mean} points ({low} to {high})"
+
+
+def pytorch(measured: dict[str, Any], record: dict[str, Any]) -> str:
+    """Returns PyTorch's version and threads, as the peer of one of a script's records."""
+    version, threads = measured["torch"].partition("+")[0], record["peer"].partition(", ")[2]
+    return f"PyTorch {version} eager, {threads}"
+
+
 def quality(record: dict[str, Any]) -> str:
     """Returns a config's test metric in words."""
     metrics = record["metrics"]
@@ -67,13 +85,11 @@ def accuracy_rows() -> list[Row]:
         )
     mnist = load("mnist")
     if mnist:
-        both, gain = mnist["test_accuracy"], mnist["gain"]
-        low, high = (100 * end for end in gain["interval"])
+        both = mnist["test_accuracy"]
         found.append(
             (
                 f"[mnist_cnn]({mnist['config']}), {len(mnist['seeds'])} seeds",
-                f"{closely(both['augmented'])} test accuracy; gain {100 * gain['mean']:+.2f} "
-                f"points ({low:+.2f} to {high:+.2f})",
+                f"{closely(both['augmented'])} test accuracy; gain {points(mnist['gain'], 2)}",
                 f"the same without augmentation, {100 * both['plain']['mean']:.2f} %",
                 "measure_mnist.py",
             )
@@ -98,11 +114,10 @@ def training_rows() -> list[Row]:
     fit = load("fit")
     if fit:
         for name, record in fit["experiments"].items():
-            ratio = record["ratio"]
             found.append(
                 (
                     f"examples/s of `fit`, {name}, logging and evaluation on",
-                    f"{ratio['median']:.2f} × ({ratio['min']:.2f} to {ratio['max']:.2f})",
+                    times(record["ratio"], 2),
                     "a bare jitted scan of the same step",
                     "measure_fit.py",
                 )
@@ -110,26 +125,22 @@ def training_rows() -> list[Row]:
     torch = load("torch")
     if torch:
         for name, record in torch["experiments"].items():
-            ratio = record["ratio"]
             found.append(
                 (
                     f"examples/s of `fit`, {name}",
-                    f"{ratio['median']:.1f} × ({ratio['min']:.1f} to {ratio['max']:.1f})",
-                    f"PyTorch {torch['torch'].partition('+')[0]} eager, "
-                    f"{record['peer'].partition(', ')[2]}",
+                    times(record["ratio"], 1),
+                    pytorch(torch, record),
                     "measure_torch.py",
                 )
             )
     step = load("step")
     if step:
         for name, record in step["models"].items():
-            ratio = record["ratio"]
             found.append(
                 (
                     f"training steps/s alone, {name}",
-                    f"{ratio['median']:.2f} × ({ratio['min']:.2f} to {ratio['max']:.2f})",
-                    f"PyTorch {step['torch'].partition('+')[0]} eager, "
-                    f"{record['peer'].partition(', ')[2]}",
+                    times(record["ratio"], 2),
+                    pytorch(step, record),
                     "measure_step.py",
                 )
             )
@@ -225,14 +236,12 @@ def evidence_rows() -> list[Row]:
     found = []
     search = load("search")
     for name, record in (search or {}).get("studies", {}).items():
-        gain, (low, high) = record["gain"]["mean"], record["gain"]["interval"]
         minutes = search["seconds"] / 60 if search else 0
         studies = len(record["jdlopt"]["studies"])
         found.append(
             (
                 f"best validation accuracy of {name} in {minutes:.0f} minutes, {studies} studies",
-                f"{percent(record['jdlopt']['best'])}; {100 * gain:+.1f} points "
-                f"({100 * low:+.1f} to {100 * high:+.1f})",
+                f"{percent(record['jdlopt']['best'])}; {points(record['gain'])}",
                 f"Optuna's TPE with PyTorch, pruned: {percent(record['optuna']['best'])}",
                 "measure_search.py",
             )
@@ -275,13 +284,11 @@ def evidence_rows() -> list[Row]:
             found.append((what, measured.format(ratio), peer, script))
     transfer = load("transfer")
     if transfer:
-        gain, (low, high) = transfer["gain"]["mean"], transfer["gain"]["interval"]
         found.append(
             (
                 f"MiniLM fine-tuned for {transfer['steps']} steps on {transfer['task']}, "
                 f"{len(transfer['gain']['values'])} seeds",
-                f"{percent(transfer['pretrained'])} test accuracy; {100 * gain:+.1f} points "
-                f"({100 * low:+.1f} to {100 * high:+.1f})",
+                f"{percent(transfer['pretrained'])} test accuracy; {points(transfer['gain'])}",
                 f"the same from scratch, {percent(transfer['scratch'])}",
                 "measure_transfer.py",
             )
@@ -303,9 +310,7 @@ def improve_rows() -> list[Row]:
                 f"{100 * record['improved']['mean']:.1f} % test accuracy"
             )
             if count > 1:
-                low, high = (100 * end for end in record["gain"]["interval"])
-                reached += f"; {100 * record['gain']['mean']:+.1f} points "
-                reached += f"({low:+.1f} to {high:+.1f})"
+                reached += f"; {points(record['gain'])}"
             found.append(
                 (
                     f"`improve` of a plain MLP on MNIST-1D, {minutes:.0f} minutes, "
@@ -350,7 +355,7 @@ def data_rows() -> list[Row]:
                 found.append(
                     (
                         f"augmented images/s, 32×32×3, {what}",
-                        f"{ratio['median']:.0f} × ({ratio['min']:.0f} to {ratio['max']:.0f})",
+                        times(ratio, 0),
                         libraries[peer],
                         "measure_augment.py",
                     )

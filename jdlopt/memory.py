@@ -31,7 +31,7 @@ def settings(environment: Mapping[str, str]) -> dict[str, str]:
     Args:
       environment: of the process that starts it.
     """
-    if any(name.startswith("MALLOC_") or name == TUNABLES for name in environment):
+    if _set_up(environment):
         return {}
     if not sys.platform.startswith("linux"):
         return {}
@@ -43,6 +43,11 @@ def settings(environment: Mapping[str, str]) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return {TUNABLES: KEPT}
+
+
+def _set_up(environment: Mapping[str, str]) -> bool:
+    """Whether the user has told the C library how to keep memory."""
+    return any(name.startswith("MALLOC_") or name == TUNABLES for name in environment)
 
 
 def start_again() -> None:
@@ -64,7 +69,7 @@ def keep() -> bool:
     """
     import ctypes
 
-    if any(name.startswith("MALLOC_") or name == TUNABLES for name in os.environ):
+    if _set_up(os.environ):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
