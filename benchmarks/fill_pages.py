@@ -84,7 +84,7 @@ def reaches_mnist(record: dict[str, Any]) -> str:
         reached = (
             f"{closely(found['last'])} test accuracy {seeds} with its last weights (`jdlopt eval "
             f"--checkpoint=newest`), {100 * found['best']['mean']:.2f} % with those that are best "
-            "on 2,400 validation images, of which ten are wrong either way,"
+            "on the validation split,"
         )
     else:
         reached = (

@@ -100,7 +100,7 @@ def accuracy_rows() -> list[Row]:
             (
                 f"[mnist_resnet]({resnet['config']}), {len(resnet['seeds'])} seeds",
                 f"{closely(resnet['test_accuracy']['last'])} test accuracy",
-                f"its weights that are best on 2,400 validation images: "
+                f"its weights that are best on the validation split: "
                 f"{closely(resnet['test_accuracy']['best'])}",
                 "measure_mnist.py",
             )
