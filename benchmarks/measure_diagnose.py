@@ -1,9 +1,10 @@
 """Plants known faults in runs, and records whether `diagnose` names the right one first.
 
-    python benchmarks/measure_diagnose.py [--seeds=2] [--keep=DIR] [NAME …]
+    python benchmarks/measure_diagnose.py [--seeds=2] [--anew] [--keep=DIR] [NAME …]
 
-Beside them sound runs, in which nothing serious should be found. Thresholds come from literature
-and principle, not from these runs: docs/diagnose.md names the source of each.
+Runs that are recorded already count: what is missing is added to them, unless ``--anew`` says no.
+Beside faults stand sound runs, in which nothing serious should be found. Thresholds come from
+literature and principle, not from these runs: docs/diagnose.md names the source of each.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from planted_faults import FAULTS, HEALTHY, ONCE
-from recording import spread, write
+from recording import RESULTS, spread, write
 
 from jdlopt.errors import DivergedError
 from jdlopt.evidence.diagnose import DIAGNOSIS, diagnose
@@ -53,71 +54,80 @@ def diagnosed(make: Any, folder: Path, seed: int) -> dict[str, Any]:
     return {**json.loads(told.read_text()), "findings": found}
 
 
-def some_seeds(folder: Path, count: int, kept: bool) -> list[int]:
-    """Returns the seeds that are measured: all, or those whose runs are there already."""
-    return [s for s in range(count) if not kept or (folder / str(s) / "told.json").exists()]
+def measure(
+    names: Sequence[str], seeds: int, root: Path, before: Mapping[str, Any]
+) -> dict[str, list[Any]]:
+    """Measures what is named and not recorded yet; returns that and all that is recorded."""
+    faults = {one["fault"]: one["runs"] for one in before.get("by_fault", [])}
+    sound = {one["run"]: one["runs"] for one in before.get("by_sound_run", [])}
+    made = {name: fault.make for name, fault in FAULTS.items()}
+    for recorded, makers in ((faults, made), (sound, HEALTHY)):
+        for name, make in makers.items():
+            runs = recorded.setdefault(name, [])
+            for seed in range(1 if name in ONCE else seeds):
+                if name not in names or any(run["seed"] == seed for run in runs):
+                    continue
+                folder = root / name.replace(" ", "_").replace("/", "_") / str(seed)
+                runs.append(diagnosed(make, folder, seed))
+                print(f"{name}: {runs[-1]['findings']} {runs[-1]['seconds']:.1f} s", flush=True)
+    return {
+        "by_fault": [fault_record(name, faults[name]) for name in FAULTS if faults[name]],
+        "by_sound_run": [sound_record(name, sound[name]) for name in HEALTHY if sound[name]],
+    }
+
+
+def fault_record(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the runs of one fault, and whether the right finding came first."""
+    fault = FAULTS[name]
+    first = [run["findings"][0] if run["findings"] else None for run in runs]
+    return {
+        "fault": name,
+        "what": fault.what,
+        "expected": list(fault.expected),
+        "right_first": [one is not None and one[0] in fault.expected for one in first],
+        "runs": runs,
+    }
+
+
+def sound_record(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the runs of a sound config, and their serious findings."""
+    serious = [[found for found, level in run["findings"] if level == "serious"] for run in runs]
+    return {"run": name, "serious": serious, "runs": runs}
 
 
 def main() -> None:
     """Measures the faults and sound runs that are asked for, all by default."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="faults or sound runs")
+    parser.add_argument("names", nargs="*", help="faults or sound runs; all by default")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--anew", action="store_true", help="measure what is recorded again")
     parser.add_argument(
         "--keep", type=Path, help="a folder that the runs are left in: the same call goes on there"
     )
-    parser.add_argument("--kept", action="store_true", help="record the runs in --keep, train none")
     flags = parser.parse_args()
-    faults: list[dict[str, Any]] = []
-    sound: list[dict[str, Any]] = []
+    unknown = sorted(set(flags.names) - {*FAULTS, *HEALTHY})
+    if unknown:
+        parser.error(f"{unknown[0]} is none of {', '.join((*FAULTS, *HEALTHY))}.")
+    names = flags.names or [*FAULTS, *HEALTHY]
+    path = RESULTS / "diagnose.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    if flags.anew:
+        for key, label in (("by_fault", "fault"), ("by_sound_run", "run")):
+            before[key] = [one for one in before.get(key, []) if one[label] not in names]
     with tempfile.TemporaryDirectory() as scratch:
-        root = flags.keep or Path(scratch)
-        for name, fault in FAULTS.items():
-            if flags.names and name not in flags.names:
-                continue
-            folder = root / name.replace(" ", "_")
-            seeds = some_seeds(folder, flags.seeds, flags.kept)
-            if not seeds:
-                continue
-            runs = [diagnosed(fault.make, folder / str(seed), seed) for seed in seeds]
-            first = [run["findings"][0] if run["findings"] else None for run in runs]
-            right = [one is not None and one[0] in fault.expected for one in first]
-            expected = list(fault.expected)
-            faults.append(
-                {
-                    "fault": name,
-                    "what": fault.what,
-                    "expected": expected,
-                    "right_first": right,
-                    "runs": runs,
-                }
-            )
-            print(f"{name}: {'right' if all(right) else 'WRONG'}", flush=True)
-            for run in runs:
-                print(f"    {run['findings']} {run['seconds']:.1f} s", flush=True)
-        for name, make in HEALTHY.items():
-            if flags.names and name not in flags.names:
-                continue
-            folder = root / name.replace(" ", "_").replace("/", "_")
-            seeds = some_seeds(folder, 1 if name in ONCE else flags.seeds, flags.kept)
-            if not seeds:
-                continue
-            runs = [diagnosed(make, folder / str(seed), seed) for seed in seeds]
-            serious = [
-                [found for found, level in run["findings"] if level == "serious"] for run in runs
-            ]
-            sound.append({"run": name, "serious": serious, "runs": runs})
-            print(f"{name}: serious {serious}", flush=True)
-            for run in runs:
-                print(f"    {run['findings']} {run['seconds']:.1f} s", flush=True)
-    if flags.names:
-        print("not written: only some were measured", file=sys.stderr)
-        return
+        for name in names:
+            before = measure([name], flags.seeds, flags.keep or Path(scratch), before)
+            record(before, flags.seeds)
+
+
+def record(found: Mapping[str, list[Any]], seeds: int) -> None:
+    """Writes all that is measured so far."""
+    faults, sound = found["by_fault"], found["by_sound_run"]
     seconds = [run["seconds"] for one in (*faults, *sound) for run in one["runs"]]
     write(
         "diagnose",
         {
-            "seeds_at_most": flags.seeds,
+            "seeds_at_most": seeds,
             "faults_right_with_every_seed": sum(all(one["right_first"]) for one in faults),
             "faults": len(faults),
             "fault_runs_right": sum(sum(one["right_first"]) for one in faults),

@@ -11,7 +11,7 @@ figure is the test accuracy of what each ends with, over five fresh seeds. Repet
 recorded with the same time count: more are added to them.
 
 digits, breast_cancer, diabetes: a plain perceptron, any technique, against itself on the test
-split.
+split. mnist1d_cnn: the same of a plain convolutional network.
 """
 
 from __future__ import annotations
@@ -38,29 +38,33 @@ FAMILY = (
     "optimisation"
 )
 """What leaves a perceptron one."""
-PLAIN = '''"""A plain perceptron."""
+PLAIN = '''"""A plain network."""
 
 
 def get_config():
     return {{
         "seed": {seed},
         "data": {{"source": "{source}", "batch_size": {batch}{more}}},
-        "model": {{"name": "mlp", "features": (100, 100)}},
+        "model": {model},
         {loss}"train": {{"epochs": 20}},
     }}
 '''
+MLP = '{"name": "mlp", "features": (100, 100)}'
+CNN = '{"name": "cnn", "features": (16, 32)}'
 SOURCES = {
-    "digits": {"batch": 64, "more": ', "test_fraction": 0.2', "loss": ""},
-    "breast_cancer": {"batch": 32, "more": "", "loss": ""},
-    "diabetes": {"batch": 32, "more": "", "loss": '"loss": {"name": "mse"},\n        '},
+    "digits": {"batch": 64, "more": ', "test_fraction": 0.2'},
+    "breast_cancer": {"batch": 32},
+    "diabetes": {"batch": 32, "loss": '"loss": {"name": "mse"},\n        '},
+    "mnist1d_cnn": {"source": "mnist1d", "batch": 100, "model": CNN},
 }
 
 
-def improve(source: str, seconds: float, folder: Path, *more: str, **parts: Any) -> dict[str, Any]:
+def improve(seconds: float, folder: Path, *more: str, **parts: Any) -> dict[str, Any]:
     """Runs ``jdlopt improve`` on a plain config; returns its record and the time that it took."""
     folder.mkdir(parents=True)
     file = folder / "plain.py"
-    file.write_text(PLAIN.format(source=source, **{"seed": 0, **parts}), encoding="utf-8")
+    usual = {"seed": 0, "model": MLP, "more": "", "loss": ""}
+    file.write_text(PLAIN.format(**{**usual, **parts}), encoding="utf-8")
     started = time.perf_counter()
     command = [
         sys.executable, "-m", "jdlopt.cli", "improve", f"--config={file}", "--json", "--no-report",
@@ -108,9 +112,8 @@ def against_peer(
     same = before.get("seconds") == seconds
     ours, theirs = (list(before[side]) if same else [] for side in ("ours", "peer"))
     for turn in range(len(ours), repetitions):
-        ours.append(improve("mnist1d", seconds, folder / f"mnist1d-{turn}",
-                            f"--techniques={FAMILY}", batch=100, more="", loss="",
-                            seed=turn))  # fmt: skip
+        ours.append(improve(seconds, folder / f"mnist1d-{turn}", f"--techniques={FAMILY}",
+                            source="mnist1d", batch=100, seed=turn))  # fmt: skip
         theirs.append(peer(seconds, turn))
         test = ours[-1]["test"]
         mean = statistics.fmean(test["improved"]) if test else None
@@ -148,7 +151,8 @@ def main() -> None:
                     flags.seconds, flags.repetitions, Path(name), found.get(part, {})
                 )
             else:
-                made = improve(part, flags.seconds, Path(name) / part, **SOURCES[part])
+                keys = {"source": part, **SOURCES[part]}
+                made = improve(flags.seconds, Path(name) / part, **keys)
                 found[part] = {"budget": flags.seconds, **made}
                 print(part, made["test"] and made["test"]["effect"], made["steps"], flush=True)
             write("improve", {"parts": found})

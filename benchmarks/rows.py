@@ -322,7 +322,8 @@ def improve_rows() -> list[Row]:
                 )
             )
             continue
-        what = f"`improve` of a plain MLP on {name}, {record['budget'] / 60:.0f} minutes"
+        model, data = ("CNN", "MNIST-1D") if name == "mnist1d_cnn" else ("MLP", name)
+        what = f"`improve` of a plain {model} on {data}, {record['budget'] / 60:.0f} minutes"
         test = record["test"]
         if not test or not test["effect"]:
             found.append((what, "nothing adopted", "", "measure_improve.py"))

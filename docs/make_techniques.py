@@ -29,7 +29,8 @@ Written by `python docs/make_techniques.py` from the catalogue, `jdlopt/evidence
 `jdlopt techniques --config=FILE` says which of them a config can use and what each would change;
 [evidence.md](evidence.md) says how they are tested. "Measured here" are gains of a technique alone
 over a baseline, with 95 % intervals over seeds, at the baseline's own learning rate; a positive
-gain is better.
+gain is better. "time" is that of a training without compiling and "memory" that of a step, as
+multiples of the baseline's. What was not measured applies to no plain network on bundled data.
 """
 
 
@@ -71,13 +72,20 @@ def measured() -> dict[str, list[str]]:
     for path in sorted(RESULTS.glob("ablate_*.json")):
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         for name, one in record["techniques"].items():
+            share = record["metric"] == "validation/accuracy"
+            scale, digits, unit = (100.0, 1, "points") if share else (1.0, 2, "better")
             if one["interval"] is None:
                 text = f"{record['baseline']}: it diverged"
             else:
-                low, high = (f"{100 * value:+.1f}" for value in one["interval"])
+                mean, low, high = (
+                    f"{scale * value:+.{digits}f}" for value in (one["gain"], *one["interval"])
+                )
                 text = (
-                    f"{record['baseline']}: {100 * one['gain']:+.1f} ({low} to {high}) points of "
+                    f"{record['baseline']}: {mean} ({low} to {high}) {unit} of "
                     f"{record['metric']}, {one['seeds']} seeds: {one['decision']}"
+                )
+                text += "".join(
+                    f"; {what} × {one[what]:.2g}" for what in ("time", "memory") if one.get(what)
                 )
             found.setdefault(name.partition(":")[0], []).append(text)
     return found

@@ -35,6 +35,8 @@ FLAT = 0.02
 """A value is saturated where the derivative is below this share of the largest: |tanh| > 0.99."""
 WIDEST = 512
 """Of wider layers no covariance is kept."""
+STACKED = "[]"
+"""After the name of a parameter that a loop takes apart: each step has its own slice of it."""
 
 
 def watch(
@@ -43,8 +45,9 @@ def watch(
     """Returns what `function` has as activations, and a function that measures them.
 
     The function's jaxpr is evaluated equation by equation (the interpreter of JAX's own guide), and
-    each activation it comes by is measured. What lies in a loop (`lax.scan`, so a recurrent cell
-    too) is computed and not looked at.
+    each activation it comes by is measured. In a `lax.scan` a layer of a stack (its parameters are
+    scanned over) is one activation for each step, and a recurrent cell one for all steps together.
+    What lies in another loop or in a branch is computed and not looked at.
 
     Args:
       function: called as ``function(params, *rest)``, pure, with the examples along the first axis.
@@ -79,8 +82,10 @@ def _name(path: Any) -> str:
 class _Watcher:
     """Evaluates a jaxpr and measures the activations in it."""
 
-    def __init__(self, kinds: list[dict[str, str]], found: list[dict[str, Array]]):
-        self.kinds, self.found, self.layer = kinds, found, "inputs"
+    def __init__(
+        self, kinds: list[dict[str, str]], found: list[dict[str, Array]], layer: str = "inputs"
+    ):
+        self.kinds, self.found, self.layer = kinds, found, layer
 
     def evaluate(
         self, closed: core.ClosedJaxpr, values: Sequence[Any], names: Sequence[str]
@@ -108,13 +113,15 @@ class _Watcher:
                 if not isinstance(inner, core.ClosedJaxpr):
                     inner = core.ClosedJaxpr(inner, ())
                 results, results_names = self.evaluate(inner, inputs, operands)
+            elif primitive == "scan":
+                results = self.scan(equation, inputs, operands)
             else:
                 parameters = equation.primitive.get_bind_params(equation.params)
                 results = equation.primitive.bind(*inputs, **parameters)
                 results = results if equation.primitive.multiple_results else [results]
             if primitive in MOVES:
                 results_names = operands[:1]
-            elif inner is None:
+            elif inner is None and primitive != "scan":
                 weights = [
                     w for w, v in zip(operands, inputs, strict=True) if w and jnp.ndim(v) > 1
                 ]
@@ -125,6 +132,67 @@ class _Watcher:
             known |= dict(zip(equation.outvars, results, strict=True))
             names_of |= dict(zip(equation.outvars, results_names, strict=True))
         return [read(atom) for atom in jaxpr.outvars], [name(atom) for atom in jaxpr.outvars]
+
+    def scan(self, equation: Any, inputs: Sequence[Any], operands: Sequence[str]) -> list[Any]:
+        """Returns the results of a loop, and measures the activations of its steps."""
+        closed, constants, carries, length, reverse, unroll = (
+            equation.params[key]
+            for key in ("jaxpr", "num_consts", "num_carry", "length", "reverse", "unroll")
+        )
+        fixed, first = list(inputs[:constants]), constants + carries
+        names = [*operands[:first], *(name and name + STACKED for name in operands[first:])]
+        kinds: list[dict[str, str]] = []
+        layer = self.layer
+
+        def step(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[dict[str, Array]]]:
+            nonlocal layer
+            kinds.clear()
+            found: list[dict[str, Array]] = []
+            watcher = _Watcher(kinds, found, self.layer)
+            results, _ = watcher.evaluate(closed, [*fixed, *carry, *xs], names)
+            layer = watcher.layer
+            return results, found
+
+        def body(state: tuple[list[Any], list[Any]], xs: list[Any]) -> Any:
+            carry, total = state
+            results, found = step(carry, xs)
+            added = [_added(*pair, jnp.maximum) for pair in zip(total, shared(found), strict=True)]
+            return (results[:carries], added), (results[carries:], stacked(found))
+
+        def shared(found: list[Any]) -> list[Any]:
+            return [one for one, k in zip(found, kinds, strict=True) if STACKED not in k["layer"]]
+
+        def stacked(found: list[Any]) -> list[Any]:
+            return [one for one, k in zip(found, kinds, strict=True) if STACKED in k["layer"]]
+
+        start, scanned = list(inputs[constants:first]), list(inputs[first:])
+        slices = [jax.ShapeDtypeStruct(jnp.shape(x)[1:], jnp.result_type(x)) for x in scanned]
+        _, shapes = jax.eval_shape(step, start, slices)
+        if not kinds:
+            parameters = equation.primitive.get_bind_params(equation.params)
+            return list(equation.primitive.bind(*inputs, **parameters))
+        nothing = [jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), one) for one in shapes]
+        (carry, total), (outputs, apart) = jax.lax.scan(
+            body, (start, shared(nothing)), scanned, length, reverse=reverse, unroll=unroll
+        )
+        for index in range(length):
+            together, each = iter(total), iter(apart)
+            for kind in kinds:
+                if STACKED in kind["layer"]:
+                    sums = {key: value[index] for key, value in next(each).items()}
+                    self.kinds.append({**kind, "layer": _numbered(kind["layer"], index)})
+                    self.found.append(sums)
+                elif index == 0:
+                    self.kinds.append(kind)
+                    self.found.append(next(together))
+        self.layer = _numbered(layer, length - 1)
+        return [*carry, *outputs]
+
+
+def _numbered(layer: str, index: int) -> str:
+    """Returns the name of one layer of a stack, as the innermost loop around it counts."""
+    before, marker, after = layer.rpartition(STACKED)
+    return f"{before}[{index}]{after}" if marker else layer
 
 
 def _kind(equation: Any, jaxpr: Any) -> str | None:
@@ -171,13 +239,14 @@ def _measured(kind: str, before: Array, after: Array) -> dict[str, Array]:
 
 def combine(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns the measurements of both: the same model on more examples."""
-    return [
-        {
-            key: np.maximum(value, more[key]) if key == "active" else value + more[key]
-            for key, value in first.items()
-        }
-        for first, more in zip(one, other, strict=True)
-    ]
+    return [_added(first, more, np.maximum) for first, more in zip(one, other, strict=True)]
+
+
+def _added(one: dict[str, Any], other: dict[str, Any], maximum: Callable[..., Any]) -> Any:
+    return {
+        key: maximum(value, other[key]) if key == "active" else value + other[key]
+        for key, value in one.items()
+    }
 
 
 def finish(

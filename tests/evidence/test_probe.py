@@ -91,16 +91,88 @@ def test_an_nnx_module_is_watched_too_and_gates_are_no_activations():
     assert [row["kind"] for row in activations.watch(plain, state, x)[0]] == ["sigmoid"]
 
 
-def test_watching_leaves_remat_and_scan_intact():
+def test_watching_looks_into_remat_and_leaves_the_result_as_it_is():
     def function(params, x):
-        x = jax.checkpoint(lambda p, x: jax.nn.relu(x @ p))(params["w"], x)
-        return jax.lax.scan(lambda c, _: (jnp.tanh(c @ params["w"]), None), x, None, length=3)[0]
+        return jax.checkpoint(lambda p, x: jax.nn.relu(x @ p))(params["w"], x)
 
-    params = {"w": jnp.eye(3)}
-    x = jax.random.normal(jax.random.key(0), (4, 3))
+    params, x = {"w": jnp.eye(3)}, jax.random.normal(jax.random.key(0), (4, 3))
     kinds, measure = activations.watch(function, params, x)
-    assert [row["kind"] for row in kinds] == ["relu"]  # what lies in a loop is not looked at
+    assert [row["kind"] for row in kinds] == ["relu"]
     assert float(measure(params, x)[0]["count"]) == 4
+
+
+def rows_of(function, params, x):
+    kinds, measure = activations.watch(function, params, x)
+    return activations.finish(kinds, jax.device_get(jax.jit(measure)(params, x)))
+
+
+def numbers(row):
+    left_out = ("layer", "kind")
+    return {k: value for k, value in row.items() if k not in left_out and value is not None}
+
+
+def test_each_layer_of_a_scanned_stack_is_watched_as_if_it_stood_alone():
+    weights = (
+        jax.random.normal(jax.random.key(0), (3, 4, 4)) * jnp.array([0.1, 1.0, 9.0])[:, None, None]
+    )
+    params, x = {"block": {"kernel": weights}}, jax.random.normal(jax.random.key(1), (32, 4))
+
+    def layer(x, w):
+        return jnp.tanh(jax.nn.relu(x @ w) - 0.5)
+
+    def scanned(params, x):
+        x, _ = jax.lax.scan(lambda x, w: (layer(x, w), None), x, params["block"]["kernel"])
+        return x @ jnp.ones((4, 2))
+
+    def unrolled(params, x):
+        for w in params["block"]["kernel"]:
+            x = layer(x, w)
+        return x @ jnp.ones((4, 2))
+
+    found, expected = rows_of(scanned, params, x), rows_of(unrolled, params, x)
+    assert [(row["layer"], row["kind"]) for row in found] == [
+        (f"block[{index}]", kind) for index in range(3) for kind in ("relu", "tanh")
+    ]
+    for row, other in zip(found, expected, strict=True):
+        assert numbers(row) == pytest.approx(numbers(other), rel=1e-4)
+    assert found[5]["saturated"] > found[1]["saturated"]
+
+
+def test_a_recurrent_cell_is_watched_over_all_its_steps():
+    rnn = nn.RNN(nn.SimpleCell(5))
+    x = 3 * jax.random.normal(jax.random.key(0), (8, 7, 3))
+    params = rnn.init(jax.random.key(1), x)["params"]
+    (row,) = rows_of(lambda p, x: rnn.apply({"params": p}, x), params, x)
+    states = np.asarray(rnn.apply({"params": params}, x))
+    flat = states.reshape(-1, 5)
+    assert (row["kind"], row["units"]) == ("tanh", 5)
+    assert row["rms_after"] == pytest.approx(np.sqrt(np.mean(flat**2)), rel=1e-5)
+    assert row["saturated"] == pytest.approx(np.mean(1 - flat**2 < activations.FLAT))
+    assert row["rank"] == pytest.approx(
+        activations.effective_rank(np.linalg.eigvalsh(np.cov(flat.T, bias=True))), rel=1e-3
+    )
+
+
+def test_loops_in_loops_keep_their_layers_apart_and_gates_are_left_out():
+    params = {"w": jax.random.normal(jax.random.key(0), (2, 3, 4, 4))}
+    x = jax.random.normal(jax.random.key(1), (6, 4))
+
+    def inner(x, w):
+        return jax.nn.relu(x @ w) * jax.nn.sigmoid(x), None
+
+    def function(params, x):
+        return jax.lax.scan(lambda x, ws: (jax.lax.scan(inner, x, ws)[0], None), x, params["w"])[0]
+
+    kinds, measure = activations.watch(function, params, x)
+    assert kinds == [
+        {"layer": f"w[{outer}][{index}]", "kind": "relu"}
+        for outer in range(2)
+        for index in range(3)
+    ]
+    last = measure(params, x)[-1]
+    before = function({"w": params["w"][:1]}, x)
+    before = jax.lax.scan(inner, before, params["w"][1, :2])[0]
+    assert last["active"] == pytest.approx(jax.nn.relu(before @ params["w"][1, 2]).max(axis=0))
 
 
 # --- gradients ------------------------------------------------------------------------------------
