@@ -236,6 +236,38 @@ def test_gradients_that_vanish_at_the_start_alone_are_no_finding(sound):
     assert FINDINGS["vanishing_gradients"](sound) is None
 
 
+def test_gradients_that_vanish_at_the_start_cost_the_steps_of_a_plateau(sound):
+    sound["gradients"]["start"]["layers"] = [
+        a_gradient("a", 1e-6), a_gradient("b", 1e-5), a_gradient("c")
+    ]  # fmt: skip
+    sound["gradients"]["checkpoint"]["layers"] = [
+        a_gradient("a"), a_gradient("b"), a_gradient("c")
+    ]  # fmt: skip
+    assert FINDINGS["vanishing_gradients"](sound) is None  # it learnt at once
+    sound["curves"]["train/loss"] = a_curve([1.1] * 10 + [0.5] * 10)
+    found = FINDINGS["vanishing_gradients"](sound)
+    assert found.level == "serious" and found.numbers["layer"] == "a"
+    assert 0.45 <= found.numbers["stalled"] <= 0.55 and "of the steps to learn" in found.text
+    sound["gradients"]["start"]["layers"][0] = a_gradient("a", 0.0)  # behind a scale of 0
+    assert FINDINGS["vanishing_gradients"](sound).numbers["layer"] == "b"
+
+
+def test_losses_of_next_to_nothing_do_not_differ(sound):
+    sound["rates"] |= {"rate": 1e-4, "lowest": 1e-7}
+    sound["curves"]["train/loss"] = a_curve([1.0] * 10 + [1e-3] * 10)
+    assert FINDINGS["learning_rate_too_low"](sound).level == "note"  # it got there all the same
+    sound["rates"]["rate"] = 0.03
+    assert FINDINGS["learning_rate_too_high"](sound).level == "warning"
+
+
+def test_a_run_that_is_still_improving_is_no_proof_of_a_small_model(sound):
+    sound["curves"]["validation/loss"] = a_curve([0.9, *np.linspace(0.7, 0.64, 19)])
+    assert FINDINGS["still_improving"](sound).level == "warning"
+    few = {"train": said(0.6, 1500), "validation": said(0.6, 1500)}
+    sound["predictions"] = few
+    assert [one.name for one in find(sound)][:2] == ["still_improving", "underfitting"]
+
+
 def test_noise_of_batches_is_no_spike(sound):
     draw = np.random.default_rng(0)
     noisy = 0.5 * np.exp(0.3 * draw.normal(size=200))

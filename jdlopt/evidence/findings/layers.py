@@ -15,6 +15,10 @@ for who knows nothing (so the target's units don't matter). At 100, one plain st
 VANISHING = (1e-3, 1e-4)
 """A layer's relative gradient by the largest layer's. A sigmoid passes at most 1/4 of a gradient
 (Bengio, Simard and Frasconi, 1994): 1/1000 are five such layers, one after the other."""
+STALLED = 0.25
+"""Of the steps, in which nothing was learnt: a plateau, and a good part of the training."""
+LEARNT = 0.05
+"""Of the loss of knowing nothing, that must be gone to have learnt something."""
 SCALE = (10.0, 30.0)
 """A layer's gain by the median layer's; those of Glorot and He lie between 1 and √2."""
 DEAD = (0.25, 0.5)
@@ -53,15 +57,23 @@ def exploding_gradients(record: Record) -> Finding | None:
 
 
 def vanishing_gradients(record: Record) -> Finding | None:
-    """Layers that hardly get a gradient, before the first step and at the checkpoint."""
+    """Layers that hardly get a gradient, before the first step and at the checkpoint.
+
+    Before the first step alone where it then took the run long to learn anything: it came out of
+    what held it, and lost these steps.
+    """
     found = record.get("gradients") or {}
+    stalled = _stalled(record)
+    escaped = stalled >= STALLED
     ratios: dict[str, float] = {}
-    for place in ("start", "checkpoint"):
+    for place in ("start",) if escaped else ("start", "checkpoint"):
         rows = _relative(found.get(place) or {})
         if len(rows) < 3:
             continue
         largest = max(row["relative"] for row in rows)
         for row in rows if largest > 0 else ():
+            if escaped and not row["relative"]:
+                continue  # a scale that starts at 0 lets nothing through in the first step alone
             ratios[row["name"]] = max(ratios.get(row["name"], 0.0), row["relative"] / largest)
     if not ratios:
         return None
@@ -71,16 +83,32 @@ def vanishing_gradients(record: Record) -> Finding | None:
     if ratio > warning:
         return None
     few = [layer for layer in ratios if ratios[layer] <= warning]
+    told = f" It took {share(stalled)} of the steps to learn anything." if escaped else ""
     return Finding(
         "vanishing_gradients",
         "serious" if ratio <= serious else "warning",
         f"The gradient of {name}, by the size of its weights, is {ratio:.2g} of the largest "
-        f"layer's: it hardly learns. So with {some(few)}.",
+        f"layer's: it hardly learns. So with {some(few)}.{told}",
         "Use an activation that passes gradients (relu, gelu), residual connections or "
         "normalisation, or fewer layers.",
         ("activation", "residual_connections", "batch_norm", "shallower"),
-        {"layer": name, "ratio": ratio, "layers": few},
+        {"layer": name, "ratio": ratio, "layers": few, "stalled": stalled},
     )
+
+
+def _stalled(record: Record) -> float:
+    """The share of the steps before the training loss first fell below that of knowing nothing."""
+    curve, trivial = (
+        (record.get("curves") or {}).get("train/loss"),
+        record["run"].get("trivial_loss"),
+    )
+    if not curve or not curve["values"] or not trivial:
+        return 0.0
+    total = record["run"].get("total_steps") or curve["steps"][-1]
+    for step, value in zip(curve["steps"], curve["values"], strict=True):
+        if value is not None and value < (1 - LEARNT) * trivial:
+            return float(step / total)
+    return 1.0
 
 
 def layer_scale(record: Record) -> Finding | None:

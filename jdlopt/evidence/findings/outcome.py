@@ -150,7 +150,11 @@ def underfitting(record: Record) -> Finding | None:
 
 
 def still_improving(record: Record) -> Finding | None:
-    """The best evaluation is the last, and the second half of the steps still won a lot."""
+    """The best evaluation is the last, and the second half of the steps still won a lot.
+
+    Serious as well where it underfits seriously: what the model can do is not known before it has
+    stopped improving.
+    """
     found = _progress(record)
     if found is None:
         return None
@@ -160,6 +164,9 @@ def still_improving(record: Record) -> Finding | None:
     made = level(late, *LATE)
     if made is None:
         return None
+    less = underfitting(record)
+    if less is not None and less.level == "serious":
+        made = "serious"
     return Finding(
         "still_improving",
         made,

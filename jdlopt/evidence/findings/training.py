@@ -12,6 +12,9 @@ from half a power of ten on, or where the whole run came no further than the tes
 TOO_LOW = (30.0, 100.0)
 """The same the other way round. A usual rule takes a tenth of the rate where the loss is lowest;
 serious is a tenth of that."""
+SHORT = 0.05
+"""Of what a range test takes off the loss, that a whole run must come short of it: two losses of
+next to nothing differ by nothing."""
 NOISE = (10.0, 30.0)
 """The noise scale by the batch size. A training with batches B times smaller than critical needs
 1 + B times the fewest possible steps (McCandlish et al., 2018)."""
@@ -62,7 +65,7 @@ def learning_rate_too_high(record: Record) -> Finding | None:
     if made is None:
         return None
     breaks, losses = rates["diverges"], _training_losses(record)
-    behind = bool(losses) and losses[-1] > rates["lowest"]
+    behind = bool(losses) and _comes_short(losses[-1], rates)
     if behind or (breaks and rate >= breaks):
         made = "serious"
     beyond = f", and from {breaks:.2g} on nothing is learnt" if breaks else ""
@@ -90,7 +93,7 @@ def learning_rate_too_low(record: Record) -> Finding | None:
     losses = _training_losses(record)
     if made is None or not losses:
         return None
-    behind = losses[-1] > rates["lowest"]
+    behind = _comes_short(losses[-1], rates)
     if not behind:
         # it got there all the same
         made = "note" if made == "serious" else None
@@ -107,6 +110,11 @@ def learning_rate_too_low(record: Record) -> Finding | None:
         ("learning_rate_up", "warmup", "schedule_cosine"),
         {"rate": rate, "best_rate": best, "suggested": rates["suggested"]},
     )
+
+
+def _comes_short(loss: float, rates: Record) -> bool:
+    won = (rates["start"] or loss) - rates["lowest"]
+    return bool(loss - rates["lowest"] > SHORT * won)
 
 
 def _training_losses(record: Record) -> list[float]:
