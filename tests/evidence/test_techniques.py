@@ -74,6 +74,17 @@ def test_transfer_needs_something_to_transfer(shipped) -> None:
     assert "freeze_body" not in names and "adapters" not in names
 
 
+def test_colours_are_changed_where_there_are_colours() -> None:
+    raw = configs.load("configs/image/digits_cnn.py")
+    side = side_of(configs.override(raw, {"mesh.data": 1}))
+    facts = techniques.facts_of(side.config, side.dataset)
+    colours = {"saturation", "hue"}
+    grey = {one.name for one in techniques.applicable(side.config, facts)}
+    assert "brightness" in grey and not colours & grey
+    coloured = facts._replace(input_shape=(*facts.input_shape[:2], 3))
+    assert colours <= {one.name for one in techniques.applicable(side.config, coloured)}
+
+
 def test_an_unknown_name_has_a_nearest_one() -> None:
     with pytest.raises(UserError, match="Did you mean 'label_smoothing'"):
         techniques.find("label_smothing")

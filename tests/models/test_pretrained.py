@@ -164,6 +164,7 @@ def test_a_run_starts_from_the_weights(checkpoint: Path, tmp_path: Path, changes
     assert not np.allclose(random["norm"]["scale"], params["norm"]["scale"])
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_began_with_and_notices_a_changed_file(
     checkpoint: Path, tmp_path: Path
 ) -> None:

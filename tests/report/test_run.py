@@ -97,6 +97,7 @@ def test_two_classes_have_one_curve(workdir, monkeypatch):
     assert len([line for line in plots["roc"]["data"] if "name" in line]) == 1
 
 
+@pytest.mark.slow
 def test_hundreds_of_classes_stay_under_the_limit(workdir, monkeypatch):
     made = report(workdir, monkeypatch, outcome((512, 512, 3), 300, count=900))
     assert "confusions" not in made.plots()  # told in a table

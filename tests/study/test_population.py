@@ -51,7 +51,10 @@ def assert_same(rows, expected, tolerance):
 
 @pytest.mark.parametrize(
     "model",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name in ("cnn", "lstm"))) for name in MODELS],
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("cnn", "gru", "lstm")))
+        for name in MODELS
+    ],
 )
 def test_a_trial_of_a_population_equals_the_same_trial_alone(tmp_path, model):
     raw = {**IRIS, "model": MODELS[model], "train": {**IRIS["train"], "epochs": 2}}
@@ -123,6 +126,7 @@ def test_folds_are_scikit_learns_and_each_equals_its_run_alone(tmp_path):
         np.testing.assert_array_equal(mine.validation[mine.weights > 0], held)
 
 
+@pytest.mark.slow
 def test_folds_whose_validation_splits_differ_by_an_example_train_together(tmp_path):
     raw = {**IRIS, "data": {"source": "digits", "batch_size": 64, "folds": 5}}
     raw["train"] = {**IRIS["train"], "epochs": 1}

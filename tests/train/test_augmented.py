@@ -115,6 +115,7 @@ def test_ten_strengths_compile_once(augmented):
     assert len(losses) == 10
 
 
+@pytest.mark.slow
 def test_a_population_with_strengths_of_its_own_equals_its_trials(augmented, tmp_path):
     made = structure.build(augmented)[0]
     strengths = [0.0, 5.0, 20.0]

@@ -61,6 +61,7 @@ def test_sharding_the_state_spares_memory(config):
     assert sizes[1] < 0.7 * sizes[0]
 
 
+@pytest.mark.slow
 def test_what_is_computed_again_is_not_kept(tmp_path):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(80, 16, 4)).astype(np.float32), np.arange(80) % 3

@@ -239,6 +239,7 @@ def test_trials_in_different_phases_are_right_too(gradual):
         np.testing.assert_allclose(alone["grad_norm"], measured["grad_norm"][index], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_groups_on_eight_devices_equal_one_and_go_on_where_they_were_stopped(gradual, tmp_path):
     gradual["model"] |= {"features": (32, 32), "kernel_size": 5}  # large enough for fsdp to split
     gradual["optim"]["freeze"] = ("^conv_0/bias",)

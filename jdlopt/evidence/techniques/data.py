@@ -68,6 +68,8 @@ def _fits(name: str) -> Applies:
         )
         if name not in possible:
             return f"It does not fit {facts.input_dtype} inputs of shape {facts.input_shape}."
+        if name in ("saturation", "hue") and facts.input_shape[-1] == 1:
+            return "Grey images have no colours."
         if name in augment.mix.MIX and facts.task != "classification":
             return "It is for classification."
         if name in ("time_shift", "time_warp", "time_mask") and facts.kind == "table":
