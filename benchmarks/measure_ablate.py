@@ -3,9 +3,9 @@
     python benchmarks/measure_ablate.py [--seeds=10] [NAME …]
 
 The baselines are plain networks on bundled data. Every technique that applies is taken with its
-first variant, at the baseline's own learning rate where it does not set another; of two baselines,
-which only some can be tried on, those alone. The same seeds on all sides; intervals are paired,
-decisions corrected for their number (Holm). The test split is not used.
+first variant, at the baseline's own learning rate where it does not set another; on three baselines
+only a few. The same seeds on all sides; intervals are paired, decisions corrected for their number
+(Holm). The test split is not used.
 
 Beside what it gains stands what it costs: the time of a training as a multiple of the baseline's,
 and, where a technique is meant to save memory, that of a step as the compiler says it.
@@ -59,7 +59,9 @@ BASELINES = {
     ),
     "breast_cancer_momentum_mlp": Baseline(
         {
-            "data": {"source": "breast_cancer", "batch_size": 32},
+            "data": {
+                "source": "breast_cancer", "batch_size": 32, "preprocess": {"scale": "standard"},
+            },
             "model": {"name": "mlp", "features": (100, 100)},
             "optim": {
                 "name": "momentum", "learning_rate": 0.01, "schedule": {"name": "cosine"},

@@ -30,7 +30,7 @@ Written by `python docs/make_techniques.py` from the catalogue, `jdlopt/evidence
 [evidence.md](evidence.md) says how they are tested. "Measured here" are gains of a technique alone
 over a baseline, with 95 % intervals over seeds, at the baseline's own learning rate; a positive
 gain is better. "time" is that of a training without compiling and "memory" that of a step, as
-multiples of the baseline's. What was not measured applies to no plain network on bundled data.
+multiples of the baseline's. What is not measured here needs other data, or weights to begin with.
 """
 
 
@@ -73,7 +73,7 @@ def measured() -> dict[str, list[str]]:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         for name, one in record["techniques"].items():
             share = record["metric"] == "validation/accuracy"
-            scale, digits, unit = (100.0, 1, "points") if share else (1.0, 2, "better")
+            scale, digits, unit = (100.0, 1, "points of") if share else (1.0, 2, "in")
             if one["interval"] is None:
                 text = f"{record['baseline']}: it diverged"
             else:
@@ -81,7 +81,7 @@ def measured() -> dict[str, list[str]]:
                     f"{scale * value:+.{digits}f}" for value in (one["gain"], *one["interval"])
                 )
                 text = (
-                    f"{record['baseline']}: {mean} ({low} to {high}) {unit} of "
+                    f"{record['baseline']}: {mean} ({low} to {high}) {unit} "
                     f"{record['metric']}, {one['seeds']} seeds: {one['decision']}"
                 )
                 text += "".join(
