@@ -30,7 +30,8 @@ Written by `python docs/make_techniques.py` from the catalogue, `jdlopt/evidence
 [evidence.md](evidence.md) says how they are tested. "Measured here" are gains of a technique alone
 over a baseline, with 95 % intervals over seeds, at the baseline's own learning rate; a positive
 gain is better. "time" is that of a training without compiling and "memory" that of a step, as
-multiples of the baseline's. What is not measured here needs other data, or weights to begin with.
+multiples of the baseline's. What is not measured here needs other data, a recurrent network, or
+weights to begin with.
 """
 
 
