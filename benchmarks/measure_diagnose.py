@@ -14,7 +14,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,25 +54,24 @@ def diagnosed(make: Any, folder: Path, seed: int) -> dict[str, Any]:
     return {**json.loads(told.read_text()), "findings": found}
 
 
-def measure(
-    names: Sequence[str], seeds: int, root: Path, before: Mapping[str, Any]
-) -> dict[str, list[Any]]:
-    """Measures what is named and not recorded yet; returns that and all that is recorded."""
+def measure(name: str, seeds: int, root: Path, before: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Measures one fault or sound run, seeds not recorded yet; returns all that is recorded."""
     faults = {one["fault"]: one["runs"] for one in before.get("by_fault", [])}
     sound = {one["run"]: one["runs"] for one in before.get("by_sound_run", [])}
     made = {name: fault.make for name, fault in FAULTS.items()}
     for recorded, makers in ((faults, made), (sound, HEALTHY)):
-        for name, make in makers.items():
-            runs = recorded.setdefault(name, [])
-            for seed in range(1 if name in ONCE else seeds):
-                if name not in names or any(run["seed"] == seed for run in runs):
-                    continue
-                folder = root / name.replace(" ", "_").replace("/", "_") / str(seed)
-                runs.append(diagnosed(make, folder, seed))
-                print(f"{name}: {runs[-1]['findings']} {runs[-1]['seconds']:.1f} s", flush=True)
+        if name not in makers:
+            continue
+        runs = recorded.setdefault(name, [])
+        for seed in range(1 if name in ONCE else seeds):
+            if any(run["seed"] == seed for run in runs):
+                continue
+            folder = root / name.replace(" ", "_").replace("/", "_") / str(seed)
+            runs.append(diagnosed(makers[name], folder, seed))
+            print(f"{name}: {runs[-1]['findings']} {runs[-1]['seconds']:.1f} s", flush=True)
     return {
-        "by_fault": [fault_record(name, faults[name]) for name in FAULTS if faults[name]],
-        "by_sound_run": [sound_record(name, sound[name]) for name in HEALTHY if sound[name]],
+        "by_fault": [fault_record(one, faults[one]) for one in FAULTS if one in faults],
+        "by_sound_run": [sound_record(one, sound[one]) for one in HEALTHY if one in sound],
     }
 
 
@@ -116,7 +115,7 @@ def main() -> None:
             before[key] = [one for one in before.get(key, []) if one[label] not in names]
     with tempfile.TemporaryDirectory() as scratch:
         for name in names:
-            before = measure([name], flags.seeds, flags.keep or Path(scratch), before)
+            before = measure(name, flags.seeds, flags.keep or Path(scratch), before)
             record(before, flags.seeds)
 
 

@@ -113,7 +113,7 @@ def learning_rate_too_low(record: Record) -> Finding | None:
 
 
 def _comes_short(loss: float, rates: Record) -> bool:
-    won = (rates["start"] or loss) - rates["lowest"]
+    won = rates["start"] - rates["lowest"]
     return bool(loss - rates["lowest"] > SHORT * won)
 
 
