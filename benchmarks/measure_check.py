@@ -90,9 +90,10 @@ def preprocess(path: Path) -> dict[str, Any]:
     import jax
 
     from jdlopt.data import preprocess as stages
-    from jdlopt.train import experiment, parts
+    from jdlopt.train import parts
+    from jdlopt.train.schema import resolve_data
 
-    section = experiment.resolve_data(
+    section = resolve_data(
         {
             "data": {
                 "source": str(path),

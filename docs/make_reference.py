@@ -4,7 +4,7 @@
     python docs/make_reference.py --check  # say whether it is up to date: exit code 0 or 1
 
 The keys, types and defaults are those that a config is checked against
-(`jdlopt.train.experiment.schema_of`), the meanings those of the ``Args`` and ``Attributes`` of each
+(`jdlopt.train.schema.schema_of`), the meanings those of the ``Args`` and ``Attributes`` of each
 part. `MEANINGS` stands in where a docstring does not explain a key.
 """
 
@@ -24,7 +24,7 @@ from jdlopt import losses, mesh, metrics, models, optim
 from jdlopt.config import Field, Required
 from jdlopt.data import augment, preprocess, source
 from jdlopt.data.text import TextFields
-from jdlopt.train import experiment
+from jdlopt.train.schema import TrainFields, schema_of
 
 PAGE = Path(__file__).with_name("reference.md")
 
@@ -209,7 +209,7 @@ def schema(**sections: Any) -> configs.Schema:
     """Returns the schema of a config with the given parts chosen."""
     problems: list[str] = []
     raw = {"model": {"name": "linear"}, **sections}
-    found = experiment.schema_of(raw, problems)
+    found = schema_of(raw, problems)
     assert not problems, problems
     return found
 
@@ -312,7 +312,7 @@ def lines() -> Iterator[str]:
     yield "defaults."
     yield "[transfer.md](transfer.md#a-rate-and-an-optimizer-for-each-group) shows groups."
     yield ""
-    yield from section_of("`train`", experiment.TrainFields, "train")
+    yield from section_of("`train`", TrainFields, "train")
     yield from section_of("`mesh`", mesh.MeshFields, "mesh")
 
     yield "## Metrics"

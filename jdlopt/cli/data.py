@@ -39,10 +39,10 @@ def described(flags: argparse.Namespace) -> int:
     """Describes a config's dataset."""
     from jdlopt.data.describe import describe
     from jdlopt.data.source import open_dataset
-    from jdlopt.train import experiment
     from jdlopt.train.disk import as_json
+    from jdlopt.train.schema import resolve_data
 
-    section = experiment.resolve_data(load(flags))
+    section = resolve_data(load(flags))
     description = describe(open_dataset(section, allow_missing=True))
     if flags.json:
         print_json(as_json(description))
@@ -114,7 +114,7 @@ def checked(flags: argparse.Namespace) -> int:
 
 def _section(flags: argparse.Namespace) -> dict[str, Any]:
     """Returns the ``data`` section that the flags mean: a config's, or of one file."""
-    from jdlopt.train import experiment
+    from jdlopt.train.schema import resolve_data
 
     if (flags.file is None) == (flags.config is None):
         both = "both are given" if flags.file is not None else "neither is given"
@@ -125,7 +125,7 @@ def _section(flags: argparse.Namespace) -> dict[str, Any]:
                 raise UserError(
                     f"--{name}: is for a FILE; with a config write --config.data.{name}=…"
                 )
-        return experiment.resolve_data(load(flags))
+        return resolve_data(load(flags))
     if flags.overrides:
         raise UserError(f"--config.{next(iter(flags.overrides))}: there is no --config to change.")
     given = {
@@ -134,7 +134,7 @@ def _section(flags: argparse.Namespace) -> dict[str, Any]:
         "ignore": tuple(name for name in (flags.ignore or "").split(",") if name),
         "task": flags.task or "auto",
     }
-    return experiment.resolve_data({"data": given})
+    return resolve_data({"data": given})
 
 
 def _print_check(check: Any) -> None:
@@ -182,7 +182,7 @@ def _print_check(check: Any) -> None:
 def shown(flags: argparse.Namespace) -> int:
     """Draws training examples raw, preprocessed and augmented."""
     from jdlopt.report import grid, samples
-    from jdlopt.train import experiment
+    from jdlopt.train.schema import resolve_data
 
     path = Path(flags.output)
     if path.suffix.lower() != ".png":
@@ -192,9 +192,7 @@ def shown(flags: argparse.Namespace) -> int:
     if not path.parent.is_dir() or path.is_dir():
         what = "is a folder" if path.is_dir() else "there is no such folder to write it in"
         raise UserError(f"--output: {flags.output}: {what}.")
-    taken = samples.take(
-        experiment.resolve_data(load(flags)), everything=flags.all, seed=flags.seed
-    )
+    taken = samples.take(resolve_data(load(flags)), everything=flags.all, seed=flags.seed)
     aside = path.with_name(f".{path.name}.writing")
     try:
         aside.write_bytes(grid.png(taken, flags.examples))

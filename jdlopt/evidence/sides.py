@@ -68,11 +68,11 @@ def changed(raw: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
       {'name': 'adamw'}
     """
     from jdlopt import losses, models, optim
-    from jdlopt.train import experiment
+    from jdlopt.train.schema import schema_of
 
     before = configs.flat(raw)
     tree = configs.to_dict(configs.override(raw, change))
-    schema = experiment.schema_of(tree, [])
+    schema = schema_of(tree, [])
     shared = {
         name
         for part in (models.ModelFields, optim.OptimFields, optim.ScheduleFields, losses.LossFields)

@@ -19,6 +19,7 @@ from jdlopt.errors import ConfigError
 from jdlopt.train import experiment
 from jdlopt.train.evaluate import SMALLEST_BATCH
 from jdlopt.train.experiment import Experiment
+from jdlopt.train.schema import schema_of
 from jdlopt.train.state import as_arrays
 
 
@@ -100,7 +101,7 @@ def build(
     """
     cache = {} if cache is None else cache
     problems: list[str] = []
-    schema = experiment.schema_of(configs.to_dict(raw), problems)
+    schema = schema_of(configs.to_dict(raw), problems)
     configs.raise_problems(problems)
     groups: dict[Any, list[tuple[int | None, Experiment]]] = {}
     for fold in folds or (None,):
@@ -219,7 +220,7 @@ def check_probes(raw: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) ->
     for params in points:
         found: list[str] = []
         config = configs.to_dict(configs.override(raw, params))
-        configs.check_section(config, experiment.schema_of(config, found), "", found)
+        configs.check_section(config, schema_of(config, found), "", found)
         problems += [problem for problem in found if problem not in problems]
     configs.raise_problems(problems, "space")
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +12,9 @@ import numpy as np
 from jaxtyping import Array
 
 from jdlopt import config as configs
-from jdlopt import losses, mesh, metrics, models, optim
-from jdlopt.config import Count, Field, Natural, Schema
+from jdlopt import losses, metrics, models, optim
 from jdlopt.data import augment, feed, preprocess, sampling, source
-from jdlopt.errors import ConfigError, UserError, listing, nearest
+from jdlopt.errors import UserError
 from jdlopt.models import lora, pretrained
 from jdlopt.train import scaling
 from jdlopt.train.checks import impossible, unbuildable
@@ -28,50 +26,8 @@ from jdlopt.train.parts import (
     token_rows,
     total_steps,
 )
+from jdlopt.train.schema import schema_of
 from jdlopt.train.state import TrainState, as_arrays
-
-MOST_STEPS = 2**31 - 1
-"""Steps are counted in int32."""
-SECTIONS = ("seed", "data", "model", "loss", "optim", "train", "mesh")
-
-
-@dataclass(frozen=True)
-class TrainFields:
-    """The ``train`` section.
-
-    Attributes:
-      epochs: passes over the training split; 20 if ``steps`` is not given either.
-      steps: updates; instead of ``epochs``.
-      eval_every: steps between evaluations on the validation split; an epoch by default.
-      log_every: steps between logged lines; as ``eval_every`` by default.
-      monitor: the metric that says which evaluation is best, such as ``validation/accuracy``.
-      patience: stop after so many evaluations without a better one.
-      metrics: what evaluations during training measure beside the loss; by the task by default.
-      eval_batch_size: examples in one dispatch of an evaluation.
-      steps_per_dispatch: 1 calls the step from Python, k runs k steps in one compiled loop;
-        measured and chosen by default.
-      checkpoint_every: steps between checkpoints; by default they go by ``checkpoint_seconds``.
-      checkpoint_seconds: least time between two checkpoints.
-      evaluate_test: whether the best checkpoint is evaluated on the test split at the end.
-      cache_features: whether what a frozen body makes of each example is computed once, in
-        evaluation mode, and the head alone is trained on that. All else must be frozen.
-      tensorboard: whether TensorBoard files are written.
-    """
-
-    epochs: Count | None = None
-    steps: Annotated[int, configs.Range(1, MOST_STEPS)] | None = None
-    eval_every: Count | None = None
-    log_every: Count | None = None
-    monitor: str | None = None
-    patience: Count | None = None
-    metrics: tuple[str, ...] = ()
-    eval_batch_size: Count = 1024
-    steps_per_dispatch: Count | None = None
-    checkpoint_every: Count | None = None
-    checkpoint_seconds: Natural = 30
-    evaluate_test: bool = True
-    cache_features: bool = False
-    tensorboard: bool = True
 
 
 class Experiment(NamedTuple):
@@ -138,106 +94,6 @@ class Experiment(NamedTuple):
         }
 
 
-def _part_schema(
-    values: Any,
-    section: str,
-    table: Mapping[str, Any],
-    shared: Schema,
-    problems: list[str],
-    without: tuple[str, ...] = (),
-    bundled_only: bool = False,
-) -> Schema:
-    """The keys of a section whose ``name`` chooses a part: the shared ones and the part's own."""
-    values = values if isinstance(values, Mapping) else {}
-    name_field = shared.get("name", Field((str,)))
-    name = values.get("name", name_field.default)
-    name = name.text if isinstance(name, configs.Override) else name
-    schema: Schema = {**shared, "name": Field((str,), name_field.default)}
-    try:
-        if name is configs.Required:
-            raise ConfigError(f"{section}.name: is missing; choose one of {listing(table)}.")
-        if bundled_only and name not in table:
-            known = f"{nearest(name, table)} Known: {listing(table)}."
-            raise ConfigError(f"{section}.name {name!r} is unknown.{known}")
-        part = configs.find_part(name, table, f"{section}.name")
-        own = {} if part is None else configs.fields_of(part, without=without)
-        return {**schema, **own}
-    except ConfigError as error:
-        problems.append(str(error))
-    except (TypeError, ValueError, NameError, AttributeError) as error:
-        problems.append(f"{section}.name {name!r}: its parameters can't be read: {error}.")
-    anything = Field((Any,), None)  # which other keys there may be is not known
-    return {**dict.fromkeys(values, anything), **shared, "name": anything}
-
-
-def _groups_schema(groups: Any, problems: list[str]) -> Schema:
-    """The keys of each of the freely named groups in ``optim.groups``."""
-    shared = configs.fields_of(optim.GroupFields)
-    schema: Schema = {}
-    for name, values in groups.items() if isinstance(groups, Mapping) else ():
-        named = isinstance(values, Mapping) and values.get("name") is not None
-        section = f"optim.groups.{name}"
-        schema[name] = (
-            _part_schema(values, section, optim.OPTIMIZERS, shared, problems) if named else shared
-        )
-    return schema
-
-
-def data_schema() -> Schema:
-    """Returns every key that the ``data`` section may have."""
-    from jdlopt.data.text import TextFields
-
-    return {
-        **configs.fields_of(source.DataFields),
-        "text": configs.fields_of(TextFields),
-        "preprocess": configs.fields_of(preprocess.PreprocessFields),
-        "augment": augment.schema(),
-    }
-
-
-def schema_of(raw: Mapping[str, Any], problems: list[str]) -> Schema:
-    """Returns every key that a config of these parts may have; notes unknown parts."""
-    optim_raw = raw.get("optim", {})
-    optim_raw = optim_raw if isinstance(optim_raw, Mapping) else {}
-    shared_optim = {
-        **configs.fields_of(optim.OptimFields),
-        "schedule": _part_schema(
-            optim_raw.get("schedule"),
-            "optim.schedule",
-            optim.SCHEDULES,
-            configs.fields_of(optim.ScheduleFields),
-            problems,
-        ),
-        "average": _part_schema(
-            optim_raw.get("average"),
-            "optim.average",
-            optim.AVERAGES,
-            configs.fields_of(optim.AverageFields),
-            problems,
-            bundled_only=True,
-        ),
-        "groups": _groups_schema(optim_raw.get("groups"), problems),
-    }
-    return {
-        "seed": Field((int,), 0, configs.Range(0, 2**32 - 1)),
-        "data": data_schema(),
-        "model": _part_schema(
-            raw.get("model"),
-            "model",
-            models.MODELS,
-            configs.fields_of(models.ModelFields),
-            problems,
-            without=models.FILLED_IN,
-        ),
-        "loss": _part_schema(
-            raw.get("loss"), "loss", losses.LOSSES, configs.fields_of(losses.LossFields), problems
-        ),
-        "optim": _part_schema(raw.get("optim"), "optim", optim.OPTIMIZERS, shared_optim, problems),
-        "train": configs.fields_of(TrainFields),
-        "mesh": configs.fields_of(mesh.MeshFields),
-    }
-
-
 def _with_frozen_base(section: Mapping[str, Any]) -> dict[str, Any]:
     """The ``optim`` section of a model with adapters: the config says that its base is frozen."""
     said = any(pattern.startswith("^base/") for pattern in section["freeze"])
@@ -278,19 +134,6 @@ def prepare(
     configs.raise_problems(problems)
     assert dataset is not None
     return config, dataset
-
-
-def resolve_data(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the resolved ``data`` section alone, whatever the other sections hold.
-
-    Raises:
-      ConfigError: everything that is wrong with the section.
-    """
-    problems: list[str] = []
-    section = configs.to_dict(raw).get("data", {})
-    checked = configs.check_section(section, data_schema(), "data", problems)
-    configs.raise_problems(problems)
-    return checked
 
 
 def resolve(raw: Mapping[str, Any]) -> dict[str, Any]:

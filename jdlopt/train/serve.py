@@ -25,6 +25,7 @@ from jdlopt.errors import DataError, UserError, WorkdirError, listing
 from jdlopt.train import checkpoint, disk, evaluate, experiment, log, scaling
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.parts import model_of
+from jdlopt.train.schema import SECTIONS
 from jdlopt.train.state import as_arrays
 from jdlopt.train.step import averaged_predict_step, predict_step
 
@@ -62,7 +63,7 @@ def run_config(workdir: str | Path) -> dict[str, Any]:
             "Name a directory that `jdlopt train` was given."
         )
     config = configs.to_dict(configs.load(path))
-    missing = [section for section in experiment.SECTIONS if section not in config]
+    missing = [section for section in SECTIONS if section not in config]
     if missing:
         raise WorkdirError(
             f"{path}: is not the resolved config of a run: it lacks {listing(missing)}. "

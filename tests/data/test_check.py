@@ -560,7 +560,7 @@ def test_a_target_that_is_none_is_a_finding(frame, tmp_path):
 
 
 def test_every_config_line_can_be_read_and_names_a_key_that_there_is():
-    from jdlopt.train.experiment import data_schema
+    from jdlopt.train.schema import data_schema
 
     for lines in finding.REMEDIES.values():
         for line in lines.splitlines():

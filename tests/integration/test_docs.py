@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from jdlopt import config as configs
+from jdlopt import losses, models, optim
 from jdlopt.cli import parser, split_overrides
-from jdlopt.train import experiment
+from jdlopt.train.schema import schema_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -145,7 +146,7 @@ def test_commands_parse_and_their_keys_are_known(page, own_parts):
         problems: list[str] = []
         texts = {key: configs.Override(text) for key, text in overrides.items()}
         raw = configs.to_dict(configs.override(configs.load(flags.config), texts))
-        configs.check_section(raw, experiment.schema_of(raw, problems), "", problems)
+        configs.check_section(raw, schema_of(raw, problems), "", problems)
         assert problems == [], words
 
 
@@ -153,17 +154,17 @@ def known_keys() -> set[str]:
     """Returns every key that a config can have with some bundled part."""
     found: set[str] = set()
     for section, parts in (
-        ("model", experiment.models.MODELS),
-        ("loss", experiment.losses.LOSSES),
-        ("optim", experiment.optim.OPTIMIZERS),
-        ("optim.schedule", experiment.optim.SCHEDULES),
-        ("optim.average", experiment.optim.AVERAGES),
+        ("model", models.MODELS),
+        ("loss", losses.LOSSES),
+        ("optim", optim.OPTIMIZERS),
+        ("optim.schedule", optim.SCHEDULES),
+        ("optim.average", optim.AVERAGES),
     ):
         for name in parts:
             raw = {"model": {"name": "mlp"}, "optim": {"groups": {"body": {"params": ()}}}}
             chosen = configs.override(raw, {f"{section}.name": name})
             problems: list[str] = []
-            schema = experiment.schema_of(chosen.to_dict(), problems)
+            schema = schema_of(chosen.to_dict(), problems)
             assert problems == []
             found |= set(configs.flat(schema))
     return found | {key.rpartition(".")[0] for key in found} | {"data.augment", "optim.groups"}

@@ -11,7 +11,7 @@ from test_docs import ROOT, blocks, prose, run_examples
 
 from jdlopt import config as configs
 from jdlopt.study import options, readings, space
-from jdlopt.train import experiment
+from jdlopt.train.schema import schema_of
 
 PAGE = ROOT / "docs/studies.md"
 CONFIGS = sorted((ROOT / "configs").glob("*/*.py"))
@@ -60,5 +60,5 @@ def test_every_corner_of_a_configs_space_is_a_config(path):
     for params in space.probes(found):
         raw = configs.to_dict(configs.override(base, params))
         problems: list[str] = []
-        configs.check_section(raw, experiment.schema_of(raw, problems), "", problems)
+        configs.check_section(raw, schema_of(raw, problems), "", problems)
         assert problems == []

@@ -140,7 +140,7 @@ def test_the_picture_shrinks_to_its_limit(monkeypatch):
 
 def test_the_page_of_a_real_dataset_is_written(tmp_path):
     section = {"source": "wine", "preprocess": {"scale": "standard"}, "augment": {"jitter": 0.1}}
-    from jdlopt.train.experiment import resolve_data
+    from jdlopt.train.schema import resolve_data
 
     check = check_source(resolve_data({"data": section}))
     path = data.write_page(check, tmp_path / "new" / "folder")

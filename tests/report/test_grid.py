@@ -13,7 +13,7 @@ from PIL import Image
 from jdlopt.errors import ConfigError
 from jdlopt.report import grid, samples
 from jdlopt.report.samples import Column, Samples
-from jdlopt.train.experiment import resolve_data
+from jdlopt.train.schema import resolve_data
 
 
 def made(values, prepared=None, kind="image", **more):
