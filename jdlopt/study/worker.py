@@ -121,6 +121,7 @@ class _Worker:
     def check(self, order: Mapping[str, Any]) -> dict[str, Any]:
         """Checks a study's config, space and options; returns what its coordinator must know."""
         from jdlopt import config as configs
+        from jdlopt.errors import ConfigError
         from jdlopt.metrics import higher_is_better
         from jdlopt.study import structure
         from jdlopt.study.space import from_json, probes
@@ -147,7 +148,7 @@ class _Worker:
             split, _, metric = name.partition("/")
             problem = checks.metric_problem(metric, parts.dataset, watched=True)
             if split != "validation" or problem:
-                raise configs.ConfigError(
+                raise ConfigError(
                     f"--objective: {name!r} is none: "
                     + (problem or "name validation/METRIC, n_params or step_seconds.")
                 )

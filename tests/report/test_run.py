@@ -8,7 +8,7 @@ import pytest
 from outline import check
 
 from jdlopt import config as configs
-from jdlopt.errors import DataError
+from jdlopt.errors import ConfigError, DataError
 from jdlopt.report import figures, page, run, write_report
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -106,7 +106,7 @@ def test_hundreds_of_classes_stay_under_the_limit(workdir, monkeypatch):
     assert len(lines) == run.CURVE_CLASSES
 
 
-@pytest.mark.parametrize("error", [DataError("the file is gone"), configs.ConfigError("no part")])
+@pytest.mark.parametrize("error", [DataError("the file is gone"), ConfigError("no part")])
 def test_without_its_data_a_run_still_has_its_curves(workdir, monkeypatch, error):
     made = report(workdir, monkeypatch, error)
     assert str(error) in made.words

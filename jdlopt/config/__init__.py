@@ -1,0 +1,54 @@
+"""Experiments as data: load a config, override, check against signatures, fingerprint, save."""
+
+from jdlopt.config.checking import check_section, check_value, raise_problems
+from jdlopt.config.files import load
+from jdlopt.config.overrides import override
+from jdlopt.config.parts import find_part
+from jdlopt.config.schema import (
+    Choice,
+    Count,
+    Field,
+    Fraction,
+    Natural,
+    NonNegative,
+    Positive,
+    Range,
+    Rate,
+    Required,
+    Schema,
+    field_of,
+    fields_of,
+)
+from jdlopt.config.traced import TRACED_SECTIONS, fingerprint, hyperparameters, structure
+from jdlopt.config.tree import dumps, flat, to_dict
+from jdlopt.config.values import Override
+
+__all__ = [
+    "TRACED_SECTIONS",
+    "Choice",
+    "Count",
+    "Field",
+    "Fraction",
+    "Natural",
+    "NonNegative",
+    "Override",
+    "Positive",
+    "Range",
+    "Rate",
+    "Required",
+    "Schema",
+    "check_section",
+    "check_value",
+    "dumps",
+    "field_of",
+    "fields_of",
+    "find_part",
+    "fingerprint",
+    "flat",
+    "hyperparameters",
+    "load",
+    "override",
+    "raise_problems",
+    "structure",
+    "to_dict",
+]

@@ -1,0 +1,83 @@
+"""A section checked against its schema: defaults, types, ranges, names."""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jdlopt.config.schema import Field, Required, Schema
+from jdlopt.config.tree import is_plain
+from jdlopt.config.values import Override, coerced, is_kind, read_text, shown
+from jdlopt.errors import ConfigError, listing, nearest
+
+
+def check_section(
+    values: Any, schema: Schema, path: str, problems: list[str], extra: str = ""
+) -> dict[str, Any]:
+    """Returns a section with defaults filled in and types made right; notes what is wrong.
+
+    Args:
+      values: the section as the user gave it.
+      schema: the keys that it may hold.
+      path: the section's dotted name, for messages.
+      problems: messages are appended here, so that all of them can be told at once.
+      extra: what to add to the message of an unknown key.
+    """
+    prefix = f"{path}." if path else ""
+    if not isinstance(values, Mapping):
+        problems.append(f"{path}: expected a section of keys, found {shown(values)}.")
+        values = {}
+    for key in values:
+        if key not in schema:
+            hint = nearest(key, schema) or f" Known: {listing(schema)}."
+            problems.append(f"{prefix}{key}: is unknown.{hint}{extra}")
+    checked: dict[str, Any] = {}
+    for key, field in schema.items():
+        if isinstance(field, dict):
+            checked[key] = check_section(values.get(key, {}), field, prefix + key, problems)
+        elif key in values:
+            checked[key] = check_value(values[key], field, prefix + key, problems)
+        elif field.default is Required:
+            problems.append(f"{prefix}{key}: is missing; it must be {field.describe()}.")
+        else:
+            checked[key] = coerced(field.default, field)
+    return checked
+
+
+def check_value(value: Any, field: Field, path: str, problems: list[str]) -> Any:
+    """Returns a value as its field's type; notes a wrong type, range or name in ``problems``."""
+    if isinstance(value, Override):
+        value = read_text(value.text, field)
+    value = coerced(value, field)
+    if Any not in field.types and not any(is_kind(value, kind) for kind in field.types):
+        kind = "" if isinstance(value, Mapping) else f"{type(value).__name__} "
+        problems.append(f"{path}: expected {field.describe()}, found {kind}{shown(value)}.")
+        return value
+    if not isinstance(value, Mapping) and not is_plain(value):
+        problems.append(
+            f"{path}: a config holds numbers, names, bools, None and tuples of them; "
+            f"found {type(value).__name__} {shown(value)}."
+        )
+    each = "each " if isinstance(value, tuple) else ""
+    for item in value if isinstance(value, tuple) else (value,):
+        if isinstance(item, bool) or not isinstance(item, int | float):
+            continue
+        if not math.isfinite(item):
+            problems.append(f"{path}: {each}must be a finite number, found {item}.")
+        elif field.range is not None and not field.range.holds(item):
+            problems.append(f"{path}: {each}must be {field.range}, found {item!r}.")
+    if field.choice is not None and isinstance(value, str) and value not in field.choice.names:
+        known = typing.cast(Iterable[str], field.choice.names)
+        problems.append(
+            f"{path}: {value!r} is unknown.{nearest(value, known)} Known: {listing(known)}."
+        )
+    return value
+
+
+def raise_problems(problems: list[str], where: str = "config") -> None:
+    """Raises one `ConfigError` that tells all the problems found, if there are any."""
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise ConfigError(f"{where}: {count}\n" + "\n".join(f"  {item}" for item in problems))

@@ -1,0 +1,61 @@
+"""What of a config is traced and what is structure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from jdlopt.config.tree import to_dict
+
+TRACED_SECTIONS = (("model",), ("loss",), ("optim",), ("data", "augment"))
+"""The sections whose float leaves are traced hyperparameters; all else is structure."""
+
+
+def _section(config: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    node: Any = config
+    for key in path:
+        node = node.get(key, {})
+    return node
+
+
+def _floats(tree: Mapping[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            nested = _floats(value)
+            if nested:
+                kept[key] = nested
+        elif isinstance(value, float):
+            kept[key] = value
+    return kept
+
+
+def hyperparameters(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the traced floats of a resolved config: ``{"model": {…}, "loss": {…}, …}``."""
+    tree = to_dict(config)
+    return {path[-1]: _floats(_section(tree, path)) for path in TRACED_SECTIONS}
+
+
+def structure(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a resolved config without traced floats and seed: what a program is made of."""
+    tree = to_dict(config)
+    tree.pop("seed", None)
+    for path in TRACED_SECTIONS:
+        parent: Any = _section(tree, path[:-1])
+        if path[-1] in parent:
+            parent[path[-1]] = _without_floats(parent[path[-1]])
+    return tree
+
+
+def _without_floats(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_floats(item) for key, item in value.items()}
+    return "float" if isinstance(value, float) else value
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """Returns 16 hex digits, equal for configs of equal structure whatever their floats."""
+    text = json.dumps(structure(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,82 @@
+"""A value made the type that its key asks for, and shown in messages."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import inspect
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from jdlopt.config.schema import Field
+from jdlopt.config.tree import tuples
+from jdlopt.errors import listing
+
+
+class Override(NamedTuple):
+    """The text of ``--config.KEY=TEXT``, read as the type that its key asks for."""
+
+    text: str
+
+
+def read_text(text: str, field: Field) -> Any:
+    """Returns a command-line value read as its key's type: names need no quotes."""
+    if types.NoneType in field.types and text in ("None", "none", "null"):
+        return None
+    if bool in field.types and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = text
+    if value == text and float in field.types and str not in field.types:
+        with contextlib.suppress(ValueError):
+            value = float(text)  # nan and inf, to be told what they are
+    if isinstance(value, float) and value.is_integer() and float not in field.types:
+        value = int(value) if int in field.types else value
+    if str in field.types and not any(is_kind(coerced(value, field), kind) for kind in field.types):
+        return text
+    if isinstance(value, str) and str in field.types:
+        return value
+    wants_tuple = any(typing.get_origin(kind) is tuple for kind in field.types)
+    if wants_tuple and not isinstance(value, tuple | list) and value is not None:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return (value,)
+    return value
+
+
+def coerced(value: Any, field: Field) -> Any:
+    """Returns lists as tuples, and an int as a float where only a float will do."""
+    value = tuples(value)
+    plain_int = isinstance(value, int) and not isinstance(value, bool)
+    if plain_int and float in field.types and int not in field.types:
+        return float(value)
+    if isinstance(value, tuple) and tuple[float, ...] in field.types:
+        whole = [isinstance(item, int) and not isinstance(item, bool) for item in value]
+        return tuple(
+            float(item) if is_int else item for item, is_int in zip(value, whole, strict=True)
+        )
+    return value
+
+
+def is_kind(value: Any, kind: Any) -> bool:
+    """Says whether a value is of a type: exactly for numbers, bools and strings."""
+    if kind is types.NoneType:
+        return value is None
+    if typing.get_origin(kind) is tuple:
+        element = typing.get_args(kind)[0]
+        return isinstance(value, tuple) and all(is_kind(item, element) for item in value)
+    if kind in (int, float, bool, str):
+        return type(value) is kind
+    return isinstance(value, kind) if inspect.isclass(kind) else True
+
+
+def shown(value: Any) -> str:
+    """Returns a value as a message shows it, at most 60 characters."""
+    if isinstance(value, Mapping):
+        return f"a section with the keys {listing(value)}" if value else "an empty section"
+    text = repr(value.text if isinstance(value, Override) else value)
+    return text if len(text) <= 60 else text[:57] + "..."
