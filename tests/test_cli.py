@@ -326,6 +326,22 @@ def test_overrides_of_every_type(resolved, word, value):
     assert found == value and type(found) is type(value)
 
 
+@pytest.mark.filterwarnings("default:model.name")
+def test_naming_another_part_leaves_out_keys_of_the_old_one_and_says_so(place, capsys):
+    words = ["--print-config", "--config.model.name=linear"]
+    assert main(["train", f"--config={place / 'config.py'}", *words]) == cli.DONE
+    captured = capsys.readouterr()
+    assert "features" not in json.loads(captured.out)["model"]
+    assert captured.err == (
+        "jdlopt: warning: model.name: the config's features are for another part and do not fit "
+        "'linear': left out.\n"
+    )
+    words.append("--config.model.features=3")
+    assert "model.features: is unknown" in message(
+        capsys, ["train", f"--config={place / 'config.py'}", *words]
+    )
+
+
 def test_an_override_may_be_two_words_and_the_last_one_counts(resolved):
     config = resolved("--config.seed", "3", "--config.train.steps=5", "--config.train.steps=6")
     assert config["seed"] == 3 and config["train"]["steps"] == 6

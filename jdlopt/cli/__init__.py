@@ -389,7 +389,8 @@ def _show_warning(message: Any, category: Any, *_: Any, **__: Any) -> None:
 
 
 def script() -> None:
-    """The console script."""
-    if sys.argv[1:2] == ["train"]:  # the other verbs that train do so in processes of their own
+    """Runs the command line as a process of its own: `jdlopt` and ``python -m jdlopt.cli``."""
+    asks = {"-h", "--help"} & set(sys.argv)
+    if sys.argv[1:2] == ["train"] and not asks:  # other verbs train in processes of their own
         memory.start_again()
     sys.exit(main())

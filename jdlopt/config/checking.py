@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import math
 import typing
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jdlopt.config.schema import Field, Required, Schema
 from jdlopt.config.tree import is_plain
-from jdlopt.config.values import Override, coerced, is_kind, read_text, shown
+from jdlopt.config.values import (
+    Override,
+    PartName,
+    coerced,
+    inherited_keys,
+    is_kind,
+    read_text,
+    shown,
+)
 from jdlopt.errors import ConfigError, listing, nearest
 
 
@@ -29,6 +38,7 @@ def check_section(
     if not isinstance(values, Mapping):
         problems.append(f"{path}: expected a section of keys, found {shown(values)}.")
         values = {}
+    values = _without_unfit(values, schema, prefix)
     for key in values:
         if key not in schema:
             hint = nearest(key, schema) or f" Known: {listing(schema)}."
@@ -46,10 +56,32 @@ def check_section(
     return checked
 
 
+def _without_unfit(values: Mapping[str, Any], schema: Schema, prefix: str) -> Mapping[str, Any]:
+    """Returns a section without what was set for another part and does not fit the one named."""
+    name = values.get("name")
+
+    def fits(key: str) -> bool:
+        problems: list[str] = []
+        if key in schema and isinstance(schema[key], Field):
+            check_value(values[key], schema[key], key, problems)
+        return key in schema and not problems
+
+    unfit = [key for key in inherited_keys(name) if key in values and not fits(key)]
+    if unfit:
+        warnings.warn(
+            f"{prefix}name: the config's {listing(unfit)} are for another part and do not fit "
+            f"{str(getattr(name, 'text', name))!r}: left out.",
+            stacklevel=3,
+        )
+    return {key: value for key, value in values.items() if key not in unfit}
+
+
 def check_value(value: Any, field: Field, path: str, problems: list[str]) -> Any:
     """Returns a value as its field's type; notes a wrong type, range or name in ``problems``."""
     if isinstance(value, Override):
         value = read_text(value.text, field)
+    elif isinstance(value, PartName):
+        value = str(value)
     value = coerced(value, field)
     if Any not in field.types and not any(is_kind(value, kind) for kind in field.types):
         kind = "" if isinstance(value, Mapping) else f"{type(value).__name__} "

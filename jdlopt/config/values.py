@@ -16,9 +16,36 @@ from jdlopt.errors import listing
 
 
 class Override(NamedTuple):
-    """The text of ``--config.KEY=TEXT``, read as the type that its key asks for."""
+    """The text of ``--config.KEY=TEXT``, read as the type that its key asks for.
+
+    Attributes:
+      text: as it was typed.
+      inherited: of a part's name: the keys that its section held for the part before.
+    """
 
     text: str
+    inherited: frozenset[str] = frozenset()
+
+
+class PartName(str):
+    """The name of a part that replaces another one, with the keys that were the other's."""
+
+    inherited: frozenset[str] = frozenset()
+
+
+def inherited_keys(name: Any) -> frozenset[str]:
+    """Returns the keys of a section that were set for another part than the one it names."""
+    return name.inherited if isinstance(name, Override | PartName) else frozenset()
+
+
+def with_inherited(name: Any, keys: frozenset[str]) -> Any:
+    """Returns a part's name that knows which keys of its section were set for another part."""
+    if isinstance(name, Override):
+        return name._replace(inherited=keys)
+    if isinstance(name, str):
+        name = PartName(name)
+        name.inherited = keys
+    return name
 
 
 def read_text(text: str, field: Field) -> Any:

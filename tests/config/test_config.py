@@ -225,6 +225,58 @@ def test_overriding_a_section_or_below_a_value_is_refused():
         configs.override({"seed": 1}, {"seed.x": Override("1")})
 
 
+def wide(*, width: Count = 3, depth: Count = 1):
+    """Another part: `part`'s ``width``, and a key of its own."""
+
+
+PARTS = {"one": part, "wide": wide}
+
+
+def resolved(raw):
+    """Returns the section ``a.b`` with the keys of the part that it names, and what is wrong."""
+    raw = configs.to_dict(raw)
+    section = raw["a"]["b"]
+    name = getattr(section["name"], "text", section["name"])
+    schema = {"name": Field((str,)), **configs.fields_of(PARTS[name])}
+    problems: list[str] = []
+    return configs.check_section(raw, {"a": {"b": schema}}, "", problems)["a"]["b"], problems
+
+
+@pytest.mark.parametrize("name", ["wide", Override("wide")])
+def test_keys_of_a_part_that_is_replaced_are_left_out_with_a_warning(name):
+    raw = {"a": {"b": {"name": "one", "rate": 0.2, "sizes": (1,), "width": 7}}}
+    with pytest.warns(UserWarning, match=r"a.b.name: the config's rate, sizes are .* fit 'wide'"):
+        found, problems = resolved(configs.override(raw, {"a.b.name": name}))
+    assert (found, problems) == ({"name": "wide", "width": 7, "depth": 1}, [])
+    assert type(found["name"]) is str
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_key_that_is_set_itself_is_never_left_out(steps):
+    raw = {"a": {"b": {"name": "one", "rate": 0.2}}}
+    changes = [("a.b.name", "wide"), ("a.b.rate", 0.3), ("a.b.depth", 2)]
+    if steps == 1:
+        changed = configs.override(raw, dict(reversed(changes)))
+    else:
+        changed = configs.override(configs.override(raw, dict(changes[:1])), dict(changes[1:]))
+    found, problems = resolved(changed)
+    assert found["depth"] == 2 and len(problems) == 1 and "a.b.rate: is unknown" in problems[0]
+
+
+def test_naming_the_same_part_again_leaves_nothing_out():
+    raw = {"a": {"b": {"name": "wide", "rate": 0.2}}}
+    for name in ("wide", Override("wide")):
+        assert "a.b.rate: is unknown" in resolved(configs.override(raw, {"a.b.name": name}))[1][0]
+    twice = configs.override(raw, {"a.b.name": "one"})
+    assert resolved(configs.override(twice, {"a.b.name": "one"}))[0]["rate"] == 0.2
+
+
+def test_a_value_that_is_of_another_type_in_the_new_part_is_left_out():
+    raw = {"a": {"b": {"name": "one", "width": (2, 3)}}}  # as another part may have it
+    with pytest.warns(UserWarning, match="config's width are"):
+        assert resolved(configs.override(raw, {"a.b.name": "wide"}))[0]["width"] == 3
+
+
 @pytest.mark.parametrize(
     ("name", "word"),
     [("mlpp", "'mlp'"), ("no_such_module:X", "importing"), ("json:dumpss", "'dumps'")],
