@@ -44,7 +44,7 @@ def asha(values: Mapping[int, float], history: Sequence[float], reduction: int =
     everything that reached the rung before; the best of a population always goes on.
 
     Args:
-      values: trial → its best value so far, higher being better.
+      values: trial → its best value so far, higher being better; NaN is worse than any other.
       history: values of earlier trials at this rung.
       reduction: one in so many goes on.
 
@@ -54,10 +54,16 @@ def asha(values: Mapping[int, float], history: Sequence[float], reduction: int =
     """
     if not values:
         return []
+    values = _ranked(values)
     everything = np.sort(np.array([*values.values(), *history]))[::-1]
     kept = max(1, len(everything) // reduction)
     threshold = min(everything[kept - 1], max(values.values()))
     return [trial for trial, value in values.items() if value < threshold]
+
+
+def _ranked(values: Mapping[int, float]) -> dict[int, float]:
+    """The values with undefined ones (NaN) below all others: nothing compares with NaN."""
+    return {key: -math.inf if math.isnan(value) else value for key, value in values.items()}
 
 
 def median(values: Mapping[int, float], history: Sequence[float], reduction: int = 3) -> list[int]:
@@ -69,6 +75,7 @@ def median(values: Mapping[int, float], history: Sequence[float], reduction: int
       >>> median({0: 0.1, 1: 0.5, 2: 0.9}, history=[])
       [0]
     """
+    values = _ranked(values)
     middle = float(np.median([*values.values(), *history])) if values else 0.0
     return [trial for trial, value in values.items() if value < middle]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,15 +15,13 @@ import numpy as np
 
 from jdlopt.data import feed
 from jdlopt.errors import DivergedError
-from jdlopt.metrics import higher_is_better
 from jdlopt.study import programs as made
 from jdlopt.study.halving import RULES, History
 from jdlopt.study.structure import Structure, stacked
 from jdlopt.train import checkpoint, experiment
 from jdlopt.train.compiling import Compiler
-from jdlopt.train.meter import Meter
 from jdlopt.train.program import CAPACITY
-from jdlopt.train.watch import Best, check_finite
+from jdlopt.train.tracker import Tracker
 
 DISPATCH_SECONDS = 1.0
 """About how long one dispatch may take: signals and progress wait for its end."""
@@ -40,23 +39,22 @@ class Member:
       seed: the run's seed, as in ``config.seed``.
       fold: which fold, or None.
       params: the trial's floats that differ from the structure's config, by dotted key.
-      best: the best evaluation so far.
       status: ``running``, or how it ended.
       reason: why, where it did not end well.
       steps: updates made.
       rows: its logged lines, as a run's ``metrics.jsonl`` has them.
+      tracker: what is known of it from the values that came back.
     """
 
     trial: int
     seed: int
     fold: int | None
     params: Mapping[str, Any]
-    best: Any = None
     status: str = RUNNING
     reason: str | None = None
     steps: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
-    meter: Any = None
+    tracker: Tracker = field(init=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps of it."""
@@ -64,20 +62,18 @@ class Member:
             "trial": self.trial,
             "seed": self.seed,
             "fold": self.fold,
-            "best": self.best.to_dict(),
             "status": self.status,
             "reason": self.reason,
             "steps": self.steps,
             "rows": self.rows,
-            "meter": self.meter.to_dict(),
+            "tracker": self.tracker.to_dict(),
         }
 
     def restore(self, record: Mapping[str, Any]) -> None:
         """Goes on from what `to_dict` returned."""
-        self.best = Best.from_dict(record["best"])
         self.status, self.reason = record["status"], record["reason"]
         self.steps, self.rows = record["steps"], list(record["rows"])
-        self.meter.restore(record["meter"])
+        self.tracker.restore(record["tracker"])
 
 
 @dataclass
@@ -143,10 +139,8 @@ class Population:
         self.total, self.every = parts.total_steps, parts.eval_every
         self.batch_size = parts.config["data"]["batch_size"]
         self.capacity = min(CAPACITY, self.every, self.total)
-        metric = parts.monitor.partition("/")[2]
         for member in self.members:
-            member.best = Best(parts.monitor, higher_is_better(metric))
-            member.meter = Meter(parts.log_every, parts.eval_every, parts.total_steps)
+            member.tracker = structure.tracker(member.fold)
         # padding repeats the last member: its results are not looked at
         everyone = [*self.members, *[self.members[-1]] * (self.width - len(self.members))]
         folds = [structure.folds[member.fold] for member in everyone]
@@ -307,27 +301,20 @@ class Population:
             member = self._at(index)
             own = {name: value[index, :count] for name, value in measured.items()}
             try:
-                check_finite(self.step + 1, own)
+                member.tracker.add_steps(self.step, own)
+                member.steps = self.step + count
             except DivergedError as error:
                 member.status, member.steps = DIVERGED, error.step
                 member.reason = f"diverged at step {error.step}: {error.quantity} is {error.value}"
-                continue
-            member.meter.steps(self.step, own)
-            member.steps = self.step + count
-            if host is not None:
+            if host is not None and member.status == RUNNING:
                 mine = jax.tree.map(lambda leaf, index=index: leaf[index], host)
                 found = self.structure.parts.collector.finish([mine])
                 named = {f"validation/{name}": value for name, value in found.items()}
-                member.meter.evaluation(member.steps, named)
-                member.best = member.best.seen(member.steps, named[member.best.metric])
-                patience = self.structure.parts.config["train"]["patience"]
-                if patience is not None and member.best.since >= patience:
+                member.tracker.add_evaluation(member.steps, named)
+                if member.tracker.has_ended():
                     member.status = EARLY
-            for step, line in member.meter.lines():
-                size = len(self.train[self.rows[index]])
-                epoch = round(step * self.batch_size / size, 4)
-                member.meter.newest = {"epoch": epoch, **line}
-                member.rows.append({"step": step, "epoch": epoch, **line})
+            lines = member.tracker.take_lines()
+            member.rows += [{"step": step, **line} for step, line in lines]
 
     def _stop_the_worse(self) -> None:
         """At a rung, drops the trials that the halving's rule would not train further."""
@@ -337,9 +324,9 @@ class Population:
         trials = {self._at(index).trial for index in self.active}
         for trial in sorted(trials):
             own = [member for member in self.members if member.trial == trial]
-            sign = 1.0 if own[0].best.higher else -1.0
-            values[trial] = sign * float(np.mean([member.best.value for member in own]))
-        self.reached[self.step] = list(values.values())
+            sign = 1.0 if own[0].tracker.best.higher else -1.0
+            values[trial] = sign * float(np.mean([member.tracker.best.value for member in own]))
+        self.reached[self.step] = [value for value in values.values() if not math.isnan(value)]
         stopped = RULES[self.halving](values, self.history.get(self.step, []), self.reduction)
         for index in self.active:
             member = self._at(index)

@@ -21,6 +21,7 @@ from jdlopt.train.evaluate import SMALLEST_BATCH
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.schema import schema_of
 from jdlopt.train.state import as_arrays
+from jdlopt.train.tracker import Tracker, make_tracker
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,10 @@ class Structure:
     folds: Mapping[int | None, Fold]
     data: dict[str, Array] | None
     fingerprint: str
+
+    def tracker(self, fold: int | None) -> Tracker:
+        """Returns what takes the values of one training, of a fold."""
+        return make_tracker(self.parts, len(self.folds[fold].train))
 
     def hyperparameters(self, params: Mapping[str, float]) -> Any:
         """Returns a trial's traced floats, checked.

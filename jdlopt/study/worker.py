@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 import threading
@@ -208,8 +209,8 @@ class _Worker:
                     "status": member.status,
                     "reason": member.reason,
                     "steps": member.steps,
-                    "best_step": member.best.step,
-                    "value": member.best.value,
+                    "best_step": member.tracker.best.step,
+                    "value": member.tracker.best.value,
                     "rows": member.rows,
                 }
                 for member in members
@@ -279,11 +280,9 @@ class _Worker:
         """Trains members by `fit`, one by one, each in a directory of its own."""
         from jdlopt import config as configs
         from jdlopt.errors import DivergedError
-        from jdlopt.metrics import higher_is_better
         from jdlopt.study.population import DIVERGED
         from jdlopt.train import log
         from jdlopt.train.loop import fit
-        from jdlopt.train.watch import Best
 
         for member in members:
             place = (
@@ -292,13 +291,13 @@ class _Worker:
             changes = {**member.params, "seed": member.seed, "train.evaluate_test": False}
             if member.fold is not None:
                 changes["data.fold"] = member.fold
-            monitor = structure.parts.monitor
-            member.best = Best(monitor, higher_is_better(monitor.partition("/")[2]))
+            member.tracker = structure.tracker(member.fold)
             try:
                 record = fit(configs.override(order["config"], changes), place).record
                 member.status, member.steps = record["status"], record["steps"]
-                best = record["best"]
-                member.best = member.best.seen(best["step"], best["value"])
+                step, value = record["best"]["step"], record["best"]["value"]
+                value = math.nan if value is None else value
+                member.tracker.best = member.tracker.best.after(step, value)
             except DivergedError as error:
                 member.status, member.steps, member.reason = DIVERGED, error.step, str(error)
             member.rows = log.read_lines(place / log.METRICS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,12 +22,10 @@ from jdlopt import memory
 from jdlopt import mesh as meshes
 from jdlopt.data import feed
 from jdlopt.errors import DivergedError, Interrupted, WorkdirError
-from jdlopt.metrics import higher_is_better
 from jdlopt.train import checkpoint, disk, experiment, features, log, processes, serve
 from jdlopt.train import evaluate as evaluation
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.evaluate import Evaluator
-from jdlopt.train.meter import Meter
 from jdlopt.train.program import (
     Dispatch,
     copy,
@@ -34,8 +33,9 @@ from jdlopt.train.program import (
     streaming_program,
     training_programs,
 )
+from jdlopt.train.signals import StopRequest, signals
 from jdlopt.train.state import TrainState, as_arrays
-from jdlopt.train.watch import Best, StopRequest, check_finite, signals
+from jdlopt.train.tracker import UndefinedMetricWarning, make_tracker
 
 IN_FLIGHT = 3
 """Dispatches that may be in flight: enough that the host logs one epoch while the next one trains,
@@ -195,9 +195,7 @@ class _Run:
 
     def _resume(self) -> None:
         """Goes on from the newest whole checkpoint, if there is one."""
-        monitored = self.parts.monitor.partition("/")[2]
-        self.best = Best(self.parts.monitor, higher_is_better(monitored))
-        self.meter = Meter(self.parts.log_every, self.parts.eval_every, self.parts.total_steps)
+        self.tracker = make_tracker(self.parts, self.parts.dataset.sizes["train"])
         self.dispatch: Dispatch | int | None = self.options["steps_per_dispatch"]
         self.step, self.best_saved, self.earlier_seconds = 0, -1, 0.0
         template = checkpoint.saved(self.state)
@@ -206,8 +204,7 @@ class _Run:
             tree, meta = found
             self.state = checkpoint.unsaved(self.state, tree)
             self.step, self.best_saved = meta["step"], meta["best_saved"]
-            self.best = Best.from_dict(meta["best"])
-            self.meter.restore(meta["meter"])
+            self.tracker.restore(meta["tracker"])
             self.earlier_seconds = meta["wall_seconds"]
             if meta["dispatch"] is not None and meta["platform"] == _platform(self.mesh):
                 self.dispatch = Dispatch(**meta["dispatch"])
@@ -239,15 +236,15 @@ class _Run:
         self.snapshot = self._compile_snapshot()
         self.evaluator("validation", *self.snapshot(self.state))  # compiles
         self.loop_started = self.saved_at = time.perf_counter()
-        ended = self._patience_ended()
+        ended = self.tracker.has_ended()
         while self.step < self.parts.total_steps and not ended:
             self.state, values, count = run(self._until_evaluation())
             self.pending.append(("steps", self.step, values, count))
             self.step += count
-            if self.meter.is_evaluated(self.step):
+            if self.tracker.is_evaluated(self.step):
                 self._dispatch_evaluation()
             self._look(wait=self._patience_may_end())
-            ended = self._patience_ended()
+            ended = self.tracker.has_ended()
             self._stop_or_save()
         self._look(wait=True)
         self.looped = time.perf_counter() - self.loop_started
@@ -347,44 +344,34 @@ class _Run:
             if kind == "steps":
                 measured = {name: np.asarray(value)[:rest] for name, value in values.items()}
                 try:
-                    check_finite(step + 1, measured)
+                    self.tracker.add_steps(step, measured)
                 except DivergedError as error:
+                    self._report()
                     raise self._diverged(error) from None
-                self.meter.steps(step, measured)
             else:
                 collected = values.result() if isinstance(values, Future) else values
                 found = self.evaluator.finish("validation", collected)
-                self.meter.evaluation(step, found)
-                if self.best.improved_by(found[self.best.metric]):
+                if self.tracker.add_evaluation(step, found):
                     self.best_snapshot = rest
-                self.best = self.best.seen(step, found[self.best.metric])
         self._report()
 
     def _report(self) -> None:
         elapsed = max(time.perf_counter() - self.loop_started, 1e-9)
         speed = (self.step - self.first_step) * self.batch_size / elapsed
-        size = self.parts.dataset.sizes["train"]
-        for step, values in self.meter.lines():
-            epoch = round(step * self.batch_size / size, 4)
-            line = {"epoch": epoch, **values}
-            self.meter.newest = {**self.meter.newest, **line}
+        for step, line in self.tracker.take_lines():
             if self.log:
                 self.log.write(step, line, {"examples_per_second": speed})
         if self.on_progress and self.log:
             total, waiting = self.parts.total_steps, self.waited / elapsed
-            self.on_progress(Progress(self.step, total, self.meter.newest, speed, waiting))
+            self.on_progress(Progress(self.step, total, self.tracker.newest, speed, waiting))
 
     def _patience_may_end(self) -> bool:
         """Whether an evaluation in flight could end the run: then it is waited for.
 
         So a run stops at the same step however fast its values come back.
         """
-        patience = self.options["patience"]
         flying = sum(kind == "evaluation" for kind, *_ in self.pending)
-        return patience is not None and flying > 0 and self.best.since + flying >= patience
-
-    def _patience_ended(self) -> bool:
-        return self.options["patience"] is not None and self.best.since >= self.options["patience"]
+        return flying > 0 and self.tracker.may_end(flying)
 
     # --- stopping, saving, ending ----------------------------------------------------------------
 
@@ -418,9 +405,8 @@ class _Run:
             self.best_saved = snapshot.step
         meta = {
             "step": self.step,
-            "best": self.best.to_dict(),
             "best_saved": self.best_saved,
-            "meter": self.meter.to_dict(),
+            "tracker": self.tracker.to_dict(),
             "wall_seconds": self._wall_seconds(),
             "dispatch": self.dispatch.to_dict() if isinstance(self.dispatch, Dispatch) else None,
             "platform": _platform(self.mesh),
@@ -441,7 +427,7 @@ class _Run:
         return DivergedError(error.step, error.quantity, error.value, f"{error.detail} {where}")
 
     def _newest_metrics(self) -> dict[str, Any]:
-        return {name: value for name, value in self.meter.newest.items() if "/" in name}
+        return {name: value for name, value in self.tracker.newest.items() if "/" in name}
 
     def _wall_seconds(self) -> float:
         return self.earlier_seconds + time.perf_counter() - self.start
@@ -462,6 +448,9 @@ class _Run:
                 found.update(measure(split, params, model_state))
         if self.log:
             self.log.hyperparameters(self.config, found)
+        note = self.tracker.best.note()
+        if note:
+            warnings.warn(note, UndefinedMetricWarning, stacklevel=2)
         record = self._write_result(status, found)
         return Result(record, self.workdir)
 
@@ -479,6 +468,8 @@ class _Run:
     def _write_result(
         self, status: str, found: Mapping[str, Any], beside: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
+        best = self.tracker.best
+        note = best.note()
         looped = self.looped or time.perf_counter() - self.loop_started
         steps = self.step - self.first_step
         record = disk.as_json(
@@ -486,9 +477,10 @@ class _Run:
                 "status": status,
                 "metrics": dict(found),
                 "best": {
-                    "step": self.best.step,
-                    "metric": self.best.metric,
-                    "value": self.best.value,
+                    "step": best.step,
+                    "metric": best.metric,
+                    "value": best.value,
+                    **({"note": note} if note else {}),
                 },
                 "steps": self.step,
                 "total_steps": self.parts.total_steps,

@@ -1,5 +1,7 @@
 """Halving: where the rungs are, and who goes on."""
 
+import math
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,3 +41,9 @@ def test_history_raises_the_bar():
     assert asha(values, []) == [0, 1]
     assert asha(values, [0.1] * 9) == []  # all of them are in the best third of twelve
     assert median(values, [0.9] * 9) == [0, 1, 2]
+
+
+def test_an_undefined_value_is_worse_than_any_other():
+    for rule in (asha, median):
+        assert rule({0: math.nan, 1: 0.2, 2: 0.3, 3: 0.2}, [], 2)[0] == 0
+        assert rule({0: math.nan, 1: math.nan}, [], 2) == []

@@ -68,7 +68,7 @@ def test_a_trial_of_a_population_equals_the_same_trial_alone(tmp_path, model):
             configs.override(raw, {"seed": i, "optim.learning_rate": rates[i]}), tmp_path / str(i)
         )
         assert_same(members[i].rows, lines(alone), 1e-6)
-        assert members[i].best.step == alone.record["best"]["step"]
+        assert members[i].tracker.best.step == alone.record["best"]["step"]
 
 
 @pytest.mark.parametrize("formulation", ["vmap", "each"])
