@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from jdlopt.config import Choice, Count, Rate
 from jdlopt.errors import ConfigError
-from jdlopt.models.convolution import average_pool, max_pool
+from jdlopt.kernels.pooling import average_pool, max_pool
 from jdlopt.models.layers import (
     ACTIVATIONS,
     INITIALIZERS,

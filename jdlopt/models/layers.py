@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jdlopt.bits import sixteen_bits
-from jdlopt.models.convolution import convolve
-from jdlopt.models.depthwise import depthwise
-from jdlopt.models.formulations import Padding
+from jdlopt.kernels.algorithms import Padding
+from jdlopt.kernels.bits import sixteen_bits
+from jdlopt.kernels.convolution import convolve
+from jdlopt.kernels.depthwise import depthwise
 
 
 def gelu_exact(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

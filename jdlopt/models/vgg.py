@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from jdlopt.config import Choice, Rate
 from jdlopt.errors import ConfigError
-from jdlopt.models.convolution import max_pool
+from jdlopt.kernels.pooling import max_pool
 from jdlopt.models.layers import ACTIVATIONS, REMAT, BatchNorm, Conv, Head, rematerialised
 
 DEPTHS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}

@@ -14,8 +14,6 @@ from typing import Any
 
 import jax
 
-from jdlopt.models.convolution_choice import keep_choices
-
 KEEP_PROGRAMS = "JDLOPT_KEEP_PROGRAMS"
 """The environment variable that turns the cache of compiled programs off with ``0``."""
 CPU_LINES = ("model name", "flags", "Features", "CPU part")
@@ -62,8 +60,7 @@ def keep_programs() -> None:
     Hyperparameters are arguments of a program, so one kept program serves all their values. jax
     checks that a program fits what it is asked for; the folder's name adds the processor, which
     machines that share a home need not have in common. ``JAX_COMPILATION_CACHE_DIR`` names another
-    folder; ``JDLOPT_KEEP_PROGRAMS=0`` keeps nothing. Beside them are kept the formulations of
-    convolutions that were measured; where nothing is kept, none is measured.
+    folder; ``JDLOPT_KEEP_PROGRAMS=0`` keeps nothing.
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.environ.get(KEEP_PROGRAMS) == "0":
         return
@@ -79,4 +76,3 @@ def keep_programs() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-        keep_choices(folder.parent.parent / "convolutions" / f"{name}.json")

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jdlopt.bits import sixteen_bits
 from jdlopt.data.augment.part import Augmentation
+from jdlopt.kernels.bits import sixteen_bits
 
 Images = Float[Array, "n h w c"]
 Strength = float | Float[Array, ""]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jdlopt.bits import sixteen_bits, threefry
+from jdlopt.kernels.bits import sixteen_bits, threefry
 
 # Random123's published answers: rounds, counter, key, result
 ANSWERS = [

@@ -1,8 +1,14 @@
-"""The convolution equals `lax`'s in every product and transform; so does the pooling."""
+"""The convolution equals `lax`'s in every product and transform."""
 
 from __future__ import annotations
 
+import builtins
 import functools
+import io
+import os
+import re
+import sys
+import time
 
 import hypothesis
 import hypothesis.strategies as st
@@ -13,7 +19,8 @@ import pytest
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jdlopt.models.convolution import average_pool, convolve, max_pool
+from jdlopt.kernels.convolution import convolve
+from jdlopt.models import make_model
 
 LAYOUTS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC")}
 
@@ -80,6 +87,7 @@ def test_equals_lax(case):
         ((2, 9, 8, 16), (3, 3, 16, 8), 1, "VALID"),
         ((2, 9, 8, 16), (3, 2, 16, 8), (2, 1), "SAME"),
         ((2, 9, 9, 16), (3, 3, 16, 8), 2, "SAME"),
+        ((2, 9, 9, 80), (1, 1, 80, 8), 2, "SAME"),
         ((2, 9, 9, 16), (2, 2, 16, 8), 1, ((2, 0), (0, 3))),
     ],
 )
@@ -183,44 +191,69 @@ def test_keeps_half_precision():
     close(y.astype(jnp.float32), reference(x, kernel, 1, "SAME"), 0.02)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("in_axes", [None, (0, 0), (0, None), (None, 0)])
+def test_batches_larger_than_the_cache_equal_lax(dtype, in_axes, monkeypatch):
+    monkeypatch.setattr("jdlopt.kernels.algorithms._CACHED", 60_000)  # two examples of six
+    x, dy = normal(0, (2, 6, 7, 7, 16)), normal(1, (2, 6, 7, 7, 4))
+    kernel = jnp.zeros((3, 3, 16, 4))
+
+    def gradient(convolution, dtype, x, dy):
+        return jax.vjp(lambda k: convolution(x.astype(dtype), k), kernel.astype(dtype))[1](
+            dy.astype(dtype)
+        )[0]
+
+    def both(convolution, dtype):
+        one = functools.partial(gradient, convolution, dtype)
+        if in_axes is None:
+            return jax.jit(one)(x[0], dy[0])
+        batched = [a if axis == 0 else a[0] for a, axis in zip((x, dy), in_axes, strict=True)]
+        return jax.jit(jax.vmap(one, in_axes))(*batched)
+
+    found = both(convolve, dtype)
+    assert found.dtype == dtype
+    expected = both(lambda x, k: reference(x, k, 1, "SAME"), jnp.float32)
+    close(found.astype(jnp.float32), expected, 1e-5 if dtype == jnp.float32 else 0.01)
+
+
+def test_a_population_has_no_grouped_convolution():
+    x, kernel = normal(0, (3, 2, 7, 7, 16)), normal(1, (3, 3, 3, 16, 4))
+    gradient = jax.grad(lambda x, k: (convolve(x, k) ** 2).sum(), argnums=(0, 1))
+    text = jax.jit(jax.vmap(gradient)).lower(x, kernel).as_text()
+    groups = re.findall(r"(?:batch|feature)_group_count = (\d+)", text)
+    assert groups == ["1"] * 4  # of the outputs and the inputs' gradient
+
+
+def test_lowering_opens_no_file_and_reads_no_clock(monkeypatch):
+    model = make_model({"name": "resnet", "stem": "cifar", "stage_sizes": (1, 1)}, 3)
+    x, key = jnp.ones((128, 32, 32, 3)), jax.random.key(0)
+    params, state = model.init(key, x[:1], {})
+
+    def loss(params):
+        return model.apply(params, state, x, {}, key=key, train=True)[0].sum()
+
+    def refused(*args, **kwargs):
+        raise AssertionError("lowering opened a file")
+
+    def guarded(clock):
+        def read():
+            caller = sys._getframe(1).f_globals["__name__"]
+            assert not caller.startswith("jdlopt"), f"{caller} read a clock while lowering"
+            return clock()
+
+        return read
+
+    for name in ("time", "monotonic", "perf_counter", "process_time"):
+        monkeypatch.setattr(time, name, guarded(getattr(time, name)))
+    for module, name in ((builtins, "open"), (io, "open"), (os, "open"), (os, "replace")):
+        monkeypatch.setattr(module, name, refused)
+    text = jax.jit(jax.grad(loss)).lower(params).as_text()
+    monkeypatch.undo()
+    assert "stablehlo.convolution" in text
+
+
 def test_says_which_shapes_do_not_fit():
     with pytest.raises(ValueError, match="same rank"):
         convolve(jnp.ones((2, 3)), jnp.ones((3, 1)))
     with pytest.raises(ValueError, match="2 channels, the kernel takes 1"):
         convolve(jnp.ones((2, 5, 2)), jnp.ones((3, 1, 4)))
-
-
-@pytest.mark.parametrize("shape", [(2, 7, 3), (2, 6, 9, 3)])
-@pytest.mark.parametrize("size", [2, 3])
-def test_max_pool_equals_reduce_window(shape, size):
-    def window(x):
-        sizes = (1, *(size,) * (len(shape) - 2), 1)
-        return lax.reduce_window(x, -jnp.inf, lax.max, sizes, sizes, "VALID")
-
-    # Small integers: many ties, whose gradient must go to the first as select-and-scatter does.
-    x = jax.random.randint(jax.random.key(0), shape, 0, 3).astype(jnp.float32)
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def products(pool, x):
-        y, pull = jax.vjp(pool, x)
-        return y, pull(normal(1, y.shape))[0]
-
-    pairs = zip(products(lambda x: max_pool(x, size), x), products(window, x), strict=True)
-    for actual, expected in pairs:
-        np.testing.assert_array_equal(actual, expected)
-
-
-def test_max_pool_under_vmap_and_of_wide_windows():
-    x = normal(0, (2, 3, 17, 17, 2))
-    gradient = jax.jit(jax.grad(lambda x: (max_pool(x, 17) ** 2).sum()))
-    batched = jax.jit(jax.vmap(gradient))(x)
-    np.testing.assert_array_equal(batched[1], gradient(x[1]))
-    top = x.max(axis=(2, 3), keepdims=True)
-    np.testing.assert_allclose(batched, jnp.where(x == top, 2 * x, 0.0))
-
-
-@pytest.mark.parametrize("shape", [(2, 7, 3), (2, 6, 9, 3)])
-def test_average_pool_equals_reduce_window(shape):
-    x, sizes = normal(0, shape), (1, *(2,) * (len(shape) - 2), 1)
-    expected = lax.reduce_window(x, 0.0, lax.add, sizes, sizes, "VALID") / 2 ** (len(shape) - 2)
-    np.testing.assert_allclose(average_pool(x, 2), expected, atol=1e-6)

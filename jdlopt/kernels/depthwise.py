@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jdlopt.models.formulations import LAYOUTS, Padding, Window, met_by_taps, window_of
+from jdlopt.kernels.algorithms import LAYOUTS, Padding, Window, met_by_taps, window_of
 
 
 def depthwise(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jdlopt.models.depthwise import depthwise
-from jdlopt.models.formulations import LAYOUTS
+from jdlopt.kernels.algorithms import LAYOUTS
+from jdlopt.kernels.depthwise import depthwise
 
 
 def pulled(call, x, kernel):
