@@ -85,6 +85,17 @@ def classification(seed, n, classes, ties=False, present=None):
     return probabilities, probabilities, targets, rng.random(n).astype(np.float32)
 
 
+def multilabel(seed, n, labels, ties=False, share=0.4):
+    """Draws probabilities (of few distinct values, for ties) and labels that are there or not."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 2, (n, labels)).astype(np.float32)
+    if ties:
+        logits = np.round(logits)
+    probabilities = (1 / (1 + np.exp(-logits))).astype(np.float32)
+    targets = (rng.random((n, labels)) < share).astype(np.int32)
+    return logits, probabilities, targets, rng.random(n).astype(np.float32)
+
+
 def regression(seed, n, outputs=1, scale=1.0):
     rng = np.random.default_rng(seed)
     predictions, targets = (scale * rng.normal(size=(2, n, outputs))).astype(np.float32)
@@ -135,6 +146,29 @@ def reference_classification(probabilities, targets, classes):
     return values
 
 
+def reference_multilabel(probabilities, targets):
+    """Returns every multi-label metric as scikit-learn computes it."""
+    predicted = (probabilities > 0.5).astype(int)
+    values = {
+        "subset_accuracy": sk.accuracy_score(targets, predicted),
+        "hamming_loss": sk.hamming_loss(targets, predicted),
+        "roc_auc": sk.roc_auc_score(targets, probabilities, average="macro"),
+        "average_precision": sk.average_precision_score(targets, probabilities, average="macro"),
+        "label_ranking_average_precision": sk.label_ranking_average_precision_score(
+            targets, probabilities
+        ),
+    }
+    for name, score in {
+        "precision": sk.precision_score,
+        "recall": sk.recall_score,
+        "f1": sk.f1_score,
+    }.items():
+        for average in ("macro", "micro", None):
+            value = score(targets, predicted, average=average, zero_division=0)
+            values[f"{name}_{average or 'per_label'}"] = value
+    return values
+
+
 def assert_same(actual, expected):
     for name, value in expected.items():
         np.testing.assert_allclose(actual[name], value, rtol=1e-6, atol=1e-6, err_msg=name)
@@ -164,6 +198,24 @@ def test_classification_is_scikit_learns(seed, n, classes, ties, missing):
 @given(
     seed=st.integers(0, 100_000),
     n=st.integers(2, 64),
+    labels=st.sampled_from([2, 3, 9]),
+    ties=st.booleans(),
+    share=st.sampled_from([0.02, 0.4, 0.98]),  # labels that nobody has, examples that have all
+)
+@settings(max_examples=40, deadline=None)
+def test_multilabel_is_scikit_learns(seed, n, labels, ties, share):
+    arrays = multilabel(seed, n, labels, ties, share)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn warns where a label is missing
+        expected = reference_multilabel(*arrays[1:3])
+    assert set(expected) == set(metrics.all_metrics("multilabel", labels))
+    sizes = cut(n, np.random.default_rng(seed))
+    assert_same(evaluate(arrays, expected, "multilabel", labels, sizes=sizes), expected)
+
+
+@given(
+    seed=st.integers(0, 100_000),
+    n=st.integers(2, 64),
     outputs=st.integers(1, 3),
     scale=st.sampled_from([1e-3, 1.0, 1e4]),
 )
@@ -173,7 +225,7 @@ def test_regression_is_scikit_learns(seed, n, outputs, scale):
     targets, predictions = arrays[2].astype(np.float64), arrays[0].astype(np.float64)
     actual = evaluate(
         arrays,
-        ["mse", "rmse", "mae", "r2"],
+        metrics.all_metrics("regression", 2),
         "regression",
         sizes=cut(n, np.random.default_rng(seed)),
     )
@@ -184,6 +236,8 @@ def test_regression_is_scikit_learns(seed, n, outputs, scale):
         "r2": sk.r2_score,
     }.items():
         assert actual[name] == pytest.approx(score(targets, predictions), rel=1e-6), name
+        each = score(targets, predictions, multioutput="raw_values")
+        assert actual.get(f"{name}_per_output", each) == pytest.approx(each, rel=1e-6), name
 
 
 @given(seed=st.integers(0, 100_000), n=st.integers(1, 64))
@@ -311,7 +365,8 @@ def test_any_padded_batching_gives_the_same_numbers(seed, n, padded):
     sizes = [each for size in cut(n, rng) for each in split_evenly(size, padded)]
     for task, classes, arrays in (
         ("classification", 7, classification(seed, n, 7)),
-        ("regression", 0, regression(seed, n, 2)),
+        ("multilabel", 3, multilabel(seed, n, 3)),
+        ("regression", 2, regression(seed, n, 2)),
     ):
         collector = compiled(metrics.all_metrics(task, classes), task, classes)
         whole = collector.finish(batches_of(collector, arrays, [n], 80))
@@ -407,9 +462,10 @@ def test_the_loss_is_always_there_and_is_the_mean():
     assert actual["loss"] == pytest.approx(arrays[3].astype(np.float64).mean(), rel=1e-12)
 
 
-@pytest.mark.parametrize(("task", "classes"), [("classification", 7), ("regression", 0)])
-def test_values_are_plain_python(task, classes):
-    arrays = classification(0, 20, 7) if classes else regression(0, 20)
+@pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])
+def test_values_are_plain_python(task):
+    classes, draw = 7, {"classification": classification, "multilabel": multilabel}
+    arrays = draw.get(task, regression)(0, 20, classes)
     for value in evaluate(arrays, metrics.all_metrics(task, classes), task, classes).values():
         flat = np.ravel(value).tolist() if isinstance(value, list) else [value]
         assert type(value) in (float, list)
@@ -423,12 +479,18 @@ def test_what_a_final_evaluation_reports():
     assert set(ten) - set(many) == {"roc_auc", "average_precision", "confusion_matrix"}
     assert metrics.all_metrics("regression", 0) == ("mse", "rmse", "mae", "r2")
     assert metrics.default_metrics("regression") == ("mse", "mae")
-    everything = {*ten, *metrics.all_metrics("regression", 0), "loss"}
-    assert everything == set(METRICS)
+    several = metrics.all_metrics("regression", 3)
+    assert several[4:] == ("rmse_per_output", "mae_per_output", "r2_per_output")
+    labels, hundreds = (metrics.all_metrics("multilabel", n) for n in (3, 1000))
+    assert set(labels) - set(hundreds) == {
+        "roc_auc", "average_precision", "label_ranking_average_precision",
+    }  # fmt: skip
+    assert {*ten, *labels, *several, "loss"} == set(METRICS)
 
 
 def test_which_way_is_better():
     lower = {"loss", "log_loss", "expected_calibration_error", "mse", "rmse", "mae"}
+    lower |= {"hamming_loss"}
     for name, metric in METRICS.items():
         if metric.higher_is_better is None:
             with pytest.raises(ConfigError, match="not one number"):
@@ -446,6 +508,8 @@ def test_which_way_is_better():
         (["top_3_accuracy"], "classification", "of 3 classes is always 1"),
         (["accuracy"], "regression", "is for classification, but the task is regression"),
         (["r2"], "classification", "is for regression"),
+        (["f1_macro"], "regression", "is for classification and multilabel"),
+        (["accuracy"], "multilabel", "is for classification"),
     ],
 )
 def test_wrong_names_are_errors(names, task, message):

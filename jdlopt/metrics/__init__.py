@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float, Num
@@ -31,24 +31,32 @@ class Metric(NamedTuple):
     Attributes:
       leaves: names in `jdlopt.metrics.leaves.LEAVES`.
       compute: the value, from the whole split.
-      task: ``"classification"``, ``"regression"``, or None for either.
+      tasks: the tasks that it measures, by name; empty: any.
       higher_is_better: None where the value is not one number.
+      several: whether it says something only where a target holds several numbers.
     """
 
     leaves: tuple[str, ...]
     compute: Callable[[Split], Value]
-    task: Literal["classification", "regression"] | None
+    tasks: tuple[str, ...]
     higher_is_better: bool | None
+    several: bool = False
+
+
+_ONE, _ANY, _BOTH = ("classification",), ("multilabel",), ("classification", "multilabel")
 
 
 def _of_classes(
-    leaves: tuple[str, ...], compute: Callable[[Split], Value], up: bool | None = True
+    leaves: tuple[str, ...],
+    compute: Callable[[Split], Value],
+    up: bool | None = True,
+    tasks: tuple[str, ...] = _ONE,
 ) -> Metric:
-    return Metric(leaves, compute, "classification", up)
+    return Metric(leaves, compute, tasks, up)
 
 
-def _of_values(compute: Callable[[Split], Value], up: bool = False) -> Metric:
-    return Metric(("outputs", "targets"), compute, "regression", up)
+def _of_values(compute: Callable[[Split], Value], up: bool | None = False) -> Metric:
+    return Metric(("outputs", "targets"), compute, ("regression",), up, several=up is None)
 
 
 def _top_k_accuracy(k: int) -> Metric:
@@ -61,51 +69,82 @@ _SCORED = ("classes", "probabilities")
 
 METRICS: dict[str, Metric] = {
     "loss": Metric(
-        ("loss",), lambda split: float(split.leaves["loss"].mean(dtype=np.float64)), None, False
+        ("loss",), lambda split: float(split.leaves["loss"].mean(dtype=np.float64)), (), False
     ),
     "accuracy": _of_classes(("correct",), lambda split: split.leaves["correct"] / split.size),
     "top_5_accuracy": _top_k_accuracy(5),
     "balanced_accuracy": _of_classes(_PAIR, scores.balanced_accuracy),
+    "subset_accuracy": _of_classes(
+        ("exact",), lambda split: split.leaves["exact"] / split.size, tasks=_ANY
+    ),
+    "hamming_loss": _of_classes(
+        ("wrong_labels",),
+        lambda split: split.leaves["wrong_labels"] / (split.size * split.num_classes),
+        False,
+        _ANY,
+    ),
     **{
         f"{name}_{average}": _of_classes(
-            _PAIR, scores.averaged(score, average), None if average == "per_class" else True
+            _PAIR, scores.averaged(score, average), None if tasks != _BOTH else True, tasks
         )
         for name, score in {
             "precision": scores.precision,
             "recall": scores.recall,
             "f1": scores.f1,
         }.items()
-        for average in ("macro", "micro", "per_class")
+        for average, tasks in {
+            "macro": _BOTH,
+            "micro": _BOTH,
+            "per_class": _ONE,
+            "per_label": _ANY,
+        }.items()
     },
-    "roc_auc": _of_classes(_SCORED, lambda split: scores.one_vs_rest(scores.binary_roc_auc, split)),
+    "roc_auc": _of_classes(
+        _SCORED, lambda split: scores.one_vs_rest(scores.binary_roc_auc, split), tasks=_BOTH
+    ),
     "average_precision": _of_classes(
-        _SCORED, lambda split: scores.one_vs_rest(scores.binary_average_precision, split)
+        _SCORED,
+        lambda split: scores.one_vs_rest(scores.binary_average_precision, split),
+        tasks=_BOTH,
+    ),
+    "label_ranking_average_precision": _of_classes(
+        _SCORED, scores.label_ranking_average_precision, tasks=_ANY
     ),
     "confusion_matrix": _of_classes(_PAIR, lambda split: scores.confusion(split).tolist(), None),
     "log_loss": _of_classes(("at_target",), scores.log_loss, False),
     "expected_calibration_error": _of_classes(
         (*_PAIR, "confidence"), scores.expected_calibration_error, False
     ),
-    "mse": _of_values(scores.mse),
-    "rmse": _of_values(scores.rmse),
-    "mae": _of_values(scores.mae),
-    "r2": _of_values(scores.r2, True),
+    "mse": _of_values(scores.mean_of(scores.mse)),
+    "rmse": _of_values(scores.mean_of(scores.rmse)),
+    "mae": _of_values(scores.mean_of(scores.mae)),
+    "r2": _of_values(scores.mean_of(scores.r2), True),
+    "rmse_per_output": _of_values(scores.each_of(scores.rmse), None),
+    "mae_per_output": _of_values(scores.each_of(scores.mae), None),
+    "r2_per_output": _of_values(scores.each_of(scores.r2), None),
 }
 """Every metric by name; any other ``top_<k>_accuracy`` is known as well.
 
 Classification takes the predicted class from the probabilities (the first of equals), and a soft
-target's likeliest class as the true one. All equal scikit-learn's functions of the same name:
+target's likeliest class as the true one. Of labels, those with a probability above one half are
+predicted. All equal scikit-learn's functions of the same name:
 
 - ``precision``, ``recall``, ``f1`` are 0 where their denominator is 0; ``macro`` is over the
-  classes that occur as a target or a prediction, ``per_class`` over all; ``balanced_accuracy`` is
-  over the classes that occur as a target.
+  classes that occur as a target or a prediction, or over all labels, ``micro`` over all decisions
+  together, ``per_class`` and ``per_label`` a list over all; ``balanced_accuracy`` is over the
+  classes that occur as a target.
+- ``subset_accuracy`` is the share of examples whose labels are all right (scikit-learn's
+  ``accuracy_score``), ``hamming_loss`` the share of labels that are wrong.
 - ``roc_auc`` and ``average_precision`` score class 1 of two classes; of more, each class against
-  the rest, averaged. A class without examples makes ``roc_auc`` NaN and counts 0 in
+  the rest, and each label, averaged. A class without examples makes ``roc_auc`` NaN and counts 0 in
   ``average_precision``.
+- ``label_ranking_average_precision`` is the mean share, over an example's labels, of its labels
+  among those that are ranked as high; 1 for an example with no label or all of them.
 - ``top_<k>_accuracy`` ranks the later of equally likely classes first.
 - ``log_loss`` clips probabilities to ``[eps, 1 - eps]`` of their own type.
-- ``mse``, ``rmse``, ``mae``, ``r2`` of several outputs are the mean of each output's; ``r2`` of a
-  constant target is 1 if predicted exactly and else 0, and of fewer than two examples NaN.
+- ``mse``, ``rmse``, ``mae``, ``r2`` of several outputs are the mean of each output's, which
+  ``…_per_output`` lists; ``r2`` of a constant target is 1 if predicted exactly and else 0, and of
+  fewer than two examples NaN.
 
 ``expected_calibration_error`` has `CALIBRATION_BINS` equal-width bins, closed on the right, of the
 predicted class's probability (Guo et al., 2017, https://arxiv.org/abs/1706.04599).
@@ -157,19 +196,26 @@ def default_metrics(task: str) -> tuple[str, ...]:
     return ("accuracy",) if task == "classification" else ("mse", "mae")
 
 
-def all_metrics(task: str, num_classes: int) -> tuple[str, ...]:
+def all_metrics(task: str, size: int) -> tuple[str, ...]:
     """Returns what a final evaluation reports, beside the loss.
 
     Top-5 accuracy needs more than 5 classes to say anything; with more than `MANY_CLASSES`, the
     confusion matrix and the metrics that keep every probability are left out.
+
+    Args:
+      task: its name.
+      size: the number of classes or labels, or of the numbers of a target.
     """
-    too_large = {"confusion_matrix", "roc_auc", "average_precision"}
+    too_large = {
+        "confusion_matrix", "roc_auc", "average_precision", "label_ranking_average_precision",
+    }  # fmt: skip
     return tuple(
         name
         for name, metric in METRICS.items()
-        if metric.task == task
-        and not (name == "top_5_accuracy" and num_classes <= 5)
-        and not (name in too_large and num_classes > MANY_CLASSES)
+        if task in metric.tasks
+        and not (name == "top_5_accuracy" and size <= 5)
+        and not (name in too_large and size > MANY_CLASSES)
+        and not (metric.several and size <= 1)
     )
 
 
@@ -198,8 +244,8 @@ def make_collector(names: Iterable[str], task: str, num_classes: int) -> Collect
 
     Args:
       names: keys of `METRICS`, or ``top_<k>_accuracy``.
-      task: ``"classification"`` or ``"regression"``.
-      num_classes: of the dataset; not used for a regression.
+      task: its name.
+      num_classes: the number of classes or labels; not used for a regression.
 
     Raises:
       ConfigError: a metric is unknown, is for the other task, or can say nothing.
@@ -216,16 +262,16 @@ def make_collector(names: Iterable[str], task: str, num_classes: int) -> Collect
     """
     metrics = {name: find_metric(name) for name in ("loss", *names)}
     for name, metric in metrics.items():
-        if metric.task not in (None, task):
+        if metric.tasks and task not in metric.tasks:
             raise ConfigError(
-                f"metric {name!r} is for {metric.task}, but the task is {task}; "
+                f"metric {name!r} is for {' and '.join(metric.tasks)}, but the task is {task}; "
                 f"choose from: {listing(all_metrics(task, num_classes), 40)}."
             )
         match = _TOP_K.fullmatch(name)
         if match and int(match[1]) >= num_classes:
             raise ConfigError(f"metric {name!r} of {num_classes} classes is always 1.")
     wanted = ["real", *(leaf for metric in metrics.values() for leaf in metric.leaves)]
-    leaves = {name: leaf_of(name) for name in dict.fromkeys(wanted)}
+    leaves = {name: leaf_of(name, task) for name in dict.fromkeys(wanted)}
 
     def collect(
         outputs: Float[Array, "n outputs"],

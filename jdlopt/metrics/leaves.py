@@ -50,7 +50,7 @@ def _at_target(batch: Batch) -> Float[Array, "n"]:
     return jnp.take_along_axis(_probabilities(batch), chosen, axis=-1)[:, 0]
 
 
-def _count(hits: Bool[Array, "n"], batch: Batch) -> Int[Array, ""]:
+def _count(hits: Bool[Array, "n ..."], batch: Batch) -> Int[Array, ""]:
     return jnp.sum(hits & batch.real, dtype=jnp.int32)
 
 
@@ -73,21 +73,56 @@ def _columns(values: Array) -> Float[Array, "n outputs"]:
     return columns.astype(jnp.promote_types(values.dtype, jnp.float32))
 
 
+def _labels(batch: Batch) -> Bool[Array, "n labels"]:
+    """Returns which labels are there: of soft targets, those of at least one half."""
+    return batch.targets >= 0.5
+
+
+def _predicted_labels(batch: Batch) -> Bool[Array, "n labels"]:
+    return _probabilities(batch) > 0.5
+
+
+def _wrong_labels(batch: Batch) -> Int[Array, ""]:
+    wrong = _predicted_labels(batch) != _labels(batch)
+    return _count(wrong, batch._replace(real=batch.real[:, None]))
+
+
+def _exact(batch: Batch) -> Int[Array, ""]:
+    return _count((_predicted_labels(batch) == _labels(batch)).all(axis=-1), batch)
+
+
 LEAVES: dict[str, Leaf] = {
     "real": Leaf(lambda batch: batch.real, 1),
     "loss": Leaf(lambda batch: batch.per_example_loss, 1),
-    "correct": Leaf(lambda batch: _count(_predicted(batch) == _classes(batch), batch), 0),
-    "predicted": Leaf(_predicted, 1),
-    "classes": Leaf(_classes, 1),
-    "confidence": Leaf(lambda batch: _probabilities(batch).max(axis=-1), 1),
-    "at_target": Leaf(_at_target, 1),
-    "probabilities": Leaf(_probabilities, 2),
     "outputs": Leaf(lambda batch: _columns(batch.outputs), 2),
     "targets": Leaf(lambda batch: _columns(batch.targets), 2),
+    "probabilities": Leaf(_probabilities, 2),
 }
-"""Everything that a metric may ask for; each is collected once, however many metrics share it."""
+"""Everything that a metric of any task may ask for; each is collected once, however many metrics
+share it."""
+
+LEAVES_OF: dict[str, dict[str, Leaf]] = {
+    "classification": {
+        "correct": Leaf(lambda batch: _count(_predicted(batch) == _classes(batch), batch), 0),
+        "predicted": Leaf(_predicted, 1),
+        "classes": Leaf(_classes, 1),
+        "confidence": Leaf(lambda batch: _probabilities(batch).max(axis=-1), 1),
+        "at_target": Leaf(_at_target, 1),
+    },
+    "multilabel": {
+        "exact": Leaf(_exact, 0),
+        "wrong_labels": Leaf(_wrong_labels, 0),
+        "predicted": Leaf(_predicted_labels, 2),
+        "classes": Leaf(_labels, 2),
+    },
+}
+"""What the metrics of one task may ask for beside them: ``classes`` and ``predicted`` are the
+numbers of classes [n], or which labels there are [n, labels]."""
 
 
-def leaf_of(name: str) -> Leaf:
-    """Returns the leaf of a name in `LEAVES`, or the count of hits among the ``top_<k>``."""
-    return LEAVES[name] if name in LEAVES else top_k(int(name.removeprefix("top_")))
+def leaf_of(name: str, task: str) -> Leaf:
+    """Returns the leaf of a name for a task, or the count of hits among the ``top_<k>``."""
+    own = LEAVES_OF.get(task, {})
+    if name in own or name in LEAVES:
+        return own[name] if name in own else LEAVES[name]
+    return top_k(int(name.removeprefix("top_")))

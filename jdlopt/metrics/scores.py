@@ -30,8 +30,10 @@ def confusion(split: Split) -> Int[np.ndarray, "classes classes"]:
 
 
 def _class_counts(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns per class how often it was right, true and predicted."""
+    """Returns per class or label how often it was right, true and predicted."""
     classes, predicted = split.leaves["classes"], split.leaves["predicted"]
+    if classes.ndim == 2:
+        return (classes & predicted).sum(axis=0), classes.sum(axis=0), predicted.sum(axis=0)
     count = partial(np.bincount, minlength=split.num_classes)
     return count(classes[classes == predicted]), count(classes), count(predicted)
 
@@ -60,8 +62,8 @@ def f1(hits: Any, actual: Any, predicted: Any) -> np.ndarray:
 def averaged(score: Callable[..., np.ndarray], average: str) -> Callable[[Split], Value]:
     """Returns a score of hits, true and predicted counts, under one of the usual averages.
 
-    ``macro`` is over the classes that occur as a target or as a prediction, ``micro`` over all
-    examples together, ``per_class`` a list over all classes.
+    ``macro`` is over the classes that occur as a target or as a prediction, or over all labels;
+    ``micro`` over all decisions together; ``per_class`` and ``per_label`` are a list over all.
     """
 
     def compute(split: Split) -> Value:
@@ -69,9 +71,10 @@ def averaged(score: Callable[..., np.ndarray], average: str) -> Callable[[Split]
         if average == "micro":
             return float(score(hits.sum(), actual.sum(), predicted.sum()))
         scores = score(hits, actual, predicted)
-        if average == "per_class":
+        if average != "macro":
             return scores.tolist()
-        return float(scores[(actual + predicted) > 0].mean())
+        counted = (actual + predicted) > 0 if split.leaves["classes"].ndim == 1 else slice(None)
+        return float(scores[counted].mean())
 
     return compute
 
@@ -83,9 +86,12 @@ def balanced_accuracy(split: Split) -> float:
 
 
 def one_vs_rest(score: Callable[..., float], split: Split) -> float:
-    """Scores class 1 of two, or each class against the rest, averaged."""
-    columns = [1] if split.num_classes == 2 else range(split.num_classes)
+    """Scores class 1 of two, or each class against the rest, or each label, averaged."""
     probabilities, classes = split.leaves["probabilities"], split.leaves["classes"]
+    if classes.ndim == 2:
+        pairs = zip(classes.T, probabilities.T, strict=True)
+        return float(np.mean([score(positive, scores) for positive, scores in pairs]))
+    columns = [1] if split.num_classes == 2 else range(split.num_classes)
     return float(np.mean([score(classes == each, probabilities[:, each]) for each in columns]))
 
 
@@ -114,6 +120,25 @@ def binary_average_precision(
     return float(_ratio(np.sum(np.diff(hits, prepend=0) * precision), positive.sum()))
 
 
+def label_ranking_average_precision(split: Split) -> float:
+    """Returns how purely an example's labels are ranked above the others, over examples.
+
+    Of each label that an example has, the share of its labels among all that are ranked as high or
+    higher; 1 for an example with no label or all of them (Schapire and Singer, 2000).
+    """
+    scores, there = split.leaves["probabilities"].astype(np.float64), split.leaves["classes"]
+    if np.isnan(scores).any():
+        return float("nan")
+    from scipy.stats import rankdata  # takes a second to import
+
+    among_all = rankdata(-scores, method="max", axis=1)
+    among_its = rankdata(np.where(there, -scores, np.inf), method="max", axis=1)
+    count = there.sum(axis=1)
+    shares = np.where(there, among_its / among_all, 0.0).sum(axis=1) / np.maximum(count, 1)
+    trivial = (count == 0) | (count == there.shape[1])
+    return float(np.where(trivial, 1.0, shares).mean())
+
+
 def log_loss(split: Split) -> float:
     """Returns the mean of ``-log p``, p the probability of the true class."""
     probabilities = split.leaves["at_target"]
@@ -134,28 +159,38 @@ def _errors(split: Split) -> Float[np.ndarray, "n outputs"]:
     return split.leaves["outputs"].astype(np.float64) - split.leaves["targets"].astype(np.float64)
 
 
-def mse(split: Split) -> float:
-    """Returns the mean squared error."""
-    return float(np.square(_errors(split)).mean())
+def each_of(score: Callable[[Split], np.ndarray]) -> Callable[[Split], list[float]]:
+    """Returns a score of each output, as a list."""
+    return lambda split: score(split).tolist()
 
 
-def rmse(split: Split) -> float:
-    """Returns the root of the mean squared error, averaged over outputs."""
-    return float(np.sqrt(np.square(_errors(split)).mean(axis=0)).mean())
+def mean_of(score: Callable[[Split], np.ndarray]) -> Callable[[Split], float]:
+    """Returns a score averaged over the outputs."""
+    return lambda split: float(score(split).mean())
 
 
-def mae(split: Split) -> float:
-    """Returns the mean absolute error."""
-    return float(np.abs(_errors(split)).mean())
+def mse(split: Split) -> Float[np.ndarray, " outputs"]:
+    """Returns the mean squared error of each output."""
+    return np.square(_errors(split)).mean(axis=0)
 
 
-def r2(split: Split) -> float:
-    """Returns the share of the targets' variance that is explained, averaged over outputs."""
-    if split.size < 2:
-        return float("nan")
+def rmse(split: Split) -> Float[np.ndarray, " outputs"]:
+    """Returns the root of the mean squared error of each output."""
+    return np.sqrt(mse(split))
+
+
+def mae(split: Split) -> Float[np.ndarray, " outputs"]:
+    """Returns the mean absolute error of each output."""
+    return np.abs(_errors(split)).mean(axis=0)
+
+
+def r2(split: Split) -> Float[np.ndarray, " outputs"]:
+    """Returns the share of each target's variance that is explained."""
     targets = split.leaves["targets"].astype(np.float64)
+    if split.size < 2:
+        return np.full(targets.shape[1], np.nan)
     residual = np.square(_errors(split)).sum(axis=0)
     total = np.square(targets - targets.mean(axis=0)).sum(axis=0)
     constant = np.where(residual == 0, 1.0, 0.0)
     explained = 1 - residual / np.where(total == 0, 1.0, total)
-    return float(np.where(total == 0, constant, explained).mean())
+    return np.where(total == 0, constant, explained)

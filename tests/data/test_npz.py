@@ -82,7 +82,7 @@ WITH_NAN[7, 0, 0] = np.nan
         ({"x": WITH_NAN, "y": Y}, "example 7 .*NaN"),
         ({"x": X, "y": np.where(np.arange(40) == 3, np.nan, 0.5)}, "missing.*row 4"),
         ({"x": X, "y": np.zeros(40)}, "one class only"),
-        ({"x": X, "y": np.eye(40)}, "one target an example"),
+        ({"x": X, "y": np.zeros((40, 2, 2))}, "one target an example or a row of them"),
         ({"x": X.astype(str), "y": Y}, "expected numbers"),
         ({"x": X, "y": np.array([{}] * 40, dtype=object)}, "holds? Python objects"),
         ({"x": 3.0, "y": Y}, "must be arrays"),
