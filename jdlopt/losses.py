@@ -14,7 +14,17 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Num, PyTree
 
-from jdlopt.config import Choice, Fraction, NonNegative, Positive, Range, fields_of, find_part
+from jdlopt.config import (
+    Choice,
+    Fraction,
+    NonNegative,
+    Positive,
+    Range,
+    Value,
+    fields_of,
+    find_part,
+    own_keys,
+)
 from jdlopt.errors import ConfigError, listing
 from jdlopt.models.ensemble import member_names
 
@@ -280,7 +290,7 @@ def _example_weights(class_weights: Array, outputs: Outputs, targets: Targets) -
 
 @dataclass(frozen=True)
 class LossFields:
-    """The keys that every loss section has.
+    """The ``loss`` section: the keys that every loss has, and the named loss's own.
 
     Attributes:
       name: a key of `LOSSES`.
@@ -288,6 +298,7 @@ class LossFields:
       l2: adds ``l2 sum p^2`` over them.
       penalize: regular expressions, searched in a parameter's path (``layer_0/kernel``).
       class_weights: ``"balanced"`` (`balanced_weights`), one weight per class, or None.
+      options: the loss's own keys.
     """
 
     name: Annotated[str, Choice(LOSSES)] = "cross_entropy"
@@ -297,6 +308,7 @@ class LossFields:
     class_weights: (
         Annotated[str, Choice(("balanced",))] | Annotated[tuple[float, ...], Range(0)] | None
     ) = None
+    options: Mapping[str, Value] = own_keys()
 
 
 class Loss(NamedTuple):

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
 from jdlopt import losses
-from jdlopt.config import ConfigError, fields_of, hyperparameters
+from jdlopt.config import fields_of, hyperparameters
+from jdlopt.errors import ConfigError
 from jdlopt.losses import LOSSES, make_loss
 
 CLASSIFICATION = ["cross_entropy", "binary_cross_entropy", "focal"]

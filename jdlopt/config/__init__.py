@@ -19,6 +19,7 @@ from jdlopt.config.schema import (
     field_of,
     fields_of,
 )
+from jdlopt.config.sections import Value, own_keys, section_of, shared_keys
 from jdlopt.config.traced import TRACED_SECTIONS, fingerprint, hyperparameters, structure
 from jdlopt.config.tree import dumps, flat, to_dict
 from jdlopt.config.values import Override
@@ -37,6 +38,7 @@ __all__ = [
     "Rate",
     "Required",
     "Schema",
+    "Value",
     "check_section",
     "check_value",
     "dumps",
@@ -48,7 +50,10 @@ __all__ = [
     "hyperparameters",
     "load",
     "override",
+    "own_keys",
     "raise_problems",
+    "section_of",
+    "shared_keys",
     "structure",
     "to_dict",
 ]

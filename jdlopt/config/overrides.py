@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_collections
 
@@ -11,10 +11,11 @@ from jdlopt.config.tree import to_dict
 from jdlopt.config.values import inherited_keys, with_inherited
 from jdlopt.errors import ConfigError, listing
 
+if TYPE_CHECKING:
+    from jdlopt.config.tree import AnyConfig
 
-def override(
-    config: Mapping[str, Any] | ml_collections.ConfigDict, assignments: Mapping[str, Any]
-) -> ml_collections.ConfigDict:
+
+def override(config: AnyConfig, assignments: Mapping[str, Any]) -> ml_collections.ConfigDict:
     """Returns the config with dotted keys set; a string from a command line comes as `Override`.
 
     Where a part is named anew (``model.name``), `check_section` leaves out, with a warning, those

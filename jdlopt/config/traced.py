@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jdlopt.config.tree import to_dict
+
+if TYPE_CHECKING:
+    from jdlopt.config.tree import AnyConfig
 
 TRACED_SECTIONS = (("model",), ("loss",), ("optim",), ("data", "augment"))
 """The sections whose float leaves are traced hyperparameters; all else is structure."""
@@ -32,13 +35,13 @@ def _floats(tree: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def hyperparameters(config: Mapping[str, Any]) -> dict[str, Any]:
+def hyperparameters(config: AnyConfig) -> dict[str, Any]:
     """Returns the traced floats of a resolved config: ``{"model": {…}, "loss": {…}, …}``."""
     tree = to_dict(config)
     return {path[-1]: _floats(_section(tree, path)) for path in TRACED_SECTIONS}
 
 
-def structure(config: Mapping[str, Any]) -> dict[str, Any]:
+def structure(config: AnyConfig) -> dict[str, Any]:
     """Returns a resolved config without traced floats and seed: what a program is made of."""
     tree = to_dict(config)
     tree.pop("seed", None)
@@ -55,7 +58,7 @@ def _without_floats(value: Any) -> Any:
     return "float" if isinstance(value, float) else value
 
 
-def fingerprint(config: Mapping[str, Any]) -> str:
+def fingerprint(config: AnyConfig) -> str:
     """Returns 16 hex digits, equal for configs of equal structure whatever their floats."""
     text = json.dumps(structure(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

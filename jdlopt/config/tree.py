@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import json
+import typing
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import is_dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import ml_collections
 
+from jdlopt.config.sections import section_dict
 
-def to_dict(config: Mapping[str, Any] | ml_collections.ConfigDict) -> dict[str, Any]:
-    """Returns a config as nested plain dicts, references followed, lists as tuples."""
-    if isinstance(config, ml_collections.ConfigDict):
-        config = config.to_dict()
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+AnyConfig: TypeAlias = "Mapping[str, Any] | ml_collections.ConfigDict | DataclassInstance"
+"""A config or section: nested dicts, ml_collections' own kind of them, or a frozen dataclass."""
+
+
+def to_dict(config: AnyConfig) -> dict[str, Any]:
+    """Returns a config or one of its sections as nested dicts, a part's own keys beside the others.
+
+    References of a `ConfigDict` are followed, and lists become tuples.
+    """
+    if is_dataclass(config):
+        return section_dict(config)
+    given = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else config
     return {
         key: to_dict(value) if isinstance(value, Mapping) else tuples(value)
-        for key, value in config.items()
+        for key, value in typing.cast("Mapping[str, Any]", given).items()
     }
 
 
@@ -33,7 +47,7 @@ def is_plain(value: Any) -> bool:
     return value is None or type(value) in (bool, int, float, str)
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(config: AnyConfig, prefix: str = "") -> dict[str, Any]:
     """Returns a config as one dict of dotted keys.
 
     Example:
@@ -49,6 +63,6 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def dumps(config: Mapping[str, Any]) -> str:
+def dumps(config: AnyConfig) -> str:
     """Returns a resolved config as JSON text, keys in their own order."""
     return json.dumps(to_dict(config), indent=2) + "\n"

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, Num
 from jdlopt.data.damage import Skipped, Unreadable, check_finite, check_left, check_targets
 from jdlopt.data.sampling import check_weights
 from jdlopt.data.split import SPLITS, make_parts
+from jdlopt.data.text import TextFields
 from jdlopt.data.text_input import TextInput
 from jdlopt.errors import DataError
 
@@ -29,7 +30,7 @@ class Reading:
     """
 
     missing: str = "refuse"
-    text: Mapping[str, Any] = field(default_factory=dict)
+    text: TextFields = field(default_factory=TextFields)
     hash_buckets: int | None = None
 
 

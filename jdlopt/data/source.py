@@ -7,20 +7,21 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import util
 from pathlib import Path
 from typing import Annotated, Any
 
-from jdlopt.config import Choice, Count, Natural, Range
+from jdlopt.config import Choice, Count, Natural, Range, Value, section_of
 from jdlopt.data import cache, images, npz, sound, tables
 from jdlopt.data.bundled import BUNDLED, prepare_bundled
 from jdlopt.data.damage import ON_BAD
 from jdlopt.data.dataset import Dataset, Reading
 from jdlopt.data.folders import holds_files
 from jdlopt.data.prepared import open_prepared
-from jdlopt.data.preprocess import as_fields
+from jdlopt.data.preprocess import PreprocessFields
 from jdlopt.data.sampling import SAMPLING
+from jdlopt.data.text import TextFields
 from jdlopt.errors import DataError, listing, nearest
 
 TASKS = ("auto", "classification", "regression")
@@ -33,7 +34,7 @@ COLUMN_KEYS = ("target", "ignore", "group", "time", "weight", "text_column", "ca
 
 @dataclass(frozen=True)
 class DataFields:
-    """The keys of a config's ``data`` section.
+    """The ``data`` section of a config.
 
     Attributes:
       source: a bundled dataset's name, a file (.csv, .tsv, .parquet, .npz), a folder of images or
@@ -77,6 +78,8 @@ class DataFields:
       in_memory: keep the training split in device memory (True) or stream it (False); None decides
         by size.
       workers: processes that read a streamed split ahead; with 0, threads do.
+      text, preprocess: the sections of these names.
+      augment: the strength of each augmentation, None for those that are off, and their options.
     """
 
     source: str
@@ -104,6 +107,9 @@ class DataFields:
     seconds: Seconds | None = None
     in_memory: bool | None = None
     workers: Natural = 0
+    text: TextFields = field(default_factory=TextFields)
+    preprocess: PreprocessFields = field(default_factory=PreprocessFields)
+    augment: Mapping[str, Value] = field(default_factory=dict)
 
 
 def open_dataset(fields: DataFields | Mapping[str, Any], *, allow_missing: bool = False) -> Dataset:
@@ -113,18 +119,16 @@ def open_dataset(fields: DataFields | Mapping[str, Any], *, allow_missing: bool 
     filled in.
 
     Args:
-      fields: a `DataFields`, or the section as a mapping. Of its other parts, ``text`` and, of
-        ``preprocess``, ``missing`` and ``encode`` are looked at, and the rest is passed over.
+      fields: a `DataFields`, or the section as a mapping. Of ``preprocess``, ``missing`` and
+        ``encode`` are looked at; ``augment`` is passed over.
       allow_missing: keep missing inputs, to describe them.
 
     Raises:
       DataError: there is no such source, or it can't be used; says what to do about it.
     """
-    reading = Reading()
     if not isinstance(fields, DataFields):
-        reading = _reading(fields)
-        known = {field.name for field in dataclasses.fields(DataFields)}
-        fields = DataFields(**{key: value for key, value in fields.items() if key in known})
+        fields = section_of(DataFields, fields, "data")
+    reading = _reading(fields)
     if allow_missing:
         reading = dataclasses.replace(reading, missing="keep")
     _check_together(fields)
@@ -146,12 +150,12 @@ def open_dataset(fields: DataFields | Mapping[str, Any], *, allow_missing: bool 
     return dataset
 
 
-def _reading(section: Mapping[str, Any]) -> Reading:
-    """Returns what the other parts of a ``data`` section say of how the source is read."""
-    options = as_fields(section.get("preprocess") or {})
+def _reading(fields: DataFields) -> Reading:
+    """Returns what the sections in ``data`` say of how the source is read."""
+    options = fields.preprocess
     return Reading(
         missing="refuse" if options.missing == "none" else "fill",
-        text=dict(section.get("text") or {}),
+        text=fields.text,
         hash_buckets=options.hash_buckets if options.encode == "hashed" else None,
     )
 

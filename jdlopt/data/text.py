@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 from jaxtyping import Int, Int32
 
-from jdlopt.config import Choice, Count
+from jdlopt.config import Choice, Count, section_of
 from jdlopt.data import vocabulary
 from jdlopt.errors import ConfigError, DataError, listing, nearest
 
@@ -223,8 +223,7 @@ def fit(fields: TextFields | Mapping[str, Any], texts: Iterable[str | bytes]) ->
       ((2, 4), ['the cat'])
     """
     if not isinstance(fields, TextFields):
-        known = {field.name for field in dataclasses.fields(TextFields)}
-        fields = TextFields(**{key: value for key, value in fields.items() if key in known})
+        fields = section_of(TextFields, fields, "data.text")
     stop_words = _stop_words(fields.stop_words)
     if fields.tokenizer in vocabulary.TOKENIZERS:
         counts = vocabulary.count_words(_prepared(texts, fields.lowercase, fields.html, stop_words))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int32
+
+if TYPE_CHECKING:
+    from jdlopt.data.text import TextFields
 
 
 @dataclass(frozen=True)
@@ -45,20 +48,16 @@ class TextInput:
         return {"column": self.column, "size": self.size, "tokenizer": saved}
 
 
-def fit_texts(section: Mapping[str, Any], column: str, texts: Sequence[str]) -> TextInput:
+def fit_texts(fields: TextFields, column: str, texts: Sequence[str]) -> TextInput:
     """Returns the `TextInput` of a column, its vocabulary taken from the training texts alone.
 
     Args:
-      section: the config's ``data.text`` section; its defaults hold for what is left out.
+      fields: the config's ``data.text`` section.
       column: the column or feature.
       texts: the training texts.
     """
-    import dataclasses
-
     from jdlopt.data import text
 
-    known = {field.name for field in dataclasses.fields(text.TextFields)}
-    fields = text.TextFields(**{key: value for key, value in section.items() if key in known})
     return TextInput(column, text.fit(fields, texts))
 
 

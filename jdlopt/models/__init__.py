@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from jdlopt.config import Choice, Count, Positive, fields_of, find_part
+from jdlopt.config import Choice, Count, Positive, Value, fields_of, find_part, own_keys
 from jdlopt.errors import ConfigError
 from jdlopt.models import lora
 from jdlopt.models.bridge import Model, bridge, parameters_of
@@ -48,9 +48,9 @@ FILLED_IN = ("num_outputs", "num_tokens", "column_sizes", "column_names")
 """Fields of a module that the data decide, not the config."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelFields:
-    """The keys that every model section has.
+    """The ``model`` section: the keys that every model has, and the named model's own.
 
     Attributes:
       embedding_features: the width of the embedding of a token; and the largest of a category's,
@@ -67,6 +67,8 @@ class ModelFields:
       lora_alpha: adapters count ``lora_alpha / lora_rank`` times; None: once.
       ensemble: how many copies start from other values and are trained side by side; what is
         predicted is the mean of their class probabilities, or of their outputs.
+      name: a `MODELS` entry, or ``package.module:Name`` of a Linen or NNX module.
+      options: the model's own keys.
     """
 
     embedding_features: Count = 32
@@ -77,6 +79,8 @@ class ModelFields:
     lora_patterns: tuple[str, ...] = lora.KERNELS
     lora_alpha: Positive | None = None
     ensemble: Count = 1
+    name: str
+    options: Mapping[str, Value] = own_keys()
 
 
 def make_model(

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from jdlopt.config import Choice, Count, Natural, Rate
+from jdlopt.config import Choice, Count, Natural, Rate, Value, own_keys
 
 
 class AverageState(NamedTuple):
@@ -92,13 +92,15 @@ AVERAGES: dict[str, Callable[..., Weight] | None] = {"none": None, "ema": ema, "
 
 @dataclass(frozen=True)
 class AverageFields:
-    """The keys of ``optim.average`` that every average shares.
+    """The ``optim.average`` section: which average, and its own keys.
 
     Attributes:
       name: a method of `AVERAGES`; ``none`` costs nothing.
+      options: the average's own keys.
     """
 
     name: Annotated[str, Choice(tuple(AVERAGES))] = "none"
+    options: Mapping[str, Value] = own_keys()
 
 
 class Average(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,9 +13,19 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 from optax import contrib
 
-from jdlopt.config import Count, NonNegative, Positive, fields_of, find_part
+from jdlopt.config import (
+    Count,
+    NonNegative,
+    Positive,
+    Value,
+    fields_of,
+    find_part,
+    own_keys,
+    shared_keys,
+)
 from jdlopt.errors import ConfigError
 from jdlopt.optim import transforms
+from jdlopt.optim.average import AverageFields
 from jdlopt.optim.groups import (
     NO_DECAY,
     REST,
@@ -29,15 +39,14 @@ from jdlopt.optim.groups import (
     members,
 )
 from jdlopt.optim.optimizers import OPTIMIZERS
-from jdlopt.optim.schedules import Step, make_schedule, plateau_keys
+from jdlopt.optim.schedules import ScheduleFields, Step, make_schedule, plateau_keys
 
 
 @dataclass(frozen=True)
 class OptimFields:
-    """The keys of the ``optim`` section that every optimizer shares.
+    """The ``optim`` section: the keys that every optimizer has, and the named optimizer's own.
 
-    An optimizer's own key of the same name goes before (`adamw` decays by default). Beside these
-    there are the sections ``optim.schedule``, ``optim.average`` and ``optim.groups``.
+    An optimizer's own key of the same name goes before (`adamw` decays by default).
 
     Attributes:
       name: an `OPTIMIZERS` entry, or ``package.module:function`` of the same signature.
@@ -51,6 +60,9 @@ class OptimFields:
       accumulate: micro-batches whose mean gradient makes one update.
       freeze: regular expressions of the parameter paths that are never trained: no backward pass,
         no state, no decay, no part in a clipped norm.
+      schedule, average: the sections of these names.
+      groups: each group of parameters that is trained in its own way, by its name.
+      options: the optimizer's own keys.
     """
 
     name: str = "adam"
@@ -62,6 +74,10 @@ class OptimFields:
     clip_norm: Positive | None = None
     accumulate: Count = 1
     freeze: tuple[str, ...] = ()
+    schedule: ScheduleFields = field(default_factory=ScheduleFields)
+    average: AverageFields = field(default_factory=AverageFields)
+    groups: Mapping[str, GroupFields] = field(default_factory=dict)
+    options: Mapping[str, Value] = own_keys()
 
 
 class OptimizerState(NamedTuple):
@@ -85,8 +101,8 @@ CLIPS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "clip_adaptive": transforms.clip_adaptively,
     "clip_norm": transforms.clip_by_norm,
 }
-SHARED = frozenset(OptimFields.__dataclass_fields__) | {"schedule", "average", "groups"}
-GROUP_SHARED = frozenset(GroupFields.__dataclass_fields__)
+SHARED = shared_keys(OptimFields)
+GROUP_SHARED = shared_keys(GroupFields)
 
 
 def complete(section: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
-from jdlopt.config import Natural, NonNegative, Positive
+from jdlopt.config import Natural, NonNegative, Positive, Value, own_keys
 from jdlopt.errors import ConfigError, listing
 
 NO_DECAY = (r"\bbias\b", r"\bscale\b")
@@ -95,6 +95,7 @@ class GroupFields:
       unfreeze_at: the first step that trains the group. Before it there is no update, no decay, and
         no moments; its optimizer starts to count there.
       name: an `OPTIMIZERS` entry, or ``package.module:function``; None: ``optim.name``.
+      options: the named optimizer's own keys.
     """
 
     params: tuple[str, ...]
@@ -104,6 +105,7 @@ class GroupFields:
     weight_decay: NonNegative | None = None
     unfreeze_at: Natural = 0
     name: str | None = None
+    options: Mapping[str, Value] = own_keys()
 
 
 def path_name(path: tuple) -> str:

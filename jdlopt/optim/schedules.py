@@ -22,7 +22,9 @@ from jdlopt.config import (
     Positive,
     Range,
     Rate,
+    Value,
     find_part,
+    own_keys,
 )
 from jdlopt.errors import ConfigError
 
@@ -236,16 +238,18 @@ SCHEDULES: dict[str, Callable[..., Factor]] = {
 
 @dataclass(frozen=True)
 class ScheduleFields:
-    """The keys of ``optim.schedule`` that every schedule shares.
+    """The ``optim.schedule`` section: what every schedule has, and the named schedule's own.
 
     Attributes:
       name: a `SCHEDULES` entry, or ``package.module:function`` of the same signature.
       warmup_steps: steps of a linear rise from 0 to the schedule's first value, which goes before
         the schedule and counts as part of the training.
+      options: the schedule's own keys.
     """
 
     name: str = "constant"
     warmup_steps: Natural = 0
+    options: Mapping[str, Value] = own_keys()
 
 
 def make_schedule(

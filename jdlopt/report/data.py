@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jdlopt.config import to_dict
 from jdlopt.data.check import Check, Finding
 from jdlopt.errors import UserError, WorkdirError
 from jdlopt.report import figures, grid, page, samples
@@ -33,7 +34,7 @@ def write_page(check: Check, folder: Path) -> Path:
     """Writes ``data_check.html`` of a check, with samples as its config makes them.
 
     Args:
-      check: what was found; its section says how samples are preprocessed and augmented.
+      check: what was found; its ``fields`` say how samples are preprocessed and augmented.
       folder: where; it is made if it is not there.
 
     Returns:
@@ -56,7 +57,7 @@ def _taken(check: Check) -> samples.Samples | str:
     if check.dataset is None:
         return "The dataset can't be opened as the config has it; see above."
     try:
-        return samples.take(check.section)
+        return samples.take(to_dict(check.fields))
     except UserError as error:
         return str(error)
 

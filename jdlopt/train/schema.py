@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from jdlopt import config as configs
-from jdlopt import losses, mesh, models, optim
-from jdlopt.config import Count, Field, Natural, Schema
-from jdlopt.data import augment, preprocess, source
+from jdlopt import losses, models, optim
+from jdlopt.config import Count, Field, Natural, Schema, section_of
+from jdlopt.data import augment, preprocess
+from jdlopt.data.source import DataFields
+from jdlopt.data.text import TextFields
 from jdlopt.errors import ConfigError, listing, nearest
+from jdlopt.losses import LossFields
+from jdlopt.mesh import MeshFields
+from jdlopt.models import ModelFields
+from jdlopt.optim import OptimFields
 
 MOST_STEPS = 2**31 - 1
 """Steps are counted in int32."""
@@ -54,6 +60,44 @@ class TrainFields:
     evaluate_test: bool = True
     cache_features: bool = False
     tensorboard: bool = True
+
+
+@dataclass(frozen=True)
+class Config:
+    """A resolved config: every default filled in, every value checked.
+
+    Attributes:
+      seed: what parameters, dropout, augmentation and the order of examples are drawn from.
+      data, model, loss, optim, train, mesh: the sections.
+
+    Example:
+      >>> from dataclasses import replace
+      >>> config = Config.from_dict({"data": {"source": "iris"}, "model": {"name": "mlp"}})
+      >>> replace(config, train=replace(config.train, patience=3)).to_dict()["train"]["patience"]
+      3
+    """
+
+    data: DataFields
+    model: ModelFields
+    seed: int = 0
+    loss: LossFields = field(default_factory=LossFields)
+    optim: OptimFields = field(default_factory=OptimFields)
+    train: TrainFields = field(default_factory=TrainFields)
+    mesh: MeshFields = field(default_factory=MeshFields)
+
+    @staticmethod
+    def from_dict(checked: Mapping[str, Any]) -> Config:
+        """Returns the config of nested dicts such as ``config.json`` holds; they were checked.
+
+        Raises:
+          ConfigError: a key is unknown or missing.
+        """
+        return section_of(Config, configs.to_dict(checked))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns nested dicts, as ``config.json`` holds them; which `from_dict` takes."""
+        values = configs.to_dict(self)
+        return {section: values[section] for section in SECTIONS}
 
 
 def _part_schema(
@@ -103,10 +147,8 @@ def _groups_schema(groups: Any, problems: list[str]) -> Schema:
 
 def data_schema() -> Schema:
     """Returns every key that the ``data`` section may have."""
-    from jdlopt.data.text import TextFields
-
     return {
-        **configs.fields_of(source.DataFields),
+        **configs.fields_of(DataFields),
         "text": configs.fields_of(TextFields),
         "preprocess": configs.fields_of(preprocess.PreprocessFields),
         "augment": augment.schema(),
@@ -118,7 +160,7 @@ def schema_of(raw: Mapping[str, Any], problems: list[str]) -> Schema:
     optim_raw = raw.get("optim", {})
     optim_raw = optim_raw if isinstance(optim_raw, Mapping) else {}
     shared_optim = {
-        **configs.fields_of(optim.OptimFields),
+        **configs.fields_of(OptimFields),
         "schedule": _part_schema(
             optim_raw.get("schedule"),
             "optim.schedule",
@@ -143,16 +185,16 @@ def schema_of(raw: Mapping[str, Any], problems: list[str]) -> Schema:
             raw.get("model"),
             "model",
             models.MODELS,
-            configs.fields_of(models.ModelFields),
+            configs.fields_of(ModelFields),
             problems,
             without=models.FILLED_IN,
         ),
         "loss": _part_schema(
-            raw.get("loss"), "loss", losses.LOSSES, configs.fields_of(losses.LossFields), problems
+            raw.get("loss"), "loss", losses.LOSSES, configs.fields_of(LossFields), problems
         ),
         "optim": _part_schema(raw.get("optim"), "optim", optim.OPTIMIZERS, shared_optim, problems),
         "train": configs.fields_of(TrainFields),
-        "mesh": configs.fields_of(mesh.MeshFields),
+        "mesh": configs.fields_of(MeshFields),
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Num
 
+from jdlopt.config import section_of, to_dict
 from jdlopt.data import tables, targets
 from jdlopt.data.check import arrays, columns, examples, labels, structure, twins
 from jdlopt.data.check.cells import MISSING, TEXT, Cells, cells_of, read_cells
@@ -52,7 +53,7 @@ class Check:
       sizes: examples, and of a table columns.
       looked_at: sentences on what was looked at.
       dataset: the opened dataset; None where it can't be opened as it is.
-      section: the ``data`` section.
+      fields: the ``data`` section.
     """
 
     source: str
@@ -61,7 +62,7 @@ class Check:
     sizes: Mapping[str, int]
     looked_at: tuple[str, ...]
     dataset: Dataset | None
-    section: Mapping[str, Any]
+    fields: DataFields
 
     def count(self, severity: str) -> int:
         """Returns the number of findings of a severity."""
@@ -79,7 +80,7 @@ class Check:
         }
 
 
-def check_source(section: Mapping[str, Any], *, with_test: bool = True) -> Check:
+def check_source(fields: DataFields | Mapping[str, Any], *, with_test: bool = True) -> Check:
     """Looks for problems in the dataset that a ``data`` section describes.
 
     A table is read cell by cell, in spite of damage that would stop a run; a folder file by file.
@@ -87,7 +88,7 @@ def check_source(section: Mapping[str, Any], *, with_test: bool = True) -> Check
     through for damage, and its examples' fingerprints are compared with those of the other splits.
 
     Args:
-      section: the ``data`` section; what it lacks has its default.
+      fields: the ``data`` section; what it lacks has its default.
       with_test: False leaves the test split's inputs out of the search for twins.
 
     Raises:
@@ -102,23 +103,23 @@ def check_source(section: Mapping[str, Any], *, with_test: bool = True) -> Check
     # scikit-learn brings it
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    known = {field.name for field in dataclasses.fields(DataFields)}
-    fields = DataFields(**{key: value for key, value in section.items() if key in known})
+    if not isinstance(fields, DataFields):
+        fields = section_of(DataFields, fields, "data")
     path = Path(fields.source.strip()).expanduser()
     # fits this small lose more time than they gain where threads wait for one another
     with threadpool_limits(limits=1):
         if path.suffix.lower() in tables.SUFFIXES and path.is_file():
-            made = _check_table(path, fields, section, with_test)
+            made = _check_table(path, fields, with_test)
         else:
-            made = _check_dataset(path, section, with_test)
+            made = _check_dataset(path, fields, with_test)
     order = {severity: place for place, severity in enumerate(SEVERITIES)}
-    findings = [_seen_to(finding, section) for finding in made.findings]
+    findings = [_seen_to(finding, fields) for finding in made.findings]
     findings.sort(key=lambda finding: order[finding.severity])
     return dataclasses.replace(made, findings=tuple(findings))
 
 
-def _seen_to(finding: Finding, section: Mapping[str, Any]) -> Finding:
-    if not settled(finding, section):
+def _seen_to(finding: Finding, fields: DataFields) -> Finding:
+    if not settled(finding, to_dict(fields)):
         return finding
     return dataclasses.replace(
         finding, severity="note", config="", advice="The config sees to it already."
@@ -139,9 +140,7 @@ def check_table_file(path: Path, target: str | None = None, **section: Any) -> C
     return check_source({"source": str(path), "target": target, **section})
 
 
-def _check_table(
-    path: Path, fields: DataFields, section: Mapping[str, Any], with_test: bool
-) -> Check:
+def _check_table(path: Path, fields: DataFields, with_test: bool) -> Check:
     cells = read_cells(path)
     named = [("data.target", fields.target), ("data.text_column", fields.text_column)]
     for key, name in [*named, *(("data.ignore", one) for one in fields.ignore)]:
@@ -149,7 +148,7 @@ def _check_table(
             hint = nearest(name, cells.names) or f" Columns: {listing(cells.names)}."
             raise DataError(f"{path}: {key}: there is no column {name!r}.{hint}")
     target = None if fields.target is None else cells.names.index(fields.target)
-    aside = {fields.target, *fields.ignore, *_asides(section)}
+    aside = {fields.target, *fields.ignore, *_asides(fields)}
     if fields.text_column is not None:
         aside |= set(cells.names) - {fields.text_column}
     features = [place for place, name in enumerate(cells.names) if name not in aside]
@@ -159,7 +158,7 @@ def _check_table(
     dataset = None
     if target is not None:
         try:
-            dataset = open_dataset(section)
+            dataset = open_dataset(fields)
         except DataError as error:
             findings.append(_opening(error))
     coding, values = _coded(cells, target, fields, findings)
@@ -170,7 +169,7 @@ def _check_table(
         findings += structure.duplicates(cells, features, target)
         if dataset is not None:
             findings += _examined(dataset, with_test)
-        return Check(fields.source, "text", tuple(findings), sizes, looked, dataset, section)
+        return Check(fields.source, "text", tuple(findings), sizes, looked, dataset, fields)
     splits = _splits(cells, values, coding, fields, dataset)
     seen = np.zeros(len(cells.numbers), bool)
     seen[splits["train"]] = True
@@ -185,12 +184,12 @@ def _check_table(
     if not with_test:
         splits.pop("test", None)
     findings += _twins_of_rows(matrix, splits, cells.rows)
-    return Check(fields.source, "table", tuple(findings), sizes, looked, dataset, section)
+    return Check(fields.source, "table", tuple(findings), sizes, looked, dataset, fields)
 
 
-def _asides(section: Mapping[str, Any]) -> set[str]:
+def _asides(fields: DataFields) -> set[str]:
     """Columns that say how to split or weigh the rows; no features."""
-    return {section[key] for key in ("group", "time", "weight") if section.get(key)}
+    return {name for name in (fields.group, fields.time, fields.weight) if name}
 
 
 def _opening(error: DataError) -> Finding:
@@ -318,27 +317,27 @@ def _twins_of_rows(
 # --- everything else ------------------------------------------------------------------------------
 
 
-def _check_dataset(path: Path, section: Mapping[str, Any], with_test: bool) -> Check:
+def _check_dataset(path: Path, fields: DataFields, with_test: bool) -> Check:
     findings: list[Finding] = []
     kind = ""
     if path.is_dir() and not (path / "dataset_info.json").is_file():
         kind, found = folder_findings(path)
         findings += found
     try:
-        dataset = open_dataset(section, allow_missing=True)
+        dataset = open_dataset(fields, allow_missing=True)
         findings += _examined(dataset, with_test)
     except DataError as error:
         if not findings:
             raise
         return Check(
-            str(section["source"]), kind, (_opening(error), *findings), {}, (EVERY_FILE,), None,
-            section,
+            fields.source, kind, (_opening(error), *findings), {}, (EVERY_FILE,), None,
+            fields,
         )  # fmt: skip
     files = (EVERY_FILE,) if path.is_dir() else ()
     looked = (*files, TRAINING, PRINTS if with_test else NO_TEST, "Examples are counted from 0.")
-    source, sizes = str(section["source"]), dict(dataset.sizes)
+    source, sizes = fields.source, dict(dataset.sizes)
     kind = arrays.kind_of(dataset)
-    return Check(source, kind, tuple(findings), sizes, looked, dataset, section)
+    return Check(source, kind, tuple(findings), sizes, looked, dataset, fields)
 
 
 def _examined(dataset: Dataset, with_test: bool) -> list[Finding]:
