@@ -30,7 +30,7 @@ from jdlopt import memory
 from jdlopt import mesh as meshes
 from jdlopt.train import experiment
 from jdlopt.train.compiling import Compiler
-from jdlopt.train.program import state_sharding, training_programs
+from jdlopt.train.program import training_programs
 from jdlopt.train.state import as_arrays
 
 MODELS = ("image_resnet", "image_cnn", "image_transformer")
@@ -126,7 +126,6 @@ def our_run(
         BATCH,
         parts=parts.step_parts,
         mesh=mesh,
-        shardings=state_sharding(mesh, jax.eval_shape(lambda: state)),
         compile=Compiler(),
         longest=1000,
         asked=None,

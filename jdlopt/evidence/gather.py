@@ -19,8 +19,9 @@ from jdlopt.data.check.examples import sampled
 from jdlopt.errors import UserError, WorkdirError
 from jdlopt.evidence import examples, probe, rates
 from jdlopt.metrics import higher_is_better
-from jdlopt.train import experiment, log, loop, serve
+from jdlopt.train import experiment, log, serve
 from jdlopt.train.parts import num_outputs
+from jdlopt.train.result import read_result
 from jdlopt.train.state import as_arrays
 
 MOST_VALIDATION = 5000
@@ -67,7 +68,7 @@ def gather(workdir: Path, lr_range: bool = False) -> dict[str, Any]:
       WorkdirError: the directory holds no run.
     """
     config = serve.run_config(workdir)
-    result = loop.read_result(workdir) or {"status": "running"}
+    result = read_result(workdir) or {"status": "running"}
     rows = log.read_lines(workdir / log.METRICS)
     record: dict[str, Any] = {
         "config": config,
@@ -395,7 +396,7 @@ def speed(result: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any
         "waiting": result.get("data_wait_share"),
         "seconds_a_step": batch_size / a_second if a_second else None,
         "bare_step": min([*timed, *([bare] if bare else [])], default=None),
-        "formulation": dispatch.get("formulation"),
+        "mode": dispatch.get("mode"),
         "steps_a_dispatch": dispatch.get("steps"),
         "chosen": dispatch.get("chosen"),
         "eval_every": record["config"]["train"]["eval_every"],

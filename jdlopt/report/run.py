@@ -51,7 +51,7 @@ def write_report(workdir: Path) -> Path:
       WorkdirError: the directory's files can't be read.
     """
     from jdlopt.train import log, serve
-    from jdlopt.train.loop import read_result
+    from jdlopt.train.result import read_result
 
     config = serve.run_config(workdir)
     result = read_result(workdir)

@@ -36,10 +36,10 @@ TIMED_SECONDS = 0.04
 
 @dataclass(frozen=True)
 class Dispatch:
-    """How steps are handed to the device; written to ``result.json``.
+    """How steps are dispatched to the device; written to ``result.json``.
 
     Attributes:
-      formulation: ``step`` (one call a step) or ``loop`` (many steps in one compiled loop).
+      mode: ``step`` (one call a step) or ``loop`` (many steps in one compiled loop).
       steps: steps in one dispatch.
       chosen: ``config``, ``measured``, ``resumed``, ``streamed`` (batches come one by one, to
         several processes), or ``only way`` (every step is followed by an evaluation or a
@@ -47,7 +47,7 @@ class Dispatch:
       step_seconds: the measured time of a step in each way.
     """
 
-    formulation: str
+    mode: str
     steps: int
     chosen: str
     step_seconds: dict[str, float]
@@ -143,6 +143,12 @@ def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
     return jax.tree.map(lambda _: everywhere, state).replace(**split)
 
 
+def _step_options(mesh: Mesh, state: TrainState) -> dict[str, Any]:
+    """How a program that trains is jitted: it takes the state's memory, and leaves it in place."""
+    places = state_sharding(mesh, state), meshes.replicated(mesh)
+    return {"donate_argnums": 0, "out_shardings": places}
+
+
 def two_in_flight(run: Callable[..., tuple[Any, dict[str, Array]]]) -> Callable[..., Any]:
     """Returns a program that waits, on a CPU, for its call before the last one to end.
 
@@ -202,7 +208,6 @@ def streaming_program(
     *,
     parts: dict[str, Any],
     mesh: Mesh,
-    shardings: Any,
     compile: Compiler,
     asked: Dispatch | int | None,
 ) -> tuple[Dispatch, Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]]]]:
@@ -211,38 +216,38 @@ def streaming_program(
     Args:
       state: the state to train; copied for the timing, never changed.
       batch: one batch.
-      parts, mesh, shardings, compile, asked: as in `training_programs`; more than 1 step in a
+      parts, mesh, compile, asked: as in `training_programs`; more than 1 step in a
         dispatch asks for the loop. Several processes, which would have to time the same number of
         steps, take the step.
     """
     everywhere = meshes.replicated(mesh)
-    options: dict[str, Any] = {"donate_argnums": 0, "out_shardings": (shardings, everywhere)}
+    options = _step_options(mesh, state)
 
     def once() -> Any:
         return meshes.put(np.int32(1), everywhere) if jax.process_count() > 1 else np.int32(1)
 
-    def lower(formulation: str) -> Any:
-        if formulation == "step":
+    def lower(mode: str) -> Any:
+        if mode == "step":
             return jax.jit(partial(streamed_step, parts=parts), **options).lower(state, batch)
         function = jax.jit(partial(streamed_loop, parts=parts), **options)
         return function.lower(state, batch, once())
 
-    def run_by(formulation: str, program: Any) -> Callable[..., Any]:
-        if formulation == "step":
+    def run_by(mode: str, program: Any) -> Callable[..., Any]:
+        if mode == "step":
             return two_in_flight(program)
         return two_in_flight(lambda state, batch: program(state, batch, once()))
 
     known: tuple[str, str, dict[str, float]] | None = None
     if isinstance(asked, Dispatch):
-        known = asked.formulation, "resumed", asked.step_seconds
+        known = asked.mode, "resumed", asked.step_seconds
     elif asked is not None:
         known = "step" if asked == 1 else "loop", "config", {}
     elif jax.process_count() > 1:
         known = "step", "streamed", {}
     if known is not None:
-        formulation, chosen, seconds = known
-        run = run_by(formulation, compile(lower(formulation)))
-        return Dispatch(formulation, 1, chosen, seconds), run
+        mode, chosen, seconds = known
+        run = run_by(mode, compile(lower(mode)))
+        return Dispatch(mode, 1, chosen, seconds), run
     ways = ("step", "loop")
     programs = compile.together([lower(way) for way in ways])
     runs = {way: run_by(way, program) for way, program in zip(ways, programs)}
@@ -257,8 +262,8 @@ def streaming_program(
         return call
 
     seconds = {way: seconds_a_step(repeated(way), copy(state), 1, CAPACITY) for way in ways}
-    formulation = min(ways, key=lambda way: seconds[way])
-    return Dispatch(formulation, 1, "measured", seconds), runs[formulation]
+    mode = min(ways, key=lambda way: seconds[way])
+    return Dispatch(mode, 1, "measured", seconds), runs[mode]
 
 
 def training_programs(
@@ -268,7 +273,6 @@ def training_programs(
     *,
     parts: dict[str, Any],
     mesh: Mesh,
-    shardings: Any,
     compile: Compiler,
     longest: int,
     asked: Dispatch | int | None,
@@ -282,7 +286,6 @@ def training_programs(
       batch_size: examples in a global batch.
       parts: the keyword arguments of `train_step`.
       mesh: the devices.
-      shardings: where the state's leaves lie.
       compile: does the compiling.
       longest: most steps between two evaluations.
       asked: a choice made before (a resumed run), the config's steps per dispatch, or None.
@@ -292,7 +295,7 @@ def training_programs(
       The choice, and ``run(state, examples [steps, batch]) → (state, values [steps or more])``.
     """
     everywhere = meshes.replicated(mesh)
-    options: dict[str, Any] = {"donate_argnums": 0, "out_shardings": (shardings, everywhere)}
+    options = _step_options(mesh, state)
     capacity = max(1, min(CAPACITY, longest))
     if isinstance(asked, int):
         capacity = min(asked, longest)
@@ -325,8 +328,8 @@ def training_programs(
         return run
 
     if isinstance(asked, Dispatch):
-        known = Dispatch(asked.formulation, asked.steps, "resumed", asked.step_seconds)
-        if asked.formulation == "step":
+        known = Dispatch(asked.mode, asked.steps, "resumed", asked.step_seconds)
+        if asked.mode == "step":
             return known, stepwise(compile(lower_step()))
         return known, looped(compile(lower_loop()))
     if capacity == 1:

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import signal
+import threading
 
 import jax
 import numpy as np
@@ -13,7 +14,8 @@ import pytest
 
 from jdlopt.errors import ConfigError, DivergedError, Interrupted, WorkdirError
 from jdlopt.train import checkpoint, experiment, log, serve
-from jdlopt.train.loop import fit, read_result
+from jdlopt.train.loop import fit
+from jdlopt.train.result import read_result
 
 
 def parameters(workdir, which="newest"):
@@ -119,7 +121,7 @@ def test_the_way_to_dispatch_is_measured_and_recorded(config, tmp_path):
     assert dispatch["chosen"] == "measured"
     seconds = dispatch["step_seconds"]
     assert set(seconds) == {"step", "loop"}
-    assert dispatch["formulation"] == min(seconds, key=seconds.get)
+    assert dispatch["mode"] == min(seconds, key=seconds.get)
 
 
 def test_streaming_trains_the_same_run(config, tmp_path):
@@ -166,6 +168,28 @@ def test_fsdp_splits_the_parameters(config):
     assert shardings["wide"].spec == jax.sharding.PartitionSpec(None, "fsdp")
     assert shardings["bias"].spec == jax.sharding.PartitionSpec()
     assert shardings["odd"].spec == jax.sharding.PartitionSpec()
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_nothing_stays_open_when_a_run_fails_before_its_first_step(
+    config, tmp_path, monkeypatch, in_memory
+):
+    def refuse(*args, **kwargs):
+        raise MemoryError("no room for the program")
+
+    for name in ("training_programs", "streaming_program"):
+        monkeypatch.setattr(f"jdlopt.train.execution.{name}", refuse)
+    config["data"]["in_memory"] = in_memory
+    before = set(threading.enumerate())
+    with pytest.raises(MemoryError):
+        fit(config, tmp_path / "run")
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)  # readers end their batch
+    assert set(threading.enumerate()) <= before
+    files = {os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")}
+    assert not [file for file in files if file.startswith(str(tmp_path / "run"))]
+    monkeypatch.undo()
+    assert fit(config, tmp_path / "run").status == "done"
 
 
 def test_early_stopping_stops_at_the_evaluation_that_used_up_patience(config, tmp_path):

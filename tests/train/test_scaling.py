@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from functools import partial
 
 import chex
@@ -16,7 +18,7 @@ from jdlopt.errors import DivergedError, Interrupted
 from jdlopt.study import structure
 from jdlopt.study.population import Cache, Member, Population
 from jdlopt.train import checkpoint, experiment, scaling
-from jdlopt.train.loop import _Run, fit
+from jdlopt.train.loop import fit
 from jdlopt.train.scaling import LossScale
 from jdlopt.train.state import as_arrays
 from jdlopt.train.step import train_step
@@ -107,16 +109,12 @@ def test_resumes_with_the_same_scale(half, tmp_path, monkeypatch):
     half["train"] |= {"checkpoint_every": 6, "steps_per_dispatch": 2}
     whole = fit(half, tmp_path / "whole")
 
-    stop_or_save = _Run._stop_or_save
+    def stop(progress):
+        if progress.step >= 12:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    def stopping(run):
-        run.stop.signal = 15 if run.step >= 12 else None
-        stop_or_save(run)
-
-    monkeypatch.setattr(_Run, "_stop_or_save", stopping)
     with pytest.raises(Interrupted):
-        fit(half, tmp_path / "cut")
-    monkeypatch.setattr(_Run, "_stop_or_save", stop_or_save)
+        fit(half, tmp_path / "cut", stop)
     resumed = fit(half, tmp_path / "cut")
     assert resumed.metrics == whole.metrics
     read = [

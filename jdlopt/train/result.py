@@ -1,0 +1,70 @@
+"""What a run came to: the content of ``result.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from jdlopt.errors import WorkdirError
+from jdlopt.train import disk, log
+
+
+class Result(NamedTuple):
+    """What a run came to, and where it lies.
+
+    Attributes:
+      record: as in ``result.json``.
+      workdir: the run's directory.
+    """
+
+    record: dict[str, Any]
+    workdir: Path
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The final metrics: ``train/…``, ``validation/…``, ``test/…``, of the best checkpoint."""
+        return self.record["metrics"]
+
+    @property
+    def status(self) -> str:
+        """``done``, ``stopped early``, ``diverged`` or ``interrupted``."""
+        return self.record["status"]
+
+    @property
+    def is_final(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.status in ("done", "stopped early")
+
+
+def read_result(workdir: Path) -> dict[str, Any] | None:
+    """Returns a run's ``result.json``, or None if there is none.
+
+    Raises:
+      WorkdirError: it is there and can't be read.
+    """
+    path = workdir / log.RESULT
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f"{path}: can't be read: {error}") from error
+    if not isinstance(record, dict) or "status" not in record:
+        raise WorkdirError(f"{path}: is no result of a run; move it away to train here.")
+    return record
+
+
+def write_result(workdir: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes ``result.json``, from the first process; returns the record as it is read back.
+
+    Raises:
+      WorkdirError: it can't be written.
+    """
+    written: dict[str, Any] = disk.as_json(record)
+    if jax.process_index() == 0:
+        log.write_aside(workdir / log.RESULT, json.dumps(written, indent=2) + "\n")
+    return written

@@ -1,0 +1,126 @@
+"""What of a run is saved: its newest states and the parameters of its best evaluation."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jax.sharding import Mesh
+
+from jdlopt.train import checkpoint, experiment, log
+from jdlopt.train.pending import Snapshot
+from jdlopt.train.program import Dispatch
+from jdlopt.train.state import TrainState
+from jdlopt.train.tracker import Tracker
+
+
+class Resumed(NamedTuple):
+    """Where a run goes on: after ``step``, having taken ``seconds``, and how it was dispatched."""
+
+    state: TrainState
+    step: int = 0
+    seconds: float = 0.0
+    dispatch: Dispatch | None = None
+
+
+class Saving:
+    """The checkpoints of a run, and when it was last saved.
+
+    Args:
+      workdir: the run's directory.
+      parts: what is trained.
+      mesh: the devices; a measured choice holds for their kind and number.
+    """
+
+    def __init__(self, workdir: Path, parts: experiment.Experiment, mesh: Mesh):
+        self.folder, self.parts = workdir / log.CHECKPOINTS, parts
+        self._platform = f"{mesh.devices.flat[0].device_kind} x {mesh.size}"
+        self._every = parts.config["train"]["checkpoint_every"]
+        self._seconds = parts.config["train"]["checkpoint_seconds"]
+        self._best_step = -1
+        self._saved_at = 0.0
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Counts the seconds to the next checkpoint from now on."""
+        self._saved_at = time.perf_counter()
+
+    def resume(self, state: TrainState, tracker: Tracker) -> Resumed:
+        """Goes on from the newest whole checkpoint, if there is one.
+
+        Args:
+          state: what the run starts with otherwise.
+          tracker: goes on, too.
+        """
+        found = checkpoint.restore_newest(self.folder, checkpoint.saved(state), with_best=True)
+        resumed = Resumed(state)
+        if found is not None:
+            tree, meta = found
+            self._best_step = meta["best_saved"]
+            tracker.restore(meta["tracker"])
+            resumed = Resumed(
+                checkpoint.unsaved(state, tree),
+                meta["step"],
+                meta["wall_seconds"],
+                Dispatch(**meta["dispatch"]) if meta["platform"] == self._platform else None,
+            )
+        checkpoint.drop_after(self.folder, resumed.step)
+        return resumed
+
+    def is_due(self, step: int) -> bool:
+        """Says whether the config asks for a checkpoint now."""
+        if self._every is None:
+            return time.perf_counter() - self._saved_at >= self._seconds
+        return step % self._every == 0
+
+    def save(
+        self,
+        state: TrainState,
+        step: int,
+        best: Snapshot | None,
+        tracker: Tracker,
+        dispatch: Dispatch,
+        wall_seconds: float,
+    ) -> None:
+        """Saves a state that is known to be finite, and the best snapshot if it is a new one.
+
+        Raises:
+          WorkdirError: it can't be written; what was saved before is intact.
+        """
+        if step in checkpoint.steps(self.folder):
+            return
+        if best is not None and best.step != self._best_step:
+            # the best before it stays until the newest checkpoint names this one
+            named = {"step": best.step}
+            checkpoint.save(self.folder, best.step, _tree(best), named, "best")
+            self._best_step = best.step
+        meta = {
+            "step": step,
+            "best_saved": self._best_step,
+            "tracker": tracker.to_dict(),
+            "wall_seconds": wall_seconds,
+            "dispatch": dispatch.to_dict(),
+            "platform": self._platform,
+        }
+        checkpoint.save(self.folder, step, checkpoint.saved(state), meta)
+        self.start_clock()
+
+    def best(self, known: Snapshot | None, state: TrainState) -> Snapshot:
+        """Returns the best snapshot, from memory if it is known there, else from its checkpoint."""
+        if known is not None:
+            return known
+        like = Snapshot(self._best_step, *experiment.evaluated(self.parts, state))
+        place = checkpoint.place(self.folder, self._best_step, "best")
+        return Snapshot(self._best_step, **checkpoint.restore(place, _tree(like)))
+
+    def last_good(self) -> str:
+        """Names the checkpoint that is left after a divergence."""
+        kept = checkpoint.steps(self.folder)
+        if not kept:
+            return "No checkpoint had been saved before."
+        return f"The last good checkpoint is {checkpoint.place(self.folder, kept[-1])}."
+
+
+def _tree(snapshot: Snapshot) -> dict[str, Any]:
+    return {"params": snapshot.params, "model_state": snapshot.model_state}
