@@ -52,17 +52,25 @@ def jdlopt_program(way: str) -> Callable[..., Any]:
     import jax
     import jax.numpy as jnp
 
-    from jdlopt.data.augment import color, erase, geometry, policy
+    from jdlopt.data.augment import AUGMENTATIONS
+    from jdlopt.data.augment.image.brightness import brightness
+    from jdlopt.data.augment.image.cutout import cutout
+    from jdlopt.data.augment.image.rand_augment import rand_augment
+    from jdlopt.data.augment.image.warp import warp
 
     def augment(key: Any, images: Any, strengths: dict[str, Any]) -> Any:
         images = images.astype(jnp.float32) / 255
         if way == "rand_augment":
-            return policy.rand_augment(key, images, strengths["magnitude"], operations=OPERATIONS)
+            return rand_augment(key, images, strengths["magnitude"], operations=OPERATIONS)
         keys = jax.random.split(key, 3)
-        moves = {name: strengths[name] for name in ("crop", "flip", "rotate")}
-        images = geometry.warp(keys[0], images, moves, interpolation=way)
-        images = color.brightness(keys[1], images, strengths["brightness"])
-        return erase.cutout(keys[2], images, strengths["cutout"])
+        moves = [
+            (move, strengths[name])
+            for name in ("crop", "flip", "rotate")
+            if (move := AUGMENTATIONS[name].move)
+        ]
+        images = warp(keys[0], images, moves, interpolation=way)
+        images = brightness(keys[1], images, strengths["brightness"])
+        return cutout(keys[2], images, strengths["cutout"])
 
     strengths = {
         "crop": CROP,

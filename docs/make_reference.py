@@ -51,6 +51,7 @@ MEANINGS = {
     "num_heads": "heads of attention in each layer; they share the width evenly.",
     "num_layers": "layers, one on top of the other.",
     "num_types": "kinds of token (BERT: first and second text), each with a vector; 0: none.",
+    "own.name": "one more of the augmentations above, or yours, `package.module:name`.",
     "padding": "`same` keeps the size (of stride 1), `valid` uses whole windows only.",
     "patch_size": "height and width of a patch, in pixels; divides those of the images.",
     "pool": "how the block's outputs are pooled.",
@@ -273,9 +274,15 @@ def lines() -> Iterator[str]:
     yield ""
     yield "[preprocessing.md](preprocessing.md#augmentation) tells how they run, in this order."
     yield ""
-    strengths = {name: part.strength + "." for name, part in augment.AUGMENTATIONS.items()}
-    known = {**strengths, **meanings(augment.AugmentFields)}
-    yield from table(leaves(augment.schema()), known, "augment")
+    known = meanings(augment.AugmentFields)
+    for part in augment.AUGMENTATIONS.values():
+        known |= meanings(part.prepare or part.apply)
+    known |= {name: part.strength + "." for name, part in augment.AUGMENTATIONS.items()}
+    yield from table(leaves(augment.schema({}, [])), known, "augment")
+    yield from section_of("`data.augment.own.NAME`", augment.OwnFields, "own")
+    yield "The keyword-only parameters of the function are keys of the section, too."
+    yield "[python.md](python.md#an-augmentation) shows one."
+    yield ""
 
     yield "## `model`"
     yield ""

@@ -6,14 +6,28 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from jdlopt.config.values import shown
 from jdlopt.errors import ConfigError, listing, nearest
 
 
-def find_part(name: str, table: Mapping[str, Any], what: str) -> Any:
+def find_part(
+    name: object,
+    table: Mapping[str, Any],
+    what: str,
+    kind: type | None = None,
+    or_function: bool = True,
+) -> Any:
     """Returns the part that a name means: a table's entry, or ``package.module:Name`` imported.
+
+    Args:
+      name: what the user gave.
+      table: the parts that come with jdlopt.
+      what: what the name is the value of, for messages.
+      kind: a class of which an imported part may be an instance.
+      or_function: whether it may be a function or class to call.
 
     Raises:
       ConfigError: the name is in neither, with the nearest known name.
@@ -37,7 +51,8 @@ def find_part(name: str, table: Mapping[str, Any], what: str) -> Any:
         module = importlib.import_module(module_name)
     except Exception as error:
         raise ConfigError(
-            f"{what} {name!r}: importing {module_name!r} failed: {type(error).__name__}: {error}"
+            f"{what} {name!r}: importing {module_name!r} failed: {type(error).__name__}: {error}."
+            f"{nearest(module_name, [file.stem for file in Path().glob('*.py')])}"
         ) from error
     if not hasattr(module, attribute):
         raise ConfigError(
@@ -45,8 +60,9 @@ def find_part(name: str, table: Mapping[str, Any], what: str) -> Any:
             f"{nearest(attribute, dir(module))}"
         )
     part = getattr(module, attribute)
-    if not callable(part):
-        raise ConfigError(
-            f"{what} {name!r}: is {shown(part)}; expected a function or class to call."
-        )
+    is_kind = kind is not None and isinstance(part, kind)
+    if not is_kind and not (or_function and callable(part)):
+        wanted = ["a function or class to call"] if or_function else []
+        wanted = wanted if kind is None else [f"an instance of {kind.__name__}", *wanted]
+        raise ConfigError(f"{what} {name!r}: is {shown(part)}; expected {' or '.join(wanted)}.")
     return part

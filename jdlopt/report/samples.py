@@ -9,20 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Num
 
+from jdlopt import config as configs
 from jdlopt.errors import ConfigError, listing
 
 MEASURED = 256
 """Examples over which the mean change is taken, or fewer where they are large."""
 VALUES = 1 << 24
-SHOWN = {
-    "crop": 0.15, "resized_crop": 0.5, "flip": 0.5, "flip_vertical": 0.5, "rotate": 15.0,
-    "shift": 0.1, "zoom": 0.2, "shear": 15.0, "hue": 0.1, "posterize": 4.0, "blur": 1.0,
-    "noise": 0.1, "cutout": 0.4, "rand_augment": 0.3, "trivial_augment": 1.0, "gain": 6.0,
-    "audio_shift": 0.2, "speed": 0.1, "background_noise": 0.1, "jitter": 0.1, "scaling": 0.1,
-    "time_shift": 0.2, "time_warp": 0.2, "mixup": 0.4, "cutmix": 1.0,
-}  # fmt: skip
-"""The strength at which an augmentation is shown that the config does not use."""
-DEFAULT = 0.3
+RAW_STAGES = ("geometry", "raw")
+"""What is applied before preprocessing."""
 
 
 class Column(NamedTuple):
@@ -69,7 +63,8 @@ def take(section: Mapping[str, Any], *, everything: bool = False, seed: int = 0)
 
     Args:
       section: the resolved ``data`` section.
-      everything: show every augmentation that fits, those of the config at its strengths.
+      everything: show every augmentation that fits: those of the config at its strengths, the
+        others at the largest of the strengths that are tried first.
       seed: of the augmentations' draws.
 
     Raises:
@@ -78,7 +73,8 @@ def take(section: Mapping[str, Any], *, everything: bool = False, seed: int = 0)
     """
     import jax
 
-    from jdlopt.data import augment, preprocess
+    from jdlopt.data import preprocess
+    from jdlopt.data.augment.batch import make_augment
     from jdlopt.train import parts
 
     dataset = parts.open_clean(section)
@@ -91,9 +87,8 @@ def take(section: Mapping[str, Any], *, everything: bool = False, seed: int = 0)
     prepared = np.asarray(jax.jit(prepare)(raw))
     unit = np.asarray(jax.jit(_unit)(raw))
     columns = [Column("raw", raw, "raw"), Column("preprocessed", prepared, "model")]
-    before = {*augment.BEFORE, "alternating_flip"}
-    for name, options, strength in _chosen(section, dataset, everything):
-        change = augment.make_augment(
+    for name, options, strength, is_raw in _chosen(section, dataset, everything):
+        change = make_augment(
             options,
             size=dataset.sizes["train"],
             batch_size=len(raw),
@@ -101,9 +96,8 @@ def take(section: Mapping[str, Any], *, everything: bool = False, seed: int = 0)
             classes=dataset.num_classes,
             vocabulary=None if dataset.text is None else dataset.text.vocabulary(),
         )
-        is_raw = name in before
         stage = _unchanged if is_raw else prepare
-        given = {} if strength is None else {_key(name): np.float32(strength)}
+        given = configs.hyperparameters({"data": {"augment": options}})["augment"]
         batch = {"inputs": raw, "targets": targets, "step": np.int32(0)}
 
         def run(key: Any, batch: Any, given: Any, change: Any = change, stage: Any = stage) -> Any:
@@ -133,43 +127,38 @@ def _examples(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _chosen(
     section: Mapping[str, Any], dataset: Any, everything: bool
-) -> list[tuple[str, dict[str, Any], float | None]]:
-    """Returns each augmentation's name, the section with it alone, and its strength."""
+) -> list[tuple[str, dict[str, Any], float | None, bool]]:
+    """Returns each augmentation's name, the section with it alone, its strength, and its place.
+
+    The place is whether it comes before preprocessing.
+    """
     from jdlopt.data import augment
 
     given = dict(section["augment"])
-    audio = section["preprocess"].get("audio", "none")
-    possible = augment.fitting(
-        dataset.input_shape,
-        dataset.input_dtype,
-        is_sound=dataset.sample_rate is not None,
-        features=audio,
-    )
+    possible = augment.fitting(augment.inputs_of(dataset, section["preprocess"]))
     wrong = [n for n in augment.AUGMENTATIONS if given.get(n) is not None and n not in possible]
     if wrong:
         raise ConfigError(
             f"data.augment.{wrong[0]}: does not fit {dataset.input_dtype} inputs of shape "
             f"{dataset.input_shape}. Those that fit: {listing(possible)}."
         )
-    own = {"alternating_flip": False, "own": None, "own_strength": None}
-    alone = {**given, **dict.fromkeys(augment.AUGMENTATIONS), **own}
-    found: list[tuple[str, dict[str, Any], float | None]] = []
+    rest: dict[str, Any] = {"alternating_flip": False, "own": {}}
+    alone = {**given, **dict.fromkeys(augment.AUGMENTATIONS), **rest}
+    found: list[tuple[str, dict[str, Any], float | None, bool]] = []
     for name, part in possible.items():
         strength = given.get(name)
-        if strength is None and everything and (name != "synonyms" or given["synonyms_file"]):
-            strength = min(SHOWN.get(name, DEFAULT), part.high or math.inf)
+        if strength is None and everything and all(given[key] for key in part.requires):
+            strength = part.first[-1]
         if strength is not None:
-            found.append((name, {**alone, name: strength}, float(strength)))
+            options = {**alone, name: strength}
+            found.append((name, options, float(strength), part.stage in RAW_STAGES))
     if given.get("alternating_flip"):
-        found.append(("alternating_flip", {**alone, "alternating_flip": True}, None))
-    if given.get("own") is not None:
-        kept = {"own": given["own"], "own_strength": given["own_strength"]}
-        found.append(("own", {**alone, **kept}, given["own_strength"]))
+        found.append(("alternating_flip", {**alone, "alternating_flip": True}, None, True))
+    for label, one in given["own"].items():
+        part = augment.find_own(one["name"], f"data.augment.own.{label}.name")
+        options = {**alone, "own": {label: one}}
+        found.append((f"own.{label}", options, one["strength"], part.stage in RAW_STAGES))
     return found
-
-
-def _key(name: str) -> str:
-    return "own_strength" if name == "own" else name
 
 
 def _unchanged(inputs: Any) -> Any:

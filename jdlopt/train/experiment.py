@@ -13,7 +13,8 @@ from jaxtyping import Array
 
 from jdlopt import config as configs
 from jdlopt import losses, metrics, models, optim
-from jdlopt.data import augment, feed, preprocess, sampling, source
+from jdlopt.data import feed, preprocess, sampling, source
+from jdlopt.data.augment.batch import make_augment
 from jdlopt.errors import UserError
 from jdlopt.models import lora, pretrained
 from jdlopt.train import scaling
@@ -176,7 +177,7 @@ def build(config: Mapping[str, Any], dataset: source.Dataset) -> Experiment:
         optimizer=optim.make_optimizer(config["optim"], steps),
         average=optim.make_average(config["optim"], steps),
         freezing=optim.make_freezing(config["optim"]),
-        augment=augment.make_augment(
+        augment=make_augment(
             config["data"]["augment"],
             size=size,
             batch_size=batch_size,

@@ -145,13 +145,14 @@ def _groups_schema(groups: Any, problems: list[str]) -> Schema:
     return schema
 
 
-def data_schema() -> Schema:
-    """Returns every key that the ``data`` section may have."""
+def data_schema(section: object, problems: list[str]) -> Schema:
+    """Returns every key that a ``data`` section may have; notes unknown parts of the user's own."""
+    given = section if isinstance(section, Mapping) else {}
     return {
         **configs.fields_of(DataFields),
         "text": configs.fields_of(TextFields),
         "preprocess": configs.fields_of(preprocess.PreprocessFields),
-        "augment": augment.schema(),
+        "augment": augment.schema(given.get("augment"), problems),
     }
 
 
@@ -180,7 +181,7 @@ def schema_of(raw: Mapping[str, Any], problems: list[str]) -> Schema:
     }
     return {
         "seed": Field((int,), 0, configs.Range(0, 2**32 - 1)),
-        "data": data_schema(),
+        "data": data_schema(raw.get("data"), problems),
         "model": _part_schema(
             raw.get("model"),
             "model",
@@ -206,6 +207,6 @@ def resolve_data(raw: Mapping[str, Any]) -> dict[str, Any]:
     """
     problems: list[str] = []
     section = configs.to_dict(raw).get("data", {})
-    checked = configs.check_section(section, data_schema(), "data", problems)
+    checked = configs.check_section(section, data_schema(section, problems), "data", problems)
     configs.raise_problems(problems)
     return checked

@@ -18,7 +18,8 @@ from jaxtyping import Float
 from jdlopt import config as configs
 from jdlopt import losses, models, optim
 from jdlopt import mesh as meshes
-from jdlopt.data import augment, preprocess
+from jdlopt.data import preprocess
+from jdlopt.data.augment.batch import make_augment, unchanged, without_mixing
 from jdlopt.data.inputs import read_inputs
 from jdlopt.data.text_input import from_meta
 from jdlopt.errors import DataError, UserError, WorkdirError, listing
@@ -177,17 +178,16 @@ def _predict(config: Mapping[str, Any], meta: Mapping[str, Any], tta: int) -> An
     """`predict_step`, or where it is asked for the same averaged over augmented copies."""
     if not tta:
         return predict_step
-    section = {**config["data"]["augment"], "mixup": None, "cutmix": None}
     text = meta.get("text")
-    made = augment.make_augment(
-        section,
+    made = make_augment(
+        without_mixing(config["data"]["augment"]),
         size=1,
         batch_size=1,
         num_outputs=1,
         classes=0,
         vocabulary=from_meta(text).vocabulary() if text else None,
     )
-    if made is augment.unchanged:
+    if made is unchanged:
         raise UserError(
             "--tta: the run's data.augment changes no single example, so every copy would be the "
             "same. Leave --tta out."

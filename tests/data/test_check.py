@@ -567,7 +567,7 @@ def test_every_config_line_can_be_read_and_names_a_key_that_there_is():
             key, _, value = line.partition("=")
             ast.literal_eval(value)
             section, *names = key.split(".")
-            node = data_schema() if section == "data" else {}
+            node = data_schema({}, []) if section == "data" else {}
             for name in names if section == "data" else ():
                 node = node[name]
 

@@ -167,7 +167,11 @@ def known_keys() -> set[str]:
             schema = schema_of(chosen.to_dict(), problems)
             assert problems == []
             found |= set(configs.flat(schema))
-    return found | {key.rpartition(".")[0] for key in found} | {"data.augment", "optim.groups"}
+    return (
+        found
+        | {key.rpartition(".")[0] for key in found}
+        | {"data.augment", "data.augment.own", "optim.groups"}
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)

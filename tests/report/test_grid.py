@@ -160,7 +160,7 @@ def test_all_that_fit_are_shown_when_asked(images):
 
     taken = samples.take(section(images), everything=True)
     shown = [column.label.split()[0] for column in taken.columns[2:]]
-    assert shown == list(augment.fitting((6, 6, 1), "uint8"))
+    assert shown == list(augment.fitting(augment.Inputs((6, 6, 1), "uint8", "image")))
     assert all(column.strength > 0 for column in taken.columns[2:])
     grid.png(taken, 2)
 

@@ -54,17 +54,9 @@ def find(name: str) -> Technique:
 def facts_of(config: Mapping[str, Any], dataset: Any) -> Facts:
     """Returns what is known of a task from its resolved config and its opened dataset."""
     from jdlopt.data import feed
+    from jdlopt.data.augment import inputs_of
     from jdlopt.train.parts import num_outputs, total_steps
 
-    if dataset.text is not None:
-        kind = "text"
-    elif dataset.sample_rate is not None:
-        kind = "audio"
-    elif dataset.feature_names is not None:
-        kind = "table"
-    else:
-        kind = "image" if len(dataset.input_shape) == 3 else "sequence"
-        kind = "table" if len(dataset.input_shape) == 1 else kind
     imbalance = 1.0
     if dataset.num_classes:
         counts = np.bincount(dataset.targets("train"), minlength=dataset.num_classes)
@@ -72,7 +64,7 @@ def facts_of(config: Mapping[str, Any], dataset: Any) -> Facts:
     size = dataset.sizes["train"]
     return Facts(
         task=dataset.task,
-        kind=kind,
+        kind=inputs_of(dataset, config["data"]["preprocess"]).kind,
         input_shape=tuple(dataset.input_shape),
         input_dtype=str(dataset.input_dtype),
         num_outputs=num_outputs(config, dataset),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from jdlopt.data import augment
+from jdlopt.data.augment import AUGMENTATIONS, Augmentation, Inputs
 from jdlopt.evidence.techniques.entry import (
-    Applies,
     Change,
     Config,
     Facts,
@@ -17,86 +16,37 @@ from jdlopt.evidence.techniques.entry import (
     values,
 )
 
-STRENGTHS: dict[str, tuple[float, ...]] = {
-    "crop": (0.1,), "resized_crop": (0.3,), "flip": (0.5,), "flip_vertical": (0.5,),
-    "rotate": (10.0, 20.0), "shift": (0.1,), "zoom": (0.1,), "shear": (10.0,),
-    "brightness": (0.2,), "contrast": (0.2,), "saturation": (0.2,), "hue": (0.05,),
-    "stretch": (0.5,), "solarize": (0.3,), "posterize": (3.0,), "blur": (0.7,), "noise": (0.05,),
-    "rand_augment": (0.3,), "trivial_augment": (0.5,), "cutout": (0.3,),
-    "audio_shift": (0.1,), "speed": (0.1,), "background_noise": (0.05,), "gain": (6.0,),
-    "token_dropout": (0.1,), "token_swap": (0.1,), "synonyms": (0.1,),
-    "spec_time_mask": (0.15,), "spec_frequency_mask": (0.15,),
-    "jitter": (0.05, 0.2), "scaling": (0.1, 0.3), "time_shift": (0.05, 0.15),
-    "time_warp": (0.1, 0.25), "time_mask": (0.1, 0.2), "feature_mask": (0.1,),
-    "mixup": (0.2, 0.4), "cutmix": (1.0,),
-}  # fmt: skip
-"""What is tried first of each augmentation, in the unit of its key."""
 
-PRIORS = {
-    "shift": 0.5, "crop": 0.5, "flip": 0.4, "rotate": 0.4, "rand_augment": 0.5,
-    "trivial_augment": 0.5, "zoom": 0.35, "cutout": 0.35, "mixup": 0.45, "cutmix": 0.4,
-    "time_shift": 0.5, "scaling": 0.35, "jitter": 0.35, "time_warp": 0.4, "time_mask": 0.35,
-    "spec_time_mask": 0.5, "spec_frequency_mask": 0.5, "token_dropout": 0.35,
-    "audio_shift": 0.45, "background_noise": 0.4, "speed": 0.4,
-}  # fmt: skip
-"""Those that are expected to help more often than one time in four."""
+def _augmentation(part: Augmentation) -> Technique:
+    """Returns the technique of an augmentation, which is what its entry says."""
+    key = f"data.augment.{part.name}"
 
-SOURCES = {
-    "rand_augment": "Cubuk et al., RandAugment, 2020",
-    "trivial_augment": "Müller and Hutter, TrivialAugment, 2021",
-    "cutout": "DeVries and Taylor, Improved regularization of CNNs with cutout, 2017",
-    "mixup": "Zhang et al., mixup: beyond empirical risk minimization, 2018",
-    "cutmix": "Yun et al., CutMix, 2019",
-    "spec_time_mask": "Park et al., SpecAugment, 2019",
-    "spec_frequency_mask": "Park et al., SpecAugment, 2019",
-    "synonyms": "Wei and Zou, EDA, 2019",
-    "token_swap": "Wei and Zou, EDA, 2019",
-    "resized_crop": "Szegedy et al., Going deeper with convolutions, 2015",
-    "speed": "Ko et al., Audio augmentation for speech recognition, 2015",
-}
-COMMON = "Shorten and Khoshgoftaar, A survey on image data augmentation, 2019"
-SERIES = "Um et al., Data augmentation of wearable sensor data, 2017"
-
-
-def _fits(name: str) -> Applies:
     def applies(config: Config, facts: Facts) -> str | None:
-        possible = augment.fitting(
+        inputs = Inputs(
             facts.input_shape,
             facts.input_dtype,
-            is_sound=facts.kind == "audio",
-            features=config["data"]["preprocess"]["audio"],
+            facts.kind,
+            config["data"]["preprocess"]["audio"] != "none",
+            facts.task,
         )
-        if name not in possible:
+        if part.misfit(inputs) is not None:
             return f"It does not fit {facts.input_dtype} inputs of shape {facts.input_shape}."
-        if name in ("saturation", "hue") and facts.input_shape[-1] == 1:
-            return "Grey images have no colours."
-        if name in augment.mix.MIX and facts.task != "classification":
-            return "It is for classification."
-        if name in ("time_shift", "time_warp", "time_mask") and facts.kind == "table":
-            return "A table's columns have no order."
-        if name == "synonyms" and config["data"]["augment"]["synonyms_file"] is None:
-            return "It needs data.augment.synonyms_file."
-        return None
+        if part.hindrance is not None and (why := part.hindrance(inputs)) is not None:
+            return why
+        lacking = [one for one in part.requires if config["data"]["augment"][one] is None]
+        return f"It needs data.augment.{lacking[0]}." if lacking else None
 
-    return applies
-
-
-def _augmentation(name: str) -> Technique:
-    part = augment.AUGMENTATIONS[name]
-    key = f"data.augment.{name}"
-    mixing = name in augment.mix.MIX
-    series = name in augment.sequence.SEQUENCE
     return Technique(
-        name=name,
+        name=part.name,
         group="data",
         aims=("generalisation", "robustness"),
         summary=f"Changes training examples at random; strength: {part.strength}.",
-        changes=values(key, *STRENGTHS[name]),
-        applies=unless(_fits(name), needs_unset(key)),
+        changes=values(key, *part.first),
+        applies=unless(applies, needs_unset(key)),
         nuisance={key: ("around", 3.0)},
         cost="a little of each step, in the same compiled program; longer training may pay",
-        source=SOURCES.get(name, SERIES if series and not mixing else COMMON),
-        prior=PRIORS.get(name, 0.2),
+        source=part.source,
+        prior=part.prior,
     )
 
 
@@ -204,5 +154,5 @@ PREPROCESS = (
         unless(needs_task("classification"), _imbalanced),
     ),
 )  # fmt: skip
-DATA = (*PREPROCESS, *map(_augmentation, augment.AUGMENTATIONS))
+DATA = (*PREPROCESS, *map(_augmentation, AUGMENTATIONS.values()))
 """The techniques of data."""

@@ -10,8 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from jdlopt.data.augment import audio
-from jdlopt.data.augment.audio import AUDIO
+from jdlopt.data.augment import AUGMENTATIONS
+from jdlopt.data.augment.audio.background_noise import with_noise
+from jdlopt.data.augment.audio.gain import amplified
+from jdlopt.data.augment.audio.speed import at_speed
+
+AUDIO = {
+    name: part
+    for name, part in AUGMENTATIONS.items()
+    if {"waveform", "spectrogram"}.issuperset(part.fits)
+}
 
 RNG = np.random.default_rng(0)
 WAVEFORMS = RNG.normal(size=(6, 50)).astype(np.float32)
@@ -104,7 +112,7 @@ def snr_db(waveforms, result):
 def test_noise_is_added_at_the_ratio_that_is_asked(waveforms):
     noise = np.random.default_rng(4).uniform(-7, 9, waveforms.shape).astype(np.float32)
     asked = np.array([-10.0, 0.0, 3.0, 10.0, 20.0, 30.0], np.float32)
-    result = np.asarray(audio.with_noise(waveforms, noise, asked))
+    result = np.asarray(with_noise(waveforms, noise, asked))
     np.testing.assert_allclose(snr_db(waveforms, result), asked, atol=1e-3)
     added = (result - waveforms) / noise
     np.testing.assert_allclose(added, added.mean(1, keepdims=True) * np.ones_like(added), rtol=0.01)
@@ -113,8 +121,8 @@ def test_noise_is_added_at_the_ratio_that_is_asked(waveforms):
 def test_silence_stays_silent_and_silent_noise_adds_nothing():
     noise = np.ones_like(WAVEFORMS)
     asked = np.zeros(6, np.float32)
-    np.testing.assert_array_equal(audio.with_noise(0 * WAVEFORMS, noise, asked), 0 * WAVEFORMS)
-    np.testing.assert_array_equal(audio.with_noise(WAVEFORMS, 0 * noise, asked), WAVEFORMS)
+    np.testing.assert_array_equal(with_noise(0 * WAVEFORMS, noise, asked), 0 * WAVEFORMS)
+    np.testing.assert_array_equal(with_noise(WAVEFORMS, 0 * noise, asked), WAVEFORMS)
 
 
 def test_background_noise_is_white_and_its_ratio_uniform_up_to_the_strength():
@@ -142,7 +150,7 @@ def test_at_speed_equals_numpys_interpolation(changes):
     np.testing.assert_allclose(AT_SPEED(WAVEFORMS, changes), expected, atol=1e-5)
 
 
-AT_SPEED = jax.jit(audio.at_speed)
+AT_SPEED = jax.jit(at_speed)
 
 
 def test_at_speed_scales_the_frequency_of_a_tone():
@@ -171,7 +179,7 @@ def test_gain_is_uniform_in_decibels():
     assert stats.kstest((decibels / 6 + 1) / 2, "uniform").pvalue > 0.001
     asked = np.array([-20.0, 0.0, 6.0], np.float32)
     expected = waveforms[:3] * 10 ** (asked[:, None] / 20)
-    np.testing.assert_allclose(audio.amplified(waveforms[:3], asked), expected, rtol=1e-5)
+    np.testing.assert_allclose(amplified(waveforms[:3], asked), expected, rtol=1e-5)
 
 
 def test_audio_shift_moves_by_up_to_its_share_of_the_length():
@@ -188,7 +196,7 @@ def test_audio_shift_moves_by_up_to_its_share_of_the_length():
 @pytest.mark.parametrize(("name", "axis"), [("spec_time_mask", 1), ("spec_frequency_mask", 2)])
 def test_masks_are_bands_along_one_axis_filled_with_the_mean(name, axis, masks):
     features = np.random.default_rng(6).normal(3, 1, (200, 20, 16, 2)).astype(np.float32)
-    result = run(name, features, 0.25, masks=masks)
+    result = run(name, features, 0.25, spec_masks=masks)
     hidden = result != features
     means = features.mean(axis=(1, 2, 3), keepdims=True) * np.ones_like(features)
     np.testing.assert_allclose(result[hidden], means[hidden], rtol=1e-5)

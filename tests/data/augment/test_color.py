@@ -13,7 +13,18 @@ from scipy import stats
 from skimage import color as skimage_color
 from skimage import exposure, filters
 
-from jdlopt.data.augment import color
+from jdlopt.data.augment import AUGMENTATIONS
+from jdlopt.data.augment.draws import normals
+from jdlopt.data.augment.image import colors
+from jdlopt.data.augment.image.blur import blur
+from jdlopt.data.augment.image.posterize import posterize
+from jdlopt.data.augment.image.solarize import solarize
+
+COLOR = {
+    name: part
+    for name, part in AUGMENTATIONS.items()
+    if part.fits == ("byte image",) and not name.endswith("_augment")
+}
 
 BYTES = np.random.default_rng(0).integers(20, 230, (4, 13, 10, 3)).astype(np.uint8)
 IMAGES = BYTES.astype(np.float32) / 255
@@ -22,14 +33,14 @@ FACTORS = np.float32([0.0, 0.4, 1.0, 1.7])
 
 @functools.cache
 def jitted(name):
-    """One of the module's functions as a program."""
-    return jax.jit(getattr(color, name))
+    """One of the module's functions, or an augmentation, as a program."""
+    return jax.jit(COLOR[name].apply if name in COLOR else getattr(colors, name))
 
 
 @jax.jit
 def augmented(key, images, strengths):
     """What each augmentation makes of the images, by its name."""
-    return {name: part.apply(key, images, strengths[name]) for name, part in color.COLOR.items()}
+    return {name: part.apply(key, images, strengths[name]) for name, part in COLOR.items()}
 
 
 def by_pillow(operation, images=BYTES):
@@ -160,7 +171,7 @@ def test_noise_is_normal_and_of_its_strength():
         assert abs(np.corrcoef(flat[0], other)[0, 1]) < 5 / np.sqrt(flat.shape[1])
     strong = np.asarray(jitted("noise")(jax.random.key(1), images, 1.0))
     assert strong.min() == 0 and strong.max() == 1
-    tails = color.normals(jax.random.key(2), (1000, 1000))
+    tails = normals(jax.random.key(2), (1000, 1000))
     assert np.isfinite(tails).all()
     assert abs(float((tails**4).mean()) - 3) < 0.05
 
@@ -171,7 +182,7 @@ def test_draws_are_uniform_over_their_range():
     plain[:, 0, 0] = 0.25
     plain[:, 0, 1] = [0.5, 0.25, 0.25]  # red
     images, key = jnp.asarray(plain), jax.random.key(3)
-    found = augmented(key, images, dict.fromkeys(color.COLOR, 0.4))
+    found = augmented(key, images, dict.fromkeys(COLOR, 0.4))
     found = jax.tree.map(np.asarray, found)
     luma = plain @ np.float32([0.2989, 0.587, 0.114])
     mean, red = luma.mean((1, 2)), luma[0, 0, 1]
@@ -187,16 +198,16 @@ def test_draws_are_uniform_over_their_range():
         assert abs(np.corrcoef(draw[1:], draw[:-1])[0, 1]) < 5 / np.sqrt(n), name
     bright = np.linspace(0.5, 1, 1001, dtype=np.float32)[1:]
     many = jnp.asarray(np.tile(bright[None, None, :, None], (n, 1, 1, 1)))
-    inverted = np.asarray(color.solarize(key, many, 0.4) != many)[:, 0, :, 0]
+    inverted = np.asarray(solarize(key, many, 0.4) != many)[:, 0, :, 0]
     thresholds = bright[inverted.argmax(1)]
     assert stats.kstest((1 - thresholds) / 0.4, "uniform").pvalue > 1e-3
     ramp = jnp.asarray(np.tile(np.arange(16, dtype=np.float32)[:, None] / 255, (n, 1, 1, 1)))
-    levels = [len(np.unique(image)) for image in np.asarray(color.posterize(key, ramp, 2.5))]
+    levels = [len(np.unique(image)) for image in np.asarray(posterize(key, ramp, 2.5))]
     counts = [levels.count(kept) for kept in (16, 8, 4)]  # 0, 1 and 2 bits, the last up to 2.5
     assert stats.chisquare(counts, np.array([0.2, 0.4, 0.4]) * n).pvalue > 1e-3
     dot = np.zeros((n, 1, 13, 1), np.float32)
     dot[:, :, 6] = 1
-    peaks = np.asarray(color.blur(key, jnp.asarray(dot), 2.0))[:, 0, 6, 0]
+    peaks = np.asarray(blur(key, jnp.asarray(dot), 2.0))[:, 0, 6, 0]
     grid = np.linspace(0.4, 2, 1001)  # below it hardly anything is blurred
     kernel = np.exp(-0.5 * (np.arange(-6, 7)[:, None] / grid) ** 2).sum(0)
     sigmas = np.interp(1 / peaks, kernel, grid)
@@ -207,7 +218,7 @@ def test_draws_are_uniform_over_their_range():
 
 def test_values_stay_in_their_range():
     images = jnp.asarray(np.random.default_rng(4).random((4, 7, 6, 3), np.float32))
-    strongest = {name: part.high for name, part in color.COLOR.items()}
+    strongest = {name: part.high for name, part in COLOR.items()}
     for name, changed in augmented(jax.random.key(5), images, strongest).items():
         assert changed.min() >= 0 and changed.max() <= 1 + 1e-6, name
         assert (changed != images).any((1, 2, 3)).sum() >= 3, name
@@ -221,7 +232,7 @@ def test_no_strength_changes_no_bit_one_program_serves_all_and_a_population():
     traces = []
 
     def apply(key, images, strength):
-        return augmented(key, images, dict.fromkeys(color.COLOR, strength))
+        return augmented(key, images, dict.fromkeys(COLOR, strength))
 
     @jax.jit
     def alone(key, images, strength):
@@ -241,7 +252,7 @@ def test_no_strength_changes_no_bit_one_program_serves_all_and_a_population():
 
 def test_precision_stays():
     images = jnp.asarray(IMAGES, jnp.bfloat16)
-    found = jax.eval_shape(augmented, jax.random.key(8), images, dict.fromkeys(color.COLOR, 0.3))
+    found = jax.eval_shape(augmented, jax.random.key(8), images, dict.fromkeys(COLOR, 0.3))
     assert {name: (changed.dtype, changed.shape) for name, changed in found.items()} == (
-        dict.fromkeys(color.COLOR, (images.dtype, images.shape))
+        dict.fromkeys(COLOR, (images.dtype, images.shape))
     )

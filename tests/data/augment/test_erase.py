@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jdlopt.data.augment import erase
+from jdlopt.data.augment.image.cutout import cutout, erased
 
 
 @pytest.mark.parametrize("fill", ["zero", "mean"])
 def test_a_square_is_hidden(fill):
     images = np.random.default_rng(0).random((3, 9, 12, 2), dtype=np.float32)
     middles = [(4, 6), (0, 11), (8, 5)]
-    found = erase.erased(
+    found = erased(
         jnp.asarray(images),
         *(jnp.asarray(axis) for axis in zip(*middles)),
         jnp.float32(5),
-        fill=fill,
+        cutout_fill=fill,
     )
     for image, (row, column), hidden in zip(images, middles, found, strict=True):
         expected = image.copy()
@@ -30,9 +30,7 @@ def test_a_square_is_hidden(fill):
 
 def test_squares_have_their_side_and_are_uniform_over_the_image():
     n, size = 4000, 8
-    found = np.asarray(
-        jax.jit(erase.cutout)(jax.random.key(1), jnp.ones((n, size, size, 1)), 3 / size)
-    )
+    found = np.asarray(jax.jit(cutout)(jax.random.key(1), jnp.ones((n, size, size, 1)), 3 / size))
     hidden = found[..., 0] == 0
     rows, columns = hidden.any(2), hidden.any(1)
     np.testing.assert_array_equal(hidden, rows[:, :, None] & columns[:, None, :])
@@ -52,13 +50,13 @@ def test_one_program_serves_all_strengths_and_none_changes_no_bit():
     @jax.jit
     def hide(key, images, strength):
         traces.append(strength)
-        return erase.cutout(key, images, strength)
+        return cutout(key, images, strength)
 
     key = jax.random.key(3)
     assert np.asarray(hide(key, images, jnp.float32(0))).tobytes() == np.asarray(images).tobytes()
     assert (hide(key, images, jnp.float32(4)) == 0).all()
     assert len(traces) == 1
     strengths = jnp.asarray([0.0, 0.5, 1.0])
-    together = jax.jit(jax.vmap(erase.cutout, (None, None, 0)))(key, images, strengths)
+    together = jax.jit(jax.vmap(cutout, (None, None, 0)))(key, images, strengths)
     for strength, found in zip(strengths, together, strict=True):
         np.testing.assert_array_equal(found, hide(key, images, strength))

@@ -11,12 +11,14 @@ import pytest
 from scipy import stats
 from skimage import transform
 
-from jdlopt.data.augment import color, policy
+from jdlopt.data.augment.image import colors, policies
+from jdlopt.data.augment.image.rand_augment import rand_augment
+from jdlopt.data.augment.image.trivial_augment import trivial_augment
 
 HEIGHT, WIDTH = 14, 11
-LIMITS = policy.Limits(0.3, (5.0, 4.0), 30.0, 0.9, 4.0)
-N = len(policy.OPERATIONS)
-APPLY = jax.jit(partial(policy.applied, limits=LIMITS))
+LIMITS = policies.Limits(0.3, (5.0, 4.0), 30.0, 0.9, 4.0)
+N = len(policies.OPERATIONS)
+APPLY = jax.jit(partial(policies.applied, limits=LIMITS))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def expected(image, name, magnitude):
     """What an operation does to one image."""
     if name == "identity":
         return np.asarray(image)
-    if name in policy.OPERATIONS[1:6]:
+    if name in policies.OPERATIONS[1:6]:
         inverse = np.linalg.inv(forward(name, magnitude))
         return transform.warp(np.array(image, np.float64), inverse, order=1, clip=False)
     factor, size = jnp.float32(1 + 0.9 * magnitude)[None], jnp.float32(abs(magnitude))[None]
@@ -58,14 +60,14 @@ def expected(image, name, magnitude):
 KERNELS = {
     name: jax.jit(kernel)
     for name, kernel in {
-        "brightness": lambda image, factor, size: color.brightened(image, factor),
-        "saturation": lambda image, factor, size: color.saturated(image, factor),
-        "contrast": lambda image, factor, size: color.contrasted(image, factor),
-        "sharpness": lambda image, factor, size: color.sharpened(image, factor),
-        "posterize": lambda image, factor, size: color.posterized(image, 4 * size),
-        "solarize": lambda image, factor, size: color.solarized(image, 1 - size),
-        "autocontrast": lambda image, factor, size: color.autocontrasted(image),
-        "equalize": lambda image, factor, size: color.equalized(image),
+        "brightness": lambda image, factor, size: colors.brightened(image, factor),
+        "saturation": lambda image, factor, size: colors.saturated(image, factor),
+        "contrast": lambda image, factor, size: colors.contrasted(image, factor),
+        "sharpness": lambda image, factor, size: colors.sharpened(image, factor),
+        "posterize": lambda image, factor, size: colors.posterized(image, 4 * size),
+        "solarize": lambda image, factor, size: colors.solarized(image, 1 - size),
+        "autocontrast": lambda image, factor, size: colors.autocontrasted(image),
+        "equalize": lambda image, factor, size: colors.equalized(image),
     }.items()
 }
 
@@ -76,7 +78,7 @@ def test_each_image_gets_its_own_operation(images, magnitude):
     magnitudes = jnp.full((2, N), magnitude)
     for order in (operations, operations[::-1]):  # the other layer does nothing
         found = APPLY(images, order, magnitudes)
-        for image, name, changed in zip(images, policy.OPERATIONS, found, strict=True):
+        for image, name, changed in zip(images, policies.OPERATIONS, found, strict=True):
             np.testing.assert_allclose(
                 changed, expected(image, name, magnitude), atol=3e-5, err_msg=name
             )
@@ -87,7 +89,7 @@ def test_operations_of_colour_come_in_the_order_drawn(images):
     names += [("autocontrast", "sharpness"), ("saturation", "saturation"), ("equalize", "contrast")]
     count = len(names)
     operations = jnp.asarray(
-        [[policy.OPERATIONS.index(pair[layer]) for pair in names] for layer in (0, 1)]
+        [[policies.OPERATIONS.index(pair[layer]) for pair in names] for layer in (0, 1)]
     )
     padded = jnp.pad(operations, ((0, 0), (0, N - count)))
     found = APPLY(images, padded, jnp.full((2, N), 0.4))
@@ -100,7 +102,7 @@ def test_operations_of_colour_come_in_the_order_drawn(images):
 
 
 def test_operations_of_geometry_are_composed_and_come_first(images):
-    at = policy.OPERATIONS.index
+    at = policies.OPERATIONS.index
     operations = jnp.zeros((2, N), jnp.int32)
     operations = operations.at[:, 0].set(jnp.asarray([at("translate_x"), at("rotate")]))
     operations = operations.at[:, 1].set(jnp.asarray([at("brightness"), at("shear_y")]))
@@ -114,14 +116,14 @@ def test_operations_of_geometry_are_composed_and_come_first(images):
     np.testing.assert_allclose(found[1], expected(sheared, "brightness", 0.6), atol=3e-5)
 
 
-POLICIES = {name: part.apply for name, part in policy.POLICY.items()}
+POLICIES = {"rand_augment": rand_augment, "trivial_augment": trivial_augment}
 
 
 def test_operations_and_directions_are_drawn_for_each_image():
     n = 800
     image = np.random.default_rng(3).uniform(0.1, 0.9, (1, 9, 9, 3)).astype(np.float32)
     many = jnp.asarray(np.tile(image, (n, 1, 1, 1)))
-    draw = jax.jit(partial(policy.rand_augment, operations=1))
+    draw = jax.jit(partial(rand_augment, operations=1))
     changed = np.asarray(draw(jax.random.key(4), many, 0.5))
     kinds, counts = np.unique(changed, axis=0, return_counts=True)
     same = int(counts[(kinds == image).all((1, 2, 3))][0])
@@ -136,7 +138,7 @@ def test_operations_and_directions_are_drawn_for_each_image():
 def test_magnitudes_are_drawn_too_where_there_is_one_operation():
     # a plain image tells brightness by its value; other operations leave it, or make bytes
     plain = jnp.full((1000, 5, 5, 3), 0.4)
-    changed = np.asarray(jax.jit(policy.trivial_augment)(jax.random.key(2), plain, 0.8))
+    changed = np.asarray(jax.jit(trivial_augment)(jax.random.key(2), plain, 0.8))
     values = changed[:, 2, 2, 0].astype(np.float64)
     whole = (np.abs(changed - changed[:, 2:3, 2:3]) < 1e-5).all((1, 2, 3))
     on_bytes = np.abs(values * 255 - np.round(values * 255)) < 1e-4

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from jdlopt.data.augment import sequence
-from jdlopt.data.augment.sequence import SEQUENCE
+from jdlopt.data.augment import AUGMENTATIONS
+from jdlopt.data.augment.sequence import timeline
+
+SEQUENCE = {name: part for name, part in AUGMENTATIONS.items() if part.fits == ("sequence",)}
 
 SEQUENCES = np.random.default_rng(0).normal(size=(6, 20, 3)).astype(np.float32)
 TABLE = np.random.default_rng(1).normal(size=(6, 20)).astype(np.float32)
@@ -114,7 +116,7 @@ def test_shifted_moves_rows_and_fills_in_zeros(positions):
         np.testing.assert_array_equal(SHIFTED(inputs, np.array(positions)), expected)
 
 
-SHIFTED = jax.jit(sequence.shifted)
+SHIFTED = jax.jit(timeline.shifted)
 
 
 @pytest.mark.parametrize("strength", [0.1, 0.5, 1.0])
@@ -146,7 +148,7 @@ def test_warped_equals_numpys_interpolation(seed):
     np.testing.assert_allclose(WARPED(SEQUENCES[:, :, 1], moved), result[:, :, 1], atol=1e-6)
 
 
-WARPED = jax.jit(sequence.warped)
+WARPED = jax.jit(timeline.warped)
 
 
 def test_time_warp_of_a_ramp_is_a_monotone_sum_of_half_waves_between_fixed_ends():
@@ -185,7 +187,7 @@ def test_spans_are_unions_of_half_open_ranges():
     for row in range(3):
         for start, width in zip(starts[row], widths[row]):
             expected[row, start : start + width] = True
-    np.testing.assert_array_equal(sequence.spans(starts, widths, 10), expected)
+    np.testing.assert_array_equal(timeline.spans(starts, widths, 10), expected)
 
 
 @pytest.mark.parametrize(("strength", "widest"), [(0.0, 0), (0.25, 4), (0.3, 4), (1.0, 16)])
@@ -198,7 +200,7 @@ def test_spans_have_all_widths_up_to_the_widest_and_lie_inside(strength, widest)
     assert stats.chisquare(np.unique(widths, return_counts=True)[1]).pvalue > 0.001 or widest == 0
 
 
-DRAW_SPANS = jax.jit(sequence.draw_spans, static_argnums=(1, 2))
+DRAW_SPANS = jax.jit(timeline.draw_spans, static_argnums=(1, 2))
 
 
 def test_time_mask_hides_one_span_in_all_channels():

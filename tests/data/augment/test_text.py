@@ -10,9 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from jdlopt.data.augment import text
-from jdlopt.data.augment.text import TEXT, read_synonyms
+from jdlopt.data.augment import AUGMENTATIONS
+from jdlopt.data.augment.text.synonyms import read_synonyms
+from jdlopt.data.augment.text.token_swap import swapped
 from jdlopt.errors import DataError
+
+TEXT = {name: part for name, part in AUGMENTATIONS.items() if part.fits == ("tokens",)}
 
 VOCABULARY = 30
 LENGTHS = np.array([12, 11, 5, 1, 0, 2])
@@ -106,7 +109,7 @@ def test_swapped_exchanges_marked_pairs_unless_one_is_padding(ids, bits):
     assert result[0].tolist() == expected
 
 
-SWAPPED = jax.jit(text.swapped)
+SWAPPED = jax.jit(swapped)
 
 
 def test_token_swap_pairs_each_token_with_one_neighbour():

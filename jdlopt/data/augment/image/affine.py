@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-Fill = Literal["constant", "reflect", "edge"]
-Interpolation = Literal["bilinear", "nearest"]
+from jdlopt.config import Choice
+
+FILLS = ("constant", "reflect", "edge")
+INTERPOLATIONS = ("bilinear", "nearest")
+Fill = Annotated[str, Choice(FILLS)]
+Interpolation = Annotated[str, Choice(INTERPOLATIONS)]
 
 
 class Affine(NamedTuple):

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
-from jdlopt.data.augment import color
-from jdlopt.data.augment.affine import (
+from jdlopt.data.augment.augmentation import Images, Strength
+from jdlopt.data.augment.image import colors
+from jdlopt.data.augment.image.affine import (
     Affine,
     compose,
     identity,
@@ -18,10 +19,6 @@ from jdlopt.data.augment.affine import (
     shearing,
     translation,
 )
-from jdlopt.data.augment.part import Augmentation
-
-Images = Float[Array, "n h w c"]
-Strength = float | Float[Array, ""]
 
 OPERATIONS = (
     "identity",
@@ -91,7 +88,7 @@ def applied(
         maps = compose(maps, _moves(share, limits))
         equalize |= chosen(layer, "equalize")
     images = resampled(images, maps)
-    images = jnp.where(equalize[:, None, None, None], color.equalized(images), images)
+    images = jnp.where(equalize[:, None, None, None], colors.equalized(images), images)
     for layer, magnitude in enumerate(magnitudes):
         share = {name: jnp.where(chosen(layer, name), magnitude, 0.0) for name in OPERATIONS[6:12]}
         images = _colored(images, share, chosen(layer, "autocontrast"), limits)
@@ -118,72 +115,21 @@ def _colored(
         limits.blend * each(share[name])
         for name in ("brightness", "saturation", "contrast", "sharpness")
     )
-    low, scale = color.channel_range(images)
-    pixel_grey = color.grey(images)
+    low, scale = colors.channel_range(images)
+    pixel_grey = colors.grey(images)
     scale = jnp.where(each(autocontrast), scale, 1 + bright + grey + mean + smooth)
-    offset = jnp.where(each(autocontrast), low * scale, mean * color.mean_grey(images))
-    changed = scale * images - offset - grey * pixel_grey - smooth * color.smoothed(images)
+    offset = jnp.where(each(autocontrast), low * scale, mean * colors.mean_grey(images))
+    changed = scale * images - offset - grey * pixel_grey - smooth * colors.smoothed(images)
     changed = jnp.clip(changed, 0, 1)
     solar = each(jnp.abs(share["solarize"]))
     changed = jnp.where((solar > 0) & (changed >= 1 - solar), 1 - changed, changed)
-    return color.posterized(changed, limits.posterize * jnp.abs(share["posterize"]))
+    return colors.posterized(changed, limits.posterize * jnp.abs(share["posterize"]))
 
 
-def rand_augment(
-    key: Key[Array, ""], images: Images, strength: Strength, *, operations: int = 2
-) -> Images:
-    """Applies operations to each image that are drawn for it, all of one magnitude.
-
-    Which they are is drawn for each image and layer, with equal probability and put back, and so is
-    the direction of those that have two. Cubuk, Zoph, Shlens and Le, "RandAugment: practical
-    automated data augmentation with a reduced search space", 2020, with torchvision's ranges;
-    in difference to them the geometric operations of an image come first and ``equalize`` second,
-    so that pixels are resampled once (see `applied`). ``autocontrast`` and ``equalize`` have no
-    magnitude: they act in full at any strength above 0.
-
-    Args:
-      key: a random key.
-      images: values in [0, 1], one or three channels.
-      strength: the magnitude, in [0, 1] (9 of 30 in the paper is 0.3); 0 returns the images to the
-        bit.
-      operations: how many are applied to each image.
-    """
-    n, h, w = images.shape[:3]
-    limits = Limits(0.3, (150 / 331 * h, 150 / 331 * w), 30.0, 0.9, 4.0)
-    choice_key, sign_key = jax.random.split(key)
-    signs = jax.random.rademacher(sign_key, (operations, n), dtype=jnp.float32)
-    return _with_choices(choice_key, images, strength, strength * signs, limits)
-
-
-def trivial_augment(key: Key[Array, ""], images: Images, strength: Strength) -> Images:
-    """Applies one operation to each image, of a magnitude that is uniform in [0, strength].
-
-    Both are drawn for each image. Müller and Hutter, "TrivialAugment: tuning-free yet
-    state-of-the-art data augmentation", 2021, with the ranges of its "wide" space at strength 1,
-    but for translations, which end at the image's side.
-
-    Args:
-      key: a random key.
-      images: values in [0, 1], one or three channels.
-      strength: the largest magnitude, in [0, 1]; 0 returns the images to the bit.
-    """
-    n, h, w = images.shape[:3]
-    limits = Limits(0.99, (min(32.0, h), min(32.0, w)), 135.0, 0.99, 6.0)
-    choice_key, magnitude_key = jax.random.split(key)
-    magnitudes = strength * jax.random.uniform(magnitude_key, (1, n), minval=-1.0)
-    return _with_choices(choice_key, images, strength, magnitudes, limits)
-
-
-def _with_choices(
+def with_choices(
     key: Array, images: Images, strength: Strength, magnitudes: Array, limits: Limits
 ) -> Images:
+    """Returns images with operations drawn for each layer and image, at the given magnitudes."""
     choices = jax.random.randint(key, magnitudes.shape, 0, len(OPERATIONS))
     changed = applied(images, choices, magnitudes, limits).astype(images.dtype)
     return jnp.where(jnp.asarray(strength) == 0, images, changed)
-
-
-POLICY: dict[str, Augmentation] = {
-    "rand_augment": Augmentation(rand_augment, "magnitude of operations drawn for each image"),
-    "trivial_augment": Augmentation(trivial_augment, "largest magnitude of one drawn operation"),
-}
-"""The policies by name."""

@@ -1,80 +1,25 @@
-"""Augmentation of text: tokens dropped, swapped with a neighbour, or replaced by a synonym.
-
-A batch is token ids, int32 [n, tokens]. Padding is never touched and stays where it is.
-"""
+"""Replacing tokens by their synonyms, which a file lists."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int32, Key
+from jaxtyping import Array, Int32, Key
 
-from jdlopt.data.augment.part import Augmentation
-from jdlopt.errors import DataError
-
-PADDING = 0
-UNKNOWN = 1
-
-Strength = Float[Array, ""]
-Tokens = Int32[Array, "n tokens"]
-
-
-def token_dropout(key: Key[Array, ""], ids: Tokens, strength: Strength) -> Tokens:
-    """Replaces each token by the unknown one with a probability; the others keep their places.
-
-    Iyyer et al., "Deep unordered composition rivals syntactic methods for text classification",
-    2015, drop words; Bowman et al., "Generating sentences from a continuous space", 2016, put the
-    unknown word in their place, as here.
-
-    Args:
-      key: a random key, used once.
-      ids: a batch of token ids.
-      strength: the probability.
-    """
-    dropped = jax.random.uniform(key, ids.shape) < strength
-    return jnp.where(dropped & (ids != PADDING), UNKNOWN, ids)
-
-
-def token_swap(key: Key[Array, ""], ids: Tokens, strength: Strength) -> Tokens:
-    """Swaps neighbours: pairs up each text's tokens and swaps each pair with a probability.
-
-    The pairs start at the first or at the second token, as often the one as the other.
-
-    After Wei and Zou, "EDA: easy data augmentation techniques for boosting performance on text
-    classification tasks", 2019, who swap any two tokens.
-
-    Args:
-      key: a random key, used once.
-      ids: a batch of token ids.
-      strength: the probability.
-    """
-    phase_key, swap_key = jax.random.split(key)
-    phases = jax.random.bernoulli(phase_key, 0.5, ids.shape[:1])
-    pairs = (jnp.arange(ids.shape[1]) % 2 == 0) ^ phases[:, None]
-    return swapped(ids, pairs & (jax.random.uniform(swap_key, ids.shape) < strength))
-
-
-def swapped(ids: Tokens, firsts: Bool[Array, "n tokens"]) -> Tokens:
-    """Returns the ids with each marked token and the next one swapped, unless one is padding.
-
-    Args:
-      ids: a batch of token ids.
-      firsts: marks the first token of each pair to swap; no two neighbours are both marked.
-
-    Example:
-      >>> ids = jnp.array([[5, 6, 7, 0]])
-      >>> print(swapped(ids, jnp.array([[True, False, True, False]])))
-      [[6 5 7 0]]
-    """
-    following = jnp.roll(ids, -1, axis=1).at[:, -1].set(PADDING)
-    swap = firsts & (ids != PADDING) & (following != PADDING)
-    second = jnp.roll(swap, 1, axis=1)  # the last token is never a first one
-    return jnp.where(swap, following, jnp.where(second, jnp.roll(ids, 1, axis=1), ids))
+from jdlopt.data.augment.augmentation import (
+    PADDING,
+    UNKNOWN,
+    Augmentation,
+    Strength,
+    Tokens,
+)
+from jdlopt.errors import ConfigError, DataError
 
 
 def synonyms(
@@ -98,6 +43,25 @@ def synonyms(
     chosen = jnp.take_along_axis(choices, drawn[..., None], axis=-1)[..., 0]
     replaced = (jax.random.uniform(replace_key, ids.shape) < strength) & (number > 0)
     return jnp.where(replaced & (ids != PADDING), chosen.astype(ids.dtype), ids)
+
+
+def of_file(
+    vocabulary: Mapping[str, int] | None, *, synonyms_file: str | None = None
+) -> Callable[..., Tokens]:
+    """Returns `synonyms` with the table of a file.
+
+    Args:
+      vocabulary: token → id.
+      synonyms_file: the file of ``synonyms``: on each line a word, a tab, and its synonyms.
+
+    Raises:
+      ConfigError: the inputs have no vocabulary, or no file is named.
+      DataError: the file can't be used.
+    """
+    if vocabulary is None or synonyms_file is None:
+        lacking = "the inputs have no vocabulary of words" if synonyms_file else "no file is named"
+        raise ConfigError(f"data.augment.synonyms: {lacking}.")
+    return partial(synonyms, table=jnp.asarray(read_synonyms(synonyms_file, vocabulary)))
 
 
 def read_synonyms(
@@ -159,9 +123,16 @@ def _lines(file: Path) -> list[str]:
         raise DataError(f"{file}: can't be read: {error.strerror}.") from error
 
 
-TEXT = {
-    "token_dropout": Augmentation(token_dropout, "probability that a token becomes unknown"),
-    "token_swap": Augmentation(token_swap, "probability that a pair of neighbours is swapped"),
-    "synonyms": Augmentation(synonyms, "probability that a token becomes one of its synonyms"),
-}
-"""Name → augmentation of token ids; `synonyms` needs its ``table`` as well."""
+SYNONYMS = Augmentation(
+    name="synonyms",
+    apply=synonyms,
+    stage="raw",
+    strength="probability that a token becomes one of its synonyms",
+    high=1.0,
+    first=(0.1,),
+    fits=("tokens",),
+    source="Wei and Zou, EDA, 2019",
+    prior=0.2,
+    prepare=of_file,
+    requires=("synonyms_file",),
+)

@@ -1,32 +1,25 @@
-"""Colour augmentation: brightness, contrast, hue and the like, and noise and blur."""
+"""What is done to the colours of images, its parameters given."""
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
-from jdlopt.data.augment.part import Augmentation
-from jdlopt.kernels.bits import sixteen_bits
-
-Images = Float[Array, "n h w c"]
-Strength = float | Float[Array, ""]
+from jdlopt.data.augment.augmentation import Images
 
 LUMA = (0.2989, 0.587, 0.114)
 """The weights of red, green and blue in a grey value: ITU-R BT.601, rounded as in torchvision."""
+
 BYTE = 255
 """The largest byte: posterizing and equalizing see images as bytes."""
+
 GAUSSIAN_RADIUS = 6
 """Pixels at which a blur's Gaussian is cut off: three times the largest sigma."""
 
 
 def _each(values: Float[Array, "n"]) -> Float[Array, "n 1 1 1"]:
     return values[:, None, None, None]
-
-
-# --- what an operation does, its parameters given -------------------------------------------------
 
 
 def grey(images: Images) -> Float[Array, "n h w 1"]:
@@ -214,108 +207,3 @@ def blurred(images: Images, sigma: Float[Array, "n"], radius: int = GAUSSIAN_RAD
     blurred_columns = along(columns, 1, 1).reshape(images.shape)
     rows = jnp.pad(blurred_columns, ((0, 0), (0, 0), *edges), mode="edge").reshape(n, h, -1)
     return along(rows, 2, c).reshape(images.shape)
-
-
-def normals(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "*shape"]:
-    """Draws from the standard normal distribution, by its quantiles at 2¹⁶ even probabilities.
-
-    Seven times as fast on a CPU as `jax.random.normal`, which takes 32 bits a draw, and good for
-    noise: the largest value is 4.3.
-    """
-    rows = (shape[0], math.prod(shape[1:]))
-    probability = (sixteen_bits(key, rows).astype(jnp.float32) + 0.5) / 65536
-    return (math.sqrt(2) * jax.lax.erf_inv(2 * probability - 1)).reshape(shape)
-
-
-# --- augmentations --------------------------------------------------------------------------------
-
-
-def _unless_zero(strength: Strength, changed: Images, images: Images) -> Images:
-    """Returns the images themselves where the strength is 0: to the bit, whatever they hold."""
-    return jnp.where(jnp.asarray(strength) == 0, images, changed.astype(images.dtype))
-
-
-def _factors(key: Key[Array, ""], images: Images, strength: Strength) -> Float[Array, "n"]:
-    low = jnp.maximum(0.0, 1 - jnp.asarray(strength))
-    return jax.random.uniform(key, images.shape[:1], minval=low, maxval=1 + jnp.asarray(strength))
-
-
-def _uniform(
-    key: Key[Array, ""], images: Images, strength: Strength, low: float = 0.0
-) -> Float[Array, "n"]:
-    return strength * jax.random.uniform(key, images.shape[:1], minval=low)
-
-
-def brightness(key: Key[Array, ""], images: Images, strength: Strength) -> Images:
-    """Multiplies each image by a factor that is uniform in 1 ± strength, and clips to [0, 1].
-
-    The factor is at least 0. Brightness, contrast and saturation are defined as in torchvision's
-    ``ColorJitter``.
-    """
-    return _unless_zero(strength, brightened(images, _factors(key, images, strength)), images)
-
-
-def contrast(key: Key[Array, ""], images: Images, strength: Strength) -> Images:
-    """Moves each image's values from or to its mean grey, by a factor uniform in 1 ± strength."""
-    return _unless_zero(strength, contrasted(images, _factors(key, images, strength)), images)
-
-
-def saturation(key: Key[Array, ""], images: Images, strength: Strength) -> Images:
-    """Moves each pixel's colour from or to its grey, by a factor uniform in 1 ± strength.
-
-    Images that are not of three channels stay.
-    """
-    return _unless_zero(strength, saturated(images, _factors(key, images, strength)), images)
-
-
-def hue(key: Key[Array, ""], images: Images, strength: Strength) -> Images:
-    """Turns each image's hue by a share of the colour circle that is uniform in ±strength.
-
-    Images that are not of three channels stay.
-    """
-    turns = _uniform(key, images, strength, low=-1.0)
-    return _unless_zero(strength, hue_shifted(images, turns), images)
-
-
-def stretch(key: Key[Array, ""], images: Images, strength: Strength) -> Images:
-    """Moves each image towards full contrast by an amount that is uniform in [0, strength].
-
-    At an amount of 1 its values run from 0 to 1.
-    """
-    return _unless_zero(strength, stretched(images, _uniform(key, images, strength)), images)
-
-
-def noise(key: Key[Array, ""], images: Images, strength: Strength) -> Images:
-    """Adds Gaussian noise of standard deviation ``strength``, and clips to [0, 1]."""
-    changed = jnp.clip(images + strength * normals(key, images.shape), 0, 1)
-    return _unless_zero(strength, changed, images)
-
-
-def blur(key: Key[Array, ""], images: Images, strength: Strength) -> Images:
-    """Blurs each image with a Gaussian whose sigma is uniform in [0, strength] pixels."""
-    return _unless_zero(strength, blurred(images, _uniform(key, images, strength)), images)
-
-
-def solarize(key: Key[Array, ""], images: Images, strength: Strength) -> Images:
-    """Inverts the values from a threshold up; it is uniform in [1 - strength, 1], an image each."""
-    threshold = 1 - _uniform(key, images, strength)
-    return _unless_zero(strength, solarized(images, threshold), images)
-
-
-def posterize(key: Key[Array, ""], images: Images, strength: Strength) -> Images:
-    """Clears the lowest bits of each image's bytes: a number uniform in [0, strength], rounded."""
-    return _unless_zero(strength, posterized(images, _uniform(key, images, strength)), images)
-
-
-COLOR: dict[str, Augmentation] = {
-    "brightness": Augmentation(brightness, "multiplies by a factor in 1 ± this"),
-    "contrast": Augmentation(contrast, "scales contrast by a factor in 1 ± this"),
-    "saturation": Augmentation(saturation, "scales colourfulness by a factor in 1 ± this"),
-    "hue": Augmentation(hue, "turns hues by up to this share of the colour circle", 0.5),
-    "stretch": Augmentation(stretch, "moves towards full contrast by up to this share"),
-    "solarize": Augmentation(solarize, "inverts values above a threshold from 1 - this up"),
-    "posterize": Augmentation(posterize, "clears up to this many of a byte's 8 bits", 7.0),
-    "blur": Augmentation(blur, "blurs by a Gaussian of up to this sigma, in pixels", 2.0),
-    "noise": Augmentation(noise, "adds Gaussian noise of this standard deviation"),
-}
-"""The augmentations of colour by name, in the order of their use."""

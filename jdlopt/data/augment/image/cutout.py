@@ -1,16 +1,17 @@
-"""Erasing augmentation: parts of an image are hidden."""
+"""Cutout: a square of each image is hidden."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from jdlopt.data.augment.part import Augmentation
+from jdlopt.config import Choice
+from jdlopt.data.augment.augmentation import Augmentation, Images, Strength
 
-Images = Float[Array, "n h w c"]
+Hidden = Annotated[str, Choice(("zero", "mean"))]
 
 
 def erased(
@@ -19,7 +20,7 @@ def erased(
     columns: Int[Array, "n"],
     side: Float[Array, ""],
     *,
-    fill: Literal["zero", "mean"] = "zero",
+    cutout_fill: Hidden = "zero",
 ) -> Images:
     """Returns images with a square hidden, as far as it lies within them.
 
@@ -28,7 +29,8 @@ def erased(
       rows, columns: the pixel in the middle of each square; of an even square the middle lies
         before that pixel.
       side: pixels, rounded; 0 hides nothing.
-      fill: ``zero``, or the ``mean`` of each channel of the image.
+      cutout_fill: what ``cutout`` shows instead: ``zero``, or the ``mean`` of each channel of the
+        image.
     """
     side = jnp.round(side).astype(jnp.int32)
     inside = []
@@ -37,16 +39,17 @@ def erased(
         place = jnp.arange(images.shape[axis])
         inside.append((place >= first) & (place < first + side))
     hidden = (inside[0][:, :, None] & inside[1][:, None, :])[..., None]
-    shown = images.mean((1, 2), keepdims=True) if fill == "mean" else jnp.zeros((), images.dtype)
+    mean = cutout_fill == "mean"
+    shown = images.mean((1, 2), keepdims=True) if mean else jnp.zeros((), images.dtype)
     return jnp.where(hidden, shown, images)
 
 
 def cutout(
     key: Key[Array, ""],
     images: Images,
-    strength: float | Float[Array, ""],
+    strength: Strength,
     *,
-    fill: Literal["zero", "mean"] = "zero",
+    cutout_fill: Hidden = "zero",
 ) -> Images:
     """Hides one square of each image; its side is ``strength`` times the image's shorter one.
 
@@ -58,16 +61,24 @@ def cutout(
       key: a random key.
       images: the images.
       strength: side of the square as a share of the image's; 0 returns the images to the bit.
-      fill: ``zero``, or the ``mean`` of each channel of the image.
+      cutout_fill: what ``cutout`` shows instead: ``zero``, or the ``mean`` of each channel of the
+        image.
     """
     n, h, w = images.shape[:3]
     row_key, column_key = jax.random.split(key)
     rows = jax.random.randint(row_key, (n,), 0, h)
     columns = jax.random.randint(column_key, (n,), 0, w)
-    return erased(images, rows, columns, jnp.asarray(strength) * min(h, w), fill=fill)
+    return erased(images, rows, columns, jnp.asarray(strength) * min(h, w), cutout_fill=cutout_fill)
 
 
-ERASE: dict[str, Augmentation] = {
-    "cutout": Augmentation(cutout, "hides a square of this share of the side"),
-}
-"""The augmentations that hide parts of an image, by name."""
+CUTOUT = Augmentation(
+    name="cutout",
+    apply=cutout,
+    stage="raw",
+    strength="hides a square of this share of the side",
+    high=1.0,
+    first=(0.3,),
+    fits=("image",),
+    source="DeVries and Taylor, Improved regularization of CNNs with cutout, 2017",
+    prior=0.35,
+)

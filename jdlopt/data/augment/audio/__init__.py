@@ -1,0 +1,1 @@
+"""Augmentations of waveforms and of the spectrograms that are made of them."""

@@ -1,0 +1,87 @@
+"""Geometric augmentation: all moves of a batch are composed into one map, and resampled once."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from jdlopt.data.augment.augmentation import Images, Strength
+from jdlopt.data.augment.image.affine import (
+    Affine,
+    Fill,
+    Interpolation,
+    compose,
+    copied,
+    identity,
+    resampled,
+)
+
+Size = tuple[int, int]
+
+
+class Move(NamedTuple):
+    """A random map of each image of a batch.
+
+    Attributes:
+      name: what it draws depends on its key and its name.
+      maps: ``(key, n, (height, width), strength) → n maps``; at strength 0 all are the identity.
+      whole: whether it moves by whole pixels, so that they are copied and need no interpolation.
+    """
+
+    name: str
+    maps: Callable[[Array, int, Size, Array], Affine]
+    whole: bool = False
+
+
+def draws(key: Key[Array, ""], count: int, n: int, low: float) -> Float[Array, "count n"]:
+    """Draws numbers that are uniform in [low, 1)."""
+    return jax.random.uniform(key, (count, n), minval=low)
+
+
+def drawn(
+    key: Key[Array, ""], n: int, size: Size, moves: Sequence[tuple[Move, Strength]]
+) -> Affine:
+    """Returns one random map an example, of some moves one after the other.
+
+    A move draws the same numbers whichever others are there.
+    """
+    maps = identity(n)
+    for move, strength in moves:
+        own_key = jax.random.fold_in(key, zlib.crc32(move.name.encode()))
+        maps = compose(maps, move.maps(own_key, n, size, jnp.asarray(strength, jnp.float32)))
+    return maps
+
+
+def warp(
+    key: Key[Array, ""],
+    images: Images,
+    moves: Sequence[tuple[Move, Strength]],
+    *,
+    fill: Fill = "constant",
+    interpolation: Interpolation = "bilinear",
+) -> Images:
+    """Moves each image at random, by all moves at once.
+
+    The moves are composed into one affine map an image, in their order, and the image is resampled
+    once: pixels are interpolated once however many moves there are, and what one move takes out of
+    the picture another can bring back. With moves by whole pixels alone, pixels are copied.
+
+    Args:
+      key: a random key.
+      images: any number of channels.
+      moves: each with its strength.
+      fill: ``constant`` zeros, ``reflect`` or ``edge`` beyond the border.
+      interpolation: ``bilinear`` or ``nearest``.
+
+    Returns:
+      The moved images; with all strengths 0 the images to the bit.
+    """
+    maps = drawn(key, images.shape[0], (images.shape[1], images.shape[2]), moves)
+    if all(move.whole for move, _ in moves):
+        return copied(images, maps, fill=fill)
+    return resampled(images, maps, fill=fill, interpolation=interpolation)

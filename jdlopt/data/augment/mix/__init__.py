@@ -1,0 +1,1 @@
+"""Augmentations that mix examples, and their targets with them."""
