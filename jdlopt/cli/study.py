@@ -136,7 +136,7 @@ def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from jdlopt.report.keys import shortened
+    from jdlopt.report.hyperparameters import shortened
     from jdlopt.study import records
 
     out = console()

@@ -27,9 +27,9 @@ def write_report(workdir: str | Path) -> Path:
         return improvement.write_report(folder)
     for name in ("compare", "ablate"):
         if (folder / f"{name}.json").is_file():
-            from jdlopt.report import evidence
+            from jdlopt.report import comparison
 
-            written = {"compare": evidence.write_comparison, "ablate": evidence.write_ablation}
+            written = {"compare": comparison.write_comparison, "ablate": comparison.write_ablation}
             return written[name](folder)
     if (folder / "config.json").is_file():
         from jdlopt.report import run

@@ -1,200 +1,288 @@
-"""The figures of curves and of a run, as Plotly's data and layout; a study's own are in `keys`."""
+"""The figures that pages share, as Plotly's data and layout."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from jdlopt.report import page
+from jdlopt.report.page import Figure, Spec, number
 
 COLOURS = ("#3b78c2", "#c07a1c", "#3f9b6c", "#b4566b", "#7a67b8", "#4f8593")
-"""Told apart on light and on dark, and by most people who see colours otherwise."""
+"""Distinct on light and on dark, and to most people with another sense of colour."""
 BEST, BAD, GREY = COLOURS[1], COLOURS[3], "#7e858b"
 POINTS = 300
 """Points a curve has at most."""
+LABELLED = 20
+"""Cells of a matrix's row above which their numbers are left out."""
 SCALE = [[0.0, "#dfe7f1"], [0.5, "#5b8fd0"], [1.0, "#173d73"]]
 LEGEND = {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0}
 """Above the plot, where it covers no axis however many lines it takes."""
 
 
-def scale(title: str, log: bool = False, **more: Any) -> dict[str, Any]:
-    """Returns an axis with its title, which is text."""
+class Line(NamedTuple):
+    """A curve.
+
+    Attributes:
+      label: in the legend.
+      x, y: its points.
+      colour: a place in `COLOURS`, counted on from the start again.
+      dash: Plotly's.
+      listed: whether it is in the legend.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: int = 0
+    dash: str = "solid"
+    listed: bool = True
+
+
+def scale(title: str, log: bool = False, **more: object) -> Spec:
+    """Returns an axis with its title."""
     kind = {"type": "log"} if log else {}
-    return {"title": {"text": page.text(title)}, "automargin": True, **kind, **more}
+    return {"title": {"text": title}, "automargin": True, **kind, **more}
 
 
-def thinned(values: Sequence[Any]) -> list[Any]:
+def trace(mode: str, x: object, y: object, **more: object) -> Spec:
+    """Returns a scatter trace."""
+    return {"type": "scatter", "mode": mode, "x": x, "y": y, **more}
+
+
+def thinned(values: ArrayLike) -> list[float]:
     """Returns at most `POINTS` of some values, evenly, the last one among them."""
-    if len(values) <= POINTS:
-        return list(values)
-    places = np.unique(np.linspace(0, len(values) - 1, POINTS).round().astype(int))
-    return [values[place] for place in places]
+    found = np.asarray(values)
+    if len(found) > POINTS:
+        found = found[np.unique(np.linspace(0, len(found) - 1, POINTS).round().astype(int))]
+    return found.tolist()
 
 
-def curves(name: str, title: str, lines: Sequence[Mapping[str, Any]], what: str) -> str:
-    """Curves by step.
+def curves(name: str, caption: str, lines: Sequence[Line], what: str, across: str = "step", *,
+           log: bool = False, height: int = 400) -> Figure:  # fmt: skip
+    """Returns curves, by step if nothing else is said.
 
     Args:
       name: the element's id.
-      title: the caption.
-      lines: each with ``label``, ``steps``, ``values``, ``colour``, and, where they are not the
-        default, ``dash`` and whether it is ``listed`` in the legend.
-      what: the title of the vertical axis.
+      caption: what stands under it.
+      lines: the curves.
+      what, across: titles of the vertical and the horizontal axis.
+      log: whether the horizontal axis is logarithmic.
+      height: in pixels.
     """
     data = [
-        {
-            "type": "scatter",
-            "mode": "lines" if len(line["values"]) > 1 else "markers",
-            "name": page.text(line["label"]),
-            "x": thinned(line["steps"]),
-            "y": thinned(line["values"]),
-            "showlegend": line.get("listed", True),
-            "line": {
-                "color": COLOURS[line["colour"] % len(COLOURS)],
-                "dash": line.get("dash", "solid"),
-                "width": 2,
-            },
-        }
+        trace(
+            "lines" if len(line.y) > 1 else "markers",
+            thinned(line.x),
+            thinned(line.y),
+            name=line.label,
+            showlegend=line.listed,
+            line={"color": COLOURS[line.colour % len(COLOURS)], "dash": line.dash, "width": 2},
+        )
         for line in lines
     ]
-    ends = "; ".join(
-        f"{line['label']} ends at {page.number(float(line['values'][-1]))}"
-        for line in lines
-        if len(line["values"])
-    )
+    ends = "; ".join(f"{line.label} ends at {number(float(line.y[-1]))}" for line in lines)
     layout = {
-        "showlegend": sum(line.get("listed", True) for line in lines) > 1,
+        "showlegend": sum(line.listed for line in lines) > 1,
         "legend": LEGEND,
         "hovermode": "x unified",
-        "xaxis": scale("step"),
+        "xaxis": scale(across, log),
         "yaxis": scale(what),
     }
-    return page.figure(name, title, f"{title}. {ends}.", data, layout, 400)
+    return Figure(name, caption, f"{caption}. {ends}.", data, layout, height)
 
 
-# --- runs -----------------------------------------------------------------------------------------
+def by_split(
+    name: str, what: str, found: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+) -> Figure | None:
+    """Returns the curves of a metric on both splits, or None where there are none.
 
-
-def confusion(name: str, matrix: Any, classes: Sequence[str]) -> str:
-    """The confusion matrix: true classes down, predicted ones across."""
-    counts = np.asarray(matrix)
-    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    labels = [f"{page.text(one)} " for one in classes]  # a name that is a number stays a name
-    data = [
-        {
-            "type": "heatmap",
-            "z": shares.tolist(),
-            "x": labels,
-            "y": labels,
-            "text": counts.tolist(),
-            "texttemplate": "%{text}" if len(classes) <= 20 else "",
-            "colorscale": SCALE,
-            "zmin": 0,
-            "zmax": 1,
-            "xgap": 1,
-            "ygap": 1,
-            "showscale": False,
-            "hovertemplate": "true %{y}, predicted %{x}: %{text}<extra></extra>",
-        }
+    Args:
+      name: the element's id.
+      what: the metric.
+      found: steps and values of a split.
+    """
+    lines = [
+        Line(split, *found[split], colour)
+        for colour, split in enumerate(("train", "validation"))
+        if split in found and len(found[split][1])
     ]
-    layout = {
-        "xaxis": scale("predicted", type="category", showgrid=False),
-        "yaxis": scale("true", autorange="reversed", type="category", showgrid=False),
+    return curves(name, f"{what} by step", lines, what, height=340) if lines else None
+
+
+def bars(
+    name: str,
+    caption: str,
+    rows: Sequence[tuple[str, float | None]],
+    what: str,
+    *,
+    log: bool = False,
+    upright: bool = False,
+    texts: Sequence[str] = (),
+) -> Figure | None:
+    """Returns a bar a row, or None where no row has a value.
+
+    Args:
+      name: the element's id.
+      caption: what stands under it.
+      rows: label and value, from top to bottom; those without a value are left out.
+      what: the title of the axis of values.
+      log: whether that axis is logarithmic; then values of 0 are left out.
+      upright: whether the bars stand.
+      texts: what is written at the ends of bars.
+    """
+    kept = [(label, value) for label, value in rows if value is not None and (value > 0 or not log)]
+    if not kept:
+        return None
+    # a place for each bar, named by its label: two rows may have one short name
+    places, values = list(range(len(kept))), [value for _, value in kept]
+    ticks: Spec = {"tickvals": places, "ticktext": [f"{label} " for label, _ in kept]}
+    bar: Spec = {"type": "bar", "marker": {"color": COLOURS[0]}}
+    if texts:
+        bar |= {"text": texts, "textposition": "outside", "cliponaxis": False}
+    if upright:
+        bar |= {"x": places, "y": values}
+        layout = {"xaxis": scale("", **ticks), "yaxis": scale(what, log)}
+    else:
+        bar |= {"x": values, "y": places, "orientation": "h"}
+        layout = {
+            "xaxis": scale(what, log),
+            "yaxis": scale("", autorange="reversed", showgrid=False, **ticks),
+        }
+    shown = "; ".join(f"{label}: {number(float(value))}" for label, value in kept[:12])
+    height = 320 if upright else 100 + 26 * len(kept)
+    return Figure(name, caption, f"{caption}. {shown}.", [bar], layout, height)
+
+
+def matrix(name: str, caption: str, alternative: str, cells: ArrayLike, labels: Sequence[str],
+           axes: tuple[str, str], *, shares: bool = False) -> Figure:  # fmt: skip
+    """Returns counts as a coloured square.
+
+    Args:
+      name: the element's id.
+      caption: what stands under it.
+      alternative: what it shows.
+      cells: counts, [down, across].
+      labels: of both sides.
+      axes: titles across and down; no text from outside.
+      shares: whether a cell's colour is its share of the row.
+    """
+    counts = np.asarray(cells)
+    places: Spec = {"tickvals": list(range(len(labels))), "ticktext": [f"{one} " for one in labels]}
+    data: Spec = {
+        "type": "heatmap",
+        "z": counts / np.maximum(1, counts.sum(axis=1, keepdims=True)) if shares else counts,
+        "text": counts,
+        "texttemplate": "%{text}" if len(labels) <= LABELLED else "",
+        "customdata": [[[down, across] for across in labels] for down in labels],
+        "hovertemplate": f"{axes[1]} %{{customdata[0]}}, {axes[0]} %{{customdata[1]}}: "
+        "%{text}<extra></extra>",
+        "colorscale": SCALE,
+        "showscale": False,
+        "xgap": 1,
+        "ygap": 1,
+        **({"zmin": 0, "zmax": 1} if shares else {}),
     }
-    worst = confusions(counts, classes)[:1]
-    most = (
-        f"Most often {worst[0][0]} is taken for {worst[0][1]}: {worst[0][2]} of "
-        f"{counts[classes.index(worst[0][0])].sum()}."
-        if worst
-        else "No example is confused."
-    )
-    words = (
-        f"Confusion matrix of {len(classes)} classes: {np.trace(counts)} of {counts.sum()} "
+    layout = {
+        "xaxis": scale(axes[0], showgrid=False, zeroline=False, **places),
+        "yaxis": scale(axes[1], showgrid=False, zeroline=False, autorange="reversed", **places),
+    }
+    height = min(720, 170 + 34 * max(5, len(labels)))
+    return Figure(name, caption, alternative, [data], layout, height)
+
+
+def confusion(name: str, counts: ArrayLike, classes: Sequence[str]) -> Figure:
+    """Returns the confusion matrix: true classes down, predicted ones across."""
+    found = np.asarray(counts)
+    worst = confusions(found, classes)[:1]
+    most = "No example is confused."
+    if worst:
+        true, predicted, count = worst[0]
+        of = found[list(classes).index(true)].sum()
+        most = f"Most frequent confusion: {true} predicted as {predicted}, {count} of {of}."
+    alternative = (
+        f"Confusion matrix of {len(classes)} classes: {np.trace(found)} of {found.sum()} "
         f"examples are on its diagonal. {most}"
     )
-    return page.figure(name, most, words, data, layout, 460)
+    axes = ("predicted", "true")
+    return matrix(name, most, alternative, found, classes, axes, shares=True)
 
 
-def confusions(matrix: Any, classes: Sequence[str]) -> list[tuple[str, str, int]]:
-    """Returns what is taken for what, and how often, the most frequent first.
+def confusions(counts: ArrayLike, classes: Sequence[str]) -> list[tuple[str, str, int]]:
+    """Returns true class, predicted class and how often, the most frequent confusion first.
 
     Example:
       >>> confusions([[5, 2], [1, 7]], ["cat", "dog"])
       [('cat', 'dog', 2), ('dog', 'cat', 1)]
     """
-    wrong = np.array(matrix)
+    wrong = np.array(counts)
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")
     pairs = [divmod(int(place), len(classes)) for place in order[: np.count_nonzero(wrong)]]
     return [(classes[true], classes[guess], int(wrong[true, guess])) for true, guess in pairs]
 
 
-def lines(
+def unit_square(
     name: str,
     caption: str,
-    found: Sequence[tuple[str, Any, Any]],
+    found: Sequence[tuple[str, ArrayLike, ArrayLike]],
     axes: tuple[str, str],
+    *,
     diagonal: bool = False,
     markers: bool = False,
-) -> str:
-    """Several lines in a unit square, such as ROC curves, each with its label."""
-    data: list[dict[str, Any]] = [
-        {
-            "type": "scatter",
-            "mode": "lines+markers" if markers else "lines",
-            "name": page.text(label),
-            "x": thinned(list(x)),
-            "y": thinned(list(y)),
-            "line": {
+) -> Figure:
+    """Returns several lines in a unit square, such as ROC curves.
+
+    Args:
+      name: the element's id.
+      caption: what stands under it.
+      found: label, x and y of each.
+      axes: titles across and up.
+      diagonal: whether the diagonal is drawn.
+      markers: whether the points are drawn.
+    """
+    data = [
+        trace(
+            "lines+markers" if markers else "lines",
+            thinned(x),
+            thinned(y),
+            name=label,
+            line={
                 "color": COLOURS[index % len(COLOURS)],
                 "dash": "solid" if index < len(COLOURS) else "dash",
                 "width": 2,
             },
-        }
+        )
         for index, (label, x, y) in enumerate(found)
     ]
     if diagonal:
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "x": [0, 1],
-                "y": [0, 1],
-                "line": {"color": GREY, "dash": "dot", "width": 1},
-                "showlegend": False,
-                "hoverinfo": "skip",
-            }
-        )
+        dotted = {"color": GREY, "dash": "dot", "width": 1}
+        data.append(trace("lines", [0, 1], [0, 1], line=dotted, showlegend=False, hoverinfo="skip"))
     layout = {
         "showlegend": len(found) > 1,
         "legend": {**LEGEND, "font": {"size": 11}},
         "xaxis": scale(axes[0], range=[-0.02, 1.02]),
         "yaxis": scale(axes[1], range=[-0.02, 1.02]),
     }
-    words = f"{caption}. Lines: {'; '.join(label for label, *_ in found)}."
-    return page.figure(name, caption, words, data, layout, 420)
+    alternative = f"{caption}. Lines: {'; '.join(label for label, *_ in found)}."
+    return Figure(name, caption, alternative, data, layout, 420)
 
 
-def scatter(name: str, caption: str, x: Any, y: Any, axes: tuple[str, str], diagonal: bool) -> str:
-    """Points, with the line that is meant: the diagonal, or zero."""
-    points: dict[str, Any] = {
-        "type": "scatter",
-        "mode": "markers",
-        "x": thinned(list(x)),
-        "y": thinned(list(y)),
-        "marker": {"color": COLOURS[0], "size": 6, "opacity": 0.7},
-    }
-    ends = [float(min(x)), float(max(x))]
-    meant = {
-        "type": "scatter", "mode": "lines", "x": ends, "y": ends if diagonal else [0.0, 0.0],
-        "line": {"color": GREY, "dash": "dot"}, "hoverinfo": "skip",
-    }  # fmt: skip
+def scatter(
+    name: str, caption: str, x: ArrayLike, y: ArrayLike, axes: tuple[str, str], diagonal: bool
+) -> Figure:
+    """Returns points, with the line on which they ought to lie: the diagonal, or zero."""
+    across, up = np.asarray(x, float), np.asarray(y, float)
+    marker = {"color": COLOURS[0], "size": 6, "opacity": 0.7}
+    points = trace("markers", thinned(across), thinned(up), marker=marker)
+    ends = [float(across.min()), float(across.max())]
+    dotted = {"color": GREY, "dash": "dot"}
+    ideal = trace("lines", ends, ends if diagonal else [0, 0], line=dotted, hoverinfo="skip")
     layout = {"xaxis": scale(axes[0]), "yaxis": scale(axes[1])}
-    spread = float(np.std(np.asarray(y) - np.asarray(x) if diagonal else y))
-    words = (
-        f"{caption}: {len(x)} examples; they lie around the line with a standard deviation of "
-        f"{page.number(spread)}."
+    spread = number(float(np.std(up - across if diagonal else up)))
+    alternative = (
+        f"{caption}: {len(across)} examples; standard deviation around the line: {spread}."
     )
-    return page.figure(name, caption, words, [meant, points], layout, 380)
+    return Figure(name, caption, alternative, [ideal, points], layout, 380)

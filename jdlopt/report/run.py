@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,16 +10,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jdlopt.errors import UserError
-from jdlopt.report import figures, page, save
+from jdlopt.report import figures, save
+from jdlopt.report.examples import drawer
+from jdlopt.report.page import Figure, Table, number, render
+from jdlopt.report.records import Record, as_written
 
 WORST = 12
 """Examples with the largest loss that are shown."""
-SMALLEST_PICTURE, LARGEST_PICTURE = 96, 144
-"""Pixels that the longer side of a picture has at least, and at most."""
+FEATURES = 12
+"""Inputs of a table's example that are shown."""
 MATRIX_CLASSES = 40
-"""Of more classes, the most frequent confusions are told instead of all."""
+"""Of more classes, the most frequent confusions are listed instead of all."""
 CURVE_CLASSES = 10
-"""Of more classes, those that are told apart worst have curves."""
+"""Of more classes, those with the smallest area under the ROC curve have curves."""
 
 
 class Outcome(NamedTuple):
@@ -56,26 +57,47 @@ def write_report(workdir: Path) -> Path:
     config = serve.run_config(workdir)
     result = read_result(workdir)
     rows = log.read_lines(workdir / log.METRICS)
-    content = [_headline(result), _curves(rows)]
-    if result is not None and result.get("metrics"):
-        content.append(page.section("metrics", "Metrics", _metrics(result)))
+    unavailable, outcome = "", None
     try:
         outcome = examine(workdir, config)
     except UserError as error:
-        reason = (
-            "<p>Nothing can be said of single examples, since the data or the checkpoint can't be "
-            f"opened now: {page.text(error)}</p>"
-        )
-        content.append(page.section("examples", "Examples", reason))
-    else:
-        content += _classes(outcome) if outcome.probabilities is not None else _values(outcome)
-        content.append(_worst(outcome))
-    name = workdir.resolve().name
-    lead = f"A run of {config['model']['name']} on {config['data']['source']}."
-    versions = (
-        ", ".join(f"{k} {v}" for k, v in result.get("versions", {}).items()) if result else ""
+        unavailable = str(error)
+    with as_written(workdir / "result.json"):
+        text = make_page(workdir.resolve().name, config, result, rows, outcome, unavailable)
+    return save(workdir, text)
+
+
+def make_page(
+    name: str,
+    config: Record,
+    result: Record | None,
+    rows: Sequence[Record],
+    outcome: Outcome | None,
+    unavailable: str = "",
+) -> str:
+    """Returns the page as HTML.
+
+    Args:
+      name: the run's.
+      config: its resolved config.
+      result: the content of ``result.json``; None while there is none.
+      rows: of ``metrics.jsonl``.
+      outcome: what the best checkpoint predicts, or None.
+      unavailable: why there is no outcome.
+    """
+    found = (result or {}).get("metrics") or {}
+    return render(
+        "run",
+        title=f"Run {name}",
+        lead=f"{config['model']['name']} on {config['data']['source']}.",
+        footer=", ".join(f"{k} {v}" for k, v in (result or {}).get("versions", {}).items()),
+        result=None if result is None else {"diverged": None, **result},
+        facts=_facts(result, found) if result else [],
+        curves=_curves(rows),
+        metrics=_metrics(found) if found else None,
+        unavailable=unavailable,
+        **(_predictions(outcome) if outcome else {}),
     )
-    return save(workdir, page.page(f"Run {name}", lead, content, versions))
 
 
 def examine(workdir: Path, config: Mapping[str, Any]) -> Outcome:
@@ -124,54 +146,42 @@ def examine(workdir: Path, config: Mapping[str, Any]) -> Outcome:
     )
 
 
-def _headline(result: Mapping[str, Any] | None) -> str:
-    if result is None:
-        return "<p>The run has not ended yet: this is what is known so far.</p>"
+def _facts(result: Record, found: Record) -> list[tuple[str, object]]:
     best = result.get("best") or {}
-    found = result.get("metrics") or {}
-    pairs = []
+    facts: list[tuple[str, object]] = []
     if best.get("step", -1) >= 0:
-        pairs.append((f"best {best.get('metric')}", page.number(best.get("value"))))
+        facts.append((f"best {best.get('metric')}", best.get("value")))
     test = next((name for name in ("test/accuracy", "test/rmse", "test/loss") if name in found), "")
-    pairs += [(test, page.number(found[test]))] if test else []
-    pairs += [
-        ("status", page.text(result["status"])),
-        ("steps", page.number(result.get("steps"))),
-        ("parameters", page.number(result.get("n_params"))),
-        ("wall time", f"{page.number(result.get('wall_seconds'))} s"),
+    facts += [(test, found[test])] if test else []
+    return [
+        *facts,
+        ("status", result["status"]),
+        ("steps", result.get("steps")),
+        ("parameters", result.get("n_params")),
+        ("wall time", f"{number(result.get('wall_seconds'))} s"),
     ]
-    note = ""
-    if result.get("diverged"):
-        note = "".join(f"{name} {page.text(v)}; " for name, v in result["diverged"].items())
-        note = f"<p>Training diverged: {note[:-2]}.</p>"
-    return page.facts(pairs) + note
 
 
-def _curves(rows: list[dict[str, Any]]) -> str:
+def _curves(rows: Sequence[Record]) -> list[Figure]:
     names = dict.fromkeys(name.partition("/")[2] for row in rows for name in row if "/" in name)
     names = dict.fromkeys(["loss", "accuracy", *names, "grad_norm"])
-    names["grad_norm"] = names.pop("grad_norm")  # last: it is looked at when something is wrong
-    made = []
-    for index, name in enumerate(names):
-        found = []
-        for colour, split in enumerate(("train", "validation")):
-            points = [
-                (row["step"], row[f"{split}/{name}"])
-                for row in rows
-                if isinstance(row.get(f"{split}/{name}"), int | float)
-            ]
-            if points:
-                steps, values = zip(*points)
-                found.append({"label": split, "steps": steps, "values": values, "colour": colour})
-        if found:
-            made.append(figures.curves(f"curve-{index}", f"{name} by step", found, name))
-    if not made:
-        return page.section("curves", "Curves", "<p>No step has been logged yet.</p>")
-    return page.section("curves", "Curves", f'<div class="grid">{"".join(made)}</div>')
+    names["grad_norm"] = names.pop("grad_norm")  # last: it matters when something is wrong
+    made: list[Figure] = []
+    for name in names:
+        points: dict[str, tuple[list[float], list[float]]] = {}
+        for split in ("train", "validation"):
+            steps, values = points.setdefault(split, ([], []))
+            for row in rows:
+                value = row.get(f"{split}/{name}")
+                if isinstance(value, int | float):
+                    steps.append(row["step"])
+                    values.append(value)
+        figure = figures.by_split(f"curve-{len(made)}", name, points)
+        made += [figure] if figure else []
+    return made
 
 
-def _metrics(result: Mapping[str, Any]) -> str:
-    found = result["metrics"]
+def _metrics(found: Record) -> Table:
     splits = [
         s for s in ("train", "validation", "test") if any(k.startswith(f"{s}/") for k in found)
     ]
@@ -180,31 +190,36 @@ def _metrics(result: Mapping[str, Any]) -> str:
         for key, value in found.items()
         if isinstance(value, int | float) and not key.endswith("grad_norm")
     )
-    rows = [
-        [page.text(name), *(page.number(found.get(f"{split}/{name}")) for split in splits)]
-        for name in names
-    ]
-    return page.table(
-        "Validation and test: of the best checkpoint; train: of the last logged step",
-        ["metric", *splits],
-        rows,
+    rows = [[name, *(found.get(f"{split}/{name}") for split in splits)] for name in names]
+    caption = "Validation and test: of the best checkpoint; train: of the last logged step"
+    return Table(caption, ["metric", *splits], rows)
+
+
+# --- predictions ----------------------------------------------------------------------------------
+
+
+def _predictions(outcome: Outcome) -> dict[str, object]:
+    """Returns what the page's template shows of single examples."""
+    made: dict[str, object] = dict.fromkeys(
+        ("confusion", "confusions", "thresholds", "values", "pictures", "worst")
     )
+    made |= _values(outcome) if outcome.probabilities is None else _classes(outcome)
+    return made | _worst(outcome)
 
 
-def _classes(outcome: Outcome) -> list[str]:
+def _classes(outcome: Outcome) -> dict[str, object]:
     from sklearn import metrics
 
     assert outcome.probabilities is not None
     names = [str(name) for name in outcome.dataset.class_names]
     guesses = outcome.probabilities.argmax(axis=-1)
     matrix = metrics.confusion_matrix(outcome.targets, guesses, labels=range(len(names)))
+    made: dict[str, object] = {}
     if len(names) <= MATRIX_CLASSES:
-        shown = figures.confusion("confusions", matrix, names)
+        made["confusion"] = figures.confusion("confusions", matrix, names)
     else:
         pairs = figures.confusions(matrix, names)[:20]
-        rows = [[page.text(a), page.text(b), page.number(count)] for a, b, count in pairs]
-        shown = page.table("The most frequent confusions", ["true", "taken for", "times"], rows)
-    made = [page.section("confusion", "What is taken for what", shown)]
+        made["confusions"] = Table("By count", ["true", "predicted", "examples"], pairs)
     found = []
     for index in [1] if len(names) == 2 else range(len(names)):
         positive = outcome.targets == index
@@ -220,151 +235,86 @@ def _classes(outcome: Outcome) -> list[str]:
         precision, recall, _ = metrics.precision_recall_curve(positive, scores)
         mean = metrics.average_precision_score(positive, scores)
         pr.append((f"{name}: {mean:.3f}", recall[::-1], precision[::-1]))
-    pictures = []
+    shown = []
     if roc:
         which = "each class against the rest"
         if len(found) > CURVE_CLASSES:
-            which = f"the {CURVE_CLASSES} of {len(names)} classes that are told apart worst"
+            which = f"the {CURVE_CLASSES} of {len(names)} classes with the smallest area"
         first, second = f"ROC and the area under it, {which}", f"Precision by recall, {which}"
         if len(names) == 2:
             first, second = (
                 f"{words} of {one[0][0]}" for words, one in (("ROC, area", roc), ("PR, mean", pr))
             )
         axes = ("false positive rate", "true positive rate")
-        pictures += [
-            figures.lines("roc", first, roc, axes, diagonal=True),
-            figures.lines("pr", second, pr, ("recall", "precision")),
+        shown += [
+            figures.unit_square("roc", first, roc, axes, diagonal=True),
+            figures.unit_square("pr", second, pr, ("recall", "precision")),
         ]
-    pictures.append(_reliability(outcome, guesses))
-    grid = f'<div class="grid">{"".join(pictures)}</div>'
-    made.append(page.section("thresholds", "Thresholds and confidence", grid))
+    made["thresholds"] = [*shown, _reliability(outcome.probabilities, guesses == outcome.targets)]
     return made
 
 
-def _reliability(outcome: Outcome, guesses: np.ndarray) -> str:
-    assert outcome.probabilities is not None
-    confidence = outcome.probabilities.max(axis=-1)
-    right = guesses == outcome.targets
+def _reliability(probabilities: np.ndarray, right: np.ndarray) -> Figure:
+    confidence = probabilities.max(axis=-1)
     places = np.minimum(9, (confidence * 10).astype(int))
-    bins = [index for index in range(10) if (places == index).any()]
-    x = [float(confidence[places == index].mean()) for index in bins]
-    y = [float(right[places == index].mean()) for index in bins]
-    return figures.lines(
+    bins = [places == index for index in range(10) if (places == index).any()]
+    x, y = ([float(values[one].mean()) for one in bins] for values in (confidence, right))
+    return figures.unit_square(
         "reliability",
-        "Confidence against the share that is right, in tenths",
+        "Calibration: confidence against accuracy, in tenths",
         [("validation", x, y)],
-        ("confidence", "share right"),
+        ("confidence", "accuracy"),
         diagonal=True,
         markers=True,
     )
 
 
-def _values(outcome: Outcome) -> list[str]:
+def _values(outcome: Outcome) -> dict[str, object]:
     predicted = outcome.outputs.reshape(len(outcome.outputs), -1)[:, 0]
     true = outcome.targets
-    pictures = [
-        figures.scatter(
-            "predicted", "Predicted against true", true, predicted, ("true", "predicted"), True
-        ),
-        figures.scatter(
-            "residuals", "Residual against prediction", predicted, true - predicted,
-            ("predicted", "true - predicted"), False,
-        ),
-    ]  # fmt: skip
-    return [page.section("values", "Predictions", f'<div class="grid">{"".join(pictures)}</div>')]
-
-
-def _worst(outcome: Outcome) -> str:
-    worst = np.argsort(-np.nan_to_num(outcome.losses, nan=np.inf))[:WORST]
-    names = outcome.dataset.class_names
-    shape = outcome.dataset.input_shape
-
-    def said(index: int) -> tuple[str, str]:
-        if outcome.probabilities is None:
-            return page.number(float(outcome.targets[index])), page.number(
-                float(outcome.outputs[index].reshape(-1)[0])
-            )
-        guess = int(outcome.probabilities[index].argmax())
-        share = float(outcome.probabilities[index, guess])
-        true = page.text(names[int(outcome.targets[index])])
-        return true, f"{page.text(names[guess])} ({share:.0%})"
-
-    drawn = _drawer(shape)
-    if drawn is not None:
-        cards = []
-        for index in worst:
-            true, guess = said(int(index))
-            picture, smooth = drawn(outcome.inputs[index])
-            joined = "predicted" if outcome.probabilities is None else "taken for"
-            alternative = f"validation example {int(index)}: {true}, {joined} {guess}"
-            cards.append(
-                f'<figure><img alt="{alternative}" class="{"smooth" if smooth else ""}" '
-                f'src="data:image/png;base64,{picture}"><figcaption>{true}, {joined} {guess}; '
-                f"loss {page.number(float(outcome.losses[index]))}</figcaption></figure>"
-            )
-        shown = f'<div class="pictures">{"".join(cards)}</div>'
-    else:
-        names_of = outcome.dataset.feature_names
-        size = int(np.prod(shape))
-        features = [str(name) for name in names_of or [f"input {i}" for i in range(size)]][:12]
-        rows = []
-        for index in worst:
-            true, guess = said(int(index))
-            cells = [
-                page.number(float(v)) for v in outcome.inputs[index].reshape(-1)[: len(features)]
-            ]
-            loss = page.number(float(outcome.losses[index]))
-            rows.append([str(int(index)), true, guess, loss, *cells])
-        header = ["example", "true", "predicted", "loss", *features]
-        more = f", with the first 12 of {size} inputs" if size > len(features) else ""
-        shown = page.table(f"By loss{more}", header, rows)
-    note = "<p>The validation examples with the largest loss of the best checkpoint.</p>"
-    return page.section("worst", "Where it is most wrong", note, shown)
-
-
-def _drawer(shape: tuple[int, ...]) -> Callable[[np.ndarray], tuple[str, bool]] | None:
-    """Returns how an example is drawn, as PNG in base64 and whether smoothly, or None."""
-    if len(shape) == 3 and shape[-1] in (1, 3):
-        return _picture
-    if len(shape) == 2 and min(shape) >= 8:
-        return _picture
-    if (len(shape) == 1 and shape[0] >= 32) or (len(shape) == 2 and shape[-1] == 1):
-        return _sequence
-    return None
-
-
-def _encoded(image: Any) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _picture(values: np.ndarray) -> tuple[str, bool]:
-    from PIL import Image
-
-    pixels = np.nan_to_num(np.asarray(values, np.float64))
-    low, high = pixels.min(), pixels.max()  # not all pictures use the whole range of their type
-    pixels = (pixels - low) / (high - low or 1.0) * 255
-    pixels = pixels.astype(np.uint8)
-    image = Image.fromarray(
-        pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
+    against = figures.scatter(
+        "predicted", "Predicted against true", true, predicted, ("true", "predicted"), True
     )
-    longest = max(image.size)
-    if longest > LARGEST_PICTURE:
-        image.thumbnail((LARGEST_PICTURE, LARGEST_PICTURE))
-        return _encoded(image), True
-    grow = max(1, round(SMALLEST_PICTURE / longest))
-    size = (image.width * grow, image.height * grow)
-    return _encoded(image.resize(size, Image.Resampling.NEAREST)), longest > SMALLEST_PICTURE
+    residuals = figures.scatter(
+        "residuals", "Residual against prediction", predicted, true - predicted,
+        ("predicted", "true - predicted"), False,
+    )  # fmt: skip
+    return {"values": [against, residuals]}
 
 
-def _sequence(values: np.ndarray) -> tuple[str, bool]:
-    from PIL import Image, ImageDraw
+def _worst(outcome: Outcome) -> dict[str, object]:
+    order = np.argsort(-np.nan_to_num(outcome.losses, nan=np.inf))[:WORST]
+    worst = [(int(index), *_said(outcome, int(index))) for index in order]
+    shape = outcome.dataset.input_shape
+    draw = drawer(shape)
+    if draw is not None:
+        joined = "predicted" if outcome.probabilities is None else "predicted as"
+        cards = []
+        for index, true, guess, loss in worst:
+            png, smooth = draw(outcome.inputs[index])
+            words = f"{true}, {joined} {guess}"
+            cards.append({"alternative": f"validation example {index}: {words}", "png": png,
+                          "smooth": smooth, "caption": f"{words}; loss {loss}"})  # fmt: skip
+        return {"pictures": cards}
+    size = int(np.prod(shape))
+    names = outcome.dataset.feature_names or [f"input {i}" for i in range(size)]
+    features = [str(name) for name in names][:FEATURES]
+    inputs = outcome.inputs.reshape(len(outcome.inputs), -1)[:, : len(features)].astype(float)
+    rows = [
+        [str(index), true, guess, loss, *inputs[index].tolist()]
+        for index, true, guess, loss in worst
+    ]
+    more = f", with the first {FEATURES} of {size} inputs" if size > len(features) else ""
+    header = ["example", "true", "predicted", "loss", *features]
+    return {"worst": Table(f"By loss{more}", header, rows)}
 
-    flat = np.nan_to_num(np.asarray(values, np.float64)).reshape(-1)
-    low, high = flat.min(), flat.max()
-    x = np.linspace(12, 372, len(flat))
-    y = 180 - (flat - low) / (high - low or 1.0) * 168
-    image = Image.new("RGBA", (384, 192), (0, 0, 0, 0))
-    ImageDraw.Draw(image).line(list(zip(x, y)), fill=(59, 120, 194, 255), width=4)
-    return _encoded(image.resize((192, 96), Image.Resampling.LANCZOS)), True
+
+def _said(outcome: Outcome, index: int) -> tuple[str, str, str]:
+    """Returns the true target, the predicted one and the loss of an example, in words."""
+    loss = number(float(outcome.losses[index]))
+    if outcome.probabilities is None:
+        true, guess = outcome.targets[index], outcome.outputs[index].reshape(-1)[0]
+        return number(float(true)), number(float(guess)), loss
+    names, best = outcome.dataset.class_names, int(outcome.probabilities[index].argmax())
+    share = float(outcome.probabilities[index, best])
+    return str(names[int(outcome.targets[index])]), f"{names[best]} ({share:.0%})", loss

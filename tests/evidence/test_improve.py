@@ -121,7 +121,7 @@ def test_a_loop_that_was_killed_at_its_end_keeps_its_steps(improved) -> None:
 def test_the_report_has_the_ladder_and_the_file(improved) -> None:
     _, workdir, _ = improved
     page = write_report(workdir).read_text(encoding="utf-8")
-    assert "The ladder" in page and "On the test split" in page and "learning_rate_up" in page
+    assert "Adopted techniques" in page and "Test split" in page and "learning_rate_up" in page
 
 
 def test_an_ablation_weighs_each_technique_alone_and_left_out(tmp_path: Path) -> None:

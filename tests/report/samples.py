@@ -95,3 +95,63 @@ def write_study(folder: Path, study: dict[str, Any]) -> Path:
     ]  # fmt: skip
     records.add_curves(folder, rows)
     return folder
+
+
+# --- comparisons, ablations and improvements ------------------------------------------------------
+
+
+def an_effect(low: float, high: float) -> dict[str, Any]:
+    return {"mean": (low + high) / 2, "interval": [low, high], "level": 0.95, "p_value": 0.01,
+            "std": 0.01, "kind": "fixed", "seeds": 10, "seeds_needed": None}  # fmt: skip
+
+
+def _candidate(name: str, gain: float | None, **more: object) -> dict[str, Any]:
+    return {"technique": name, "seeds": 8, "gain": gain, "change": {"model.name": HOSTILE},
+            "score": 0.5, "cost": 1.25, "later": False} | more  # fmt: skip
+
+
+def an_improvement() -> dict[str, Any]:
+    step = {"technique": "batch_norm", "change": {"model.batch_norm": True}, "value": 0.7,
+            "effect": an_effect(0.01, 0.03), "step_seconds": 2e-4, "before_step_seconds": 1e-4,
+            "n_params": 1000, "seconds": 60.0}  # fmt: skip
+    tried = {
+        "round": 1, "findings": [], "done": True, "tuned": True,
+        "candidates": [
+            _candidate("batch_norm", 0.02), _candidate("dropout", 0.01),
+            _candidate("mixup", -0.01), _candidate("wider", 0.03, cost=3.0, later=True),
+            _candidate("deeper", None),
+        ],
+        "confirmed": [{"technique": "batch_norm", "effect": an_effect(0.01, 0.03)},
+                      {"technique": "dropout", "effect": an_effect(-0.01, 0.02)}],
+    }  # fmt: skip
+    return {"status": "done", "why": "the time budget ended", "metric": "validation/accuracy",
+            "steps": [step], "tried": [tried], "findings": [], "confirmed": an_effect(0.01, 0.04),
+            "test": None, "seconds": 90.0}  # fmt: skip
+
+
+def a_comparison() -> dict[str, Any]:
+    """A comparison whose sides were tuned, and which has not decided."""
+    side = {"mean": 0.7, "std": 0.01, "step_seconds": 1e-3, "steps": 100, "n_params": 1000}
+    return {
+        "metric": "validation/accuracy", "decision": "undecided", "reason": None, "least": 0.0,
+        "detectable": 0.01, "seeds": 2, "effect": {**an_effect(-0.01, 0.02), "seeds_needed": 40},
+        "a": side, "b": side, "changes": {"model.name": ["mlp", HOSTILE]},
+        "pairs": [{"seed": n, "a": 0.7, "b": 0.71, "gain": 0.01} for n in range(2)],
+        "cost": {"training_seconds": 1.5, "n_params": 1.0, "memory": None},
+        "tuning": {"a": {"points": 3, "value": 0.7, "point": {"optim.learning_rate": 0.1}}},
+    }  # fmt: skip
+
+
+def an_ablation() -> dict[str, Any]:
+    """An ablation of two techniques, one of which failed on a seed."""
+    effect = {**an_effect(0.01, 0.03), "adjusted_p_value": 0.02}
+    rows = [
+        {"technique": name, "alone": effect, "left_out": effect, "interaction": effect,
+         "cost": {"training_seconds": 1.2}, "decision": decision, "bad": bad,
+         "change": {"model.name": HOSTILE}}
+        for name, decision, bad in (("dropout", "adopt", {}), ("mixup", "drop", {"3": HOSTILE}))
+    ]  # fmt: skip
+    return {
+        "metric": "validation/accuracy", "techniques": rows, "seeds": 5, "level": 0.95,
+        "arms": {"baseline": {"mean": 0.7}}, "all": effect, "interactions": ["mixup"],
+    }  # fmt: skip

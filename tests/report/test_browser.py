@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from test_run import outcome
 
-from jdlopt.report import page as pages
 from jdlopt.report import run, write_report
 
 pytestmark = [
@@ -30,11 +29,10 @@ def report(request, make_study, tmp_path):
     if request.param == "trade-offs":
         return write_report(make_study(24, objectives=3))
     found = outcome((8, 8, 1), 10) if request.param == "images" else outcome((5,))
-    content = [run._curves([{"step": s, "train/loss": 1 / s} for s in range(1, 9)])]
-    content += run._classes(found) if found.probabilities is not None else run._values(found)
-    content.append(run._worst(found))
+    config = {"data": {"source": "made"}, "model": {"name": "mlp"}}
+    rows = [{"step": s, "train/loss": 1 / s} for s in range(1, 9)]
     path = tmp_path / "report.html"
-    path.write_text(pages.page("Run", "lead", content, "foot"), "utf-8")
+    path.write_text(run.make_page("run", config, None, rows, found), "utf-8")
     return path
 
 
@@ -99,7 +97,7 @@ def test_the_copied_config_is_the_trials(chromium, make_study):
     best = json.loads((path.parent / "best_config.json").read_text())
     assert json.loads(text) == best
     assert chromium.run(f"{button}.textContent") == "Copied"
-    assert chromium.run("document.getElementById('told').textContent") == "Copied"
+    assert chromium.run("document.getElementById('copied').textContent") == "Copied"
     assert chromium.run(f"document.activeElement === {button}")
 
 
@@ -121,7 +119,7 @@ def test_what_is_in_a_study_is_not_run(chromium, make_study):
     chromium.open(write_report(make_study(24)))
     assert count(chromium, "img") == 0
     # the names are shown in the figures as they are
-    ticks = "document.querySelector('#axis-2').textContent"
+    ticks = "document.querySelector('#effect-2').textContent"
     assert "</script><img" in chromium.run(ticks)
 
 

@@ -51,32 +51,32 @@ def a_diagnosis(names: tuple[str, ...] = CAUSES) -> dict[str, Any]:
 
 
 def test_the_page_is_whole_and_escaped():
-    made = check_page(diagnosis.whole_page(HOSTILE, a_diagnosis()))
+    made = check_page(diagnosis.make_page(HOSTILE, a_diagnosis()))
     assert not any(attrs.get("src") == "x" for tag, attrs in made.elements if tag == "img")
     titles = [words for level, words in made.headings if level == 2]
-    drawn = [name for name in CAUSES if name in diagnosis.PICTURES]
-    assert titles[0] == "Findings" and titles[-1] == "What could not be looked at"
+    drawn = [name for name in CAUSES if name in diagnosis.FIGURES]
+    assert titles[0] == "Findings" and titles[-1] == "Not examined"
     assert {name.replace("_", " ").capitalize() for name in drawn} <= set(titles)
     assert len(made.plots()) > len(drawn)
 
 
-def test_every_picture_is_of_a_finding():
-    assert set(diagnosis.PICTURES) <= set(CAUSES)
+def test_every_figure_is_of_a_finding():
+    assert set(diagnosis.FIGURES) <= set(CAUSES)
 
 
 def test_nothing_found_is_said_and_nothing_measured_is_no_error():
     bare = {"config": {"data": {"source": "a"}, "model": {"name": "mlp"}},
             "run": {"status": "diverged", "steps": None}}  # fmt: skip
     found = {**a_diagnosis(()), "record": bare}
-    assert "Nothing was found" in check_page(diagnosis.whole_page("run", found)).words
-    check_page(diagnosis.whole_page("run", {**a_diagnosis(("divergence",)), "record": bare}))
+    assert "Nothing was found" in check_page(diagnosis.make_page("run", found)).words
+    check_page(diagnosis.make_page("run", {**a_diagnosis(("divergence",)), "record": bare}))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(browser.program() is None, reason="there is no Chromium to open pages in")
 def test_the_page_is_drawn_without_a_complaint_and_fits_a_phone(tmp_path):
     path = tmp_path / "diagnosis.html"
-    path.write_text(diagnosis.whole_page("run", a_diagnosis()), "utf-8")
+    path.write_text(diagnosis.make_page("run", a_diagnosis()), "utf-8")
     with browser.opened() as page:
         page.open(path, fragment="#dark")
         assert page.complaints() == []

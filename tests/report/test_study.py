@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from outline import Outline, check
+from outline import check
 from samples import HOSTILE, a_study, a_trial, write_study
 
 from jdlopt.errors import WorkdirError
-from jdlopt.report import keys, study, write_report
+from jdlopt.report import hyperparameters, importance, study, write_report
 
 
 def report(folder):
@@ -22,11 +22,11 @@ def titles(page):
 def test_everything_that_a_study_has_is_shown(make_study):
     page = report(make_study())
     assert titles(page) == [
-        "What the study means", "Best trials", "How the best trials trained", "How the keys acted",
-        "What mattered", "Infeasible trials", "How it was computed",
+        "Findings", "Best trials", "Training curves", "Hyperparameter effects",
+        "Hyperparameter importance", "Infeasible trials", "Execution",
     ]  # fmt: skip
     plots = page.plots()
-    assert {f"axis-{index}" for index in range(5)} <= set(plots)
+    assert {f"effect-{index}" for index in range(5)} <= set(plots)
     assert {"isolation-0", "parallel", "importances", "curves-0", "curves-1"} <= set(plots)
     # both kinds of curves, of the best few
     names = [line["name"] for line in plots["curves-0"]["data"]]
@@ -50,7 +50,7 @@ def test_names_from_outside_stay_text(make_study):
 def test_each_trial_is_in_the_axis_plots_and_infeasible_ones_lie_beyond_the_worst(make_study):
     folder = make_study(30)
     trials = json.loads((folder / "study.json").read_text())["trials"]
-    done, bad = report(folder).plots()["axis-0"]["data"]
+    done, bad = report(folder).plots()["effect-0"]["data"]
     assert len(done["x"]) == sum(t["state"] in ("done", "pruned") for t in trials)
     assert len(bad["x"]) == sum(t["state"] == "infeasible" for t in trials) > 0
     assert max(bad["y"]) < min(done["y"])
@@ -61,8 +61,7 @@ def test_each_trial_is_in_the_axis_plots_and_infeasible_ones_lie_beyond_the_wors
 def test_where_lower_is_better_infeasible_trials_lie_at_the_top():
     trials = [a_trial(n, 1, "infeasible" if n == 3 else "done") for n in range(12)]
     row = a_study(trials)["space"][0]
-    outline = Outline(keys.axis("a", row, trials, "validation/loss", False, 0))
-    done, bad = outline.plots()["a"]["data"]
+    done, bad = hyperparameters.effect("a", row, trials, "validation/loss", False, 0).data
     assert min(bad["y"]) > max(done["y"])
 
 
@@ -70,10 +69,10 @@ def test_one_outlier_does_not_hide_the_others():
     trials = [a_trial(n) for n in range(20)]
     trials[7]["values"] = [1e6]
     row = a_study(trials)["space"][0]
-    figure = Outline(keys.axis("a", row, trials, "validation/loss", False, 0)).plots()["a"]
-    low, high = figure["layout"]["yaxis"]["range"]
+    figure = hyperparameters.effect("a", row, trials, "validation/loss", False, 0)
+    low, high = figure.layout["yaxis"]["range"]
     assert high - low < 10
-    assert "triangle-up" in figure["data"][0]["marker"]["symbol"]
+    assert "triangle-up" in figure.data[0]["marker"]["symbol"]
 
 
 def test_isolation_is_the_best_over_everything_else(make_study):
@@ -123,7 +122,7 @@ def test_several_objectives_have_fronts_and_the_front_comes_first(make_study):
     folder = make_study(24, objectives=3)
     page = report(folder)
     plots = page.plots()
-    assert {"pareto-1", "pareto-2"} <= set(plots) and "Trade-offs" in titles(page)
+    assert {"pareto-1", "pareto-2"} <= set(plots) and "Pareto front" in titles(page)
     front = json.loads((folder / "study.json").read_text())["pareto"]
     _, marked = plots["pareto-1"]["data"]
     assert len(marked["x"]) == len(front)
@@ -143,7 +142,7 @@ def test_a_study_of_infeasible_trials_alone_has_a_report(tmp_path):
     trials = [a_trial(n, 1, "infeasible") for n in range(9)]
     page = report(write_study(tmp_path / "s", a_study(trials)))
     assert "Infeasible trials" in titles(page)
-    assert len(page.plots()["axis-0"]["data"][1]["x"]) == 9
+    assert len(page.plots()["effect-0"]["data"][1]["x"]) == 9
 
 
 def test_equal_trials_and_a_single_value_have_a_report(tmp_path):
@@ -151,7 +150,7 @@ def test_equal_trials_and_a_single_value_have_a_report(tmp_path):
     for trial in trials:
         trial["values"] = [0.5]
     page = report(write_study(tmp_path / "s", a_study(trials)))
-    assert "can't be told" in page.words
+    assert "There is no importance" in page.words
 
 
 def test_thousands_of_trials_stay_under_the_limit(tmp_path, monkeypatch):
@@ -161,22 +160,22 @@ def test_thousands_of_trials_stay_under_the_limit(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "study.json").write_text(json.dumps(a_study(trials)))
     page = report(folder)
-    assert len(page.plots()["axis-0"]["data"][0]["x"]) == keys.POINTS
+    assert len(page.plots()["effect-0"]["data"][0]["x"]) == hyperparameters.POINTS
     best = max(trials, key=lambda t: t["values"][0])
-    assert "star" in page.plots()["axis-0"]["data"][0]["marker"]["symbol"]
-    assert best["values"][0] == pytest.approx(max(page.plots()["axis-0"]["data"][0]["y"]), 1e-4)
+    assert "star" in page.plots()["effect-0"]["data"][0]["marker"]["symbol"]
+    assert best["values"][0] == pytest.approx(max(page.plots()["effect-0"]["data"][0]["y"]), 1e-4)
 
 
 def test_importance_is_of_the_key_that_acts(tmp_path):
     trials = [a_trial(n) for n in range(40)]
     for trial in trials:
         trial["values"] = [float(np.log10(trial["params"]["optim.learning_rate"]))]
-    shares, method = study.importances(a_study(trials))
+    shares, method = importance.importances(a_study(trials))
     assert max(shares, key=lambda key: shares[key]) == "optim.learning_rate"
     assert "fANOVA" in method
     assert "optim.momentum" not in shares  # only some trials have it
-    few, reason = study.importances(a_study(trials[:5]))
-    assert few == {} and "too few" in reason
+    few, reason = importance.importances(a_study(trials[:5]))
+    assert few == {} and "at least 8" in reason
 
 
 @pytest.mark.parametrize(
@@ -220,7 +219,7 @@ def test_damaged_curves_cost_the_curves_alone(make_study):
     page = report(folder)
     assert "There are no curves" in page.words
     assert "Best trials" in titles(page)
-    assert "How the best trials trained" not in titles(page)
+    assert "Training curves" not in titles(page)
 
 
 def test_a_directory_of_neither_kind_is_told(tmp_path):

@@ -1,17 +1,25 @@
-"""What a study's directory holds, read as what anybody may have written: checked before use."""
+"""What directories hold, read as what anybody may have written: checked before use."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import UndefinedError
 
 from jdlopt.errors import ConfigError, WorkdirError, listing
 from jdlopt.study import records
 from jdlopt.study.space import from_row
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+Record = Mapping[str, Any]
+"""An object of JSON."""
 STATES = ("done", "pruned", "infeasible", "running")
 PARTS = {
     "status": str,
@@ -24,6 +32,53 @@ PARTS = {
     "versions": dict,
 }
 TIMES = ("wall_seconds", "training_seconds", "compile_seconds", "outside_share", "workers")
+AGAIN = "The same command writes it again."
+
+
+def read(path: Path, needed: Mapping[str, type], hint: str = AGAIN) -> dict[str, Any]:
+    """Returns a record, checked for the parts that a report needs.
+
+    Args:
+      path: a file of JSON.
+      needed: the type of each part.
+      hint: how to get the file back.
+
+    Raises:
+      WorkdirError: it can't be read, or is not as jdlopt writes it.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WorkdirError(f"{path}: can't be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise WorkdirError(f"{path}: is damaged: {error}. {hint}") from error
+    if not isinstance(record, dict):
+        kind = type(record).__name__
+        raise _wrong(path, f"expected an object, found {kind}", hint)
+    wrong = [name for name, kind in needed.items() if not isinstance(record.get(name), kind)]
+    if wrong:
+        raise _wrong(path, f"{listing(wrong)}: missing, or of another type", hint)
+    return record
+
+
+def _wrong(path: Path, what: str, hint: str) -> WorkdirError:
+    return WorkdirError(f"{path}: is not as jdlopt writes it: {what}. {hint}")
+
+
+@contextmanager
+def as_written(path: Path) -> Iterator[None]:
+    """Turns what a record lacks, where a page is made of it, into a message.
+
+    Raises:
+      WorkdirError: the record is not as jdlopt writes it.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, UndefinedError) as error:
+        raise _wrong(path, repr(error), AGAIN) from error
+
+
+# --- studies --------------------------------------------------------------------------------------
 
 
 def read_study(workdir: Path) -> dict[str, Any]:
@@ -34,22 +89,16 @@ def read_study(workdir: Path) -> dict[str, Any]:
     """
     path = workdir / "study.json"
     hint = "The same `jdlopt tune` command writes it again from the study's storage."
-    try:
-        study = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WorkdirError(f"{path}: can't be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise WorkdirError(f"{path}: is damaged: {error}. {hint}") from error
+    study = read(path, PARTS, hint)
     problems = _problems(study)
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        found = "; ".join(problems[:3])
-        raise WorkdirError(f"{path}: is not as jdlopt writes it: {found}{more}. {hint}")
+        raise _wrong(path, "; ".join(problems[:3]) + more, hint)
     return study
 
 
-def read_curves(workdir: Path) -> tuple[Any, str]:
-    """Returns the trials' curves as a pandas table, and what is wrong with the files, if anything.
+def read_curves(workdir: Path) -> tuple[pd.DataFrame, str]:
+    """Returns the trials' curves, and what is wrong with the files, if anything.
 
     A damaged file costs the curves, not the report.
     """
@@ -67,17 +116,14 @@ def read_curves(workdir: Path) -> tuple[Any, str]:
         return empty, f"There are no curves: {records.CURVES} can't be read: {reason}."
 
 
-def _problems(study: Any) -> list[str]:
-    if not isinstance(study, dict):
-        return [f"expected an object, found {type(study).__name__}"]
-    wrong = [name for name, kind in PARTS.items() if not isinstance(study.get(name), kind)]
-    if wrong:
-        return [f"{listing(wrong)}: missing, or of another type"]
+def _problems(study: Record) -> list[str]:
     problems = []
     for name in ("data", "model"):
         if not isinstance(study["config"].get(name), dict):
             problems.append(f"config.{name}: is no section")
-    problems += [f"time.{name}: is no number" for name in TIMES if not _number(study["time"], name)]
+    problems += [
+        f"time.{name}: is no number" for name in TIMES if not _is_number(study["time"].get(name))
+    ]
     if not study["objectives"]:
         problems.append("objectives: there are none")
     for one in study["objectives"]:
@@ -98,8 +144,7 @@ def _problems(study: Any) -> list[str]:
     ]
 
 
-def _number(found: Mapping[str, Any], name: str) -> bool:
-    value = found.get(name)
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -113,7 +158,7 @@ def _is_row(row: Any) -> bool:
     return one.low is None or one.low > 0 or not row.get("log")
 
 
-def _is_trial(trial: Any, rows: Mapping[str, Mapping[str, Any]], objectives: int) -> bool:
+def _is_trial(trial: Any, rows: Mapping[str, Record], objectives: int) -> bool:
     if not isinstance(trial, dict) or trial.get("state") not in STATES:
         return False
     if not isinstance(trial.get("number"), int) or not isinstance(trial.get("params"), dict):
@@ -124,7 +169,7 @@ def _is_trial(trial: Any, rows: Mapping[str, Mapping[str, Any]], objectives: int
     if values is not None:
         if not isinstance(values, list) or len(values) != objectives:
             return False
-        if not all(_number({"value": value}, "value") for value in values):
+        if not all(_is_number(value) for value in values):
             return False
     members = trial.get("members")
     return members is None or (
@@ -132,7 +177,7 @@ def _is_trial(trial: Any, rows: Mapping[str, Mapping[str, Any]], objectives: int
     )
 
 
-def _fits(row: Mapping[str, Any], value: Any) -> bool:
+def _fits(row: Record, value: object) -> bool:
     if row["kind"] == "choice":
         return value in row["choices"]
-    return _number({"value": value}, "value") and row["low"] <= value <= row["high"]
+    return _is_number(value) and row["low"] <= value <= row["high"]
