@@ -27,6 +27,8 @@ def importances(study: Record) -> tuple[dict[str, float], str]:
     done = finished(study["trials"])
     if len(done) < FEWEST:
         return {}, f"Only {len(done)} trials finished: an importance needs at least {FEWEST}."
+    if len({trial["values"][0] for trial in done}) == 1:
+        return {}, "All trials have the same value: no key has an importance."
     space = {row["key"]: spaces.from_row(row) for row in study["space"]}
     kinds = {key: spaces.optuna_distribution(one) for key, one in space.items()}
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -54,7 +56,7 @@ def importances(study: Record) -> tuple[dict[str, float], str]:
             continue
         if found and any(share > 0 for share in found.values()):
             return dict(found), f"{name} over {len(done)} trials"
-        reason = "all trials are equal, or no key is in all of them."
+        reason = "no key is in all trials."
     return {}, f"There is no importance: {reason}"
 
 

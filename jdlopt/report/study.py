@@ -103,8 +103,8 @@ def _page(study: Record, curves: pd.DataFrame, damage: str, workdir: Path) -> st
         ],
         questions=[
             hyperparameters.isolation(f"isolation-{index}", row, trials, objective, up)
-            for index, row in enumerate(space)
-            if row.get("role") == "scientific" and done
+            for index, row in enumerate(r for r in space if r.get("role") == "scientific")
+            if done
         ],
         parallel=parallel("parallel", space, trials, objective, up) if done and space else None,
         importance=importance("importances", shares, method) if shares else None,

@@ -89,7 +89,7 @@ def test_the_page_is_whole_and_escaped(taken):
     assert "finding-2-figure" not in plots
     # a figure's own text is markup too: there the name is escaped once more
     names = plots["finding-4-figure"]["layout"]["yaxis"]["ticktext"]
-    assert names[1] == "b" and "<" not in names[0]
+    assert names[1] == "b " and "<" not in names[0]
     titles = [words for level, words in made.headings if level == 2]
     assert titles[0] == "Findings" and titles[-1] == "Samples"
     assert len(titles) == len(EVERY) + 2

@@ -150,7 +150,8 @@ def test_equal_trials_and_a_single_value_have_a_report(tmp_path):
     for trial in trials:
         trial["values"] = [0.5]
     page = report(write_study(tmp_path / "s", a_study(trials)))
-    assert "There is no importance" in page.words
+    assert "All trials have the same value" in page.words
+    assert "importances" not in page.plots()
 
 
 def test_thousands_of_trials_stay_under_the_limit(tmp_path, monkeypatch):
