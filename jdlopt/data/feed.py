@@ -25,6 +25,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Int, Int32
 
 from jdlopt.data.dataset import Arrays, Dataset, Records
+from jdlopt.data.sampling import epoch_order
 from jdlopt.errors import DataError
 
 IN_MEMORY_BYTES = 1 << 30
@@ -69,16 +70,6 @@ def fits(nbytes: int) -> bool:
 
 
 # --- the order ------------------------------------------------------------------------------------
-
-
-def epoch_order(seed: int, epoch: int, size: int) -> Int32[np.ndarray, " size"]:
-    """Returns the permutation of a split in one epoch.
-
-    It sorts Philox's raw words, a stream that numpy promises to keep, so that the order outlives
-    versions of numpy, as its ``permutation`` need not.
-    """
-    words = np.random.Philox(key=[seed, epoch]).random_raw(size)
-    return np.argsort(words, kind="stable").astype(np.int32)
 
 
 @functools.lru_cache(maxsize=8)

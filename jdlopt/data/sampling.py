@@ -19,7 +19,7 @@ from jdlopt.errors import DataError, listing
 SAMPLING = ("uniform", "balanced", "weighted")
 
 _CLASSES, _PLACES, _DRAWS = 1, 2, 3
-"""Purposes of random words: each has a stream of its own, apart from `feed.epoch_order`'s."""
+"""Purposes of random words: each has a stream of its own, apart from `epoch_order`'s."""
 
 
 def _words(seed: int, number: int, size: int, purpose: int, part: int = 0) -> np.ndarray:
@@ -30,6 +30,16 @@ def _words(seed: int, number: int, size: int, purpose: int, part: int = 0) -> np
 
 def _shuffled(items: np.ndarray, words: np.ndarray) -> np.ndarray:
     return items[np.argsort(words, kind="stable")]
+
+
+def epoch_order(seed: int, epoch: int, size: int) -> Int32[np.ndarray, " size"]:
+    """Returns the permutation of a split in one epoch.
+
+    It sorts Philox's raw words, a stream that numpy promises to keep, so that the order outlives
+    versions of numpy, as its ``permutation`` need not.
+    """
+    words = np.random.Philox(key=[seed, epoch]).random_raw(size)
+    return np.argsort(words, kind="stable").astype(np.int32)
 
 
 def balanced_order(
@@ -148,8 +158,6 @@ class Order:
 @functools.lru_cache(maxsize=8)
 def _kept_order(order: Order, seed: int, epoch: int, size: int) -> np.ndarray:
     if order.sampling == "uniform" or order.values is None:
-        from jdlopt.data.feed import epoch_order  # imports jax
-
         return epoch_order(seed, epoch, size)
     if len(order.values) != size:
         raise ValueError(f"the order is for {len(order.values)} examples, not {size}")

@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from jdlopt.errors import WorkdirError
-from jdlopt.train import disk
-
-REPORT = "report.html"
 
 
 def write_report(workdir: str | Path) -> Path:
@@ -45,13 +42,3 @@ def write_report(workdir: str | Path) -> Path:
         f"{folder}: is neither a run's directory (there is no config.json) nor a study's (there is "
         f"no study.json), nor a comparison's. {hint}"
     )
-
-
-def save(folder: Path, text: str) -> Path:
-    """Writes the page beside its final name and renames it."""
-    path = folder / REPORT
-    try:
-        disk.write_aside(path, text)
-    except OSError as error:
-        raise WorkdirError(f"{path}: can't be written: {error.strerror}.") from error
-    return path

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jdlopt.report import save
 from jdlopt.report.effects import changes, forest, gain, interval, ratio, shown
 from jdlopt.report.figures import BEST, COLOURS, scale
 from jdlopt.report.page import Figure, Spec, Table, number, render
 from jdlopt.report.records import Record, as_written, read
+from jdlopt.report.saving import save
 
 COMPARISON, ABLATION = "compare.json", "ablate.json"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from jdlopt.report import save
 from jdlopt.report.effects import changes, forest, gain, interval
 from jdlopt.report.figures import Line, curves, scale
 from jdlopt.report.page import Figure, Table, render
 from jdlopt.report.records import Record, as_written, read
+from jdlopt.report.saving import save
 
 IMPROVEMENT = "improve.json"
 SHOWN = 40

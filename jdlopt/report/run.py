@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jdlopt.errors import UserError
-from jdlopt.report import figures, save
+from jdlopt.report import figures
 from jdlopt.report.examples import drawer
 from jdlopt.report.page import Figure, Table, number, render
 from jdlopt.report.records import Record, as_written
+from jdlopt.report.saving import save
 
 WORST = 12
 """Examples with the largest loss that are shown."""

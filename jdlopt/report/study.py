@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jdlopt.report import figures, hyperparameters, save
+from jdlopt.report import figures, hyperparameters
 from jdlopt.report.importance import importance, importances
 from jdlopt.report.page import Figure, Table, number, render
 from jdlopt.report.parallel import parallel
 from jdlopt.report.pareto import front
 from jdlopt.report.records import Record, as_written, read_curves, read_study
+from jdlopt.report.saving import save
 from jdlopt.study import records
 from jdlopt.study import space as spaces
 from jdlopt.study.readings import readings

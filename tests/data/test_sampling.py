@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jdlopt.data.feed import batch_examples, epoch_order
-from jdlopt.data.sampling import balanced_order, make_order, weighted_order
+from jdlopt.data.feed import batch_examples
+from jdlopt.data.sampling import balanced_order, epoch_order, make_order, weighted_order
 from jdlopt.errors import DataError
 
 seeds = st.integers(0, 2**32 - 1)
