@@ -1,30 +1,53 @@
 """Writes an improved config as a person would have: the baseline's file, with changed lines.
 
 A changed value is replaced where it stands, a new key is added to the dict of its section, and each
-such line says what it gained. Where a file can't be changed so, its changes come as lines before
-``return config``. The file is then loaded: it must give the config that was meant.
+such line says what it gained; comments and lines that do not change stay. The file is then loaded:
+it must give the config that was meant, or else a file of its own is written.
 """
 
 from __future__ import annotations
 
-import ast
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import libcst as cst
 
 from jdlopt import config as configs
 from jdlopt.errors import ConfigError
 
 WIDTH = 100
+ALONE = "def get_config():\n    return {}\n"
 
 
-class Edit(NamedTuple):
-    """A piece of a file that becomes another text."""
+class Edits(NamedTuple):
+    """What changes in a file.
 
-    start: int
-    end: int
-    text: str
+    Attributes:
+      changes: dotted keys and their new values.
+      comments: what to say of a key, on its line.
+      removed: dotted keys that go.
+    """
+
+    changes: Mapping[str, Any]
+    comments: Mapping[str, str]
+    removed: Collection[str]
+
+    def below(self, prefix: str) -> list[str]:
+        """Returns the names right below a dotted prefix that lead to a change or removal."""
+        start = f"{prefix}." if prefix else ""
+        keys = [key for key in (*self.changes, *self.removed) if key.startswith(start)]
+        names = (key.removeprefix(start).partition(".")[0] for key in keys)
+        return list(dict.fromkeys(names))
+
+
+class Item(NamedTuple):
+    """An entry of a dict, with the comments above it and at the end of its line."""
+
+    element: cst.DictElement
+    above: Sequence[str] = ()
+    note: str = ""
 
 
 def rewritten(
@@ -39,45 +62,26 @@ def rewritten(
       source: a Python file with ``get_config()``.
       changes: dotted keys and their new values.
       comments: what to say of a key, on its line.
-      removed: dotted keys that go, of sections that change.
+      removed: dotted keys that go.
+
+    Raises:
+      ConfigError: it does not end with the return of a config, or a key stands in no plain dict.
 
     Example:
       >>> text = "def get_config():\n    config = {'optim': {'name': 'sgd'}}\n    return config"
       >>> print(rewritten(text, {"optim.name": "adamw"}, {"optim.name": "+0.01"}))
       def get_config():
           config = {'optim': {
-              "name": "adamw",  # +0.01
+              'name': "adamw",  # +0.01
           }}
           return config
     """
-    tree = ast.parse(source)
-    function = next(
-        (node for node in tree.body if isinstance(node, ast.FunctionDef)
-         and node.name == "get_config"), None,
-    )  # fmt: skip
-    if function is None:
-        raise ConfigError("the config file has no function get_config() at its top level.")
-    code = source.encode()
-    offsets = _offsets(code)
-    sections = _sections(function)
-    by_dict: dict[int, tuple[ast.Dict, dict[str, Any], str]] = {}
-    left: dict[str, Any] = {}
-    for key, value in changes.items():
-        found = _home(sections, key)
-        if found is None:
-            left[key] = value
-            continue
-        node, inner, prefix = found
-        by_dict.setdefault(id(node), (node, {}, prefix))[1][inner] = value
-    edits = []
-    for node, values, prefix in by_dict.values():
-        text = _dict_text(code, offsets, node, values, prefix, comments, removed)
-        edits.append(Edit(_at(offsets, node, False), _at(offsets, node, True), text))
-    if left:
-        edits.append(_lines(function, offsets, code, left, comments))
-    for edit in sorted(edits, reverse=True):
-        code = code[: edit.start] + edit.text.encode() + code[edit.end :]
-    return code.decode()
+    edits, module = Edits(changes, comments, removed), cst.parse_module(source)
+    for function in module.body:
+        if isinstance(function, cst.FunctionDef) and function.name.value == "get_config":
+            body = _statements(function.body.body, edits)
+            return module.with_deep_changes(function.body, body=body).code
+    raise ConfigError("the config file has no function get_config() at its top level.")
 
 
 def write(
@@ -101,181 +105,209 @@ def write(
     Returns:
       ``place``.
     """
-    text = None
     if baseline is not None and baseline.suffix == ".py":
         source = baseline.read_text(encoding="utf-8")
         try:
-            there = set(configs.flat(configs.load(baseline)))
-            removed = there - set(configs.flat(wanted))
-            text = _opened(rewritten(source, changes, comments, removed), headline)
-            place.write_text(text, encoding="utf-8")
-            if configs.to_dict(configs.load(place)) != configs.to_dict(wanted):
-                text = None
-        except (ConfigError, SyntaxError, ValueError):
-            text = None
-    if text is None:
-        place.write_text(_alone(wanted, comments, headline), encoding="utf-8")
+            removed = set(configs.flat(configs.load(baseline))) - set(configs.flat(wanted))
+            text = rewritten(source, changes, comments, removed)
+            place.write_text(_opened(text, headline), encoding="utf-8")
+            if configs.to_dict(configs.load(place)) == configs.to_dict(wanted):
+                return place
+        except (ConfigError, cst.ParserSyntaxError, ValueError):
+            pass  # it is built in a way of its own
+    empty: dict[str, Any] = {
+        key: {} for key, value in configs.to_dict(wanted).items() if value == {}
+    }
+    text = rewritten(ALONE, {**configs.flat(wanted), **empty}, comments)
+    place.write_text(_opened(text, headline), encoding="utf-8")
     return place
 
 
-# --- where a key stands ---------------------------------------------------------------------------
+def _statements(
+    body: Sequence[cst.BaseStatement | cst.BaseSmallStatement], edits: Edits
+) -> list[cst.BaseStatement]:
+    """The body of ``get_config``, the dicts changed that make what its last line returns."""
+    done = [one for one in body if isinstance(one, cst.BaseStatement)]
+    if not done:
+        raise ConfigError("get_config() is written in one line.")
+    left = edits.below("")
+    returned = _value(done[-1])
+    if not isinstance(returned, cst.Name):
+        done[-1] = _replaced(done[-1], _section(returned, "", edits, 0))
+        return done
+    name = returned.value
+    for place in reversed(range(len(done) - 1)):
+        value, target = _value(done[place]), _target(done[place])
+        if target == name and left and isinstance(_inside(value), cst.Dict):
+            done[place] = _replaced(done[place], _section(value, "", edits, 0))
+            return done
+        section = target.removeprefix(f"{name}.")
+        if section != target and section in left:
+            left.remove(section)
+            done[place] = _replaced(done[place], _changed(value, section, edits, 0))
+    for section in left:
+        made = cst.parse_statement(f'{name}["{section}"] = None')
+        done.insert(-1, _replaced(made, _changed(cst.Dict([]), section, edits, 0)))
+    return done
 
 
-def _offsets(code: bytes) -> list[int]:
-    """Where each line begins, in bytes of UTF-8, as ast counts columns."""
-    found = [0]
-    for line in code.splitlines(keepends=True):
-        found.append(found[-1] + len(line))
-    return found
+def _only(statement: cst.BaseStatement) -> cst.BaseSmallStatement:
+    if isinstance(statement, cst.SimpleStatementLine) and len(statement.body) == 1:
+        return statement.body[0]
+    return cst.Pass()
 
 
-def _at(offsets: list[int], node: ast.expr | ast.stmt, end: bool) -> int:
-    line = node.end_lineno if end else node.lineno
-    column = node.end_col_offset if end else node.col_offset
-    assert line is not None and column is not None
-    return offsets[line - 1] + column
+def _value(statement: cst.BaseStatement) -> cst.BaseExpression | None:
+    only = _only(statement)
+    return only.value if isinstance(only, cst.Assign | cst.Return) else None
 
 
-def _sections(function: ast.FunctionDef) -> dict[str, ast.Dict]:
-    """The dicts of a function by the dotted name of what they are assigned to, nested ones too."""
-    found: dict[str, ast.Dict] = {}
-
-    def enter(prefix: str, value: ast.expr) -> None:
-        if isinstance(value, ast.Call) and len(value.args) == 1 and not value.keywords:
-            value = value.args[0]  # ConfigDict({...})
-        if not isinstance(value, ast.Dict) or any(
-            not isinstance(key, ast.Constant) or not isinstance(key.value, str)
-            for key in value.keys
-        ):
-            return
-        found[prefix] = value
-        for key, inner in zip(value.keys, value.values):
-            assert isinstance(key, ast.Constant)
-            name = str(key.value)
-            enter(f"{prefix}.{name}" if prefix else name, inner)
-
-    returned = {
-        node.value.id
-        for node in ast.walk(function)
-        if isinstance(node, ast.Return) and isinstance(node.value, ast.Name)
-    }
-    for node in function.body:
-        if isinstance(node, ast.Return) and isinstance(node.value, ast.Call | ast.Dict):
-            enter("", node.value)
-        if not isinstance(node, ast.Assign) or len(node.targets) != 1:
-            continue
-        target = node.targets[0]
-        if isinstance(target, ast.Name) and target.id in returned:
-            enter("", node.value)
-        elif (
-            isinstance(target, ast.Attribute)
-            and isinstance(target.value, ast.Name)
-            and target.value.id in returned
-        ):
-            enter(target.attr, node.value)
-    return found
+def _target(statement: cst.BaseStatement) -> str:
+    only = _only(statement)
+    if isinstance(only, cst.Assign) and len(only.targets) == 1:
+        return _code(only.targets[0].target)
+    return ""
 
 
-def _home(sections: Mapping[str, ast.Dict], key: str) -> tuple[ast.Dict, str, str] | None:
-    """The outermost dict that a key stands in, its name within, and the dict's own name.
+def _replaced(statement: cst.BaseStatement, value: cst.BaseExpression) -> cst.BaseStatement:
+    return statement.with_deep_changes(_only(statement), value=value)
 
-    The outermost one is written anew, whole, so that no two edits overlap.
+
+def _code(node: cst.CSTNode) -> str:
+    return cst.Module([]).code_for_node(node)
+
+
+# --- dicts ----------------------------------------------------------------------------------------
+
+
+def _inside(value: cst.BaseExpression | None) -> cst.BaseExpression | None:
+    """What a call such as ``ConfigDict({...})`` is given, or the value itself."""
+    if isinstance(value, cst.Call) and len(value.args) == 1 and value.args[0].keyword is None:
+        return value.args[0].value
+    return value
+
+
+def _changed(
+    value: cst.BaseExpression | None, key: str, edits: Edits, column: int
+) -> cst.BaseExpression:
+    """A key's new value, or its old one with what stands in it changed."""
+    if key in edits.changes:
+        return cst.parse_expression(_literal(edits.changes[key]))
+    return _section(value, key, edits, column)
+
+
+def _section(
+    value: cst.BaseExpression | None, prefix: str, edits: Edits, column: int
+) -> cst.BaseExpression:
+    """A section's dict, maybe in a call, with keys changed, added and removed.
+
+    Args:
+      value: as the file has it.
+      prefix: the section's dotted name.
+      edits: what changes.
+      column: where its line begins, counted from the function's block.
     """
-    names = key.split(".")
-    for count in range(1, len(names)):
-        prefix = ".".join(names[:count])
-        if prefix in sections:
-            return sections[prefix], ".".join(names[count:]), prefix
-    return None
-
-
-# --- how it is written ----------------------------------------------------------------------------
-
-
-def _dict_text(
-    code: bytes,
-    offsets: list[int],
-    node: ast.Dict,
-    values: Mapping[str, Any],
-    prefix: str,
-    comments: Mapping[str, str],
-    removed: Collection[str],
-) -> str:
-    """A dict with changed and added keys, a key a line."""
-    line = code[offsets[node.lineno - 1] : offsets[node.lineno]]
-    indent = len(line) - len(line.lstrip()) + 4
-    inner: dict[str, dict[str, Any]] = {}
-    own: dict[str, Any] = {}
-    for dotted, new in values.items():
-        first, _, rest = dotted.partition(".")
-        if rest:
-            inner.setdefault(first, {})[rest] = new
-        else:
-            own[first] = new
-    lines, seen = [], set()
-    for key, value in zip(node.keys, node.values):
-        assert isinstance(key, ast.Constant)
-        name = str(key.value)
-        seen.add(name)
-        full = f"{prefix}.{name}"
-        if full in removed:
+    node = _inside(value)
+    if value is None or not isinstance(node, cst.Dict):
+        raise ConfigError(f"{prefix or 'the config'} is not written as a dict.")
+    if isinstance(value, cst.Call):
+        column = _column(value.whitespace_before_args, column)
+    items, end = _items(node)
+    keys = {name: f"{prefix}.{name}" if prefix else name for name in edits.below(prefix)}
+    notes = {name: edits.comments.get(key, "") for name, key in keys.items()
+             if key in edits.changes}  # fmt: skip
+    many = any(notes.values()) or not keys.keys() <= items.keys() or _broken(node)
+    inner = _column(node.lbrace.whitespace_after, column + 4) if many else column
+    for name, key in keys.items():
+        if key in edits.removed:
+            items.pop(name, None)
             continue
-        text = code[_at(offsets, value, False) : _at(offsets, value, True)].decode()
-        note = ""
-        if name in own:
-            text, note = _literal(own[name]), comments.get(full, "")
-        elif name in inner:
-            body = dict(ast.literal_eval(value)) if isinstance(value, ast.Dict) else {}
-            body = {k: v for k, v in body.items() if f"{full}.{k}" not in removed}
-            text, note = _nested(body, inner[name], full, comments, indent)
-        lines.append(_line(name, text, note, indent))
-    for name in [*own, *inner]:
-        if name in seen:
-            continue
-        seen.add(name)
-        full = f"{prefix}.{name}"
-        if name in own:
-            text, note = _literal(own[name]), comments.get(full, "")
-        else:
-            text, note = _nested({}, inner[name], full, comments, indent)
-        lines.append(_line(name, text, note, indent))
-    return "{\n" + "\n".join(lines) + "\n" + " " * (indent - 4) + "}"
+        item = items.get(name) or Item(_element(name, cst.Dict([])))
+        changed = _changed(item.element.value, key, edits, inner)
+        item = item._replace(element=item.element.with_changes(value=changed))
+        items[name] = _noted(item, notes.get(name, ""), inner)
+    many = many and bool(items)
+    made = _laid_out([*items.values()], end, inner) if many else _in_a_line([*items.values()])
+    return made if value is node else cst.ensure_type(value.deep_replace(node, made), cst.Call)
 
 
-def _nested(
-    body: dict[str, Any],
-    values: Mapping[str, Any],
-    prefix: str,
-    comments: Mapping[str, str],
-    indent: int,
-) -> tuple[str, str]:
-    """A dict within a section: written anew, its changed keys with their comments."""
-    for key, value in values.items():
-        node = body
-        *parents, last = key.split(".")
-        for parent in parents:
-            child = node.setdefault(parent, {})
-            node = child if isinstance(child, dict) else {}
-        node[last] = value
-    lines = []
-    for name, value in body.items():
-        full = f"{prefix}.{name}"
-        if isinstance(value, dict):
-            text, note = _nested(value, {}, full, comments, indent + 4)
-        else:
-            text, note = _literal(value), comments.get(full, "")
-        lines.append(_line(name, text, note, indent + 4))
-    return "{\n" + "\n".join(lines) + "\n" + " " * indent + "}", ""
+def _broken(node: cst.Dict) -> bool:
+    return isinstance(node.lbrace.whitespace_after, cst.ParenthesizedWhitespace)
 
 
-def _line(name: str, text: str, note: str, indent: int) -> str:
-    line = f'{" " * indent}"{name}": {text},'
-    if not note:
-        return line
-    if "\n" in note or len(line) + len(note) + 4 > WIDTH:
-        above = "".join(f"{' ' * indent}# {one}\n" for one in note.split("\n"))
-        return above + line
-    return f"{line}  # {note}"
+def _column(space: cst.BaseParenthesizableWhitespace, otherwise: int) -> int:
+    if isinstance(space, cst.ParenthesizedWhitespace):
+        return len(space.last_line.value)
+    return otherwise
+
+
+def _element(name: str, value: cst.BaseExpression) -> cst.DictElement:
+    return cst.DictElement(cst.SimpleString(f'"{name}"'), value)
+
+
+def _items(node: cst.Dict) -> tuple[dict[str, Item], list[str]]:
+    """The entries of a dict by their names, and the comments before its closing brace."""
+    commas = [one.comma for one in node.elements[:-1] if isinstance(one.comma, cst.Comma)]
+    between = [comma.whitespace_after for comma in commas]
+    spaces = [node.lbrace.whitespace_after, *between, node.rbrace.whitespace_before]
+    notes, above = zip(*(_comments(space) for space in spaces))
+    items = {}
+    for place, element in enumerate(node.elements):
+        if not isinstance(element, cst.DictElement) or not isinstance(
+            element.key, cst.SimpleString
+        ):
+            raise ConfigError("a key of the config is not written out.")
+        name = str(element.key.evaluated_value)
+        items[name] = Item(element, above[place], notes[place + 1])
+    return items, above[-1] if node.elements else []
+
+
+def _comments(space: cst.BaseParenthesizableWhitespace) -> tuple[str, list[str]]:
+    """The comment at the end of a line, and those on the lines that follow."""
+    if not isinstance(space, cst.ParenthesizedWhitespace):
+        return "", []
+    lines = [line.comment.value if line.comment else "" for line in space.empty_lines]
+    return space.first_line.comment.value if space.first_line.comment else "", lines
+
+
+def _noted(item: Item, comment: str, column: int) -> Item:
+    """An entry with one more comment: at the end of its line, or above where that is too long."""
+    line = f"    {' ' * column}{_code(item.element.key)}: {_code(item.element.value)},  # {comment}"
+    if comment and (item.note or "\n" in comment or len(line) > WIDTH):
+        return item._replace(above=[*item.above, *(f"# {one}" for one in comment.split("\n"))])
+    return item._replace(note=f"# {comment}") if comment else item
+
+
+def _in_a_line(items: Sequence[Item]) -> cst.Dict:
+    comma = cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
+    elements = [item.element.with_changes(comma=comma) for item in items]
+    elements[-1:] = [one.with_changes(comma=cst.MaybeSentinel.DEFAULT) for one in elements[-1:]]
+    return cst.Dict(elements)
+
+
+def _laid_out(items: Sequence[Item], end: Sequence[str], column: int) -> cst.Dict:
+    """A dict with a line for each entry, and its comments."""
+    indent = cst.SimpleWhitespace(" " * column)
+
+    def space(note: str, lines: Sequence[str], last: bool = False) -> cst.ParenthesizedWhitespace:
+        first = cst.TrailingWhitespace()
+        if note:
+            first = cst.TrailingWhitespace(cst.SimpleWhitespace("  "), cst.Comment(note))
+        rest = [cst.EmptyLine(True, indent, cst.Comment(line)) if line else cst.EmptyLine(False)
+                for line in lines]  # fmt: skip
+        close = cst.SimpleWhitespace(" " * (column - 4)) if last else indent
+        return cst.ParenthesizedWhitespace(first, rest, True, close)
+
+    after = [space(item.note, following.above) for item, following in pairwise(items)]
+    after.append(space(items[-1].note, end, last=True))
+    elements = [
+        item.element.with_changes(comma=cst.Comma(whitespace_after=one))
+        for item, one in zip(items, after, strict=True)
+    ]
+    return cst.Dict(elements, cst.LeftCurlyBrace(space("", items[0].above)))
+
+
+# --- texts ----------------------------------------------------------------------------------------
 
 
 def _literal(value: Any) -> str:
@@ -293,66 +325,10 @@ def _literal(value: Any) -> str:
     return repr(value)
 
 
-def _lines(
-    function: ast.FunctionDef,
-    offsets: list[int],
-    code: bytes,
-    changes: Mapping[str, Any],
-    comments: Mapping[str, str],
-) -> Edit:
-    """What stands in no dict of the file: sections that are new, or a config built another way."""
-    last = function.body[-1]
-    name = "config"
-    if isinstance(last, ast.Return) and isinstance(last.value, ast.Name):
-        name = last.value.id
-    elif not isinstance(last, ast.Return) or last.value is None:
-        raise ConfigError("get_config() does not end with a return.")
-    indent = " " * last.col_offset
-    lines = []
-    returned = code[_at(offsets, last.value, False) : _at(offsets, last.value, True)].decode()
-    if not isinstance(last.value, ast.Name):
-        lines.append(f"{indent}{name} = {returned}")
-    by_section: dict[str, dict[str, Any]] = {}
-    for key, value in changes.items():
-        section, _, rest = key.partition(".")
-        by_section.setdefault(section, {})[rest] = value
-    for section, values in by_section.items():
-        if "" in values:
-            lines.append(f'{indent}{name}["{section}"] = {_literal(values[""])}')
-            continue
-        text, _ = _nested({}, values, section, comments, last.col_offset)
-        lines.append(f'{indent}{name}["{section}"] = {text}')
-    if by_section and not isinstance(last.value, ast.Name):
-        lines.append(f"{indent}return {name}")
-        return Edit(offsets[last.lineno - 1], _at(offsets, last, True), "\n".join(lines))
-    return Edit(offsets[last.lineno - 1], offsets[last.lineno - 1], "\n".join(lines) + "\n")
-
-
 def _opened(source: str, headline: str) -> str:
     """The file with another docstring: what the old one says of results is the baseline's."""
-    tree = ast.parse(source)
     safe = headline.replace("\\", "\\\\").replace('"""', "'''")
-    text = f'"""{safe}\n"""\n'
-    first = tree.body[0] if tree.body else None
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-        code = source.encode()
-        offsets = _offsets(code)
-        start, end = _at(offsets, first, False), _at(offsets, first, True)
-        return (code[:start] + text.rstrip("\n").encode() + code[end:]).decode()
-    return text + "\n" + source
-
-
-def _alone(wanted: Mapping[str, Any], comments: Mapping[str, str], headline: str) -> str:
-    """A file of its own, every key of the config in it."""
-    safe = headline.replace("\\", "\\\\").replace('"""', "'''")
-    lines = [f'"""{safe}\n"""', "", "from ml_collections import ConfigDict", "", "",
-             "def get_config() -> ConfigDict:", "    config = ConfigDict()"]  # fmt: skip
-    for section, values in configs.to_dict(wanted).items():
-        if not re.fullmatch(r"[A-Za-z_]\w*", section):
-            raise ConfigError(f"{section!r} can't be a section's name in a Python file.")
-        if isinstance(values, Mapping):
-            text, _ = _nested({}, configs.flat(values), section, comments, 4)
-            lines.append(f"    config.{section} = ConfigDict({text})")
-        else:
-            lines.append(f"    config.{section} = {_literal(values)}")
-    return "\n".join([*lines, "    return config", ""])
+    text, module = f'"""{safe}\n"""\n', cst.parse_module(source)
+    if module.get_docstring() is None:
+        return f"{text}\n\n{source}"
+    return module.with_changes(body=[cst.parse_statement(text), *module.body[1:]]).code

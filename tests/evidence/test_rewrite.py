@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from jdlopt import config as configs
+from jdlopt.errors import ConfigError
 from jdlopt.evidence import rewrite
 from jdlopt.evidence.sides import changed
 
@@ -51,6 +52,43 @@ def test_keys_of_a_part_that_is_left_go(tmp_path: Path) -> None:
         "data": {"source": "iris"}, "optim": {"name": "adamw", "learning_rate": 0.1},
     }  # fmt: skip
     assert "momentum" not in made.read_text(encoding="utf-8")
+
+
+def test_lines_that_do_not_change_and_comments_stay() -> None:
+    source = (
+        "from x import base  # of ours\n\n\n"
+        "def get_config():\n"
+        "    config = base()\n"
+        "    # how to learn\n"
+        "    config.optim = dict({\n"
+        "        # the best of three\n"
+        "        'name': 'sgd',  # as in the paper\n"
+        "        'schedule': {'name': 'cosine', 'end_fraction': 0.1}, 'momentum': 0.9,\n"
+        "        # no more\n"
+        "    })  # fmt: skip\n"
+        "    return config\n"
+    )
+    changes = {"optim.name": "adam", "optim.schedule.name": "linear", "optim.b1": 0.8}
+    found = rewrite.rewritten(source, changes, {"optim.name": "+1"}, ("optim.momentum",))
+    assert found == (
+        source.replace("'name': 'sgd',", "# +1\n        'name': \"adam\",")
+        .replace("'cosine'", '"linear"')
+        .replace(" 'momentum': 0.9,\n", '\n        "b1": 0.8,\n')
+    )
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def get_config(): return {}",
+        "def get_config():\n    return {**{}, 'optim': {}}",
+        "def get_config():\n    return dict(optim={})",
+        "config = {}",
+    ],
+)
+def test_what_is_not_written_out_is_refused(source: str) -> None:
+    with pytest.raises(ConfigError):
+        rewrite.rewritten(source, {"optim.name": "sgd"}, {})
 
 
 def test_a_file_that_can_not_be_changed_is_written_anew(tmp_path: Path) -> None:
