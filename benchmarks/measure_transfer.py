@@ -32,6 +32,7 @@ SECTIONS = (
 )  # fmt: skip
 RATES = (1e-4, 3e-4, 1e-3)
 CHOOSING_SEED = 1000
+STEPS = 150
 SIDES = {"pretrained": "", "scratch": ",scratch"}
 
 
@@ -59,7 +60,7 @@ def train(
         configs.load(f"{CONFIG}:{file}{SIDES[side]}"),
         {
             "optim.learning_rate": rate, "seed": seed, "train.evaluate_test": test,
-            "train.tensorboard": False,
+            "train.tensorboard": False, "train.epochs": None, "train.steps": STEPS,
         },
     )  # fmt: skip
     record = fit(config, folder / f"{side}-{rate}-{seed}").record
@@ -97,14 +98,13 @@ def main() -> None:
                 metrics = train(file, side, rates[side], seed, folder, True)
                 values[side].append(metrics["test/accuracy"])
     gains = [a - b for a, b in zip(values["pretrained"], values["scratch"], strict=True)]
-    steps = configs.load(f"{CONFIG}:x.csv").train.steps
     write(
         "transfer",
         {
             "task": "the section of a Debian package by its one-line description",
             "texts": len(rows),
             "classes": len(SECTIONS),
-            "steps": steps,
+            "steps": STEPS,
             "batch_size": 32,
             "learning_rates": rates,
             "validation_while_choosing": {

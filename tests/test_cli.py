@@ -279,7 +279,9 @@ def test_print_config_fills_in_the_defaults_and_makes_no_directory(place, resolv
     before = content(place)
     config = resolved("--workdir=never_made")
     assert config["seed"] == 0
-    assert config["optim"]["schedule"] == {"name": "constant", "warmup_steps": 0}
+    assert config["optim"]["schedule"] == {
+        "name": "constant", "warmup_steps": 0, "warmup_fraction": None,
+    }  # fmt: skip
     assert config["data"]["preprocess"]["scale"] == "none"
     assert set(config["data"]["augment"].values()) <= {None, False, "constant", "bilinear", 1, 2}
     assert config["train"]["epochs"] is None

@@ -55,7 +55,7 @@ def get_config() -> ConfigDict:
             "name": "adamw",
             "learning_rate": 2e-3,
             "weight_decay": 0.05,
-            "schedule": {"name": "cosine", "warmup_steps": 500},
+            "schedule": {"name": "cosine", "warmup_fraction": 0.05},
         }
     )
     config.train = ConfigDict({"epochs": 20})

@@ -41,7 +41,7 @@ def get_config() -> ConfigDict:
             "name": "adamw",
             "learning_rate": 3e-3,
             "weight_decay": 0.05,
-            "schedule": {"name": "cosine", "warmup_steps": 500},
+            "schedule": {"name": "cosine", "warmup_fraction": 0.05},
             "average": {"name": "ema", "decay": 0.999},
         }
     )

@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
             "name": "adamw",
             "learning_rate": 2e-3,
             "weight_decay": 0.05,
-            "schedule": {"name": "cosine", "warmup_steps": 400},
+            "schedule": {"name": "cosine", "warmup_fraction": 0.05},
         }
     )
     config.train = ConfigDict({"epochs": 20})

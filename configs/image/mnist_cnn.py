@@ -42,7 +42,7 @@ def get_config(variant: str = "augmented") -> ConfigDict:
             "name": "adamw",
             "learning_rate": 4e-3,
             "weight_decay": 0.02,
-            "schedule": {"name": "cosine", "warmup_steps": 200},
+            "schedule": {"name": "cosine", "warmup_fraction": 0.0339},
             "average": {"name": "ema", "decay": 0.995},
         }
     )

@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
             "name": "adamw",
             "learning_rate": 3e-3,
             "weight_decay": 0.05,
-            "schedule": {"name": "cosine", "warmup_steps": 200},
+            "schedule": {"name": "cosine", "warmup_fraction": 0.0247},
             "average": {"name": "ema", "decay": 0.995},
         }
     )

@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
             "learning_rate": 1e-3,
             "weight_decay": 0.05,
             "clip_norm": 1.0,
-            "schedule": {"name": "cosine", "warmup_steps": 500},
+            "schedule": {"name": "cosine", "warmup_fraction": 0.05},
             "average": {"name": "ema", "decay": 0.995},
         }
     )

@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
             "learning_rate": 1e-2,
             "weight_decay": 0.05,
             "clip_norm": 1.0,
-            "schedule": {"name": "cosine", "warmup_steps": 100},
+            "schedule": {"name": "cosine", "warmup_fraction": 0.0694},
         }
     )
     config.train = ConfigDict({"epochs": 20})

@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
             "learning_rate": 3e-3,
             "weight_decay": 0.1,
             "clip_norm": 1.0,
-            "schedule": {"name": "cosine", "warmup_steps": 100},
+            "schedule": {"name": "cosine", "warmup_fraction": 0.0278},
         }
     )
     config.train = ConfigDict({"epochs": 100, "monitor": "validation/loss"})

@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
             "learning_rate": 5e-3,
             "weight_decay": 0.05,
             "clip_norm": 1.0,
-            "schedule": {"name": "cosine", "warmup_steps": 100},
+            "schedule": {"name": "cosine", "warmup_fraction": 0.1},
         }
     )
     config.train = ConfigDict({"epochs": 30})

@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
             "learning_rate": 3e-2,
             "weight_decay": 0.05,
             "clip_norm": 1.0,
-            "schedule": {"name": "cosine", "warmup_steps": 50},
+            "schedule": {"name": "cosine", "warmup_fraction": 0.0473},
         }
     )
     config.train = ConfigDict({"epochs": 60, "monitor": "validation/loss"})

@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
             "name": "adamw",
             "learning_rate": 1e-3,
             "weight_decay": 0.1,
-            "schedule": {"name": "cosine", "warmup_steps": 300},
+            "schedule": {"name": "cosine", "warmup_fraction": 0.1},
         }
     )
     config.train = ConfigDict({"epochs": 6, "patience": 3})

@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
             "learning_rate": 5e-4,
             "weight_decay": 0.1,
             "clip_norm": 1.0,
-            "schedule": {"name": "cosine", "warmup_steps": 300},
+            "schedule": {"name": "cosine", "warmup_fraction": 0.1},
         }
     )
     config.train = ConfigDict({"epochs": 6, "patience": 3})

@@ -57,8 +57,8 @@ def get_config(argument: str = "texts.csv") -> ConfigDict:
             "learning_rate": 3e-4,
             "weight_decay": 0.01,
             "clip_norm": 1.0,
-            "schedule": {"name": "linear", "warmup_steps": 15},
+            "schedule": {"name": "linear", "warmup_fraction": 0.1},
         }
     )
-    config.train = ConfigDict({"steps": 150, "eval_every": 50})
+    config.train = ConfigDict({"epochs": 2, "eval_every": 50})
     return config

@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
             "learning_rate": 2e-3,
             "weight_decay": 0.1,
             "clip_norm": 1.0,
-            "schedule": {"name": "cosine", "warmup_steps": 300},
+            "schedule": {"name": "cosine", "warmup_fraction": 0.1},
         }
     )
     # the published test split has no labels: what is reported is the validation split's

@@ -219,7 +219,8 @@ def make_optimizer(
         if plateau is not None:
             if value is None:
                 raise ValueError("reduce_on_plateau needs update(..., value=): the step's loss.")
-            reduced = transforms.update_plateau(reduced, value, **{**plateau, **scheduled})
+            floats = {key: item for key, item in scheduled.items() if key in plateau}
+            reduced = transforms.update_plateau(reduced, value, **{**plateau, **floats})
             scale = scale * reduced.scale
 
         def clipped(grads: PyTree, at: PyTree) -> PyTree:

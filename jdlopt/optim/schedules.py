@@ -1,7 +1,8 @@
 """Learning-rate schedules: from a step to the factor that multiplies the learning rate.
 
 Every float is traced, so one compiled program serves all their values. A schedule is a plain
-function `schedule(step, total_steps, **keys)`; its keyword parameters are its config keys.
+function `schedule(step, total_steps, **keys)`; its keyword parameters are its config keys. After a
+warm-up that is a fraction of the training, ``total_steps`` is traced as well.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int
 
 from jdlopt.config import (
@@ -29,16 +29,18 @@ from jdlopt.config import (
 from jdlopt.errors import ConfigError
 
 Step = Int[Array, ""] | int
+Steps = Int[Array, ""] | int
+"""A number of steps, traced where it depends on a float."""
 Factor = Float[Array, ""]
 
 
-def constant(step: Step, total_steps: int) -> Factor:
+def constant(step: Step, total_steps: Steps) -> Factor:
     """Keeps the full learning rate: ``1``."""
     del step, total_steps
     return jnp.ones(())
 
 
-def linear(step: Step, total_steps: int, *, end_fraction: Fraction = 0.0) -> Factor:
+def linear(step: Step, total_steps: Steps, *, end_fraction: Fraction = 0.0) -> Factor:
     """Falls in a straight line: ``1 - (1 - end) · step / total``.
 
     Args:
@@ -50,11 +52,11 @@ def linear(step: Step, total_steps: int, *, end_fraction: Fraction = 0.0) -> Fac
       >>> print(linear(25, 100, end_fraction=0.2))
       0.8
     """
-    return optax.linear_schedule(1.0, end_fraction, total_steps)(step)
+    return polynomial(step, total_steps, power=1.0, end_fraction=end_fraction)
 
 
 def polynomial(
-    step: Step, total_steps: int, *, power: Positive = 2.0, end_fraction: Fraction = 0.0
+    step: Step, total_steps: Steps, *, power: Positive = 2.0, end_fraction: Fraction = 0.0
 ) -> Factor:
     """Falls as a power of the time left: ``end + (1 - end) · (1 - step / total)^power``.
 
@@ -68,10 +70,11 @@ def polynomial(
       >>> print(polynomial(50, 100, power=2.0))
       0.25
     """
-    return optax.polynomial_schedule(1.0, end_fraction, power, total_steps)(step)
+    left = 1 - jnp.clip(step, 0, total_steps) / total_steps
+    return (1.0 - end_fraction) * left**power + end_fraction
 
 
-def cosine(step: Step, total_steps: int, *, end_fraction: Fraction = 0.0) -> Factor:
+def cosine(step: Step, total_steps: Steps, *, end_fraction: Fraction = 0.0) -> Factor:
     """Falls along half a cosine: ``end + (1 - end) · (1 + cos(π · step / total)) / 2``.
 
     Loshchilov and Hutter, "SGDR", 2017 (one cycle, no restarts).
@@ -85,12 +88,12 @@ def cosine(step: Step, total_steps: int, *, end_fraction: Fraction = 0.0) -> Fac
       >>> print(cosine(100, 100, end_fraction=0.25))
       0.25
     """
-    return optax.cosine_decay_schedule(1.0, total_steps, end_fraction)(step)
+    return _half_cosine(1.0, end_fraction, jnp.asarray(step / total_steps))
 
 
 def exponential(
     step: Step,
-    total_steps: int,
+    total_steps: Steps,
     *,
     decay_rate: Positive = 0.1,
     transition_steps: Count | None = None,
@@ -118,7 +121,7 @@ def exponential(
 
 def natural_exponential(
     step: Step,
-    total_steps: int,
+    total_steps: Steps,
     *,
     decay_rate: NonNegative = 3.0,
     transition_steps: Count | None = None,
@@ -139,7 +142,7 @@ def natural_exponential(
 
 
 def piecewise_constant(
-    step: Step, total_steps: int, *, boundaries: tuple[int, ...] = (), factor: Positive = 0.1
+    step: Step, total_steps: Steps, *, boundaries: tuple[int, ...] = (), factor: Positive = 0.1
 ) -> Factor:
     """Multiplies by a factor at each boundary: ``factor^(number of boundaries ≤ step)``.
 
@@ -160,7 +163,7 @@ def piecewise_constant(
 
 def one_cycle(
     step: Step,
-    total_steps: int,
+    total_steps: Steps,
     *,
     rise_fraction: Fraction = 0.3,
     start_fraction: Fraction = 0.04,
@@ -194,7 +197,7 @@ def _half_cosine(start: Any, end: Any, progress: Array) -> Array:
 
 def reduce_on_plateau(
     step: Step,
-    total_steps: int,
+    total_steps: Steps,
     *,
     factor: Annotated[float, Range(0, 1, low_open=True, high_open=True)] = 0.1,
     patience: Count = 5,
@@ -244,11 +247,14 @@ class ScheduleFields:
       name: a `SCHEDULES` entry, or ``package.module:function`` of the same signature.
       warmup_steps: steps of a linear rise from 0 to the schedule's first value, which goes before
         the schedule and counts as part of the training.
+      warmup_fraction: the same as a share of the whole training, rounded to whole steps; instead
+        of ``warmup_steps``.
       options: the schedule's own keys.
     """
 
     name: str = "constant"
     warmup_steps: Natural = 0
+    warmup_fraction: Fraction | None = None
     options: Mapping[str, Value] = own_keys()
 
 
@@ -258,33 +264,54 @@ def make_schedule(
     """Returns ``(step, hparams) → factor`` for the ``optim.schedule`` section of a config.
 
     With ``w`` warm-up steps the factor is ``step / w · f(0)`` first and ``f(step - w)`` over the
-    other ``total_steps - w`` steps after them.
+    other ``total_steps - w`` steps after them. ``w`` is ``warmup_steps``, or ``warmup_fraction ·
+    total_steps`` rounded, which is traced.
 
     Args:
       section: the section; its floats are the defaults of those missing from ``hparams``.
       total_steps: updates in the whole training, the warm-up included.
 
     Raises:
-      ConfigError: the warm-up is longer than the training, or the schedule's name is unknown.
+      ConfigError: the warm-up is longer than the training or given twice, or the schedule's name
+        is unknown.
     """
     keys = dict(section)
-    name, warmup_steps = keys.pop("name", "constant"), keys.pop("warmup_steps", 0)
-    schedule = find_part(name, SCHEDULES, "optim.schedule.name")
-    if warmup_steps > total_steps:
-        raise ConfigError(
-            f"optim.schedule.warmup_steps is {warmup_steps}, but the training has only "
-            f"{total_steps} steps: warm up for fewer steps, or train longer."
-        )
-    main_steps = max(total_steps - warmup_steps, 1)
+    schedule = find_part(keys.pop("name", "constant"), SCHEDULES, "optim.schedule.name")
+    warmup_steps, fraction = keys.pop("warmup_steps", 0), keys.pop("warmup_fraction", None)
+    problem = warmup_problem(section, total_steps)
+    if problem:
+        raise ConfigError(problem)
 
     def factor(step: Step, hparams: Mapping[str, Any]) -> Factor:
-        main_step = jnp.maximum(step - warmup_steps, 0) if warmup_steps else step
-        main = schedule(main_step, main_steps, **{**keys, **hparams})
-        if not warmup_steps:
-            return main
-        return jnp.minimum(step / warmup_steps, 1.0) * main
+        floats = {**keys, **hparams}
+        warmup: Any = warmup_steps
+        if fraction is not None:
+            share = jnp.asarray(floats.pop("warmup_fraction", fraction))
+            warmup = jnp.round(share * total_steps).astype(jnp.int32)
+        elif not warmup_steps:
+            return schedule(step, total_steps, **floats)
+        main_steps = jnp.maximum(total_steps - warmup, 1)
+        main = schedule(jnp.maximum(step - warmup, 0), main_steps, **floats)
+        return jnp.where(step < warmup, step / jnp.maximum(warmup, 1), 1.0) * main
 
     return factor
+
+
+def warmup_problem(section: Mapping[str, Any], total_steps: int) -> str | None:
+    """Returns what is wrong with the warm-up of an ``optim.schedule`` section, if anything."""
+    steps = section.get("warmup_steps", 0)
+    if steps and section.get("warmup_fraction") is not None:
+        return (
+            f"optim.schedule: warmup_steps is {steps} and warmup_fraction is "
+            f"{section['warmup_fraction']}; give one of the two: set warmup_steps to 0 or "
+            "warmup_fraction to None."
+        )
+    if steps > total_steps:
+        return (
+            f"optim.schedule.warmup_steps: {steps} is more than the {total_steps} steps of the "
+            "whole training: warm up for fewer steps or a warmup_fraction, or train longer."
+        )
+    return None
 
 
 def plateau_keys(section: Mapping[str, Any], total_steps: int) -> dict[str, Any] | None:

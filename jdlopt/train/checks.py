@@ -18,6 +18,7 @@ from jdlopt.errors import ConfigError, listing
 from jdlopt.models import pretrained
 from jdlopt.models.head import features_of
 from jdlopt.optim.groups import FROZEN, labels_of, path_name
+from jdlopt.optim.schedules import warmup_problem
 from jdlopt.train.parts import fitted, model_of, num_outputs, token_rows, total_steps
 from jdlopt.train.state import as_arrays
 
@@ -52,12 +53,8 @@ def impossible(
     if sound("train") and train["epochs"] is not None and train["steps"] is not None:
         problems.append("train: give epochs or steps, not both.")
     if sound("train", "optim.schedule"):
-        warmup, steps = config["optim"]["schedule"]["warmup_steps"], total_steps(config, dataset)
-        if warmup > steps:
-            problems.append(
-                f"optim.schedule.warmup_steps: {warmup} is more than the {steps} steps of the "
-                "whole training: warm up for fewer steps, or train longer."
-            )
+        problem = warmup_problem(config["optim"]["schedule"], total_steps(config, dataset))
+        problems += [problem] if problem else []
     if sound("train", "optim.groups"):
         steps = total_steps(config, dataset)
         problems += [

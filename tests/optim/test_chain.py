@@ -102,13 +102,15 @@ def test_the_section_may_be_a_config_dict():
     assert float(learning_rate_at(config, 10, 3, {})) == pytest.approx(1e-3)
 
 
+@pytest.mark.parametrize("warmup", [{"warmup_steps": 3}, {"warmup_fraction": 0.375}])
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_the_schedule_with_warm_up_scales_every_step(name):
+def test_the_schedule_with_warm_up_scales_every_step(name, warmup):
     total, section = 8, {"name": "sgd", "learning_rate": 0.3}
-    section["schedule"] = {"name": name, "warmup_steps": 3}
+    section["schedule"] = {"name": name, **warmup}
     optimizer, state = make_optimizer(section, total), None
     state = optimizer.init(PARAMS)
-    hparams = {"learning_rate": jnp.float32(0.2)}
+    floats = {key: jnp.float32(value) for key, value in warmup.items() if key != "warmup_steps"}
+    hparams = {"learning_rate": jnp.float32(0.2), "schedule": floats}
     step = jax.jit(lambda s: optimizer.update(GRADS, s, PARAMS, hparams=hparams, value=1.0))
     for index in range(total):
         updates, state = step(state)
@@ -148,7 +150,7 @@ def test_plateau_without_a_loss_says_so():
     [
         ({"name": "adamz"}, "optim.name 'adamz' is unknown. Did you mean 'adam"),
         ({"schedule": {"name": "cosinus"}}, "Did you mean 'cosine'"),
-        ({"schedule": {"warmup_steps": 101}}, "has only 100 steps"),
+        ({"schedule": {"warmup_steps": 101}}, "more than the 100 steps"),
         ({"decay_exclude": ("(",)}, "not a regular expression"),
         ({"name": "schedule_free_adamw", "average": {"name": "ema"}}, "averages the parameters"),
     ],

@@ -102,8 +102,34 @@ def test_warm_up_and_cosine_equal_optax():
 
 def test_warm_up_may_be_the_whole_training_but_no_longer():
     assert curve({"name": "linear", "warmup_steps": TOTAL}, {})[TOTAL // 2] == 0.5
-    with pytest.raises(ConfigError, match="warmup_steps is 101, but the training has only 100"):
+    with pytest.raises(ConfigError, match="warmup_steps: 101 is more than the 100 steps"):
         make_schedule({"name": "linear", "warmup_steps": TOTAL + 1}, TOTAL)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_warm_up_fraction_is_that_many_steps_and_traced(name):
+    static, floats = split(REFERENCES[name][0])
+    section = {"name": name, **static}
+    factor = jax.vmap(make_schedule({**section, "warmup_fraction": 0.5}, TOTAL), (0, None))
+    traces = []
+
+    @jax.jit
+    def at_all_steps(hparams):
+        traces.append(hparams)
+        return factor(jnp.asarray(STEPS), hparams)
+
+    for steps, fraction in ((0, 0.0), (0, 0.004), (10, 0.1), (33, 0.327), (TOTAL, 1.0)):
+        hparams = jax.tree.map(jnp.float32, {**floats, "warmup_fraction": fraction})
+        expected = curve({**section, "warmup_steps": steps}, floats)
+        np.testing.assert_allclose(at_all_steps(hparams), expected, rtol=1e-6, atol=1e-7)
+    assert len(traces) == 1
+
+
+def test_a_warm_up_is_given_once():
+    section = {"name": "linear", "warmup_fraction": 0.1}
+    np.testing.assert_array_equal(curve(section, {}), curve(section, {"warmup_fraction": 0.1}))
+    with pytest.raises(ConfigError, match="give one of the two"):
+        make_schedule({**section, "warmup_steps": 3}, TOTAL)
 
 
 def test_an_unknown_name_tells_the_nearest():

@@ -101,7 +101,7 @@ def _schedule(name: str) -> Technique:
 
 
 def _warmup(config: Config, facts: Facts) -> tuple[Change, ...]:
-    if value_of(config, "optim.schedule.warmup_steps"):
+    if any(value_of(config, f"optim.schedule.warmup_{unit}") for unit in ("steps", "fraction")):
         return ()
     steps = max(1, facts.total_steps // 20)
     return ({"optim.schedule.warmup_steps": steps},)

