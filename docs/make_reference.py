@@ -333,7 +333,7 @@ def lines() -> Iterator[str]:
     better = {True: "higher", False: "lower", None: "– (not one number)"}
     for metric_name, metric in metrics.METRICS.items():
         direction = better[metric.higher_is_better]
-        yield f"| `{metric_name}` | {metric.task or 'either'} | {direction} |"
+        yield f"| `{metric_name}` | {', '.join(metric.tasks) or 'any'} | {direction} |"
 
 
 def page() -> str:
