@@ -224,7 +224,9 @@ def parser() -> argparse.ArgumentParser:
     checked.add_argument("--task", choices=("auto", "classification", "regression"), help="of FILE")
     checked.add_argument("--workdir", metavar="DIR", help="write data_check.html in it")
     checked.add_argument(
-        "--without-test", action="store_true", help="don't look for twins of test examples"
+        "--without-test",
+        action="store_true",
+        help="don't look for near-duplicates of test examples",
     )
     shown = verb(
         "show", "data:shown", "Draw training examples raw, preprocessed and augmented.", kinds

@@ -28,7 +28,7 @@ MOST_VALIDATION = 5000
 """Validation examples that are looked at one by one, at most."""
 LEAST_GIVEAWAY = 0.98
 """How well one column must tell the target alone, on a scale from chance (0) to certainty (1)."""
-KINDS_OF_CHECK = ("leaks", "twins", "label_noise", "imbalance", "duplicates", "conflicts")
+KINDS_OF_CHECK = ("leaks", "near_duplicates", "label_noise", "imbalance", "duplicates", "conflicts")
 
 
 class Subject(NamedTuple):
@@ -333,8 +333,8 @@ def _checked(record: dict[str, Any], subject: Subject) -> dict[str, Any]:
     """What `jdlopt data check` finds, without a look at the test split."""
     if not feed.fits(subject.parts.dataset.nbytes("train")):
         record["unseen"].append(
-            "The training split doesn't fit memory: twins, leaks and doubtful labels were not "
-            "looked for. `jdlopt data check` does."
+            "The training split doesn't fit memory: near-duplicates, leaks and doubtful labels "
+            "were not looked for. `jdlopt data check` does."
         )
         return {}
     found = check_source(subject.config["data"], with_test=False).findings

@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from jdlopt.errors import UserError
-from jdlopt.evidence import rounds, statistics, techniques
-from jdlopt.evidence.finale import finish
-from jdlopt.evidence.ladder import (
+from jdlopt.evidence import search_rounds, statistics, techniques
+from jdlopt.evidence.final_test import finish
+from jdlopt.evidence.records import claim, save
+from jdlopt.evidence.sides import Side, measuring, metric_of, side_of
+from jdlopt.evidence.state import (
     CONFIRM_SEEDS,
     IMPROVEMENT,
     LAST_PLACE,
@@ -30,8 +32,6 @@ from jdlopt.evidence.ladder import (
     Loop,
     retune,
 )
-from jdlopt.evidence.records import claim, save
-from jdlopt.evidence.sides import Side, measuring, metric_of, side_of
 from jdlopt.evidence.trainer import Trainer, key_of
 
 SMALL_VALIDATION, FOLDS = 1000, 5
@@ -204,11 +204,11 @@ def _climb(loop: Loop, number: int) -> str:
             return "the time budget ended"
         number += 1
         loop.note()
-        if rounds.play(loop, number):
+        if search_rounds.play(loop, number):
             retuned = False
         elif loop.left <= 0:
             return "the time budget ended"
-        elif any(one.name not in loop.dropped for one in rounds.candidates_of(loop)):
+        elif any(one.name not in loop.dropped for one in search_rounds.candidates_of(loop)):
             continue  # there was no time to try them all at once
         elif not retuned and retune(loop, number, LAST_PLACE):
             retuned = True  # what was dropped may help at the new values
@@ -227,4 +227,4 @@ def _measure(loop: Loop) -> None:
     loop.value = loop.mean(found)
     if loop.value is not None:
         loop.say(f"the baseline: {loop.metric} {loop.value:.4f}")
-    rounds.first_rung(loop)
+    search_rounds.first_rung(loop)

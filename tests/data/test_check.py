@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from jdlopt.data.check import check_source, check_table_file, finding, twins
+from jdlopt.data.check import check_source, check_table_file, finding, near_duplicates
 from jdlopt.data.check.arrays import array_findings, look
 from jdlopt.data.check.cells import MISSING, NUMBER, TEXT, cells_of, read_cells
 from jdlopt.data.check.columns import bounds, cardinalities, constants, leaks, outliers, scales
@@ -376,7 +376,7 @@ def test_values_far_from_their_prediction_are_found():
     assert set(told.parts[0].rows[:2].tolist()) == {4, 77}
 
 
-# --- twins ----------------------------------------------------------------------------------------
+# --- near-duplicates ------------------------------------------------------------------------------
 
 
 def test_near_images_share_their_signs_and_others_do_not():
@@ -385,8 +385,10 @@ def test_near_images_share_their_signs_and_others_do_not():
     near = images[:20] + draw.normal(scale=2.0, size=(20, 12, 12, 1))
     other = draw.integers(0, 256, (40, 12, 12, 1)).astype(np.float32)
     centre = images.reshape(60, -1).mean(axis=0)
-    train, mixed = (twins.signs(one, centre) for one in (images, np.concatenate([other, near])))
-    np.testing.assert_array_equal(twins.near(mixed, train), np.arange(40, 60))
+    train, mixed = (
+        near_duplicates.signs(one, centre) for one in (images, np.concatenate([other, near]))
+    )
+    np.testing.assert_array_equal(near_duplicates.near(mixed, train), np.arange(40, 60))
 
 
 def test_signs_differ_by_the_angle():
@@ -395,7 +397,7 @@ def test_signs_differ_by_the_angle():
     pair = np.repeat(pair, 200, axis=1) @ np.linalg.qr(
         np.random.default_rng(0).normal(size=(400, 400))
     )[0].astype(np.float32)
-    one, other = twins.signs(pair, np.zeros(400))
+    one, other = near_duplicates.signs(pair, np.zeros(400))
     assert (one != other).mean() == pytest.approx(angle / np.pi, abs=0.06)
 
 
@@ -404,7 +406,10 @@ def test_near_rows_share_a_grid_and_far_rows_do_not():
     rows = draw.normal(size=(500, 6))
     close = rows + draw.normal(scale=1e-4, size=rows.shape)
     far = rows + 0.2
-    prints = [twins.grid_fingerprints(some, np.zeros(6), np.ones(6)) for some in (rows, close, far)]
+    prints = [
+        near_duplicates.grid_fingerprints(some, np.zeros(6), np.ones(6))
+        for some in (rows, close, far)
+    ]
 
     def alike(a, b):
         return np.any([one == other for one, other in zip(a, b)], axis=0).mean()
@@ -414,17 +419,17 @@ def test_near_rows_share_a_grid_and_far_rows_do_not():
 
 
 @pytest.mark.parametrize("columns", [1, 2, 3, 8, 30])
-def test_rows_drawn_at_random_are_no_twins(columns):
+def test_rows_drawn_at_random_are_no_near_duplicates(columns):
     rows = np.random.default_rng(columns).normal(size=(3000, columns))
     rows = np.concatenate([rows, rows[:, :1] > 0], axis=1)  # a column of two values helps nobody
-    width = twins.grid_width(rows)
+    width = near_duplicates.grid_width(rows)
     one, other = (
-        twins.grid_fingerprints(some, np.zeros(columns + 1), np.ones(columns + 1), width)
+        near_duplicates.grid_fingerprints(some, np.zeros(columns + 1), np.ones(columns + 1), width)
         for some in np.split(rows, 2)
     )
     alike = np.any([np.isin(a, b) for a, b in zip(one, other)], axis=0)
     assert alike.mean() < 0.01
-    assert width <= twins.GRID
+    assert width <= near_duplicates.GRID
 
 
 def test_rows_of_few_values_are_equal_by_nature(tmp_path):
@@ -432,8 +437,8 @@ def test_rows_of_few_values_are_equal_by_nature(tmp_path):
     frame = pd.DataFrame(draw.integers(0, 2, (300, 4)), columns=list("abcd"))
     frame.to_csv(tmp_path / "t.csv", index=False)
     told = kinds(check_table_file(tmp_path / "t.csv", "d").findings)
-    assert told["twins"].severity == told["duplicates"].severity == "note"
-    assert "few different values" in told["twins"].advice
+    assert told["near_duplicates"].severity == told["duplicates"].severity == "note"
+    assert "few different values" in told["near_duplicates"].advice
 
 
 def test_a_column_of_texts_is_checked_as_texts(tmp_path):
@@ -450,7 +455,7 @@ def test_a_column_of_texts_is_checked_as_texts(tmp_path):
     assert places(told["missing"]) == {(5, "text")}
 
 
-def test_twins_across_splits_are_told(tmp_path):
+def test_near_duplicates_across_splits_are_reported(tmp_path):
     draw = np.random.default_rng(0)
     images = draw.integers(0, 256, (90, 8, 8)).astype(np.uint8)
     test = draw.integers(0, 256, (30, 8, 8)).astype(np.uint8)
@@ -462,11 +467,11 @@ def test_twins_across_splits_are_told(tmp_path):
         x_val=draw.integers(0, 256, (12, 8, 8)).astype(np.uint8), y_val=labels[:12],
     )  # fmt: skip
     section = {"source": str(tmp_path / "i.npz")}
-    told = kinds(check_source(section).findings)["twins"]
+    told = kinds(check_source(section).findings)["near_duplicates"]
     [part] = told.parts
     assert part.name == "test like train" and part.rows.tolist() == [3, 7]
     assert "1 of them equal" in part.detail
-    assert "twins" not in kinds(check_source(section, with_test=False).findings)
+    assert "near_duplicates" not in kinds(check_source(section, with_test=False).findings)
 
 
 # --- whole sources --------------------------------------------------------------------------------
@@ -495,8 +500,10 @@ def test_nothing_but_damage_is_learnt_from_test_rows(frame, tmp_path):
     frame.to_csv(path, index=False)
     after = check_table_file(path, "label")
     np.testing.assert_array_equal(after.dataset.parts["test"][1], rows)
-    learnt = [one.as_dict() for one in after.findings if one.kind not in ("outliers", "twins")]
-    assert learnt == [one.as_dict() for one in before.findings if one.kind != "twins"]
+    learnt = [
+        one.as_dict() for one in after.findings if one.kind not in ("outliers", "near_duplicates")
+    ]
+    assert learnt == [one.as_dict() for one in before.findings if one.kind != "near_duplicates"]
     told = kinds(after.findings)["outliers"]
     assert {row for row, _ in places(told)} <= set((rows + 1).tolist())
 

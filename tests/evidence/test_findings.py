@@ -108,9 +108,9 @@ def test_nothing_is_found_where_nothing_is_known():
     assert find({"run": {"status": "running"}}) == []
 
 
-TWINS = {"count": 400, "of": 1500, "severity": "warning", "text": "", "config": "",
+NEAR_DUPLICATES = {"count": 400, "of": 1500, "severity": "warning", "text": "", "config": "",
          "parts": [{"name": "validation like train", "count": 400, "detail": ""}]}  # fmt: skip
-NOISE = {**TWINS, "count": 300, "parts": [{"name": "a → b", "count": 300, "detail": ""}]}
+NOISE = {**NEAR_DUPLICATES, "count": 300, "parts": [{"name": "a → b", "count": 300, "detail": ""}]}
 WORSE = a_curve([1.0, 0.6, 0.4, *np.linspace(0.4, 1.0, 17)])
 SLOW = a_curve(np.linspace(1.08, 0.7, 20))
 EARLY = a_curve([0.3, 0.1, *[0.1] * 18])
@@ -122,7 +122,7 @@ WEAK = {**said(0.9, 1500), "recall": [0.98, 0.98, 0.7], "counts": [500, 500, 500
 CASES: list[tuple[str, dict[str, Any], str]] = [
     ("target_leak", {"data.giveaways": [{"name": "x", "score": 0.995}]}, "serious"),
     ("target_leak", {"data.leaks": {**NOISE, "count": 1}}, "serious"),
-    ("split_leak", {"data.twins": TWINS}, "serious"),
+    ("split_leak", {"data.near_duplicates": NEAR_DUPLICATES}, "serious"),
     ("label_errors", {"data.label_noise": NOISE}, "serious"),
     ("shift", {"splits.inputs": {"area": 0.9, "error": 0.01, "z": 40.0}}, "serious"),
     ("shift", {"splits.labels": {"p": 1e-9, "distance": 0.2}}, "warning"),
@@ -278,8 +278,8 @@ def test_noise_of_batches_is_no_spike(sound):
     assert FINDINGS["loss_spikes"](sound).numbers["steps"] == [100, 150]
 
 
-def test_common_twins_are_no_leak(sound):
-    sound["data"]["twins"] = {**TWINS, "severity": "note"}
+def test_common_near_duplicates_are_no_leak(sound):
+    sound["data"]["near_duplicates"] = {**NEAR_DUPLICATES, "severity": "note"}
     assert FINDINGS["split_leak"](sound) is None
 
 

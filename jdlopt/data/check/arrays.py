@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, Num, UInt64
 from jdlopt.data import preprocess
 from jdlopt.data.check.examples import sampled
 from jdlopt.data.check.finding import Finding, Part
-from jdlopt.data.check.twins import fingerprints
+from jdlopt.data.check.near_duplicates import fingerprints
 from jdlopt.data.dataset import Dataset
 
 VALUES = 1 << 24

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Num
 
 from jdlopt.config import section_of, to_dict
 from jdlopt.data import tables, targets
-from jdlopt.data.check import arrays, columns, examples, labels, structure, twins
+from jdlopt.data.check import arrays, columns, examples, labels, near_duplicates, structure
 from jdlopt.data.check.cells import MISSING, TEXT, Cells, cells_of, read_cells
 from jdlopt.data.check.files import folder_findings
 from jdlopt.data.check.finding import SEVERITIES, Finding, settled
@@ -39,7 +39,7 @@ PRINTS = (
     "Of the test split's inputs nothing is kept but fingerprints, to find examples that are in "
     "another split too."
 )
-NO_TEST = "The test split's inputs were not looked at, so twins there are not known."
+NO_TEST = "The test split's inputs were not looked at, so near-duplicates there are not known."
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def check_source(fields: DataFields | Mapping[str, Any], *, with_test: bool = Tr
 
     Args:
       fields: the ``data`` section; what it lacks has its default.
-      with_test: False leaves the test split's inputs out of the search for twins.
+      with_test: False leaves the test split's inputs out of the search for near-duplicates.
 
     Raises:
       DataError: there is no such source, it is no table, archive, folder or dataset at all, or the
@@ -183,7 +183,7 @@ def _check_table(path: Path, fields: DataFields, with_test: bool) -> Check:
     findings += _of_examples(matrix[seen], mine, cells.rows[seen], coding, True)
     if not with_test:
         splits.pop("test", None)
-    findings += _twins_of_rows(matrix, splits, cells.rows)
+    findings += _near_rows(matrix, splits, cells.rows)
     return Check(fields.source, "table", tuple(findings), sizes, looked, dataset, fields)
 
 
@@ -295,7 +295,7 @@ def _of_examples(
         yield from examples.odd_rows(features, rows)
 
 
-def _twins_of_rows(
+def _near_rows(
     matrix: np.ndarray, splits: Mapping[str, np.ndarray], rows: np.ndarray
 ) -> list[Finding]:
     train = examples.filled(matrix[splits["train"]])
@@ -303,15 +303,17 @@ def _twins_of_rows(
         return []
     first, centre, third = np.percentile(train, (25, 50, 75), axis=0)
     spread = np.where(third > first, third - first, np.maximum(np.abs(centre), 1.0))
-    width = twins.grid_width(train)
+    width = near_duplicates.grid_width(train)
     prints = {
         split: [
-            twins.fingerprints(matrix[places]),
-            *twins.grid_fingerprints(matrix[places], centre, spread, width),
+            near_duplicates.fingerprints(matrix[places]),
+            *near_duplicates.grid_fingerprints(matrix[places], centre, spread, width),
         ]
         for split, places in splits.items()
     }
-    return twins.twins(prints, {}, {split: rows[p] for split, p in splits.items()}, {})
+    return near_duplicates.between_splits(
+        prints, {}, {split: rows[p] for split, p in splits.items()}, {}
+    )
 
 
 # --- everything else ------------------------------------------------------------------------------
@@ -348,13 +350,13 @@ def _examined(dataset: Dataset, with_test: bool) -> list[Finding]:
     rows = {split: arrays.rows_of(dataset, split) for split in wanted}
     findings = list(_of_arrays(dataset, kind, seen["train"], rows["train"]))
     if kind != "table":
-        return findings + _twins_of_arrays(kind, seen, rows)
+        return findings + _near_arrays(kind, seen, rows)
     matrices = [one.small.astype(np.float64) for one in seen.values()]
     ends = np.cumsum([len(matrix) for matrix in matrices])
     places = np.split(np.arange(ends[-1]), ends[:-1])
     called = np.concatenate([rows[split][seen[split].chosen] for split in wanted])
     splits = dict(zip(wanted, places, strict=True))
-    return findings + _twins_of_rows(np.concatenate(matrices), splits, called)
+    return findings + _near_rows(np.concatenate(matrices), splits, called)
 
 
 def _of_arrays(
@@ -381,13 +383,13 @@ def _of_arrays(
         yield from _of_examples(finite, values[seen.chosen], called, coding, kind == "table")
 
 
-def _twins_of_arrays(
+def _near_arrays(
     kind: str, seen: Mapping[str, arrays.Seen], rows: Mapping[str, np.ndarray]
 ) -> list[Finding]:
     prints = {split: [one.prints] for split, one in seen.items()}
     closely: dict[str, Any] = {}
     if kind != "text":
         centre = np.nan_to_num(seen["train"].small).mean(axis=0)
-        closely = {split: twins.signs(one.small, centre) for split, one in seen.items()}
+        closely = {split: near_duplicates.signs(one.small, centre) for split, one in seen.items()}
     chosen = {split: one.chosen for split, one in seen.items()}
-    return twins.twins(prints, closely, rows, chosen)
+    return near_duplicates.between_splits(prints, closely, rows, chosen)

@@ -187,8 +187,8 @@ def duplicates(cells: Cells, columns: Sequence[int], target: int | None) -> list
                 problem="duplicate rows",
                 text=(
                     f"{count:,} of {len(whole):,} rows equal an earlier one ({share:.1%}): they "
-                    "count more than once, and a twin in another split makes its metrics look "
-                    "better."
+                    "count more than once, and one whose equal is in another split makes its "
+                    "metrics look better."
                 ),
                 count=count,
                 of=len(whole),

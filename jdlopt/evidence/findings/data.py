@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jdlopt.evidence.findings.finding import Finding, Record, level, share, some
 
-TWINS = (0.01, 0.1)
+LEAKED = (0.01, 0.1)
 """Of a split that is in another one. From 1 % on the check of data warns; at 10 % an accuracy may
 be 10 points too high."""
 AREA = (0.6, 0.75)
@@ -52,12 +52,12 @@ def target_leak(record: Record) -> Finding | None:
 
 def split_leak(record: Record) -> Finding | None:
     """Validation examples that are (almost) training examples."""
-    found = (record.get("data") or {}).get("twins")
+    found = (record.get("data") or {}).get("near_duplicates")
     size = record["run"].get("validation_size")
     if not found or not size or found["severity"] != "warning":
         return None
     count = sum(p["count"] for p in found["parts"] if p["name"].startswith("validation"))
-    made = level(count / size, *TWINS)
+    made = level(count / size, *LEAKED)
     if made is None:
         return None
     return Finding(
@@ -68,7 +68,7 @@ def split_leak(record: Record) -> Finding | None:
         "Remove them from one of the splits (data.preprocess.duplicates='drop'), or keep what "
         "belongs together in one with data.group='COLUMN'.",
         (),
-        {"twins": count, "share": count / size},
+        {"near_duplicates": count, "share": count / size},
     )
 
 

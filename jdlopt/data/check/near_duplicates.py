@@ -11,7 +11,7 @@ from jdlopt.data.check.finding import NO_ROWS, Finding, Part
 from jdlopt.data.check.structure import mixed
 
 BITS, NEAR_BITS = 512, 12
-"""Signs of random projections, and of so many how many differ between near twins at most."""
+"""Signs of random projections, and of so many how many differ between near-duplicates at most."""
 GRID = 0.05
 """Cells in which near rows of a table lie together, in interquartile ranges, at most."""
 CHANCE = 1e-3
@@ -19,8 +19,8 @@ CHANCE = 1e-3
 MANY_VALUES = 20
 """A column of more different values than this tells rows apart."""
 SHIFTS = 4
-SHARE_OF_TWINS = 0.01
-"""Of a split's examples, from which on twins are a warning."""
+WARNED_SHARE = 0.01
+"""Of a split's examples, that are near-duplicates: from which on it is a warning."""
 
 
 def fingerprints(inputs: Num[np.ndarray, "examples *shape"]) -> UInt64[np.ndarray, " examples"]:
@@ -90,7 +90,7 @@ def near(
     return np.concatenate(found) if found else NO_ROWS
 
 
-def twins(
+def between_splits(
     prints: Mapping[str, Sequence[UInt64[np.ndarray, " examples"]]],
     closely: Mapping[str, Float[np.ndarray, "chosen bits"]],
     rows: Mapping[str, Int[np.ndarray, " examples"]],
@@ -135,8 +135,8 @@ def twins(
     count = sum(part.count for part in parts)
     return [
         Finding(
-            kind="twins",
-            severity="warning" if worst > SHARE_OF_TWINS and not is_common else "note",
+            kind="near_duplicates",
+            severity="warning" if worst > WARNED_SHARE and not is_common else "note",
             problem="(almost) equal examples in two splits",
             text=(
                 f"{count:,} {'example is' if count == 1 else 'examples are'} (almost) in another "

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from jdlopt.errors import UserError
 from jdlopt.evidence import techniques
 from jdlopt.evidence.compare import effect_record
-from jdlopt.evidence.ladder import Loop, adopt, confirmed, paired
 from jdlopt.evidence.sides import Side, check_pair, side_of
+from jdlopt.evidence.state import Loop, adopt, confirmed, paired
 from jdlopt.evidence.trainer import ENDED_WELL, Trained, Training, key_of
 
 RUNS = "runs"

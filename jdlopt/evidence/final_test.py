@@ -10,9 +10,9 @@ from typing import Any
 from jdlopt import config as configs
 from jdlopt.evidence import rewrite, statistics
 from jdlopt.evidence.compare import effect_record, summary_of
-from jdlopt.evidence.ladder import FINAL_SEEDS, Loop, paired
-from jdlopt.evidence.rounds import RUNS
+from jdlopt.evidence.search_rounds import RUNS
 from jdlopt.evidence.sides import Side, measuring, side_of
+from jdlopt.evidence.state import FINAL_SEEDS, Loop, paired
 from jdlopt.evidence.trainer import key_of
 from jdlopt.metrics import higher_is_better
 

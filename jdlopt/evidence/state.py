@@ -1,4 +1,4 @@
-"""The ladder of ``improve``: what has been reached, and how a change becomes its next step.
+"""The state of ``improve``: what has been reached, and how a change becomes its next step.
 
 A change is adopted if its gain over what has been reached is above chance on seeds that have chosen
 nothing.
@@ -57,7 +57,7 @@ class Loop:
       plans: how many candidates each round tried, so that a later call tries the same ones.
       first_rung: seeds that every candidate is tried with; None until the baseline is trained.
       on_progress: called with a line for people.
-      steps: the ladder: what was adopted, with its effect.
+      steps: what was adopted, one after the other, each with its effect.
       tried: by round, what was tried and how far it came.
       findings: of the newest diagnosis.
       dropped: techniques that did not survive since the last one that did.
