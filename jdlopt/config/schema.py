@@ -38,7 +38,7 @@ class Range:
         return f"in {left}{'-inf' if self.low is None else low}, {high}{right}"
 
     def holds(self, value: float) -> bool:
-        """Says whether a finite number lies within the bounds."""
+        """Returns whether a finite number lies within the bounds."""
         if not math.isfinite(value):
             return False
         if self.low is not None and (value < self.low or (self.low_open and value == self.low)):
@@ -77,7 +77,7 @@ class Field:
     choice: Choice | None = None
 
     def describe(self) -> str:
-        """Says in words what the key takes."""
+        """Returns in words what the key takes."""
         words = " or ".join(_type_name(kind) for kind in self.types)
         return words + (f" {self.range}" if self.range else "")
 

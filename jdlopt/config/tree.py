@@ -41,7 +41,7 @@ def tuples(value: Any) -> Any:
 
 
 def is_plain(value: Any) -> bool:
-    """Says whether a config can hold a value: a number, name, bool, None or tuple of them."""
+    """Returns whether a config can hold a value: a number, name, bool, None or tuple of them."""
     if isinstance(value, tuple):
         return all(is_plain(item) for item in value)
     return value is None or type(value) in (bool, int, float, str)

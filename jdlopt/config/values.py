@@ -90,7 +90,7 @@ def coerced(value: Any, field: Field) -> Any:
 
 
 def is_kind(value: Any, kind: Any) -> bool:
-    """Says whether a value is of a type: exactly for numbers, bools and strings."""
+    """Returns whether a value is of a type: exactly for numbers, bools and strings."""
     if kind is types.NoneType:
         return value is None
     if typing.get_origin(kind) is tuple:

@@ -65,7 +65,7 @@ def parts(dataset: Dataset, split: str) -> Iterator[Arrays]:
 
 
 def fits(nbytes: int) -> bool:
-    """Says whether a split of so many bytes is kept in device memory."""
+    """Returns whether a split of so many bytes is kept in device memory."""
     return nbytes <= IN_MEMORY_BYTES
 
 

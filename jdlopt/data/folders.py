@@ -92,7 +92,7 @@ def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def holds_files(folder: Path, suffixes: Collection[str]) -> bool:
-    """Says whether a file with one of these endings lies in a folder, however deep."""
+    """Returns whether a file with one of these endings lies in a folder, however deep."""
     return any(
         os.path.splitext(name)[1].lower() in suffixes and not name.startswith(".")
         for _, _, names in os.walk(folder)

@@ -166,7 +166,7 @@ class TfdsPool:
 
     @cached_property
     def decode(self) -> Callable[[bytes], dict[str, Any]]:
-        """The function from a record to its input and target features."""
+        """Decodes a record into its input and target features."""
         return self._decoder((*self.layout.inputs, self.layout.target))
 
     def raw(self, indices: np.ndarray) -> Iterator[tuple[int, bytes]]:

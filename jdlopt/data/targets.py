@@ -183,7 +183,7 @@ def _guess(
 
 
 def _are_bits(values: np.ndarray) -> bool:
-    """Says whether values are booleans, or numbers that are all 0 or 1."""
+    """Returns whether values are booleans, or numbers that are all 0 or 1."""
     numbers = values.dtype.kind in "iuf" and bool(((values == 0) | (values == 1)).all())
     return values.dtype.kind == "b" or numbers
 
@@ -368,7 +368,7 @@ def _place(index: int, values: np.ndarray, names: Sequence[str]) -> str:
 
 
 def missing_targets(values: np.ndarray) -> Bool[np.ndarray, "..."]:
-    """Says which raw targets are missing: NaN or None."""
+    """Returns which raw targets are missing: NaN or None."""
     if values.dtype.kind == "f":
         return np.isnan(values)
     if values.dtype.kind != "O":

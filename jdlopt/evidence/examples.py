@@ -119,7 +119,7 @@ def _reduced(*splits: np.ndarray) -> list[np.ndarray]:
 def two_sample(
     one: Float[np.ndarray, "n values"], other: Float[np.ndarray, "m values"]
 ) -> dict[str, float] | None:
-    """Tells two splits apart, if that can be done: the area under a held-out classifier's ROC.
+    """Measures how well two splits can be told apart: a held-out classifier's area under the ROC.
 
     A classifier two-sample test (Lopez-Paz and Oquab, 2017) by a random forest, its guesses out of
     fold. Splits drawn alike have an area of 1/2, with Hanley and McNeil's (1982) standard error at

@@ -129,7 +129,7 @@ def range_test(
 
 
 def affordable(dataset: Any, batch_size: int, seconds_a_step: float) -> bool:
-    """Says whether the test is short enough to be run without being asked for."""
+    """Returns whether the test is short enough to be run without being asked for."""
     examples = min(dataset.sizes["train"], REPEATS * STEPS * batch_size)
     nbytes = dataset.nbytes("train") / max(1, dataset.sizes["train"]) * examples
     return seconds_a_step * STEPS * REPEATS < FAST and nbytes < MOST_BYTES

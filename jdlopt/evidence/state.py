@@ -109,7 +109,7 @@ class Loop:
         return range(first, first + count)
 
     def say(self, text: str) -> None:
-        """Tells whoever looks on."""
+        """Reports a line of progress."""
         if self.on_progress:
             self.on_progress(text)
 

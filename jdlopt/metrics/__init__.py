@@ -170,7 +170,7 @@ def find_metric(name: str) -> Metric:
 
 
 def higher_is_better(name: str) -> bool:
-    """Says whether a larger value of a metric is the better one.
+    """Returns whether a larger value of a metric is the better one.
 
     Raises:
       ConfigError: the metric is unknown, or not one number, so that it can't be monitored.

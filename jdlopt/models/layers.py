@@ -18,7 +18,7 @@ from jdlopt.kernels.depthwise import depthwise
 
 
 def gelu_exact(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The Gaussian error linear unit ``x · Φ(x)``, by `erf`: half the cost of JAX's own, by `erfc`.
+    """Computes the Gaussian error linear unit ``x · Φ(x)`` by `erf`: half the cost of `erfc`.
 
     Hendrycks and Gimpel, "Gaussian error linear units", 2016.
     """

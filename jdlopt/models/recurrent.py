@@ -25,7 +25,7 @@ def gru_step(
     bias: Array,
     kept: Array | None = None,
 ) -> tuple[Array]:
-    """One step of a GRU, with the inputs' part of the gates already computed.
+    """Computes one step of a GRU, with the inputs' part of the gates already computed.
 
     ``r = σ(x_r + h·U_r)``, ``z = σ(x_z + h·U_z)``, ``n = tanh(x_n + r·(h·U_n + b))``,
     ``h' = (1 - z)·n + z·h``. Cho et al., "Learning phrase representations using RNN
@@ -53,7 +53,7 @@ def lstm_step(
     bias: Array,
     kept: Array | None = None,
 ) -> tuple[Array, Array]:
-    """One step of an LSTM, with the inputs' part of the gates already computed.
+    """Computes one step of an LSTM, with the inputs' part of the gates already computed.
 
     ``i, f, o = σ(…)``, ``g = tanh(…)`` of ``x + h·U``; ``c' = f·c + i·g``, ``h' = o·tanh(c')``. The
     forget gate gets ``bias`` on top, which starts at 1 so that a new network remembers. Hochreiter

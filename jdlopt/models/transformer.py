@@ -38,7 +38,7 @@ class Embeddings(nn.Module):
     norm_epsilon: Any = None
 
     def setup(self) -> None:
-        """Names the parts."""
+        """Declares the submodules."""
         if self.num_tokens:
             self.tokens = nn.Embed(self.num_tokens, self.features, embedding_init=_INIT)
         else:
@@ -118,7 +118,7 @@ class TransformerEncoder(nn.Module):
     num_tokens: int = 0
 
     def setup(self) -> None:
-        """Names the parts; what a method does not call gets no parameters."""
+        """Declares the submodules; what a method does not call gets no parameters."""
         self.embeddings = Embeddings(
             self.features,
             self.num_tokens,
@@ -191,7 +191,7 @@ class TransformerDecoder(nn.Module):
     num_tokens: int = 0
 
     def setup(self) -> None:
-        """Names the parts; what a method does not call gets no parameters."""
+        """Declares the submodules; what a method does not call gets no parameters."""
         self.embeddings = Embeddings(
             self.features, self.num_tokens, self.max_positions, self.dropout_rate
         )

@@ -21,7 +21,7 @@ REST, FROZEN = "", None
 
 
 def matching(params: PyTree, patterns: Sequence[str]) -> PyTree[bool]:
-    r"""Says of each parameter whether a pattern is found in its ``/``-joined path.
+    r"""Returns for each parameter whether a pattern is found in its ``/``-joined path.
 
     Args:
       params: parameters, or anything of their structure.
@@ -61,7 +61,7 @@ def _all_compiled(key: str, patterns: Sequence[str]) -> list[re.Pattern[str]]:
 
 
 def decay_mask(params: PyTree, exclude: Sequence[str] = NO_DECAY) -> PyTree[bool]:
-    """Says of each parameter whether weight decay applies to it.
+    """Returns for each parameter whether weight decay applies to it.
 
     Args:
       params: parameters, or anything of their structure.
@@ -222,7 +222,7 @@ def check_groups(section: Mapping[str, Any], params: PyTree) -> None:
 
 
 def layers_from_top(name: str, patterns: Sequence[str], params: PyTree) -> PyTree[int]:
-    r"""Says of each parameter of a group how many layers lie above its own.
+    r"""Returns for each parameter of a group how many layers lie above its own.
 
     Args:
       name: the group's name, for messages.

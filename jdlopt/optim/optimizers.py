@@ -126,7 +126,7 @@ def adamw(
     eps: Positive = 1e-8,
     weight_decay: NonNegative | None = 0.01,
 ) -> Transformation:
-    """Adam with decoupled weight decay on by default (0.01, as PyTorch's).
+    """Scales as Adam, with decoupled weight decay on by default (0.01, as PyTorch's).
 
     Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019. Any optimizer here takes
     ``weight_decay``; this one declares it for the sake of its default.
@@ -143,7 +143,7 @@ def nadam(
     b2: Rate = 0.999,
     eps: Positive = 1e-8,
 ) -> Transformation:
-    """Adam with Nesterov's momentum.
+    """Scales as Adam, with Nesterov's momentum.
 
     Dozat, "Incorporating Nesterov Momentum into Adam", 2016.
     """
@@ -158,7 +158,7 @@ def lamb(
     b2: Rate = 0.999,
     eps: Positive = 1e-6,
 ) -> Transformation:
-    """Adam whose step in each array, decay included, is as long as the array's norm: large batches.
+    """Scales as Adam, the step in each array as long as its norm, decay included: large batches.
 
     You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes", 2020.
     """
@@ -271,7 +271,7 @@ def schedule_free_adamw(
     eps: Positive = 1e-8,
     weight_decay: NonNegative | None = 0.01,
 ) -> Transformation:
-    """AdamW that averages its iterates where others lower the learning rate.
+    """Averages the iterates of AdamW where others lower the learning rate.
 
     Defazio et al., "The Road Less Scheduled", 2024. To be used with a constant schedule, warmed up;
     the parameters to evaluate are not those that are trained
@@ -290,7 +290,7 @@ def sam(
     rho: NonNegative = 0.05,
     momentum: Rate = 0.9,
 ) -> Transformation:
-    """Momentum with the gradient at the worst point within ``rho``: twice the work for each step.
+    """Follows the gradient at the worst point within ``rho``: twice the work for each step.
 
     Foret et al., "Sharpness-Aware Minimization for Efficiently Improving Generalization", 2021.
     """

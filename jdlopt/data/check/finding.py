@@ -194,7 +194,7 @@ def ignoring(names: Sequence[str], section: Mapping[str, Any] | None = None) -> 
 
 
 def settled(finding: Finding, section: Mapping[str, Any]) -> bool:
-    """Says whether a ``data`` section does something about a finding already.
+    """Returns whether a ``data`` section does something about a finding already.
 
     Example:
       >>> one = Finding("missing", "error", "", "", 1, 2, "cells", "data.preprocess.missing='mean'")

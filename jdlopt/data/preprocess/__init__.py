@@ -49,7 +49,7 @@ State = dict[str, Any]
 
 
 def is_fitted(recipe: Recipe) -> bool:
-    """Says whether a recipe learns anything from the training split."""
+    """Returns whether a recipe learns anything from the training split."""
     options = recipe.fields
     return (
         options.scale != "none"
@@ -79,7 +79,7 @@ def fit(recipe: Recipe, train: Arrays) -> State:
 
 
 def fit_batches(recipe: Recipe, batches: Any) -> State:
-    """Like `fit`, over the training inputs in batches, for a split that does not fit in memory.
+    """Fits as `fit` does, over batches of a training split that does not fit in memory.
 
     A table is put together whole; of other inputs, scaling goes through the batches, and principal
     components are those of a sample.

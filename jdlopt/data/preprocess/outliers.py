@@ -218,7 +218,7 @@ def _mean_path(samples: np.ndarray) -> np.ndarray:
 def outlying_cells(
     limits: Mapping[str, Any], values: Float[Array, "n columns"]
 ) -> Bool[Array, "n columns"]:
-    """Says which values lie beyond the bounds ``low`` and ``high``; a missing one does not. Pure.
+    """Returns which values lie beyond the bounds ``low`` and ``high``; a missing one not. Pure.
 
     Args:
       limits: ``state["clip"]`` or ``state["mark"]`` of a `State` with bounds.
@@ -230,7 +230,7 @@ def outlying_cells(
 def outlying_rows(
     limits: Mapping[str, Any], values: Float[Array, "n columns"]
 ) -> Bool[Array, " n"]:
-    """Says which rows have a value beyond the bounds, or are isolated by the forest. Pure.
+    """Returns which rows have a value beyond the bounds, or are isolated by the forest. Pure.
 
     Args:
       limits: ``state["clip"]`` or ``state["mark"]`` of a `State`.

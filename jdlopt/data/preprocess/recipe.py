@@ -170,7 +170,7 @@ def kind_of(shape: tuple[int, ...], dtype: str, sample_rate: int | None = None) 
 
 
 def problems(recipe: Recipe, shape: tuple[int, ...], name: str) -> list[str]:
-    """Says in words what a recipe asks for that inputs of a shape can't have."""
+    """Returns in words what a recipe asks for that inputs of a shape can't have."""
     options, kind, default = recipe.fields, recipe.kind, PreprocessFields()
     found = []
     for keys, fitting in ((TABLE_KEYS, "table"), (IMAGE_KEYS, "image"), (("audio",), "audio")):

@@ -70,7 +70,7 @@ def fit_batches(
     categorical: Bool[np.ndarray, " features"] | None = None,
     seed: int = 0,
 ) -> State:
-    """Like `fit`, over the training inputs in batches, for a split that does not fit in memory.
+    """Fits as `fit` does, over batches of a training split that does not fit in memory.
 
     Beyond `SAMPLE_VALUES` values ``robust`` keeps a uniform sample of rows (or positions). It
     depends on the seed and on the rows' order, not on how they are cut into batches.

@@ -16,7 +16,7 @@ PADDING = (0.3, 0.5)
 
 
 def input_bound(record: Record) -> Finding | None:
-    """The device waits for data."""
+    """Finds a device that waits for data."""
     waiting = (record.get("speed") or {}).get("waiting")
     made = level(waiting, *WAITING) if waiting is not None else None
     if waiting is None or made is None:
@@ -33,7 +33,7 @@ def input_bound(record: Record) -> Finding | None:
 
 
 def dispatch_bound(record: Record) -> Finding | None:
-    """A step takes far longer in the run than alone: what lies between steps costs the time."""
+    """Finds steps that take far longer in the run than alone: what lies between costs the time."""
     speed = record.get("speed") or {}
     mine, bare = speed.get("seconds_a_step"), speed.get("bare_step")
     steps = record["run"].get("steps") or 0
@@ -56,7 +56,7 @@ def dispatch_bound(record: Record) -> Finding | None:
 
 
 def padding(record: Record) -> Finding | None:
-    """Most token positions hold nothing."""
+    """Finds texts most of whose token positions hold nothing."""
     part = (record.get("inputs") or {}).get("padding")
     made = level(part, *PADDING) if part is not None else None
     if part is None or made is None:

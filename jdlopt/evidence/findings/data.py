@@ -30,7 +30,7 @@ SCALE = ((0.1, 10.0), (0.01, 100.0))
 
 
 def target_leak(record: Record) -> Finding | None:
-    """A column gives the target away: alone, it tells the classes almost without a mistake."""
+    """Finds a column that gives the target away: alone, it predicts almost without a mistake."""
     data = record.get("data") or {}
     columns = {row["name"]: row["score"] for row in data.get("giveaways", [])}
     for part in (data.get("leaks") or {}).get("parts", []):
@@ -51,7 +51,7 @@ def target_leak(record: Record) -> Finding | None:
 
 
 def split_leak(record: Record) -> Finding | None:
-    """Validation examples that are (almost) training examples."""
+    """Finds validation examples that are (almost) training examples."""
     found = (record.get("data") or {}).get("near_duplicates")
     size = record["run"].get("validation_size")
     if not found or not size or found["severity"] != "warning":
@@ -73,7 +73,7 @@ def split_leak(record: Record) -> Finding | None:
 
 
 def shift(record: Record) -> Finding | None:
-    """Validation comes from another distribution than training: its inputs, or its classes."""
+    """Finds inputs or classes of validation of another distribution than in training."""
     splits = record.get("splits") or {}
     inputs, labels = splits.get("inputs"), splits.get("labels")
     by_inputs = by_labels = None
@@ -135,7 +135,7 @@ def label_errors(record: Record) -> Finding | None:
 
 
 def class_imbalance(record: Record) -> Finding | None:
-    """A class so rare that it is not learnt."""
+    """Finds a class so rare that it is not learnt."""
     counts, names = record["run"].get("counts"), record["run"].get("classes")
     if not counts or len(counts) < 2:
         return None
@@ -165,7 +165,7 @@ def class_imbalance(record: Record) -> Finding | None:
 
 
 def input_scale(record: Record) -> Finding | None:
-    """What the model is given is far larger or smaller than what its initialisation counts on."""
+    """Finds inputs far larger or smaller than what the model's initialisation counts on."""
     inputs = record.get("inputs") or {}
     rms = inputs.get("rms")
     if not rms:

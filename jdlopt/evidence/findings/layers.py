@@ -112,7 +112,7 @@ def _stalled(record: Record) -> float:
 
 
 def layer_scale(record: Record) -> Finding | None:
-    """One layer whose weights or activations are of another scale than the others'."""
+    """Finds a layer whose weights or activations are of another scale than the others'."""
     rows = ((record.get("gradients") or {}).get("start") or {}).get("layers") or []
     kernels = [row for row in rows if row["name"].endswith("kernel")] or rows
     gains = [row["gain"] for row in kernels if row["gain"]]
@@ -169,12 +169,12 @@ def dying_units(record: Record) -> Finding | None:
 
 
 def saturated_units(record: Record) -> Finding | None:
-    """Tanh or sigmoid units at their limits before the first step already."""
+    """Finds tanh or sigmoid units at their limits before the first step already."""
     return _units(record, "saturated", "saturated_units", SATURATED, from_start=True)
 
 
 def saturating_units(record: Record) -> Finding | None:
-    """Tanh or sigmoid units that training has driven to their limits."""
+    """Finds tanh or sigmoid units that training has driven to their limits."""
     return _units(record, "saturated", "saturating_units", SATURATED, from_start=False)
 
 
@@ -231,7 +231,7 @@ def _relative(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def unused_capacity(record: Record) -> Finding | None:
-    """Most weights can be set to 0 and nothing changes."""
+    """Finds a model most of whose weights can be set to 0 and nothing changes."""
     rows = record.get("pruned") or []
     trivial = record["run"].get("trivial_loss")
     if not rows or trivial is None:

@@ -65,7 +65,7 @@ def _curve(record: Record, name: str) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def overfitting(record: Record) -> Finding | None:
-    """The training split is learnt by heart: validation gets worse, or is far behind."""
+    """Finds a training split learnt by heart: validation gets worse, or is far behind."""
     levels, words = [], []
     numbers: dict[str, Any] = {}
     curve, trivial = _curve(record, "validation/loss"), record["run"].get("trivial_loss")
@@ -110,7 +110,7 @@ def overfitting(record: Record) -> Finding | None:
 
 
 def underfitting(record: Record) -> Finding | None:
-    """Even the training split is not learnt, and something simple does better."""
+    """Finds that even the training split is not learnt, and something simple does better."""
     fit = _fit(record)
     if fit is None or fit.train >= FITTED:
         return None
@@ -150,7 +150,7 @@ def underfitting(record: Record) -> Finding | None:
 
 
 def still_improving(record: Record) -> Finding | None:
-    """The best evaluation is the last, and the second half of the steps still won a lot.
+    """Finds a best evaluation that is the last, after a second half that still won a lot.
 
     Serious as well where it underfits seriously: what the model can do is not known before it has
     stopped improving.
@@ -179,7 +179,7 @@ def still_improving(record: Record) -> Finding | None:
 
 
 def saturated_early(record: Record) -> Finding | None:
-    """All that was won was won in the first quarter of the steps."""
+    """Finds that all that was won was won in the first quarter of the steps."""
     curve, trivial = _curve(record, "validation/loss"), record["run"].get("trivial_loss")
     if curve is None or trivial is None or len(curve[1]) < 8:
         return None
@@ -280,7 +280,7 @@ def weak_classes(record: Record) -> Finding | None:
 
 
 def noisy_validation(record: Record) -> Finding | None:
-    """The validation split is too small to tell good settings from better ones."""
+    """Finds a validation split too small to tell good settings from better ones."""
     said = (record.get("predictions") or {}).get("validation") or {}
     p, count = said.get("accuracy"), record["run"].get("validation_size")
     if p is None or not count:

@@ -33,7 +33,7 @@ UNLIKELY = 6.0
 
 
 def precision_overflow(record: Record) -> Finding | None:
-    """float16 overflows: steps are skipped, or the run ended with nowhere to scale to."""
+    """Finds that float16 overflows: steps are skipped, or the run ended with no scale left."""
     found = record.get("precision") or {}
     if found.get("dtype") != "float16":
         return None
@@ -55,7 +55,7 @@ def precision_overflow(record: Record) -> Finding | None:
 
 
 def learning_rate_too_high(record: Record) -> Finding | None:
-    """The rate is beyond that at which a range test's loss is lowest, so that steps do harm."""
+    """Finds a rate beyond that of a range test's lowest loss, so that steps do harm."""
     rates = record.get("rates") or {}
     best = rates.get("best_rate")
     if not best:
@@ -83,7 +83,7 @@ def learning_rate_too_high(record: Record) -> Finding | None:
 
 
 def learning_rate_too_low(record: Record) -> Finding | None:
-    """The rate is so far below the best of a range test that the run hardly moved."""
+    """Finds a rate so far below the best of a range test that the run hardly moved."""
     rates = record.get("rates") or {}
     best = rates.get("best_rate")
     if not best:
@@ -122,7 +122,7 @@ def _training_losses(record: Record) -> list[float]:
 
 
 def divergence(record: Record) -> Finding | None:
-    """The run ended because a value was not finite."""
+    """Finds that the run ended because a value was not finite."""
     found = record["run"].get("diverged")
     if record["run"].get("status") != "diverged":
         return None
@@ -195,7 +195,7 @@ def _power(value: float) -> int:
 
 
 def loss_spikes(record: Record) -> Finding | None:
-    """Logged training losses that jump up from those before them, and come back."""
+    """Finds logged training losses that jump up from those before them, and come back."""
     curve = (record.get("curves") or {}).get("train/loss")
     if not curve:
         return None

@@ -22,32 +22,32 @@ def same(x: Array) -> Array:
 
 
 def dense(x: Array) -> Array:
-    """PyTorch's (outputs, inputs) → (inputs, outputs)."""
+    """Turns PyTorch's (outputs, inputs) → (inputs, outputs)."""
     return x.T
 
 
 def conv(x: Array) -> Array:
-    """PyTorch's (outputs, inputs, *taps) → (*taps, inputs, outputs)."""
+    """Turns PyTorch's (outputs, inputs, *taps) → (*taps, inputs, outputs)."""
     return x.transpose(*range(2, x.ndim), 1, 0)
 
 
 def patches(x: Array) -> Array:
-    """A convolution that cuts an image into patches → the matrix of a flattened patch."""
+    """Turns a convolution that cuts an image into patches → the matrix of a flattened patch."""
     return conv(x).reshape(-1, x.shape[0])
 
 
 def vector(x: Array) -> Array:
-    """(1, …, n) → (n,)."""
+    """Flattens (1, …, n) → (n,)."""
     return x.reshape(-1)
 
 
 def first(x: Array) -> Array:
-    """(1, …) → (…)."""
+    """Drops the first axis: (1, …) → (…)."""
     return x[0]
 
 
 def third(place: int) -> Turn:
-    """One of three tensors side by side along the last axis."""
+    """Takes one of three tensors side by side along the last axis."""
     return lambda x: np.split(x, 3, axis=-1)[place]
 
 
@@ -89,7 +89,7 @@ class Family(NamedTuple):
         return None
 
     def is_unneeded(self, name: str) -> bool:
-        """Says whether a name of theirs may be left over."""
+        """Returns whether a name of theirs may be left over."""
         return any(re.search(pattern, name) for pattern in self.unneeded)
 
 
@@ -311,7 +311,7 @@ CONVNEXT = Family(
 
 
 def flattened(x: Array) -> Array:
-    """The matrix behind maps of 7×7, flattened channels first → channels last."""
+    """Turns the matrix behind maps of 7×7 from channels first to channels last."""
     return x.reshape(x.shape[0], -1, 7, 7).transpose(2, 3, 1, 0).reshape(-1, x.shape[0])
 
 
