@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_PROBLEMS = 10
-"""So many of a table's problems are told at once."""
+"""So many of a table's problems are reported at once."""
 MOSTLY = 0.5
 """A column of text is one of numbers, some of them damaged, if so many of its texts are numbers."""
 DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4})([T ].*)?")
@@ -38,7 +38,7 @@ class Problem(NamedTuple):
     column: pd.Series
     words: str = ""
 
-    def told(self, cells: Bool[np.ndarray, " rows"]) -> str:
+    def message(self, cells: Bool[np.ndarray, " rows"]) -> str:
         """Returns the problem in words, counted over some of its cells."""
         first = int(np.argmax(cells))
         row, value, count = self.column.index[first], shown(self.column, first), int(cells.sum())
@@ -160,7 +160,7 @@ def number_columns(
     categories: Mapping[str, Sequence[str]] | None = None,
     hash_buckets: int | None = None,
 ) -> Float32[np.ndarray, "rows columns"]:
-    """Returns the named columns as float32, every problem of theirs told in one message.
+    """Returns the named columns as float32, every problem of theirs reported in one message.
 
     Args:
       table: the file's columns; its index counts the file's rows.
@@ -207,7 +207,7 @@ def raise_problems(
     ]
     if not found:
         return
-    lines = [problem.told(cells) for problem, cells in found[:MOST_PROBLEMS]]
+    lines = [problem.message(cells) for problem, cells in found[:MOST_PROBLEMS]]
     if len(found) > MOST_PROBLEMS:
         lines.append(f"and {len(found) - MOST_PROBLEMS} more columns with problems")
     kinds = {problem.kind for problem, _ in found}

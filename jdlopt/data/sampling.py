@@ -66,9 +66,9 @@ def balanced_order(
     labels = np.asarray(labels)
     size = len(labels)
     classes, counts = np.unique(labels, return_counts=True)
-    members = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
     chosen = []
-    for number, examples in enumerate(members):
+    for number, examples in enumerate(by_class):
         share = size // len(classes) + (number < size % len(classes))
         first, last = epoch * share, (epoch + 1) * share
         passes = range(first // len(examples), -(-last // len(examples)))
@@ -140,7 +140,7 @@ def check_weights(weights: Float[np.ndarray, " size"], what: str) -> None:
 class Order:
     """The order of a training split: called with ``(seed, epoch, size)``, it gives an epoch's.
 
-    It is told apart by identity, keeps the last few epochs, and travels to other processes.
+    It is compared by identity, keeps the last few epochs, and travels to other processes.
 
     Attributes:
       sampling: one of `SAMPLING`.

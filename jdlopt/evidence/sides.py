@@ -147,7 +147,7 @@ def check_space(space: Mapping[str, Any], metric: str) -> None:
 
 
 def default_metric(task: str) -> str:
-    """Returns what a comparison measures unless it is told: nothing that depends on the loss."""
+    """Returns the metric of a comparison by default: nothing that depends on the loss."""
     return f"validation/{'accuracy' if task == 'classification' else 'rmse'}"
 
 

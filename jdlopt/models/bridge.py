@@ -123,17 +123,17 @@ def _mode(call: Callable[..., Any], train: bool) -> dict[str, Any]:
 
 
 def _norm_frozen(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
-    """Has a Linen batch norm use its running statistics, whatever it was told."""
+    """Has a Linen batch norm use its running statistics, whatever its own setting."""
     norm = context.module
     if not isinstance(norm, nn.BatchNorm) or context.method_name != "__call__":
         return call(*args, **kwargs)
-    told = norm.use_running_average
+    own = norm.use_running_average
     # flax takes the choice from the field or from the call, and complains about both
     object.__setattr__(norm, "use_running_average", None)
     try:
         return call(*args[:1], **{**kwargs, "use_running_average": True})
     finally:
-        object.__setattr__(norm, "use_running_average", told)
+        object.__setattr__(norm, "use_running_average", own)
 
 
 def _linen(part: Callable[..., nn.Module], fixed: Mapping[str, Any], freeze_norm: bool) -> Model:

@@ -13,7 +13,7 @@ from jdlopt.models.bridge import Model
 
 
 def member_names(count: int) -> list[str]:
-    """Returns what the members' parameters are called.
+    """Returns what the models' parameters are called.
 
     Example:
       >>> member_names(2)
@@ -25,19 +25,19 @@ def member_names(count: int) -> list[str]:
 def with_members(
     model: Model,
     count: int,
-    mean: Callable[[Float[Array, "members n outputs"]], Float[Array, "n outputs"]],
+    mean: Callable[[Float[Array, "models n outputs"]], Float[Array, "n outputs"]],
 ) -> Model:
     """Returns a model of ``count`` independent copies of one.
 
     Its parameters are ``{"member_0": the model's own, "member_1": …}``. While training, it returns
-    the outputs of all members [members, n, outputs], for a loss that has as many
+    the outputs of all models [models, n, outputs], for a loss that has as many
     (`jdlopt.losses.make_loss`); otherwise their mean. Lakshminarayanan et al., "Simple and scalable
     predictive uncertainty estimation using deep ensembles", 2017.
 
     Args:
       model: what is copied.
       count: how often.
-      mean: what is said of all members' outputs.
+      mean: what is said of all models' outputs.
 
     Example:
       >>> from jdlopt.models import make_model

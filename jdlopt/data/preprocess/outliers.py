@@ -1,6 +1,6 @@
 """Find what misleads training in a table: outliers, duplicate rows, columns that leak the target.
 
-Outliers are told by bounds, or by a forest, that are fitted once on the training split; clipping
+Outliers are found by bounds, or by a forest, that are fitted once on the training split; clipping
 and marking them are pure functions.
 """
 

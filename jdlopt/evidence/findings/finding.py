@@ -1,4 +1,4 @@
-"""What diagnosis says of a run: one finding, and in which order findings are told."""
+"""What diagnosis says of a run: one finding, and in which order findings are reported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CAUSES = (
     *("unused_capacity", "noisy_validation"),
 )
 """Every finding, causes before their effects: a dead layer underfits as well, and what is to be
-mended is the layer. Of findings of one level, the first here is told first."""
+mended is the layer. Of findings of one level, the first here is reported first."""
 
 Record = Mapping[str, Any]
 """What `jdlopt.evidence.gather.gather` returns."""

@@ -83,12 +83,12 @@ def vanishing_gradients(record: Record) -> Finding | None:
     if ratio > warning:
         return None
     few = [layer for layer in ratios if ratios[layer] <= warning]
-    told = f" It took {share(stalled)} of the steps to learn anything." if escaped else ""
+    escaped_late = f" It took {share(stalled)} of the steps to learn anything." if escaped else ""
     return Finding(
         "vanishing_gradients",
         "serious" if ratio <= serious else "warning",
         f"The gradient of {name}, by the size of its weights, is {ratio:.2g} of the largest "
-        f"layer's: it hardly learns. So with {some(few)}.{told}",
+        f"layer's: it hardly learns. So with {some(few)}.{escaped_late}",
         "Use an activation that passes gradients (relu, gelu), residual connections or "
         "normalisation, or fewer layers.",
         ("activation", "residual_connections", "batch_norm", "shallower"),
@@ -142,12 +142,12 @@ def layer_scale(record: Record) -> Finding | None:
         words.append(f"the weights of {worst} are {off[worst]:,.0f} times the median layer's")
     if jump and by_values:
         words.append(f"{jump} makes values larger by {steps[jump]:,.0f} times the median step")
-    told = " and ".join(words)
+    scales = " and ".join(words)
     return Finding(
         "layer_scale",
         "serious" if "serious" in (by_weights, by_values) else "warning",
-        f"One layer has another scale before the first step: {told} (an initialisation that keeps "
-        "the variance has a gain between 1 and 1.4).",
+        f"One layer has another scale before the first step: {scales} (an initialisation that "
+        "keeps the variance has a gain between 1 and 1.4).",
         "Initialise it like the others, or normalise what it puts out.",
         ("initializer", "batch_norm", "clip_norm"),
         {

@@ -246,7 +246,7 @@ def _by_row(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _turned(turn: Any, array: np.ndarray) -> np.ndarray:
-    """A tensor turned; one of so few axes that it can't be is left, to be told as misshapen."""
+    """A tensor turned; one of so few axes that it can't be is left, to be reported as misshapen."""
     try:
         return turn(array)
     except (ValueError, IndexError):
