@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.io import wavfile
 
 from jdlopt import config as configs
@@ -25,6 +26,14 @@ def images(folder: Path, shape: tuple[int, ...] = (28, 28, 1)) -> Path:
     pixels = rng.integers(0, 256, (COUNT, *shape), dtype=np.uint8)
     np.savez(folder / "made.npz", x_train=pixels, y_train=np.arange(COUNT) % 2)
     return folder / "made.npz"
+
+
+def pictures(folder: Path) -> Path:
+    for index in range(COUNT):
+        place = folder / "made" / "train" / ("cat", "dog")[index % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (index, 0, 0)).save(place / f"{index}.png")
+    return folder / "made"
 
 
 def texts(folder: Path, column: str = "text") -> Path:
@@ -52,7 +61,7 @@ def table(folder: Path) -> Path:
 MADE: dict[str, Callable[[Path], Path]] = {
     "speech_commands": sounds,
     "cifar10": lambda folder: images(folder, (32, 32, 3)),
-    "imagenet2012": lambda folder: images(folder, (8, 8, 3)),
+    "imagenet2012": pictures,
     "fashion_mnist": images,
     "mnist_cnn": images,
     "mnist_resnet": images,
