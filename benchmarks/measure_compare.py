@@ -29,7 +29,7 @@ from recording import RESULTS, spread, write
 
 from jdlopt import config as configs
 from jdlopt.evidence import statistics
-from jdlopt.evidence.compare import Options
+from jdlopt.evidence.options import ComparisonOptions
 from jdlopt.evidence.sides import Side, resolution_of, side_of
 from jdlopt.evidence.trainer import Trainer, key_of
 
@@ -99,7 +99,7 @@ def planted(gains: np.ndarray, comparisons: int, resolution: float) -> dict[str,
 
 def claimed(gain: float, std: float, resolution: float, sequential: bool) -> float:
     """Returns the power that a comparison would claim for a gain."""
-    looks = Options(seeds=PAIRS, fixed=not sequential).looks()
+    looks = ComparisonOptions(seeds=PAIRS, fixed=not sequential).looks()
     return statistics.power(gain, std, looks, sequential=sequential, resolution=resolution)
 
 
@@ -126,7 +126,7 @@ def share(
     """Returns the share of rows that decide, for B alone or either way, and its own interval."""
     from scipy.stats import binomtest
 
-    looks = Options(seeds=differences.shape[1], fixed=not sequential).looks()
+    looks = ComparisonOptions(seeds=differences.shape[1], fixed=not sequential).looks()
     decided, pairs = 0, []
     for row in differences:
         for look in looks:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jdlopt.cli.show import DONE, console, load, print_json, print_rows
+from jdlopt.cli.verbs import CheckFlags, ConfigFlags, ListFlags, ShowFlags
 from jdlopt.errors import UserError
 
 COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
-MOST_EXAMPLES = 64
 
 
-def listed(flags: argparse.Namespace) -> int:
+def listed(flags: ListFlags) -> int:
     """Lists the datasets that are here."""
     from jdlopt.data.describe import list_datasets
 
@@ -35,7 +34,7 @@ def listed(flags: argparse.Namespace) -> int:
     return DONE
 
 
-def described(flags: argparse.Namespace) -> int:
+def described(flags: ConfigFlags) -> int:
     """Describes a config's dataset."""
     from jdlopt.data.describe import describe
     from jdlopt.data.source import open_dataset
@@ -90,7 +89,7 @@ def _print_description(description: Mapping[str, Any]) -> None:
         print_rows([{"feature": name, **found} for name, found in features.items()], "features")
 
 
-def checked(flags: argparse.Namespace) -> int:
+def checked(flags: CheckFlags) -> int:
     """Looks for problems in a dataset, and says what to do about each."""
     from jdlopt.data.check import check_source
 
@@ -112,7 +111,7 @@ def checked(flags: argparse.Namespace) -> int:
     return DONE
 
 
-def _section(flags: argparse.Namespace) -> dict[str, Any]:
+def _section(flags: CheckFlags) -> dict[str, Any]:
     """Returns the ``data`` section that the flags mean: a config's, or of one file."""
     from jdlopt.train.schema import resolve_data
 
@@ -131,7 +130,7 @@ def _section(flags: argparse.Namespace) -> dict[str, Any]:
     given = {
         "source": flags.file,
         "target": flags.target,
-        "ignore": tuple(name for name in (flags.ignore or "").split(",") if name),
+        "ignore": flags.ignore,
         "task": flags.task or "auto",
     }
     return resolve_data({"data": given})
@@ -179,7 +178,7 @@ def _print_check(check: Any) -> None:
         out.print(f"[dim]{escape(sentence)}[/dim]", highlight=False)
 
 
-def shown(flags: argparse.Namespace) -> int:
+def shown(flags: ShowFlags) -> int:
     """Draws training examples raw, preprocessed and augmented."""
     from jdlopt.report import grid, samples
     from jdlopt.train.schema import resolve_data
@@ -187,8 +186,6 @@ def shown(flags: argparse.Namespace) -> int:
     path = Path(flags.output)
     if path.suffix.lower() != ".png":
         raise UserError(f"--output: {flags.output!r} must end in .png.")
-    if not 1 <= flags.examples <= MOST_EXAMPLES:
-        raise UserError(f"--examples: takes 1 to {MOST_EXAMPLES}, found {flags.examples}.")
     if not path.parent.is_dir() or path.is_dir():
         what = "is a folder" if path.is_dir() else "there is no such folder to write it in"
         raise UserError(f"--output: {flags.output}: {what}.")

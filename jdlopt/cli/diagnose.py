@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jdlopt.cli.show import DONE, console, print_json, start
+from jdlopt.cli.verbs import DiagnoseFlags
 from jdlopt.errors import UserError
 
 COLOURS = {"serious": "red", "warning": "yellow", "note": "dim", "good": "green"}
 
 
-def diagnose(flags: argparse.Namespace) -> int:
+def diagnose(flags: DiagnoseFlags) -> int:
     """Diagnoses a run, and writes ``diagnosis.json`` and ``diagnosis.html``."""
     if (flags.run_directory is None) == (flags.workdir is None):
         both = "both are given" if flags.workdir else "neither is given"
         raise UserError(f"diagnose: takes a WORKDIR or --workdir=DIR; {both}.")
-    folder = Path(flags.run_directory or flags.workdir)
+    folder = Path(flags.run_directory or flags.workdir or "")
     speaks = start()
     from jdlopt.evidence import diagnose as evidence
     from jdlopt.report import diagnosis

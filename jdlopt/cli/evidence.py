@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jdlopt.cli.show import DONE, console, number, print_json
 from jdlopt.cli.study import stoppable
+from jdlopt.cli.verbs import AblateFlags, CompareFlags, ImproveFlags
+from jdlopt.evidence.options import PairOptions
+
+Options = TypeVar("Options", bound=PairOptions)
 
 COLOURS = {"adopt": "green", "drop": "red", "undecided": "yellow"}
 
 
-def compare(flags: argparse.Namespace) -> int:
+def compare(flags: CompareFlags) -> int:
     """Compares two configs, or one with a technique applied to it."""
     from jdlopt.evidence import compare as comparison
     from jdlopt.evidence import sides
 
-    options = _options(flags, "compare")
+    marked = () if flags.a.endswith(".json") else (flags.a,)
+    options = _with_space(flags.options, flags.space, *marked)
     options.check()
     a = _load(flags.a, flags.overrides)
     if flags.b.startswith("+"):
@@ -44,15 +49,14 @@ def compare(flags: argparse.Namespace) -> int:
     return DONE
 
 
-def ablate(flags: argparse.Namespace) -> int:
+def ablate(flags: AblateFlags) -> int:
     """Measures techniques alone on a baseline, and left out from all together."""
     from jdlopt.evidence import ablate as ablation
 
-    options = _options(flags, "ablate")
-    names = [name for name in flags.techniques.split(",") if name.strip()]
+    options = _with_space(flags.options, flags.space)
     config = _load(flags.config, flags.overrides)
     with stoppable() as stopped, _Bar(not flags.json) as show:
-        record = ablation.ablate(config, names, flags.workdir, options, show, stopped)
+        record = ablation.ablate(config, flags.techniques, flags.workdir, options, show, stopped)
     page = _page(flags)
     if flags.json:
         print_json(_plain({**record, "workdir": flags.workdir}))
@@ -61,23 +65,11 @@ def ablate(flags: argparse.Namespace) -> int:
     return DONE
 
 
-def improve(flags: argparse.Namespace) -> int:
+def improve(flags: ImproveFlags) -> int:
     """Makes a config better by itself, and says by how much."""
     from jdlopt.evidence import improve as improvement
-    from jdlopt.study.options import seconds
 
-    options = improvement.Options(
-        budget=seconds(flags.budget),
-        until=flags.until,
-        metric=flags.metric,
-        confirm=flags.confirm,
-        test_seeds=flags.test_seeds,
-        level=flags.level,
-        techniques=tuple(name.strip() for name in flags.techniques.split(",") if name.strip()),
-        diagnose=not flags.no_diagnosis,
-        workers=flags.workers,
-    )
-    options.check()
+    flags.options.check()
     config = _load(flags.config, flags.overrides)
     name = flags.config if Path(flags.config).exists() else flags.config.rpartition(":")[0]
     out = None if flags.json else console()
@@ -88,7 +80,12 @@ def improve(flags: argparse.Namespace) -> int:
 
     with stoppable() as stopped:
         record = improvement.improve(
-            config, flags.workdir, options, file=Path(name), on_progress=say, should_stop=stopped
+            config,
+            flags.workdir,
+            flags.options,
+            file=Path(name),
+            on_progress=say,
+            should_stop=stopped,
         )
     page = _page(flags)
     if flags.json:
@@ -133,29 +130,16 @@ def _print_improvement(record: Mapping[str, Any], page: Path | None) -> None:
         out.print(f"  {page}", highlight=False, soft_wrap=True)
 
 
-def _options(flags: argparse.Namespace, verb: str) -> Any:
-    from jdlopt.evidence.compare import Options
+def _with_space(options: Options, file: str | None, *marked: str) -> Options:
+    """Returns options with the nuisance keys of a file, or those that a config's file marks."""
     from jdlopt.study import space as spaces
 
-    space: Mapping[str, Any] = {}
-    if flags.space:
-        space = spaces.load(flags.space)
-    elif flags.tune and verb == "compare" and not flags.a.endswith(".json"):
-        found = spaces.load(flags.a)
-        space = {key: one for key, one in found.items() if one.role == "nuisance"}
-    more = {name: getattr(flags, name) for name in ("first", "every", "fixed") if name in flags}
-    return Options(
-        seeds=flags.seeds,
-        level=flags.level,
-        metric=flags.metric,
-        least=flags.least,
-        first_seed=flags.first_seed,
-        tune=flags.tune,
-        tune_seeds=flags.tune_seeds,
-        space=space,
-        workers=flags.workers,
-        **more,
-    )
+    if file:
+        return replace(options, space=spaces.load(file))
+    if not options.tune or not marked:
+        return options
+    found = spaces.load(marked[0])
+    return replace(options, space={k: one for k, one in found.items() if one.role == "nuisance"})
 
 
 def _load(file: str, overrides: Mapping[str, str]) -> Any:
@@ -165,8 +149,8 @@ def _load(file: str, overrides: Mapping[str, str]) -> Any:
     return config.override(config.load(file), texts)
 
 
-def _page(flags: argparse.Namespace) -> Path | None:
-    if flags.no_report:
+def _page(flags: CompareFlags | AblateFlags | ImproveFlags) -> Path | None:
+    if not flags.report:
         return None
     from jdlopt.report import write_report
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Any
 
 from jdlopt.cli import cost
 from jdlopt.cli.show import DONE, console, load, number, print_json, start
+from jdlopt.cli.verbs import EvalFlags, PredictFlags, TrainFlags
 from jdlopt.errors import UserError
 
 
-def train(flags: argparse.Namespace) -> int:
+def train(flags: TrainFlags) -> int:
     """Trains one config, or shows it, its model or the batch that fits."""
     config = load(flags)
     speaks = start()
@@ -138,7 +138,7 @@ def _print_result(record: Mapping[str, Any], workdir: Path) -> None:
             out.print(f"  {workdir / file}  [dim]{what}[/dim]", highlight=False, soft_wrap=True)
 
 
-def evaluate(flags: argparse.Namespace) -> int:
+def evaluate(flags: EvalFlags) -> int:
     """Evaluates a checkpoint of a run on a split."""
     speaks = start()
     from jdlopt.train.serve import evaluate_run
@@ -161,7 +161,7 @@ def evaluate(flags: argparse.Namespace) -> int:
     return DONE
 
 
-def predict(flags: argparse.Namespace) -> int:
+def predict(flags: PredictFlags) -> int:
     """Predicts for a file or folder."""
     start()
     from jdlopt.train import serve

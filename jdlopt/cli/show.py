@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 DONE, DEFECT, WRONG_INPUT, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
 """What a verb's exit code means."""
 
 
-def load(flags: argparse.Namespace) -> Any:
+class WithConfig(Protocol):
+    """Flags that name a config."""
+
+    @property
+    def config(self) -> str | None:
+        """The file."""
+
+    @property
+    def overrides(self) -> Mapping[str, str]:
+        """Text by key."""
+
+
+def load(flags: WithConfig) -> Any:
     """Returns the config that the flags name, its overrides still as text."""
     from jdlopt import config
 
+    assert flags.config is not None
     loaded = config.load(flags.config)
     return config.override(
         loaded, {key: config.Override(text) for key, text in flags.overrides.items()}

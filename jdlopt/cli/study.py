@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import signal
 import threading
@@ -12,38 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from jdlopt.cli.show import DONE, console, load, number, print_json
+from jdlopt.cli.verbs import ReportFlags, TuneFlags
 from jdlopt.errors import UserError
 
 SHOWN = 5
 """The best trials that are printed."""
 
 
-def tune(flags: argparse.Namespace) -> int:
+def tune(flags: TuneFlags) -> int:
     """Searches a space; the trials train in worker processes."""
-    from jdlopt.study import options as opts
     from jdlopt.study import space as spaces
     from jdlopt.study.tune import tune as search
 
-    options = opts.Options(
-        trials=flags.trials,
-        budget=None if flags.budget is None else opts.seconds(flags.budget),
-        until=flags.until,
-        sampler=flags.sampler,
-        seed=flags.seed,
-        repeats=flags.repeats,
-        folds=flags.folds,
-        objectives=tuple(flags.objective),
-        halving=flags.halving,
-        reduction=flags.reduction,
-        workers=flags.workers,
-        width=flags.width,
-        formulation=flags.formulation,
-        storage=flags.storage,
-        study_name=flags.study,
-        keep=flags.keep,
-        report=not flags.no_report,
-    )
-    options.check()
+    flags.options.check()
     if flags.config is None:
         raise UserError("--config: is missing; name the file that holds get_config().")
     if flags.space is None and flags.config.endswith(".json"):
@@ -51,7 +31,7 @@ def tune(flags: argparse.Namespace) -> int:
     config = load(flags)
     space = spaces.load(flags.space or flags.config)
     with stoppable() as stopped, _Progress(not flags.json) as show:
-        result = search(config, space, flags.workdir, options, show, stopped)
+        result = search(config, space, flags.workdir, flags.options, show, stopped)
     if flags.json:
         print_json({**result.record, "workdir": str(result.workdir)})
     else:
@@ -198,7 +178,7 @@ def _param(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else json.dumps(value).strip('"')
 
 
-def report(flags: argparse.Namespace) -> int:
+def report(flags: ReportFlags) -> int:
     """Writes ``report.html`` of a run or a study."""
     from jdlopt.report import write_report
 

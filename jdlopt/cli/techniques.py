@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 from jdlopt.cli.show import DONE, console, print_json
+from jdlopt.cli.verbs import TechniquesFlags
 
 
-def listed(flags: argparse.Namespace) -> int:
+def listed(flags: TechniquesFlags) -> int:
     """Lists the catalogue; with a config, what each technique would change in it."""
     from jdlopt.evidence import techniques
 

@@ -7,12 +7,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import ml_collections
+from typing import TYPE_CHECKING, Any
 
 from jdlopt.config.tree import to_dict
 from jdlopt.errors import ConfigError, listing, nearest
+
+if TYPE_CHECKING:
+    import ml_collections
 
 
 def load(file: str | os.PathLike[str]) -> ml_collections.ConfigDict:
@@ -50,12 +51,16 @@ def load(file: str | os.PathLike[str]) -> ml_collections.ConfigDict:
         raise ConfigError(
             f"{name}{_line_of(error, path)}: {type(error).__name__}: {error}"
         ) from error
+    import ml_collections  # help must not wait for it
+
     if not isinstance(config, Mapping | ml_collections.ConfigDict):
         raise ConfigError(f"{name}: get_config() returned {type(config).__name__}, not a config.")
     return _as_config(config, name)
 
 
 def _as_config(found: Mapping[str, Any], where: str) -> ml_collections.ConfigDict:
+    import ml_collections
+
     if isinstance(found, ml_collections.ConfigDict):
         unset = list(_unset(found))
         if unset:
@@ -78,6 +83,8 @@ def _keys(tree: Mapping[Any, Any]) -> Iterator[Any]:
 
 
 def _unset(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[str]:
+    import ml_collections
+
     for key in config:
         try:
             value = config[key]

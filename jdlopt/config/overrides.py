@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import ml_collections
-
 from jdlopt.config.tree import to_dict
 from jdlopt.config.values import inherited_keys, with_inherited
 from jdlopt.errors import ConfigError, listing
 
 if TYPE_CHECKING:
+    import ml_collections
+
     from jdlopt.config.tree import AnyConfig
 
 
@@ -25,6 +25,8 @@ def override(config: AnyConfig, assignments: Mapping[str, Any]) -> ml_collection
       >>> override({"optim": {"learning_rate": 0.1}}, {"optim.learning_rate": 0.2}).optim.to_dict()
       {'learning_rate': 0.2}
     """
+    import ml_collections  # help must not wait for it
+
     tree = to_dict(config)
     renamed = _renamed(tree, assignments)
     for dotted, value in assignments.items():

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import typing
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import ml_collections
-
 from jdlopt.config.sections import section_dict
 
 if TYPE_CHECKING:
+    import ml_collections
     from _typeshed import DataclassInstance
 
 AnyConfig: TypeAlias = "Mapping[str, Any] | ml_collections.ConfigDict | DataclassInstance"
@@ -26,10 +24,10 @@ def to_dict(config: AnyConfig) -> dict[str, Any]:
     """
     if is_dataclass(config):
         return section_dict(config)
-    given = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else config
+    given = config if isinstance(config, Mapping) else config.to_dict()
     return {
         key: to_dict(value) if isinstance(value, Mapping) else tuples(value)
-        for key, value in typing.cast("Mapping[str, Any]", given).items()
+        for key, value in given.items()
     }
 
 

@@ -18,12 +18,12 @@ from jdlopt.evidence.compare import (
     ADOPT,
     DROP,
     UNDECIDED,
-    Options,
     cost,
     effect_record,
     gains,
     summary_of,
 )
+from jdlopt.evidence.options import AblationOptions
 from jdlopt.evidence.records import claim, save
 from jdlopt.evidence.sides import (
     Side,
@@ -107,7 +107,7 @@ def ablate(
     config: Mapping[str, Any],
     names: Sequence[str],
     workdir: str | Path,
-    options: Options | None = None,
+    options: AblationOptions | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def ablate(
       WorkdirError: the directory holds another ablation, or can't be written.
       Interrupted: ``should_stop()`` said so.
     """
-    options, workdir = replace(options or Options(seeds=10), fixed=True), Path(workdir)
+    options, workdir = options or AblationOptions(), Path(workdir)
     chosen = parse(names)
     space = {k: v for one in chosen for k, v in one.technique.nuisance.items()}
     options = replace(options, space={**space, **options.space})
@@ -201,7 +201,7 @@ def _record(
     trained: Trained,
     metric: str,
     seeds: range,
-    options: Options,
+    options: AblationOptions,
 ) -> dict[str, Any]:
     of = {name: trained[key_of(side.config)] for name, side in arms.items()}
     summaries = {name: summary_of(found, metric) for name, found in of.items()}

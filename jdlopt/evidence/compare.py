@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 import statistics as plain
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jdlopt import config as configs
-from jdlopt.errors import UserError
 from jdlopt.evidence import statistics, tuning
+from jdlopt.evidence.options import ComparisonOptions
 from jdlopt.evidence.records import claim, save
 from jdlopt.evidence.sides import (
     Side,
@@ -33,73 +32,6 @@ from jdlopt.metrics import higher_is_better
 
 COMPARISON = "compare.json"
 ADOPT, DROP, UNDECIDED = "adopt", "drop", "undecided"
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to compare.
-
-    Attributes:
-      seeds: pairs at most.
-      first: pairs before the first look, where one looks several times.
-      every: pairs between two looks.
-      fixed: look once, after all the seeds; else stop as soon as the answer is clear.
-      level: of the interval.
-      metric: ``validation/METRIC``; accuracy, or the RMSE of a regression, by default.
-      least: the smallest gain that is worth having, in units of the metric.
-      first_seed: the pairs' seeds are this one and those that follow.
-      tune: points at which each side's nuisance keys are tried before; 0 tunes nothing.
-      tune_seeds: seeds a point.
-      space: the nuisance keys and their distributions; needed where ``tune`` is not 0.
-      workers: processes; one a core by default.
-    """
-
-    seeds: int = 20
-    first: int = 5
-    every: int = 2
-    fixed: bool = False
-    level: float = statistics.LEVEL
-    metric: str | None = None
-    least: float = 0.0
-    first_seed: int = 0
-    tune: int = 0
-    tune_seeds: int = 2
-    space: Mapping[str, Any] = field(default_factory=dict)
-    workers: int | None = None
-
-    def check(self) -> None:
-        """Checks every option.
-
-        Raises:
-          UserError: what is wrong, all of it in one message.
-        """
-        problems = []
-        lowest = {"seeds": 2, "first": 2, "every": 1, "tune": 0, "tune_seeds": 1, "first_seed": 0}
-        for name, low in {**lowest, "least": 0, "workers": 1}.items():
-            value = getattr(self, name)
-            if value is not None and not value >= low:
-                flag = name.replace("_", "-")
-                problems.append(f"--{flag}: must be at least {low}, found {value}.")
-        if not 0.5 <= self.level < 1:
-            problems.append(f"--level: must be in [0.5, 1), found {self.level}.")
-        if self.tune and not self.space:
-            problems.append(
-                "--tune: which keys? Name a file with get_space() by --space, or mark keys of "
-                "the config's get_space() with role='nuisance'."
-            )
-        if problems:
-            raise UserError("\n".join(problems))
-
-    def looks(self) -> list[int]:
-        """Returns the numbers of pairs at which the differences are looked at.
-
-        Example:
-          >>> Options(seeds=10, first=5, every=2).looks()
-          [5, 7, 9, 10]
-        """
-        if self.fixed:
-            return [self.seeds]
-        return sorted({*range(min(self.first, self.seeds), self.seeds, self.every), self.seeds})
 
 
 def gains(
@@ -138,7 +70,7 @@ def compare(
     a: Mapping[str, Any],
     b: Mapping[str, Any],
     workdir: str | Path,
-    options: Options | None = None,
+    options: ComparisonOptions | None = None,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
@@ -160,7 +92,7 @@ def compare(
       WorkdirError: the directory holds another comparison, or can't be written.
       Interrupted: ``should_stop()`` said so.
     """
-    options, workdir = options or Options(), Path(workdir)
+    options, workdir = options or ComparisonOptions(), Path(workdir)
     options.check()
     sides = [side_of(a), side_of(b)]
     metric = metric_of(sides[0], options.metric)
@@ -233,7 +165,7 @@ def summary_of(trainings: Mapping[int, Training], metric: str) -> dict[str, Any]
 
 
 def _record(
-    sides: Sequence[Side], trained: Trained, metric: str, seeds: range, options: Options
+    sides: Sequence[Side], trained: Trained, metric: str, seeds: range, options: ComparisonOptions
 ) -> dict[str, Any]:
     a, b = (trained[key_of(side.config)] for side in sides)
     a, b = ({seed: side[seed] for seed in seeds if seed in side} for side in (a, b))

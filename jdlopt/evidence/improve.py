@@ -14,20 +14,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jdlopt.errors import UserError
-from jdlopt.evidence import search_rounds, statistics, techniques
+from jdlopt.evidence import search_rounds
 from jdlopt.evidence.final_test import finish
+from jdlopt.evidence.options import ImprovementOptions
 from jdlopt.evidence.records import claim, save
 from jdlopt.evidence.sides import Side, measuring, metric_of, side_of
 from jdlopt.evidence.state import (
     CONFIRM_SEEDS,
     IMPROVEMENT,
     LAST_PLACE,
-    MOST_CONFIRM,
     RESERVE,
     Loop,
     retune,
@@ -39,73 +38,10 @@ SMALL_VALIDATION, FOLDS = 1000, 5
 techniques would otherwise fit the few examples that it is made on."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to improve.
-
-    Attributes:
-      budget: seconds in all, those of earlier calls included.
-      until: stop once the config reaches this, such as ``validation/accuracy>=0.95``.
-      metric: ``validation/METRIC`` that is to get better; the goal's by default.
-      confirm: fresh seeds of every confirmation.
-      test_seeds: runs of either config that are evaluated on the test split at the end.
-      level: of the intervals.
-      techniques: names and groups to try; all that apply by default.
-      diagnose: whether findings order what is tried.
-      workers: processes; one a core by default.
-    """
-
-    budget: float = 1800.0
-    until: str | None = None
-    metric: str | None = None
-    confirm: int = 10
-    test_seeds: int = 5
-    level: float = statistics.LEVEL
-    techniques: tuple[str, ...] = ()
-    diagnose: bool = True
-    workers: int | None = None
-
-    def check(self) -> None:
-        """Checks every option.
-
-        Raises:
-          UserError: what is wrong, all of it in one message.
-        """
-        problems = []
-        for name, low in {"confirm": 3, "test_seeds": 2, "workers": 1}.items():
-            value = getattr(self, name)
-            if value is not None and value < low:
-                flag = name.replace("_", "-")
-                problems.append(f"--{flag}: must be at least {low}, found {value}.")
-        if self.confirm > MOST_CONFIRM:
-            problems.append(f"--confirm: must be at most {MOST_CONFIRM}, found {self.confirm}.")
-        if self.budget <= 0:
-            problems.append(f"--budget: must be longer than 0, found {self.budget}.")
-        for name in set(self.techniques) - set(techniques.GROUPS):
-            try:
-                techniques.find(name)
-            except UserError as error:
-                problems.append(str(error))
-        try:
-            goal = self.goal()
-            if goal and self.metric and goal[0] != self.metric:
-                problems.append(f"--until: is about {goal[0]}, and --metric is {self.metric}.")
-        except UserError as error:
-            problems.append(str(error))
-        if problems:
-            raise UserError("\n".join(problems))
-
-    def goal(self) -> tuple[str, Callable[[float], bool]] | None:
-        """Returns the goal's metric and whether a value reaches it."""
-        from jdlopt.study.options import Options as StudyOptions
-
-        return StudyOptions(until=self.until).goal()
-
-
 def improve(
     config: Mapping[str, Any],
     workdir: str | Path,
-    options: Options | None = None,
+    options: ImprovementOptions | None = None,
     *,
     file: Path | None = None,
     on_progress: Callable[[str], None] | None = None,
@@ -129,7 +65,7 @@ def improve(
       WorkdirError: the directory is another's, or can't be written.
       Interrupted: ``should_stop()`` said so.
     """
-    options, workdir, started = options or Options(), Path(workdir), time.perf_counter()
+    options, workdir, started = options or ImprovementOptions(), Path(workdir), time.perf_counter()
     options.check()
     original = side_of(config)
     goal = options.goal()

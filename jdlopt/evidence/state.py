@@ -24,8 +24,6 @@ TUNING = "tuning"
 """The name of a step that is no technique's: other values of what goes with them."""
 RESERVE = 0.15
 """Of the budget, what is kept for the end."""
-MOST_CONFIRM = 90
-"""Seeds that a confirmation may have, so that no two share one."""
 TUNED = ((32, 2), (8, 6), (3, 12))
 """Points that are tuned over, and the seeds of each; as many points go on as the next has."""
 LEAST_POINTS, SHARE_OF_TUNING = 8, 0.15

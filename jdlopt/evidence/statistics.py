@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-LEVEL = 0.95
-"""Of every interval, unless said otherwise."""
+from jdlopt.evidence.options import LEVEL
+
 PRIOR = 1.0
 """Variance of the standardised effect that the sequential test mixes over: effects of about one
 standard deviation of a pair are found with the fewest seeds; the error rate holds for any value."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from jdlopt import config as configs
 from jdlopt.errors import ConfigError
+from jdlopt.evidence.options import PairOptions
 from jdlopt.evidence.sides import Side, side_of
 from jdlopt.evidence.trainer import ENDED_WELL, Trainer, key_of
 from jdlopt.metrics import higher_is_better
@@ -118,7 +119,7 @@ class Tuned(NamedTuple):
 
 
 def tune_all(
-    arms: Mapping[str, Side], trainer: Trainer, metric: str, options: Any
+    arms: Mapping[str, Side], trainer: Trainer, metric: str, options: PairOptions
 ) -> dict[str, Tuned]:
     """Tunes the nuisance keys of several configs, each at as many points and on the same seeds.
 

@@ -5,14 +5,69 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
-from jdlopt.errors import UserError, listing, nearest
+from jdlopt.config import Choice, Count, Natural, Range
+from jdlopt.config.options import Flag, option_problems, raise_option_problems
+from jdlopt.errors import UserError
 
 SAMPLERS = ("quasi_random", "random", "grid", "tpe", "gp", "cmaes")
 HALVINGS = ("asha", "median")
 FORMULATIONS = ("vmap", "scan", "each")
 DEFAULT_TRIALS = 32
+Duration = Annotated[float, Range(0, low_open=True)]
+"""Seconds."""
+
+
+def seconds(text: str) -> float:
+    """Reads a duration: ``90``, ``90s``, ``10m``, ``1.5h``, ``1h30m``.
+
+    Raises:
+      UserError: it is none.
+
+    Example:
+      >>> seconds("1h30m")
+      5400.0
+    """
+    units = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    found = re.findall(r"(\d+(?:\.\d+)?)([smhd]?)", text)
+    if not found or "".join(number + unit for number, unit in found) != text.strip():
+        raise UserError(f"--budget: {text!r} is no duration; write 90s, 10m or 1h30m.")
+    return sum(float(number) * units[unit] for number, unit in found)
+
+
+Goal = tuple[str, Callable[[float], bool]]
+
+
+def reached(until: str | None) -> Goal | None:
+    """Returns a goal's metric and whether a value reaches it; None if there is no goal.
+
+    Raises:
+      UserError: it can't be read.
+
+    Example:
+      >>> name, enough = reached("validation/accuracy>=0.9")
+      >>> name, enough(0.95), enough(0.85)
+      ('validation/accuracy', True, False)
+    """
+    if until is None:
+        return None
+    match = re.fullmatch(r"\s*([\w/]+)\s*(>=|<=|>|<)\s*([-+.\deE]+)\s*", str(until))
+    try:
+        if match is None:
+            raise ValueError
+        bound = float(match[3])
+    except ValueError:
+        raise UserError(
+            f"--until: {until!r} can't be read; write it as --until='validation/accuracy>=0.95'."
+        ) from None
+    ways: dict[str, Callable[[float], bool]] = {
+        ">=": lambda value: value >= bound,
+        "<=": lambda value: value <= bound,
+        ">": lambda value: value > bound,
+        "<": lambda value: value < bound,
+    }
+    return match[1], ways[match[2]]
 
 
 @dataclass(frozen=True)
@@ -41,23 +96,56 @@ class Options:
       report: whether ``report.html`` is written at the end.
     """
 
-    trials: int | None = None
-    budget: float | None = None
-    until: str | None = None
-    sampler: str = "quasi_random"
-    seed: int = 0
-    repeats: int = 1
-    folds: int | None = None
-    objectives: tuple[str, ...] = ()
-    halving: str | None = None
-    reduction: int = 3
-    workers: int | None = None
-    width: int | None = None
-    formulation: str | None = None
-    storage: str | None = None
-    study_name: str | None = None
-    keep: int = 3
-    report: bool = True
+    trials: Annotated[
+        Count | None, Flag("trials in all", "N", group="budget", shown=str(DEFAULT_TRIALS))
+    ] = None
+    budget: Annotated[
+        Duration | None,
+        Flag("such as 90s, 10m, 1h30m", "TIME", group="budget", read=seconds),
+    ] = None
+    until: Annotated[
+        str | None, Flag("such as 'validation/accuracy>=0.95'", "GOAL", group="budget")
+    ] = None
+    sampler: Annotated[str, Choice(SAMPLERS), Flag(", ".join(SAMPLERS), "NAME", group="search")] = (
+        "quasi_random"
+    )
+    seed: Annotated[Natural, Flag("of the sampler", "N", group="search")] = 0
+    repeats: Annotated[Count, Flag("seeds a trial", "K", group="search")] = 1
+    folds: Annotated[
+        int | None, Range(2), Flag("cross-validation with K folds", "K", group="search")
+    ] = None
+    objectives: Annotated[
+        tuple[str, ...],
+        Flag(
+            "validation/METRIC, n_params or step_seconds; may be given several times",
+            "NAME",
+            name="objective",
+            group="search",
+        ),
+    ] = ()
+    halving: Annotated[
+        str | None,
+        Choice(HALVINGS),
+        Flag("stop the worse early: asha or median", "RULE", group="search"),
+    ] = None
+    reduction: Annotated[
+        int, Range(2), Flag("asha: one in so many goes on", "N", group="search")
+    ] = 3
+    workers: Annotated[Count | None, Flag("processes", "N", group="how", shown="one a core")] = None
+    width: Annotated[Count | None, Flag("members in a population", "N", group="how")] = None
+    formulation: Annotated[
+        str | None,
+        Choice(FORMULATIONS),
+        Flag("vmap, scan or each; else measured", "NAME", group="how"),
+    ] = None
+    storage: Annotated[
+        str | None, Flag("an Optuna database, or journal:FILE", "URL", group="how")
+    ] = None
+    study_name: Annotated[
+        str | None, Flag("the study's name in the storage", "NAME", name="study", group="how")
+    ] = None
+    keep: Annotated[Natural, Flag("best trials kept as runs", "N", group="how")] = 3
+    report: Annotated[bool, Flag("write no report.html", name="no-report", group="how")] = True
 
     def __post_init__(self) -> None:
         endless = self.trials is None and self.budget is None and self.until is None
@@ -79,74 +167,13 @@ class Options:
         Raises:
           UserError: what is wrong, all of it in one message.
         """
-        problems = []
-        least = {"trials": 1, "repeats": 1, "folds": 2, "workers": 1, "width": 1, "keep": 0}
-        for name, low in {**least, "reduction": 2, "seed": 0}.items():
-            value = getattr(self, name)
-            if value is not None and value < low:
-                problems.append(f"--{name}: must be at least {low}, found {value}.")
-        if self.budget is not None and self.budget <= 0:
-            problems.append(f"--budget: must be longer than 0, found {self.budget}.")
-        for name, known in (
-            ("sampler", SAMPLERS), ("halving", HALVINGS), ("formulation", FORMULATIONS),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and value not in known:
-                problems.append(
-                    f"--{name}: {value!r} is unknown.{nearest(value, known)} "
-                    f"Known: {listing(known)}."
-                )
+        problems = option_problems(self)
         try:
-            self.goal()
+            reached(self.until)
         except UserError as error:
             problems.append(str(error))
-        if problems:
-            raise UserError("\n".join(problems))
+        raise_option_problems(problems)
 
-    def goal(self) -> tuple[str, Callable[[float], bool]] | None:
-        """Returns the goal's metric and whether a value reaches it.
-
-        Raises:
-          UserError: it can't be read.
-
-        Example:
-          >>> name, reached = Options(until="validation/accuracy>=0.9").goal()
-          >>> name, reached(0.95), reached(0.85)
-          ('validation/accuracy', True, False)
-        """
-        if self.until is None:
-            return None
-        match = re.fullmatch(r"\s*([\w/]+)\s*(>=|<=|>|<)\s*([-+.\deE]+)\s*", self.until)
-        try:
-            if match is None:
-                raise ValueError
-            bound = float(match[3])
-        except ValueError:
-            raise UserError(
-                f"--until: {self.until!r} can't be read; write it as "
-                "--until='validation/accuracy>=0.95'."
-            ) from None
-        ways: dict[str, Callable[[float], bool]] = {
-            ">=": lambda value: value >= bound,
-            "<=": lambda value: value <= bound,
-            ">": lambda value: value > bound,
-            "<": lambda value: value < bound,
-        }
-        return match[1], ways[match[2]]
-
-
-def seconds(text: str) -> float:
-    """Reads a duration: ``90``, ``90s``, ``10m``, ``1.5h``, ``1h30m``.
-
-    Raises:
-      UserError: it is none.
-
-    Example:
-      >>> seconds("1h30m")
-      5400.0
-    """
-    units = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-    found = re.findall(r"(\d+(?:\.\d+)?)([smhd]?)", text)
-    if not found or "".join(number + unit for number, unit in found) != text.strip():
-        raise UserError(f"--budget: {text!r} is no duration; write 90s, 10m or 1h30m.")
-    return sum(float(number) * units[unit] for number, unit in found)
+    def goal(self) -> Goal | None:
+        """Returns the goal's metric and whether a value reaches it, as `reached` does."""
+        return reached(self.until)

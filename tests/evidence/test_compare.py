@@ -11,7 +11,8 @@ from jdlopt import cli
 from jdlopt import config as configs
 from jdlopt.errors import ConfigError, UserError, WorkdirError
 from jdlopt.evidence import sides
-from jdlopt.evidence.compare import Options, compare
+from jdlopt.evidence.compare import compare
+from jdlopt.evidence.options import ComparisonOptions
 from jdlopt.evidence.trainer import Trainer, key_of
 from jdlopt.study.space import log_uniform
 from jdlopt.train.loop import fit
@@ -29,7 +30,7 @@ def compared(tmp_path_factory) -> tuple[dict, Path]:
     """The base against the same with a rate so low that nothing is learnt."""
     workdir = tmp_path_factory.mktemp("compared")
     slow = configs.override(BASE, {"optim.learning_rate": 1e-6})
-    return compare(BASE, slow, workdir, Options(seeds=15, workers=1)), workdir
+    return compare(BASE, slow, workdir, ComparisonOptions(seeds=15, workers=1)), workdir
 
 
 def test_a_config_that_learns_nothing_is_dropped(compared) -> None:
@@ -54,7 +55,7 @@ def test_what_is_on_disk_is_not_trained_again(compared) -> None:
     path = workdir / "trainings" / f"{key_of(both[0])}.jsonl"
     with path.open("a") as file:
         file.write('{"seed": 3, "sta')  # a process that was killed within a line
-    again = compare(both[0], both[1], workdir, Options(seeds=15, workers=1))
+    again = compare(both[0], both[1], workdir, ComparisonOptions(seeds=15, workers=1))
     assert again["pairs"] == record["pairs"]
     assert again["seconds"] == {"training": 0.0, "compiling": 0.0}
     with Trainer(workdir, workers=1) as trainer:
@@ -80,7 +81,7 @@ def test_the_report_shows_the_decision_and_every_pair(compared) -> None:
 
 def test_both_sides_are_tuned_at_the_same_points_on_other_seeds(tmp_path: Path) -> None:
     other = configs.override(BASE, {"optim.learning_rate": 1e-5})
-    options = Options(
+    options = ComparisonOptions(
         seeds=2, fixed=True, tune=3, tune_seeds=1, workers=1,
         space={"optim.learning_rate": log_uniform(1e-3, 3e-2)},
     )  # fmt: skip
@@ -104,12 +105,12 @@ def test_losses_of_two_kinds_are_not_compared_by_the_loss(tmp_path: Path) -> Non
     a = configs.override(BASE, {"loss.name": "cross_entropy"})
     b = configs.override(a, {"loss.label_smoothing": 0.1})
     with pytest.raises(ConfigError, match=r"label_smoothing.*validation/accuracy"):
-        compare(a, b, tmp_path, Options(metric="validation/loss"))
+        compare(a, b, tmp_path, ComparisonOptions(metric="validation/loss"))
     same = configs.override(a, {"loss.l2": 1e-3})  # added to it, and not measured
     sides.check_pair(sides.side_of(a), sides.side_of(same), "validation/loss")
     space = {"loss.label_smoothing": log_uniform(1e-2, 0.1)}
     with pytest.raises(ConfigError, match=r"each value of loss\.label_smoothing"):
-        compare(b, b, tmp_path, Options(metric="validation/loss", tune=2, space=space))
+        compare(b, b, tmp_path, ComparisonOptions(metric="validation/loss", tune=2, space=space))
     assert not list(tmp_path.iterdir())
 
 
@@ -135,12 +136,12 @@ def test_a_part_that_changes_leaves_the_keys_of_the_old_one_behind() -> None:
 )
 def test_wrong_options_are_told(changes: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        Options(**changes).check()
+        ComparisonOptions(**changes).check()
 
 
 def test_a_metric_that_is_none_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--metric: 'validation/acuracy'"):
-        compare(BASE, BASE, tmp_path, Options(metric="validation/acuracy"))
+        compare(BASE, BASE, tmp_path, ComparisonOptions(metric="validation/acuracy"))
 
 
 def test_the_command_line_refuses_what_makes_no_pair(tmp_path: Path, capsys) -> None:

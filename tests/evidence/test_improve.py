@@ -16,8 +16,8 @@ from jdlopt import cli
 from jdlopt import config as configs
 from jdlopt.errors import UserError
 from jdlopt.evidence.ablate import ablate, parse
-from jdlopt.evidence.compare import Options as CompareOptions
-from jdlopt.evidence.improve import Options, improve
+from jdlopt.evidence.improve import improve
+from jdlopt.evidence.options import AblationOptions, ImprovementOptions
 from jdlopt.report import write_report
 
 SLOW = '''"""Iris, with a learning rate that is far too low."""
@@ -39,7 +39,7 @@ def improved(tmp_path_factory) -> tuple[dict, Path, Path]:
     folder = tmp_path_factory.mktemp("improve")
     file = folder / "slow.py"
     file.write_text(SLOW, encoding="utf-8")
-    options = Options(
+    options = ImprovementOptions(
         budget=600.0, until="validation/accuracy>=0.8", confirm=5, test_seeds=2, workers=1,
         techniques=("learning_rate_up",), diagnose=False,
     )  # fmt: skip
@@ -92,7 +92,7 @@ def test_the_same_call_takes_the_same_decisions_and_trains_nothing(improved) -> 
     (workdir / "improve.json").write_text(
         json.dumps({"status": "running", "seconds": 1.0, "plans": record["plans"]})
     )
-    options = Options(
+    options = ImprovementOptions(
         budget=600.0, until="validation/accuracy>=0.8", confirm=5, test_seeds=2, workers=1,
         techniques=("learning_rate_up",), diagnose=False,
     )  # fmt: skip
@@ -108,7 +108,7 @@ def test_a_loop_that_was_killed_at_its_end_keeps_its_steps(improved) -> None:
     record, workdir, file = improved
     late = {**record, "status": "running", "seconds": 1e6, "screened": {}, "dropped": []}
     (workdir / "improve.json").write_text(json.dumps(late), encoding="utf-8")
-    options = Options(
+    options = ImprovementOptions(
         budget=600.0, until="validation/accuracy>=0.8", confirm=5, test_seeds=2, workers=1,
         techniques=("learning_rate_up",), diagnose=False,
     )  # fmt: skip
@@ -127,7 +127,7 @@ def test_the_report_has_the_ladder_and_the_file(improved) -> None:
 def test_an_ablation_weighs_each_technique_alone_and_left_out(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
     config = configs.load(tmp_path / "slow.py")
-    options = CompareOptions(seeds=4, workers=1)
+    options = AblationOptions(seeds=4, workers=1)
     names = ["learning_rate_up:2", "clip_norm:2"]
     record = ablate(config, names, tmp_path / "work", options)
     rate, clip = record["techniques"]

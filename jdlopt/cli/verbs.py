@@ -1,0 +1,254 @@
+"""The verbs of the command line: of each, its flags as a frozen dataclass and what runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from jdlopt.config import Choice, Range
+from jdlopt.config.options import Flag
+from jdlopt.evidence.options import AblationOptions, ComparisonOptions, ImprovementOptions
+from jdlopt.study.options import Options as StudyOptions
+
+SPLITS = ("train", "validation", "test")
+CHECKPOINTS = ("best", "newest")
+MOST_COPIES, MOST_EXAMPLES = 10_000, 64
+
+CONFIG = Flag("a config file (.py or .json)", "FILE[:ARG]")
+RUN = Flag("a run's directory", "DIR")
+KEPT = Flag("where trainings are kept", "DIR")
+REPORT = Flag("write no report.html", name="no-report")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """The flags that every verb has.
+
+    Attributes:
+      overrides: key → text of each ``--config.KEY=TEXT``.
+    """
+
+    json: Annotated[bool, Flag("one JSON object on stdout")] = False
+    debug: Annotated[bool, Flag("a traceback for every error")] = False
+    overrides: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigFlags(Flags):
+    """Those of a verb that is about a config."""
+
+    config: Annotated[str, CONFIG]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainFlags(ConfigFlags):
+    """Those of ``train``."""
+
+    workdir: Annotated[str | None, Flag("the run's directory", "DIR")] = None
+    print_config: Annotated[bool, Flag("show the resolved config only")] = False
+    print_model: Annotated[bool, Flag("show the model's layers only")] = False
+    find_batch_size: Annotated[
+        bool, Flag("show the largest batch whose step fits the device only")
+    ] = False
+    memory: Annotated[
+        str | None, Flag("of a device, such as 24GiB, for --find-batch-size", "SIZE")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFlags(Flags):
+    """Those of a verb that is about a finished run."""
+
+    workdir: Annotated[str, RUN]
+    checkpoint: Annotated[
+        str, Choice(CHECKPOINTS), Flag("which parameters: best or newest", "NAME")
+    ] = "best"
+    tta: Annotated[
+        int,
+        Range(0, MOST_COPIES),
+        Flag("average over N augmented copies of each example, too", "N"),
+    ] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalFlags(RunFlags):
+    """Those of ``eval``."""
+
+    split: Annotated[str, Choice(SPLITS), Flag("which data: train, validation or test", "NAME")] = (
+        "validation"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictFlags(RunFlags):
+    """Those of ``predict``."""
+
+    input: Annotated[str, Flag("what to predict for", "PATH")]
+    output: Annotated[str | None, Flag("a .csv or .npz; by default a table on stdout", "FILE")] = (
+        None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneFlags(Flags):
+    """Those of ``tune``."""
+
+    config: Annotated[str | None, Flag("a config file, with get_space()", "FILE[:ARG]")] = None
+    space: Annotated[str | None, Flag("a file with get_space(), or JSON", "FILE")] = None
+    workdir: Annotated[str, Flag("the study's directory", "DIR")]
+    options: StudyOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareFlags(Flags):
+    """Those of ``compare``; overrides are for both configs."""
+
+    a: Annotated[str, Flag("a config file: the baseline", "A", positional=True)]
+    b: Annotated[str, Flag("another, or +NAME[:N],...: A with techniques", "B", positional=True)]
+    workdir: Annotated[str, KEPT]
+    options: ComparisonOptions
+    space: Annotated[str | None, Flag("the nuisance keys, as get_space()", "FILE")] = None
+    report: Annotated[bool, REPORT] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateFlags(ConfigFlags):
+    """Those of ``ablate``."""
+
+    techniques: Annotated[tuple[str, ...], Flag("names of the catalogue, NAME[:N]", "A,B,C")]
+    workdir: Annotated[str, KEPT]
+    options: AblationOptions
+    space: Annotated[str | None, Flag("the nuisance keys, as get_space()", "FILE")] = None
+    report: Annotated[bool, REPORT] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImproveFlags(ConfigFlags):
+    """Those of ``improve``."""
+
+    workdir: Annotated[str, Flag("where all of it is kept", "DIR")]
+    options: ImprovementOptions
+    report: Annotated[bool, REPORT] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class TechniquesFlags(Flags):
+    """Those of ``techniques``."""
+
+    config: Annotated[str | None, Flag("say what each would change", "FILE[:ARG]")] = None
+    group: Annotated[str | None, Flag("data, structure, optimisation, ...", "NAME")] = None
+    aim: Annotated[str | None, Flag("accuracy, generalisation, speed, ...", "NAME")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagnoseFlags(Flags):
+    """Those of ``diagnose``."""
+
+    run_directory: Annotated[str | None, Flag("a run's directory", "WORKDIR", positional=True)] = (
+        None
+    )
+    workdir: Annotated[str | None, Flag("the same, instead of WORKDIR", "DIR")] = None
+    lr_range: Annotated[
+        bool,
+        Flag("run the learning-rate range test however long it takes (by default if it is short)"),
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportFlags(Flags):
+    """Those of ``report``."""
+
+    workdir: Annotated[str, Flag("a run's, a study's, a comparison's", "WORKDIR", positional=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListFlags(Flags):
+    """Those of ``data list``."""
+
+    data_dir: Annotated[
+        str | None, Flag("where prepared TFDS datasets lie", "DIR", name="data_dir")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckFlags(Flags):
+    """Those of ``data check``."""
+
+    file: Annotated[
+        str | None, Flag("a file, folder or dataset's name", "FILE", positional=True)
+    ] = None
+    config: Annotated[str | None, Flag("a config file, instead of FILE", "FILE[:ARG]")] = None
+    target: Annotated[str | None, Flag("what FILE is to predict", "COLUMN")] = None
+    ignore: Annotated[tuple[str, ...], Flag("columns of FILE to leave out", "A,B")] = ()
+    task: Annotated[str | None, Flag("of FILE, as data.task of a config", "NAME")] = None
+    workdir: Annotated[str | None, Flag("write data_check.html in it", "DIR")] = None
+    without_test: Annotated[bool, Flag("don't look for near-duplicates of test examples")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowFlags(ConfigFlags):
+    """Those of ``data show``."""
+
+    output: Annotated[str, Flag("the picture", "FILE.png")]
+    examples: Annotated[int, Range(1, MOST_EXAMPLES), Flag("rows", "N")] = 8
+    all: Annotated[bool, Flag("every augmentation that fits")] = False
+    seed: Annotated[int, Range(0), Flag("of the augmentations' draws", "N")] = 0
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb.
+
+    Attributes:
+      run: the function that runs it, ``module:name`` of this package.
+      summary: what it does, in a sentence.
+      flags: the class of what it takes.
+    """
+
+    run: str
+    summary: str
+    flags: type[Any]
+
+    @property
+    def takes_config(self) -> bool:
+        """Whether ``--config.KEY=VALUE`` means something."""
+        return self.flags is CompareFlags or "config" in self.flags.__dataclass_fields__
+
+
+VERBS = {
+    "train": Verb("run:train", "Train one config, or go on with its run.", TrainFlags),
+    "eval": Verb("run:evaluate", "Evaluate a run's checkpoint on a split.", EvalFlags),
+    "predict": Verb(
+        "run:predict", "Predict for a CSV, Parquet or NPZ file or image folder.", PredictFlags
+    ),
+    "tune": Verb(
+        "study:tune", "Search a space around a config; its trials train together.", TuneFlags
+    ),
+    "compare": Verb(
+        "evidence:compare", "Say whether config B beats config A, and at what cost.", CompareFlags
+    ),
+    "ablate": Verb(
+        "evidence:ablate", "Measure techniques alone, and left out from all.", AblateFlags
+    ),
+    "improve": Verb(
+        "evidence:improve", "Make a config better by itself, step by step.", ImproveFlags
+    ),
+    "techniques": Verb("techniques:listed", "List what may make a config better.", TechniquesFlags),
+    "diagnose": Verb(
+        "diagnose:diagnose", "Say what holds a run back, and what to try.", DiagnoseFlags
+    ),
+    "report": Verb("study:report", "Write the report of a directory again.", ReportFlags),
+    "data list": Verb("data:listed", "List the datasets that are here.", ListFlags),
+    "data describe": Verb(
+        "data:described", "Describe a config's dataset: splits, classes, values.", ConfigFlags
+    ),
+    "data check": Verb("data:checked", "Look for problems in a dataset or a file.", CheckFlags),
+    "data show": Verb(
+        "data:shown", "Draw training examples raw, preprocessed and augmented.", ShowFlags
+    ),
+}
+"""Every verb by its words; help lists them in this order."""
+
+FAMILIES = {"data": "List, describe, check or show datasets."}
+"""The first words that several verbs share."""

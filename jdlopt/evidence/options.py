@@ -1,0 +1,154 @@
+"""How configs are compared, techniques ablated and a config improved: options, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from jdlopt.config import Count, Natural, NonNegative, Range
+from jdlopt.config.options import Flag, option_problems, raise_option_problems
+from jdlopt.errors import UserError
+from jdlopt.study.options import Duration, Goal, reached, seconds
+
+LEVEL = 0.95
+"""Of an interval, by default."""
+MOST_CONFIRM = 90
+"""Seeds of a confirmation at most; those of the next one begin behind them."""
+
+Level = Annotated[float, Range(0.5, 1, high_open=True)]
+Pairs = Annotated[int, Range(2)]
+Workers = Annotated[Count | None, Flag("processes", "N", shown="one a core")]
+Metric = Annotated[str | None, Flag("validation/METRIC", "NAME")]
+OfIntervals = Annotated[Level, Flag("of the intervals", "P")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairOptions:
+    """How pairs of trainings are made: what a comparison and an ablation share.
+
+    Attributes:
+      seeds: pairs at most.
+      first_seed: the pairs' seeds are this one and those that follow.
+      metric: ``validation/METRIC``; accuracy, or the RMSE of a regression, by default.
+      least: the smallest gain that is worth having, in units of the metric.
+      level: of the interval.
+      tune: points at which each side's nuisance keys are tried before; 0 tunes nothing.
+      tune_seeds: seeds a point.
+      space: the nuisance keys and their distributions; needed where ``tune`` is not 0.
+      workers: processes; one a core by default.
+    """
+
+    seeds: Annotated[Pairs, Flag("pairs at most", "N")] = 20
+    first_seed: Annotated[Natural, Flag("and those after it", "N")] = 0
+    metric: Metric = None
+    least: Annotated[NonNegative, Flag("the smallest gain worth having", "X")] = 0.0
+    level: OfIntervals = LEVEL
+    tune: Annotated[Natural, Flag("points of nuisance keys, for each side", "N")] = 0
+    tune_seeds: Annotated[Count, Flag("seeds a point", "N")] = 2
+    space: Mapping[str, Any] = field(default_factory=dict)
+    workers: Workers = None
+
+    def check(self) -> None:
+        """Checks every option.
+
+        Raises:
+          UserError: what is wrong, all of it in one message.
+        """
+        problems = option_problems(self)
+        if self.tune and not self.space:
+            problems.append(
+                "--tune: which keys? Name a file with get_space() by --space, or mark keys of "
+                "the config's get_space() with role='nuisance'."
+            )
+        raise_option_problems(problems)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonOptions(PairOptions):
+    """How to compare.
+
+    Attributes:
+      first: pairs before the first look, where one looks several times.
+      every: pairs between two looks.
+      fixed: look once, after all the seeds; else stop as soon as the answer is clear.
+    """
+
+    first: Annotated[Pairs, Flag("seeds before a look", "N")] = 5
+    every: Annotated[Count, Flag("seeds between looks", "N")] = 2
+    fixed: Annotated[bool, Flag("look once, after all the seeds: a narrower interval")] = False
+
+    def looks(self) -> list[int]:
+        """Returns the numbers of pairs at which the differences are looked at.
+
+        Example:
+          >>> ComparisonOptions(seeds=10, first=5, every=2).looks()
+          [5, 7, 9, 10]
+        """
+        if self.fixed:
+            return [self.seeds]
+        return sorted({*range(min(self.first, self.seeds), self.seeds, self.every), self.seeds})
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationOptions(PairOptions):
+    """How to ablate: one look, after all the seeds."""
+
+    seeds: Annotated[Pairs, Flag("pairs at most", "N")] = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImprovementOptions:
+    """How to improve.
+
+    Attributes:
+      budget: seconds in all, those of earlier calls included.
+      until: stop once the config reaches this, such as ``validation/accuracy>=0.95``.
+      metric: ``validation/METRIC`` that is to get better; the goal's by default.
+      techniques: names and groups to try; all that apply by default.
+      confirm: fresh seeds of every confirmation.
+      test_seeds: runs of either config that are evaluated on the test split at the end.
+      level: of the intervals.
+      diagnose: whether findings order what is tried.
+      workers: processes; one a core by default.
+    """
+
+    budget: Annotated[
+        Duration, Flag("in all, such as 90s, 10m", "TIME", read=seconds, shown="30m")
+    ] = 1800.0
+    until: Annotated[str | None, Flag("such as 'validation/accuracy>=0.95'", "GOAL")] = None
+    metric: Annotated[str | None, Flag("validation/METRIC that is to get better", "NAME")] = None
+    techniques: Annotated[
+        tuple[str, ...], Flag("names or groups to try", "A,B,C", shown="all")
+    ] = ()
+    confirm: Annotated[int, Range(3, MOST_CONFIRM), Flag("fresh seeds of a confirmation", "N")] = 10
+    test_seeds: Annotated[Pairs, Flag("seeds of the test at the end", "N")] = 5
+    level: OfIntervals = LEVEL
+    diagnose: Annotated[bool, Flag("try in the catalogue's order", name="no-diagnosis")] = True
+    workers: Workers = None
+
+    def check(self) -> None:
+        """Checks every option.
+
+        Raises:
+          UserError: what is wrong, all of it in one message.
+        """
+        from jdlopt.evidence import techniques  # help must not wait for it
+
+        problems = option_problems(self)
+        for name in set(self.techniques) - set(techniques.GROUPS):
+            try:
+                techniques.find(name)
+            except UserError as error:
+                problems.append(str(error))
+        try:
+            goal = self.goal()
+            if goal and self.metric and goal[0] != self.metric:
+                problems.append(f"--until: is about {goal[0]}, and --metric is {self.metric}.")
+        except UserError as error:
+            problems.append(str(error))
+        raise_option_problems(problems)
+
+    def goal(self) -> Goal | None:
+        """Returns the goal's metric and whether a value reaches it."""
+        return reached(self.until)
