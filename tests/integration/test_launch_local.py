@@ -211,21 +211,6 @@ def test_two_processes_are_one_run(config, straight, tmp_path):
 
 
 @pytest.mark.slow
-def test_interrupted_run_of_two_processes_goes_on(config, straight, tmp_path):
-    workdir = tmp_path / "run"
-    words = [*TWO, "train", f"--config={config}", f"--workdir={workdir}"]
-    process = start(words)
-    wait_for_files(workdir, "checkpoints/*", 1, 180)
-    process.terminate()
-    code, errors = finish(process)
-    assert code == 130, errors
-    assert json.loads((workdir / "result.json").read_text())["status"] == "interrupted"
-    code, errors = finish(start(words))
-    assert code == 0, errors
-    assert curve(workdir) == curve(straight)
-
-
-@pytest.mark.slow
 def test_wrong_config_is_the_users_fault_in_every_process(config, tmp_path):
     words = ["--processes=2", "--", "train", f"--config={config}", "--config.optim.nme=adam"]
     code, errors = finish(start([*words, f"--workdir={tmp_path / 'run'}"]))

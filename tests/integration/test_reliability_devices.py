@@ -49,7 +49,7 @@ def eight(request, runs, tmp_path_factory) -> tuple[bool, Path, Path]:
     return request.param, folder / "whole", folder / "half"
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4])
+@pytest.mark.parametrize("devices", [1, 4])
 def test_run_saved_on_eight_devices_goes_on_with_fewer(runs, eight, tmp_path, devices):
     in_memory, whole, half = eight
     workdir = tmp_path / "run"
@@ -110,12 +110,6 @@ def alive(pids: list[int]) -> list[int]:
     return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
-def test_two_processes_follow_the_curve_of_one(runs, whole, tmp_path):
-    runs.finish(start_two(runs, tmp_path / "run"))
-    assert len(runs.result(tmp_path / "run")["devices"]) == 2
-    assert_same_curve(runs, whole, tmp_path / "run")
-
-
 def test_sigterm_stops_all_processes_and_one_goes_on(runs, whole, tmp_path):
     workdir = tmp_path / "run"
     process = start_two(runs, workdir)
@@ -142,4 +136,5 @@ def test_killed_rank_ends_the_other_and_the_run_goes_on(runs, whole, tmp_path, r
     assert process.returncode not in (0, 2) and not alive(started)
     assert runs.newest(workdir) < 48
     runs.finish(start_two(runs, workdir))
+    assert len(runs.result(workdir)["devices"]) == 2
     assert_same_curve(runs, whole, workdir)
