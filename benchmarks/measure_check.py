@@ -90,7 +90,7 @@ def preprocess(path: Path) -> dict[str, Any]:
     import jax
 
     from jdlopt.data import preprocess as stages
-    from jdlopt.train import parts
+    from jdlopt.train import components
     from jdlopt.train.schema import resolve_data
 
     section = resolve_data(
@@ -109,9 +109,10 @@ def preprocess(path: Path) -> dict[str, Any]:
         }
     )
     start = time.perf_counter()
-    dataset = parts.open_clean(section)
+    dataset = components.open_clean(section)
     opened = time.perf_counter()
-    recipe, state = parts.fitted(section, dataset)
+    recipe = components.recipe_of(section, dataset.spec)
+    state = components.learnt(recipe, dataset)
     train = dataset.read("train").inputs
     made = np.asarray(jax.jit(lambda inputs: stages.apply(recipe, state, inputs))(train))
     assert np.isfinite(made).all()

@@ -22,10 +22,9 @@ from recording import alternating, spread, write
 
 from jdlopt import config as configs
 from jdlopt.data import feed
-from jdlopt.train import experiment
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
 from jdlopt.train.state import as_arrays
-from jdlopt.train.step import train_step
 
 REPETITIONS = 9
 EPOCHS = {"mnist1d_mlp": 240, "mnist1d_cnn": 60}
@@ -33,20 +32,20 @@ EPOCHS = {"mnist1d_mlp": 240, "mnist1d_cnn": 60}
 
 def bare_scan(config: dict) -> partial:
     """Returns a run of the bare scan → examples per second."""
-    resolved, dataset = experiment.prepare(config)
-    parts = experiment.build(resolved, dataset)
+    parts = Experiment.build(config)
+    resolved, dataset = parts.config, parts.data
     arrays = dataset.read("train")
     data = {"inputs": jnp.asarray(arrays.inputs), "targets": jnp.asarray(arrays.targets)}
     batch_size, size = resolved["data"]["batch_size"], len(arrays.targets)
     hparams = as_arrays(configs.hyperparameters(resolved))
     per_epoch = size // batch_size
-    init = jax.jit(lambda hparams: experiment.init_state(parts, 0, hparams))
+    init = jax.jit(lambda hparams: parts.init(0, hparams))
 
     @partial(jax.jit, donate_argnums=0)
     def epoch(state, data, examples):
         def body(state, chosen):
             batch = {name: values[chosen] for name, values in data.items()}
-            return train_step(state, batch, **parts.step_parts)
+            return parts.train_step(state, batch)
 
         return jax.lax.scan(body, state, examples)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,9 @@ import numpy as np
 from recording import alternating, spread, write
 
 from jdlopt import config as configs
-from jdlopt.train import experiment
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
 from jdlopt.train.state import as_arrays
-from jdlopt.train.step import train_step
 
 BATCH, REPETITIONS, UNFROZEN = 64, 12, 50
 PHASES = {
@@ -50,14 +48,14 @@ def config(path: Path, optim: dict[str, Any], **train: Any) -> dict[str, Any]:
 
 def program(path: Path, optim: dict[str, Any], step: int) -> tuple[Any, dict[str, float]]:
     """Returns a way to time one step, and what compiling it took and says of it."""
-    resolved, dataset = experiment.prepare(config(path, optim))
-    parts = experiment.build(resolved, dataset)
+    parts = Experiment.build(config(path, optim))
+    resolved, dataset = parts.config, parts.data
     arrays = dataset.read("train")
     batch = {name: jnp.asarray(getattr(arrays, name)[:BATCH]) for name in ("inputs", "targets")}
-    state = experiment.init_state(parts, 0, as_arrays(configs.hyperparameters(resolved)))
+    state = parts.init(0, as_arrays(configs.hyperparameters(resolved)))
     at = jnp.int32(step)
     state = state.replace(step=at, opt_state=state.opt_state._replace(step=at))
-    lowered = jax.jit(partial(train_step, **parts.step_parts)).lower(state, batch)
+    lowered = jax.jit(parts.train_step).lower(state, batch)
     start = time.perf_counter()
     compiled = lowered.compile()
     seconds = time.perf_counter() - start

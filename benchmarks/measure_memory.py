@@ -14,7 +14,8 @@ from recording import write
 
 from jdlopt.mesh import make_mesh
 from jdlopt.models.layers import REMAT
-from jdlopt.train import experiment, memory
+from jdlopt.train import memory
+from jdlopt.train.experiment import Experiment
 
 BATCH = 128
 ENCODER = {"name": "transformer_encoder", "features": 64, "num_heads": 4}
@@ -47,7 +48,7 @@ def step(model: dict[str, Any], shape: tuple[int, ...], folder: Path) -> dict[st
         "optim": {"name": "adamw"},
         "mesh": {"data": 1},
     }
-    parts = experiment.build(*experiment.prepare(config))
+    parts = Experiment.build(config)
     mesh = make_mesh(parts.config["mesh"])
     found = memory.compiled_step(parts, mesh).memory_analysis()
     return {

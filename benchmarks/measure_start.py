@@ -8,7 +8,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -17,22 +16,21 @@ import numpy as np
 from recording import spread, write
 
 from jdlopt import config as configs
-from jdlopt.train import experiment
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.state import as_arrays
-from jdlopt.train.step import train_step
 
 ROOT = Path(__file__).parent.parent
 
 
 def compilations(path: Path) -> dict:
     """Returns how often the step compiles while each float takes ten values."""
-    resolved, dataset = experiment.prepare(configs.load(path))
-    parts = experiment.build(resolved, dataset)
+    parts = Experiment.build(configs.load(path))
+    resolved, dataset = parts.config, parts.data
     arrays = dataset.read("train")
     batch = {"inputs": jnp.asarray(arrays.inputs[:64]), "targets": jnp.asarray(arrays.targets[:64])}
     hparams = as_arrays(configs.hyperparameters(resolved))
-    state = experiment.init_state(parts, 0, hparams)
-    program = jax.jit(partial(train_step, **parts.step_parts))
+    state = parts.init(0, hparams)
+    program = jax.jit(parts.train_step)
     leaves, tree = jax.tree.flatten(hparams)
     for position in range(len(leaves)):
         for scale in np.linspace(0.5, 0.95, 10, dtype=np.float32):

@@ -25,13 +25,11 @@ import torch
 from models import EXPERIMENTS, INPUT_SHAPES, OPTIM, plain_model, torch_model
 from recording import alternating, spread, write
 
-from jdlopt import config as configs
 from jdlopt import memory
 from jdlopt import mesh as meshes
-from jdlopt.train import experiment
 from jdlopt.train.compiling import Compiler
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.program import training_programs
-from jdlopt.train.state import as_arrays
 
 MODELS = ("image_resnet", "image_cnn", "image_transformer")
 BATCH = 128
@@ -113,18 +111,15 @@ def our_run(
         path = Path(folder) / "data.npz"
         np.savez(path, x=np.concatenate([inputs] * 3), y=np.concatenate([targets] * 3))
         source = {"source": str(path), "batch_size": BATCH}
-        config, dataset = experiment.prepare(
-            {**EXPERIMENTS[name], "data": source, "train": {"steps": 1000}}
-        )
-        parts = experiment.build(config, dataset)
-        arrays = dataset.read("train")
-    mesh = meshes.make_mesh(config["mesh"])
-    state = experiment.init_state(parts, 0, as_arrays(configs.hyperparameters(config)))
+        parts = Experiment.build({**EXPERIMENTS[name], "data": source, "train": {"steps": 1000}})
+        arrays = parts.data.read("train")
+    mesh = meshes.make_mesh(parts.config["mesh"])
+    state = parts.init(0)
     choice, program = training_programs(
         state,
         {"inputs": jax.device_put(arrays.inputs), "targets": jax.device_put(arrays.targets)},
         BATCH,
-        parts=parts.step_parts,
+        train_step=parts.train_step,
         mesh=mesh,
         compile=Compiler(),
         longest=1000,

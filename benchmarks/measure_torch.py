@@ -20,7 +20,7 @@ import torch
 from models import EXPERIMENTS, OPTIM, torch_model
 from recording import alternating, spread, write
 
-from jdlopt.train import experiment
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
 
 REPETITIONS = 5
@@ -87,7 +87,7 @@ def main() -> None:
             config = dict(EXPERIMENTS[name])
             if name == "image_cnn":
                 config["data"] = {**config["data"], "source": str(images)}
-            _, dataset = experiment.prepare(config)
+            _, dataset = Experiment.build(config)
             inputs, targets = dataset.read("train")
             batch_size = config["data"]["batch_size"]
             runs = {"jdlopt": partial(fit_rate, config, steps)}

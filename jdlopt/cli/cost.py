@@ -9,9 +9,10 @@ from jdlopt.cli.show import DONE, console, print_json
 
 def print_model(config: Any, as_json: bool) -> int:
     """Shows a config's model layer by layer, and what a training step costs."""
-    from jdlopt.train import experiment, memory
+    from jdlopt.train import memory
+    from jdlopt.train.experiment import Experiment
 
-    found = memory.summary(experiment.build(*experiment.prepare(config)))
+    found = memory.summary(Experiment.build(config))
     if as_json:
         layers = [layer._asdict() for layer in found.layers]
         print_json({**found._asdict(), "layers": layers})
@@ -51,11 +52,11 @@ def print_model(config: Any, as_json: bool) -> int:
 
 def find_batch_size(config: Any, limit: str | None, as_json: bool) -> int:
     """Shows the largest batch size whose training step fits a device's memory."""
-    from jdlopt.train import experiment, memory
+    from jdlopt.train import memory
+    from jdlopt.train.experiment import Experiment
 
-    found = memory.largest_batch(
-        *experiment.prepare(config), None if limit is None else memory.bytes_of(limit)
-    )
+    size = None if limit is None else memory.bytes_of(limit)
+    found = memory.largest_batch(Experiment.build(config), size)
     if as_json:
         sizes = {str(size): needed for size, needed in found.sizes.items()}
         print_json({"batch_size": found.batch_size, "limit_bytes": found.limit, "bytes": sizes})

@@ -19,9 +19,9 @@ def train(flags: TrainFlags) -> int:
     speaks = start()
     if flags.print_config:
         from jdlopt.config import dumps
-        from jdlopt.train import experiment
+        from jdlopt.train.experiment import Experiment
 
-        text = dumps(experiment.resolve(config))
+        text = dumps(Experiment.build(config).config)
         if speaks:
             print(text, end="")
         return DONE

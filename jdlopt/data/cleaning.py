@@ -60,9 +60,9 @@ def clean(dataset: Dataset, section: PreprocessFields | Mapping[str, Any]) -> Da
         or options.duplicates == "drop"
         or (options.outliers != "none" and options.outlier_action == "drop")
     )
-    if len(dataset.input_shape) != 1 or not (drops_rows or options.constant_columns == "drop"):
+    if len(dataset.spec.input.shape) != 1 or not (drops_rows or options.constant_columns == "drop"):
         return dataset
-    recipe = make_recipe(options, dataset.meta())
+    recipe = make_recipe(options, dataset.spec.input, dataset.spec.name)
     inputs, targets = dataset.read("train")
     kept = np.arange(len(inputs))
     counts: dict[str, int] = {}
@@ -73,8 +73,8 @@ def clean(dataset: Dataset, section: PreprocessFields | Mapping[str, Any]) -> Da
         kept = kept[~unwanted]
         if not len(kept):
             raise DataError(
-                f"data.preprocess: {dataset.source}: leaving out {what} leaves no training row of "
-                f"{len(inputs)}."
+                f"data.preprocess: {dataset.spec.source}: leaving out {what} leaves no training "
+                f"row of {len(inputs)}."
             )
 
     if options.missing == "drop":
@@ -110,12 +110,12 @@ def clean(dataset: Dataset, section: PreprocessFields | Mapping[str, Any]) -> Da
         counts["constant columns"] = int(constant.sum())
         if constant.all():
             raise DataError(
-                f"data.preprocess: {dataset.source}: every column is constant in the training "
+                f"data.preprocess: {dataset.spec.source}: every column is constant in the training "
                 "split; there is nothing to learn from."
             )
         if constant.any():
             dataset = _with_columns(dataset, np.flatnonzero(~constant))
-    return dataclasses.replace(dataset, dropped=counts, fitted={})
+    return dataclasses.replace(dataset, dropped=counts)
 
 
 def _with_rows(dataset: Dataset, kept: np.ndarray) -> Dataset:
@@ -124,7 +124,7 @@ def _with_rows(dataset: Dataset, kept: np.ndarray) -> Dataset:
     chosen = kept if indices is None else indices[kept]
     return dataclasses.replace(
         dataset,
-        sizes={**dataset.sizes, "train": len(kept)},
+        spec=dataclasses.replace(dataset.spec, sizes={**dataset.sizes, "train": len(kept)}),
         parts={**dataset.parts, "train": (pool, chosen)},
         weights=None if dataset.weights is None else dataset.weights[kept],
     )
@@ -132,14 +132,19 @@ def _with_rows(dataset: Dataset, kept: np.ndarray) -> Dataset:
 
 def _with_columns(dataset: Dataset, columns: np.ndarray) -> Dataset:
     """The dataset with some of its columns."""
-    names = dataset.feature_names
+    table = dataset.spec.input
+    names = table.feature_names
     kept = None if names is None else tuple(names[index] for index in columns)
+    narrow = dataclasses.replace(
+        table,
+        feature_names=kept,
+        shape=(len(columns),),
+        categories={
+            name: found for name, found in table.categories.items() if name in (kept or ())
+        },
+    )
     return dataclasses.replace(
         dataset,
-        feature_names=kept,
-        input_shape=(len(columns),),
-        categories={
-            name: found for name, found in dataset.categories.items() if name in (kept or ())
-        },
+        spec=dataclasses.replace(dataset.spec, inputs=narrow),
         pools={name: ColumnPool(pool, columns) for name, pool in dataset.pools.items()},
     )

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, Num
 
 from jdlopt.data.damage import Skipped, Unreadable, check_finite, check_left, check_targets
 from jdlopt.data.sampling import check_weights
+from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.data.split import SPLITS, make_parts
 from jdlopt.data.text import TextFields
 from jdlopt.data.text_input import TextInput
@@ -109,74 +110,52 @@ class Records(Sequence):
         return self.pool[int(index if self.indices is None else self.indices[index])]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
-    """Train, validation and test splits of one source, and what a model has to know about them.
+    """Train, validation and test splits of one source: a `DataSpec` and pools of examples.
 
     Attributes:
-      name: a short name: the dataset's, or the file's or folder's.
-      source: ``data.source`` as the config has it.
-      task: ``classification`` or ``regression``.
-      num_classes: the number of classes; 0 for regression.
-      class_names: a name for each class, in the order of the targets; empty for regression.
-      feature_names: a name for each feature of a table; None for other inputs.
-      input_shape: the shape of one input.
-      input_dtype: ``uint8``, ``float32``, or ``int32`` for the tokens of a text.
-      target_dtype: ``int32`` (classes) or ``float32`` (values).
-      sizes: examples in each of ``train``, ``validation`` and ``test``. With ``on_bad='skip'`` the
-        test split's is known once the split was asked for: nothing of it is opened before.
-      missing: what becomes of missing inputs, as in `Reading`.
+      spec: what a model must know of it.
+      pools: the examples, as they are stored.
+      parts: each split's pool, and which of its examples; None: all.
       on_bad: ``error`` or ``skip``.
-      categories: the categories of each feature that is none of numbers, in the order of their
-        codes: 1 is the first, 0 stands for what was in no training example.
-      hash_buckets: as in `Reading`: what a category's number is instead.
-      text: the tokenizer's state, where inputs are texts, and what that feature is called.
-      sample_rate: samples a second, where inputs are sound.
+      unchecked: the splits whose damaged examples are looked for when they are first asked for.
       weights: the training examples' weights, where ``data.weight`` names them.
+      skips: the examples that were left out as damaged.
       dropped: what cleaning left out: what → training rows, or columns.
-      fitted: what was learnt from the training split, kept for the next who asks.
     """
 
-    name: str
-    source: str
-    task: str
-    num_classes: int
-    class_names: tuple[str, ...]
-    feature_names: tuple[str, ...] | None
-    input_shape: tuple[int, ...]
-    input_dtype: str
-    target_dtype: str
-    sizes: dict[str, int]
-    missing: str = "refuse"
+    spec: DataSpec
+    pools: Mapping[str, Pool] = field(repr=False)
+    parts: Mapping[str, tuple[str, np.ndarray | None]] = field(repr=False)
     on_bad: str = "error"
-    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    hash_buckets: int | None = None
-    text: TextInput | None = field(default=None, repr=False)
-    sample_rate: int | None = None
-    weights: np.ndarray | None = field(default=None, repr=False, compare=False)
-    pools: Mapping[str, Pool] = field(default_factory=dict, repr=False)
-    parts: dict[str, tuple[str, np.ndarray | None]] = field(default_factory=dict, repr=False)
+    unchecked: frozenset[str] = frozenset()
+    weights: np.ndarray | None = field(default=None, repr=False)
     skips: Skipped = field(default_factory=Skipped, repr=False)
     dropped: Mapping[str, int] = field(default_factory=dict, repr=False)
-    fitted: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
-    unchecked: set[str] = field(default_factory=set, repr=False)
-
-    def __post_init__(self):
-        for name in ("sizes", "parts"):  # they change when a split is checked: each has its own
-            object.__setattr__(self, name, dict(getattr(self, name)))
-        object.__setattr__(self, "unchecked", set(self.unchecked))
+    _usable: dict[str, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
     def _part(self, split: str) -> tuple[Pool, np.ndarray | None]:
         if split not in self.parts:
             raise DataError(f"split {split!r} is unknown; there are {', '.join(SPLITS)}.")
         pool, indices = self.parts[split]
         if split in self.unchecked:
-            indices = usable(self.pools[pool], indices, self.skips, f"{self.source}, {split}")
-            check_left(indices, split, self.source, self.skips)
-            self.parts[split] = (pool, indices)
-            self.sizes[split] = len(indices)
-            self.unchecked.discard(split)
+            if split not in self._usable:  # looked for once
+                where = f"{self.spec.source}, {split}"
+                found = usable(self.pools[pool], indices, self.skips, where)
+                check_left(found, split, self.spec.source, self.skips)
+                self._usable[split] = found
+            indices = self._usable[split]
         return self.pools[pool], indices
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Examples in each split.
+
+        With ``on_bad='skip'`` the test split's is known once the split was asked for: nothing of it
+        is opened before.
+        """
+        return {**self.spec.sizes, **{name: len(found) for name, found in self._usable.items()}}
 
     @property
     def skipped(self) -> Mapping[str, int]:
@@ -191,10 +170,11 @@ class Dataset:
         """
         pool, indices = self._part(split)
         arrays = pool.read(indices)
-        where = f"{self.source}, split {split!r}"
-        check_targets(arrays.targets, self.num_classes, where)
-        if self.missing != "keep":
-            check_finite(arrays.inputs, where, allow_missing=self.missing == "fill")
+        where = f"{self.spec.source}, split {split!r}"
+        check_targets(arrays.targets, self.spec.num_classes, where)
+        missing = self.spec.input.missing
+        if missing != "keep":
+            check_finite(arrays.inputs, where, allow_missing=missing == "fill")
         return arrays
 
     def records(self, split: str) -> Records:
@@ -209,33 +189,14 @@ class Dataset:
         """
         pool, indices = self._part(split)
         targets = pool.targets(indices)
-        check_targets(targets, self.num_classes, f"{self.source}, split {split!r}")
+        check_targets(targets, self.spec.num_classes, f"{self.spec.source}, split {split!r}")
         return targets
 
     def nbytes(self, split: str) -> int:
         """Returns the bytes that `read` of the split would take in memory."""
-        values = math.prod(self.input_shape)
-        return self.sizes[split] * (values * np.dtype(self.input_dtype).itemsize + 4)
-
-    def meta(self) -> dict[str, Any]:
-        """Returns what `read_inputs` needs later to read inputs alike, as JSON-able values."""
-        return {
-            "name": self.name,
-            "source": self.source,
-            "task": self.task,
-            "num_classes": self.num_classes,
-            "class_names": list(self.class_names),
-            "feature_names": None if self.feature_names is None else list(self.feature_names),
-            "input_shape": list(self.input_shape),
-            "input_dtype": self.input_dtype,
-            "target_dtype": self.target_dtype,
-            "sizes": dict(self.sizes),
-            "allow_missing": self.missing == "fill",
-            "categories": {name: list(texts) for name, texts in self.categories.items()},
-            "hash_buckets": self.hash_buckets,
-            "text": None if self.text is None else self.text.meta(),
-            "sample_rate": self.sample_rate,
-        }
+        one = self.spec.input
+        values = math.prod(one.shape)
+        return self.sizes[split] * (values * np.dtype(one.dtype).itemsize + 4)
 
 
 def usable(
@@ -307,7 +268,7 @@ def make_dataset(
       skipped: where these were counted.
       beside: the ``group``, ``time`` and ``weight`` of each example of the ``train`` pool, where
         the data section names them.
-      categories, text, sample_rate: as in `Dataset`.
+      categories, text, sample_rate: as in `InputSpec`.
     """
     classification = coding.task == "classification"
     beside = beside or {}
@@ -336,26 +297,30 @@ def make_dataset(
         rows = parts["train"][1]
         weights = beside["weight"] if rows is None else beside["weight"][rows]
         check_weights(weights, f"{fields.source}, data.weight")
-    return Dataset(
+    spec = DataSpec(
         name=name,
         source=fields.source,
         task=coding.task,
-        num_classes=len(coding.class_names) if classification else 0,
-        class_names=coding.class_names,
-        feature_names=feature_names,
-        input_shape=tuple(int(size) for size in input_shape),
-        input_dtype=str(np.dtype(input_dtype)),
-        target_dtype="int32" if classification else "float32",
+        inputs=InputSpec(
+            shape=tuple(int(size) for size in input_shape),
+            dtype=str(np.dtype(input_dtype)),
+            feature_names=feature_names,
+            missing=reading.missing,
+            categories=categories or {},
+            hash_buckets=reading.hash_buckets,
+            text=text,
+            sample_rate=sample_rate,
+        ),
         sizes=sizes,
-        missing=reading.missing,
-        on_bad=on_bad,
-        categories=categories or {},
-        hash_buckets=reading.hash_buckets,
-        text=text,
-        sample_rate=sample_rate,
-        weights=weights,
+        class_names=coding.class_names,
+        target_dtype="int32" if classification else "float32",
+    )
+    return Dataset(
+        spec,
         pools=pools,
         parts=dict(parts),
+        on_bad=on_bad,
+        unchecked=frozenset({"test"} - set(checked) if on_bad == "skip" else ()),
+        weights=weights,
         skips=skipped,
-        unchecked={"test"} - set(checked) if on_bad == "skip" else set(),
     )

@@ -24,7 +24,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     it can't leak into a decision.
     """
     return {
-        **dataset.meta(),
+        **dataset.spec.to_dict(),
         "splits": {
             split: {
                 "examples": dataset.sizes[split],
@@ -54,18 +54,18 @@ def _describe_split(dataset: Dataset, split: str) -> dict[str, Any]:
         "examples_described": len(arrays.inputs),
         "inputs": _summary(arrays.inputs),
     }
-    if dataset.task == "classification":
-        counts = np.bincount(arrays.targets, minlength=dataset.num_classes)
+    if dataset.spec.task == "classification":
+        counts = np.bincount(arrays.targets, minlength=dataset.spec.num_classes)
         described["classes"] = {
             name: {"examples": int(count), "share": float(count / counts.sum())}
-            for name, count in zip(dataset.class_names, counts, strict=True)
+            for name, count in zip(dataset.spec.class_names, counts, strict=True)
         }
     else:
         described["target"] = _summary(arrays.targets)
-    if dataset.feature_names is not None:
+    if dataset.spec.input.feature_names is not None:
         described["features"] = {
             name: _summary(arrays.inputs[:, column])
-            for column, name in enumerate(dataset.feature_names)
+            for column, name in enumerate(dataset.spec.input.feature_names)
         }
     return described
 

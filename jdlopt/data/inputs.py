@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Num
@@ -14,7 +14,8 @@ from jaxtyping import Float32, Num
 from jdlopt.data import images, npz, tables
 from jdlopt.data.columns import number_columns
 from jdlopt.data.damage import check_finite
-from jdlopt.data.text_input import from_meta
+from jdlopt.data.spec import InputSpec
+from jdlopt.data.text_input import TextInput
 from jdlopt.errors import DataError, listing, nearest
 
 
@@ -25,7 +26,7 @@ class Inputs(NamedTuple):
     ids: list[str]
 
 
-def read_inputs(path: str | os.PathLike[str], meta: Mapping[str, Any]) -> Inputs:
+def read_inputs(path: str | os.PathLike[str], spec: InputSpec) -> Inputs:
     """Reads inputs to predict on, with the shape and type that the model was trained on.
 
     Categories and texts are coded as in training, sound is resampled and cut or padded as there,
@@ -36,7 +37,7 @@ def read_inputs(path: str | os.PathLike[str], meta: Mapping[str, Any]) -> Inputs
       path: a CSV, TSV or Parquet file, an NPZ file, an image or sound, or a folder of them (with or
         without subfolders); for texts a table or a ``.txt`` file, one text a line. A table may have
         other columns, the target among them.
-      meta: `Dataset.meta` of the training data.
+      spec: of the input that the model was trained on.
 
     Returns:
       The inputs; ids are row numbers from 0, or a file's path within the folder.
@@ -47,24 +48,24 @@ def read_inputs(path: str | os.PathLike[str], meta: Mapping[str, Any]) -> Inputs
     place = Path(path).expanduser()
     if not place.exists():
         raise DataError(f"{place}: there is no such file or folder (from {os.getcwd()}).")
-    shape, dtype = tuple(meta["input_shape"]), np.dtype(meta["input_dtype"])
+    shape, dtype = spec.shape, np.dtype(spec.dtype)
     suffix = place.suffix.lower()
-    if meta.get("text") is not None:
-        return _read_texts(place, meta["text"])
+    if spec.text is not None:
+        return _read_texts(place, spec.text)
     if suffix in npz.SUFFIXES and place.is_file():
         values: np.ndarray = _read_npz(place, shape)
     elif suffix in tables.SUFFIXES and place.is_file():
         values = read_table_inputs(
             place,
-            meta.get("feature_names"),
+            spec.feature_names,
             math.prod(shape),
-            categories=meta.get("categories"),
-            hash_buckets=meta.get("hash_buckets"),
-            allow_missing=bool(meta.get("allow_missing")),
+            categories=spec.categories,
+            hash_buckets=spec.hash_buckets,
+            allow_missing=spec.missing == "fill",
         )
         values = values.reshape(len(values), *shape)
-    elif meta.get("sample_rate") is not None:
-        return _read_sounds(place, shape, meta["sample_rate"])
+    elif spec.sample_rate is not None:
+        return _read_sounds(place, shape, spec.sample_rate)
     elif place.is_dir() or suffix in images.SUFFIXES:
         return _read_images(place, shape, dtype)
     else:
@@ -82,7 +83,7 @@ def read_inputs(path: str | os.PathLike[str], meta: Mapping[str, Any]) -> Inputs
             f"{place}: holds uint8, where the model was trained on float32 inputs; convert them "
             "the way that the training data was."
         )
-    check_finite(values, str(place), allow_missing=bool(meta.get("allow_missing")))
+    check_finite(values, str(place), allow_missing=spec.missing == "fill")
     return Inputs(values.astype(dtype), [str(row) for row in range(len(values))])
 
 
@@ -129,9 +130,8 @@ def read_table_inputs(
     return number_columns(table, names, str(path), allow_missing, categories, hash_buckets)
 
 
-def _read_texts(place: Path, saved: Mapping[str, Any]) -> Inputs:
+def _read_texts(place: Path, text: TextInput) -> Inputs:
     """Reads texts: a table's column of the name that it had in training, or a file's lines."""
-    text = from_meta(saved)
     suffix = place.suffix.lower()
     if place.is_dir() or suffix not in (*tables.SUFFIXES, ".txt"):
         raise DataError(

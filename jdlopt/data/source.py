@@ -134,15 +134,18 @@ def open_dataset(fields: DataFields | Mapping[str, Any], *, allow_missing: bool 
     _check_together(fields)
     dataset = _open(fields, reading)
     size = images.resize_to(fields.image_size)
-    if size is not None and dataset.input_shape[:2] != size:
+    if size is not None and dataset.spec.input.shape[:2] != size:
         raise DataError(
-            f"data.image_size: {dataset.source} holds inputs of shape {dataset.input_shape}, not "
-            "image files that can be resized. Leave data.image_size out."
+            f"data.image_size: {dataset.spec.source} holds inputs of shape "
+            f"{dataset.spec.input.shape}, not image files that can be resized. Leave "
+            "data.image_size out."
         )
     for key in ("sample_rate", "seconds"):
-        if getattr(fields, key) is not None and dataset.sample_rate is None:
-            raise DataError(f"data.{key}: {dataset.source} holds no sounds. Leave data.{key} out.")
-    if fields.sampling == "balanced" and dataset.task != "classification":
+        if getattr(fields, key) is not None and dataset.spec.input.sample_rate is None:
+            raise DataError(
+                f"data.{key}: {dataset.spec.source} holds no sounds. Leave data.{key} out."
+            )
+    if fields.sampling == "balanced" and dataset.spec.task != "classification":
         raise DataError(
             "data.sampling: 'balanced' gives every class the same share; a regression has no "
             "classes. Use 'uniform', or 'weighted' with data.weight='COLUMN'."

@@ -10,19 +10,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Num
 
-from jdlopt import config as configs
 from jdlopt.data import feed
 from jdlopt.data.check import check_source
 from jdlopt.data.check.arrays import kind_of
 from jdlopt.data.check.examples import sampled
+from jdlopt.data.dataset import Arrays
 from jdlopt.errors import UserError, WorkdirError
 from jdlopt.evidence import examples, probe, rates
 from jdlopt.metrics import higher_is_better
-from jdlopt.train import experiment, log, serve
-from jdlopt.train.parts import num_outputs
+from jdlopt.train import log, serve
+from jdlopt.train.components import num_outputs
+from jdlopt.train.experiment import Experiment
+from jdlopt.train.predict import Predicted, Predictor, predictor
 from jdlopt.train.result import read_result
-from jdlopt.train.state import as_arrays
+from jdlopt.train.state import TrainState, Weights
 
 MOST_VALIDATION = 5000
 """Validation examples that are looked at one by one, at most."""
@@ -32,24 +35,22 @@ KINDS_OF_CHECK = ("leaks", "near_duplicates", "label_noise", "imbalance", "dupli
 
 
 class Subject(NamedTuple):
-    """A run, opened: its parts in float32, and where its parameters stood.
+    """A run, opened: its experiment in float32, and where its parameters stood.
 
     Attributes:
       config: the run's resolved config.
-      parts: of the same config, computing in float32.
-      hparams: its traced floats.
-      start: parameters and model state before the first step.
-      checkpoint: the same of the best checkpoint, or of the newest; None where there is none.
+      experiment: of the same config, computing in float32.
+      start: the state before the first step.
+      checkpoint: that of the best checkpoint, or of the newest; None where there is none.
       train, validation: raw examples.
     """
 
     config: Mapping[str, Any]
-    parts: experiment.Experiment
-    hparams: Any
-    start: tuple[Any, Any]
-    checkpoint: tuple[Any, Any] | None
-    train: Any
-    validation: Any
+    experiment: Experiment
+    start: TrainState
+    checkpoint: TrainState | None
+    train: Arrays
+    validation: Arrays
 
 
 def gather(workdir: Path, lr_range: bool = False) -> dict[str, Any]:
@@ -150,22 +151,18 @@ def open_run(workdir: Path, config: Mapping[str, Any]) -> Subject:
       UserError: the data or the model's module is not there any more.
     """
     model = {**config["model"], "dtype": "float32"}
-    resolved, dataset = experiment.prepare({**config, "model": model, "mesh": {"data": 1}})
-    parts = experiment.build(resolved, dataset)
-    hparams = as_arrays(configs.hyperparameters(resolved))
-    state = jax.jit(partial(experiment.init_state, parts))(jnp.uint32(config["seed"]), hparams)
-    shape = (parts.input_shape, parts.input_dtype)
+    experiment = Experiment.build({**config, "model": model, "mesh": {"data": 1}})
+    state = jax.jit(experiment.init)(jnp.uint32(config["seed"]))
     checkpoint = None
     for which in ("best", "newest"):
         try:
-            params, model_state, _ = serve.load_parameters(
-                config, parts.model, shape, workdir, which
-            )
+            weights, _ = serve.load_weights(experiment, workdir, which)
         except WorkdirError:
             continue
-        checkpoint = (params, model_state)
+        checkpoint = state.replace(params=weights.params, model_state=weights.model_state)
         break
-    values = int(np.prod(dataset.input_shape))
+    dataset = experiment.data
+    values = int(np.prod(dataset.spec.input.shape))
     most = min(probe.LOOKED_AT, max(64, (1 << 26) // values))
     some = {
         split: feed.read_examples(
@@ -173,18 +170,17 @@ def open_run(workdir: Path, config: Mapping[str, Any]) -> Subject:
         )
         for split, limit in (("train", probe.LOOKED_AT), ("validation", MOST_VALIDATION))
     }
-    start = (state.params, state.model_state)
-    return Subject(config, parts, hparams, start, checkpoint, some["train"], some["validation"])
+    return Subject(config, experiment, state, checkpoint, some["train"], some["validation"])
 
 
 def _sizes(subject: Subject) -> dict[str, Any]:
-    dataset, parts = subject.parts.dataset, subject.parts
+    experiment, dataset = subject.experiment, subject.experiment.data
     every = dataset.targets("train")
-    classes = dataset.num_classes
+    classes = dataset.spec.num_classes
     counts = np.bincount(every, minlength=classes) if classes else None
     return {
-        "task": dataset.task,
-        "classes": [str(name) for name in dataset.class_names],
+        "task": dataset.spec.task,
+        "classes": [str(name) for name in dataset.spec.class_names],
         "counts": None if counts is None else counts.tolist(),
         "train_size": dataset.sizes["train"],
         "validation_size": dataset.sizes["validation"],
@@ -192,13 +188,11 @@ def _sizes(subject: Subject) -> dict[str, Any]:
         "steps_per_epoch": feed.steps_per_epoch(
             dataset.sizes["train"], subject.config["data"]["batch_size"]
         ),
-        "total_steps": parts.total_steps,
-        "monitor": parts.monitor,
-        "higher": higher_is_better(parts.monitor.partition("/")[2]),
-        "trivial_loss": probe.trivial_loss(
-            parts, subject.hparams, every, subject.validation.targets
-        ),
-        "num_outputs": num_outputs(parts.config, dataset),
+        "total_steps": experiment.total_steps,
+        "monitor": experiment.monitor,
+        "higher": higher_is_better(experiment.monitor.partition("/")[2]),
+        "trivial_loss": probe.trivial_loss(experiment, every, subject.validation.targets),
+        "num_outputs": num_outputs(experiment.config, experiment.spec),
     }
 
 
@@ -206,63 +200,69 @@ def _sizes(subject: Subject) -> dict[str, Any]:
 
 
 def _look_at_model(record: dict[str, Any], subject: Subject) -> None:
-    parts, hparams = subject.parts, subject.hparams
+    experiment = subject.experiment
     places = {"start": subject.start, "checkpoint": subject.checkpoint}
-    batch_size, size = subject.config["data"]["batch_size"], parts.dataset.sizes["train"]
+    batch_size, size = subject.config["data"]["batch_size"], experiment.data.sizes["train"]
     count = probe.batches_for_noise(size, batch_size)
     looked: dict[str, Any] = {"gradients": {}, "layers": {}, "predictions": {}}
     if count:
-        order = feed.batch_examples(subject.config["seed"], 0, batch_size, size, count, parts.order)
-        arrays = feed.read_examples(parts.dataset.records("train"), order.ravel())
+        seed = subject.config["seed"]
+        order = feed.batch_examples(seed, 0, batch_size, size, count, experiment.order)
+        arrays = feed.read_examples(experiment.data.records("train"), order.ravel())
         batches = {
             "inputs": arrays.inputs.reshape(count, batch_size, *arrays.inputs.shape[1:]),
-            "targets": arrays.targets.reshape(count, batch_size),
+            "targets": arrays.targets.reshape(count, batch_size, *arrays.targets.shape[1:]),
         }
-        program = jax.jit(partial(probe.gradients, parts))
-    watch = probe.activation_program(parts, subject.start, hparams, subject.train.inputs)
+        program = jax.jit(partial(probe.gradients, experiment))
+    watch = probe.activation_program(experiment, _weights(subject.start), subject.train.inputs)
     for place, at in places.items():
         if at is None:
             continue
-        looked["layers"][place] = watch(*at)
+        looked["layers"][place] = watch(_weights(at))
         if count:
             looked["gradients"][place] = probe.look_at_gradients(
-                parts, program, *at, hparams, batches, jax.random.key(0)
+                experiment, program, at, batches, jax.random.key(0)
             )
     if subject.checkpoint is not None:
-        saying = probe.prediction_program(parts)
-        said = {
-            split: probe.predict(
-                parts, *subject.checkpoint, hparams, some.inputs, some.targets, saying
+        predict = predictor(experiment)
+        weights, classes = _weights(subject.checkpoint), experiment.spec.num_classes
+        looked["predictions"] = {
+            split: of_predictions(
+                predict(weights, some.inputs, some.targets), some.targets, classes
             )
             for split, some in (("train", subject.train), ("validation", subject.validation))
         }
-        classes = parts.dataset.num_classes
-        looked["predictions"] = {split: of_predictions(one, classes) for split, one in said.items()}
-        looked["pruned"] = _pruned(subject, saying)
+        looked["pruned"] = _pruned(weights, subject.validation, predict)
     record |= looked
 
 
-def of_predictions(said: probe.Predicted, classes: int) -> dict[str, Any]:
+def _weights(state: TrainState) -> Weights:
+    """What a state predicts with as it is: a checkpoint's parameters are averaged already."""
+    return Weights(state.params, state.model_state, state.hparams, state.preprocess)
+
+
+def of_predictions(said: Predicted, targets: Num[np.ndarray, " n"], classes: int) -> dict[str, Any]:
     """Returns how good predictions are: loss, and of classes accuracy, calibration, confusions."""
+    assert said.losses is not None
     losses = said.losses[np.isfinite(said.losses)]
     found: dict[str, Any] = {
-        "count": len(said.targets),
+        "count": len(targets),
         "finite": len(losses) / max(1, len(said.losses)),
         "loss": float(losses.mean()) if len(losses) else None,
     }
     if said.probabilities is None:
-        errors = (said.outputs.reshape(len(said.targets), -1)[:, 0] - said.targets) ** 2
-        spread = float(np.var(said.targets))
+        errors = (said.outputs.reshape(len(targets), -1)[:, 0] - targets) ** 2
+        spread = float(np.var(targets))
         found["r2"] = 1 - float(np.mean(errors)) / spread if spread else None
         found["mse"] = float(np.mean(errors))
         return found
     probabilities = np.nan_to_num(said.probabilities)
     guesses = probabilities.argmax(axis=1)
-    matrix = examples.confusion(guesses, said.targets, classes)
+    matrix = examples.confusion(guesses, targets, classes)
     return {
         **found,
-        "accuracy": float((guesses == said.targets).mean()),
-        "calibration": examples.calibration(probabilities, said.targets),
+        "accuracy": float((guesses == targets).mean()),
+        "calibration": examples.calibration(probabilities, targets),
         "confusion": matrix.tolist() if classes <= 100 else None,
         "recall": [
             float(row[place] / row.sum()) if row.sum() else None for place, row in enumerate(matrix)
@@ -271,25 +271,17 @@ def of_predictions(said: probe.Predicted, classes: int) -> dict[str, Any]:
     }
 
 
-def _pruned(subject: Subject, saying: Any) -> list[dict[str, float]]:
+def _pruned(weights: Weights, some: Arrays, predict: Predictor) -> list[dict[str, float]]:
     """The validation split's loss and accuracy without the smallest weights."""
-    assert subject.checkpoint is not None
-    params, model_state = subject.checkpoint
     prune = jax.jit(probe.pruned)
     rows = []
     for share in (0.0, *probe.PRUNED):
-        said = probe.predict(
-            subject.parts,
-            prune(params, jnp.float32(share)),
-            model_state,
-            subject.hparams,
-            subject.validation.inputs,
-            subject.validation.targets,
-            saying,
-        )
+        fewer = weights.replace(params=prune(weights.params, jnp.float32(share)))
+        said = predict(fewer, some.inputs, some.targets)
+        assert said.losses is not None
         row = {"share": share, "loss": float(said.losses.mean())}
         if said.probabilities is not None:
-            right = said.probabilities.argmax(axis=1) == said.targets
+            right = said.probabilities.argmax(axis=1) == some.targets
             row["accuracy"] = float(right.mean())
         rows.append(row)
     return rows
@@ -299,9 +291,9 @@ def _pruned(subject: Subject, saying: Any) -> list[dict[str, float]]:
 
 
 def _look_at_data(record: dict[str, Any], subject: Subject) -> None:
-    parts, dataset = subject.parts, subject.parts.dataset
+    dataset = subject.experiment.data
     train, validation = subject.train, subject.validation
-    kind, classes = kind_of(dataset), dataset.num_classes
+    kind, classes = kind_of(dataset), dataset.spec.num_classes
     record["data"] = _checked(record, subject)
     splits: dict[str, Any] = {}
     record["splits"] = splits
@@ -312,12 +304,13 @@ def _look_at_data(record: dict[str, Any], subject: Subject) -> None:
     if kind == "text":
         record["inputs"] = {"padding": float(np.mean(train.inputs == 0))}
         return
-    seen = np.asarray(jax.jit(parts.preprocess)(train.inputs), np.float32)
+    preprocess = jax.jit(subject.experiment.components.preprocess)
+    seen = np.asarray(preprocess(subject.start.preprocess, train.inputs), np.float32)
     record["inputs"] = input_scale(seen)
     ours, theirs = examples.vectors(train.inputs), examples.vectors(validation.inputs)
     splits["inputs"] = examples.two_sample(ours, theirs)
     if kind == "table":
-        names = dataset.feature_names or [f"feature {i}" for i in range(ours.shape[1])]
+        names = dataset.spec.input.feature_names or [f"feature {i}" for i in range(ours.shape[1])]
         splits["columns"] = examples.shifted_columns(ours, theirs, names)[:20]
         record["data"]["giveaways"] = examples.giveaways(
             ours, train.targets, names, bool(classes), LEAST_GIVEAWAY
@@ -331,7 +324,7 @@ def _look_at_data(record: dict[str, Any], subject: Subject) -> None:
 
 def _checked(record: dict[str, Any], subject: Subject) -> dict[str, Any]:
     """What `jdlopt data check` finds, without a look at the test split."""
-    if not feed.fits(subject.parts.dataset.nbytes("train")):
+    if not feed.fits(subject.experiment.data.nbytes("train")):
         record["unseen"].append(
             "The training split doesn't fit memory: near-duplicates, leaks and doubtful labels "
             "were not looked for. `jdlopt data check` does."
@@ -375,7 +368,7 @@ def input_scale(inputs: Any) -> dict[str, float | None]:
 
 
 def _look_at_rates(record: dict[str, Any], subject: Subject, lr_range: bool) -> None:
-    dataset, batch_size = subject.parts.dataset, subject.config["data"]["batch_size"]
+    dataset, batch_size = subject.experiment.data, subject.config["data"]["batch_size"]
     start = record["gradients"].get("start")
     seconds = start["seconds_a_step"] if start else 0.0
     if not lr_range and not rates.affordable(dataset, batch_size, seconds):
@@ -383,7 +376,7 @@ def _look_at_rates(record: dict[str, Any], subject: Subject, lr_range: bool) -> 
             f"The learning-rate range test would take about {seconds * 480:,.0f} s: --lr-range."
         )
         return
-    record["rates"] = rates.range_test(subject.parts.config, dataset)
+    record["rates"] = rates.range_test(subject.experiment.config, dataset)
 
 
 def speed(result: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,37 +15,20 @@ from jaxtyping import Array, Float, Key, Num, PyTree
 from jdlopt.evidence import activations
 from jdlopt.optim import joined
 from jdlopt.optim.groups import path_name
+from jdlopt.train.components import num_outputs
 from jdlopt.train.experiment import Experiment
-from jdlopt.train.parts import num_outputs
-from jdlopt.train.step import predict_step
+from jdlopt.train.predict import chunk_size
+from jdlopt.train.state import TrainState, Weights
+from jdlopt.train.step import Batch, objective, prepared
 
 LOOKED_AT = 2048
 """Training examples whose activations are watched."""
-CHUNK = 256
-LARGEST = 1 << 24
-"""Values of inputs that lie on the device together, at most."""
 FOR_NOISE = 1024
 """Examples that the gradient noise is measured on, at least, where there are as many."""
 BATCHES = (4, 64)
 """The least and the most batches for it."""
 PRUNED = (0.5, 0.8, 0.9, 0.95)
 """Shares of the weights that are set to 0, to see what they were for."""
-
-
-class Predicted(NamedTuple):
-    """What a model says of some examples.
-
-    Attributes:
-      outputs: the model's.
-      probabilities: None for a regression.
-      losses: per example.
-      targets: what was to be said.
-    """
-
-    outputs: Float[np.ndarray, "n outputs"]
-    probabilities: Float[np.ndarray, "n classes"] | None
-    losses: Float[np.ndarray, " n"]
-    targets: Num[np.ndarray, " n"]
 
 
 # --- gradients ------------------------------------------------------------------------------------
@@ -66,18 +48,19 @@ def batches_for_noise(size: int, batch_size: int) -> int:
 
 
 def gradients(
-    parts: Experiment,
-    params: PyTree,
-    model_state: PyTree,
-    hparams: PyTree,
+    experiment: Experiment,
+    state: TrainState,
     batches: Mapping[str, Num[Array, "batches batch *shape"]],
     key: Key[Array, ""],
 ) -> tuple[Float[Array, " batches"], list[Float[Array, " batches"]], list[Float[Array, ""]]]:
     """Returns each batch's loss, and the squared norms of the gradients by parameter. Pure.
 
+    The function that is differentiated is the training step's own; augmentation and dropout are
+    part of the noise.
+
     Args:
-      parts: the experiment; its augmentation and dropout are part of the noise.
-      params, model_state, hparams: where the gradients are taken.
+      experiment: what is trained.
+      state: where the gradients are taken.
       batches: training batches, stacked.
       key: of augmentation and dropout.
 
@@ -85,20 +68,17 @@ def gradients(
       The losses; for each trained leaf (in the order of its pytree) the squared norm of each
       batch's gradient; and for each leaf the squared norm of the mean gradient.
     """
-    trained, frozen = parts.freezing.split(params)
+    components = experiment.components
+    trained, frozen = components.freezing.split(state.params)
 
-    def objective(trained: PyTree, batch: Mapping[str, Array], key: Array) -> Array:
+    def loss(trained: PyTree, batch: Batch, key: Array) -> Array:
         augment_key, model_key = jax.random.split(key)
-        batch = {**batch, "step": jnp.zeros((), jnp.int32)}
-        batch = parts.augment(augment_key, batch, hparams["augment"], parts.preprocess)
+        batch = prepared(components, state, batch, augment_key)
         whole = joined(trained, frozen)
-        outputs, _ = parts.model.apply(
-            whole, model_state, batch["inputs"], hparams["model"], key=model_key, train=True
-        )
-        return parts.loss.objective(outputs, batch["targets"], whole, hparams["loss"])
+        return objective(components, whole, state.model_state, batch, state.hparams, model_key)[0]
 
-    def one(total: PyTree, item: Any) -> Any:
-        value, grads = jax.value_and_grad(objective)(trained, *item)
+    def one(total: PyTree, item: tuple[Batch, Array]) -> tuple[PyTree, tuple[Array, list[Array]]]:
+        value, grads = jax.value_and_grad(loss)(trained, *item)
         return jax.tree.map(jnp.add, total, grads), (value, _squares(grads))
 
     count = len(batches["targets"])
@@ -142,27 +122,25 @@ def noise_scale(
 
 
 def look_at_gradients(
-    parts: Experiment,
+    experiment: Experiment,
     program: Callable[..., Any],
-    params: PyTree,
-    model_state: PyTree,
-    hparams: PyTree,
+    state: TrainState,
     batches: Mapping[str, Any],
     key: Key[Array, ""],
 ) -> dict[str, Any]:
     """Returns a record of the gradients: the loss, the noise scale, and a row for each kernel.
 
     Args:
-      parts, params, model_state, hparams, batches, key: as `gradients` takes them.
-      program: ``jit(partial(gradients, parts))``.
+      experiment, state, batches, key: as `gradients` takes them.
+      program: ``jit(partial(gradients, experiment))``.
     """
-    found = program(params, model_state, hparams, batches, key)
+    found = program(state, batches, key)
     jax.block_until_ready(found)
     start = time.perf_counter()
-    losses, squares, of_mean = jax.device_get(program(params, model_state, hparams, batches, key))
+    losses, squares, of_mean = jax.device_get(program(state, batches, key))
     count, size = batches["targets"].shape[:2]
     seconds = (time.perf_counter() - start) / count
-    trained, _ = parts.freezing.split(params)
+    trained, _ = experiment.components.freezing.split(state.params)
     leaves = jax.tree_util.tree_leaves_with_path(trained)
     rows = []
     for (path, leaf), square in zip(leaves, squares, strict=True):
@@ -200,112 +178,55 @@ def natural(name: str) -> list[Any]:
 
 
 def activation_program(
-    parts: Experiment,
-    at: tuple[PyTree, PyTree],
-    hparams: PyTree,
-    inputs: Num[np.ndarray, "n *shape"],
-) -> Callable[[PyTree, PyTree], list[dict[str, Any]]]:
-    """Returns ``(params, model_state) → rows``, an `activations.finish` row for each activation.
+    experiment: Experiment, at: Weights, inputs: Num[np.ndarray, "n *shape"]
+) -> Callable[[Weights], list[dict[str, Any]]]:
+    """Returns ``weights → rows``, an `activations.finish` row for each activation.
 
     Args:
-      parts, hparams: the model.
-      at: parameters and model state, for their shapes.
+      experiment: whose model is watched.
+      at: weights, for their shapes.
       inputs: raw examples that are looked at.
     """
     size = min(chunk_size(inputs), len(inputs))
 
     def forward(params: PyTree, model_state: PyTree, inputs: Array) -> Array:
-        seen = parts.preprocess(inputs)
-        outputs, _ = parts.model.apply(
-            params, model_state, seen, hparams["model"], key=None, train=False
-        )
-        return outputs
+        weights = at.replace(params=params, model_state=model_state)
+        return experiment.predict(weights, inputs).outputs
 
-    kinds, measure = activations.watch(forward, *at, inputs[:size])
+    kinds, measure = activations.watch(forward, at.params, at.model_state, inputs[:size])
     program = jax.jit(measure)
 
-    def look(params: PyTree, model_state: PyTree) -> list[dict[str, Any]]:
+    def look(weights: Weights) -> list[dict[str, Any]]:
         total: list[dict[str, Any]] = []
         for first in range(0, len(inputs) - size + 1, size):
-            found = jax.device_get(program(params, model_state, inputs[first : first + size]))
+            part = inputs[first : first + size]
+            found = jax.device_get(program(weights.params, weights.model_state, part))
             total = activations.combine(total, found) if total else found
         return activations.finish(kinds, total)
 
     return look
 
 
-def chunk_size(inputs: Num[np.ndarray, "n *shape"]) -> int:
-    """Returns how many examples are looked at together."""
-    return int(min(CHUNK, max(1, LARGEST // max(1, inputs[:1].size))))
-
-
-def predict(
-    parts: Experiment,
-    params: PyTree,
-    model_state: PyTree,
-    hparams: PyTree,
-    inputs: Num[np.ndarray, "n *shape"],
-    targets: Num[np.ndarray, " n"],
-    program: Callable[..., Any] | None = None,
-) -> Predicted:
-    """Returns what a model says of raw inputs, and the loss of each.
-
-    Args:
-      parts, params, model_state, hparams: the model.
-      inputs, targets: the examples.
-      program: `prediction_program` of the parts, where it was made already.
-    """
-    program = program or prediction_program(parts)
-    size = min(chunk_size(inputs), len(targets))
-    outputs, probabilities, losses = [], [], []
-    for first in range(0, len(targets), size):
-        # the last batch starts earlier, so that one program serves all
-        start = min(first, len(targets) - size)
-        some = slice(start, start + size)
-        fresh = slice(first - start, None)
-        found = jax.device_get(program(params, model_state, hparams, inputs[some], targets[some]))
-        outputs.append(found[0][fresh])
-        losses.append(found[2][fresh])
-        if found[1] is not None:
-            probabilities.append(found[1][fresh])
-    return Predicted(
-        np.concatenate(outputs),
-        np.concatenate(probabilities) if probabilities else None,
-        np.concatenate(losses),
-        np.asarray(targets),
-    )
-
-
-def prediction_program(parts: Experiment) -> Callable[..., Any]:
-    """Returns the compiled ``(params, model_state, hparams, inputs, targets) → outputs, …``."""
-    step = partial(predict_step, model=parts.model, loss=parts.loss, preprocess=parts.preprocess)
-
-    def outputs(params: PyTree, model_state: PyTree, hparams: Any, x: Array, y: Array) -> Any:
-        out, probabilities = step(params, model_state, hparams, x)
-        return out, probabilities, parts.loss.per_example(out, y, hparams["loss"])
-
-    return jax.jit(outputs)
-
-
 def trivial_loss(
-    parts: Experiment, hparams: PyTree, train: Num[np.ndarray, " n"], targets: Num[np.ndarray, " m"]
+    experiment: Experiment, train: Num[np.ndarray, " n"], targets: Num[np.ndarray, " m"]
 ) -> float:
     """Returns the loss of always saying the training split's class shares, or its mean.
 
     Args:
-      parts, hparams: the experiment's loss.
+      experiment: whose loss it is.
       train: the training split's targets.
       targets: those that the loss is measured on.
     """
-    width = num_outputs(parts.config, parts.dataset)
-    if not parts.dataset.num_classes:
+    classes, width = experiment.spec.num_classes, num_outputs(experiment.config, experiment.spec)
+    if not classes:
         constant = np.array([np.mean(train)])
     else:
-        shares = np.bincount(train, minlength=parts.dataset.num_classes) / len(train)
+        shares = np.bincount(train, minlength=classes) / len(train)
         logs = np.log(np.maximum(shares, 1e-6))
         constant = logs if width > 1 else logs[1:] - logs[:1]
     outputs = jnp.broadcast_to(jnp.asarray(constant, jnp.float32), (len(targets), width))
-    return float(jnp.mean(parts.loss.per_example(outputs, jnp.asarray(targets), hparams["loss"])))
+    loss, hparams = experiment.components.loss, experiment.hparams["loss"]
+    return float(jnp.mean(loss.per_example(outputs, jnp.asarray(targets), hparams)))
 
 
 def pruned(params: PyTree, share: Float[Array, ""]) -> PyTree:

@@ -13,11 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jdlopt import config as configs
 from jdlopt.data import feed
-from jdlopt.train import experiment
-from jdlopt.train.state import as_arrays
-from jdlopt.train.step import train_step
+from jdlopt.data.dataset import Dataset
+from jdlopt.train.experiment import Experiment
+from jdlopt.train.state import TrainState
 
 STEPS = 160
 DECADES = 4.0
@@ -45,12 +44,12 @@ def rates_around(rate: float, steps: int = STEPS) -> Float[np.ndarray, " steps"]
 
 
 def losses_by_rate(
-    state: Any,
+    state: TrainState,
     data: Mapping[str, Array],
     examples: Int[Array, "steps batch"],
     rates: Float[Array, " steps"],
     *,
-    parts: Mapping[str, Any],
+    experiment: Experiment,
 ) -> Float[Array, " steps"]:
     """Returns the training loss of each step while the rate grows from step to step. Pure.
 
@@ -59,21 +58,21 @@ def losses_by_rate(
       data: training examples.
       examples: which of them are in each step's batch.
       rates: each step's learning rate.
-      parts: what `train_step` takes, its schedule constant.
+      experiment: what is trained, its schedule constant.
     """
 
-    def step(state: Any, item: tuple[Array, Array]) -> tuple[Any, Array]:
+    def step(state: TrainState, item: tuple[Array, Array]) -> tuple[TrainState, Array]:
         rate, chosen = item
         hparams = {**state.hparams, "optim": {**state.hparams["optim"], "learning_rate": rate}}
-        batch = {name: values[chosen] for name, values in data.items()}
-        state, measured = train_step(state.replace(hparams=hparams), batch, **parts)
+        batch = jax.tree.map(lambda values: values[chosen], data)
+        state, measured = experiment.train_step(state.replace(hparams=hparams), batch)
         return state, measured["loss"]
 
     return jax.lax.scan(step, state, (rates, examples))[1]
 
 
 def range_test(
-    config: Mapping[str, Any], dataset: Any, steps: int = STEPS, repeats: int = REPEATS
+    config: Mapping[str, Any], dataset: Dataset, steps: int = STEPS, repeats: int = REPEATS
 ) -> dict[str, Any]:
     """Trains from fresh states with a growing rate, and reads which rates learn and which break.
 
@@ -93,11 +92,11 @@ def range_test(
     section = {**config["optim"], "schedule": {"name": "constant", "warmup_steps": 0}}
     train = {**config["train"], "epochs": None, "steps": steps}
     constant = {**config, "optim": section, "train": train}
-    parts = experiment.build(constant, dataset)
+    experiment = Experiment.build(constant, dataset)
     batch_size, size = config["data"]["batch_size"], dataset.sizes["train"]
     seed = config["seed"]
     orders = [
-        feed.batch_examples(seed + repeat, 0, batch_size, size, steps, parts.order)
+        feed.batch_examples(seed + repeat, 0, batch_size, size, steps, experiment.order)
         for repeat in range(repeats)
     ]
     needed, places = np.unique(np.stack(orders), return_inverse=True)
@@ -105,13 +104,12 @@ def range_test(
     arrays = feed.read_examples(dataset.records("train"), needed)
     data = jax.device_put({"inputs": arrays.inputs, "targets": arrays.targets})
     rates = rates_around(section["learning_rate"], steps)
-    program = jax.jit(partial(losses_by_rate, parts=parts.step_parts))
-    init = jax.jit(partial(experiment.init_state, parts))
-    hparams = as_arrays(configs.hyperparameters(constant))
+    program = jax.jit(partial(losses_by_rate, experiment=experiment))
+    init = jax.jit(experiment.init)
     found, seconds = [], []
     compiled: Any = None
     for repeat in range(repeats):
-        state = init(jnp.uint32(seed + repeat), hparams)
+        state = init(jnp.uint32(seed + repeat))
         arguments = (state, data, places[repeat], rates.astype(np.float32))
         compiled = compiled or program.lower(*arguments).compile()
         start = time.perf_counter()
@@ -128,7 +126,7 @@ def range_test(
     }
 
 
-def affordable(dataset: Any, batch_size: int, seconds_a_step: float) -> bool:
+def affordable(dataset: Dataset, batch_size: int, seconds_a_step: float) -> bool:
     """Returns whether the test is short enough to be run without being asked for."""
     examples = min(dataset.sizes["train"], REPEATS * STEPS * batch_size)
     nbytes = dataset.nbytes("train") / max(1, dataset.sizes["train"]) * examples

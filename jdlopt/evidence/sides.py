@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jdlopt import config as configs
 from jdlopt.errors import ConfigError, UserError, listing
+
+if TYPE_CHECKING:
+    from jdlopt.data.dataset import Dataset
+    from jdlopt.train.experiment import Experiment
 
 MAY_DIFFER = (
     "data.batch_size", "data.preprocess.", "data.augment.", "data.sampling", "data.in_memory",
@@ -23,14 +27,22 @@ class Side(NamedTuple):
     """A config that is compared.
 
     Attributes:
-      config: resolved.
-      dataset: that it opens.
+      experiment: built from it.
       raw: as its file gives it; changes are made here, so that defaults can follow them.
     """
 
-    config: dict[str, Any]
-    dataset: Any
+    experiment: Experiment
     raw: dict[str, Any]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved config."""
+        return self.experiment.config
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data that it opens."""
+        return self.experiment.data
 
 
 def side_of(
@@ -47,12 +59,11 @@ def side_of(
     Raises:
       ConfigError, DataError: the config is wrong.
     """
-    from jdlopt.train import experiment
+    from jdlopt.train.experiment import Experiment
 
     tree = changed(raw, change) if change else configs.to_dict(raw)
     same = like is not None and all(key.startswith(SAME_DATASET) for key in change or ())
-    config, dataset = experiment.prepare(tree, like.dataset if like and same else None)
-    return Side(config, dataset, tree)
+    return Side(Experiment.build(tree, like.dataset if like and same else None), tree)
 
 
 def changed(raw: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +119,7 @@ def check_pair(a: Side, b: Side, metric: str) -> None:
             raise ConfigError(
                 "validation/loss means another thing for each side: they differ in "
                 f"{listing(list(differ))}. Name another --metric, such as "
-                f"{default_metric(a.dataset.task)}."
+                f"{default_metric(a.dataset.spec.task)}."
             )
     unlike = _unlike(a, b, "data", MAY_DIFFER)
     if unlike:
@@ -159,9 +170,9 @@ def metric_of(side: Side, asked: str | None) -> str:
     """
     from jdlopt.train.checks import metric_problem
 
-    metric = asked or default_metric(side.dataset.task)
+    metric = asked or default_metric(side.dataset.spec.task)
     split, _, name = metric.partition("/")
-    problem = metric_problem(name, side.dataset, watched=True)
+    problem = metric_problem(name, side.dataset.spec, watched=True)
     if split != "validation" or problem:
         raise UserError(f"--metric: {metric!r} is none: {problem or 'name validation/METRIC.'}")
     return metric
@@ -172,13 +183,13 @@ def measuring(side: Side, metric: str) -> Side:
     from jdlopt import metrics
 
     name = metric.partition("/")[2]
-    measured = side.config["train"]["metrics"] or metrics.default_metrics(side.dataset.task)
+    measured = side.config["train"]["metrics"] or metrics.default_metrics(side.dataset.spec.task)
     if name == "loss" or name in measured:
         return side
     return side_of(side.raw, {"train.metrics": (*measured, name)})
 
 
-def resolution_of(metric: str, dataset: Any) -> float:
+def resolution_of(metric: str, dataset: Dataset) -> float:
     """Returns the step in which a metric moves: one example's share of an accuracy, else 0."""
     name = metric.partition("/")[2]
     return 1 / dataset.sizes["validation"] if name in ("accuracy", "balanced_accuracy") else 0.0
@@ -187,7 +198,6 @@ def resolution_of(metric: str, dataset: Any) -> float:
 def step_memory(side: Side) -> int:
     """Returns the bytes that the compiler says a training step takes; nothing is run."""
     from jdlopt import mesh
-    from jdlopt.train import experiment, memory
+    from jdlopt.train import memory
 
-    parts = experiment.build(side.config, side.dataset)
-    return memory.step_bytes(parts, mesh.make_mesh(side.config["mesh"]))
+    return memory.step_bytes(side.experiment, mesh.make_mesh(side.config["mesh"]))

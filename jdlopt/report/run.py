@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,43 +106,22 @@ def examine(workdir: Path, config: Mapping[str, Any]) -> Outcome:
     Raises:
       UserError: there is no checkpoint, or the data or the model's module is not there any more.
     """
-    import jax
+    from jdlopt.train import serve
+    from jdlopt.train.experiment import Experiment
+    from jdlopt.train.predict import predictor
 
-    from jdlopt import config as configs
-    from jdlopt.train import experiment, serve
-    from jdlopt.train.state import as_arrays
-    from jdlopt.train.step import predict_step
-
-    resolved, dataset = experiment.prepare(config)
-    parts = experiment.build(resolved, dataset)
-    params, model_state, _ = serve.load_parameters(
-        resolved, parts.model, (parts.input_shape, parts.input_dtype), workdir, "best"
-    )
-    hparams = as_arrays(configs.hyperparameters(resolved))
-    step = jax.jit(
-        partial(predict_step, model=parts.model, loss=parts.loss, preprocess=parts.preprocess)
-    )
-    each = jax.jit(parts.loss.per_example)
-    arrays = dataset.read("validation")
-    outputs, probabilities, losses = [], [], []
-    size = min(1024, len(arrays.targets))
-    for first in range(0, len(arrays.targets), size):
-        # the last batch starts earlier, so that one program serves all
-        start = min(first, len(arrays.targets) - size)
-        part = slice(start, start + size)
-        fresh = slice(first - start, None)
-        out, some = step(params, model_state, hparams, arrays.inputs[part])
-        outputs.append(np.asarray(out)[fresh])
-        losses.append(np.asarray(each(out, arrays.targets[part], hparams["loss"]))[fresh])
-        if some is not None:
-            probabilities.append(np.asarray(some)[fresh])
+    experiment = Experiment.build(config)
+    weights, _ = serve.load_weights(experiment, workdir, "best")
+    arrays = experiment.data.read("validation")
+    found = predictor(experiment)(weights, arrays.inputs, arrays.targets)
+    assert found.losses is not None
     return Outcome(
         arrays.inputs,
         arrays.targets,
-        np.concatenate(outputs),
-        np.concatenate(probabilities) if probabilities else None,
-        np.concatenate(losses),
-        dataset,
+        found.outputs,
+        found.probabilities,
+        found.losses,
+        experiment.data,
     )
 
 
@@ -212,7 +190,7 @@ def _classes(outcome: Outcome) -> dict[str, object]:
     from sklearn import metrics
 
     assert outcome.probabilities is not None
-    names = [str(name) for name in outcome.dataset.class_names]
+    names = [str(name) for name in outcome.dataset.spec.class_names]
     guesses = outcome.probabilities.argmax(axis=-1)
     matrix = metrics.confusion_matrix(outcome.targets, guesses, labels=range(len(names)))
     made: dict[str, object] = {}
@@ -286,7 +264,7 @@ def _values(outcome: Outcome) -> dict[str, object]:
 def _worst(outcome: Outcome) -> dict[str, object]:
     order = np.argsort(-np.nan_to_num(outcome.losses, nan=np.inf))[:WORST]
     worst = [(int(index), *_said(outcome, int(index))) for index in order]
-    shape = outcome.dataset.input_shape
+    shape = outcome.dataset.spec.input.shape
     draw = drawer(shape)
     if draw is not None:
         joined = "predicted" if outcome.probabilities is None else "predicted as"
@@ -298,7 +276,7 @@ def _worst(outcome: Outcome) -> dict[str, object]:
                           "smooth": smooth, "caption": f"{words}; loss {loss}"})  # fmt: skip
         return {"pictures": cards}
     size = int(np.prod(shape))
-    names = outcome.dataset.feature_names or [f"input {i}" for i in range(size)]
+    names = outcome.dataset.spec.input.feature_names or [f"input {i}" for i in range(size)]
     features = [str(name) for name in names][:FEATURES]
     inputs = outcome.inputs.reshape(len(outcome.inputs), -1)[:, : len(features)].astype(float)
     rows = [
@@ -316,6 +294,6 @@ def _said(outcome: Outcome, index: int) -> tuple[str, str, str]:
     if outcome.probabilities is None:
         true, guess = outcome.targets[index], outcome.outputs[index].reshape(-1)[0]
         return number(float(true)), number(float(guess)), loss
-    names, best = outcome.dataset.class_names, int(outcome.probabilities[index].argmax())
+    names, best = outcome.dataset.spec.class_names, int(outcome.probabilities[index].argmax())
     share = float(outcome.probabilities[index, best])
     return str(names[int(outcome.targets[index])]), f"{names[best]} ({share:.0%})", loss

@@ -75,10 +75,12 @@ def take(section: Mapping[str, Any], *, everything: bool = False, seed: int = 0)
 
     from jdlopt.data import preprocess
     from jdlopt.data.augment.batch import make_augment
-    from jdlopt.train import parts
+    from jdlopt.train import components
 
-    dataset = parts.open_clean(section)
-    recipe, state = parts.fitted(section, dataset)
+    dataset = components.open_clean(section)
+    recipe = components.recipe_of(section, dataset.spec)
+    state = components.learnt(recipe, dataset)
+    text = dataset.spec.input.text
     raw, targets = _examples(dataset)
 
     def prepare(inputs: Any) -> Any:
@@ -92,9 +94,9 @@ def take(section: Mapping[str, Any], *, everything: bool = False, seed: int = 0)
             options,
             size=dataset.sizes["train"],
             batch_size=len(raw),
-            num_outputs=dataset.num_classes or 1,
-            classes=dataset.num_classes,
-            vocabulary=None if dataset.text is None else dataset.text.vocabulary(),
+            num_outputs=dataset.spec.num_classes or 1,
+            classes=dataset.spec.num_classes,
+            vocabulary=None if text is None else text.vocabulary(),
         )
         stage = _unchanged if is_raw else prepare
         given = configs.hyperparameters({"data": {"augment": options}})["augment"]
@@ -109,15 +111,15 @@ def take(section: Mapping[str, Any], *, everything: bool = False, seed: int = 0)
         column = Column(shown, made, "raw" if is_raw else "model", _change(base, made), strength)
         columns.append(column)
     kind = recipe.kind
-    tokens = () if dataset.text is None else tuple(dataset.text.state.tokens)
-    names = tuple(str(name) for name in dataset.feature_names or ())
+    tokens = () if text is None else tuple(text.state.tokens)
+    names = tuple(str(name) for name in dataset.spec.input.feature_names or ())
     return Samples(tuple(columns), _labels(dataset, targets), kind, tokens, names)
 
 
 def _examples(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
     pool, indices = dataset.parts["train"]
     rows = np.arange(len(dataset.pools[pool])) if indices is None else indices
-    count = max(8, min(MEASURED, VALUES // math.prod(dataset.input_shape)))
+    count = max(8, min(MEASURED, VALUES // math.prod(dataset.spec.input.shape)))
     places = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))
     # those that are drawn are the first: let them be from the whole split
     places = places[np.argsort(np.random.default_rng(0).random(len(places)), kind="stable")]
@@ -135,12 +137,12 @@ def _chosen(
     from jdlopt.data import augment
 
     given = dict(section["augment"])
-    possible = augment.fitting(augment.inputs_of(dataset, section["preprocess"]))
+    possible = augment.fitting(augment.inputs_of(dataset.spec, section["preprocess"]))
     wrong = [n for n in augment.AUGMENTATIONS if given.get(n) is not None and n not in possible]
     if wrong:
         raise ConfigError(
-            f"data.augment.{wrong[0]}: does not fit {dataset.input_dtype} inputs of shape "
-            f"{dataset.input_shape}. Those that fit: {listing(possible)}."
+            f"data.augment.{wrong[0]}: does not fit {dataset.spec.input.dtype} inputs of shape "
+            f"{dataset.spec.input.shape}. Those that fit: {listing(possible)}."
         )
     rest: dict[str, Any] = {"alternating_flip": False, "own": {}}
     alone = {**given, **dict.fromkeys(augment.AUGMENTATIONS), **rest}
@@ -177,6 +179,6 @@ def _change(base: np.ndarray, made: np.ndarray) -> float:
 
 
 def _labels(dataset: Any, targets: np.ndarray) -> tuple[str, ...]:
-    if dataset.num_classes:
-        return tuple(str(dataset.class_names[int(target)]) for target in targets)
+    if dataset.spec.num_classes:
+        return tuple(str(dataset.spec.class_names[int(target)]) for target in targets)
     return tuple(f"{float(target):.4g}" for target in targets)

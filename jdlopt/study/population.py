@@ -18,7 +18,7 @@ from jdlopt.errors import DivergedError
 from jdlopt.study import programs as made
 from jdlopt.study.halving import RULES, History
 from jdlopt.study.structure import Structure, stacked
-from jdlopt.train import checkpoint, experiment
+from jdlopt.train import checkpoint
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.program import CAPACITY
 from jdlopt.train.tracker import Tracker
@@ -149,7 +149,7 @@ class Population:
         self.full_width = self.width
         self.validation = np.stack([fold.validation for fold in folds])
         self.weights = np.stack([fold.weights for fold in folds])
-        self.scaling = jax.tree.map(
+        learnt = jax.tree.map(
             lambda *values: jnp.asarray(np.stack(values)),
             *[dict(fold.preprocess) for fold in folds],
         )
@@ -159,7 +159,7 @@ class Population:
                 known[member.trial] = structure.hyperparameters(member.params)
         hparams = stacked([known[member.trial] for member in everyone])
         seeds = np.array([member.seed for member in everyone], np.uint32)
-        self.states = self._initial(seeds, hparams)
+        self.states = self._initial(seeds, hparams).replace(preprocess=learnt)
         self.n_params = sum(leaf.size // self.width for leaf in jax.tree.leaves(self.states.params))
         self.step = 0
         if self.directory is not None:
@@ -169,13 +169,13 @@ class Population:
         """Initialises every member as `fit` does, one after the other in one program."""
         key = (id(self.structure), self.width)
         parts = self.structure.parts
-        found = experiment.pretrained_of(parts)
+        found = parts.pretrained()
         loaded = None if found is None else (found.params, found.state)
         if key not in self.cache.inits:
 
             def init(seeds: Any, hparams: Any, loaded: Any) -> Any:
                 def one(given: tuple[Any, Any]) -> Any:
-                    return experiment.init_state(parts, given[0], given[1], loaded)
+                    return parts.init(given[0], given[1], loaded)
 
                 return jax.lax.map(one, (seeds, hparams))
 
@@ -191,7 +191,6 @@ class Population:
                 self.structure,
                 formulation,
                 self.states,
-                self.scaling,
                 examples,
                 self.validation,
                 self.weights,
@@ -229,9 +228,7 @@ class Population:
         if narrow == self.width:
             return
         taken = np.array([*active, *active[-1:] * (narrow - len(active))])
-        self.states, self.scaling = jax.tree.map(
-            lambda leaf: leaf[taken], (self.states, self.scaling)
-        )
+        self.states = jax.tree.map(lambda leaf: leaf[taken], self.states)
         self.validation, self.weights = self.validation[taken], self.weights[taken]
         self.rows, self.width = [self.rows[row] for row in active], narrow
 
@@ -244,14 +241,10 @@ class Population:
         while self.step < end and len(active):
             count = min(end - self.step, self._most_steps(len(active)))
             examples = self._examples(active, count)
-            self.states, values = programs.advance(
-                self.states, self.scaling, examples, count, active
-            )
+            self.states, values = programs.advance(self.states, examples, count, active)
             collected = None
             if self.step + count == end:
-                collected = programs.evaluate(
-                    self.states, self.scaling, self.validation, self.weights, active
-                )
+                collected = programs.evaluate(self.states, self.validation, self.weights, active)
             self._look(active, values, count, collected)
             self.step += count
             taken += count * len(active)
@@ -350,7 +343,7 @@ class Population:
                 states = jax.tree.map(jnp.copy, self.states)
                 jax.block_until_ready(states.params)
                 started = time.perf_counter()
-                _, values = programs.advance(states, self.scaling, examples, count, active)
+                _, values = programs.advance(states, examples, count, active)
                 jax.block_until_ready(values)
                 best = min(best, time.perf_counter() - started)
             self.step_seconds[formulation] = best / (count * len(active))

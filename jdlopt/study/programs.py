@@ -23,17 +23,14 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int32
 
-from jdlopt.data import preprocess
 from jdlopt.study.structure import Structure
-from jdlopt.train import experiment
 from jdlopt.train.compiling import Compiler
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.program import gather
-from jdlopt.train.state import TrainState
-from jdlopt.train.step import eval_step, train_step
+from jdlopt.train.state import CHANGED, TrainState
+from jdlopt.train.step import Batch, Collected, Measured
 
 FORMULATIONS = ("vmap", "scan", "each")
-CHANGES = ("step", "params", "model_state", "opt_state", "average", "loss_scale")
-"""The fields of a state that a step changes; key and hyperparameters stay."""
 
 
 class Programs(NamedTuple):
@@ -41,9 +38,9 @@ class Programs(NamedTuple):
 
     Attributes:
       formulation: ``vmap``, ``scan`` or ``each``.
-      advance: ``(states, preprocess, examples [width, steps, batch], count, active) →
+      advance: ``(states, examples [width, steps, batch], count, active) →
         (states, values by name [width, steps])``; donates the states.
-      evaluate: ``(states, preprocess, examples [width, batches, batch], weights, active) →
+      evaluate: ``(states, examples [width, batches, batch], weights, active) →
         collected``, each leaf [width, batches, …].
     """
 
@@ -53,41 +50,26 @@ class Programs(NamedTuple):
 
 
 def member_step(
-    state: TrainState, scaling: Any, data: Any, chosen: Int32[Array, " batch"], *, parts: Any
-) -> tuple[TrainState, dict[str, Array]]:
-    """One trial's `train_step`, with preprocessing of its own fold.
-
-    ``parts`` are those of `train_step`, ``preprocess`` being ``(state, inputs) → inputs``.
-    """
-    own = {**parts, "preprocess": partial(parts["preprocess"], scaling)}
-    return train_step(state, gather(data, chosen), **own)
+    state: TrainState, data: Batch, chosen: Int32[Array, " batch"], *, experiment: Experiment
+) -> tuple[TrainState, Measured]:
+    """One trial's step on examples of the data of its structure."""
+    return experiment.train_step(state, gather(data, chosen))
 
 
 def member_eval(
     state: TrainState,
-    scaling: Any,
-    data: Any,
+    data: Batch,
     examples: Int32[Array, "batches batch"],
     weights: Float[Array, "batches batch"],
     *,
-    structure: Structure,
-) -> Any:
+    experiment: Experiment,
+) -> Collected:
     """What the metrics need of one trial's validation split, batch by batch."""
-    parts = structure.parts
-    params, model_state = experiment.evaluated(parts, state)
+    evaluated = experiment.weights(state)
 
-    def one(batch: tuple[Array, Array]) -> Any:
+    def one(batch: tuple[Array, Array]) -> Collected:
         chosen, weight = batch
-        return eval_step(
-            params,
-            model_state,
-            state.hparams,
-            {**gather(data, chosen), "weights": weight},
-            model=parts.model,
-            loss=parts.loss,
-            collect=parts.collector.collect,
-            preprocess=partial(preprocess.apply, parts.recipe, scaling),
-        )
+        return experiment.evaluate_step(evaluated, {**gather(data, chosen), "weights": weight})
 
     return lax.map(one, (examples, weights))
 
@@ -104,7 +86,7 @@ def _put(states: TrainState, index: Any, state: TrainState) -> TrainState:
             getattr(states, name),
             getattr(state, name),
         )
-        for name in CHANGES
+        for name in CHANGED
     }
     return states.replace(**changed)
 
@@ -117,17 +99,17 @@ def _buffers(shapes: Mapping[str, Any], *leading: int) -> dict[str, Array]:
 
 
 def together(
-    states: TrainState, scaling: Any, data: Any, examples: Any, count: Any, *, parts: Any
+    states: TrainState, data: Any, examples: Any, count: Any, *, experiment: Experiment
 ) -> tuple[TrainState, dict[str, Array]]:
     """All trials take ``count`` steps side by side."""
-    step = jax.vmap(partial(member_step, parts=parts), in_axes=(0, 0, None, 0))
-    shapes = jax.eval_shape(step, states, scaling, data, examples[:, 0])[1]
+    step = jax.vmap(partial(member_step, experiment=experiment), in_axes=(0, None, 0))
+    shapes = jax.eval_shape(step, states, data, examples[:, 0])[1]
     buffers = _buffers(shapes, examples.shape[1])
 
     def body(done: Any, carry: Any) -> Any:
         states, buffers = carry
         chosen = lax.dynamic_index_in_dim(examples, done, axis=1, keepdims=False)
-        states, measured = step(states, scaling, data, chosen)
+        states, measured = step(states, data, chosen)
         return states, {name: buffers[name].at[done].set(measured[name]) for name in buffers}
 
     states, buffers = lax.fori_loop(0, count, body, (states, buffers))
@@ -136,27 +118,25 @@ def together(
 
 def in_turn(
     states: TrainState,
-    scaling: Any,
     data: Any,
     examples: Int32[Array, "width steps batch"],
     count: Any,
     order: Int32[Array, " width"],
     active: Any,
     *,
-    parts: Any,
+    experiment: Experiment,
 ) -> tuple[TrainState, dict[str, Array]]:
     """The first ``active`` trials of ``order`` take ``count`` steps, one trial after the other.
 
     Both numbers are traced: trials that end early cost nothing and compile nothing.
     """
     width, capacity = examples.shape[:2]
-    step = partial(member_step, parts=parts)
-    shapes = jax.eval_shape(step, _taken(states, 0), _taken(scaling, 0), data, examples[0, 0])[1]
+    step = partial(member_step, experiment=experiment)
+    shapes = jax.eval_shape(step, _taken(states, 0), data, examples[0, 0])[1]
 
     def trial(turn: Any, carry: Any) -> Any:
         states, buffers = carry
         index = order[turn]
-        own = _taken(scaling, index)
 
         def unfinished(inner: Any) -> Array:
             done, _, _, finite = inner
@@ -164,7 +144,7 @@ def in_turn(
 
         def body(inner: Any) -> Any:
             done, state, values, _ = inner
-            state, measured = step(state, own, data, examples[index, done])
+            state, measured = step(state, data, examples[index, done])
             values = {name: values[name].at[done].set(measured[name]) for name in values}
             finite = jnp.isfinite(measured["loss"]) & jnp.isfinite(measured["grad_norm"])
             return done + 1, state, values, finite
@@ -179,27 +159,23 @@ def in_turn(
 
 def evaluate_in_turn(
     states: TrainState,
-    scaling: Any,
     data: Any,
     examples: Any,
     weights: Any,
     order: Any,
     active: Any,
     *,
-    structure: Structure,
+    experiment: Experiment,
 ) -> Any:
     """Evaluates the first ``active`` trials of ``order``, one after the other."""
-    one = partial(member_eval, structure=structure)
-    shapes = jax.eval_shape(one, *(_taken(x, 0) for x in (states, scaling)), data, examples[0],
-                            weights[0])  # fmt: skip
+    one = partial(member_eval, experiment=experiment)
+    shapes = jax.eval_shape(one, _taken(states, 0), data, examples[0], weights[0])
     width = examples.shape[0]
     collected = jax.tree.map(lambda leaf: jnp.zeros((width, *leaf.shape), leaf.dtype), shapes)
 
     def trial(turn: Any, collected: Any) -> Any:
         index = order[turn]
-        found = one(
-            _taken(states, index), _taken(scaling, index), data, examples[index], weights[index]
-        )
+        found = one(_taken(states, index), data, examples[index], weights[index])
         return jax.tree.map(lambda leaf, value: leaf.at[index].set(value), collected, found)
 
     return lax.fori_loop(0, active, trial, collected)
@@ -217,7 +193,6 @@ def compile_programs(
     structure: Structure,
     formulation: str,
     states: TrainState,
-    scaling: Any,
     examples: np.ndarray,
     validation: np.ndarray,
     weights: np.ndarray,
@@ -229,13 +204,11 @@ def compile_programs(
       structure: what its trials share.
       formulation: ``vmap``, ``scan`` or ``each``.
       states: the stacked states.
-      scaling: the stacked states of preprocessing.
       examples: training examples by trial and step, as large as they will ever be.
       validation, weights: the evaluation batches by trial.
       compile: does the compiling.
     """
-    own = structure.parts
-    parts = {**own.step_parts, "preprocess": partial(preprocess.apply, own.recipe)}
+    experiment = structure.parts
     data, width, zero = structure.data, len(examples), np.int32(0)
     order = np.arange(width, dtype=np.int32)
     if formulation == "vmap":
@@ -243,17 +216,15 @@ def compile_programs(
         if mesh is not None:
             split = NamedSharding(mesh, P("trials"))
             everywhere = NamedSharding(mesh, P())
-            states, scaling, validation, weights = jax.device_put(
-                (states, scaling, validation, weights), split
-            )
+            states, validation, weights = jax.device_put((states, validation, weights), split)
             data = jax.device_put(data, everywhere)
-        advance = jax.jit(partial(together, parts=parts), donate_argnums=0)
-        one = partial(member_eval, structure=structure)
-        evaluate = jax.jit(jax.vmap(one, in_axes=(0, 0, None, 0, 0)))
+        advance = jax.jit(partial(together, experiment=experiment), donate_argnums=0)
+        one = partial(member_eval, experiment=experiment)
+        evaluate = jax.jit(jax.vmap(one, in_axes=(0, None, 0, 0)))
         programs = compile.together(
             [
-                advance.lower(states, scaling, data, examples, zero),
-                evaluate.lower(states, scaling, data, validation, weights),
+                advance.lower(states, data, examples, zero),
+                evaluate.lower(states, data, validation, weights),
             ]
         )
 
@@ -262,22 +233,22 @@ def compile_programs(
 
         return Programs(
             formulation,
-            lambda states, scaling, examples, count, active: programs[0](
-                placed(states), placed(scaling), data, examples, np.int32(count)
+            lambda states, examples, count, active: programs[0](
+                placed(states), data, examples, np.int32(count)
             ),
-            lambda states, scaling, examples, weights, active: programs[1](
-                states, placed(scaling), data, placed(examples), placed(weights)
+            lambda states, examples, weights, active: programs[1](
+                states, data, placed(examples), placed(weights)
             ),
         )
-    evaluate = jax.jit(partial(evaluate_in_turn, structure=structure))
-    lowered = [evaluate.lower(states, scaling, data, validation, weights, order, zero)]
+    evaluate = jax.jit(partial(evaluate_in_turn, experiment=experiment))
+    lowered = [evaluate.lower(states, data, validation, weights, order, zero)]
     if formulation == "scan":
-        advance = jax.jit(partial(in_turn, parts=parts), donate_argnums=0)
-        lowered.append(advance.lower(states, scaling, data, examples, zero, order, zero))
+        advance = jax.jit(partial(in_turn, experiment=experiment), donate_argnums=0)
+        lowered.append(advance.lower(states, data, examples, zero, order, zero))
     else:
-        step = jax.jit(partial(member_step, parts=parts), donate_argnums=0)
+        step = jax.jit(partial(member_step, experiment=experiment), donate_argnums=0)
         state = jax.eval_shape(lambda: _taken(states, 0))
-        lowered.append(step.lower(state, _taken(scaling, 0), data, examples[0, 0]))
+        lowered.append(step.lower(state, data, examples[0, 0]))
     programs = compile.together(lowered)
 
     def listed(active: np.ndarray) -> tuple[np.ndarray, np.int32]:
@@ -285,27 +256,27 @@ def compile_programs(
         order[: len(active)] = active
         return order, np.int32(len(active))
 
-    def evaluate_all(states: Any, scaling: Any, examples: Any, weights: Any, active: Any) -> Any:
-        return programs[0](states, scaling, data, examples, weights, *listed(active))
+    def evaluate_all(states: Any, examples: Any, weights: Any, active: Any) -> Any:
+        return programs[0](states, data, examples, weights, *listed(active))
 
     if formulation == "scan":
         return Programs(
             formulation,
-            lambda states, scaling, examples, count, active: programs[1](
-                states, scaling, data, examples, np.int32(count), *listed(active)
+            lambda states, examples, count, active: programs[1](
+                states, data, examples, np.int32(count), *listed(active)
             ),
             evaluate_all,
         )
     put = jax.jit(_put, donate_argnums=0)
     take = jax.jit(_taken)
 
-    def each(states: Any, scaling: Any, examples: Any, count: int, active: Any) -> Any:
+    def each(states: Any, examples: Any, count: int, active: Any) -> Any:
         values: dict[str, list[Any]] = {}
         for index in active:
-            state, own = take(states, index), take(scaling, index)
+            state = take(states, index)
             rows = []
             for done in range(count):
-                state, measured = programs[1](state, own, data, examples[index, done])
+                state, measured = programs[1](state, data, examples[index, done])
                 rows.append(measured)
             states = put(states, index, state)
             for name in rows[0]:

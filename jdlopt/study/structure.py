@@ -16,7 +16,6 @@ from jdlopt.data import feed
 from jdlopt.data.dataset import Arrays, Dataset
 from jdlopt.data.sampling import Order
 from jdlopt.errors import ConfigError
-from jdlopt.train import experiment
 from jdlopt.train.evaluate import SMALLEST_BATCH
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.schema import schema_of
@@ -111,22 +110,21 @@ def build(
     groups: dict[Any, list[tuple[int | None, Experiment]]] = {}
     for fold in folds or (None,):
         config = raw if fold is None else configs.override(raw, {"data.fold": fold})
-        resolved, dataset = experiment.prepare(config)
-        if resolved["train"]["cache_features"]:
+        parts = Experiment.build(config)
+        if parts.config["train"]["cache_features"]:
             raise ConfigError(
                 "train.cache_features: is for a single run: each trial of a study has a body of "
                 "its own. Set it to False; optim.freeze alone trains the same heads."
             )
-        parts = experiment.build(resolved, dataset)
-        weighted = resolved["loss"]["class_weights"] == "balanced"
-        learnt = str(jax.tree.map(np.shape, parts.preprocess_state))  # stacked, they must be alike
+        weighted = parts.config["loss"]["class_weights"] == "balanced"
+        learnt = str(jax.tree.map(np.shape, parts.learnt))  # stacked, they must be alike
         own = fold if weighted else None
         steps = (parts.total_steps, parts.eval_every, parts.log_every)
-        key = (*steps, own, parts.recipe, learnt, _coding(dataset))
+        key = (*steps, own, parts.recipe, learnt, _coding(parts.data))
         groups.setdefault(key, []).append((fold, parts))
     structures = []
     for members in groups.values():
-        datasets = {fold: parts.dataset for fold, parts in members}
+        datasets = {fold: parts.data for fold, parts in members}
         first = members[0][1]
         positions, data = _pooled(datasets, cache)
         most = first.config["train"]["eval_batch_size"]
@@ -135,7 +133,7 @@ def build(
             fold: Fold(
                 positions[fold][0],
                 *_padded(positions[fold][1], most, largest),
-                parts.preprocess_state,
+                parts.learnt,
                 parts.order,
             )
             for fold, parts in members
@@ -172,7 +170,7 @@ def _pooled(
     }
     if not feed.fits(total):
         return typed, None
-    key = (first.source, tuple(sizes.items()), bool(pieces), repr(first.parts), _coding(first))
+    key = (first.spec.source, tuple(sizes.items()), bool(pieces), repr(first.parts), _coding(first))
     if key not in cache:
         if pieces:
             read = [first.read(split) for split in pieces]
@@ -190,7 +188,8 @@ def _pooled(
 
 def _coding(dataset: Dataset) -> str:
     """What the numbers of its inputs mean: columns, categories and vocabulary go by the fold."""
-    return repr((dataset.feature_names, dataset.categories, dataset.meta()["text"]))
+    one = dataset.spec.input
+    return repr((one.feature_names, one.categories, None if one.text is None else one.text.meta()))
 
 
 def _examples(dataset: Dataset, split: str) -> np.ndarray:

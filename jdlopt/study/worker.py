@@ -126,7 +126,8 @@ class _Worker:
         from jdlopt.metrics import higher_is_better
         from jdlopt.study import structure
         from jdlopt.study.space import from_json, probes
-        from jdlopt.train import checks, disk, experiment, log
+        from jdlopt.train import checks, disk, log
+        from jdlopt.train.experiment import Experiment
 
         texts = {key: configs.Override(text) for key, text in order["overrides"].items()}
         raw = configs.override(order["config"], texts)
@@ -136,7 +137,7 @@ class _Worker:
         points = list(probes(from_json(order["space"])))
         structure.check_probes(raw, points)
         if texts:  # read as the types that their keys ask for
-            resolved = experiment.prepare(configs.override(raw, points[0]))[0]
+            resolved = Experiment.build(configs.override(raw, points[0])).config
             raw = configs.override(raw, {key: _at(resolved, key) for key in texts})
         config = configs.to_dict(raw)
         shape = {k: v for k, v in points[0].items() if k not in order["traced"]}
@@ -147,7 +148,7 @@ class _Worker:
                 directions[name] = "minimize"
                 continue
             split, _, metric = name.partition("/")
-            problem = checks.metric_problem(metric, parts.dataset, watched=True)
+            problem = checks.metric_problem(metric, parts.spec, watched=True)
             if split != "validation" or problem:
                 raise ConfigError(
                     f"--objective: {name!r} is none: "

@@ -25,10 +25,11 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
+from jaxtyping import PyTree
 
 from jdlopt.errors import WorkdirError
 from jdlopt.train import disk
-from jdlopt.train.state import TrainState
+from jdlopt.train.state import NOT_SAVED, TrainState, Weights
 
 TREE, META, CHECKSUMS, ASIDE = "tree", "meta.json", "checksums.json", "saving-"
 KEEP = 2
@@ -117,10 +118,21 @@ def save(
 
 def saved(state: TrainState) -> dict[str, Any]:
     """Returns a state as a checkpoint holds it: a dict, the random key as its data."""
-    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    kept = [field.name for field in dataclasses.fields(state) if field.name not in NOT_SAVED]
+    fields = {name: getattr(state, name) for name in kept}
     if not state.loss_scale:
         del fields["loss_scale"]  # checkpoints from before there was one have no place for it
     return {**fields, "key": jax.random.key_data(state.key)}
+
+
+def saved_shapes(state: TrainState) -> PyTree:
+    """Returns the shapes of what `saved` makes of a state of which only shapes are known."""
+    return jax.eval_shape(saved, state)
+
+
+def best_of(weights: Weights) -> dict[str, PyTree]:
+    """Returns what a checkpoint keeps of the weights that evaluated best."""
+    return {"params": weights.params, "model_state": weights.model_state}
 
 
 def unsaved(state: TrainState, tree: dict[str, Any]) -> TrainState:

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
-from jdlopt import config as configs
-from jdlopt import losses, mesh, metrics, optim
-from jdlopt.data import augment, preprocess, source
+from jdlopt import losses, mesh, metrics
+from jdlopt.data import augment
+from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, listing
-from jdlopt.models import pretrained
 from jdlopt.models.head import features_of
 from jdlopt.optim.groups import FROZEN, labels_of, path_name
 from jdlopt.optim.schedules import warmup_problem
-from jdlopt.train.parts import fitted, model_of, num_outputs, token_rows, total_steps
-from jdlopt.train.state import as_arrays
+from jdlopt.train.components import num_outputs, total_steps
+from jdlopt.train.state import TrainState
+from jdlopt.train.step import Components
+
+if TYPE_CHECKING:
+    from jdlopt.train.experiment import Experiment
+
+T = TypeVar("T")
 
 
-def impossible(
-    config: Mapping[str, Any], dataset: source.Dataset, known: Sequence[str]
-) -> list[str]:
+def impossible(config: Mapping[str, Any], spec: DataSpec, known: Sequence[str]) -> list[str]:
     """What can't work with this dataset or machine, in words.
 
     Args:
       config: the checked config.
-      dataset: its dataset.
+      spec: what is known of its data.
       known: the problems found so far; what stands on a key with one is not looked at.
     """
     problems: list[str] = []
@@ -39,11 +43,11 @@ def impossible(
         return not any(problem.startswith(key) for key in keys for problem in known)
 
     batch_size, train, loss = config["data"]["batch_size"], config["train"], config["loss"]
-    size = dataset.sizes["train"]
+    size = spec.sizes["train"]
     if batch_size > size:
         problems.append(
             f"data.batch_size: {batch_size} is larger than the training split of "
-            f"{dataset.name!r}, {size} examples."
+            f"{spec.name!r}, {size} examples."
         )
     if sound("optim") and batch_size % config["optim"]["accumulate"]:
         problems.append(
@@ -53,33 +57,33 @@ def impossible(
     if sound("train") and train["epochs"] is not None and train["steps"] is not None:
         problems.append("train: give epochs or steps, not both.")
     if sound("train", "optim.schedule"):
-        problem = warmup_problem(config["optim"]["schedule"], total_steps(config, dataset))
+        problem = warmup_problem(config["optim"]["schedule"], total_steps(config, spec))
         problems += [problem] if problem else []
     if sound("train", "optim.groups"):
-        steps = total_steps(config, dataset)
+        steps = total_steps(config, spec)
         problems += [
             f"optim.groups.{name}.unfreeze_at: {group['unfreeze_at']} is not within the {steps} "
             "steps of the whole training: unfreeze earlier, or name its parameters in optim.freeze."
             for name, group in config["optim"]["groups"].items()
             if group["unfreeze_at"] >= steps
         ]
-    if sound("loss") and losses.task_of(loss["name"]) != dataset.task:
-        fitting = listing(name for name in losses.LOSSES if losses.task_of(name) == dataset.task)
-        kind = "classes" if dataset.task == "classification" else "a number"
+    if sound("loss") and losses.task_of(loss["name"]) != spec.task:
+        fitting = listing(name for name in losses.LOSSES if losses.task_of(name) == spec.task)
+        kind = "classes" if spec.task == "classification" else "a number"
         problems.append(
             f"loss.name: {loss['name']!r} is for {losses.task_of(loss['name'])}; the target of "
-            f"{dataset.name!r} is {kind}: choose one of {fitting}."
+            f"{spec.name!r} is {kind}: choose one of {fitting}."
         )
     if sound("loss") and loss["class_weights"] is not None:
-        problems += _weight_problems(loss["class_weights"], dataset)
+        problems += _weight_problems(loss["class_weights"], spec)
     if sound("train.metrics"):
         for name in train["metrics"]:
-            problem = metric_problem(name, dataset)
+            problem = metric_problem(name, spec)
             problems += [f"train.metrics: {problem}"] if problem else []
     if sound("train.monitor") and train["monitor"] is not None:
         split, _, name = train["monitor"].partition("/")
         if split == "validation" and name:
-            problem = metric_problem(name, dataset, watched=True)
+            problem = metric_problem(name, spec, watched=True)
             problems += [f"train.monitor: {problem}"] if problem else []
         else:
             problems.append(
@@ -87,31 +91,31 @@ def impossible(
             )
     if sound("data.augment"):
         data = config["data"]
-        problems += augment.problems(data["augment"], dataset, data["preprocess"])
+        problems += augment.problems(data["augment"], spec, data["preprocess"])
     if sound("mesh"):
         problems += mesh.mesh_problems(config["mesh"], batch_size, len(jax.devices()))
     return problems
 
 
-def _weight_problems(weights: str | Sequence[float], dataset: source.Dataset) -> list[str]:
-    if not dataset.num_classes:
+def _weight_problems(weights: str | Sequence[float], spec: DataSpec) -> list[str]:
+    if not spec.num_classes:
         return [
-            f"loss.class_weights: the target of {dataset.name!r} is a number; it has no classes. "
+            f"loss.class_weights: the target of {spec.name!r} is a number; it has no classes. "
             "Leave it out."
         ]
     if weights == "balanced":
         return []
     try:
-        losses.resolve_class_weights(weights, np.ones(dataset.num_classes))
+        losses.resolve_class_weights(weights, np.ones(spec.num_classes))
     except ConfigError as error:
         return [str(error)]
     return []
 
 
-def metric_problem(name: str, dataset: source.Dataset, watched: bool = False) -> str | None:
+def metric_problem(name: str, spec: DataSpec, watched: bool = False) -> str | None:
     """Says why a metric can't be measured on a dataset (or watched during training), or None."""
     try:
-        metrics.make_collector([name], dataset.task, dataset.num_classes)
+        metrics.make_collector([name], spec.task, spec.num_classes)
         if watched:
             metrics.higher_is_better(name)
     except ConfigError as error:
@@ -119,93 +123,116 @@ def metric_problem(name: str, dataset: source.Dataset, watched: bool = False) ->
     return None
 
 
-def unbuildable(config: Mapping[str, Any], dataset: source.Dataset) -> list[str]:
-    """Traces a step's parts on the shapes of two examples: what can't be built fails here.
+class _Failed(Exception):
+    """What a component raised while a step was traced, with what it was asked for."""
 
-    So it fails before a directory is claimed for it, and the message says which part it was.
-    """
+    def __init__(self, what: str, error: Exception):
+        super().__init__(what)
+        self.what, self.error = what, error
+
+
+def _saying(what: str, call: Callable[..., T]) -> Callable[..., T]:
+    """Returns a function whose failures say what failed."""
+
+    def called(*args: Any, **keys: Any) -> T:
+        try:
+            return call(*args, **keys)
+        except _Failed:  # a component that calls another, as an optimizer may its gradients
+            raise
+        except Exception as error:
+            raise _Failed(what, error) from error
+
+    return called
+
+
+def _named(experiment: Experiment) -> Components:
+    """The components of an experiment: what one raises says which, and widths are checked."""
+    config, components, spec = experiment.config, experiment.components, experiment.spec
     names = {section: config[section]["name"] for section in ("model", "loss", "optim")}
-    wide = num_outputs(config, dataset)
-    hparams = as_arrays(configs.hyperparameters(config))
-    key = jax.random.key(0)
-    recipe, state = fitted(config["data"], dataset)
-    shape, dtype = preprocess.output_shape(recipe, state, dataset.input_shape, dataset.input_dtype)
-    inputs = jax.ShapeDtypeStruct((2, *shape), dtype)
-    targets = jax.ShapeDtypeStruct((2,), dataset.target_dtype)
-    weighted = config["loss"]["class_weights"] is not None
-    weights = np.ones(dataset.num_classes) if weighted else None
-
+    wide, shape = num_outputs(config, spec), experiment.model_inputs[0]
     members = config["model"]["ensemble"]
+    model, loss, optimizer, average = (
+        components.model,
+        components.loss,
+        components.optimizer,
+        components.average,
+    )
 
-    def forward(inputs: Array) -> Any:
-        model = model_of(config, wide, dataset.meta(), recipe)
-        params, model_state = model.init(key, inputs, hparams["model"])
-        outputs = model.apply(params, model_state, inputs, hparams["model"], key=key, train=True)
-        return params, model_state, outputs[0]
+    def applied(*args: Any, **keys: Any) -> tuple[Array, PyTree]:
+        outputs, state = model.apply(*args, **keys)
+        rows = len(args[2])
+        expected = (members, rows, wide) if keys["train"] and members > 1 else (rows, wide)
+        if outputs.shape != expected:
+            raise ConfigError(
+                f"model: {names['model']!r} returns shape {outputs.shape} for {rows} examples; "
+                f"expected {expected}."
+            )
+        return outputs, state
 
-    def objective(outputs: Array, targets: Array, params: Any) -> Any:
-        loss = losses.make_loss(config["loss"], weights, members)
-        one = outputs if members == 1 else outputs[0]
-        return (
-            loss.per_example(one, targets, hparams["loss"]),
-            loss.objective(outputs, targets, params, hparams["loss"]),
-        )
+    def of_each(outputs: Array, targets: Array, hparams: PyTree) -> Array:
+        found = loss.per_example(outputs, targets, hparams)
+        if found.shape != (len(targets),):
+            raise ConfigError(
+                f"loss: {names['loss']!r} returns shape {found.shape} for {len(targets)} examples; "
+                f"expected ({len(targets)},): one number an example."
+            )
+        return found
 
-    def update(params: Any) -> Any:
-        optimizer = optim.make_optimizer(config["optim"], total_steps(config, dataset))
-        optim.make_average(config["optim"], total_steps(config, dataset))
-        return optimizer.update(
-            params,
-            optimizer.init(params),
-            params,
-            hparams=hparams["optim"],
-            value=jnp.zeros(()),
-            grad_fn=lambda params: params,
-        )[0]
+    takes = f"model: {names['model']!r} can't take inputs of shape {shape} of {spec.name!r}"
+    targets = f"loss: {names['loss']!r} can't be computed from {wide} outputs and these targets"
+    updates = f"optim: {names['optim']!r} can't update the parameters"
+    return components._replace(
+        model=model._replace(init=_saying(takes, model.init), apply=_saying(takes, applied)),
+        loss=loss._replace(
+            per_example=_saying(targets, of_each), objective=_saying(targets, loss.objective)
+        ),
+        optimizer=optimizer._replace(
+            init=_saying(updates, optimizer.init), update=_saying(updates, optimizer.update)
+        ),
+        average=average._replace(
+            init=_saying(updates, average.init), update=_saying(updates, average.update)
+        ),
+        augment=_saying("data: the inputs can't be augmented or preprocessed", components.augment),
+    )
 
-    def probe(params: Any, inputs: Array) -> Any:
-        model = model_of(config, wide, dataset.meta(), recipe)
-        state = model.init(key, inputs, hparams["model"])[1]
-        return features_of(model, params, state, inputs, hparams["model"])
 
+def unbuildable(experiment: Experiment) -> list[str]:
+    """Traces the real training and evaluation step on shapes, and says in words what can't be.
+
+    So it fails before a directory is claimed for it, and the message says which component it was.
+    """
+    config, spec = experiment.config, experiment.spec
+    named = dataclasses.replace(experiment, components=_named(experiment))
+    size = 2 * config["optim"]["accumulate"]
+    one = spec.input
+    batch: dict[str, Any] = {
+        "inputs": jax.ShapeDtypeStruct((size, *one.shape), one.dtype),
+        "targets": jax.ShapeDtypeStruct((size, *spec.target_shape), spec.target_dtype),
+    }
+    weights = jax.ShapeDtypeStruct((size,), np.float32)
     try:
-        what = f"model: {names['model']!r} can't take inputs of shape {shape} of {dataset.name!r}"
-        params, model_state, outputs = jax.eval_shape(forward, inputs)
-        returned = outputs.shape if members == 1 else outputs.shape[1:]
-        if returned != (2, wide):
-            return [
-                f"model: {names['model']!r} returns shape {returned} for 2 examples; "
-                f"expected {(2, wide)}."
-            ]
+        state = jax.eval_shape(partial(named.init, 0))
         if config["model"]["pretrained"] is not None:
-            what = "model.pretrained: can't be read"
-            pretrained.load(config["model"], params, model_state, token_rows(dataset))
-        what = f"loss: {names['loss']!r} can't be computed from {wide} outputs and these targets"
-        each, mean = jax.eval_shape(objective, outputs, targets, params)
-        if each.shape != (2,) or mean.shape != ():
-            return [
-                f"loss: {names['loss']!r} returns shape {each.shape} for 2 examples; expected "
-                "(2,): one number an example."
-            ]
-        what = f"optim: {names['optim']!r} can't update the parameters"
-        jax.eval_shape(update, params)
+            _saying("model.pretrained: can't be read", named.pretrained)()
+        # losses first: what an evaluation says of one is plainer than what a gradient does
+        jax.eval_shape(named.evaluate_step, state, {**batch, "weights": weights})
+        jax.eval_shape(named.train_step, state, batch)
         if config["train"]["cache_features"]:
-            what = "train.cache_features: the head's input can't be computed"
-            found = _uncacheable(config, params)
-            if found:
-                return found
-            jax.eval_shape(probe, params, inputs)
+            return _uncacheable(experiment, state)
+    except _Failed as failure:
+        section, text = failure.what.partition(":")[0], " ".join(str(failure.error).split())
+        if isinstance(failure.error, ConfigError):
+            text = str(failure.error)
+            return [text if text.startswith(section) else f"{section}: {text}"]
+        return [f"{failure.what}: {type(failure.error).__name__}: {text[:300]}"]
     except ConfigError as error:
-        section, text = what.partition(":")[0], str(error)
-        return [text if text.startswith(section) else f"{section}: {text}"]
-    except Exception as error:  # whatever a part raises about what it is given, the config chose it
-        text = " ".join(str(error).split())
-        return [f"{what}: {type(error).__name__}: {text[:300]}"]
+        return [str(error)]
     return []
 
 
-def _uncacheable(config: Mapping[str, Any], params: Any) -> list[str]:
+def _uncacheable(experiment: Experiment, state: TrainState) -> list[str]:
     """What is in the way of ``train.cache_features``, in words."""
+    config, params = experiment.config, state.params
     label = labels_of(config["optim"])
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     heads = [path for path in paths if re.match("(base/)?(model/)?head/", path)]
@@ -223,6 +250,14 @@ def _uncacheable(config: Mapping[str, Any], params: Any) -> list[str]:
             f"train.cache_features: all but the head must be frozen, but {listing(trained, 4)} "
             r"would be trained. Set optim.freeze to ('^(?!(model/)?head/)',) or leave "
             "cache_features out."
+        )
+    else:
+        shape, dtype = experiment.model_inputs
+        inputs = jax.ShapeDtypeStruct((2, *shape), dtype)
+        seen = partial(features_of, experiment.components.model)
+        what = "train.cache_features: the head's input can't be computed"
+        jax.eval_shape(
+            _saying(what, seen), params, state.model_state, inputs, state.hparams["model"]
         )
     section = config["data"]["augment"]
     changing = [name for name in augment.AUGMENTATIONS if section.get(name) is not None]

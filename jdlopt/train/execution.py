@@ -83,7 +83,7 @@ class _InMemory:
         config = experiment.config
         self.seed, self.batch_size = config["seed"], config["data"]["batch_size"]
         self.order = experiment.order
-        arrays = experiment.dataset.read("train")
+        arrays = experiment.data.read("train")
         self.size = len(arrays.targets)
         data = meshes.put(
             {"inputs": arrays.inputs, "targets": arrays.targets}, meshes.replicated(mesh)
@@ -93,7 +93,7 @@ class _InMemory:
             state,
             data,
             self.batch_size,
-            parts=experiment.step_parts,
+            train_step=experiment.train_step,
             mesh=mesh,
             compile=compile,
             longest=min(experiment.eval_every, every) if every else experiment.eval_every,
@@ -126,7 +126,7 @@ class _Streamed:
         config, sharding = experiment.config, meshes.batch_sharding(mesh)
         batch_size = config["data"]["batch_size"]
         read = feed.stream(
-            experiment.dataset.records("train"),
+            experiment.data.records("train"),
             seed=config["seed"],
             batch_size=batch_size,
             first_step=step,
@@ -138,7 +138,7 @@ class _Streamed:
         batches = opened.enter_context(closing(feed.prefetched(read, sharding, batch_size)))
         first = next(batches)
         self.dispatch, self._program = streaming_program(
-            state, first, parts=experiment.step_parts, mesh=mesh, compile=compile, asked=asked
+            state, first, train_step=experiment.train_step, mesh=mesh, compile=compile, asked=asked
         )
         self._batches = itertools.chain([first], batches)
         self._busy: Future[float] | None = None

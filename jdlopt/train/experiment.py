@@ -1,98 +1,242 @@
-"""From a config to the pure parts that a step is made of: fill in, check, build."""
+"""An experiment: the one place where a config becomes the pure functions that are trained.
+
+`Experiment.build` resolves a config, opens its data and makes the components of a step. Its methods
+are what every verb uses: `fit` and populations compile its `train_step`, evaluations its
+`evaluate_step`, predictions its `predict`.
+"""
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Int, PyTree
 
 from jdlopt import config as configs
-from jdlopt import losses, metrics, models, optim
-from jdlopt.data import feed, preprocess, sampling, source
-from jdlopt.data.augment.batch import make_augment
+from jdlopt import metrics
+from jdlopt.data import feed, preprocess, sampling
+from jdlopt.data.dataset import Dataset
+from jdlopt.data.spec import DataSpec
 from jdlopt.errors import UserError
 from jdlopt.models import lora, pretrained
-from jdlopt.train import scaling
-from jdlopt.train.checks import impossible, unbuildable
-from jdlopt.train.parts import (
-    fitted,
-    model_of,
-    num_outputs,
+from jdlopt.train import checks, step
+from jdlopt.train.components import (
+    learnt,
+    make_components,
     open_clean,
+    recipe_of,
     token_rows,
     total_steps,
 )
 from jdlopt.train.schema import schema_of
-from jdlopt.train.state import TrainState, as_arrays
+from jdlopt.train.state import TrainState, Weights, as_arrays
+from jdlopt.train.step import Batch, Collected, Components, Measured, Predictions
 
 
-class Experiment(NamedTuple):
-    """The pure parts of one experiment; `step_parts` are what `train_step` takes.
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """What can be trained: pure functions over one state pytree, and what the shell must know.
 
     Attributes:
       config: the resolved config.
-      dataset: the opened dataset; its test split is not read by anything built here.
-      model, loss, optimizer, average, freezing, augment: the parts of a step.
-      recipe: what preprocessing does; ``preprocess_state``: what it learnt from the training split.
-      input_shape, input_dtype: of one example after preprocessing.
+      spec: what is known of its data.
+      dataset: the data; None where it was built to predict alone. Its test split is not read by
+        anything here.
+      components: what a step is made of.
+      recipe: what preprocessing does; ``learnt``: what it learnt from the training split.
       order: the order of the training examples.
-      collector: what evaluations during training measure.
+      collector: what an evaluation measures.
       total_steps: updates in the whole run.
       eval_every, log_every: in steps.
       monitor: the metric that decides which evaluation is best.
+      predictor: predicts from components, weights and raw inputs.
     """
 
     config: dict[str, Any]
-    dataset: source.Dataset
-    model: models.Model
-    loss: losses.Loss
-    optimizer: Any
-    average: Any
-    freezing: optim.Freezing
-    augment: Callable[..., Any]
+    spec: DataSpec
+    dataset: Dataset | None
+    components: Components
     recipe: preprocess.Recipe
-    preprocess_state: Any
-    input_shape: tuple[int, ...]
-    input_dtype: str
+    learnt: preprocess.State
     order: sampling.Order
     collector: metrics.Collector
     total_steps: int
     eval_every: int
     log_every: int
     monitor: str
+    predictor: Callable[[Components, Weights, Array], Predictions] = step.predict_step
+
+    @staticmethod
+    def build(
+        raw: Mapping[str, Any],
+        data: Dataset | DataSpec | None = None,
+        *,
+        learnt_before: preprocess.State | None = None,
+    ) -> Experiment:
+        """Builds the experiment of a config, after all checks that need no training.
+
+        Args:
+          raw: a config as a file gives it, overrides applied.
+          data: the dataset where it is open already; or what is known of it, for an experiment that
+            evaluates and predicts without it. The config's is opened by default, and then a step is
+            traced on shapes, so that what can't be computed is told before anything is trained.
+          learnt_before: what preprocessing learnt, where it is known.
+
+        Raises:
+          ConfigError: everything that is wrong with the config, in one message.
+          DataError: the dataset can't be opened.
+        """
+        config, known = _resolved(raw, data)
+        dataset = known if isinstance(known, Dataset) else None
+        spec = known if isinstance(known, DataSpec) else known.spec
+        spec = spec if dataset is None else dataclasses.replace(spec, sizes=dataset.sizes)
+        experiment = _assembled(config, spec, dataset, learnt_before)
+        if data is None:
+            configs.raise_problems(checks.unbuildable(experiment))
+        return experiment
+
+    # --- the protocol ----------------------------------------------------------------------------
+
+    def init(
+        self,
+        seed: int | Int[Array, ""],
+        hparams: PyTree | None = None,
+        start: tuple[PyTree, PyTree] | None = None,
+    ) -> TrainState:
+        """Returns the state before the first step. Pure: jit or vmap it.
+
+        Args:
+          seed: parameters, dropout and augmentation draw from it.
+          hparams: every traced float as a scalar array; by default the config's.
+          start: ``(params, state)`` by path, of `pretrained`, to start from; None: random values.
+        """
+        components = self.components
+        hparams = self.hparams if hparams is None else hparams
+        init_key, key = jax.random.split(jax.random.key(seed))
+        shape, dtype = self.model_inputs
+        example = jnp.zeros((1, *shape), dtype)
+        params, model_state = components.model.init(init_key, example, hparams["model"])
+        if start is not None:
+            params, model_state = pretrained.placed(start, params, model_state)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            model_state=model_state,
+            opt_state=components.optimizer.init(params),
+            average=components.average.init(params, model_state),
+            hparams=hparams,
+            key=key,
+            preprocess=jax.tree.map(jnp.asarray, self.learnt),
+            loss_scale=components.loss_scale(),
+        )
+
+    def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
+        """Makes one update from a batch of raw inputs and targets. Pure: jit, vmap or shard it."""
+        return step.train_step(self.components, state, batch)
+
+    def evaluate_step(self, state: TrainState | Weights, batch: Batch) -> Collected:
+        """Collects what the metrics need of a padded batch, for `collector` to finish. Pure."""
+        weights = self.weights(state)
+        return step.evaluate_step(self.components, weights, batch, self.predictor)
+
+    def predict(self, state: TrainState | Weights, inputs: Array) -> Predictions:
+        """Computes outputs and class probabilities for a batch of raw inputs. Pure."""
+        return self.predictor(self.components, self.weights(state), inputs)
+
+    # --- what else is pure -----------------------------------------------------------------------
+
+    def weights(self, state: TrainState | Weights) -> Weights:
+        """Returns what a state predicts with, averaged where the config asks for it. Pure."""
+        if isinstance(state, Weights):
+            return state
+        return step.weights_of(self.components, state)
 
     @property
-    def preprocess(self) -> Callable[[Array], Array]:
-        """Raw inputs → model inputs."""
-        return functools.partial(preprocess.apply, self.recipe, self.preprocess_state)
+    def hparams(self) -> PyTree:
+        """Every traced float of the config, as float32 scalars."""
+        return as_arrays(configs.hyperparameters(self.config))
+
+    @cached_property
+    def model_inputs(self) -> tuple[tuple[int, ...], str]:
+        """The shape and type of one example as the model takes it."""
+        return preprocess.output_shape(self.recipe, self.learnt, self.spec.input)
+
+    # --- what the shell asks ---------------------------------------------------------------------
+
+    @property
+    def data(self) -> Dataset:
+        """The dataset.
+
+        Raises:
+          UserError: the experiment was built without one.
+        """
+        if self.dataset is None:
+            raise UserError(f"{self.spec.name!r}: the experiment was built without its data.")
+        return self.dataset
 
     @property
     def streams(self) -> bool:
         """Whether batches are read one by one, since the training split is not kept in memory."""
         asked = self.config["data"]["in_memory"]
-        return not (feed.fits(self.dataset.nbytes("train")) if asked is None else asked)
+        return not (feed.fits(self.data.nbytes("train")) if asked is None else asked)
 
-    @property
-    def step_parts(self) -> dict[str, Any]:
-        """The keyword arguments of `train_step`."""
-        return {
-            "model": self.model,
-            "loss": self.loss,
-            "optimizer": self.optimizer,
-            "average": self.average,
-            "freezing": self.freezing,
-            "preprocess": self.preprocess,
-            "augment": self.augment,
-            "learning_rate": functools.partial(
-                optim.learning_rate_at, self.config["optim"], self.total_steps
-            ),
-            "accumulate": self.config["optim"]["accumulate"],
-        }
+    def pretrained(self) -> pretrained.Loaded | None:
+        """Returns what ``model.pretrained`` names, as arrays of the model, or None.
+
+        Raises:
+          ConfigError: it can't be read, or does not fit.
+        """
+        section = self.config["model"]
+        if section["pretrained"] is None:
+            return None
+        shape, dtype = self.model_inputs
+        example = jax.ShapeDtypeStruct((1, *shape), dtype)
+        shapes = pretrained.shapes_of(self.components.model, example, self.hparams["model"])
+        return pretrained.load(section, *shapes, token_rows(self.spec))
+
+    def measuring(self, names: tuple[str, ...]) -> Experiment:
+        """Returns the experiment with other metrics in its evaluations, beside the loss."""
+        made = metrics.make_collector(names, self.spec.task, self.spec.num_classes)
+        components = self.components._replace(collect=made.collect)
+        return dataclasses.replace(self, components=components, collector=made)
+
+    def all_metrics(self) -> tuple[str, ...]:
+        """Returns the names of every metric that the task has, and those that the config names."""
+        found = metrics.all_metrics(self.spec.task, self.spec.num_classes)
+        watched = self.monitor.partition("/")[2]
+        asked = (*self.config["train"]["metrics"], *([] if watched == "loss" else [watched]))
+        return tuple(dict.fromkeys((*found, *asked)))
+
+
+def _resolved(
+    raw: Mapping[str, Any], data: Dataset | DataSpec | None
+) -> tuple[dict[str, Any], Dataset | DataSpec]:
+    """The config with every default filled in, checked against its data, and the data."""
+    raw = configs.to_dict(raw)
+    problems: list[str] = []
+    config = configs.check_section(raw, schema_of(raw, problems), "", problems)
+    if config.get("model", {}).get("lora_rank") and not problems:
+        config["optim"] = _with_frozen_base(config["optim"])
+    known = data
+    if known is None and not any(problem.startswith("data") for problem in problems):
+        try:
+            known = open_clean(config["data"])
+        except UserError as error:
+            if not problems:
+                raise
+            problems.append(str(error))
+    if known is not None:
+        spec = known if isinstance(known, DataSpec) else known.spec
+        problems += checks.impossible(config, spec, problems)
+    configs.raise_problems(problems)
+    assert known is not None
+    return config, known
 
 
 def _with_frozen_base(section: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,147 +245,51 @@ def _with_frozen_base(section: Mapping[str, Any]) -> dict[str, Any]:
     return {**section, "freeze": section["freeze"] + (() if said else (lora.FREEZE,))}
 
 
-def prepare(
-    raw: Mapping[str, Any], opened: source.Dataset | None = None
-) -> tuple[dict[str, Any], source.Dataset]:
-    """Returns the resolved config and its opened dataset, after all checks that need no training.
-
-    Args:
-      raw: a config as a file gives it, overrides applied.
-      opened: the dataset, where it is open already; whether the step can be built is then left to
-        the training.
-
-    Raises:
-      ConfigError: everything that is wrong with it, in one message.
-      DataError: the dataset can't be opened.
-    """
-    raw = configs.to_dict(raw)
-    problems: list[str] = []
-    config = configs.check_section(raw, schema_of(raw, problems), "", problems)
-    if config.get("model", {}).get("lora_rank") and not problems:
-        config["optim"] = _with_frozen_base(config["optim"])
-    dataset = None
-    if not any(problem.startswith("data") for problem in problems):
-        try:
-            dataset = open_clean(config["data"]) if opened is None else opened
-        except UserError as error:
-            if not problems:
-                raise
-            problems.append(str(error))
-    if dataset is not None:
-        problems += impossible(config, dataset, problems)
-        if opened is None and not problems:
-            problems += unbuildable(config, dataset)
-    configs.raise_problems(problems)
-    assert dataset is not None
-    return config, dataset
-
-
-def resolve(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the config with every default filled in, checked against its dataset."""
-    return prepare(raw)[0]
-
-
-def build(config: Mapping[str, Any], dataset: source.Dataset) -> Experiment:
-    """Returns the parts of a resolved config; reads the training split to fit preprocessing."""
-    train = config["train"]
-    size, batch_size = dataset.sizes["train"], config["data"]["batch_size"]
-    epoch = feed.steps_per_epoch(size, batch_size)
-    steps = total_steps(config, dataset)
-    eval_every = min(train["eval_every"] or epoch, steps)
-    monitor = train["monitor"] or (
-        "validation/accuracy" if dataset.task == "classification" else "validation/loss"
+def _assembled(
+    config: dict[str, Any],
+    spec: DataSpec,
+    dataset: Dataset | None,
+    known: preprocess.State | None,
+) -> Experiment:
+    """The experiment of a resolved config; it reads the training split to fit preprocessing."""
+    train, size = config["train"], spec.sizes["train"]
+    steps = total_steps(config, spec)
+    eval_every = min(
+        train["eval_every"] or feed.steps_per_epoch(size, config["data"]["batch_size"]), steps
     )
-    names = tuple(train["metrics"]) or metrics.default_metrics(dataset.task)
+    monitor = train["monitor"] or (
+        "validation/accuracy" if spec.task == "classification" else "validation/loss"
+    )
+    names = tuple(train["metrics"]) or metrics.default_metrics(spec.task)
     watched = monitor.partition("/")[2]
     if watched not in (*names, "loss"):
         names = (*names, watched)
-    weights = config["loss"]["class_weights"]
-    if weights is not None:
-        counts = np.bincount(dataset.targets("train"), minlength=dataset.num_classes)
-        weights = losses.resolve_class_weights(weights, counts)
-    recipe, state = fitted(config["data"], dataset)
-    shape, dtype = preprocess.output_shape(recipe, state, dataset.input_shape, dataset.input_dtype)
-    outputs = num_outputs(config, dataset)
+    collector = metrics.make_collector(names, spec.task, spec.num_classes)
+    recipe = recipe_of(config["data"], spec)
+    if known is None:
+        known = {} if dataset is None else learnt(recipe, dataset)
+    counts, labels = None, None
     sampled = config["data"]["sampling"]
-    order = sampling.make_order(
-        sampled,
-        labels=dataset.targets("train") if sampled == "balanced" else None,
-        weights=dataset.weights,
+    if dataset is not None and config["loss"]["class_weights"] == "balanced":
+        counts = np.bincount(dataset.targets("train"), minlength=spec.num_classes)
+    if dataset is not None and sampled == "balanced":
+        labels = dataset.targets("train")
+    order = (
+        sampling.Order()
+        if dataset is None
+        else sampling.make_order(sampled, labels=labels, weights=dataset.weights)
     )
     return Experiment(
-        config=dict(config),
+        config=config,
+        spec=spec,
         dataset=dataset,
-        model=model_of(config, outputs, dataset.meta(), recipe),
-        loss=losses.make_loss(config["loss"], weights, config["model"]["ensemble"]),
-        optimizer=optim.make_optimizer(config["optim"], steps),
-        average=optim.make_average(config["optim"], steps),
-        freezing=optim.make_freezing(config["optim"]),
-        augment=make_augment(
-            config["data"]["augment"],
-            size=size,
-            batch_size=batch_size,
-            num_outputs=outputs,
-            classes=dataset.num_classes,
-            vocabulary=None if dataset.text is None else dataset.text.vocabulary(),
-        ),
+        components=make_components(config, spec, recipe, collector, counts),
         recipe=recipe,
-        preprocess_state=state,
-        input_shape=shape,
-        input_dtype=dtype,
+        learnt=known,
         order=order,
-        collector=metrics.make_collector(names, dataset.task, dataset.num_classes),
+        collector=collector,
         total_steps=steps,
         eval_every=eval_every,
         log_every=min(train["log_every"] or eval_every, steps),
         monitor=monitor,
     )
-
-
-def pretrained_of(experiment: Experiment) -> pretrained.Loaded | None:
-    """Returns what ``model.pretrained`` names, as arrays of the model, or None if it names none.
-
-    Raises:
-      ConfigError: it can't be read, or does not fit.
-    """
-    section = experiment.config["model"]
-    if section["pretrained"] is None:
-        return None
-    hparams = as_arrays(configs.hyperparameters(experiment.config))["model"]
-    example = jax.ShapeDtypeStruct((1, *experiment.input_shape), experiment.input_dtype)
-    shapes = pretrained.shapes_of(experiment.model, example, hparams)
-    return pretrained.load(section, *shapes, token_rows(experiment.dataset))
-
-
-def init_state(
-    experiment: Experiment, seed: int | Array, hparams: Any, loaded: Any = None
-) -> TrainState:
-    """Returns the state before the first step. Pure: jit or vmap it over seeds and hyperparameters.
-
-    Args:
-      experiment: the parts.
-      seed: parameters, dropout and augmentation draw from it.
-      hparams: every traced float as a scalar array.
-      loaded: ``(params, state)`` by path, of `pretrained_of`, to start from; None: random values.
-    """
-    init_key, key = jax.random.split(jax.random.key(seed))
-    example = jnp.zeros((1, *experiment.input_shape), experiment.input_dtype)
-    params, model_state = experiment.model.init(init_key, example, hparams["model"])
-    if loaded is not None:
-        params, model_state = pretrained.placed(loaded, params, model_state)
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        model_state=model_state,
-        opt_state=experiment.optimizer.init(params),
-        average=experiment.average.init(params, model_state),
-        hparams=hparams,
-        key=key,
-        loss_scale=scaling.start() if experiment.config["model"]["dtype"] == "float16" else (),
-    )
-
-
-def evaluated(experiment: Experiment, state: TrainState) -> tuple[Any, Any]:
-    """Returns the parameters and model state that evaluations use, averaged where asked for."""
-    params = optim.eval_params(experiment.config["optim"], state.opt_state, state.params)
-    return experiment.average.evaluated(state.average, params, state.model_state)

@@ -3,89 +3,91 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
 from jdlopt import mesh as meshes
 from jdlopt.data import preprocess
 from jdlopt.data.dataset import ArrayPool, Arrays, Dataset
+from jdlopt.data.spec import InputSpec
 from jdlopt.models.head import features_of, head_of
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.evaluate import Evaluator
 from jdlopt.train.experiment import Experiment
+from jdlopt.train.state import Weights
 
 
-def cached(
-    parts: Experiment, params: PyTree, model_state: PyTree, mesh: Mesh, compile: Compiler
-) -> Experiment:
+def cached(experiment: Experiment, weights: Weights, mesh: Mesh, compile: Compiler) -> Experiment:
     """Returns an experiment that trains and validates the head on features computed now.
 
     Its state is the same as the whole experiment's, which evaluates and predicts with it.
 
     Args:
-      parts: the whole experiment, its body frozen.
-      params, model_state: the model's.
+      experiment: the whole experiment, its body frozen.
+      weights: the model's.
       mesh: the devices.
       compile: does the compiling.
     """
-    evaluator = Evaluator(parts, mesh, compile)
-    program: Any = None
+    evaluator = Evaluator(experiment, mesh, compile)
+    program: Callable[[Weights, Array], Array] | None = None
 
     def computed(split: str) -> Iterator[np.ndarray]:
         nonlocal program
         for batch in evaluator.batches(split):
             if program is None:
                 function = jax.jit(
-                    partial(_preprocessed_features, parts), out_shardings=meshes.replicated(mesh)
+                    partial(_features, experiment), out_shardings=meshes.replicated(mesh)
                 )
-                lowered = function.lower(params, model_state, batch["inputs"], evaluator.hparams)
-                program = compile(lowered)
-            yield np.asarray(program(params, model_state, batch["inputs"], evaluator.hparams))
+                program = compile(function.lower(weights, batch["inputs"]))
+            yield np.asarray(program(weights, batch["inputs"]))
 
     pools = {}
     for split in ("train", "validation"):
-        size = parts.dataset.sizes.get(split, 0)
+        size = experiment.data.sizes.get(split, 0)
         if size:
             features = np.concatenate(list(computed(split)))[:size]  # without padding
-            pools[split] = ArrayPool(size, partial(Arrays, features, parts.dataset.targets(split)))
-    dataset = _of_features(parts.dataset, pools)
-    inputs = jax.ShapeDtypeStruct(parts.input_shape, parts.input_dtype)
-    return parts._replace(
+            targets = experiment.data.targets(split)
+            pools[split] = ArrayPool(size, partial(Arrays, features, targets))
+    dataset = _of_features(experiment.data, pools)
+    shape, dtype = experiment.model_inputs
+    head = head_of(experiment.components.model, jax.ShapeDtypeStruct(shape, dtype))
+    recipe = preprocess.make_recipe({}, dataset.spec.input)
+    components = experiment.components._replace(
+        model=head,
+        preprocess=lambda learnt, inputs: preprocess.apply(recipe, {}, inputs),
+    )
+    return dataclasses.replace(
+        experiment,
         dataset=dataset,
-        model=head_of(parts.model, inputs),
-        recipe=preprocess.make_recipe({}, dataset.meta()),
-        preprocess_state={},
+        spec=dataset.spec,
+        components=components,
+        recipe=recipe,
+        learnt={},
     )
 
 
-def _preprocessed_features(
-    parts: Experiment, params: PyTree, model_state: PyTree, inputs: Array, hparams: Any
-) -> Array:
-    return features_of(parts.model, params, model_state, parts.preprocess(inputs), hparams["model"])
+def _features(experiment: Experiment, weights: Weights, inputs: Array) -> Array:
+    seen = experiment.components.preprocess(weights.preprocess, inputs)
+    return features_of(
+        experiment.components.model,
+        weights.params,
+        weights.model_state,
+        seen,
+        weights.hparams["model"],
+    )
 
 
 def _of_features(dataset: Dataset, pools: Mapping[str, ArrayPool]) -> Dataset:
     """The dataset with features for inputs."""
     shape = next(iter(pools.values())).arrays.inputs.shape[1:]
-    return dataclasses.replace(
-        dataset,
-        feature_names=None,
-        input_shape=shape,
-        input_dtype="float32",
+    spec = dataclasses.replace(
+        dataset.spec,
+        inputs=InputSpec(shape, "float32"),
         sizes={split: len(pool) for split, pool in pools.items()},
-        missing="refuse",
-        categories={},
-        hash_buckets=None,
-        text=None,
-        sample_rate=None,
-        pools=pools,
-        parts={split: (split, None) for split in pools},
-        fitted={},
-        unchecked=set(),
     )
+    return Dataset(spec, pools=pools, parts={split: (split, None) for split in pools})

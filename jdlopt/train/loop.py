@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,17 +17,17 @@ from jdlopt import config as configs
 from jdlopt import memory
 from jdlopt import mesh as meshes
 from jdlopt.errors import DivergedError, Interrupted
-from jdlopt.train import evaluate as evaluation
-from jdlopt.train import experiment, features, log, processes, serve
+from jdlopt.train import features, log, processes, serve
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.evaluate import Evaluator
 from jdlopt.train.execution import make_execution
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.pending import Pending, Snapshot
 from jdlopt.train.program import copy, state_sharding
 from jdlopt.train.result import Result, read_result, write_result
 from jdlopt.train.saving import Saving
 from jdlopt.train.signals import StopRequest, signals
-from jdlopt.train.state import TrainState, as_arrays
+from jdlopt.train.state import TrainState, Weights
 from jdlopt.train.tracker import UndefinedMetricWarning, make_tracker
 
 
@@ -71,14 +72,13 @@ def fit(
     clock = _Clock()
     memory.keep()
     workdir = Path(workdir)
-    resolved, dataset = experiment.prepare(config)
-    with signals() as stop, processes.first_claims(lambda: log.claim(workdir, resolved)):
+    experiment = Experiment.build(config)
+    with signals() as stop, processes.first_claims(lambda: log.claim(workdir, experiment.config)):
         finished = read_result(workdir)
         if finished is not None and Result(finished, workdir).is_final:
             return Result(finished, workdir)
         with ExitStack() as opened:
-            built = experiment.build(resolved, dataset)
-            return _Run(built, workdir, clock, on_progress, opened).train(stop)
+            return _Run(experiment, workdir, clock, on_progress, opened).train(stop)
 
 
 @dataclass
@@ -116,7 +116,7 @@ class _Run:
 
     def __init__(
         self,
-        parts: experiment.Experiment,
+        parts: Experiment,
         workdir: Path,
         clock: _Clock,
         on_progress: Callable[[Progress], None] | None,
@@ -125,7 +125,7 @@ class _Run:
         self.parts, self.workdir, self.clock, self.on_progress = parts, workdir, clock, on_progress
         self.config, self.options = parts.config, parts.config["train"]
         self.mesh, self.compile = meshes.make_mesh(self.config["mesh"]), Compiler()
-        self.tracker = make_tracker(parts, parts.dataset.sizes["train"])
+        self.tracker = make_tracker(parts, parts.data.sizes["train"])
         self.saving = Saving(workdir, parts, self.mesh)
         state = self._initial()
         self.n_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -141,18 +141,14 @@ class _Run:
             working, self.state, self.step, self.mesh, self.compile, asked, opened
         )
         self.weights = self._compile_weights()
-        evaluator("validation", *self.weights(self.state))  # compiles
+        evaluator("validation", self.weights(self.state))  # compiles
 
     # --- before the first step -------------------------------------------------------------------
 
     def _initial(self) -> TrainState:
         """The state before the first step, on the devices."""
-        seed, hparams = self.config["seed"], as_arrays(configs.hyperparameters(self.config))
-
-        def init(hparams: Any, loaded: Any) -> TrainState:
-            return experiment.init_state(self.parts, seed, hparams, loaded)
-
-        found = experiment.pretrained_of(self.parts)
+        init, hparams = partial(self.parts.init, self.config["seed"]), self.parts.hparams
+        found = self.parts.pretrained()
         loaded = None if found is None else (found.params, found.state)
         if found is not None and jax.process_index() == 0:
             log.save_pretrained(self.workdir, found.record)
@@ -171,16 +167,16 @@ class _Run:
         opened.callback(made.close)
         return made
 
-    def _with_features(self) -> experiment.Experiment:
+    def _with_features(self) -> Experiment:
         """Computes what the frozen body makes of each example; the head is trained on that."""
-        state = self.state
-        return features.cached(self.parts, state.params, state.model_state, self.mesh, self.compile)
+        weights = self.parts.weights(self.state)
+        return features.cached(self.parts, weights, self.mesh, self.compile)
 
     def _compile_weights(self) -> Any:
         """Compiles taking what is evaluated out of a state, copied: the next step overwrites it."""
 
-        def weights(state: TrainState) -> tuple[Any, Any]:
-            return copy(experiment.evaluated(self.parts, state))
+        def weights(state: TrainState) -> Weights:
+            return copy(self.parts.weights(state))
 
         return self.compile(jax.jit(weights).lower(self.state), quickly=True)
 
@@ -196,7 +192,7 @@ class _Run:
             self.pending.add_steps(self.step, values, count)
             self.step += count
             if self.tracker.is_evaluated(self.step):
-                self.pending.add_evaluation(Snapshot(self.step, *self.weights(self.state)))
+                self.pending.add_evaluation(Snapshot(self.step, self.weights(self.state)))
             self._read(wait=self.pending.may_end_training())
             self._save_or_stop(stop)
         self._read(wait=True)
@@ -268,7 +264,8 @@ class _Run:
         """Saves the end, evaluates the best checkpoint once on all splits, writes the result."""
         self._save()
         best = self.saving.best(self.pending.best, self.state)
-        measure = evaluation.full(self.parts, self.mesh, self.compile)
+        measured = self.parts.measuring(self.parts.all_metrics())
+        measure = Evaluator(measured, self.mesh, self.compile)
         found = {
             name: value
             for name, value in self._newest_metrics().items()
@@ -276,8 +273,8 @@ class _Run:
         }
         splits = ["validation", *(["test"] if self.options["evaluate_test"] else [])]
         for split in splits:
-            if self.parts.dataset.sizes.get(split):
-                found.update(measure(split, best.params, best.model_state))
+            if self.parts.data.sizes.get(split):
+                found.update(measure(split, best.weights))
         if self.log:
             self.log.hyperparameters(self.config, found)
         note = self.tracker.best.note()
@@ -311,8 +308,8 @@ class _Run:
             "versions": log.versions(),
             "devices": [str(device) for device in self.mesh.devices.flat],
             "mesh": dict(self.mesh.shape),
-            "data_skipped": dict(self.parts.dataset.skipped),
-            "data_left_out": dict(self.parts.dataset.dropped),
+            "data_skipped": dict(self.parts.data.skipped),
+            "data_left_out": dict(self.parts.data.dropped),
             "config_fingerprint": configs.fingerprint(self.config),
             **(beside or {}),
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,18 +14,15 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jdlopt import config as configs
 from jdlopt import mesh as meshes
-from jdlopt.data import source
 from jdlopt.errors import UserError
 from jdlopt.models.ensemble import member_names
 from jdlopt.models.summary import Layer, flops_of, layers_of
-from jdlopt.train import experiment
 from jdlopt.train.compiling import compile_options
-from jdlopt.train.parts import model_of, num_outputs
+from jdlopt.train.components import model_of
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.program import one_step, state_sharding, streamed_step
-from jdlopt.train.state import TrainState, as_arrays
-from jdlopt.train.step import train_step
+from jdlopt.train.state import TrainState
 
 UNITS = {"": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 """What a size is written in."""
@@ -55,36 +52,34 @@ class Summary(NamedTuple):
     activation_bytes: int
 
 
-def summary(parts: experiment.Experiment) -> Summary:
+def summary(parts: Experiment) -> Summary:
     """Returns a model layer by layer, and what a step of it costs; no array is made."""
     state = _shapes(parts)
     size = parts.config["data"]["batch_size"]
-    inputs = jax.ShapeDtypeStruct((size, *parts.input_shape), parts.input_dtype)
+    shape, dtype = parts.model_inputs
+    inputs = jax.ShapeDtypeStruct((size, *shape), dtype)
     layers = _layers(parts, state, inputs)
-    trained, frozen = parts.freezing.split(state.params)
-    step = partial(train_step, **parts.step_parts)
+    trained, frozen = parts.components.freezing.split(state.params)
     return Summary(
         layers=layers,
         batch_size=size,
         trained=_numbers(trained),
         frozen=_numbers(frozen),
         forward_flops=sum(layer.flops for layer in layers),
-        step_flops=flops_of(step, state, _batch(parts, size)),
+        step_flops=flops_of(parts.train_step, state, _batch(parts, size)),
         parameter_bytes=_bytes(state.params),
         optimizer_bytes=_bytes(state.opt_state),
         activation_bytes=sum(layer.activation_bytes for layer in layers),
     )
 
 
-def _layers(parts: experiment.Experiment, state: Any, inputs: Any) -> list[Layer]:
+def _layers(parts: Experiment, state: Any, inputs: Any) -> list[Layer]:
     """The layers of the model, or of each member of an ensemble."""
-    config, hparams = parts.config, _hparams(parts)["model"]
+    config, hparams = parts.config, parts.hparams["model"]
     members = config["model"]["ensemble"]
     if members == 1:
-        return layers_of(parts.model, state.params, state.model_state, inputs, hparams)
-    single = {**config, "model": {**config["model"], "ensemble": 1}}
-    wide = num_outputs(config, parts.dataset)
-    model = model_of(single, wide, parts.dataset.meta(), parts.recipe)
+        return layers_of(parts.components.model, state.params, state.model_state, inputs, hparams)
+    model = model_of(config, parts.spec, parts.recipe, members=1)
     return [
         layer._replace(path=f"{name}/{layer.path}")
         for name in member_names(members)
@@ -106,21 +101,19 @@ class Fit(NamedTuple):
     sizes: dict[int, int]
 
 
-def largest_batch(
-    config: Mapping[str, Any], dataset: source.Dataset, limit: int | None = None
-) -> Fit:
+def largest_batch(experiment: Experiment, limit: int | None = None) -> Fit:
     """Returns the largest ``data.batch_size`` whose training step fits a device's memory.
 
     Steps are compiled, and never run: the compiler says what each would take.
 
     Args:
-      config: a resolved config.
-      dataset: its dataset.
+      experiment: at any batch size.
       limit: bytes on a device; by default all that there are.
 
     Raises:
       UserError: not even the smallest batch fits.
     """
+    config, dataset = experiment.config, experiment.data
     mesh = meshes.make_mesh(config["mesh"])
     limit = device_bytes(mesh) if limit is None else limit
     unit = math.lcm(mesh.size, config["optim"]["accumulate"])
@@ -128,7 +121,7 @@ def largest_batch(
 
     def cost(batch_size: int) -> int:
         data = {**config["data"], "batch_size": batch_size}
-        return step_bytes(experiment.build({**config, "data": data}, dataset), mesh)
+        return step_bytes(Experiment.build({**config, "data": data}, dataset), mesh)
 
     sizes = search(cost, limit, unit=unit, most=most, first=config["data"]["batch_size"])
     fitting = [size for size, needed in sizes.items() if needed <= limit]
@@ -182,7 +175,7 @@ def search(
     return costs
 
 
-def step_bytes(parts: experiment.Experiment, mesh: Mesh) -> int:
+def step_bytes(parts: Experiment, mesh: Mesh) -> int:
     """Returns the bytes that a training step takes on a device, as the compiler says.
 
     They are those of its arguments (the state, and the training split where it is kept in memory),
@@ -207,7 +200,7 @@ def step_bytes(parts: experiment.Experiment, mesh: Mesh) -> int:
     )
 
 
-def compiled_step(parts: experiment.Experiment, mesh: Mesh) -> Any:
+def compiled_step(parts: Experiment, mesh: Mesh) -> Any:
     """Returns the compiled training step of an experiment; no array is made for it."""
     everywhere, split = meshes.replicated(mesh), meshes.batch_sharding(mesh)
     state = _shapes(parts)
@@ -217,12 +210,12 @@ def compiled_step(parts: experiment.Experiment, mesh: Mesh) -> Any:
     options: dict[str, Any] = {"donate_argnums": 0, "out_shardings": (shardings, everywhere)}
     if parts.streams:
         batch = jax.tree.map(lambda leaf: _placed(leaf, split), _batch(parts, size))
-        step = jax.jit(partial(streamed_step, parts=parts.step_parts), **options)
+        step = jax.jit(partial(streamed_step, train_step=parts.train_step), **options)
         lowered = step.lower(state, batch)
     else:
-        data = _batch(parts, parts.dataset.sizes["train"])
+        data = _batch(parts, parts.data.sizes["train"])
         data = jax.tree.map(lambda leaf: _placed(leaf, everywhere), data)
-        step = jax.jit(partial(one_step, parts=parts.step_parts, mesh=mesh), **options)
+        step = jax.jit(partial(one_step, train_step=parts.train_step, mesh=mesh), **options)
         lowered = step.lower(state, data, jax.ShapeDtypeStruct((1, size), jnp.int32))
     return lowered.compile(compile_options())
 
@@ -276,19 +269,15 @@ def shown(size: float) -> str:
     return f"{size:.0f} B"
 
 
-def _hparams(parts: experiment.Experiment) -> Any:
-    return as_arrays(configs.hyperparameters(parts.config))
+def _shapes(parts: Experiment) -> TrainState:
+    return jax.eval_shape(partial(parts.init, 0))
 
 
-def _shapes(parts: experiment.Experiment) -> TrainState:
-    return jax.eval_shape(partial(experiment.init_state, parts, 0), _hparams(parts))
-
-
-def _batch(parts: experiment.Experiment, size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    dataset = parts.dataset
+def _batch(parts: Experiment, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    spec = parts.spec
     return {
-        "inputs": jax.ShapeDtypeStruct((size, *dataset.input_shape), dataset.input_dtype),
-        "targets": jax.ShapeDtypeStruct((size,), dataset.target_dtype),
+        "inputs": jax.ShapeDtypeStruct((size, *spec.input.shape), spec.input.dtype),
+        "targets": jax.ShapeDtypeStruct((size, *spec.target_shape), spec.target_dtype),
     }
 
 

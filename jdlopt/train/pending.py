@@ -8,13 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from jdlopt.train.evaluate import Evaluator
+from jdlopt.train.state import Weights
 from jdlopt.train.tracker import Tracker
 
 IN_FLIGHT = 3
@@ -24,11 +24,10 @@ few enough that a signal, which waits for them, is answered soon."""
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The parameters at an evaluation, kept in case that it turns out the best."""
+    """What an evaluation was made with, kept in case that it turns out the best."""
 
     step: int
-    params: Any
-    model_state: Any
+    weights: Weights
 
 
 class Pending:
@@ -64,8 +63,7 @@ class Pending:
 
     def add_evaluation(self, snapshot: Snapshot) -> None:
         """Dispatches the evaluation of a snapshot on the validation split."""
-        evaluate = self.evaluator.dispatch
-        work = partial(evaluate, "validation", snapshot.params, snapshot.model_state)
+        work = partial(self.evaluator.dispatch, "validation", snapshot.weights)
         collected = self._beside.submit(work) if self._beside else work()
 
         def read() -> None:

@@ -23,8 +23,8 @@ from jaxtyping import Array, Int32
 
 from jdlopt import mesh as meshes
 from jdlopt.train.compiling import Compiler
-from jdlopt.train.state import TrainState
-from jdlopt.train.step import train_step
+from jdlopt.train.state import SHARDED, TrainState
+from jdlopt.train.step import Batch, Measured
 
 CAPACITY = 128
 """Most steps in one dispatch: the size of the buffers that their values come back in."""
@@ -57,50 +57,52 @@ class Dispatch:
         return asdict(self)
 
 
-def gather(data: dict[str, Array], examples: Int32[Array, " batch"]) -> dict[str, Array]:
+Step = Callable[[TrainState, Batch], tuple[TrainState, Measured]]
+"""An experiment's `train_step`."""
+
+
+def gather(data: Batch, examples: Int32[Array, " batch"]) -> Batch:
     """Returns a batch of a dataset that lies in device memory."""
-    return {
-        name: values.at[examples].get(mode="promise_in_bounds") for name, values in data.items()
-    }
+    return jax.tree.map(lambda values: values.at[examples].get(mode="promise_in_bounds"), data)
 
 
 def one_step(
-    state: TrainState, data: Any, examples: Any, *, parts: dict[str, Any], mesh: Mesh
+    state: TrainState, data: Any, examples: Any, *, train_step: Step, mesh: Mesh
 ) -> tuple[TrainState, dict[str, Array]]:
     """Runs one step on gathered examples; its values come back as arrays of length 1."""
     batch = gather(data, examples[0])
     batch = jax.lax.with_sharding_constraint(batch, meshes.batch_sharding(mesh))
-    state, measured = train_step(state, batch, **parts)
+    state, measured = train_step(state, batch)
     return state, {name: value[None] for name, value in measured.items()}
 
 
 def streamed_step(
-    state: TrainState, batch: Any, *, parts: dict[str, Any]
+    state: TrainState, batch: Any, *, train_step: Step
 ) -> tuple[TrainState, dict[str, Array]]:
     """Runs one step on a batch that was read elsewhere."""
-    state, measured = train_step(state, batch, **parts)
+    state, measured = train_step(state, batch)
     return state, {name: value[None] for name, value in measured.items()}
 
 
 def streamed_loop(
-    state: TrainState, batch: Any, count: Any, *, parts: dict[str, Any]
+    state: TrainState, batch: Any, count: Any, *, train_step: Step
 ) -> tuple[TrainState, dict[str, Array]]:
     """Runs ``count`` steps, traced, on one batch: given 1, what `streamed_step` does.
 
     What XLA's CPU backend compiles in a loop, it runs on one core, and so leaves the others to what
     reads the next batches.
     """
-    shapes = jax.eval_shape(partial(streamed_step, parts=parts), state, batch)[1]
+    shapes = jax.eval_shape(partial(streamed_step, train_step=train_step), state, batch)[1]
     empty = {name: jnp.full(shape.shape, jnp.nan, shape.dtype) for name, shape in shapes.items()}
 
     def body(_: Any, carry: Any) -> Any:
-        return streamed_step(carry[0], batch, parts=parts)
+        return streamed_step(carry[0], batch, train_step=train_step)
 
     return jax.lax.fori_loop(0, count, body, (state, empty))
 
 
 def many_steps(
-    state: TrainState, data: Any, examples: Any, count: Any, *, parts: dict[str, Any], mesh: Mesh
+    state: TrainState, data: Any, examples: Any, count: Any, *, train_step: Step, mesh: Mesh
 ) -> tuple[TrainState, dict[str, Array]]:
     """Runs ``count`` steps, traced, up to ``len(examples)``, and stops at what isn't finite.
 
@@ -109,7 +111,7 @@ def many_steps(
 
     def step(state: TrainState, chosen: Any) -> tuple[TrainState, dict[str, Array]]:
         batch = jax.lax.with_sharding_constraint(gather(data, chosen), meshes.batch_sharding(mesh))
-        return train_step(state, batch, **parts)
+        return train_step(state, batch)
 
     shapes = jax.eval_shape(step, state, examples[0])[1]
     buffers = {
@@ -136,10 +138,7 @@ def many_steps(
 def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
     """Returns where each leaf of a state lies: small ones everywhere, the others as FSDP says."""
     everywhere = meshes.replicated(mesh)
-    split = {
-        name: meshes.parameter_sharding(mesh, getattr(state, name))
-        for name in ("params", "model_state", "opt_state", "average")
-    }
+    split = {name: meshes.parameter_sharding(mesh, getattr(state, name)) for name in SHARDED}
     return jax.tree.map(lambda _: everywhere, state).replace(**split)
 
 
@@ -206,7 +205,7 @@ def streaming_program(
     state: TrainState,
     batch: dict[str, Array],
     *,
-    parts: dict[str, Any],
+    train_step: Step,
     mesh: Mesh,
     compile: Compiler,
     asked: Dispatch | int | None,
@@ -216,7 +215,7 @@ def streaming_program(
     Args:
       state: the state to train; copied for the timing, never changed.
       batch: one batch.
-      parts, mesh, compile, asked: as in `training_programs`; more than 1 step in a
+      train_step, mesh, compile, asked: as in `training_programs`; more than 1 step in a
         dispatch asks for the loop. Several processes, which would have to time the same number of
         steps, take the step.
     """
@@ -228,8 +227,9 @@ def streaming_program(
 
     def lower(mode: str) -> Any:
         if mode == "step":
-            return jax.jit(partial(streamed_step, parts=parts), **options).lower(state, batch)
-        function = jax.jit(partial(streamed_loop, parts=parts), **options)
+            function = jax.jit(partial(streamed_step, train_step=train_step), **options)
+            return function.lower(state, batch)
+        function = jax.jit(partial(streamed_loop, train_step=train_step), **options)
         return function.lower(state, batch, once())
 
     def run_by(mode: str, program: Any) -> Callable[..., Any]:
@@ -271,7 +271,7 @@ def training_programs(
     data: dict[str, Array],
     batch_size: int,
     *,
-    parts: dict[str, Any],
+    train_step: Step,
     mesh: Mesh,
     compile: Compiler,
     longest: int,
@@ -284,7 +284,7 @@ def training_programs(
       state: the state to train; copied for the timing, never changed.
       data: the training split in device memory.
       batch_size: examples in a global batch.
-      parts: the keyword arguments of `train_step`.
+      train_step: `jdlopt.train.experiment.Experiment.train_step`.
       mesh: the devices.
       compile: does the compiling.
       longest: most steps between two evaluations.
@@ -308,11 +308,11 @@ def training_programs(
     padded = np.zeros((capacity, batch_size), np.int32)
 
     def lower_step() -> Any:
-        function = jax.jit(partial(one_step, parts=parts, mesh=mesh), **options)
+        function = jax.jit(partial(one_step, train_step=train_step, mesh=mesh), **options)
         return function.lower(state, data, host(padded[:1]))
 
     def lower_loop() -> Any:
-        function = jax.jit(partial(many_steps, parts=parts, mesh=mesh), **options)
+        function = jax.jit(partial(many_steps, train_step=train_step, mesh=mesh), **options)
         return function.lower(state, data, host(padded), host(np.int32(1)))
 
     def stepwise(program: Any) -> Callable[..., Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jax.sharding import Mesh
 
-from jdlopt.train import checkpoint, experiment, log
+from jdlopt.train import checkpoint, log
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.pending import Snapshot
 from jdlopt.train.program import Dispatch
 from jdlopt.train.state import TrainState
@@ -33,7 +34,7 @@ class Saving:
       mesh: the devices; a measured choice holds for their kind and number.
     """
 
-    def __init__(self, workdir: Path, parts: experiment.Experiment, mesh: Mesh):
+    def __init__(self, workdir: Path, parts: Experiment, mesh: Mesh):
         self.folder, self.parts = workdir / log.CHECKPOINTS, parts
         self._platform = f"{mesh.devices.flat[0].device_kind} x {mesh.size}"
         self._every = parts.config["train"]["checkpoint_every"]
@@ -93,7 +94,7 @@ class Saving:
         if best is not None and best.step != self._best_step:
             # the best before it stays until the newest checkpoint names this one
             named = {"step": best.step}
-            checkpoint.save(self.folder, best.step, _tree(best), named, "best")
+            checkpoint.save(self.folder, best.step, checkpoint.best_of(best.weights), named, "best")
             self._best_step = best.step
         meta = {
             "step": step,
@@ -110,9 +111,10 @@ class Saving:
         """Returns the best snapshot, from memory if it is known there, else from its checkpoint."""
         if known is not None:
             return known
-        like = Snapshot(self._best_step, *experiment.evaluated(self.parts, state))
+        like = self.parts.weights(state)
         place = checkpoint.place(self.folder, self._best_step, "best")
-        return Snapshot(self._best_step, **checkpoint.restore(place, _tree(like)))
+        tree = checkpoint.restore(place, checkpoint.best_of(like))
+        return Snapshot(self._best_step, like.replace(**tree))
 
     def last_good(self) -> str:
         """Names the checkpoint that is left after a divergence."""
@@ -120,7 +122,3 @@ class Saving:
         if not kept:
             return "No checkpoint had been saved before."
         return f"The last good checkpoint is {checkpoint.place(self.folder, kept[-1])}."
-
-
-def _tree(snapshot: Snapshot) -> dict[str, Any]:
-    return {"params": snapshot.params, "model_state": snapshot.model_state}

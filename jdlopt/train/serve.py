@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import json
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -13,22 +13,24 @@ from typing import Any, NamedTuple, TextIO
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
 from jdlopt import config as configs
-from jdlopt import losses, models, optim
 from jdlopt import mesh as meshes
 from jdlopt.data import preprocess
-from jdlopt.data.augment.batch import make_augment, unchanged, without_mixing
+from jdlopt.data.augment.batch import unchanged, without_mixing
 from jdlopt.data.inputs import read_inputs
-from jdlopt.data.text_input import from_meta
+from jdlopt.data.spec import DataSpec
 from jdlopt.errors import DataError, UserError, WorkdirError, listing
-from jdlopt.train import checkpoint, disk, evaluate, experiment, log, scaling
+from jdlopt.train import checkpoint, disk, log
 from jdlopt.train.compiling import Compiler
-from jdlopt.train.parts import model_of
+from jdlopt.train.components import augment_of
+from jdlopt.train.evaluate import Evaluator
+from jdlopt.train.experiment import Experiment
+from jdlopt.train.predict import Predicted, predictor
 from jdlopt.train.schema import SECTIONS
-from jdlopt.train.state import as_arrays
-from jdlopt.train.step import averaged_predict_step, predict_step
+from jdlopt.train.state import Weights
+from jdlopt.train.step import averaged_predict_step
 
 OUTPUTS = (".csv", ".npz")
 
@@ -73,19 +75,11 @@ def run_config(workdir: str | Path) -> dict[str, Any]:
     return config
 
 
-def load_parameters(
-    config: Mapping[str, Any],
-    model: models.Model,
-    inputs: tuple[tuple[int, ...], str],
-    workdir: str | Path,
-    which: str,
-) -> tuple[Any, Any, int]:
-    """Returns the parameters and model state to evaluate, and their step.
+def load_weights(experiment: Experiment, workdir: str | Path, which: str) -> tuple[Weights, int]:
+    """Returns what a run's checkpoint predicts with, and its step.
 
     Args:
-      config: the run's resolved config.
-      model: its model.
-      inputs: the shape and type of one example after preprocessing.
+      experiment: of the run.
       workdir: the run's directory.
       which: ``best``, or ``newest`` (averaged where the config averages).
 
@@ -93,12 +87,7 @@ def load_parameters(
       WorkdirError: there is no such checkpoint, or it is damaged.
     """
     directory = Path(workdir) / log.CHECKPOINTS
-    hparams = as_arrays(configs.hyperparameters(config))
-    shape, dtype = inputs
-    example = jax.ShapeDtypeStruct((1, *shape), dtype)
-    params, model_state = jax.eval_shape(
-        lambda x: model.init(jax.random.key(0), x, hparams["model"]), example
-    )
+    state = jax.eval_shape(partial(experiment.init, 0))
     if which == "best":
         found = checkpoint.steps(directory, "best")
         if not found:
@@ -106,39 +95,26 @@ def load_parameters(
                 f"{directory}: holds no best checkpoint yet; try --checkpoint=newest."
             )
         step = found[-1]
-        template = {"params": params, "model_state": model_state}
+        template = checkpoint.best_of(jax.eval_shape(experiment.weights, state))
         folder = checkpoint.place(directory, step, "best")
         try:
             tree = checkpoint.restore(folder, _on_one_device(template))
         except WorkdirError as error:
             raise WorkdirError(f"{error} Try --checkpoint=newest.") from error
-        return tree["params"], tree["model_state"], step
-    total_steps = 2**30  # the shapes of an optimizer's state don't depend on it
-    optimizer = optim.make_optimizer(config["optim"], total_steps)
-    average = optim.make_average(config["optim"], total_steps)
-    template = {
-        "step": jax.ShapeDtypeStruct((), jnp.int32),
-        "params": params,
-        "model_state": model_state,
-        "opt_state": jax.eval_shape(optimizer.init, params),
-        "average": jax.eval_shape(average.init, params, model_state),
-        "hparams": hparams,
-        "key": jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))),
-    }
-    if config["model"].get("dtype") == "float16":
-        template["loss_scale"] = jax.eval_shape(scaling.start)
-    restored = checkpoint.restore_newest(directory, _on_one_device(template))
+        learnt = jax.tree.map(jnp.asarray, experiment.learnt)
+        return Weights(**tree, hparams=experiment.hparams, preprocess=learnt), step
+    restored = checkpoint.restore_newest(directory, _on_one_device(checkpoint.saved_shapes(state)))
     if restored is None:
         raise WorkdirError(
             f"{directory}: holds no checkpoint yet; go on with `jdlopt train` first."
         )
     tree, meta = restored
-    params = optim.eval_params(config["optim"], tree["opt_state"], tree["params"])
-    params, model_state = average.evaluated(tree["average"], params, tree["model_state"])
-    return params, model_state, meta["step"]
+    learnt = jax.tree.map(jnp.asarray, experiment.learnt)
+    whole = checkpoint.unsaved(state.replace(preprocess=learnt), tree)
+    return experiment.weights(whole), meta["step"]
 
 
-def _on_one_device(template: Any) -> Any:
+def _on_one_device(template: PyTree) -> PyTree:
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), template
@@ -147,7 +123,7 @@ def _on_one_device(template: Any) -> Any:
 
 def evaluate_run(
     workdir: str | Path, split: str = "validation", which: str = "best", tta: int = 0
-) -> dict:
+) -> dict[str, Any]:
     """Returns ``{"split", "checkpoint", "step", "metrics"}`` of a run's checkpoint on a split.
 
     Args:
@@ -161,47 +137,66 @@ def evaluate_run(
       UserError: the directory holds no run, its data are gone, or the checkpoint is damaged.
     """
     # over the devices that are here now, whatever the run had
-    config, dataset = experiment.prepare({**run_config(workdir), "mesh": {"data": 1}})
-    parts = experiment.build(config, dataset)
-    params, model_state, step = load_parameters(
-        config, parts.model, (parts.input_shape, parts.input_dtype), workdir, which
-    )
+    experiment = Experiment.build({**run_config(workdir), "mesh": {"data": 1}})
+    weights, step = load_weights(experiment, workdir, which)
     mesh = meshes.make_mesh({"data": -1, "fsdp": 1})
-    params, model_state = meshes.put((params, model_state), meshes.replicated(mesh))
-    predict = _predict(config, dataset.meta(), tta)
-    found = evaluate.full(parts, mesh, Compiler(), predict)(split, params, model_state)
+    weights = meshes.put(weights, meshes.replicated(mesh))
+    measured = with_tta(experiment, tta).measuring(experiment.all_metrics())
+    found = Evaluator(measured, mesh, Compiler())(split, weights)
     record = {"split": split, "checkpoint": which, "step": step, "tta": tta, "metrics": found}
     return disk.as_json(record)
 
 
-def _predict(config: Mapping[str, Any], meta: Mapping[str, Any], tta: int) -> Any:
-    """`predict_step`, or where it is asked for the same averaged over augmented copies."""
-    if not tta:
-        return predict_step
-    text = meta.get("text")
-    made = make_augment(
-        without_mixing(config["data"]["augment"]),
-        size=1,
-        batch_size=1,
-        num_outputs=1,
-        classes=0,
-        vocabulary=from_meta(text).vocabulary() if text else None,
-    )
+def with_tta(experiment: Experiment, draws: int) -> Experiment:
+    """Returns the experiment with predictions averaged over augmented copies; 0 leaves it.
+
+    Raises:
+      UserError: the run's augmentation changes no single example.
+    """
+    if not draws:
+        return experiment
+    config = experiment.config
+    made = augment_of(config, experiment.spec, without_mixing(config["data"]["augment"]))
     if made is unchanged:
         raise UserError(
             "--tta: the run's data.augment changes no single example, so every copy would be the "
             "same. Leave --tta out."
         )
-    return partial(averaged_predict_step, augment=made, draws=tta)
+    return dataclasses.replace(
+        experiment,
+        components=experiment.components._replace(augment=made),
+        predictor=partial(averaged_predict_step, draws=draws),
+    )
 
 
-def save_inputs_record(parts: experiment.Experiment, workdir: Path) -> None:
+def save_inputs_record(experiment: Experiment, workdir: Path) -> None:
     """Writes ``inputs.json``: what prediction must know of the data, so that it needs no data."""
     record = {
-        "dataset": parts.dataset.meta(),
-        "preprocess": preprocess.to_dict(parts.preprocess_state),
+        "dataset": experiment.spec.to_dict(),
+        "preprocess": preprocess.to_dict(experiment.learnt),
     }
     log.write_aside(workdir / log.INPUTS, json.dumps(record) + "\n")
+
+
+def run_experiment(workdir: str | Path) -> Experiment:
+    """Returns the experiment of a run, built from its directory alone, without its data.
+
+    Raises:
+      WorkdirError: the directory holds no run, or its records are damaged.
+    """
+    config = run_config(workdir)
+    record_path = Path(workdir) / log.INPUTS
+    try:
+        record = json.loads(record_path.read_text(encoding="utf-8"))
+        spec = DataSpec.from_dict(record["dataset"])
+        learnt = preprocess.from_dict(record["preprocess"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WorkdirError(
+            f"{record_path}: can't be read: {error}. It says what the model was trained on; "
+            "`jdlopt train` writes it anew when the run goes on."
+        ) from error
+    # on the devices that are here now, whatever the run had
+    return Experiment.build({**config, "mesh": {"data": 1}}, spec, learnt_before=learnt)
 
 
 def predict_run(
@@ -223,54 +218,23 @@ def predict_run(
     Raises:
       UserError: the directory holds no finished run, or the file can't be read as its inputs.
     """
-    config = run_config(workdir)
-    record_path = Path(workdir) / log.INPUTS
-    try:
-        record = json.loads(record_path.read_text(encoding="utf-8"))
-        meta, learnt = record["dataset"], preprocess.from_dict(record["preprocess"])
-        recipe = preprocess.make_recipe(config["data"]["preprocess"], meta)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WorkdirError(
-            f"{record_path}: can't be read: {error}. It says what the model was trained on; "
-            "`jdlopt train` writes it anew when the run goes on."
-        ) from error
-    found = read_inputs(path, meta)
+    experiment = run_experiment(workdir)
+    found = read_inputs(path, experiment.spec.input)
     if not len(found.inputs):
         raise DataError(f"--input: {path} holds no example.")
-    outputs_wide = 1
-    if meta["task"] == "classification":
-        outputs_wide = losses.num_outputs(config["loss"]["name"], meta["num_classes"])
-    model = model_of(config, outputs_wide, meta, recipe)
-    loss = losses.make_loss(config["loss"])
-    inputs = preprocess.output_shape(
-        recipe, learnt, tuple(meta["input_shape"]), meta["input_dtype"]
-    )
-    params, model_state, _ = load_parameters(config, model, inputs, workdir, which)
-    program = jax.jit(
-        partial(
-            _predict(config, meta, tta),
-            model=model,
-            loss=loss,
-            preprocess=partial(preprocess.apply, recipe, learnt),
-        )
-    )
-    hparams = as_arrays(configs.hyperparameters(config))
-    outputs: list[np.ndarray] = []
-    probabilities: list[np.ndarray] = []
-    size = len(found.inputs)
-    for first in range(0, size, batch_size):
-        rows = np.minimum(np.arange(first, first + batch_size), size - 1)  # one shape, one program
-        values, shares = program(params, model_state, hparams, found.inputs[rows])
-        outputs.append(np.asarray(values))
-        if shares is not None:
-            probabilities.append(np.asarray(shares))
-    if meta["task"] == "regression":
-        values = np.concatenate(outputs)[:size].reshape(size, -1)[:, 0]
-        return Predictions(found.ids, values, None, None, ())
-    shares = np.concatenate(probabilities)[:size]
-    names = tuple(meta["class_names"])
+    weights, _ = load_weights(experiment, workdir, which)
+    predict = predictor(with_tta(experiment, tta), batch_size)
+    return named(experiment.spec, found.ids, predict(weights, found.inputs, None))
+
+
+def named(spec: DataSpec, ids: list[str], found: Predicted) -> Predictions:
+    """Returns predictions with the names of examples and classes."""
+    if found.probabilities is None:
+        values = found.outputs.reshape(len(ids), -1)[:, 0]
+        return Predictions(ids, values, None, None, ())
+    shares, names = found.probabilities, spec.class_names
     classes = shares.argmax(-1)
-    return Predictions(found.ids, classes, [names[index] for index in classes], shares, names)
+    return Predictions(ids, classes, [names[index] for index in classes], shares, names)
 
 
 def as_columns(predictions: Predictions) -> dict[str, list[Any]]:

@@ -4,48 +4,124 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key, Num, PyTree
 
 from jdlopt import losses
-from jdlopt.optim import Freezing, joined
+from jdlopt.losses import Loss
+from jdlopt.models import Model
+from jdlopt.optim import Average, Freezing, joined
 from jdlopt.train import scaling
-from jdlopt.train.state import TrainState
+from jdlopt.train.state import TrainState, Weights
 
 Batch = Mapping[str, Array]
 """``inputs`` [batch, …], ``targets`` [batch] or [batch, …]; in evaluation ``weights`` [batch]."""
+Measured = dict[str, Float[Array, ""]]
+"""What a step says of itself: ``loss``, ``grad_norm``, ``learning_rate`` and more, by name."""
+Collected = Mapping[str, Array]
+"""What the metrics need of one batch, added up or joined over a split on the host."""
 
 
-def train_step(
-    state: TrainState,
-    batch: Batch,
-    *,
-    model: Any,
-    loss: Any,
-    optimizer: optax.GradientTransformationExtraArgs,
-    average: Any,
-    freezing: Freezing,
-    preprocess: Callable[[Array], Array],
-    augment: Callable[..., Batch],
-    learning_rate: Callable[..., Float[Array, ""]],
-    accumulate: int = 1,
-) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-    """One optimisation step. Pure: jit, vmap or shard it from outside.
+class Augment(Protocol):
+    """Augments a batch and preprocesses it."""
 
-    Args:
-      state: where training stands.
-      batch: one global batch.
-      model, loss, optimizer, average, freezing: the parts that `jdlopt.train.experiment.build`
-        makes.
-      preprocess: raw inputs → model inputs, fit on the training split.
+    def __call__(
+        self,
+        key: Key[Array, ""],
+        batch: Batch,
+        strengths: Mapping[str, Array],
+        preprocess: Callable[[Array], Array],
+    ) -> Batch:
+        """Returns the batch with ``inputs`` as the model takes them."""
+        ...
+
+
+class Components(NamedTuple):
+    """What a step is made of, all pure; `jdlopt.train.experiment.Experiment.build` makes it.
+
+    Attributes:
+      model, loss, optimizer, average, freezing: as their rooms make them.
+      preprocess: ``(what it learnt, raw inputs) → model inputs``.
       augment: ``(key, batch, strengths, preprocess) → batch``; it preprocesses, since what changes
         pixels or waveforms comes before and what changes features or mixes examples comes after.
       learning_rate: ``(step, hparams, opt_state) → rate``, for the record.
+      eval_params: ``(opt_state, params) → params``: those to evaluate, which an optimizer may keep
+        in its state.
+      collect: ``(outputs, probabilities, targets, weights, losses) → collected``, what the metrics
+        need of a batch.
       accumulate: micro-batches whose mean gradient makes the update; divides the batch size.
+      loss_scale: makes the state of float16's loss scale, or an empty pytree.
+    """
+
+    model: Model
+    loss: Loss
+    optimizer: optax.GradientTransformationExtraArgs
+    average: Average
+    freezing: Freezing
+    preprocess: Callable[[PyTree, Array], Array]
+    augment: Augment
+    learning_rate: Callable[..., Float[Array, ""]]
+    eval_params: Callable[[PyTree, PyTree], PyTree]
+    collect: Callable[..., Collected]
+    accumulate: int = 1
+    loss_scale: Callable[[], PyTree] = tuple
+
+
+class Predictions(NamedTuple):
+    """What a model says of a batch.
+
+    Attributes:
+      outputs: the model's own.
+      probabilities: of the classes; None for a regression.
+    """
+
+    outputs: Float[Array, "batch outputs"]
+    probabilities: Float[Array, "batch classes"] | None
+
+
+def prepared(components: Components, state: TrainState, batch: Batch, key: Key[Array, ""]) -> Batch:
+    """Returns a training batch as the model takes it: augmented and preprocessed. Pure."""
+    return components.augment(
+        key,
+        {**batch, "step": state.step},
+        state.hparams["augment"],
+        partial(components.preprocess, state.preprocess),
+    )
+
+
+def objective(
+    components: Components,
+    params: PyTree,
+    model_state: PyTree,
+    batch: Batch,
+    hparams: Mapping[str, PyTree],
+    key: Key[Array, ""],
+) -> tuple[Float[Array, ""], tuple[PyTree, Measured]]:
+    """Computes what training minimises, of one `prepared` batch. Pure; its gradient is a step's.
+
+    Returns:
+      The loss with its penalties; and the new model state with what is measured on the way.
+    """
+    outputs, model_state = components.model.apply(
+        params, model_state, batch["inputs"], hparams["model"], key=key, train=True
+    )
+    value = components.loss.objective(outputs, batch["targets"], params, hparams["loss"])
+    return value, (model_state, hits(outputs, batch["targets"]))
+
+
+def train_step(
+    components: Components, state: TrainState, batch: Batch
+) -> tuple[TrainState, Measured]:
+    """Makes one update. Pure: jit, vmap or shard it from outside.
+
+    Args:
+      components: what the step is made of.
+      state: where training stands.
+      batch: one global batch of raw inputs and targets.
 
     Returns:
       The next state, and the step's ``loss`` and ``grad_norm`` (and ``accuracy`` where targets are
@@ -53,32 +129,31 @@ def train_step(
       `jdlopt.train.scaling.settled` adds.
     """
     augment_key, model_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-    batch = {**batch, "step": state.step}
-    batch = augment(augment_key, batch, state.hparams["augment"], preprocess)
-
+    batch = prepared(components, state, batch, augment_key)
+    freezing = components.freezing
     trained, frozen = freezing.split(state.params)
 
-    def gradients(trained: Any) -> tuple[Any, Any, dict[str, Array]]:
-        def objective(trained: Any, model_state: Any, part: Batch, key: Any) -> Any:
+    def gradients(trained: PyTree) -> tuple[PyTree, PyTree, Measured]:
+        def of_trained(
+            trained: PyTree, model_state: PyTree, part: Batch, key: Key[Array, ""]
+        ) -> tuple[Float[Array, ""], tuple[PyTree, Measured]]:
             params = joined(trained, frozen)
-            outputs, model_state = model.apply(
-                params, model_state, part["inputs"], state.hparams["model"], key=key, train=True
-            )
-            value = loss.objective(outputs, part["targets"], params, state.hparams["loss"])
-            return value, (model_state, hits(outputs, part["targets"]))
+            return objective(components, params, model_state, part, state.hparams, key)
 
         grad = scaling.value_and_grad(
-            objective, state.loss_scale, partial(freezing.value_and_grad, step=state.step)
+            of_trained, state.loss_scale, partial(freezing.value_and_grad, step=state.step)
         )
-        if accumulate == 1:
+        if components.accumulate == 1:
             (value, (model_state, measured)), grads = grad(
                 trained, state.model_state, batch, model_key
             )
             return grads, model_state, {"loss": value, **measured}
-        return _accumulated(grad, trained, state.model_state, batch, model_key, accumulate)
+        return _accumulated(
+            grad, trained, state.model_state, batch, model_key, components.accumulate
+        )
 
     grads, model_state, measured = gradients(trained)
-    updates, opt_state = optimizer.update(
+    updates, opt_state = components.optimizer.update(
         grads,
         state.opt_state,
         trained,
@@ -87,14 +162,14 @@ def train_step(
         grad_fn=lambda trained, *_: gradients(trained)[0],
     )
     params = joined(optax.apply_updates(trained, updates), frozen)
-    rate = learning_rate(state.step, state.hparams["optim"], opt_state)
+    rate = components.learning_rate(state.step, state.hparams["optim"], opt_state)
     step = state.step + 1
     after = state.replace(
         step=step,
         params=params,
         model_state=model_state,
         opt_state=opt_state,
-        average=average.update(
+        average=components.average.update(
             state.average, params, model_state, step, state.hparams["optim"].get("average", {})
         ),
     )
@@ -102,7 +177,21 @@ def train_step(
     return scaling.settled(state, after, grads, measured) if state.loss_scale else (after, measured)
 
 
-def _accumulated(grad, params, model_state, batch, key, parts):
+def weights_of(components: Components, state: TrainState) -> Weights:
+    """Returns what a state predicts with; parameters are averaged where the config asks for it."""
+    params = components.eval_params(state.opt_state, state.params)
+    params, model_state = components.average.evaluated(state.average, params, state.model_state)
+    return Weights(params, model_state, state.hparams, state.preprocess)
+
+
+def _accumulated(
+    grad: Callable[..., tuple[tuple[Array, tuple[PyTree, Measured]], PyTree]],
+    params: PyTree,
+    model_state: PyTree,
+    batch: Batch,
+    key: Key[Array, ""],
+    parts: int,
+) -> tuple[PyTree, PyTree, Measured]:
     """The mean gradient over micro-batches, one after the other, so that only one is in memory."""
     split = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), batch)
 
@@ -120,7 +209,7 @@ def _accumulated(grad, params, model_state, batch, key, parts):
     return mean, model_state, jax.tree.map(jnp.mean, measured)
 
 
-def norm(tree: Any) -> Float[Array, ""]:
+def norm(tree: PyTree) -> Float[Array, ""]:
     """The global norm of a pytree; its sums as dot products, which XLA's CPU backend vectorises."""
     return jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(tree)))
 
@@ -142,89 +231,75 @@ def hits(outputs: Array, targets: Array) -> dict[str, Float[Array, ""]]:
     return {"accuracy": jnp.mean(guesses == targets)}
 
 
-def predict_step(
-    params: Any,
-    model_state: Any,
-    hparams: Any,
-    inputs: Array,
-    *,
-    model: Any,
-    loss: Any,
-    preprocess: Callable[[Array], Array],
-) -> tuple[Array, Array | None]:
-    """The outputs for a batch, and their class probabilities (None for regression). Pure."""
-    outputs, _ = model.apply(
-        params, model_state, preprocess(inputs), hparams["model"], key=None, train=False
+def predict_step(components: Components, weights: Weights, inputs: Array) -> Predictions:
+    """Computes the outputs for raw inputs, and their class probabilities. Pure."""
+    return _predictions(components, weights, components.preprocess(weights.preprocess, inputs))
+
+
+def _predictions(components: Components, weights: Weights, inputs: Array) -> Predictions:
+    outputs, _ = components.model.apply(
+        weights.params,
+        weights.model_state,
+        inputs,
+        weights.hparams["model"],
+        key=None,
+        train=False,
     )
-    return outputs, None if loss.probabilities is None else loss.probabilities(outputs)
+    probabilities = components.loss.probabilities
+    return Predictions(outputs, None if probabilities is None else probabilities(outputs))
 
 
 def averaged_predict_step(
-    params: Any,
-    model_state: Any,
-    hparams: Any,
-    inputs: Array,
-    *,
-    model: Any,
-    loss: Any,
-    preprocess: Callable[[Array], Array],
-    augment: Callable[..., Batch],
-    draws: int,
-    seed: int = 0,
-) -> tuple[Array, Array | None]:
-    """Like `predict_step`, averaged over the batch as it is and ``draws`` augmentations. Pure.
+    components: Components, weights: Weights, inputs: Array, *, draws: int, seed: int = 0
+) -> Predictions:
+    """Predicts like `predict_step`, averaged over the batch as it is and augmented copies. Pure.
 
     Class probabilities are averaged, and the outputs are such as give their mean; of a regression
     the outputs are. Test-time augmentation: Krizhevsky, Sutskever and Hinton, 2012.
 
     Args:
-      params, model_state, hparams, inputs, model, loss, preprocess: as in `predict_step`.
-      augment: ``(key, batch, strengths, preprocess) → batch``; it must not mix examples.
+      components: of the step; its ``augment`` must not mix examples.
+      weights: what predicts.
+      inputs: a batch of raw inputs.
       draws: how many augmented copies of each example.
       seed: of the draws.
     """
-
-    def predicted(raw: Array, prepare: Callable[[Array], Array]) -> tuple[Array, Array | None]:
-        return predict_step(
-            params, model_state, hparams, raw, model=model, loss=loss, preprocess=prepare
-        )
+    preprocess = partial(components.preprocess, weights.preprocess)
 
     def drawn(draw: Array) -> Array:
         key = jax.random.fold_in(jax.random.key(seed), draw)
         batch = {"inputs": inputs, "targets": jnp.zeros(len(inputs), jnp.int32), "step": draw}
-        prepared = augment(key, batch, hparams["augment"], preprocess)["inputs"]
-        outputs, probabilities = predicted(prepared, lambda values: values)
-        return outputs if probabilities is None else probabilities
+        augmented = components.augment(key, batch, weights.hparams["augment"], preprocess)
+        one = _predictions(components, weights, augmented["inputs"])
+        return one.outputs if one.probabilities is None else one.probabilities
 
-    outputs, probabilities = predicted(inputs, preprocess)
-    plain = outputs if probabilities is None else probabilities
-    mean = (plain + jax.lax.map(drawn, jnp.arange(draws)).sum(axis=0)) / (draws + 1)
-    if probabilities is None:
-        return mean, None
-    return losses.outputs_of(mean, outputs.shape[-1]), mean
+    plain = predict_step(components, weights, inputs)
+    first = plain.outputs if plain.probabilities is None else plain.probabilities
+    mean = (first + jax.lax.map(drawn, jnp.arange(draws)).sum(axis=0)) / (draws + 1)
+    if plain.probabilities is None:
+        return Predictions(mean, None)
+    return Predictions(losses.outputs_of(mean, plain.outputs.shape[-1]), mean)
 
 
-def eval_step(
-    params: Any,
-    model_state: Any,
-    hparams: Any,
+def per_example(
+    components: Components,
+    weights: Weights,
+    predicted: Predictions,
+    targets: Num[Array, "batch *k"],
+) -> Float[Array, " batch"]:
+    """Returns the loss of each example, without penalties and class weights. Pure."""
+    return components.loss.per_example(predicted.outputs, targets, weights.hparams["loss"])
+
+
+def evaluate_step(
+    components: Components,
+    weights: Weights,
     batch: Batch,
-    *,
-    model: Any,
-    loss: Any,
-    collect: Callable[..., Any],
-    preprocess: Callable[[Array], Array],
-    predict: Callable[..., Any] = predict_step,
-) -> Any:
-    """What the metrics need to know of one padded batch; ``weights`` are 0 on padding. Pure."""
-    outputs, probabilities = predict(
-        params,
-        model_state,
-        hparams,
-        batch["inputs"],
-        model=model,
-        loss=loss,
-        preprocess=preprocess,
+    predict: Callable[[Components, Weights, Array], Predictions] = predict_step,
+) -> Collected:
+    """Collects what the metrics need of one padded batch; ``weights`` are 0 on padding. Pure."""
+    found = predict(components, weights, batch["inputs"])
+    each = per_example(components, weights, found, batch["targets"])
+    return components.collect(
+        found.outputs, found.probabilities, batch["targets"], batch["weights"], each
     )
-    per_example = loss.per_example(outputs, batch["targets"], hparams["loss"])
-    return collect(outputs, probabilities, batch["targets"], batch["weights"], per_example)

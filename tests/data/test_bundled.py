@@ -21,8 +21,8 @@ def root(tmp_path_factory):
 def whole(dataset):
     """Returns all examples of a dataset that was published without splits, in its own order."""
     size = sum(dataset.sizes.values())
-    inputs = np.empty((size, *dataset.input_shape), dataset.input_dtype)
-    targets = np.empty(size, dataset.target_dtype)
+    inputs = np.empty((size, *dataset.spec.input.shape), dataset.spec.input.dtype)
+    targets = np.empty(size, dataset.spec.target_dtype)
     for split in dataset.sizes:
         index = dataset.parts[split][1]
         inputs[index], targets[index] = dataset.read(split)
@@ -36,8 +36,8 @@ def test_tables_for_classification(root, name):
     inputs, targets = whole(dataset)
     np.testing.assert_array_equal(inputs, expected.data.astype(np.float32))
     np.testing.assert_array_equal(targets, expected.target)
-    assert dataset.feature_names == tuple(expected.feature_names)
-    assert dataset.class_names == tuple(expected.target_names)
+    assert dataset.spec.input.feature_names == tuple(expected.feature_names)
+    assert dataset.spec.class_names == tuple(expected.target_names)
     assert (inputs.dtype, targets.dtype) == (np.float32, np.int32)
 
 
@@ -55,7 +55,11 @@ def test_diabetes_is_regression_on_unscaled_features(root):
     dataset = open_dataset({"source": "diabetes", "data_dir": root})
     inputs, targets = whole(dataset)
     expected = published.load_diabetes(scaled=False)
-    assert (dataset.task, dataset.num_classes, targets.dtype) == ("regression", 0, np.float32)
+    assert (dataset.spec.task, dataset.spec.num_classes, targets.dtype) == (
+        "regression",
+        0,
+        np.float32,
+    )
     np.testing.assert_array_equal(inputs, expected.data.astype(np.float32))
     np.testing.assert_array_equal(targets, expected.target)
 
@@ -66,7 +70,7 @@ def test_mnist1d_is_the_published_generators_and_disturbs_no_random_state(root):
     before = random.getstate(), np.random.get_state()[1].tobytes()  # noqa: NPY002
     dataset = open_dataset({"source": "mnist1d", "data_dir": root})
     assert (random.getstate(), np.random.get_state()[1].tobytes()) == before  # noqa: NPY002
-    assert dataset.input_shape == (40, 1)
+    assert dataset.spec.input.shape == (40, 1)
     assert dataset.sizes == {"train": 3600, "validation": 400, "test": 1000}
 
     from mnist1d.data import make_dataset
@@ -125,7 +129,7 @@ def test_listed_sizes_are_true(root):
         assert row["description"].endswith(".")
         dataset = open_dataset({"source": row["name"], "data_dir": root})
         assert sum(dataset.sizes.values()) == sum(row["sizes"].values())
-        assert dataset.task == row["task"]
+        assert dataset.spec.task == row["task"]
     assert [row["name"] for row in list_datasets(root)] == list(BUNDLED)
 
 

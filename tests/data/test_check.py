@@ -25,6 +25,7 @@ from jdlopt.data.check.files import folder_findings
 from jdlopt.data.check.labels import label_noise, target_noise
 from jdlopt.data.check.structure import damage, duplicates
 from jdlopt.data.dataset import ArrayPool, Arrays, Dataset
+from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.errors import DataError
 
 NO_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\x00"), max_size=8)
@@ -631,10 +632,9 @@ def dataset_of(inputs, sample_rate=None):
     arrays = Arrays(inputs, (np.arange(len(inputs)) % 2).astype(np.int32))
     sizes = {"train": 40, "validation": 10, "test": 10}
     rows = np.split(np.random.default_rng(1).permutation(len(inputs))[:60], [40, 50])
+    one = InputSpec(inputs.shape[1:], str(inputs.dtype), sample_rate=sample_rate)
     return Dataset(
-        name="made", source="made", task="classification", num_classes=2, class_names=("a", "b"),
-        feature_names=None, input_shape=inputs.shape[1:], input_dtype=str(inputs.dtype),
-        target_dtype="int32", sizes=sizes, sample_rate=sample_rate,
+        DataSpec("made", "made", "classification", one, sizes, class_names=("a", "b")),
         pools={"all": ArrayPool(len(inputs), lambda: arrays)},
         parts={split: ("all", some) for split, some in zip(sizes, rows)},
     )  # fmt: skip
@@ -642,7 +642,7 @@ def dataset_of(inputs, sample_rate=None):
 
 def told_of(dataset, kind):
     rows = dataset.parts["train"][1]
-    found = array_findings(kind, dataset.input_dtype, look(dataset, "train"), rows)
+    found = array_findings(kind, dataset.spec.input.dtype, look(dataset, "train"), rows)
     return kinds(found), rows
 
 

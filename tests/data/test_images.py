@@ -37,9 +37,9 @@ def test_a_folder_a_class(tmp_path, mode, channels):
     (tmp_path / "ant" / "notes.txt").write_text("not an image")
     (tmp_path / ".hidden").mkdir()
     dataset = open_dataset({"source": str(tmp_path)})
-    assert dataset.class_names == ("ant", "bee")
-    assert dataset.input_shape == (6, 5, channels)
-    assert dataset.input_dtype == "uint8"
+    assert dataset.spec.class_names == ("ant", "bee")
+    assert dataset.spec.input.shape == (6, 5, channels)
+    assert dataset.spec.input.dtype == "uint8"
     assert dataset.sizes == {"train": 14, "validation": 2, "test": 4}
     for split in dataset.sizes:
         inputs, targets = dataset.read(split)
@@ -47,7 +47,7 @@ def test_a_folder_a_class(tmp_path, mode, channels):
         for image, target, row in zip(inputs, targets, rows):
             name = relative(dataset.pools["train"], row, tmp_path)
             np.testing.assert_array_equal(image, saved[name].reshape(6, 5, -1)[..., :channels])
-            assert name.startswith(dataset.class_names[target])
+            assert name.startswith(dataset.spec.class_names[target])
         np.testing.assert_array_equal(dataset.records(split)[0][0], inputs[0])
 
 
@@ -69,7 +69,7 @@ def test_images_are_resized_when_asked(tmp_path):
     with pytest.raises(DataError, match=r"(12 x 12|6 x 5).*data.image_size"):
         open_dataset(fields).read("test")  # where the other size may lie
     dataset = open_dataset(fields | {"image_size": (4, 3)})
-    assert dataset.input_shape == (4, 3, 3)
+    assert dataset.spec.input.shape == (4, 3, 3)
     assert dataset.read("train").inputs.shape[1:] == (4, 3, 3)
     assert open_dataset(fields | {"image_size": (4,)}).input_shape == (4, 4, 3)
     with pytest.raises(DataError, match=r"data.image_size: expected"):

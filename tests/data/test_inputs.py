@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,11 +9,12 @@ import pytest
 from PIL import Image
 
 from jdlopt.data import open_dataset, read_inputs, read_table_inputs
+from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.errors import DataError
 
-TABLE = {"input_shape": [2], "input_dtype": "float32", "feature_names": ["a", "b"]}
-SIGNAL = {"input_shape": [3, 1], "input_dtype": "float32", "feature_names": None}
-PICTURE = {"input_shape": [4, 5, 3], "input_dtype": "uint8", "feature_names": None}
+TABLE = InputSpec((2,), "float32", feature_names=("a", "b"))
+SIGNAL = InputSpec((3, 1), "float32")
+PICTURE = InputSpec((4, 5, 3), "uint8")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -60,7 +62,7 @@ def test_the_training_data_reads_back_alike(tmp_path):
     path = tmp_path / "data.csv"
     frame.to_csv(path, index=False)
     dataset = open_dataset({"source": str(path), "target": "y", "ignore": ("b",)})
-    inputs = read_inputs(path, dataset.meta()).inputs
+    inputs = read_inputs(path, dataset.spec.input).inputs
     np.testing.assert_array_equal(inputs[dataset.parts["test"][1]], dataset.read("test").inputs)
 
 
@@ -80,15 +82,15 @@ def test_categories_and_missing_values_read_back_alike(tmp_path, suffix, hashed)
     frame.to_parquet(path) if suffix == ".parquet" else frame.to_csv(path, index=False)
     preprocess = {"missing": "median", "encode": "hashed" if hashed else "one_hot"}
     dataset = open_dataset({"source": str(path), "target": "y", "preprocess": preprocess})
-    assert dataset.categories["code"] == ("02", "1", "x", "y", "z")
-    meta = json.loads(json.dumps(dataset.meta()))
-    inputs = read_inputs(path, meta).inputs
+    assert dataset.spec.input.categories["code"] == ("02", "1", "x", "y", "z")
+    spec = DataSpec.from_dict(json.loads(json.dumps(dataset.spec.to_dict()))).input
+    inputs = read_inputs(path, spec).inputs
     assert np.isnan(inputs).any(axis=0).tolist() == [True, True, False]
     for split in dataset.sizes:
         rows = dataset.parts[split][1]
         np.testing.assert_array_equal(inputs[rows], dataset.read(split).inputs)
     with pytest.raises(DataError, match="missing values"):
-        read_inputs(path, meta | {"allow_missing": False})
+        read_inputs(path, dataclasses.replace(spec, missing="refuse"))
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -96,7 +98,7 @@ def test_categories_that_look_like_numbers_are_those_of_training(tmp_path, suffi
     frame = pd.DataFrame({"a": [0.5, 1, 2], "b": [1, 2, 3]})
     path = tmp_path / f"new{suffix}"
     frame.to_parquet(path) if suffix == ".parquet" else frame.to_csv(path, index=False)
-    inputs = read_inputs(path, TABLE | {"categories": {"b": ["2", "3", "x"]}}).inputs
+    inputs = read_inputs(path, dataclasses.replace(TABLE, categories={"b": ("2", "3", "x")})).inputs
     np.testing.assert_array_equal(inputs, np.float32([[0.5, 0], [1, 1], [2, 2]]))
 
 
@@ -107,24 +109,24 @@ def test_texts_read_back_alike(tmp_path):
     frame.to_csv(path, index=False)
     fields = {"source": str(path), "target": "y", "text_column": "words"}
     dataset = open_dataset(fields | {"text": {"max_tokens": 8, "vocab_size": 60}})
-    meta = json.loads(json.dumps(dataset.meta()))
-    inputs, ids = read_inputs(path, meta)
+    spec = DataSpec.from_dict(json.loads(json.dumps(dataset.spec.to_dict()))).input
+    inputs, ids = read_inputs(path, spec)
     assert inputs.shape == (40, 8) and inputs.dtype == np.int32 and ids[-1] == "39"
     for split in dataset.sizes:
         rows = dataset.parts[split][1]
         np.testing.assert_array_equal(inputs[rows], dataset.read(split).inputs)
     lines = tmp_path / "new.txt"
     lines.write_text("\n".join(texts[:5]) + "\n", encoding="utf-8")
-    np.testing.assert_array_equal(read_inputs(lines, meta).inputs, inputs[:5])
+    np.testing.assert_array_equal(read_inputs(lines, spec).inputs, inputs[:5])
     frame.rename(columns={"words": "word"}).to_csv(path, index=False)
     with pytest.raises(DataError, match=r"no column 'words', the texts'. Did you mean 'word'"):
-        read_inputs(path, meta)
+        read_inputs(path, spec)
     for name, content in {"empty.txt": b"", "latin.txt": "größe".encode("latin-1")}.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=r"holds no text|can't be read as text in UTF-8"):
-            read_inputs(tmp_path / name, meta)
+            read_inputs(tmp_path / name, spec)
     with pytest.raises(DataError, match="the model was trained on texts"):
-        read_inputs(tmp_path, meta)
+        read_inputs(tmp_path, spec)
 
 
 def csv(text):
@@ -136,7 +138,7 @@ def npz(**arrays):
 
 
 @pytest.mark.parametrize(
-    ("name", "make", "meta", "message"),
+    ("name", "make", "spec", "message"),
     [
         ("gone.csv", lambda path: None, TABLE, "there is no such file"),
         ("a.csv", csv("a,c\n1,2\n"), TABLE, "lacks 1 of the 2 columns.*: b.*Found: a, c"),
@@ -155,7 +157,7 @@ def npz(**arrays):
         ("a.png", csv("no image"), PICTURE, "can't be read as an image"),
     ],
 )
-def test_wrong_inputs(tmp_path, name, make, meta, message):
+def test_wrong_inputs(tmp_path, name, make, spec, message):
     make(tmp_path / name)
     with pytest.raises(DataError, match=f"(?s){message}"):
-        read_inputs(tmp_path / name, meta)
+        read_inputs(tmp_path / name, spec)

@@ -21,8 +21,8 @@ def save(folder, **arrays):
 @pytest.mark.parametrize("keys", [("x", "y"), ("inputs", "targets"), ("X", "y")])
 def test_inputs_and_targets(tmp_path, keys):
     dataset = open_dataset(save(tmp_path, **dict(zip(keys, (X, Y)))))
-    assert dataset.input_shape == (5, 2)
-    assert dataset.class_names == ("0", "1")
+    assert dataset.spec.input.shape == (5, 2)
+    assert dataset.spec.class_names == ("0", "1")
     assert dataset.sizes == {"train": 28, "validation": 4, "test": 8}
     np.testing.assert_array_equal(
         dataset.read("test").inputs, X[dataset.parts["test"][1]].astype(np.float32)
@@ -59,7 +59,7 @@ def test_splits_of_its_own_and_test_is_not_read_early(tmp_path, monkeypatch):
 )
 def test_input_shapes_and_types(tmp_path, x, shape, dtype):
     dataset = open_dataset(save(tmp_path, x=x, y=Y))
-    assert (dataset.input_shape, dataset.input_dtype) == (shape, dtype)
+    assert (dataset.spec.input.shape, dataset.spec.input.dtype) == (shape, dtype)
     inputs = dataset.read("train").inputs
     assert (inputs.shape[1:], str(inputs.dtype)) == (shape, dtype)
 

@@ -14,6 +14,7 @@ from scipy.signal import resample_poly
 
 from jdlopt.data import list_datasets, open_dataset, read_inputs, text
 from jdlopt.data.prepared import TfdsPool
+from jdlopt.data.spec import DataSpec
 from jdlopt.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -24,6 +25,11 @@ def png(pixels):
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def spec_of(dataset):
+    """The spec of a dataset's input, as a run's directory keeps it."""
+    return DataSpec.from_dict(json.loads(json.dumps(dataset.spec.to_dict()))).input
 
 
 def prepare(root, name, features, splits, keys=None, file_format="array_record"):
@@ -93,8 +99,8 @@ def root(tmp_path_factory):
 
 def test_images_are_read_without_tensorflow(root):
     dataset = open_dataset({"source": "pictures", "data_dir": str(root)})
-    assert dataset.class_names == ("x", "y", "z")
-    assert (dataset.input_shape, dataset.input_dtype) == ((6, 5, 1), "uint8")
+    assert dataset.spec.class_names == ("x", "y", "z")
+    assert (dataset.spec.input.shape, dataset.spec.input.dtype) == ((6, 5, 1), "uint8")
     assert dataset.sizes == {"train": 40, "validation": 5, "test": 15}
     inputs, targets = dataset.read("test")
     np.testing.assert_array_equal(inputs[..., 0], IMAGES[45:])
@@ -114,7 +120,7 @@ def test_by_version_and_by_folder(root, source):
 
 def test_the_data_folder_can_come_from_the_environment(root, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(root))
-    assert open_dataset({"source": "pictures"}).name == "pictures"
+    assert open_dataset({"source": "pictures"}).spec.name == "pictures"
 
 
 def test_records_are_random_access_and_travel_to_other_processes(root):
@@ -176,13 +182,13 @@ def test_images_can_be_resized(root):
 def test_scalar_features_become_a_vector(root):
     fields = {"source": "passengers", "data_dir": str(root), "ignore": ("name",)}
     dataset = open_dataset(fields | {"target": "lived"})
-    assert dataset.task == "classification"
-    assert dataset.feature_names == ("age", "fare", "rooms")
+    assert dataset.spec.task == "classification"
+    assert dataset.spec.input.feature_names == ("age", "fare", "rooms")
     index = dataset.parts["train"][1]
     inputs = dataset.read("train").inputs
     np.testing.assert_array_equal(inputs, np.stack([index / 2, index + 0.5, index], axis=1))
-    assert open_dataset(fields | {"target": "fare"}).task == "regression"
-    assert open_dataset(fields | {"target": "rooms"}).task == "regression"
+    assert open_dataset(fields | {"target": "fare"}).spec.task == "regression"
+    assert open_dataset(fields | {"target": "rooms"}).spec.task == "regression"
     assert open_dataset(fields | {"target": "lived", "task": "regression"}).num_classes == 0
 
 
@@ -244,7 +250,7 @@ def test_labels_left_out_of_a_published_split(tmp_path):
         ("x", "label"),
     )
     dataset = open_dataset({"source": "hidden", "data_dir": str(tmp_path)})
-    assert dataset.input_shape == (1,)
+    assert dataset.spec.input.shape == (1,)
     with pytest.raises(DataError, match=r"'test'.*(without labels|no training example has)"):
         dataset.read("test")
 
@@ -300,8 +306,8 @@ SECTION = {"max_tokens": 6, "vocab_size": 80, "min_frequency": 1}
 def test_texts_become_tokens_of_the_training_texts_vocabulary(texts, folds):
     fields = {"source": "reviews", "data_dir": str(texts), "text": SECTION, "folds": folds}
     dataset = open_dataset(fields)
-    assert (dataset.input_shape, dataset.input_dtype) == ((6,), "int32")
-    assert dataset.class_names == ("no", "yes")
+    assert (dataset.spec.input.shape, dataset.spec.input.dtype) == ((6,), "int32")
+    assert dataset.spec.class_names == ("no", "yes")
     rows = np.arange(40) if folds else dataset.parts["train"][1]
     state = text.fit(SECTION, [SENTENCES[row] for row in rows])
     for split in ("train", "validation"):
@@ -314,7 +320,7 @@ def test_texts_become_tokens_of_the_training_texts_vocabulary(texts, folds):
         np.testing.assert_array_equal(copy[1][0], expected[1])
     unseen = [f"unseen {sentence}" for sentence in SENTENCES[40:]]
     np.testing.assert_array_equal(dataset.read("test").inputs, text.encode(state, unseen))
-    assert "unseen" not in dataset.text.vocabulary()
+    assert "unseen" not in dataset.spec.input.text.vocabulary()
     assert "tensorflow" not in sys.modules
 
 
@@ -326,8 +332,9 @@ def test_a_text_is_chosen_or_the_only_feature_left(texts, tmp_path):
     assert chosen.sizes == {"train": 40, "validation": 10, "test": 10}
     table = tmp_path / "new.csv"
     table.write_text("sentence\n" + "\n".join(SENTENCES[50:]) + "\n", encoding="utf-8")
-    meta = json.loads(json.dumps(chosen.meta()))
-    np.testing.assert_array_equal(read_inputs(table, meta).inputs, chosen.read("validation").inputs)
+    np.testing.assert_array_equal(
+        read_inputs(table, spec_of(chosen)).inputs, chosen.read("validation").inputs
+    )
 
 
 def test_features_decide_on_groups_times_and_weights(texts):
@@ -343,7 +350,7 @@ def test_features_decide_on_groups_times_and_weights(texts):
         {"source": "phrases", "data_dir": str(texts), "target": "label"}
         | {"ignore": ("sentence",), "group": "by", "time": None}
     )
-    assert scalars.feature_names == ("idx", "on")
+    assert scalars.spec.input.feature_names == ("idx", "on")
 
 
 @pytest.mark.parametrize(
@@ -426,8 +433,8 @@ def expected_waveform(index, samples=100):
 @pytest.mark.parametrize("source", ["commands", "files"])
 def test_sounds_become_waveforms_of_one_length(sounds, source, tmp_path):
     dataset = open_dataset({"source": source, "data_dir": str(sounds), "seconds": 0.025})
-    assert (dataset.input_shape, dataset.input_dtype) == ((100,), "float32")
-    assert dataset.sample_rate == dataset.meta()["sample_rate"] == 4000
+    assert (dataset.spec.input.shape, dataset.spec.input.dtype) == ((100,), "float32")
+    assert dataset.spec.input.sample_rate == dataset.spec.to_dict()["sample_rate"] == 4000
     for split, rows in {"train": dataset.parts["train"][1], "test": np.arange(30, 40)}.items():
         inputs, targets = dataset.read(split)
         expected = np.stack([expected_waveform(row) for row in rows])
@@ -436,7 +443,9 @@ def test_sounds_become_waveforms_of_one_length(sounds, source, tmp_path):
         np.testing.assert_array_equal(dataset.records(split)[1][0], inputs[1])
     for index in (0, 1):
         (tmp_path / f"{index}.wav").write_bytes(wav(SOUNDS[index]))
-    inputs, ids = read_inputs(tmp_path, json.loads(json.dumps(dataset.meta())))
+    inputs, ids = read_inputs(
+        tmp_path, DataSpec.from_dict(json.loads(json.dumps(dataset.spec.to_dict()))).input
+    )
     assert ids == ["0.wav", "1.wav"]
     np.testing.assert_allclose(inputs, [expected_waveform(0), expected_waveform(1)], atol=1e-7)
     assert "tensorflow" not in sys.modules
@@ -445,7 +454,7 @@ def test_sounds_become_waveforms_of_one_length(sounds, source, tmp_path):
 def test_sounds_are_resampled(sounds):
     fields = {"source": "commands", "data_dir": str(sounds), "seconds": 0.02, "sample_rate": 6000}
     dataset = open_dataset(fields)
-    assert (dataset.sample_rate, dataset.input_shape) == (6000, (120,))
+    assert (dataset.spec.input.sample_rate, dataset.spec.input.shape) == (6000, (120,))
     first = dataset.parts["train"][1][0]
     expected = resample_poly(SOUNDS[first] / 32768, 3, 2)[:120]
     np.testing.assert_allclose(
@@ -496,9 +505,9 @@ def test_images_that_can_not_be_decoded_are_skipped_when_asked(tmp_path):
     with pytest.raises(DataError, match=r"image 0 can't be read.*data.on_bad='skip'"):
         open_dataset(fields)
     dataset = open_dataset(fields | {"on_bad": "skip"})
-    assert dataset.input_shape == (6, 5, 1)
+    assert dataset.spec.input.shape == (6, 5, 1)
     seen = {split: dataset.read(split).inputs for split in dataset.sizes}
     assert dataset.skipped == {"unreadable image": 2}
-    kept = np.concatenate([dataset.parts[split][1] for split in dataset.sizes])
+    kept = np.concatenate([dataset.records(split).indices for split in dataset.sizes])
     assert sorted(kept) == [i for i in range(30) if i not in (0, 17)]
     np.testing.assert_array_equal(np.concatenate(list(seen.values()))[..., 0], IMAGES[kept])

@@ -64,8 +64,8 @@ def test_a_folder_a_class(tmp_path):
     (tmp_path / "ant" / "notes.txt").write_text("not a sound")
     (tmp_path / ".hidden").mkdir()
     dataset = opened(tmp_path)
-    assert dataset.class_names == ("ant", "bee") and dataset.sample_rate == RATE
-    assert dataset.input_shape == (SAMPLES,) and dataset.input_dtype == "float32"
+    assert dataset.spec.class_names == ("ant", "bee") and dataset.spec.input.sample_rate == RATE
+    assert dataset.spec.input.shape == (SAMPLES,) and dataset.spec.input.dtype == "float32"
     assert dataset.sizes == {"train": 14, "validation": 2, "test": 4}
     for split in dataset.sizes:
         inputs, targets = dataset.read(split)
@@ -75,7 +75,7 @@ def test_a_folder_a_class(tmp_path):
         for waveform, target, row in zip(inputs, targets, rows):
             name = pool.paths[row].relative_to(tmp_path).as_posix()
             np.testing.assert_array_equal(waveform, saved[name])
-            assert name.startswith(dataset.class_names[target])
+            assert name.startswith(dataset.spec.class_names[target])
         np.testing.assert_array_equal(dataset.records(split)[0][0], inputs[0])
 
 
@@ -97,7 +97,7 @@ def test_rates_must_agree_or_are_made_to(tmp_path):
     with pytest.raises(DataError, match=message):
         opened(tmp_path, validation_fraction=0.1)
     dataset = opened(tmp_path, sample_rate=1600)
-    assert dataset.sample_rate == 1600 and dataset.input_shape == (160,)
+    assert dataset.spec.input.sample_rate == 1600 and dataset.spec.input.shape == (160,)
     inputs = np.concatenate([dataset.read(split).inputs for split in ("train", "validation")])
     assert (inputs == odd).all(axis=1).any()
     (tmp_path / "train" / "bee" / "odd.wav").unlink()
@@ -118,7 +118,7 @@ def test_lengths_must_agree_or_are_made_to(tmp_path):
         opened(tmp_path)
     for samples in (90, 40):
         dataset = opened(tmp_path, seconds=samples / RATE)
-        assert dataset.input_shape == (samples,)
+        assert dataset.spec.input.shape == (samples,)
         inputs = np.concatenate([dataset.read(split).inputs for split in ("train", "validation")])
         for waveform in (longer, saved["ant/0.wav"]):
             cut = waveform[:samples]

@@ -81,8 +81,8 @@ def test_a_folder_of_sounds_is_told_from_one_of_images(tmp_path):
             wavfile.write(tmp_path / name / f"{index}.wav", 1000, samples)
     fields = {"source": str(tmp_path), "seconds": 0.1, "sample_rate": 2000}
     dataset = open_dataset(fields)
-    assert (dataset.input_shape, dataset.sample_rate) == ((200,), 2000)
-    assert dataset.class_names == ("beep", "hum")
+    assert (dataset.spec.input.shape, dataset.spec.input.sample_rate) == ((200,), 2000)
+    assert dataset.spec.class_names == ("beep", "hum")
     with pytest.raises(DataError, match=r"data.image_size: .* not image files"):
         open_dataset(fields | {"image_size": (9, 9)})
     with pytest.raises(DataError, match=r"data.group: names columns"):

@@ -35,18 +35,18 @@ def save(frame, folder, suffix):
 def test_a_table_becomes_features_and_classes(frame, tmp_path, suffix):
     path = save(frame, tmp_path, suffix)
     dataset = open_dataset({"source": str(path), "target": "species", "ignore": ("open",)})
-    assert dataset.name == "animals"
-    assert dataset.task == "classification"
-    assert dataset.class_names == ("cat", "dog", "emu")
-    assert dataset.feature_names == ("width", "count")
-    assert dataset.input_shape == (2,)
+    assert dataset.spec.name == "animals"
+    assert dataset.spec.task == "classification"
+    assert dataset.spec.class_names == ("cat", "dog", "emu")
+    assert dataset.spec.input.feature_names == ("width", "count")
+    assert dataset.spec.input.shape == (2,)
     assert dataset.sizes == {"train": 43, "validation": 5, "test": 12}
     for split in dataset.sizes:
         inputs, targets = dataset.read(split)
         assert (inputs.dtype, targets.dtype) == (np.float32, np.int32)
         rows = dataset.parts[split][1]
         np.testing.assert_array_equal(inputs, frame.loc[rows, ["width", "count"]].astype("float32"))
-        names = np.array(dataset.class_names)[targets]
+        names = np.array(dataset.spec.class_names)[targets]
         np.testing.assert_array_equal(names, frame.loc[rows, "species"])
         record = dataset.records(split)[1]
         np.testing.assert_array_equal(record[0], inputs[1])
@@ -60,9 +60,9 @@ def test_numbers_that_are_declared_categories_are_coded_as_written(tmp_path):
     path.write_text("\n".join(["postcode,size,kind", *rows]) + "\n")
     fields = {"source": str(path), "target": "kind", "categorical": ("postcode",)}
     dataset = open_dataset(fields)
-    assert dataset.categories == {"postcode": ("00100", "01100", "02100")}
+    assert dataset.spec.input.categories == {"postcode": ("00100", "01100", "02100")}
     assert set(dataset.read("train").inputs[:, 0]) == {1.0, 2.0, 3.0}
-    assert open_dataset({**fields, "categorical": ()}).categories == {}
+    assert open_dataset({**fields, "categorical": ()}).spec.input.categories == {}
     with pytest.raises(DataError, match=r"data\.categorical: .*'postcod'.*'postcode'"):
         open_dataset({**fields, "categorical": ("postcod",)})
 
@@ -76,7 +76,11 @@ def test_regression(frame, tmp_path):
     path = save(frame, tmp_path, ".csv")
     fields = {"source": str(path), "target": "width", "ignore": ("species",)}
     dataset = open_dataset(fields)
-    assert (dataset.task, dataset.num_classes, dataset.class_names) == ("regression", 0, ())
+    assert (dataset.spec.task, dataset.spec.num_classes, dataset.spec.class_names) == (
+        "regression",
+        0,
+        (),
+    )
     assert dataset.read("train").targets.dtype == np.float32
 
 
@@ -147,7 +151,7 @@ def test_all_problems_of_a_table_are_told_at_once(tmp_path):
 
 def test_a_byte_order_mark_and_spaces_are_no_part_of_a_name(tmp_path):
     text = "\ufeff" + GOOD.replace("a,b,y", "a, b, y")
-    assert open_text(tmp_path, text).feature_names == ("a", "b")
+    assert open_text(tmp_path, text).spec.input.feature_names == ("a", "b")
 
 
 def test_dates_and_objects_are_refused(frame, tmp_path):
@@ -198,20 +202,22 @@ def test_text_becomes_codes_of_the_training_rows_categories(mixed, tmp_path, suf
     mixed.loc[rare["validation"][1][0], "colour"] = "mauve"
     mixed.loc[rare["test"][1][0], "owner"] = "Zoe"
     dataset = open_dataset(fields | {"source": str(save(mixed, tmp_path, suffix))})
-    assert dataset.feature_names == ("width", "colour", "open", "size", "owner")
+    assert dataset.spec.input.feature_names == ("width", "colour", "open", "size", "owner")
     expected = {
         "colour": ("blue", "green", "red"),
         "size": ("L", "M", "S"),
         "owner": ("Ada", "Bo", "Cy Young"),
     }
-    assert dataset.categories == expected
-    assert dataset.meta()["categories"] == {name: list(one) for name, one in expected.items()}
+    assert dataset.spec.input.categories == expected
+    assert dataset.spec.to_dict()["categories"] == {
+        name: list(one) for name, one in expected.items()
+    }
     for split in dataset.sizes:
         rows = mixed.iloc[dataset.parts[split][1]]
         inputs = dataset.read(split).inputs
         assert not np.isnan(inputs).any()
         for name, categories in expected.items():
-            codes = inputs[:, dataset.feature_names.index(name)].astype(int)
+            codes = inputs[:, dataset.spec.input.feature_names.index(name)].astype(int)
             texts = rows[name].astype(str)
             known = np.where(np.isin(texts, categories), texts, "?")
             np.testing.assert_array_equal(np.array(["?", *categories])[codes], known)
@@ -224,8 +230,12 @@ def test_with_folds_inputs_are_coded_alike_in_all_of_them(mixed, tmp_path):
     mixed.loc[row, "colour"] = "mauve"
     save(mixed, tmp_path, ".csv")
     folds = [open_dataset(fields | {"fold": fold}) for fold in range(3)]
-    assert folds[0].categories["colour"] == ("blue", "green", "mauve", "red")
-    assert folds[0].categories == folds[1].categories == folds[2].categories
+    assert folds[0].spec.input.categories["colour"] == ("blue", "green", "mauve", "red")
+    assert (
+        folds[0].spec.input.categories
+        == folds[1].spec.input.categories
+        == folds[2].spec.input.categories
+    )
 
 
 def test_categories_can_be_coded_by_hashes(mixed, tmp_path):
@@ -236,7 +246,7 @@ def test_categories_can_be_coded_by_hashes(mixed, tmp_path):
     rows = dataset.parts["train"][1]
     expected = encode.buckets(list(mixed["colour"].iloc[rows]), 5)
     np.testing.assert_array_equal(dataset.read("train").inputs[:, 1], expected)
-    assert dataset.meta()["hash_buckets"] == 5
+    assert dataset.spec.to_dict()["hash_buckets"] == 5
 
 
 TEXTS = "a,b,y\n" + "".join(f"{'pq'[row % 2]},{row},{row // 2 % 2}\n" for row in range(20))
@@ -285,7 +295,7 @@ def test_missing_values_are_kept_where_preprocessing_fills_them(tmp_path):
     with pytest.raises(DataError, match="missing"):
         open_text(tmp_path, text, preprocess={"missing": "none"})
     dataset = open_text(tmp_path, text, preprocess={"missing": "median"})
-    assert dataset.meta()["allow_missing"]
+    assert dataset.spec.to_dict()["allow_missing"]
     found = sum(np.isnan(dataset.read(split).inputs).sum(axis=0) for split in dataset.sizes)
     assert found.tolist() == [1, 1]
     with pytest.raises(DataError, match="'a' holds inf"):
@@ -299,7 +309,7 @@ def test_a_missing_category_is_missing(tmp_path):
     dataset = open_text(tmp_path, text, preprocess={"missing": "most_frequent"})
     missing = [np.isnan(dataset.read(split).inputs[:, 0]).sum() for split in dataset.sizes]
     assert sum(missing) == 1
-    assert dataset.categories == {"a": ("p", "q")}
+    assert dataset.spec.input.categories == {"a": ("p", "q")}
 
 
 DAMAGED = (
@@ -383,7 +393,7 @@ def test_a_target_that_is_mostly_numbers_is_one_to_predict(tmp_path):
     with pytest.raises(DataError, match="row 8 holds '7;25', which is not a number"):
         open_text(tmp_path, text.replace(",7.25", ",7;25"))
     dataset = open_text(tmp_path, damaged, on_bad="skip")
-    assert dataset.task == "regression"
+    assert dataset.spec.task == "regression"
     assert dataset.skipped == {"no target": 3}
     assert "row 8 (its target is '7;25')" in str(dataset.skips)
 
@@ -426,7 +436,7 @@ def test_columns_beside_the_features_are_none_of_them(visits, tmp_path):
         "ignore": ("day", "note"),
     }
     dataset = open_dataset(fields | grouped)
-    assert dataset.feature_names == ("pressure",)
+    assert dataset.spec.input.feature_names == ("pressure",)
     patients = [set(visits["patient"].iloc[rows]) for _, rows in dataset.parts.values()]
     assert sum(map(len, patients)) == visits["patient"].nunique()
     np.testing.assert_array_equal(dataset.weights, visits["share"].iloc[dataset.parts["train"][1]])
@@ -441,7 +451,7 @@ def test_the_test_split_is_the_latest(visits, tmp_path, suffix, how):
     days = {split: visits["day"].iloc[rows] for split, (_, rows) in dataset.parts.items()}
     assert days["train"].max() < days["validation"].min()
     assert days["validation"].max() < days["test"].min()
-    assert dataset.feature_names == ("pressure",)
+    assert dataset.spec.input.feature_names == ("pressure",)
 
 
 def test_a_regression_can_be_split_by_bins(visits, tmp_path):
@@ -466,8 +476,8 @@ def test_a_column_of_texts_becomes_tokens(visits, tmp_path):
     visits.loc[rare, "note"] = "xylophonist"
     save(visits, tmp_path, ".csv")
     dataset = open_dataset(fields)
-    assert (dataset.input_shape, dataset.input_dtype) == ((6,), "int32")
-    assert dataset.feature_names is None and dataset.text.column == "note"
+    assert (dataset.spec.input.shape, dataset.spec.input.dtype) == ((6,), "int32")
+    assert dataset.spec.input.feature_names is None and dataset.spec.input.text.column == "note"
     train = visits["note"].iloc[dataset.parts["train"][1]]
     state = text.fit(fields["text"], list(train))
     for split, (_, rows) in dataset.parts.items():
@@ -475,7 +485,7 @@ def test_a_column_of_texts_becomes_tokens(visits, tmp_path):
         assert inputs.dtype == np.int32
         np.testing.assert_array_equal(inputs, text.encode(state, list(visits["note"].iloc[rows])))
         np.testing.assert_array_equal(targets, visits["ill"].iloc[rows])
-    assert "xylophonist" not in dataset.text.vocabulary()
+    assert "xylophonist" not in dataset.spec.input.text.vocabulary()
     words = text.decode(state, dataset.read("train").inputs)
     assert {word for word in words if "feels" not in word} == {"na"}  # no missing value
 

@@ -12,10 +12,9 @@ import pytest
 from flax import nnx
 from sklearn.calibration import calibration_curve
 
-from jdlopt import config as configs
 from jdlopt.evidence import activations, examples, gather, probe, rates
-from jdlopt.train import experiment
-from jdlopt.train.state import as_arrays
+from jdlopt.train.experiment import Experiment
+from jdlopt.train.predict import predictor
 
 TINY = {
     "mesh": {"data": 1},
@@ -29,11 +28,8 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def tiny():
-    config, dataset = experiment.prepare(TINY)
-    parts = experiment.build(config, dataset)
-    hparams = as_arrays(configs.hyperparameters(config))
-    state = jax.jit(partial(experiment.init_state, parts))(jnp.uint32(0), hparams)
-    return parts, state, hparams
+    parts = Experiment.build(TINY)
+    return parts, jax.jit(parts.init)(jnp.uint32(0)), parts.hparams
 
 
 # --- activations ----------------------------------------------------------------------------------
@@ -180,17 +176,19 @@ def test_loops_in_loops_keep_their_layers_apart_and_gates_are_left_out():
 
 def test_gradients_are_those_of_each_batch_and_of_their_mean(tiny):
     parts, state, hparams = tiny
-    arrays = parts.dataset.read("train")
+    arrays = parts.data.read("train")
     batches = {"inputs": arrays.inputs[:40], "targets": arrays.targets[:40]}
     batches = {name: v.reshape(4, 10, *v.shape[1:]) for name, v in batches.items()}
     program = jax.jit(partial(probe.gradients, parts))
-    found = program(state.params, state.model_state, hparams, batches, jax.random.key(0))
+    found = program(state, batches, jax.random.key(0))
+
+    seen = partial(parts.components.preprocess, state.preprocess)
 
     def loss(params, inputs, targets):
-        outputs, _ = parts.model.apply(
-            params, {}, parts.preprocess(inputs), hparams["model"], key=None, train=False
+        outputs, _ = parts.components.model.apply(
+            params, {}, seen(inputs), hparams["model"], key=None, train=False
         )
-        return parts.loss.per_example(outputs, targets, hparams["loss"]).mean()
+        return parts.components.loss.per_example(outputs, targets, hparams["loss"]).mean()
 
     grad = jax.jit(jax.grad(loss))
     each = [grad(state.params, x, y) for x, y in zip(batches["inputs"], batches["targets"])]
@@ -224,13 +222,13 @@ def test_pruning_takes_the_smallest_weights_and_no_bias():
 
 
 def test_predictions_and_the_loss_of_saying_nothing(tiny):
-    parts, state, hparams = tiny
-    arrays = parts.dataset.read("validation")
-    told = probe.predict(parts, state.params, state.model_state, hparams, *arrays)
+    parts, state, _ = tiny
+    arrays = parts.data.read("validation")
+    told = predictor(parts, 16)(parts.weights(state), *arrays)
     assert told.probabilities.sum(axis=1) == pytest.approx(1.0)
-    expected = -np.log(told.probabilities[np.arange(len(told.targets)), told.targets])
+    expected = -np.log(told.probabilities[np.arange(len(arrays.targets)), arrays.targets])
     np.testing.assert_allclose(told.losses, expected, rtol=1e-4)
-    trivial = probe.trivial_loss(parts, hparams, np.array([0, 1, 2] * 10), arrays.targets)
+    trivial = probe.trivial_loss(parts, np.array([0, 1, 2] * 10), arrays.targets)
     assert trivial == pytest.approx(np.log(3), rel=1e-5)
 
 
@@ -239,7 +237,7 @@ def test_predictions_and_the_loss_of_saying_nothing(tiny):
 
 def test_the_range_test_compiles_once_and_finds_the_rates_of_a_model(tiny):
     parts, _, _ = tiny
-    found = rates.range_test(parts.config, parts.dataset, steps=60, repeats=2)
+    found = rates.range_test(parts.config, parts.data, steps=60, repeats=2)
     assert found["rate"] == 0.1 and len(found["rates"]) == len(found["losses"]) == 60
     # plain gradient descent on four standardised features: 1e-5 does nothing, 1000 breaks it
     assert 0.05 < found["best_rate"] < 100

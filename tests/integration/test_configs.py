@@ -12,7 +12,7 @@ from scipy.io import wavfile
 
 from jdlopt import config as configs
 from jdlopt.data.bundled import BUNDLED
-from jdlopt.train import experiment
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
 
 ROOT = Path(__file__).parents[2]
@@ -88,13 +88,13 @@ def shortened(path: Path, folder: Path) -> dict:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_one_epoch_of_every_config_can_be_built(path, tmp_path):
     raw = shortened(path, tmp_path)
-    config, dataset = experiment.prepare(raw)  # builds and traces the step
+    built = Experiment.build(raw)  # traces the step
     assert (path.stem in MADE) or raw["data"]["source"] in BUNDLED
-    assert config["train"]["epochs"] == 1 and dataset.sizes["train"] > 0
+    assert built.config["train"]["epochs"] == 1 and built.data.sizes["train"] > 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", OWN_DATA, ids=lambda path: path.stem)
 def test_every_config_of_bundled_data_trains_for_one_epoch(path, tmp_path):
     record = fit(shortened(path, tmp_path), tmp_path / "run").record
-    assert record["status"] == "finished" and record["steps"] == record["total_steps"]
+    assert record["status"] == "done" and record["steps"] == record["total_steps"]

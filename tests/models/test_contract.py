@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -14,10 +15,11 @@ from jax.sharding import PartitionSpec
 
 from jdlopt import config as configs
 from jdlopt import mesh as meshes
+from jdlopt.data import preprocess
+from jdlopt.data.spec import InputSpec
 from jdlopt.models import MODELS, make_model
-from jdlopt.train import experiment
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.state import as_arrays
-from jdlopt.train.step import train_step
 
 
 class Row(NamedTuple):
@@ -83,8 +85,8 @@ def parts(tmp_path_factory):
         "optim": {"name": "sgd", "learning_rate": 0.5},
         "train": {"steps": 1},
     }
-    resolved, dataset = experiment.prepare(config)
-    return experiment.build(resolved, dataset), as_arrays(configs.hyperparameters(resolved))
+    built = Experiment.build(config)
+    return built, built.hparams
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -110,14 +112,19 @@ def case(request, parts):
         model = make_model(
             {**section, **keys}, OUTPUTS, tokens=row.tokens, columns=row.columns, names=names
         )
-        return built._replace(model=model, input_shape=row.shape, input_dtype=x.dtype.name)
+        components = built.components._replace(
+            model=model, preprocess=lambda learnt, inputs: inputs
+        )
+        inputs = InputSpec(row.shape, x.dtype.name)
+        spec = dataclasses.replace(built.spec, inputs=inputs)
+        recipe = preprocess.make_recipe({}, inputs)
+        return dataclasses.replace(built, components=components, spec=spec, recipe=recipe)
 
     def step_of(**keys):
-        step_parts = {**part_of(**keys).step_parts, "preprocess": lambda inputs: inputs}
-        return partial(train_step, **step_parts)
+        return part_of(**keys).train_step
 
     def outputs(params, **keys):
-        model = part_of(**keys).model
+        model = part_of(**keys).components.model
         model_state, rates = state.model_state, hparams["model"]
         return model.apply(params, model_state, x, rates, key=None, train=False)[0]
 
@@ -130,10 +137,11 @@ def case(request, parts):
             "plain": step_of()(state, batch),
         }
 
-    state = filled(jax.eval_shape(partial(experiment.init_state, part_of()), 0, hparams), hparams)
+    state = filled(jax.eval_shape(part_of().init, 0, hparams), hparams)
     population = jax.tree.map(lambda leaf: np.stack([leaf, 0.5 * leaf]), state.params)
     return SimpleNamespace(
         step_of=step_of,
+        model_of=lambda **keys: part_of(**keys).components.model,
         state=state,
         batch=batch,
         rematerialised={"remat": "full"} if "remat" in section else {},
@@ -194,7 +202,7 @@ def test_a_model_computes_in_the_type_of_its_inputs(case):
 
     params, x = jax.tree.map(half, (case.state.params, case.batch["inputs"]))
     rates = {**case.state.hparams["model"], "dropout_rate": jnp.float32(0.1)}
-    model = case.step_of(dropout_rate=0.1).keywords["model"]
+    model = case.model_of(dropout_rate=0.1)
     apply = partial(model.apply, key=case.state.key, train=True)
     outputs, _ = jax.eval_shape(apply, params, case.state.model_state, x, rates)
     assert outputs.dtype == jnp.bfloat16

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -12,12 +10,11 @@ import pytest
 
 from jdlopt import config as configs
 from jdlopt.errors import ConfigError
-from jdlopt.train import experiment
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
 from jdlopt.train.memory import summary
 from jdlopt.train.serve import evaluate_run
-from jdlopt.train.state import as_arrays
-from jdlopt.train.step import predict_step, train_step
+from jdlopt.train.state import Weights, as_arrays
 
 CONFIG = {
     "data": {"source": "iris", "batch_size": 32, "preprocess": {"scale": "standard"}},
@@ -35,20 +32,20 @@ HOUSES = {
 
 def built(config, members):
     raw = configs.override(config, {"model.ensemble": members})
-    resolved, dataset = experiment.prepare(raw)
-    parts = experiment.build(resolved, dataset)
+    parts = Experiment.build(raw)
+    resolved, dataset = parts.config, parts.data
     arrays = dataset.read("train")
     batch = {"inputs": jnp.asarray(arrays.inputs[:32]), "targets": jnp.asarray(arrays.targets[:32])}
     hparams = as_arrays(configs.hyperparameters(resolved))
-    return parts, experiment.init_state(parts, 3, hparams), batch
+    return parts, parts.init(3, hparams), batch
 
 
 @pytest.mark.parametrize("config", [CONFIG, {**CONFIG, **HOUSES}], ids=["classes", "values"])
 def test_members_train_as_each_would_alone(config):
     many, together, batch = built(config, 3)
     one, alone, _ = built(config, 1)
-    step = jax.jit(partial(train_step, **many.step_parts))
-    single = jax.jit(partial(train_step, **one.step_parts))
+    step = jax.jit(many.train_step)
+    single = jax.jit(one.train_step)
     start, losses = together, []
     for _ in range(3):
         together, measured = step(together, batch)
@@ -71,8 +68,8 @@ def test_the_prediction_is_the_mean_of_the_members(config):
     one, _, _ = built(config, 1)
 
     def predicted(parts, params, model_state):
-        step = partial(predict_step, model=parts.model, loss=parts.loss, preprocess=one.preprocess)
-        outputs, shares = step(params, model_state, together.hparams, batch["inputs"])
+        weights = Weights(params, model_state, together.hparams, together.preprocess)
+        outputs, shares = parts.predict(weights, batch["inputs"])
         return outputs if shares is None else shares
 
     mean = predicted(many, together.params, together.model_state)
@@ -86,12 +83,12 @@ def test_the_prediction_is_the_mean_of_the_members(config):
 
 def test_more_than_ten_members_keep_their_order():
     many, together, batch = built(CONFIG, 11)
-    step = jax.jit(partial(train_step, **many.step_parts))
+    step = jax.jit(many.train_step)
     after, _ = step(together, batch)
     one, alone, _ = built(CONFIG, 1)
     name = "member_10"
     state = alone.replace(params=together.params[name], model_state=together.model_state[name])
-    state, _ = jax.jit(partial(train_step, **one.step_parts))(state, batch)
+    state, _ = jax.jit(one.train_step)(state, batch)
     chex.assert_trees_all_close(state.params, after.params[name], rtol=1e-5, atol=1e-6)
 
 
@@ -118,4 +115,4 @@ def test_each_members_layers_are_told():
 )
 def test_what_members_cannot_have_is_told(change):
     with pytest.raises(ConfigError, match=r"model\.ensemble: .*together"):
-        experiment.prepare(configs.override(CONFIG, {"model.ensemble": 2, **change}))
+        Experiment.build(configs.override(CONFIG, {"model.ensemble": 2, **change}))

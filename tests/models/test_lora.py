@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +12,8 @@ import pytest
 from jdlopt import config as configs
 from jdlopt.errors import ConfigError
 from jdlopt.models import lora, make_model
-from jdlopt.train import experiment
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.state import as_arrays
-from jdlopt.train.step import train_step
 
 CNN = {"name": "cnn", "features": (6, 6), "batch_norm": True}
 GRU = {"name": "gru", "features": 6}
@@ -91,13 +89,13 @@ def config(tmp_path):
 
 
 def one_step(config):
-    resolved, dataset = experiment.prepare(config)
-    parts = experiment.build(resolved, dataset)
+    parts = Experiment.build(config)
+    resolved, dataset = parts.config, parts.data
     arrays = dataset.read("train")
     batch = {"inputs": jnp.asarray(arrays.inputs[:8]), "targets": jnp.asarray(arrays.targets[:8])}
-    state = experiment.init_state(parts, 0, as_arrays(configs.hyperparameters(resolved)))
-    after, _ = jax.jit(partial(train_step, **parts.step_parts))(state, batch)
-    after, _ = jax.jit(partial(train_step, **parts.step_parts))(after, batch)
+    state = parts.init(0, as_arrays(configs.hyperparameters(resolved)))
+    after, _ = jax.jit(parts.train_step)(state, batch)
+    after, _ = jax.jit(parts.train_step)(after, batch)
     changed = jax.tree.map(lambda a, b: bool((a != b).any()), after.params, state.params)
     return resolved, state, changed
 
@@ -105,7 +103,9 @@ def one_step(config):
 def test_adapters_and_head_train_and_the_base_does_not(config):
     resolved, state, changed = one_step(config)
     assert resolved["optim"]["freeze"] == (lora.FREEZE,)
-    assert experiment.resolve(json.loads(configs.dumps(resolved)))["optim"] == resolved["optim"]
+    assert (
+        Experiment.build(json.loads(configs.dumps(resolved))).config["optim"] == resolved["optim"]
+    )
     assert all(jax.tree.leaves(changed["adapters"]))
     assert all(jax.tree.leaves(changed["base"].pop("head")))
     assert not any(jax.tree.leaves(changed["base"]))

@@ -25,7 +25,7 @@ from jdlopt.models import make_model, pretrained
 from jdlopt.models.pretrained import files
 from jdlopt.study import structure
 from jdlopt.study.population import Cache, Member, Population
-from jdlopt.train import experiment
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
 
 VIT = {
@@ -151,15 +151,15 @@ def test_a_run_starts_from_the_weights(checkpoint: Path, tmp_path: Path, changes
         CONFIG,
         {"model.pretrained": str(checkpoint), **{f"model.{k}": v for k, v in changes.items()}},
     )
-    resolved, dataset = experiment.prepare(config)
-    parts = experiment.build(resolved, dataset)
-    found = experiment.pretrained_of(parts)
+    parts = Experiment.build(config)
+    resolved = parts.config
+    found = parts.pretrained()
     assert found is not None
     hparams = configs.hyperparameters(resolved)
-    state = experiment.init_state(parts, 0, hparams, (found.params, found.state))
+    state = parts.init(0, hparams, (found.params, found.state))
     params = state.params["base"] if changes.get("lora_rank") else state.params
     np.testing.assert_allclose(params["norm"]["scale"], vit_tensors()["vit.layernorm.weight"])
-    random = experiment.init_state(parts, 0, hparams).params
+    random = parts.init(0, hparams).params
     random = random["base"] if changes.get("lora_rank") else random
     assert not np.allclose(random["norm"]["scale"], params["norm"]["scale"])
 

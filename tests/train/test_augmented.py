@@ -18,10 +18,10 @@ from jdlopt.data.augment.batch import epochs_at
 from jdlopt.errors import ConfigError, UserError
 from jdlopt.study import structure
 from jdlopt.study.population import Cache, Member, Population
-from jdlopt.train import experiment, serve
+from jdlopt.train import serve
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
 from jdlopt.train.state import as_arrays
-from jdlopt.train.step import averaged_predict_step, predict_step, train_step
 
 GENTLE = {"crop": 0.2, "rotate": 10.0, "brightness": 0.2, "cutout": 0.3, "mixup": 0.3}
 
@@ -60,11 +60,16 @@ def augmented(pictures):
 
 
 def build(config):
-    resolved, dataset = experiment.prepare(config)
-    parts = experiment.build(resolved, dataset)
+    parts = Experiment.build(config)
+    resolved, dataset = parts.config, parts.data
     arrays = dataset.read("train")
     batch = {"inputs": jnp.asarray(arrays.inputs[:20]), "targets": jnp.asarray(arrays.targets[:20])}
     return parts, as_arrays(configs.hyperparameters(resolved)), batch
+
+
+def preprocessed(parts):
+    """Raw inputs → model inputs."""
+    return partial(parts.components.preprocess, parts.learnt)
 
 
 def without(config, *names):
@@ -83,8 +88,8 @@ def test_strength_zero_is_no_augmentation_to_the_bit(augmented):
     plain, plain_hparams, _ = build(without(config, *every))
     assert set(hparams["augment"]) == set(every)
     key = jax.random.key(0)
-    changed = jax.jit(partial(parts.augment, preprocess=parts.preprocess))
-    same = jax.jit(partial(plain.augment, preprocess=plain.preprocess))
+    changed = jax.jit(partial(parts.components.augment, preprocess=preprocessed(parts)))
+    same = jax.jit(partial(plain.components.augment, preprocess=preprocessed(plain)))
     found = changed(key, batch, hparams["augment"])
     np.testing.assert_array_equal(
         found["inputs"], same(key, batch, plain_hparams["augment"])["inputs"]
@@ -94,8 +99,9 @@ def test_strength_zero_is_no_augmentation_to_the_bit(augmented):
 def test_mixing_nothing_leaves_one_hot_targets(augmented):
     augmented["data"]["augment"] = {"mixup": 0.0, "cutmix": 0.0}
     parts, hparams, batch = build(augmented)
-    found = parts.augment(jax.random.key(0), batch, hparams["augment"], parts.preprocess)
-    np.testing.assert_array_equal(found["inputs"], parts.preprocess(batch["inputs"]))
+    preprocess = preprocessed(parts)
+    found = parts.components.augment(jax.random.key(0), batch, hparams["augment"], preprocess)
+    np.testing.assert_array_equal(found["inputs"], preprocess(batch["inputs"]))
     np.testing.assert_array_equal(found["targets"], np.eye(3)[batch["targets"]])
 
 
@@ -105,9 +111,9 @@ def test_ten_strengths_compile_once(augmented):
     @jax.jit
     @chex.assert_max_traces(n=1)
     def program(state, batch):
-        return train_step(state, batch, **parts.step_parts)
+        return parts.train_step(state, batch)
 
-    state = experiment.init_state(parts, 0, hparams)
+    state = parts.init(0, hparams)
     losses = set()
     for scale in np.linspace(0.1, 1.0, 10):
         strengths = {name: leaf * np.float32(scale) for name, leaf in hparams["augment"].items()}
@@ -150,13 +156,13 @@ def test_streamed_equals_in_memory(augmented, tmp_path):
 def test_what_does_not_fit_is_said_before_training(augmented, config):
     config["data"]["augment"] = {"rotate": 10.0}
     with pytest.raises(ConfigError, match=r"data\.augment\.rotate: does not fit: .*jitter"):
-        experiment.prepare(config)
+        Experiment.build(config)
     augmented["data"]["augment"] = {"jitter": 0.1}
     with pytest.raises(ConfigError, match=r"data\.augment\.jitter: does not fit"):
-        experiment.prepare(augmented)
+        Experiment.build(augmented)
     augmented["data"]["augment"] = {"rotat": 10.0, "flip": 1.5}
     with pytest.raises(ConfigError, match=r"(?s)rotat: is unknown.*'rotate'.*flip: must be in"):
-        experiment.prepare(augmented)
+        Experiment.build(augmented)
 
 
 def test_colour_needs_bytes(augmented, tmp_path):
@@ -165,7 +171,7 @@ def test_colour_needs_bytes(augmented, tmp_path):
     np.savez(floats, x=rng.normal(size=(60, 8, 8, 1)).astype(np.float32), y=np.arange(60) % 2)
     augmented["data"] |= {"source": str(floats), "augment": {"brightness": 0.2}}
     with pytest.raises(ConfigError, match=r"brightness: needs pixels from 0 to 255 \(uint8\)"):
-        experiment.prepare(augmented)
+        Experiment.build(augmented)
 
 
 def test_binary_targets_and_regressions_mix(config, tmp_path):
@@ -185,15 +191,14 @@ def test_binary_targets_and_regressions_mix(config, tmp_path):
 def test_time_augmentation_is_the_mean_over_copies(augmented):
     config = without(augmented, "mixup")
     parts, hparams, batch = build(config)
-    state = experiment.init_state(parts, 0, hparams)
-    shared = {"model": parts.model, "loss": parts.loss, "preprocess": parts.preprocess}
-    arguments = (state.params, state.model_state, hparams, batch["inputs"])
-    outputs, mean = averaged_predict_step(*arguments, **shared, augment=parts.augment, draws=3)
-    each = [predict_step(*arguments, **shared)[1]]
+    state = parts.init(0, hparams)
+    outputs, mean = serve.with_tta(parts, 3).predict(state, batch["inputs"])
+    each = [parts.predict(state, batch["inputs"]).probabilities]
     for draw in range(3):
         key = jax.random.fold_in(jax.random.key(0), draw)
-        inputs = parts.augment(key, batch, hparams["augment"], parts.preprocess)["inputs"]
-        logits, _ = parts.model.apply(
+        drawn = parts.components.augment(key, batch, hparams["augment"], preprocessed(parts))
+        inputs = drawn["inputs"]
+        logits, _ = parts.components.model.apply(
             state.params, state.model_state, inputs, hparams["model"], key=None, train=False
         )
         each.append(jax.nn.softmax(logits))
@@ -269,15 +274,14 @@ def test_cleaning_is_counted_and_leaves_other_splits_alone(config, tmp_path):
     doubled = [f"{row},same" for row in (*rows, *rows[:40])]
     table.write_text("\n".join([f"{head},constant", *doubled]) + "\n")
     section = {"source": str(table), "target": "kind", "batch_size": 32}
-    whole = experiment.prepare({**config, "data": {**section, "preprocess": {"missing": "mean"}}})[
-        1
-    ]
+    filled = {**config, "data": {**section, "preprocess": {"missing": "mean"}}}
+    whole = Experiment.build(filled).data
     cleaning = {"missing": "drop", "duplicates": "drop", "constant_columns": "drop"}
     config["data"] = {**section, "preprocess": cleaning}
-    _, cleaned = experiment.prepare(config)
+    cleaned = Experiment.build(config).data
     assert cleaned.sizes["train"] < whole.sizes["train"]
     assert cleaned.sizes["test"] == whole.sizes["test"]
-    assert cleaned.feature_names == ("size", "weight", "colour")
+    assert cleaned.spec.input.feature_names == ("size", "weight", "colour")
     assert not np.isnan(cleaned.read("train").inputs).any()
     assert len(np.unique(cleaned.read("train").inputs, axis=0)) == cleaned.sizes["train"]
     record = fit(config, tmp_path / "run").record
@@ -290,10 +294,9 @@ def test_cleaning_is_counted_and_leaves_other_splits_alone(config, tmp_path):
 
 def test_principal_components_of_a_table(config, tmp_path):
     config["data"]["preprocess"] = {"scale": "standard", "pca": 2, "whiten": True}
-    resolved, dataset = experiment.prepare(config)
-    parts = experiment.build(resolved, dataset)
-    assert parts.input_shape == (2,)
-    inputs = np.asarray(parts.preprocess(dataset.read("train").inputs))
+    parts = Experiment.build(config)
+    assert parts.model_inputs == ((2,), "float32")
+    inputs = np.asarray(preprocessed(parts)(parts.data.read("train").inputs))
     np.testing.assert_allclose(np.cov(inputs.T), np.eye(2), atol=1e-2)
     assert fit(config, tmp_path / "run").status == "done"
 
@@ -301,7 +304,7 @@ def test_principal_components_of_a_table(config, tmp_path):
 def test_wrong_preprocessing_is_said_all_at_once(augmented):
     augmented["data"]["preprocess"] = {"missing": "mean", "color": "hsv", "stretch": (98.0, 2.0)}
     with pytest.raises(ConfigError) as told:
-        experiment.prepare(augmented)
+        Experiment.build(augmented)
     for words in ("missing: is for tables", "'hsv' needs 3 channels", "stretch: expected two"):
         assert words in str(told.value)
 

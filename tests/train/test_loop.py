@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 
 from jdlopt.errors import ConfigError, DivergedError, Interrupted, WorkdirError
-from jdlopt.train import checkpoint, experiment, log, serve
+from jdlopt.train import checkpoint, log, serve
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
 from jdlopt.train.result import read_result
 
 
 def parameters(workdir, which="newest"):
     config = serve.run_config(workdir)
-    parts = experiment.build(*experiment.prepare(config))
-    inputs = parts.input_shape, parts.input_dtype
-    return serve.load_parameters(config, parts.model, inputs, workdir, which)[0]
+    parts = Experiment.build(config)
+    return serve.load_weights(parts, workdir, which)[0].params
 
 
 def assert_equal_trees(one, other):

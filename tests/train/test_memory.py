@@ -11,7 +11,8 @@ import pytest
 from jdlopt import mesh as meshes
 from jdlopt.cli import main
 from jdlopt.errors import UserError
-from jdlopt.train import experiment, memory
+from jdlopt.train import memory
+from jdlopt.train.experiment import Experiment
 
 
 @pytest.mark.parametrize(
@@ -39,16 +40,16 @@ def test_the_chosen_batch_fits_and_the_next_does_not(config):
     config["model"] = {"name": "mlp", "features": (64,)}
     config["mesh"] = {"data": 2}
     config["optim"]["accumulate"] = 2
-    resolved, dataset = experiment.prepare(config)
-    mesh = meshes.make_mesh(resolved["mesh"])
-    limit = memory.step_bytes(experiment.build(resolved, dataset), mesh) + 4000
-    found = memory.largest_batch(resolved, dataset, limit)
+    parts = Experiment.build(config)
+    mesh = meshes.make_mesh(parts.config["mesh"])
+    limit = memory.step_bytes(parts, mesh) + 4000
+    found = memory.largest_batch(parts, limit)
     over = min(size for size, needed in found.sizes.items() if needed > limit)
     assert found.batch_size >= 32 and over > found.batch_size
     assert found.batch_size % 2 == 0 and found.sizes[found.batch_size] <= limit
     assert len(found.sizes) <= 7
     with pytest.raises(UserError, match=r"data.batch_size=2 takes .* a device has 10 B"):
-        memory.largest_batch(resolved, dataset, 10)
+        memory.largest_batch(parts, 10)
 
 
 def test_sharding_the_state_spares_memory(config):
@@ -56,7 +57,7 @@ def test_sharding_the_state_spares_memory(config):
     sizes = []
     for fsdp in (1, 4):
         config["mesh"] = {"data": 1, "fsdp": fsdp}
-        parts = experiment.build(*experiment.prepare(config))
+        parts = Experiment.build(config)
         sizes.append(memory.step_bytes(parts, meshes.make_mesh(parts.config["mesh"])))
     assert sizes[1] < 0.7 * sizes[0]
 
@@ -74,7 +75,7 @@ def test_what_is_computed_again_is_not_kept(tmp_path):
             "model": {**encoder, "remat": remat},
             "mesh": {"data": 1},
         }
-        parts = experiment.build(*experiment.prepare(config))
+        parts = Experiment.build(config)
         found = memory.compiled_step(parts, meshes.make_mesh(parts.config["mesh"]))
         sizes[remat] = found.memory_analysis().temp_size_in_bytes
     assert sizes["full"] < 0.6 * sizes["none"]
@@ -82,7 +83,7 @@ def test_what_is_computed_again_is_not_kept(tmp_path):
 
 def test_a_steps_numbers(config):
     config["optim"] = {"name": "adam", "freeze": ("dense_0",)}
-    parts = experiment.build(*experiment.prepare(config))
+    parts = Experiment.build(config)
     found = memory.summary(parts)
     numbers = sum(layer.parameters for layer in found.layers)
     assert (found.frozen, found.trained) == (6 * 16 + 16, numbers - (6 * 16 + 16))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdlopt import config as configs
 from jdlopt.errors import ConfigError
-from jdlopt.train import experiment
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
-from jdlopt.train.state import as_arrays
 
 AUGMENT = """
 import jax
@@ -62,21 +61,22 @@ def test_a_users_own_augmentations_train_with_traced_floats(config, tmp_path):
             "noisy": {"name": "jitter", "strength": 0.1},
         }
     }
-    resolved, dataset = experiment.prepare(config)
-    assert resolved["data"]["augment"]["own"]["faded"]["every"] == 1
-    parts = experiment.build(resolved, dataset)
-    hparams = as_arrays(configs.hyperparameters(resolved))["augment"]
+    parts = Experiment.build(config)
+    assert parts.config["data"]["augment"]["own"]["faded"]["every"] == 1
+    hparams = parts.hparams["augment"]
     assert set(hparams["own"]["faded"]) == {"strength", "power"}
-    arrays = dataset.read("train")
+    arrays = parts.data.read("train")
     batch = {"inputs": jnp.asarray(arrays.inputs[:9]), "targets": jnp.asarray(arrays.targets[:9])}
     traces = []
 
     @jax.jit
     def augmented(strengths):
         traces.append(strengths)
-        return parts.augment(jax.random.key(0), batch, strengths, parts.preprocess)["inputs"]
+        augment = parts.components.augment
+        return augment(jax.random.key(0), batch, strengths, preprocess)["inputs"]
 
-    plain = parts.preprocess(batch["inputs"])
+    preprocess = partial(parts.components.preprocess, parts.learnt)
+    plain = preprocess(batch["inputs"])
     none = jax.tree.map(lambda leaf: 0 * leaf, hparams)
     np.testing.assert_array_equal(augmented(none), plain)
     assert (augmented(hparams) != plain).all() and len(traces) == 1
@@ -87,10 +87,10 @@ def test_an_entry_of_the_users_own_says_what_it_fits(config):
     given = {"upside": {"name": "own_augment:INVERT", "strength": 0.5}}
     config["data"]["augment"] = {"own": given}
     with pytest.raises(ConfigError, match=r"data\.augment\.own\.upside: does not fit"):
-        experiment.prepare(config)
+        Experiment.build(config)
     given["upside"]["strength"] = 1.5
     with pytest.raises(ConfigError, match=r"own\.upside\.strength: must be in \[0, 1\]"):
-        experiment.prepare(config)
+        Experiment.build(config)
 
 
 @pytest.mark.parametrize(
@@ -109,5 +109,5 @@ def test_an_entry_of_the_users_own_says_what_it_fits(config):
 def test_what_is_wrong_with_an_own_augmentation_is_said_once(config, section, message):
     config["data"]["augment"] = {"own": {"faded": section}}
     with pytest.raises(ConfigError, match=r"1 problem\n.*own\.faded") as error:
-        experiment.prepare(config)
+        Experiment.build(config)
     assert message in str(error.value)

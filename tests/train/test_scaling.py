@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from functools import partial
 
 import chex
 import jax
@@ -17,11 +16,11 @@ from jdlopt import config as configs
 from jdlopt.errors import DivergedError, Interrupted
 from jdlopt.study import structure
 from jdlopt.study.population import Cache, Member, Population
-from jdlopt.train import checkpoint, experiment, scaling
+from jdlopt.train import checkpoint, scaling
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
 from jdlopt.train.scaling import LossScale
 from jdlopt.train.state import as_arrays
-from jdlopt.train.step import train_step
 
 
 @pytest.fixture
@@ -33,12 +32,12 @@ def half(config):
 
 def stepped(config):
     """Returns the compiled step, the first state and a batch."""
-    resolved, dataset = experiment.prepare(config)
-    parts = experiment.build(resolved, dataset)
+    parts = Experiment.build(config)
+    resolved, dataset = parts.config, parts.data
     arrays = dataset.read("train")
     batch = {"inputs": jnp.asarray(arrays.inputs[:32]), "targets": jnp.asarray(arrays.targets[:32])}
-    state = experiment.init_state(parts, 0, as_arrays(configs.hyperparameters(resolved)))
-    return jax.jit(partial(train_step, **parts.step_parts)), state, batch
+    state = parts.init(0, as_arrays(configs.hyperparameters(resolved)))
+    return jax.jit(parts.train_step), state, batch
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])

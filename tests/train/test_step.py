@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -12,16 +10,15 @@ import optax
 import pytest
 
 from jdlopt import config as configs
-from jdlopt.train import experiment
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.state import as_arrays
-from jdlopt.train.step import train_step
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
 
 
 def build(config):
-    resolved, dataset = experiment.prepare(config)
-    parts = experiment.build(resolved, dataset)
+    parts = Experiment.build(config)
+    resolved, dataset = parts.config, parts.data
     arrays = dataset.read("train")
     batch = {"inputs": jnp.asarray(arrays.inputs[:32]), "targets": jnp.asarray(arrays.targets[:32])}
     return parts, as_arrays(configs.hyperparameters(resolved)), batch
@@ -29,13 +26,13 @@ def build(config):
 
 def test_a_population_equals_its_trials_trained_alone(config):
     parts, hparams, batch = build(config)
-    step = partial(train_step, **parts.step_parts)
+    step = parts.train_step
 
     def train(seed, rate, dropout):
         chosen = jax.tree.map(lambda leaf: leaf, hparams)
         chosen["optim"]["learning_rate"] = rate
         chosen["model"]["dropout_rate"] = dropout
-        state = experiment.init_state(parts, seed, chosen)
+        state = parts.init(seed, chosen)
         for _ in range(3):
             state, measured = step(state, batch)
         return state.params, measured["loss"]
@@ -58,9 +55,9 @@ def test_ten_values_of_every_float_compile_once(config):
     @jax.jit
     @chex.assert_max_traces(n=1)
     def program(state, batch):
-        return train_step(state, batch, **parts.step_parts)
+        return parts.train_step(state, batch)
 
-    state = experiment.init_state(parts, 0, hparams)
+    state = parts.init(0, hparams)
     losses = set()
     leaves, tree = jax.tree.flatten(hparams)
     assert len(leaves) >= 8
@@ -77,8 +74,8 @@ def test_accumulated_gradients_equal_the_whole_batchs(config):
     for accumulate in (1, 4):
         config["optim"]["accumulate"] = accumulate
         parts, hparams, batch = build(config)
-        state = experiment.init_state(parts, 0, hparams)
-        after.append(jax.jit(partial(train_step, **parts.step_parts))(state, batch))
+        state = parts.init(0, hparams)
+        after.append(jax.jit(parts.train_step)(state, batch))
     chex.assert_trees_all_close(after[0][0].params, after[1][0].params, **TOLERANCE)
     np.testing.assert_allclose(after[0][1]["loss"], after[1][1]["loss"], rtol=1e-5)
 
@@ -88,11 +85,11 @@ def test_sgd_is_the_gradient_of_the_loss(config):
     config["loss"] = {"name": "cross_entropy"}
     config["optim"] = {"name": "sgd", "learning_rate": 0.5}
     parts, hparams, batch = build(config)
-    state = experiment.init_state(parts, 0, hparams)
-    after, measured = train_step(state, batch, **parts.step_parts)
+    state = parts.init(0, hparams)
+    after, measured = parts.train_step(state, batch)
 
     def loss(params):
-        logits, _ = parts.model.apply(
+        logits, _ = parts.components.model.apply(
             params, state.model_state, batch["inputs"], {}, key=None, train=False
         )
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"]).mean()
@@ -109,8 +106,8 @@ def test_sgd_is_the_gradient_of_the_loss(config):
 def test_every_kind_of_optimizer_trains_through_the_same_step(config, name):
     config["optim"] = {"name": name, "learning_rate": 0.01}
     parts, hparams, batch = build(config)
-    state = experiment.init_state(parts, 0, hparams)
-    program = jax.jit(partial(train_step, **parts.step_parts))
+    state = parts.init(0, hparams)
+    program = jax.jit(parts.train_step)
     losses = []
     for _ in range(20):
         state, measured = program(state, batch)

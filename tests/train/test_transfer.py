@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import signal
-from functools import partial
 
 import chex
 import jax
@@ -15,13 +15,14 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from jdlopt import config as configs
+from jdlopt import optim
 from jdlopt.errors import ConfigError, Interrupted
 from jdlopt.models.head import head_of
 from jdlopt.study import structure
-from jdlopt.train import checkpoint, experiment, serve
+from jdlopt.train import checkpoint, serve
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
 from jdlopt.train.state import as_arrays
-from jdlopt.train.step import train_step
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
 
@@ -44,16 +45,16 @@ def gradual(config):
 
 
 def build(config):
-    resolved, dataset = experiment.prepare(config)
-    parts = experiment.build(resolved, dataset)
+    parts = Experiment.build(config)
+    resolved, dataset = parts.config, parts.data
     arrays = dataset.read("train")
     batch = {"inputs": jnp.asarray(arrays.inputs[:32]), "targets": jnp.asarray(arrays.targets[:32])}
     hparams = as_arrays(configs.hyperparameters(resolved))
-    return parts, experiment.init_state(parts, 0, hparams), batch
+    return parts, parts.init(0, hparams), batch
 
 
 def stepped(parts):
-    return jax.jit(partial(train_step, **parts.step_parts))
+    return jax.jit(parts.train_step)
 
 
 def flops(config):
@@ -63,9 +64,8 @@ def flops(config):
 
 def parameters(workdir):
     config = serve.run_config(workdir)
-    parts = experiment.build(*experiment.prepare(config))
-    inputs = parts.input_shape, parts.input_dtype
-    return serve.load_parameters(config, parts.model, inputs, workdir, "newest")[0]
+    parts = Experiment.build(config)
+    return serve.load_weights(parts, workdir, "newest")[0].params
 
 
 def stop_at(step):
@@ -146,7 +146,7 @@ def test_accumulated_gradients_of_a_frozen_body_equal_the_whole_batchs(gradual):
 def test_what_is_wrong_with_groups_is_told_before_training(config, optim, message):
     config["optim"] = {"name": "adam", **optim}
     with pytest.raises(ConfigError, match=message):
-        experiment.prepare(config)
+        Experiment.build(config)
 
 
 def test_groups_are_set_from_the_command_line(gradual):
@@ -160,7 +160,7 @@ def test_groups_are_set_from_the_command_line(gradual):
             "optim.groups.lower.unfreeze_at": text("3"),
         },
     )
-    groups = experiment.resolve(config)["optim"]["groups"]
+    groups = Experiment.build(config).config["optim"]["groups"]
     assert groups["wide"]["params"] == ("head/outputs/kernel",)
     assert groups["wide"]["momentum"] == 0.5 and groups["lower"]["unfreeze_at"] == 3
     assert "momentum" not in groups["lower"]
@@ -175,7 +175,7 @@ def test_one_program_serves_all_phases_and_values(gradual):
     @jax.jit
     @chex.assert_max_traces(n=1)
     def step(state):
-        return train_step(state, batch, **parts.step_parts)
+        return parts.train_step(state, batch)
 
     rates = state.hparams["optim"]["groups"]
     history = [state.params]
@@ -192,7 +192,7 @@ def test_one_program_serves_all_phases_and_values(gradual):
     }
     assert moved["conv_1"] == [False] * 6 + [True] * 9
     assert moved["conv_0"] == [False] * 12 + [True] * 3
-    rate = experiment.optim.learning_rate_at(
+    rate = optim.learning_rate_at(
         parts.config["optim"], parts.total_steps, 14, state.hparams["optim"]
     )
     np.testing.assert_allclose(measured["learning_rate"], rate)  # the base rate is logged
@@ -200,7 +200,7 @@ def test_one_program_serves_all_phases_and_values(gradual):
 
 def test_what_is_not_unfrozen_yet_has_no_backward_pass(gradual):
     parts, state, batch = build(gradual)
-    jaxpr = jax.make_jaxpr(partial(train_step, **parts.step_parts))(state, batch)
+    jaxpr = jax.make_jaxpr(parts.train_step)(state, batch)
     (phases,) = branches(jaxpr.jaxpr)
     counts = [matmuls(phase.jaxpr) for phase in phases]
     assert len(counts) == 3 and counts[0] < counts[1] < counts[2]
@@ -208,8 +208,8 @@ def test_what_is_not_unfrozen_yet_has_no_backward_pass(gradual):
 
 def test_a_population_of_one_phase_equals_its_trials_and_runs_one_branch(gradual):
     parts, state, batch = build(gradual)
-    step = partial(train_step, **parts.step_parts)
-    states = jax.vmap(lambda seed: experiment.init_state(parts, seed, state.hparams))(jnp.arange(3))
+    step = parts.train_step
+    states = jax.vmap(lambda seed: parts.init(seed, state.hparams))(jnp.arange(3))
     together = jax.jit(jax.vmap(step, in_axes=(0, None)))
     alone = jax.jit(step)
     for at in (5, 6, 13):
@@ -227,7 +227,7 @@ def test_a_population_of_one_phase_equals_its_trials_and_runs_one_branch(gradual
 
 def test_trials_in_different_phases_are_right_too(gradual):
     parts, state, batch = build(gradual)
-    step = partial(train_step, **parts.step_parts)
+    step = parts.train_step
     at = jnp.array([3, 13])
     states = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), state)
     states = states.replace(step=at, opt_state=states.opt_state._replace(step=at))
@@ -285,9 +285,8 @@ def test_two_phases_are_one_config(tmp_path):
         "mesh": {"data": 1},
     }
     result = fit(config, tmp_path)
-    resolved, dataset = experiment.prepare(config)
-    parts = experiment.build(resolved, dataset)
-    start = experiment.init_state(parts, 0, as_arrays(configs.hyperparameters(resolved)))
+    parts = Experiment.build(config)
+    start = parts.init(0)
     first, second = (
         checkpoint.restore(
             checkpoint.place(tmp_path / "checkpoints", step), checkpoint.saved(start)
@@ -349,7 +348,9 @@ def test_the_body_of_a_cached_probe_is_not_run_in_a_step(probe):
     whole = flops(probe)
     parts, state, batch = build(probe)
     features = jnp.ones((32, 6 * 16))
-    head = parts._replace(model=head_of(parts.model, jax.ShapeDtypeStruct((6,), "float32")))
+    whole_model, inputs = parts.components.model, jax.ShapeDtypeStruct((6,), "float32")
+    components = parts.components._replace(model=head_of(whole_model, inputs))
+    head = dataclasses.replace(parts, components=components)
     step = stepped(head)
     after, _ = step(state, {**batch, "inputs": features})
     program = step.lower(state, {**batch, "inputs": features}).compile()
@@ -383,7 +384,7 @@ def test_what_is_in_the_way_of_cached_features_is_told(probe, changed, message):
     for section, keys in changed.items():
         probe[section] |= keys
     with pytest.raises(ConfigError, match=message):
-        experiment.prepare(probe)
+        Experiment.build(probe)
 
 
 def test_a_study_refuses_cached_features(probe):

@@ -49,6 +49,7 @@ from jdlopt.data.augment.sequence.time_warp import TIME_WARP
 from jdlopt.data.augment.text.synonyms import SYNONYMS
 from jdlopt.data.augment.text.token_dropout import TOKEN_DROPOUT
 from jdlopt.data.augment.text.token_swap import TOKEN_SWAP
+from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, listing
 
 __all__ = [
@@ -168,10 +169,12 @@ def fitting(inputs: Inputs) -> dict[str, Augmentation]:
     return {name: part for name, part in AUGMENTATIONS.items() if part.misfit(inputs) is None}
 
 
-def problems(section: Mapping[str, Any], dataset: Any, preprocess: Mapping[str, Any]) -> list[str]:
+def problems(
+    section: Mapping[str, Any], spec: DataSpec, preprocess: Mapping[str, Any]
+) -> list[str]:
     """Says in words which augmentations of a section can't be used on a dataset."""
-    inputs = inputs_of(dataset, preprocess)
-    shape = f"{inputs.dtype} inputs of shape {inputs.shape} of {dataset.name!r}"
+    inputs = inputs_of(spec, preprocess)
+    shape = f"{inputs.dtype} inputs of shape {inputs.shape} of {spec.name!r}"
     asked = {name: part for name, part in AUGMENTATIONS.items() if section.get(name) is not None}
     for label, given in section.get("own", {}).items():
         where = f"own.{label}"

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int32
 
 from jdlopt.config import Field, Range, fields_of
+from jdlopt.data.spec import DataSpec
 
 if TYPE_CHECKING:
     from jdlopt.data.augment.image.warp import Move
@@ -123,24 +124,24 @@ class Augmentation:
         return "does not fit"
 
 
-def inputs_of(dataset: Any, section: Mapping[str, Any]) -> Inputs:
+def inputs_of(spec: DataSpec, section: Mapping[str, Any]) -> Inputs:
     """Returns what augmentations must know of a dataset.
 
     Args:
-      dataset: opened.
+      spec: what is known of it.
       section: the resolved ``data.preprocess``.
     """
-    shape = tuple(dataset.input_shape)
-    if dataset.text is not None:
+    one = spec.input
+    if one.text is not None:
         kind = "text"
-    elif dataset.sample_rate is not None:
+    elif one.sample_rate is not None:
         kind = "audio"
-    elif dataset.feature_names is not None or len(shape) == 1:
+    elif one.feature_names is not None or len(one.shape) == 1:
         kind = "table"
     else:
-        kind = "image" if len(shape) == 3 else "sequence"
+        kind = "image" if len(one.shape) == 3 else "sequence"
     features = section.get("audio", "none") != "none"
-    return Inputs(shape, str(dataset.input_dtype), kind, features, dataset.task)
+    return Inputs(one.shape, one.dtype, kind, features, spec.task)
 
 
 def unless_zero(strength: Strength, changed: Array, inputs: Array) -> Array:

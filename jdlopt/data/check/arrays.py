@@ -60,9 +60,9 @@ def kind_of(dataset: Dataset) -> str:
     A signal is a vector of at least `LEAST_SIGNAL` values that have no names; all else is what
     preprocessing takes it for.
     """
-    shape = dataset.input_shape
-    kind = preprocess.kind_of(shape, dataset.input_dtype, dataset.sample_rate)
-    unnamed = dataset.feature_names is None and shape[0] >= LEAST_SIGNAL
+    shape = dataset.spec.input.shape
+    kind = preprocess.kind_of(shape, dataset.spec.input.dtype, dataset.spec.input.sample_rate)
+    unnamed = dataset.spec.input.feature_names is None and shape[0] >= LEAST_SIGNAL
     return "signal" if kind == "table" and unnamed else kind
 
 
@@ -75,7 +75,7 @@ def rows_of(dataset: Dataset, split: str) -> Int[np.ndarray, " examples"]:
 def _chunks(dataset: Dataset, split: str) -> Iterator[Any]:
     pool, _ = dataset.parts[split]
     rows = rows_of(dataset, split)
-    step = max(1, VALUES // max(1, math.prod(dataset.input_shape)))
+    step = max(1, VALUES // max(1, math.prod(dataset.spec.input.shape)))
     for first in range(0, len(rows), step):
         yield dataset.pools[pool].read(rows[first : first + step])
 

@@ -362,21 +362,23 @@ def _examined(dataset: Dataset, with_test: bool) -> list[Finding]:
 def _of_arrays(
     dataset: Dataset, kind: str, seen: arrays.Seen, rows: np.ndarray
 ) -> Iterator[Finding]:
-    names = tuple(dataset.class_names)
-    coding = targets.Coding(dataset.task, tuple(range(len(names))), names)
+    names = tuple(dataset.spec.class_names)
+    coding = targets.Coding(dataset.spec.task, tuple(range(len(names))), names)
     features = seen.small.astype(np.float64)
     called = rows[seen.chosen]
     values = seen.targets.astype(np.float64)
     if kind == "table" and features.shape[1] <= COLUMNS:
-        given = dataset.feature_names or [f"feature {i}" for i in range(features.shape[1])]
-        cells = cells_of(dataset.source, given, features, called)
+        given = dataset.spec.input.feature_names or [
+            f"feature {i}" for i in range(features.shape[1])
+        ]
+        cells = cells_of(dataset.spec.source, given, features, called)
         every: Bool[np.ndarray, " rows"] = np.ones(len(features), bool)
         yield from columns.table_findings(
-            cells, range(len(given)), None, every, values[seen.chosen], dataset.task
+            cells, range(len(given)), None, every, values[seen.chosen], dataset.spec.task
         )
     else:
-        yield from arrays.array_findings(kind, dataset.input_dtype, seen, rows)
-    if dataset.task == "classification":
+        yield from arrays.array_findings(kind, dataset.spec.input.dtype, seen, rows)
+    if dataset.spec.task == "classification":
         yield from examples.imbalance(seen.targets, names)
     if kind != "text":  # token ids are no quantities
         finite = np.where(np.isfinite(features), features, np.nan if kind == "table" else 0.0)

@@ -21,8 +21,10 @@ from jdlopt.data.preprocess.recipe import (
     kind_of,
     make_recipe,
 )
+from jdlopt.data.spec import InputSpec
 
 __all__ = [
+    "InputSpec",
     "PreprocessFields",
     "Recipe",
     "State",
@@ -274,17 +276,17 @@ def _free_stages(recipe: Recipe, values: Any, levels: int | None) -> Any:
 
 
 def output_shape(
-    recipe: Recipe, state: Mapping[str, Any], input_shape: tuple[int, ...], input_dtype: str
+    recipe: Recipe, state: Mapping[str, Any], spec: InputSpec
 ) -> tuple[tuple[int, ...], str]:
     """Returns the shape and type of one input after `apply`.
 
     Example:
-      >>> output_shape(Recipe(PreprocessFields(), "image"), {}, (8, 8, 1), "uint8")
+      >>> output_shape(Recipe(PreprocessFields(), "image"), {}, InputSpec((8, 8, 1), "uint8"))
       ((8, 8, 1), 'float32')
     """
     import jax
 
-    raw = jax.ShapeDtypeStruct((1, *input_shape), np.dtype(input_dtype))
+    raw = jax.ShapeDtypeStruct((1, *spec.shape), np.dtype(spec.dtype))
     made = jax.eval_shape(lambda inputs: apply(recipe, state, inputs), raw)
     return tuple(made.shape[1:]), str(made.dtype)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from jdlopt.config import Choice, Count, Positive, Range
 from jdlopt.data.preprocess import encode, missing, outliers, scale
+from jdlopt.data.spec import InputSpec
 from jdlopt.errors import ConfigError
 
 COLORS = ("none", "grayscale", "hsv", "rgb")
@@ -128,28 +129,30 @@ def as_fields(section: PreprocessFields | Mapping[str, Any]) -> PreprocessFields
     return PreprocessFields(**{key: value for key, value in section.items() if key in known})
 
 
-def make_recipe(section: PreprocessFields | Mapping[str, Any], meta: Mapping[str, Any]) -> Recipe:
-    """Returns the `Recipe` for a dataset.
+def make_recipe(
+    section: PreprocessFields | Mapping[str, Any], spec: InputSpec, name: str = ""
+) -> Recipe:
+    """Returns the `Recipe` for an input of a dataset.
 
     Args:
       section: ``data.preprocess``.
-      meta: `Dataset.meta` of the dataset.
+      spec: the input's.
+      name: the dataset's, for messages.
 
     Raises:
       ConfigError: the section asks for what this kind of input can't have.
     """
-    options, shape = as_fields(section), tuple(meta["input_shape"])
-    kind = kind_of(shape, meta["input_dtype"], meta.get("sample_rate"))
-    names = tuple(meta.get("feature_names") or ())
-    categories = meta.get("categories") or {}
+    options = as_fields(section)
+    kind = kind_of(spec.shape, spec.dtype, spec.sample_rate)
+    names = spec.feature_names or ()
     cardinalities = tuple(
         options.hash_buckets
-        if options.encode == "hashed" and name in categories
-        else len(categories.get(name, ()))
-        for name in names
+        if options.encode == "hashed" and column in spec.categories
+        else len(spec.categories.get(column, ()))
+        for column in names
     )
-    recipe = Recipe(options, kind, cardinalities, names, meta.get("sample_rate"))
-    found = problems(recipe, shape, str(meta.get("name", "")))
+    recipe = Recipe(options, kind, cardinalities, names, spec.sample_rate)
+    found = problems(recipe, spec.shape, name)
     if found:
         raise ConfigError("\n".join(found))
     return recipe

@@ -55,25 +55,25 @@ def facts_of(config: Mapping[str, Any], dataset: Any) -> Facts:
     """Returns what is known of a task from its resolved config and its opened dataset."""
     from jdlopt.data import feed
     from jdlopt.data.augment import inputs_of
-    from jdlopt.train.parts import num_outputs, total_steps
+    from jdlopt.train.components import num_outputs, total_steps
 
     imbalance = 1.0
-    if dataset.num_classes:
-        counts = np.bincount(dataset.targets("train"), minlength=dataset.num_classes)
+    if dataset.spec.num_classes:
+        counts = np.bincount(dataset.targets("train"), minlength=dataset.spec.num_classes)
         imbalance = float(counts.max() / max(1, counts.min()))
     size = dataset.sizes["train"]
     return Facts(
-        task=dataset.task,
-        kind=inputs_of(dataset, config["data"]["preprocess"]).kind,
-        input_shape=tuple(dataset.input_shape),
-        input_dtype=str(dataset.input_dtype),
-        num_outputs=num_outputs(config, dataset),
+        task=dataset.spec.task,
+        kind=inputs_of(dataset.spec, config["data"]["preprocess"]).kind,
+        input_shape=tuple(dataset.spec.input.shape),
+        input_dtype=str(dataset.spec.input.dtype),
+        num_outputs=num_outputs(config, dataset.spec),
         train_size=size,
         validation_size=dataset.sizes["validation"],
-        total_steps=total_steps(config, dataset),
+        total_steps=total_steps(config, dataset.spec),
         steps_per_epoch=feed.steps_per_epoch(size, config["data"]["batch_size"]),
         imbalance=imbalance,
-        categorical=bool(dataset.categories),
+        categorical=bool(dataset.spec.input.categories),
     )
 
 

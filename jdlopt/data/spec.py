@@ -1,0 +1,161 @@
+"""What a model must know of data: names, shapes, types, classes and sizes. Frozen, without data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from jdlopt.data.text_input import TextInput, from_meta
+from jdlopt.errors import DataError, listing
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input of an example.
+
+    Attributes:
+      shape: of one example's.
+      dtype: ``uint8``, ``float32``, or ``int32`` for the tokens of a text.
+      feature_names: a name for each feature of a table; None for other inputs.
+      missing: what becomes of missing values: ``refuse`` them; keep them, for preprocessing to
+        ``fill`` in; ``keep`` them and infinities as well, to be described.
+      categories: the categories of each feature that is none of numbers, in the order of their
+        codes: 1 is the first, 0 stands for what was in no training example.
+      hash_buckets: categories are coded by so many hashes; None codes them by their own number.
+      text: the tokenizer's state, where inputs are texts, and what that feature is called.
+      sample_rate: samples a second, where inputs are sound.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    feature_names: tuple[str, ...] | None = None
+    missing: str = "refuse"
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hash_buckets: int | None = None
+    text: TextInput | None = field(default=None, repr=False)
+    sample_rate: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns JSON-able values that `from_dict` gives back."""
+        return {
+            "feature_names": None if self.feature_names is None else list(self.feature_names),
+            "input_shape": list(self.shape),
+            "input_dtype": self.dtype,
+            "allow_missing": self.missing == "fill",
+            "categories": {name: list(texts) for name, texts in self.categories.items()},
+            "hash_buckets": self.hash_buckets,
+            "text": None if self.text is None else self.text.meta(),
+            "sample_rate": self.sample_rate,
+        }
+
+    @staticmethod
+    def from_dict(saved: Mapping[str, Any]) -> InputSpec:
+        """Returns the spec that `to_dict` was called on.
+
+        Raises:
+          KeyError, TypeError, ValueError: the record is damaged.
+          DataError: the tokenizer's state is damaged.
+        """
+        names, text = saved.get("feature_names"), saved.get("text")
+        categories = saved.get("categories") or {}
+        return InputSpec(
+            shape=tuple(int(size) for size in saved["input_shape"]),
+            dtype=str(np.dtype(saved["input_dtype"])),
+            feature_names=None if names is None else tuple(names),
+            missing="fill" if saved.get("allow_missing") else "refuse",
+            categories={name: tuple(texts) for name, texts in categories.items()},
+            hash_buckets=saved.get("hash_buckets"),
+            text=None if text is None else from_meta(text),
+            sample_rate=saved.get("sample_rate"),
+        )
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a model must know of data, and all that prediction needs of it later.
+
+    Attributes:
+      name: a short name: the dataset's, or the file's or folder's.
+      source: ``data.source`` as the config has it.
+      task: ``classification`` or ``regression``.
+      inputs: the spec of the only input, or those of named inputs, as a batch has them.
+      sizes: examples in each of ``train``, ``validation`` and ``test`` when it was opened.
+      class_names: a name for each class, in the order of the targets; empty for regression.
+      target_names: a name for each value of a target that has several; else empty.
+      target_shape: the shape of one example's target.
+      target_dtype: ``int32`` (classes) or ``float32`` (values).
+    """
+
+    name: str
+    source: str
+    task: str
+    inputs: InputSpec | Mapping[str, InputSpec]
+    sizes: Mapping[str, int]
+    class_names: tuple[str, ...] = ()
+    target_names: tuple[str, ...] = ()
+    target_shape: tuple[int, ...] = ()
+    target_dtype: str = "int32"
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes; 0 for regression."""
+        return len(self.class_names)
+
+    @property
+    def input(self) -> InputSpec:
+        """The only input.
+
+        Raises:
+          DataError: there are several.
+        """
+        if isinstance(self.inputs, InputSpec):
+            return self.inputs
+        raise DataError(
+            f"{self.name!r} has several inputs ({listing(self.inputs)}), where one is expected."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns JSON-able values that `from_dict` gives back."""
+        inputs = (
+            self.inputs.to_dict()
+            if isinstance(self.inputs, InputSpec)
+            else {"inputs": {name: one.to_dict() for name, one in self.inputs.items()}}
+        )
+        return {
+            "name": self.name,
+            "source": self.source,
+            "task": self.task,
+            "num_classes": self.num_classes,
+            "class_names": list(self.class_names),
+            "target_names": list(self.target_names),
+            "target_shape": list(self.target_shape),
+            "target_dtype": self.target_dtype,
+            "sizes": dict(self.sizes),
+            **inputs,
+        }
+
+    @staticmethod
+    def from_dict(saved: Mapping[str, Any]) -> DataSpec:
+        """Returns the spec that `to_dict` was called on.
+
+        Raises:
+          KeyError, TypeError, ValueError: the record is damaged.
+          DataError: a tokenizer's state is damaged.
+        """
+        named = saved.get("inputs")
+        return DataSpec(
+            name=str(saved["name"]),
+            source=str(saved["source"]),
+            task=str(saved["task"]),
+            inputs=InputSpec.from_dict(saved)
+            if named is None
+            else {str(name): InputSpec.from_dict(one) for name, one in named.items()},
+            sizes={str(split): int(size) for split, size in saved["sizes"].items()},
+            class_names=tuple(str(name) for name in saved["class_names"]),
+            target_names=tuple(str(name) for name in saved.get("target_names", ())),
+            target_shape=tuple(int(size) for size in saved.get("target_shape", ())),
+            target_dtype=str(np.dtype(saved["target_dtype"])),
+        )
