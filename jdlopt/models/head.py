@@ -87,7 +87,7 @@ def head_of(model: Model, inputs: Any) -> Model:
 def _with_heads(before: PyTree, after: PyTree) -> PyTree:
     """A model's state with only the head's taken from what the zeros led to."""
 
-    def chosen(path: tuple, old: Array, new: Array) -> Array:
+    def chosen(path: tuple[object, ...], old: Array, new: Array) -> Array:
         return new if [key.key for key in path[1:2]] == [*HEAD] else old  # collection/head/…
 
     return jax.tree_util.tree_map_with_path(chosen, before, after)

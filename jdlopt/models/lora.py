@@ -107,7 +107,7 @@ def _own(hparams: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in hparams.items() if name != "lora_alpha"}
 
 
-def _name(path: tuple) -> str:
+def _name(path: tuple[object, ...]) -> str:
     return "/".join(map(str, path))
 
 
@@ -121,7 +121,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         ) from error
 
 
-def _chosen(base: PyTree, patterns: Sequence[re.Pattern[str]]) -> dict[tuple, Array]:
+def _chosen(base: PyTree, patterns: Sequence[re.Pattern[str]]) -> dict[tuple[object, ...], Array]:
     """Returns the kernels to adapt by their paths; each pattern must choose one."""
     flat = flatten_dict(base)
     able = {

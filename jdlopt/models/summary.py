@@ -59,7 +59,7 @@ def layers_of(
       >>> layer.path, layer.shape, layer.parameters, layer.flops, layer.activation_bytes
       ('outputs', (8, 3), 15, 192, 96)
     """
-    called: dict[tuple, tuple[str, list[Any]]] = {}
+    called: dict[tuple[str, ...], tuple[str, list[Any]]] = {}
 
     def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         output = call(*args, **kwargs)
@@ -77,10 +77,10 @@ def layers_of(
     with nn.intercept_methods(note):
         key = jax.eval_shape(lambda: jax.random.key(0))
         traced = jax.make_jaxpr(forward)(params, model_state, inputs, key)
-    sizes: Counter[tuple] = Counter()
+    sizes: Counter[tuple[str, ...]] = Counter()
     for path, leaf in flatten_dict(params).items():
         sizes[path[:-1]] += leaf.size
-    flops: Counter[tuple] = Counter()
+    flops: Counter[tuple[str, ...]] = Counter()
     turns: dict[str, int] = {}
     for equation, names, times in _operations(traced.jaxpr):
         if equation.primitive.name == "name":
@@ -163,10 +163,10 @@ def _prefix(params: PyTree) -> tuple[str, ...]:
     return prefix
 
 
-def _owner(names: tuple[str, ...], called: Mapping[tuple, Any]) -> tuple:
+def _owner(names: tuple[str, ...], called: Mapping[tuple[str, ...], Any]) -> tuple[str, ...]:
     """The innermost module whose path is in the scope of an operation, in this order."""
 
-    def within(path: tuple) -> bool:
+    def within(path: tuple[str, ...]) -> bool:
         rest = iter(names)
         return all(part in rest for part in path)
 

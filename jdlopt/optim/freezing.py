@@ -57,7 +57,7 @@ def make_freezing(section: Mapping[str, Any]) -> Freezing:
         check_groups(section, params)
         return members(label, (REST, *starts), params), members(label, (FROZEN,), params)
 
-    def start_of(path: tuple) -> int:
+    def start_of(path: tuple[object, ...]) -> int:
         return starts.get(label(path_name(path)) or "", 0)
 
     def value_and_grad(objective: Callable[..., Any], step: Int[Array, ""]) -> Callable[..., Any]:
@@ -65,7 +65,7 @@ def make_freezing(section: Mapping[str, Any]) -> Freezing:
             return jax.value_and_grad(objective, has_aux=True)
 
         def phase_from(first_step: int) -> Callable[..., Any]:
-            def held(path: tuple, leaf: Array) -> Array:
+            def held(path: tuple[object, ...], leaf: Array) -> Array:
                 return jax.lax.stop_gradient(leaf) if start_of(path) > first_step else leaf
 
             def holding(trained: PyTree, *rest: Any) -> Any:
@@ -76,7 +76,7 @@ def make_freezing(section: Mapping[str, Any]) -> Freezing:
         phases = [phase_from(first_step) for first_step in (0, *unfreezings)]
         phase = _largest_of_all(sum(jnp.asarray(step >= at, jnp.int32) for at in unfreezings))
 
-        def masked(path: tuple, gradient: Array) -> Array:
+        def masked(path: tuple[object, ...], gradient: Array) -> Array:
             start = start_of(path)
             return jnp.where(step >= start, gradient, 0) if start else gradient
 

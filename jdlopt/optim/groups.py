@@ -40,7 +40,7 @@ def matching(params: PyTree, patterns: Sequence[str]) -> PyTree[bool]:
     """
     compiled = [_compiled(pattern) for pattern in patterns]
 
-    def found(path: tuple, _: object) -> bool:
+    def found(path: tuple[object, ...], _: object) -> bool:
         return any(pattern.search(path_name(path)) for pattern in compiled)
 
     return jax.tree_util.tree_map_with_path(found, params)
@@ -108,7 +108,7 @@ class GroupFields:
     options: Mapping[str, Value] = own_keys()
 
 
-def path_name(path: tuple) -> str:
+def path_name(path: tuple[object, ...]) -> str:
     """Returns a leaf's path as patterns see it: its keys joined by ``/``."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 

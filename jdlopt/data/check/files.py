@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from jdlopt.data.check.finding import Finding, Part
 MOST_FILES = 50_000
 """Of more files, so many are opened."""
 SOUNDS = frozenset((".wav", ".flac", ".ogg"))
+
+Looked = TypeVar("Looked")
 
 
 def folder_findings(folder: Path) -> tuple[str, list[Finding]]:
@@ -107,8 +109,8 @@ def _sound(file: Path) -> tuple[int, int]:
 
 
 def _opened(
-    folder: Path, files: list[Path], look: Callable[[Path], tuple], what: str
-) -> tuple[dict[Path, tuple], list[Finding]]:
+    folder: Path, files: list[Path], look: Callable[[Path], Looked], what: str
+) -> tuple[dict[Path, Looked], list[Finding]]:
     """Returns what was read of each file, and those that could not be, as one finding."""
     known, broken = {}, []
     for file in files:
