@@ -355,13 +355,11 @@ def make_loss(
     static = {key: section[key] for key in accepted if key in section and key not in floats}
     penalties = tuple(key for key in ("l1", "l2") if section.get(key) is not None)
 
-    def per_example(outputs: Outputs, targets: Targets, hparams: Mapping[str, Any]) -> PerExample:
+    def per_example(outputs: Outputs, targets: Targets, hparams: PyTree) -> PerExample:
         traced = {key: hparams[key] for key in accepted if key in hparams or key in floats}
         return part(outputs, targets, **{**static, **traced})
 
-    def objective(
-        outputs: Outputs, targets: Targets, params: PyTree, hparams: Mapping[str, Any]
-    ) -> Scalar:
+    def objective(outputs: Outputs, targets: Targets, params: PyTree, hparams: PyTree) -> Scalar:
         losses = per_example(outputs, targets, hparams)
         if class_weights is None:
             value = losses.mean()
@@ -392,7 +390,7 @@ def _of_members(objective: Callable[..., Scalar], members: int) -> Callable[...,
         outputs: Float[Array, "members batch outputs"],
         targets: Targets,
         params: Mapping[str, PyTree],
-        hparams: Mapping[str, Any],
+        hparams: PyTree,
     ) -> Scalar:
         values = [
             objective(outputs[index], targets, params[name], hparams)

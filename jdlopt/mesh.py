@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import PyTree
 
 from jdlopt.config import Count, Range
 from jdlopt.errors import ConfigError
@@ -96,13 +97,13 @@ def leaf_spec(shape: tuple[int, ...], fsdp: int) -> P:
     return P(*([None] * widest), "fsdp")
 
 
-def parameter_sharding(mesh: Mesh, tree: Any) -> Any:
+def parameter_sharding(mesh: Mesh, tree: PyTree) -> Any:
     """Returns the sharding of every array of a pytree by `leaf_spec`."""
     fsdp = mesh.shape["fsdp"]
     return jax.tree.map(lambda leaf: NamedSharding(mesh, leaf_spec(leaf.shape, fsdp)), tree)
 
 
-def put(tree: Any, sharding: NamedSharding) -> Any:
+def put(tree: PyTree, sharding: NamedSharding) -> Any:
     """Returns host arrays as global arrays; every process must hold the same values."""
 
     def place(leaf: Any) -> jax.Array:

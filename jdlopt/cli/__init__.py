@@ -12,7 +12,6 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from jdlopt import memory
 from jdlopt.cli.flags import parser, read_flags
@@ -77,7 +76,7 @@ def _sigterm_answered() -> Iterator[None]:
         yield
         return
 
-    def stop(*_: Any) -> None:
+    def stop(*_: object) -> None:
         # an exception would be lost where one can't be raised, as in a callback of the collector
         os.write(2, f"jdlopt: {TOO_EARLY}\n".encode())
         os._exit(INTERRUPTED)
@@ -122,7 +121,9 @@ def _fail(message: str, code: int, debug: bool) -> int:
     return code
 
 
-def _show_warning(message: Any, category: Any, *_: Any, **__: Any) -> None:
+def _show_warning(
+    message: Warning | str, category: type[Warning], *_: object, **__: object
+) -> None:
     if issubclass(category, UserWarning):
         print(f"jdlopt: warning: {message}", file=sys.stderr)
 

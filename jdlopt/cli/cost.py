@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from jdlopt.cli.show import DONE, console, print_json
 
 
-def print_model(config: Any, as_json: bool) -> int:
+def print_model(config: Mapping[str, Any], as_json: bool) -> int:
     """Shows a config's model layer by layer, and what a training step costs."""
     from jdlopt.train import memory
     from jdlopt.train.experiment import Experiment
@@ -50,7 +51,7 @@ def print_model(config: Any, as_json: bool) -> int:
     return DONE
 
 
-def find_batch_size(config: Any, limit: str | None, as_json: bool) -> int:
+def find_batch_size(config: Mapping[str, Any], limit: str | None, as_json: bool) -> int:
     """Shows the largest batch size whose training step fits a device's memory."""
     from jdlopt.train import memory
     from jdlopt.train.experiment import Experiment

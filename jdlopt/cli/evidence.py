@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jdlopt.cli.show import DONE, console, number, print_json
 from jdlopt.cli.study import stoppable
 from jdlopt.cli.verbs import AblateFlags, CompareFlags, ImproveFlags
 from jdlopt.evidence.options import PairOptions
+
+if TYPE_CHECKING:
+    import ml_collections
+    from rich.progress import Progress
 
 Options = TypeVar("Options", bound=PairOptions)
 
@@ -30,7 +34,7 @@ def compare(flags: CompareFlags) -> int:
         from jdlopt.evidence import ablate as ablation
 
         chosen = ablation.parse(flags.b.removeprefix("+").split(","))
-        b: Any = ablation.applied(sides.side_of(a), chosen)[0].raw
+        b: Mapping[str, Any] = ablation.applied(sides.side_of(a), chosen)[0].raw
     else:
         b = _load(flags.b, flags.overrides)
     out = None if flags.json else console()
@@ -142,7 +146,7 @@ def _with_space(options: Options, file: str | None, *marked: str) -> Options:
     return replace(options, space={k: one for k, one in found.items() if one.role == "nuisance"})
 
 
-def _load(file: str, overrides: Mapping[str, str]) -> Any:
+def _load(file: str, overrides: Mapping[str, str]) -> ml_collections.ConfigDict:
     from jdlopt import config
 
     texts = {key: config.Override(text) for key, text in overrides.items()}
@@ -168,23 +172,23 @@ class _Bar:
 
     def __init__(self, wanted: bool):
         self.console = console() if wanted else None
-        self.bar: Any = None
+        self.bar: Progress | None = None
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Callable[[int, int], None] | None:
         if self.console is None or not self.console.is_terminal:
             return None
         from rich import progress
 
-        self.bar = progress.Progress(
+        bar = self.bar = progress.Progress(
             progress.TextColumn("{task.completed:.0f} of {task.total:.0f} trainings"),
             progress.BarColumn(bar_width=24),
             progress.TimeRemainingColumn(),
             console=self.console,
             transient=True,
         )
-        self.task = self.bar.add_task("train", total=None)
-        self.bar.start()
-        return lambda done, total: self.bar.update(self.task, completed=done, total=total)
+        task = bar.add_task("train", total=None)
+        bar.start()
+        return lambda done, total: bar.update(task, completed=done, total=total)
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jdlopt.cli import cost
 from jdlopt.cli.show import DONE, console, load, number, print_json, start
 from jdlopt.cli.verbs import EvalFlags, PredictFlags, TrainFlags
 from jdlopt.errors import UserError
+
+if TYPE_CHECKING:
+    from rich import progress
+
+    from jdlopt.train.loop import Progress
 
 
 def train(flags: TrainFlags) -> int:
@@ -49,9 +54,9 @@ class _progress:
 
     def __init__(self, wanted: bool):
         self.console = console() if wanted else None
-        self.bar: Any = None
+        self.bar: progress.Progress | None = None
 
-    def __enter__(self) -> Callable[[Any], None] | None:
+    def __enter__(self) -> Callable[[Progress], None] | None:
         if self.console is None or not self.console.is_terminal:
             return None
         from rich import progress
@@ -69,7 +74,7 @@ class _progress:
         self.bar.start()
         return self.update
 
-    def update(self, now: Any) -> None:
+    def update(self, now: Progress) -> None:
         shown = [name for name in now.values if name in ("train/loss", "validation/loss")]
         shown += [
             name
@@ -80,6 +85,7 @@ class _progress:
         speed = f"{now.examples_per_second:,.0f} examples/s"
         if now.waiting > 0.01:
             speed += f", {now.waiting:.0%} waiting for data"
+        assert self.bar is not None
         self.bar.update(
             self.task,
             total=now.total_steps,

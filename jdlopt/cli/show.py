@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import ml_collections
+    from rich.console import Console
 
 DONE, DEFECT, WRONG_INPUT, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
 """What a verb's exit code means."""
@@ -22,7 +26,7 @@ class WithConfig(Protocol):
         """Text by key."""
 
 
-def load(flags: WithConfig) -> Any:
+def load(flags: WithConfig) -> ml_collections.ConfigDict:
     """Returns the config that the flags name, its overrides still as text."""
     from jdlopt import config
 
@@ -47,7 +51,7 @@ def start() -> bool:
     return jax.process_index() == 0
 
 
-def console() -> Any:
+def console() -> Console:
     """Returns the terminal that people read: stderr."""
     from rich.console import Console
 
@@ -59,7 +63,7 @@ def print_json(value: Mapping[str, Any]) -> None:
     print(json.dumps(value))
 
 
-def number(value: Any) -> str:
+def number(value: float | None) -> str:
     """Returns a metric's value as a table shows it."""
     if value is None:
         return "–"
@@ -81,7 +85,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], title: str) -> None:
     console().print(table)
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """Returns a value as a table's cell."""
     from rich.markup import escape
 

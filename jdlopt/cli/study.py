@@ -8,11 +8,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jdlopt.cli.show import DONE, console, load, number, print_json
 from jdlopt.cli.verbs import ReportFlags, TuneFlags
 from jdlopt.errors import UserError
+
+if TYPE_CHECKING:
+    from rich import progress
 
 SHOWN = 5
 """The best trials that are printed."""
@@ -45,7 +48,7 @@ def stoppable() -> Iterator[Callable[[], bool]]:
     stop = threading.Event()
     names = (signal.SIGINT, signal.SIGTERM)
 
-    def ask(number: int, _: Any) -> None:
+    def ask(number: int, _: object) -> None:
         stop.set()
         signal.signal(number, signal.SIG_DFL)  # the second one ends at once
 
@@ -62,7 +65,7 @@ class _Progress:
 
     def __init__(self, wanted: bool):
         self.console = console() if wanted else None
-        self.bar: Any = None
+        self.bar: progress.Progress | None = None
 
     def __enter__(self) -> Callable[[Any], None] | None:
         if self.console is None:

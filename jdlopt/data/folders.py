@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int, Int32
@@ -14,6 +14,9 @@ from jaxtyping import Int, Int32
 from jdlopt.data.damage import Skipped, Unreadable, check_left
 from jdlopt.data.split import make_parts
 from jdlopt.errors import DataError, listing
+
+if TYPE_CHECKING:
+    from jdlopt.data.source import DataFields
 
 SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 
@@ -127,7 +130,7 @@ def readable(
 
 def split_files(
     found: ClassFolders,
-    fields: Any,
+    fields: DataFields,
     folder: Path,
     what: str,
     read: Callable[[Path], object],

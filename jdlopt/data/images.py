@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -17,6 +17,9 @@ from jdlopt.data.dataset import Arrays, Dataset, Pool, make_dataset
 from jdlopt.data.folders import read_class_folders, split_files
 from jdlopt.data.targets import Coding
 from jdlopt.errors import DataError
+
+if TYPE_CHECKING:
+    from jdlopt.data.source import DataFields
 
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -65,7 +68,7 @@ class ImagePool:
         return self.labels if indices is None else self.labels[indices]
 
 
-def open_images(folder: Path, fields: Any) -> Dataset:
+def open_images(folder: Path, fields: DataFields) -> Dataset:
     """Opens a folder of images: ``CLASS/*.png``, or ``train/CLASS/*.png`` and ``test/CLASS/*.png``.
 
     Images are grey if all training images are, and RGB otherwise. They must all have one size, or

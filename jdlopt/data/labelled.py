@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool
@@ -15,12 +15,14 @@ from jdlopt.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from jdlopt.data.source import DataFields
+
 BESIDE = ("group", "time", "weight")
 """The keys of the data section that name a column which is no feature, beside the target."""
 
 
 def read_labels(
-    table: pd.DataFrame, fields: Any, where: str, skipped: Skipped
+    table: pd.DataFrame, fields: DataFields, where: str, skipped: Skipped
 ) -> tuple[pd.DataFrame, Coding, np.ndarray, dict[str, np.ndarray]]:
     """Returns a table's encoded targets and what else the data section names beside them.
 

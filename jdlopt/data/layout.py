@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from jdlopt.data.labelled import BESIDE
 from jdlopt.data.targets import Coding
 from jdlopt.data.text_input import TextInput
 from jdlopt.errors import DataError, listing, nearest
+
+if TYPE_CHECKING:
+    from jdlopt.data.source import DataFields
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def _is_text(feature: Any) -> bool:
 
 
 def find_target(
-    features: Any, supervised: tuple[str | None, str | None], fields: Any, where: str
+    features: Any, supervised: tuple[str | None, str | None], fields: DataFields, where: str
 ) -> str:
     """Returns the target feature: ``data.target``, or the second of the supervised keys.
 
@@ -104,7 +107,7 @@ def make_layout(
     sounds: Mapping[str, Sound],
     target: str,
     supervised: tuple[str | None, str | None],
-    fields: Any,
+    fields: DataFields,
     where: str,
 ) -> Layout:
     """Returns the layout of a dataset's records.
@@ -179,7 +182,7 @@ def _kind(feature: Any, is_sound: bool) -> str | None:
     return "number" if _is_number(feature) else None
 
 
-def _image(name: str, feature: Any, target: str, fields: Any, where: str) -> Layout:
+def _image(name: str, feature: Any, target: str, fields: DataFields, where: str) -> Layout:
     channels = feature.shape[-1] or 3
     if feature.np_dtype != np.uint8 or channels not in (1, 3, 4):
         raise DataError(
@@ -192,7 +195,12 @@ def _image(name: str, feature: Any, target: str, fields: Any, where: str) -> Lay
 
 
 def _sound(
-    name: str, sound: Sound, shape: tuple[int | None, ...], target: str, fields: Any, where: str
+    name: str,
+    sound: Sound,
+    shape: tuple[int | None, ...],
+    target: str,
+    fields: DataFields,
+    where: str,
 ) -> Layout:
     rate = fields.sample_rate or sound.sample_rate
     if rate is None or (sound.sample_rate is None and not sound.encoded):
@@ -212,7 +220,7 @@ def _sound(
     return Layout((name,), target, "sound", (samples,), "float32", sound=sound, sample_rate=rate)
 
 
-def coding_of(feature: Any, name: str, fields: Any) -> Coding | None:
+def coding_of(feature: Any, name: str, fields: DataFields) -> Coding | None:
     """Returns the target's coding, or None where it depends on the target's values.
 
     Args:

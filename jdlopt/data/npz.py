@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Num
@@ -14,6 +14,9 @@ from jdlopt.data.damage import check_finite
 from jdlopt.data.dataset import PLAIN, ArrayPool, Arrays, Dataset, Pool, Reading, make_dataset
 from jdlopt.data.targets import Coding, encode, infer_coding
 from jdlopt.errors import DataError, listing
+
+if TYPE_CHECKING:
+    from jdlopt.data.source import DataFields
 
 SUFFIXES = (".npz",)
 INPUT_KEYS = ("x", "inputs", "X")
@@ -25,7 +28,7 @@ SPLIT_KEYS = {
 }
 
 
-def open_npz(path: Path, fields: Any, reading: Reading = PLAIN) -> Dataset:
+def open_npz(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Dataset:
     """Opens an NPZ file with ``x`` and ``y``, or ``x_train``, ``y_train``, ``x_test``, ``y_test``.
 
     ``inputs`` and ``targets`` may be used for ``x`` and ``y``, and ``validation`` (or ``val``)

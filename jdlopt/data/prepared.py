@@ -7,7 +7,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from jdlopt.data.targets import Coding, infer_coding
 from jdlopt.data.text_input import fit_texts
 from jdlopt.errors import DataError, listing
 
+if TYPE_CHECKING:
+    from jdlopt.data.source import DataFields
+
 SPLIT_NAMES = {
     "train": ("train",),
     "validation": ("validation", "val", "valid", "dev"),
@@ -30,7 +33,7 @@ KEEP_BYTES = 1 << 30
 """A training split up to this size is kept, once some of it had to be read."""
 
 
-def open_prepared(folder: Path, fields: Any, name: str, reading: Reading = PLAIN) -> Dataset:
+def open_prepared(folder: Path, fields: DataFields, name: str, reading: Reading = PLAIN) -> Dataset:
     """Opens a prepared TFDS dataset.
 
     The target is ``data.target``, or the second of the dataset's supervised keys. The input is
@@ -131,7 +134,7 @@ def _with_vocabulary(layout: Layout, train: TfdsPool, rows: np.ndarray, reading:
     return replace(layout, text=text, shape=text.encode([""]).shape[1:])
 
 
-def _beside(train: TfdsPool, fields: Any) -> dict[str, np.ndarray]:
+def _beside(train: TfdsPool, fields: DataFields) -> dict[str, np.ndarray]:
     """Returns the group, time and weight of each training record, where features hold them."""
     named = {key: getattr(fields, key) for key in BESIDE if getattr(fields, key) is not None}
     if not named:

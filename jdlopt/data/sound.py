@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Num
@@ -19,6 +19,9 @@ from jdlopt.data.folders import read_class_folders, split_files
 from jdlopt.data.targets import Coding
 from jdlopt.data.waveforms import as_waveform
 from jdlopt.errors import DataError
+
+if TYPE_CHECKING:
+    from jdlopt.data.source import DataFields
 
 SUFFIXES = (".wav", ".flac", ".ogg")
 WAV = (b"RIFF", b"RIFX", b"RF64")
@@ -91,7 +94,7 @@ class SoundPool:
         return self.labels if indices is None else self.labels[indices]
 
 
-def open_sounds(folder: Path, fields: Any) -> Dataset:
+def open_sounds(folder: Path, fields: DataFields) -> Dataset:
     """Opens a folder of sounds: ``CLASS/*.wav``, or ``train/CLASS/*.wav`` and ``test/CLASS/*.wav``.
 
     Inputs are waveforms of one channel, the mean of a file's. Files must all have one sample rate,

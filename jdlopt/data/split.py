@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Sized
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int, Num
 
 from jdlopt.errors import DataError, listing
+
+if TYPE_CHECKING:
+    from jdlopt.data.source import DataFields
 
 SPLITS = ("train", "validation", "test")
 Indices = Int[np.ndarray, " some"]
@@ -94,7 +97,7 @@ def split_indices(
 
 def make_parts(
     pools: Mapping[str, Sized],
-    fields: Any,
+    fields: DataFields,
     labels: Callable[[], np.ndarray] | None,
     where: str,
     class_names: Sequence[str] = (),
@@ -155,7 +158,9 @@ def make_parts(
     return parts | {split: ("train", index) for split, index in indices.items()}
 
 
-def fit_rows(parts: Mapping[str, tuple[str, np.ndarray | None]], fields: Any, size: int) -> Indices:
+def fit_rows(
+    parts: Mapping[str, tuple[str, np.ndarray | None]], fields: DataFields, size: int
+) -> Indices:
     """Returns the examples of the ``train`` pool that decide how inputs are coded.
 
     They are the training split; but with ``data.folds`` they are all that are not test, so that the

@@ -23,6 +23,8 @@ from jdlopt.errors import DataError, listing, nearest
 if TYPE_CHECKING:
     import pandas as pd
 
+    from jdlopt.data.source import DataFields
+
 SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
 WIDE = "too many columns"
 MISSING_WORDS = (
@@ -33,7 +35,7 @@ MISSING_WORDS = (
 Parts = Mapping[str, tuple[str, np.ndarray | None]]
 
 
-def open_table(path: Path, fields: Any, reading: Reading = PLAIN) -> Dataset:
+def open_table(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Dataset:
     """Opens a CSV or Parquet file as a dataset of float32 features, or of one column of texts.
 
     The whole file is parsed and checked for values that can't be used. Its target column (and
@@ -111,7 +113,7 @@ def _features(
     table: pd.DataFrame,
     names: Sequence[str],
     parts: Parts,
-    fields: Any,
+    fields: DataFields,
     where: str,
     reading: Reading,
     skipped: Skipped,
@@ -173,7 +175,7 @@ def _encoded(text: TextInput, texts: np.ndarray, targets: np.ndarray) -> Arrays:
     return Arrays(text.encode(list(texts)), targets)
 
 
-def _feature_names(path: Path, names: list[str], fields: Any) -> tuple[str, ...]:
+def _feature_names(path: Path, names: list[str], fields: DataFields) -> tuple[str, ...]:
     """Returns the feature columns, after checking every column that the data section names."""
     if fields.target is None:
         raise DataError(

@@ -127,8 +127,8 @@ class TransformerLayer(nn.Module):
     num_heads: int
     mlp_features: int
     activation: str
-    norm_epsilon: Any
-    dropout_rate: Any
+    norm_epsilon: float | Array
+    dropout_rate: float | Array | None
     pre_norm: bool
     causal: bool = False
 

@@ -67,7 +67,7 @@ def bridge(
             "flax.linen.Module nor a flax.nnx.Module."
         )
 
-    def init(key: Array, inputs: Array, hparams: Mapping[str, Any]) -> tuple[PyTree, PyTree]:
+    def init(key: Array, inputs: Array, hparams: PyTree) -> tuple[PyTree, PyTree]:
         params, state = _explained(name, model.init, key, inputs, hparams)
         outputs = jax.eval_shape(
             lambda p, s: _explained(
@@ -137,7 +137,7 @@ def _norm_frozen(call: Callable[..., Any], args: Any, kwargs: Any, context: Any)
 
 
 def _linen(part: Callable[..., nn.Module], fixed: Mapping[str, Any], freeze_norm: bool) -> Model:
-    def init(key: Array, inputs: Array, hparams: Mapping[str, Any]) -> tuple[PyTree, PyTree]:
+    def init(key: Array, inputs: Array, hparams: PyTree) -> tuple[PyTree, PyTree]:
         module = part(**{**fixed, **hparams})
         params_key, other = jax.random.split(key)
         rngs = {"params": params_key} | dict.fromkeys(_LINEN_STREAMS, other)
@@ -148,7 +148,7 @@ def _linen(part: Callable[..., nn.Module], fixed: Mapping[str, Any], freeze_norm
         params: PyTree,
         model_state: PyTree,
         inputs: Array,
-        hparams: Mapping[str, Any],
+        hparams: PyTree,
         *,
         key: Array | None,
         train: bool,
@@ -173,7 +173,7 @@ def _is_state(path: Any, value: Any) -> bool:
 def _nnx(
     part: Callable[..., nnx.Module], fixed: Mapping[str, Any], takes_rngs: bool, freeze_norm: bool
 ) -> Model:
-    def build(key: Array, hparams: Mapping[str, Any]) -> nnx.Module:
+    def build(key: Array, hparams: PyTree) -> nnx.Module:
         rngs = {"rngs": nnx.Rngs(key)} if takes_rngs else {}
         return part(**{**fixed, **hparams, **rngs})
 
@@ -183,14 +183,14 @@ def _nnx(
             nnx.to_pure_dict(nnx.state(module, _is_state)),
         )
 
-    def init(key: Array, inputs: Array, hparams: Mapping[str, Any]) -> tuple[PyTree, PyTree]:
+    def init(key: Array, inputs: Array, hparams: PyTree) -> tuple[PyTree, PyTree]:
         return parts(build(key, hparams))
 
     def apply(
         params: PyTree,
         model_state: PyTree,
         inputs: Array,
-        hparams: Mapping[str, Any],
+        hparams: PyTree,
         *,
         key: Array | None,
         train: bool,

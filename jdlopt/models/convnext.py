@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -37,9 +37,9 @@ class ConvNeXtBlock(nn.Module):
 
     kernel_size: int
     activation: str
-    layer_scale: Any
-    norm_epsilon: Any
-    drop_path_rate: Any = None
+    layer_scale: float | Array | None
+    norm_epsilon: float | Array
+    drop_path_rate: float | Array | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "n height width channels"], train: bool) -> Array:
@@ -49,8 +49,9 @@ class ConvNeXtBlock(nn.Module):
         y = LayerNorm(self.norm_epsilon, name="norm")(y)
         y = nn.Dense(_EXPANSION * width, kernel_init=init, name="expand")(y)
         y = nn.Dense(width, kernel_init=init, name="project")(ACTIVATIONS[self.activation](y))
-        if self.layer_scale is not None:
-            y = y * self.param("scale", lambda _: jnp.full((width,), self.layer_scale, jnp.float32))
+        scale = self.layer_scale
+        if scale is not None:
+            y = y * self.param("scale", lambda _: jnp.full((width,), scale, jnp.float32))
         return x + DropPath(self.drop_path_rate, name="drop_path")(y, train)
 
 

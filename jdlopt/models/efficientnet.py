@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import flax.linen as nn
 from jaxtyping import Array, Float
@@ -38,7 +38,7 @@ class InvertedBottleneck(nn.Module):
     kernel_size: int
     strides: int
     activation: str
-    drop_path_rate: Any = None
+    drop_path_rate: float | Array | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "n height width channels"], train: bool) -> Array:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +48,7 @@ def with_members(
     """
     names = member_names(count)
 
-    def init(key: Array, inputs: Array, hparams: Mapping[str, Any]) -> tuple[PyTree, PyTree]:
+    def init(key: Array, inputs: Array, hparams: PyTree) -> tuple[PyTree, PyTree]:
         keys = jax.random.split(key, count)
         made = [model.init(one, inputs, hparams) for one in keys]
         params, states = zip(*made, strict=True)
@@ -59,7 +58,7 @@ def with_members(
         params: PyTree,
         state: PyTree,
         inputs: Array,
-        hparams: Mapping[str, Any],
+        hparams: PyTree,
         *,
         key: Array | None,
         train: bool,

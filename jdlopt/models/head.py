@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -29,7 +29,7 @@ def _at_head(change: Callable[[Array], Array]) -> Any:
 
 
 def features_of(
-    model: Model, params: PyTree, model_state: PyTree, inputs: Array, hparams: Mapping[str, Any]
+    model: Model, params: PyTree, model_state: PyTree, inputs: Array, hparams: PyTree
 ) -> Float[Array, "n *features"]:
     """Returns what a model's head is given in evaluation mode. Pure.
 
@@ -73,7 +73,7 @@ def head_of(model: Model, inputs: Any) -> Model:
         params: PyTree,
         model_state: PyTree,
         features: Array,
-        hparams: Mapping[str, Any],
+        hparams: PyTree,
         **options: Any,
     ) -> tuple[Array, PyTree]:
         zeros = jnp.zeros((len(features), *inputs.shape), inputs.dtype)
@@ -87,7 +87,7 @@ def head_of(model: Model, inputs: Any) -> Model:
 def _with_heads(before: PyTree, after: PyTree) -> PyTree:
     """A model's state with only the head's taken from what the zeros led to."""
 
-    def chosen(path: tuple[object, ...], old: Array, new: Array) -> Array:
+    def chosen(path: tuple[jax.tree_util.DictKey, ...], old: Array, new: Array) -> Array:
         return new if [key.key for key in path[1:2]] == [*HEAD] else old  # collection/head/…
 
     return jax.tree_util.tree_map_with_path(chosen, before, after)

@@ -232,7 +232,7 @@ class Head(nn.Module):
     features: tuple[int, ...]
     activation: str
     initializer: str
-    dropout_rate: Any = None
+    dropout_rate: float | Array | None = None
     batch_norm: bool = False
     remat: str = "none"
 

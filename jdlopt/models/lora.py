@@ -59,7 +59,7 @@ def with_adapters(model: Model, rank: int, patterns: Sequence[str], stacked: str
     """
     compiled = [_compiled(pattern) for pattern in patterns]
 
-    def init(key: Array, inputs: Array, hparams: Mapping[str, Any]) -> tuple[PyTree, PyTree]:
+    def init(key: Array, inputs: Array, hparams: PyTree) -> tuple[PyTree, PyTree]:
         base, state = model.init(key, inputs, _own(hparams))
         kernels = _chosen(base, compiled)
         keys = jax.random.split(jax.random.fold_in(key, len(kernels)), len(kernels))
@@ -72,7 +72,7 @@ def with_adapters(model: Model, rank: int, patterns: Sequence[str], stacked: str
         return {"base": base, "adapters": unflatten_dict(adapters)}, state
 
     def apply(
-        params: PyTree, state: PyTree, inputs: Array, hparams: Mapping[str, Any], **options: Any
+        params: PyTree, state: PyTree, inputs: Array, hparams: PyTree, **options: Any
     ) -> tuple[Array, PyTree]:
         alpha = hparams.get("lora_alpha")
         return model.apply(merged(params, alpha), state, inputs, _own(hparams), **options)
@@ -103,7 +103,7 @@ def merged(params: Mapping[str, Any], alpha: float | Array | None = None) -> PyT
     return unflatten_dict(flat)
 
 
-def _own(hparams: Mapping[str, Any]) -> dict[str, Any]:
+def _own(hparams: PyTree) -> dict[str, Any]:
     return {name: value for name, value in hparams.items() if name != "lora_alpha"}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -51,7 +50,7 @@ def computing_in(model: Model, dtype: str, *, cast_inputs: bool = True) -> Model
         params: PyTree,
         model_state: PyTree,
         inputs: Array,
-        hparams: Mapping[str, Any],
+        hparams: PyTree,
         *,
         train: bool,
         **options: Any,

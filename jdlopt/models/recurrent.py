@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Bool, Float, Num, PyTree
 
 from jdlopt.config import Choice, Count, Rate
 from jdlopt.errors import ConfigError
@@ -128,7 +128,7 @@ class Recurrence(nn.Module):
         recurrent = self.param("recurrent_kernel", _orthogonal_gates, (self.features, width))
         recurrent_bias = self.param("recurrent_bias", bias_init, (self.features,))
 
-        def advance(state: Any, inputs: tuple[Array, Array | None]) -> tuple[Any, Array]:
+        def advance(state: PyTree, inputs: tuple[Array, Array | None]) -> tuple[Any, Array]:
             projected, counts = inputs
             after = step(state, projected, recurrent, recurrent_bias, kept)
             if counts is not None:

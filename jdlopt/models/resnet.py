@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import flax.linen as nn
 from jaxtyping import Array, Float
@@ -59,7 +59,7 @@ class ResidualBlock(nn.Module):
     strides: int
     bottleneck: bool
     activation: str
-    drop_path_rate: Any = None
+    drop_path_rate: float | Array | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "n height width channels"], train: bool) -> Array:

@@ -40,7 +40,7 @@ class Layer(NamedTuple):
 
 
 def layers_of(
-    model: Model, params: PyTree, model_state: PyTree, inputs: Any, hparams: Mapping[str, Any]
+    model: Model, params: PyTree, model_state: PyTree, inputs: Any, hparams: PyTree
 ) -> list[Layer]:
     """Returns a model's layers in the order in which a training step's forward pass calls them.
 

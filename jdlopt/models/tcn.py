@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -71,7 +71,7 @@ class TemporalBlock(nn.Module):
     dilation: int
     activation: str
     initializer: str
-    dropout_rate: Any
+    dropout_rate: float | Array | None
 
     @nn.compact
     def __call__(self, x: Float[Array, "n time channels"], train: bool) -> Array:

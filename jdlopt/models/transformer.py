@@ -33,9 +33,9 @@ class Embeddings(nn.Module):
     features: int
     num_tokens: int
     max_positions: int
-    dropout_rate: Any
+    dropout_rate: float | Array | None
     num_types: int = 0
-    norm_epsilon: Any = None
+    norm_epsilon: float | Array | None = None
 
     def setup(self) -> None:
         """Declares the submodules."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ class PatchEmbeddings(nn.Module):
     features: int
     patch_size: int
     class_token: bool
-    dropout_rate: Any
+    dropout_rate: float | Array | None
 
     @nn.compact
     def __call__(

@@ -144,7 +144,7 @@ def make_average(section: Mapping[str, Any], total_steps: int) -> Average:
         params: PyTree,
         model_state: PyTree,
         step: Int[Array, ""],
-        hparams: Mapping[str, Any],
+        hparams: PyTree,
     ) -> AverageState:
         weight, count = weigh(step, state.taken, total_steps, **{**keys, **hparams})
 

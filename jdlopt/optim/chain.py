@@ -206,7 +206,7 @@ def make_optimizer(
         state: OptimizerState,
         params: PyTree,
         *,
-        hparams: Mapping[str, Any],
+        hparams: PyTree,
         value: Float[Array, ""] | None = None,
         grad_fn: Callable[[PyTree], PyTree] | None = None,
         **extra: Any,
@@ -301,7 +301,7 @@ def learning_rate_at(
     section: Mapping[str, Any],
     total_steps: int,
     step: Step,
-    hparams: Mapping[str, Any],
+    hparams: PyTree,
     opt_state: OptimizerState | None = None,
 ) -> Float[Array, ""]:
     """Returns the learning rate of one step, for logs.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from jdlopt.config import (
     Count,
@@ -282,7 +282,7 @@ def make_schedule(
     if problem:
         raise ConfigError(problem)
 
-    def factor(step: Step, hparams: Mapping[str, Any]) -> Factor:
+    def factor(step: Step, hparams: PyTree) -> Factor:
         floats = {**keys, **hparams}
         warmup: Any = warmup_steps
         if fraction is not None:

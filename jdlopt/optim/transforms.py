@@ -29,7 +29,7 @@ def clip_by_norm(max_norm: Scalar) -> optax.GradientTransformation:
       Array([0.6, 0.8], dtype=float32)
     """
 
-    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
+    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
         del params
         scale = jnp.minimum(1.0, max_norm / optax.tree.norm(updates))
         return jax.tree.map(lambda g: g * scale.astype(g.dtype), updates), state
@@ -63,7 +63,7 @@ def clip_adaptively(clipping: Scalar, eps: float = 1e-3) -> optax.GradientTransf
         limit = clipping * jnp.maximum(unit_norm(weights), eps)
         return gradient * jnp.minimum(1.0, limit / jnp.maximum(unit_norm(gradient), 1e-6))
 
-    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
+    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
         return jax.tree.map(clipped, updates, params), state
 
     return optax.GradientTransformation(optax.init_empty_state, update)
@@ -123,7 +123,7 @@ def schedule_free(
     """
     inner = contrib.schedule_free(base, learning_rate, b1)
 
-    def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> Any:
+    def update(updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any) -> Any:
         updates, state = inner.update(updates, state, params, **extra)
         return updates, state._replace(b1=jnp.asarray(b1, state.b1.dtype))
 
@@ -148,12 +148,12 @@ def sharpness_aware(
 
     def update(
         updates: PyTree,
-        state: Any,
+        state: PyTree,
         params: PyTree = None,
         *,
         grad_fn: Callable[[PyTree], PyTree] | None = None,
         **extra: Any,
-    ) -> tuple[PyTree, Any]:
+    ) -> tuple[PyTree, PyTree]:
         del extra
         if grad_fn is None:
             raise ValueError("sam needs update(..., grad_fn=): params to gradients, same batch.")

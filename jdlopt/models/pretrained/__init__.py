@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import PyTree
 
 from jdlopt.errors import ConfigError, listing
 from jdlopt.models.pretrained import files
@@ -53,7 +54,7 @@ class Loaded(NamedTuple):
 
 
 def load(
-    section: Mapping[str, Any], params: Any, state: Any, rows: np.ndarray | None = None
+    section: Mapping[str, Any], params: PyTree, state: PyTree, rows: np.ndarray | None = None
 ) -> Loaded:
     """Returns the checkpoint that ``model.pretrained`` names, for parameters of these shapes.
 
@@ -81,7 +82,7 @@ def load(
     return _filled(family, prefix, tensors, wanted, stats, rows)
 
 
-def placed(loaded: Any, params: Any, state: Any) -> tuple[Any, Any]:
+def placed(loaded: Any, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
     """Returns a model's parameters and state with a checkpoint's arrays in their places. Pure.
 
     Args:
@@ -91,7 +92,7 @@ def placed(loaded: Any, params: Any, state: Any) -> tuple[Any, Any]:
     return _with(params, loaded[0]), _with(state, loaded[1])
 
 
-def _with(tree: Any, arrays: Mapping[str, Any]) -> Any:
+def _with(tree: PyTree, arrays: Mapping[str, Any]) -> Any:
     flat = flatten_dict(tree)
     for path in flat:
         if "/".join(path) in arrays:
@@ -99,7 +100,7 @@ def _with(tree: Any, arrays: Mapping[str, Any]) -> Any:
     return unflatten_dict(flat)
 
 
-def _flat(tree: Any) -> dict[str, Any]:
+def _flat(tree: PyTree) -> dict[str, Any]:
     return {"/".join(map(str, path)): leaf for path, leaf in flatten_dict(tree).items()}
 
 
@@ -285,6 +286,6 @@ def _raise(
     )
 
 
-def shapes_of(model: Any, inputs: Any, hparams: Any) -> tuple[Any, Any]:
+def shapes_of(model: Any, inputs: Any, hparams: PyTree) -> tuple[PyTree, PyTree]:
     """Returns the shapes of a model's parameters and state; nothing is computed."""
     return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, hparams), inputs)

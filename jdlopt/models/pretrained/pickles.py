@@ -45,7 +45,7 @@ def _rebuilt(
     offset: int,
     size: tuple[int, ...],
     stride: tuple[int, ...],
-    *_: Any,
+    *_: object,
 ) -> np.ndarray:
     """A tensor as a view of its storage; one that would reach beyond it is refused."""
     numbers = (offset, *size, *stride)
@@ -64,7 +64,7 @@ def _rebuilt(
     return np.lib.stride_tricks.as_strided(storage.values[offset:], size, strides, writeable=False)
 
 
-def _parameter(tensor: np.ndarray, *_: Any) -> np.ndarray:
+def _parameter(tensor: np.ndarray, *_: object) -> np.ndarray:
     return tensor
 
 
