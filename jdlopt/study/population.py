@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +18,12 @@ from jdlopt.data import feed
 from jdlopt.errors import DivergedError
 from jdlopt.study import programs as made
 from jdlopt.study.halving import RULES, History
+from jdlopt.study.layout import TRIALS, WHOLE, Layout, default_devices
 from jdlopt.study.structure import Structure, stacked
 from jdlopt.train import checkpoint
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.program import CAPACITY
+from jdlopt.train.state import TrainState
 from jdlopt.train.tracker import Tracker
 
 DISPATCH_SECONDS = 1.0
@@ -78,16 +81,21 @@ class Member:
 
 @dataclass
 class Cache:
-    """Compiled programs of a worker, by structure, formulation and width."""
+    """Compiled programs of a worker, by structure, formulation, width and devices.
+
+    ``data`` are the examples of a structure on each of several devices.
+    """
 
     compile: Compiler = field(default_factory=Compiler)
     programs: dict[Any, made.Programs] = field(default_factory=dict)
     inits: dict[Any, Any] = field(default_factory=dict)
+    data: dict[Any, Any] = field(default_factory=dict)
 
     def forget(self) -> None:
         """Drops all programs, whose structures are dropped as well: keys are their identities."""
         self.programs.clear()
         self.inits.clear()
+        self.data.clear()
 
 
 class Population:
@@ -96,7 +104,8 @@ class Population:
     Args:
       structure: what they share.
       members: whom to train; at most ``width``.
-      width: how many the programs are compiled for.
+      width: how many the programs are compiled for; more where the devices could not share so many
+        evenly.
       formulation: see `jdlopt.study.programs`.
       cache: programs compiled before.
       halving: ``asha``, ``median`` or None, with what earlier trials reached: ``history``.
@@ -104,6 +113,7 @@ class Population:
       reduction: one in so many goes on at a rung, with ``asha``.
       directory: where checkpoints of the population go, or None.
       checkpoint_seconds: least time between two.
+      devices: share the members; all local accelerators by default, or one CPU device.
     """
 
     def __init__(
@@ -120,9 +130,12 @@ class Population:
         reduction: int = 3,
         directory: Path | None = None,
         checkpoint_seconds: float = 30.0,
+        devices: Sequence[jax.Device] | None = None,
     ):
         assert structure.data is not None and len(members) <= width
-        self.structure, self.members, self.width = structure, list(members), width
+        self.layout = Layout(tuple(devices or default_devices()))
+        self.structure, self.members = structure, list(members)
+        self.width = self.layout.width(width)
         self.formulation, self.cache = formulation, cache
         self.halving, self.history, self.rungs = halving, dict(history or {}), set(rungs)
         self.reduction, self.directory = reduction, directory
@@ -142,11 +155,9 @@ class Population:
         for member in self.members:
             member.tracker = structure.tracker(member.fold)
         # padding repeats the last member: its results are not looked at
-        everyone = [*self.members, *[self.members[-1]] * (self.width - len(self.members))]
+        self.rows = self.layout.deal(range(len(self.members)), self.width)
+        everyone = [self.members[-1 if index is None else index] for index in self.rows]
         folds = [structure.folds[member.fold] for member in everyone]
-        self.train = [fold.train for fold in folds]
-        self.rows = list(range(len(self.members)))
-        self.full_width = self.width
         self.validation = np.stack([fold.validation for fold in folds])
         self.weights = np.stack([fold.weights for fold in folds])
         learnt = jax.tree.map(
@@ -159,7 +170,8 @@ class Population:
                 known[member.trial] = structure.hyperparameters(member.params)
         hparams = stacked([known[member.trial] for member in everyone])
         seeds = np.array([member.seed for member in everyone], np.uint32)
-        self.states = self._initial(seeds, hparams).replace(preprocess=learnt)
+        states = self._initial(seeds, hparams).replace(preprocess=learnt)
+        self.states = self.layout.split(states)
         self.n_params = sum(leaf.size // self.width for leaf in jax.tree.leaves(self.states.params))
         self.step = 0
         if self.directory is not None:
@@ -167,10 +179,12 @@ class Population:
 
     def _initial(self, seeds: np.ndarray, hparams: Any) -> Any:
         """Initialises every member as `fit` does, one after the other in one program."""
-        key = (id(self.structure), self.width)
+        key = (id(self.structure), self.width, self.layout)
         parts = self.structure.parts
         found = parts.pretrained()
         loaded = None if found is None else (found.params, found.state)
+        seeds, hparams = self.layout.split((seeds, hparams))
+        loaded = self.layout.replicate(loaded)
         if key not in self.cache.inits:
 
             def init(seeds: Any, hparams: Any, loaded: Any) -> Any:
@@ -179,24 +193,34 @@ class Population:
 
                 return jax.lax.map(one, (seeds, hparams))
 
-            lowered = jax.jit(init).lower(seeds, hparams, loaded)
+            program = jax.jit(self.layout.spread(init, TRIALS, TRIALS, WHOLE))
+            lowered = program.lower(seeds, hparams, loaded)
             self.cache.inits[key] = self.cache.compile(lowered, quickly=True)
         return self.cache.inits[key](seeds, hparams, loaded)
 
     def _programs(self, formulation: str) -> made.Programs:
-        key = (id(self.structure), formulation, self.width)
+        key = (id(self.structure), formulation, self.width, self.layout)
         if key not in self.cache.programs:
             examples = np.zeros((self.width, self.capacity, self.batch_size), np.int32)
             self.cache.programs[key] = made.compile_programs(
-                self.structure,
+                self.structure.parts,
                 formulation,
+                self.layout,
                 self.states,
+                self._data(),
                 examples,
                 self.validation,
                 self.weights,
                 self.cache.compile,
             )
         return self.cache.programs[key]
+
+    def _data(self) -> Any:
+        """The examples of the structure, on every device."""
+        key = (id(self.structure), self.layout)
+        if key not in self.cache.data:
+            self.cache.data[key] = self.layout.replicate(self.structure.data)
+        return self.cache.data[key]
 
     def compile(self) -> None:
         """Compiles the programs of the chosen formulation, if they were not compiled before."""
@@ -207,30 +231,39 @@ class Population:
     @property
     def active(self) -> list[int]:
         """The rows of the stacked states whose members still train."""
-        return [row for row in range(len(self.rows)) if self._at(row).status == RUNNING]
+        return [
+            row
+            for row, index in enumerate(self.rows)
+            if index is not None and self.members[index].status == RUNNING
+        ]
 
     def _at(self, row: int) -> Member:
-        return self.members[self.rows[row]]
+        index = self.rows[row]
+        assert index is not None  # nobody asks for padding
+        return self.members[index]
 
     def _compact(self) -> None:
         """Moves the survivors into a program of half the width, or a quarter, once they fit.
 
         Side by side, a row that nobody trains costs as much as one that somebody does; in turn it
-        costs nothing, and the program stays.
+        costs nothing, and the program stays. The devices share what is left evenly.
         """
-        active, narrow = self.active, self.width
-        if self.formulation != "vmap" or not active:
+        active, width, devices = self.active, self.width, len(self.layout.devices)
+        if not active:
             return
-        mesh = made.trial_mesh(self.width)
-        least = max(len(active), mesh.size if mesh else 1)  # every device keeps a row at least
-        while narrow % 2 == 0 and narrow // 2 >= least:
-            narrow //= 2
-        if narrow == self.width:
+        if self.formulation == "vmap":
+            halved = self.layout.width(width // 2)
+            while halved < width and halved >= len(active):
+                width, halved = halved, self.layout.width(halved // 2)
+        most = int(self.layout.turns(active, self.width)[1].max())
+        if width == self.width and most <= -(-len(active) // devices):
             return
-        taken = np.array([*active, *active[-1:] * (narrow - len(active))])
-        self.states = jax.tree.map(lambda leaf: leaf[taken], self.states)
-        self.validation, self.weights = self.validation[taken], self.weights[taken]
-        self.rows, self.width = [self.rows[row] for row in active], narrow
+        taken = self.layout.deal(active, width)
+        places = np.array([active[-1] if row is None else row for row in taken])
+        self.states = self.layout.split(jax.tree.map(lambda leaf: leaf[places], self.states))
+        self.validation, self.weights = self.validation[places], self.weights[places]
+        self.rows = [None if row is None else self.rows[row] for row in taken]
+        self.width = width
 
     def advance(self) -> None:
         """Trains all active members to their next evaluation and looks at what came back."""
@@ -270,18 +303,19 @@ class Population:
         found = np.zeros((self.width, self.capacity, self.batch_size), np.int32)
         drawn: dict[Any, np.ndarray] = {}
         for index in active:
-            member, train = self._at(index), self.train[self.rows[index]]
+            member = self._at(index)
+            fold = self.structure.folds[member.fold]
             key = (member.seed, member.fold)
             if key not in drawn:
                 order = feed.batch_examples(
                     member.seed,
                     self.step,
                     self.batch_size,
-                    len(train),
+                    len(fold.train),
                     count,
-                    order=self.structure.folds[member.fold].order,
+                    order=fold.order,
                 )
-                drawn[key] = train[order]
+                drawn[key] = fold.train[order]
             found[index, :count] = drawn[key]
         return found
 
@@ -379,24 +413,35 @@ class Population:
             "reached": {str(step): values for step, values in self.reached.items()},
             "members": [member.to_dict() for member in self.members],
         }
-        states = self.states
-        if self.width < self.full_width:  # as wide as a later population of the same members starts
-            row_of = {member: row for row, member in enumerate(self.rows)}
-            places = np.array([row_of.get(index, 0) for index in range(self.full_width)])
-            states = jax.tree.map(lambda leaf: leaf[places], states)
-        checkpoint.save(self.directory, self.step, checkpoint.saved(states), meta)
+        checkpoint.save(self.directory, self.step, checkpoint.saved(self._by_member()), meta)
+
+    def _by_member(self) -> TrainState:
+        """The states in the order of the members, whatever the devices; of one that ended, any."""
+        row_of = {index: row for row, index in enumerate(self.rows) if index is not None}
+        places = np.array([row_of.get(index, 0) for index in range(len(self.members))])
+        return jax.tree.map(lambda leaf: leaf[places], self.states)
+
+    def _is_saved(self, folder: Path) -> bool:
+        """Says whether a checkpoint is one of the same members, so far as it can be read."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            there = checkpoint.read_meta(folder)["members"]
+            own = [(member.trial, member.seed, member.fold) for member in self.members]
+            return [(one["trial"], one["seed"], one["fold"]) for one in there] == own
+        return True
 
     def _resume(self) -> None:
         assert self.directory is not None
-        found = checkpoint.restore_newest(self.directory, checkpoint.saved(self.states))
+        saved = [checkpoint.place(self.directory, at) for at in checkpoint.steps(self.directory)]
+        if not all(self._is_saved(folder) for folder in saved):
+            return  # another population was here: this one starts anew
+        like = self._by_member()
+        found = checkpoint.restore_newest(self.directory, checkpoint.saved(like))
         if found is None:
             return
         tree, meta = found
-        names = [(member.trial, member.seed, member.fold) for member in self.members]
-        there = [(one["trial"], one["seed"], one["fold"]) for one in meta["members"]]
-        if names != there:
-            return  # another population was here: this one starts anew
-        self.states = checkpoint.unsaved(self.states, tree)
+        restored = checkpoint.unsaved(like, tree)
+        places = np.array([-1 if index is None else index for index in self.rows])
+        self.states = self.layout.split(jax.tree.map(lambda leaf: leaf[places], restored))
         self.step = meta["step"]
         self.reached = {int(step): values for step, values in meta["reached"].items()}
         for member, record in zip(self.members, meta["members"]):

@@ -11,7 +11,7 @@ Three formulations of the same `train_step`, equal in what they compute:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,11 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int32
 
-from jdlopt.study.structure import Structure
+from jdlopt.study.layout import TRIALS, WHOLE, Layout
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.program import gather
@@ -45,7 +43,7 @@ class Programs(NamedTuple):
     """
 
     formulation: str
-    advance: Callable[..., tuple[TrainState, dict[str, Array]]]
+    advance: Callable[..., tuple[TrainState, Mapping[str, Array | np.ndarray]]]
     evaluate: Callable[..., Any]
 
 
@@ -181,18 +179,12 @@ def evaluate_in_turn(
     return lax.fori_loop(0, active, trial, collected)
 
 
-def trial_mesh(width: int) -> Mesh | None:
-    """The devices that share a population side by side, or None where one device holds it all."""
-    devices = jax.local_devices()
-    if len(devices) == 1 or width % len(devices):
-        return None
-    return Mesh(np.array(devices), ("trials",))
-
-
 def compile_programs(
-    structure: Structure,
+    experiment: Experiment,
     formulation: str,
+    layout: Layout,
     states: TrainState,
+    data: Batch,
     examples: np.ndarray,
     validation: np.ndarray,
     weights: np.ndarray,
@@ -201,91 +193,127 @@ def compile_programs(
     """Compiles one formulation for the shapes of a population.
 
     Args:
-      structure: what its trials share.
+      experiment: what its trials share.
       formulation: ``vmap``, ``scan`` or ``each``.
-      states: the stacked states.
+      layout: the devices; each runs the program on rows of its own.
+      states: the stacked states, placed by the layout.
+      data: the examples of the structure, on every device.
       examples: training examples by trial and step, as large as they will ever be.
       validation, weights: the evaluation batches by trial.
       compile: does the compiling.
     """
-    experiment = structure.parts
-    data, width, zero = structure.data, len(examples), np.int32(0)
-    order = np.arange(width, dtype=np.int32)
+    width, zero = len(examples), np.int32(0)
+    examples, validation, weights = layout.split((examples, validation, weights))
     if formulation == "vmap":
-        mesh = trial_mesh(width)
-        if mesh is not None:
-            split = NamedSharding(mesh, P("trials"))
-            everywhere = NamedSharding(mesh, P())
-            states, validation, weights = jax.device_put((states, validation, weights), split)
-            data = jax.device_put(data, everywhere)
-        advance = jax.jit(partial(together, experiment=experiment), donate_argnums=0)
-        one = partial(member_eval, experiment=experiment)
-        evaluate = jax.jit(jax.vmap(one, in_axes=(0, None, 0, 0)))
+        one = jax.vmap(partial(member_eval, experiment=experiment), in_axes=(0, None, 0, 0))
+        side_by_side = partial(together, experiment=experiment)
+        evaluate = jax.jit(layout.spread(one, TRIALS, WHOLE, TRIALS, TRIALS))
+        advance = jax.jit(
+            layout.spread(side_by_side, TRIALS, WHOLE, TRIALS, WHOLE), donate_argnums=0
+        )
         programs = compile.together(
             [
                 advance.lower(states, data, examples, zero),
                 evaluate.lower(states, data, validation, weights),
             ]
         )
-
-        def placed(tree: Any) -> Any:
-            return tree if mesh is None else jax.device_put(tree, split)
-
         return Programs(
             formulation,
             lambda states, examples, count, active: programs[0](
-                placed(states), data, examples, np.int32(count)
+                states, data, layout.split(examples), np.int32(count)
             ),
             lambda states, examples, weights, active: programs[1](
-                states, data, placed(examples), placed(weights)
+                states, data, *layout.split((examples, weights))
             ),
         )
-    evaluate = jax.jit(partial(evaluate_in_turn, experiment=experiment))
-    lowered = [evaluate.lower(states, data, validation, weights, order, zero)]
-    if formulation == "scan":
-        advance = jax.jit(partial(in_turn, experiment=experiment), donate_argnums=0)
-        lowered.append(advance.lower(states, data, examples, zero, order, zero))
-    else:
-        step = jax.jit(partial(member_step, experiment=experiment), donate_argnums=0)
-        state = jax.eval_shape(lambda: _taken(states, 0))
-        lowered.append(step.lower(state, data, examples[0, 0]))
-    programs = compile.together(lowered)
 
-    def listed(active: np.ndarray) -> tuple[np.ndarray, np.int32]:
-        order = np.zeros(width, np.int32)
-        order[: len(active)] = active
-        return order, np.int32(len(active))
+    def listed(active: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        return layout.split(layout.turns(active, width))
 
-    def evaluate_all(states: Any, examples: Any, weights: Any, active: Any) -> Any:
-        return programs[0](states, data, examples, weights, *listed(active))
+    def evaluated(states: Any, data: Any, examples: Any, weights: Any, order: Any, n: Any) -> Any:
+        return evaluate_in_turn(states, data, examples, weights, order, n[0], experiment=experiment)
 
-    if formulation == "scan":
+    none = listed([])
+    evaluate = jax.jit(layout.spread(evaluated, TRIALS, WHOLE, TRIALS, TRIALS, TRIALS, TRIALS))
+    lowered = [evaluate.lower(states, data, validation, weights, *none)]
+    if formulation == "each":
+        known = compile.together(lowered)[0]
+        batch_size = examples.shape[-1]
         return Programs(
             formulation,
-            lambda states, examples, count, active: programs[1](
-                states, data, examples, np.int32(count), *listed(active)
+            _step_by_step(experiment, layout, states, data, batch_size, compile),
+            lambda states, examples, weights, active: known(
+                states, data, *layout.split((examples, weights)), *listed(active)
             ),
-            evaluate_all,
         )
-    put = jax.jit(_put, donate_argnums=0)
-    take = jax.jit(_taken)
 
-    def each(states: Any, examples: Any, count: int, active: Any) -> Any:
-        values: dict[str, list[Any]] = {}
-        for index in active:
-            state = take(states, index)
-            rows = []
+    def trained(states: Any, data: Any, examples: Any, count: Any, order: Any, n: Any) -> Any:
+        return in_turn(states, data, examples, count, order, n[0], experiment=experiment)
+
+    advance = jax.jit(
+        layout.spread(trained, TRIALS, WHOLE, TRIALS, WHOLE, TRIALS, TRIALS), donate_argnums=0
+    )
+    lowered.append(advance.lower(states, data, examples, zero, *none))
+    programs = compile.together(lowered)
+    return Programs(
+        formulation,
+        lambda states, examples, count, active: programs[1](
+            states, data, layout.split(examples), np.int32(count), *listed(active)
+        ),
+        lambda states, examples, weights, active: programs[0](
+            states, data, *layout.split((examples, weights)), *listed(active)
+        ),
+    )
+
+
+def _step_by_step(
+    experiment: Experiment,
+    layout: Layout,
+    states: TrainState,
+    data: Batch,
+    batch_size: int,
+    compile: Compiler,
+) -> Callable[..., tuple[TrainState, dict[str, np.ndarray]]]:
+    """Compiles ``each``: each device trains its first trial step by step, its second, and so on.
+
+    A device that has no trial left in a turn computes one whose results are dropped.
+    """
+    devices = len(layout.devices)
+
+    def step(state: TrainState, data: Batch, chosen: Array) -> tuple[TrainState, Measured]:
+        found = member_step(_taken(state, 0), data, chosen[0], experiment=experiment)
+        return jax.tree.map(lambda leaf: leaf[None], found)
+
+    def put(states: TrainState, row: Array, state: TrainState) -> TrainState:
+        return _put(states, row[0], _taken(state, 0))  # a row beyond the last is dropped
+
+    take = jax.jit(layout.spread(_taken, TRIALS, TRIALS))
+    put_back = jax.jit(layout.spread(put, TRIALS, TRIALS, TRIALS), donate_argnums=0)
+    stepped = jax.jit(layout.spread(step, TRIALS, WHOLE, TRIALS), donate_argnums=0)
+    zeros = layout.split((np.zeros(devices, np.int32), np.zeros((devices, batch_size), np.int32)))
+    program = compile(stepped.lower(take(states, zeros[0]), data, zeros[1]))
+
+    def advance(
+        states: TrainState, examples: np.ndarray, count: int, active: Sequence[int]
+    ) -> tuple[TrainState, dict[str, np.ndarray]]:
+        width, capacity = examples.shape[:2]
+        size = width // devices
+        listed, counts = layout.turns(active, width)
+        order = listed.reshape(devices, size)
+        found: dict[str, np.ndarray] = {}
+        for turn in range(int(counts.max())):
+            local, busy = order[:, turn], turn < counts
+            rows = np.arange(devices) * size + local
+            state, values = take(states, layout.split(local)), []
             for done in range(count):
-                state, measured = programs[1](state, data, examples[index, done])
-                rows.append(measured)
-            states = put(states, index, state)
-            for name in rows[0]:
-                values.setdefault(name, []).append(jnp.stack([row[name] for row in rows]))
-        found = {}
-        for name, some in values.items():
-            full = np.full((width, examples.shape[1]), np.nan, np.float32)
-            full[np.asarray(active), :count] = np.stack(some)
-            found[name] = full
+                state, measured = program(state, data, layout.split(examples[rows, done]))
+                values.append(measured)
+            target = np.where(busy, local, size).astype(np.int32)
+            states = put_back(states, layout.split(target), state)
+            for name in values[0]:
+                columns = np.asarray(jnp.stack([one[name] for one in values], axis=1))
+                full = np.full((width, capacity), np.nan, np.float32)
+                found.setdefault(name, full)[rows[busy], :count] = columns[busy]
         return states, found
 
-    return Programs(formulation, each, evaluate_all)
+    return advance

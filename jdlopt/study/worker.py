@@ -269,6 +269,7 @@ class _Worker:
             made.save()
         return {
             "formulation": made.formulation,
+            "devices": [str(device) for device in made.layout.devices],
             "chosen": chosen,
             "step_seconds_measured": made.step_seconds,
             "reached": {str(step): values for step, values in made.reached.items()},

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import gc
 import hashlib
 import json
 import logging
@@ -285,16 +286,16 @@ def _write(folder: Path, tree: Any) -> None:
                 raise
             full = OSError(errno.ENOSPC, str(error))
         if full:
-            logging.getLogger("asyncio").addFilter(_unless_unsaved)
             deadline = time.monotonic() + SETTLE_SECONDS
             for thread in set(threading.enumerate()) - before:
                 thread.join(max(0.0, deadline - time.monotonic()))
+            gc.collect()  # asyncio reports futures that nobody asked when they go, so here
     if full:
         raise full
 
 
 def _unless_unsaved(record: logging.LogRecord) -> bool:
-    """Drops what asyncio reports, some day, of futures that a save on a full disk has left."""
+    """Drops what asyncio reports of futures that a save on a full disk has left."""
     error = record.exc_info[1] if record.exc_info else None
     return error is None or not (disk.is_full(error) or f"/{ASIDE}" in str(error))
 
@@ -311,10 +312,13 @@ def _quiet() -> Iterator[None]:
         if "Event loop is closed" not in str(raised.exc_value):
             hook(raised)
 
+    asyncio_log = logging.getLogger("asyncio")
     absl_logging.set_verbosity(absl_logging.FATAL)
+    asyncio_log.addFilter(_unless_unsaved)
     sys.unraisablehook = unless_late
     try:
         yield
     finally:
         absl_logging.set_verbosity(verbosity)
+        asyncio_log.removeFilter(_unless_unsaved)
         sys.unraisablehook = hook
