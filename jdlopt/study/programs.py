@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Int32
 from jdlopt.study.layout import TRIALS, WHOLE, Layout
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.experiment import Experiment
-from jdlopt.train.program import gather
+from jdlopt.train.program import gather, gathered_step, run_steps
 from jdlopt.train.state import CHANGED, TrainState
 from jdlopt.train.step import Batch, Collected, Measured
 
@@ -45,13 +45,6 @@ class Programs(NamedTuple):
     formulation: str
     advance: Callable[..., tuple[TrainState, Mapping[str, Array | np.ndarray]]]
     evaluate: Callable[..., Any]
-
-
-def member_step(
-    state: TrainState, data: Batch, chosen: Int32[Array, " batch"], *, experiment: Experiment
-) -> tuple[TrainState, Measured]:
-    """One trial's step on examples of the data of its structure."""
-    return experiment.train_step(state, gather(data, chosen))
 
 
 def member_eval(
@@ -100,7 +93,7 @@ def together(
     states: TrainState, data: Any, examples: Any, count: Any, *, experiment: Experiment
 ) -> tuple[TrainState, dict[str, Array]]:
     """All trials take ``count`` steps side by side."""
-    step = jax.vmap(partial(member_step, experiment=experiment), in_axes=(0, None, 0))
+    step = jax.vmap(partial(gathered_step, train_step=experiment.train_step), in_axes=(0, None, 0))
     shapes = jax.eval_shape(step, states, data, examples[:, 0])[1]
     buffers = _buffers(shapes, examples.shape[1])
 
@@ -129,26 +122,16 @@ def in_turn(
     Both numbers are traced: trials that end early cost nothing and compile nothing.
     """
     width, capacity = examples.shape[:2]
-    step = partial(member_step, experiment=experiment)
-    shapes = jax.eval_shape(step, _taken(states, 0), data, examples[0, 0])[1]
+
+    def step(state: TrainState, chosen: Int32[Array, " batch"]) -> tuple[TrainState, Measured]:
+        return gathered_step(state, data, chosen, train_step=experiment.train_step)
+
+    shapes = jax.eval_shape(step, _taken(states, 0), examples[0, 0])[1]
 
     def trial(turn: Any, carry: Any) -> Any:
         states, buffers = carry
         index = order[turn]
-
-        def unfinished(inner: Any) -> Array:
-            done, _, _, finite = inner
-            return (done < count) & finite
-
-        def body(inner: Any) -> Any:
-            done, state, values, _ = inner
-            state, measured = step(state, data, examples[index, done])
-            values = {name: values[name].at[done].set(measured[name]) for name in values}
-            finite = jnp.isfinite(measured["loss"]) & jnp.isfinite(measured["grad_norm"])
-            return done + 1, state, values, finite
-
-        start = (jnp.int32(0), _taken(states, index), _buffers(shapes, capacity), jnp.bool_(True))
-        _, state, values, _ = lax.while_loop(unfinished, body, start)
+        state, values = run_steps(step, _taken(states, index), examples[index], count)
         buffers = {name: buffers[name].at[index].set(values[name]) for name in buffers}
         return _put(states, index, state), buffers
 
@@ -281,7 +264,8 @@ def _step_by_step(
     devices = len(layout.devices)
 
     def step(state: TrainState, data: Batch, chosen: Array) -> tuple[TrainState, Measured]:
-        found = member_step(_taken(state, 0), data, chosen[0], experiment=experiment)
+        one = _taken(state, 0)
+        found = gathered_step(one, data, chosen[0], train_step=experiment.train_step)
         return jax.tree.map(lambda leaf: leaf[None], found)
 
     def put(states: TrainState, row: Array, state: TrainState) -> TrainState:

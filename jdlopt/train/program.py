@@ -66,13 +66,34 @@ def gather(data: Batch, examples: Int32[Array, " batch"]) -> Batch:
     return jax.tree.map(lambda values: values.at[examples].get(mode="promise_in_bounds"), data)
 
 
+def gathered_step(
+    state: TrainState,
+    data: Batch,
+    examples: Int32[Array, " batch"],
+    *,
+    train_step: Step,
+    mesh: Mesh | None = None,
+) -> tuple[TrainState, Measured]:
+    """Runs one step on examples of a dataset that lies in device memory.
+
+    Args:
+      state: of one training.
+      data: the dataset.
+      examples: which of them are the batch.
+      train_step: of the experiment.
+      mesh: shards the batch; None where each device has trainings of its own.
+    """
+    batch = gather(data, examples)
+    if mesh is not None:
+        batch = jax.lax.with_sharding_constraint(batch, meshes.batch_sharding(mesh))
+    return train_step(state, batch)
+
+
 def one_step(
     state: TrainState, data: Any, examples: Any, *, train_step: Step, mesh: Mesh
 ) -> tuple[TrainState, dict[str, Array]]:
     """Runs one step on gathered examples; its values come back as arrays of length 1."""
-    batch = gather(data, examples[0])
-    batch = jax.lax.with_sharding_constraint(batch, meshes.batch_sharding(mesh))
-    state, measured = train_step(state, batch)
+    state, measured = gathered_step(state, data, examples[0], train_step=train_step, mesh=mesh)
     return state, {name: value[None] for name, value in measured.items()}
 
 
@@ -101,18 +122,20 @@ def streamed_loop(
     return jax.lax.fori_loop(0, count, body, (state, empty))
 
 
-def many_steps(
-    state: TrainState, data: Any, examples: Any, count: Any, *, train_step: Step, mesh: Mesh
+def run_steps(
+    step: Callable[[TrainState, Int32[Array, " batch"]], tuple[TrainState, Measured]],
+    state: TrainState,
+    examples: Int32[Array, "steps batch"],
+    count: Int32[Array, ""],
 ) -> tuple[TrainState, dict[str, Array]]:
     """Runs ``count`` steps, traced, up to ``len(examples)``, and stops at what isn't finite.
 
-    One program serves every count, so how a run is cut into dispatches never changes its numbers.
+    A run's dispatches and a population's trials, one after the other, are this loop. One program
+    serves every count, so how a training is cut into dispatches never changes its numbers.
+
+    Returns:
+      The next state, and values by name [steps]; NaN where no step was made.
     """
-
-    def step(state: TrainState, chosen: Any) -> tuple[TrainState, dict[str, Array]]:
-        batch = jax.lax.with_sharding_constraint(gather(data, chosen), meshes.batch_sharding(mesh))
-        return train_step(state, batch)
-
     shapes = jax.eval_shape(step, state, examples[0])[1]
     buffers = {
         name: jnp.full((examples.shape[0],), jnp.nan, shape.dtype) for name, shape in shapes.items()
@@ -133,6 +156,17 @@ def many_steps(
         unfinished, body, (jnp.zeros((), jnp.int32), state, buffers, jnp.ones((), bool))
     )
     return state, buffers
+
+
+def many_steps(
+    state: TrainState, data: Any, examples: Any, count: Any, *, train_step: Step, mesh: Mesh
+) -> tuple[TrainState, dict[str, Array]]:
+    """Runs steps of one training in one dispatch, as `run_steps` does."""
+
+    def step(state: TrainState, chosen: Any) -> tuple[TrainState, Measured]:
+        return gathered_step(state, data, chosen, train_step=train_step, mesh=mesh)
+
+    return run_steps(step, state, examples, count)
 
 
 def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
