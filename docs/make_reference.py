@@ -305,7 +305,7 @@ def lines() -> Iterator[str]:
 
     for key, fields, parts, known in (
         ("schedule", optim.ScheduleFields, optim.SCHEDULES, names_of(optim.SCHEDULES)),
-        ("average", optim.AverageFields, optim.AVERAGES, None),
+        ("average", optim.AverageFields, optim.AVERAGES, names_of(optim.AVERAGES)),
     ):
 
         def chosen(name: str, key: str = key) -> configs.Schema:
@@ -326,7 +326,8 @@ def lines() -> Iterator[str]:
     yield ""
     yield "The names that `train.metrics` takes, and `train.monitor` after `validation/`. Only what"
     yield "is one number can be monitored. `top_K_accuracy` is known for any `K` below the number"
-    yield "of classes."
+    yield "of classes. A `Metric` of yours is `package.module:NAME`, as"
+    yield "[python.md](python.md#a-metric) shows."
     yield ""
     yield "| metric | task | better |"
     yield "|---|---|---|"

@@ -12,8 +12,9 @@ from importlib import util
 from pathlib import Path
 from typing import Annotated, Any
 
-from jdlopt.config import Choice, Count, Natural, Range, Value, section_of
+from jdlopt.config import Choice, Count, Natural, Range, Value, own_keys, section_of, shared_keys
 from jdlopt.data import cache, images, npz, sound, tables
+from jdlopt.data.arrays import is_own, open_own
 from jdlopt.data.bundled import BUNDLED, prepare_bundled
 from jdlopt.data.damage import ON_BAD
 from jdlopt.data.dataset import Dataset, Reading
@@ -38,8 +39,9 @@ class DataFields:
 
     Attributes:
       source: a bundled dataset's name, a file (.csv, .tsv, .parquet, .npz), a folder of images or
-        of sounds, or a TFDS name such as ``mnist`` or ``name/config:1.0.0``. A path that looks like
-        a name is written with ``./`` before it.
+        of sounds, a TFDS name such as ``mnist`` or ``name/config:1.0.0``, or
+        ``package.module:name``, a function of yours that returns arrays. A path that looks like a
+        name is written with ``./`` before it.
       target: the column or feature to predict; a TFDS dataset knows its own.
       text_column: the column or feature of texts that is then the only input, as tokens; see
         ``data.text``. A TFDS dataset whose input is a text needs none.
@@ -80,6 +82,7 @@ class DataFields:
       workers: processes that read a streamed split ahead; with 0, threads do.
       text, preprocess: the sections of these names.
       augment: the strength of each augmentation, None for those that are off, and their options.
+      options: the keys of a source of the user's own.
     """
 
     source: str
@@ -110,6 +113,7 @@ class DataFields:
     text: TextFields = field(default_factory=TextFields)
     preprocess: PreprocessFields = field(default_factory=PreprocessFields)
     augment: Mapping[str, Value] = field(default_factory=dict)
+    options: Mapping[str, Value] = own_keys()
 
 
 def open_dataset(fields: DataFields | Mapping[str, Any], *, allow_missing: bool = False) -> Dataset:
@@ -185,6 +189,12 @@ def _open(fields: DataFields, reading: Reading) -> Dataset:
             f"data.source: is empty; name a bundled dataset ({listing(BUNDLED)}), a file, a folder "
             "or a TFDS dataset."
         )
+    if is_own(source) and not Path(source).exists():
+        return open_own(fields, fields.options, reading)
+    if fields.options:
+        key = next(iter(fields.options))
+        known = shared_keys(DataFields)
+        raise DataError(f"data.{key}: is unknown.{nearest(key, known)}")
     if source in BUNDLED:
         folder = prepare_bundled(source, fields.data_dir)
         return open_prepared(folder, fields, source, reading)

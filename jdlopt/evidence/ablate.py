@@ -6,7 +6,6 @@ the two disagree, it interacts with the others: they do the same work, or need e
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -56,18 +55,15 @@ class Chosen(NamedTuple):
 
 
 def parse(names: Sequence[str]) -> list[Chosen]:
-    """Reads technique names, each ``NAME`` or ``NAME:VARIANT`` with variants counted from 1.
+    """Reads technique names, each as `techniques.read` takes it.
 
     Raises:
       UserError: a name is unknown or given twice.
     """
     found = []
     for text in names:
-        match = re.fullmatch(r"\s*([\w-]+)(?::(\d+))?\s*", text)
-        if match is None:
-            raise UserError(f"--techniques: {text!r} can't be read; write NAME or NAME:VARIANT.")
-        variant = int(match[2] or 1) - 1
-        found.append(Chosen(text.strip(), techniques.find(match[1]), max(0, variant)))
+        technique, variant = techniques.read(text)
+        found.append(Chosen(text.strip(), technique, variant))
     twice = [one.name for one in found if [c.name for c in found].count(one.name) > 1]
     if twice:
         raise UserError(f"--techniques: {twice[0]} is given twice.")

@@ -70,7 +70,7 @@ def candidates_of(loop: Loop) -> list[Candidate]:
     facts = techniques.facts_of(current.config, current.dataset)
     bonus = _bonus(loop.findings)
     found = []
-    for one in techniques.applicable(current.config, facts):
+    for one in techniques.applicable(current.config, facts, wanted):
         if (wanted and wanted.isdisjoint((one.name, one.group))) or LIKED.isdisjoint(one.aims):
             continue
         for index, change in enumerate(techniques.change(one.name, current.config, facts)):

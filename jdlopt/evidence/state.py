@@ -135,7 +135,7 @@ class Loop:
         found = dict(DEFAULT_NUISANCE)
         for step in self.steps:
             if step["technique"] != TUNING:
-                found |= techniques.find(step["technique"].partition(":")[0]).nuisance
+                found |= techniques.read(step["technique"])[0].nuisance
         return found
 
     @property

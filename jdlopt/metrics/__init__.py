@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from jdlopt.errors import ConfigError, listing, nearest
+from jdlopt.config import find_part
+from jdlopt.errors import ConfigError, listing
 from jdlopt.metrics import scores
 from jdlopt.metrics.leaves import Batch, leaf_of
 from jdlopt.metrics.scores import Split, Value
@@ -154,19 +155,17 @@ _TOP_K = re.compile(r"top_([1-9][0-9]*)_accuracy")
 
 
 def find_metric(name: str) -> Metric:
-    """Returns the metric of a name.
+    """Returns the metric of a name, or the `Metric` that ``package.module:NAME`` means.
 
     Raises:
       ConfigError: there is none, with the nearest known name.
     """
-    if name in METRICS:
-        return METRICS[name]
     match = _TOP_K.fullmatch(name)
-    if match is None:
-        raise ConfigError(
-            f"metric {name!r} is unknown.{nearest(name, METRICS)} Known: {listing(METRICS, 40)}."
-        )
-    return _top_k_accuracy(int(match[1]))
+    if match is not None and name not in METRICS:
+        return _top_k_accuracy(int(match[1]))
+    metric = find_part(name, METRICS, "metric", Metric, or_function=False)
+    assert isinstance(metric, Metric)
+    return metric
 
 
 def higher_is_better(name: str) -> bool:

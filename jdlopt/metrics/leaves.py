@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
+
+from jdlopt.errors import ConfigError, listing, nearest
 
 
 class Batch(NamedTuple):
@@ -121,8 +124,17 @@ numbers of classes [n], or which labels there are [n, labels]."""
 
 
 def leaf_of(name: str, task: str) -> Leaf:
-    """Returns the leaf of a name for a task, or the count of hits among the ``top_<k>``."""
-    own = LEAVES_OF.get(task, {})
-    if name in own or name in LEAVES:
-        return own[name] if name in own else LEAVES[name]
+    """Returns the leaf of a name for a task, or the count of hits among the ``top_<k>``.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    known = {**LEAVES, **LEAVES_OF.get(task, {})}
+    if name in known:
+        return known[name]
+    if not re.fullmatch(r"top_[1-9][0-9]*", name):
+        raise ConfigError(
+            f"a metric asks for {name!r}, which {task} does not collect.{nearest(name, known)} "
+            f"Known: {listing(known)}."
+        )
     return top_k(int(name.removeprefix("top_")))

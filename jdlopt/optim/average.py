@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from jdlopt.config import Choice, Count, Natural, Rate, Value, own_keys
+from jdlopt.config import Count, Natural, Rate, Value, find_part, own_keys
 
 
 class AverageState(NamedTuple):
@@ -88,6 +88,7 @@ def swa(
 
 
 AVERAGES: dict[str, Callable[..., Weight] | None] = {"none": None, "ema": ema, "swa": swa}
+"""Averages by name: ``(step, count, total_steps, *, keys) → (weight of the newest, count)``."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,11 @@ class AverageFields:
     """The ``optim.average`` section: which average, and its own keys.
 
     Attributes:
-      name: a method of `AVERAGES`; ``none`` costs nothing.
+      name: a method of `AVERAGES`, or ``package.module:name``; ``none`` costs nothing.
       options: the average's own keys.
     """
 
-    name: Annotated[str, Choice(tuple(AVERAGES))] = "none"
+    name: str = "none"
     options: Mapping[str, Value] = own_keys()
 
 
@@ -126,7 +127,7 @@ def make_average(section: Mapping[str, Any], total_steps: int) -> Average:
       total_steps: updates in the whole training.
     """
     keys = dict(section.get("average", {}))
-    weigh = AVERAGES[keys.pop("name", "none")]
+    weigh = find_part(keys.pop("name", "none"), AVERAGES, "optim.average.name")
     if weigh is None:
         return Average(
             init=lambda params, model_state: (),

@@ -52,7 +52,7 @@ def reached(until: str | None) -> Goal | None:
     """
     if until is None:
         return None
-    match = re.fullmatch(r"\s*([\w/]+)\s*(>=|<=|>|<)\s*([-+.\deE]+)\s*", str(until))
+    match = re.fullmatch(r"\s*([\w/.:]+)\s*(>=|<=|>|<)\s*([-+.\deE]+)\s*", str(until))
     try:
         if match is None:
             raise ValueError

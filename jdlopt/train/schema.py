@@ -10,9 +10,10 @@ from jdlopt import config as configs
 from jdlopt import losses, models, optim
 from jdlopt.config import Count, Field, Natural, Schema, section_of
 from jdlopt.data import augment, preprocess
+from jdlopt.data.arrays import is_own, own_schema
 from jdlopt.data.source import DataFields
 from jdlopt.data.text import TextFields
-from jdlopt.errors import ConfigError, listing, nearest
+from jdlopt.errors import ConfigError, listing
 from jdlopt.losses import LossFields
 from jdlopt.mesh import MeshFields
 from jdlopt.models import ModelFields
@@ -107,7 +108,6 @@ def _part_schema(
     shared: Schema,
     problems: list[str],
     without: tuple[str, ...] = (),
-    bundled_only: bool = False,
 ) -> Schema:
     """The keys of a section whose ``name`` chooses a part: the shared ones and the part's own."""
     values = values if isinstance(values, Mapping) else {}
@@ -118,9 +118,6 @@ def _part_schema(
     try:
         if name is configs.Required:
             raise ConfigError(f"{section}.name: is missing; choose one of {listing(table)}.")
-        if bundled_only and name not in table:
-            known = f"{nearest(name, table)} Known: {listing(table)}."
-            raise ConfigError(f"{section}.name {name!r} is unknown.{known}")
         part = configs.find_part(name, table, f"{section}.name")
         own = {} if part is None else configs.fields_of(part, without=without)
         return {**schema, **own}
@@ -148,7 +145,17 @@ def _groups_schema(groups: Any, problems: list[str]) -> Schema:
 def data_schema(section: object, problems: list[str]) -> Schema:
     """Returns every key that a ``data`` section may have; notes unknown parts of the user's own."""
     given = section if isinstance(section, Mapping) else {}
+    source = given.get("source")
+    source = source.text if isinstance(source, configs.Override) else source
+    own: Schema = {}
+    if is_own(source):
+        try:
+            own = own_schema(str(source), configs.shared_keys(DataFields))
+        except ConfigError as error:
+            problems.append(str(error))
+            own = dict.fromkeys(given, Field((Any,), None))  # which keys it has is not known
     return {
+        **own,
         **configs.fields_of(DataFields),
         "text": configs.fields_of(TextFields),
         "preprocess": configs.fields_of(preprocess.PreprocessFields),
@@ -175,7 +182,6 @@ def schema_of(raw: Mapping[str, Any], problems: list[str]) -> Schema:
             optim.AVERAGES,
             configs.fields_of(optim.AverageFields),
             problems,
-            bundled_only=True,
         ),
         "groups": _groups_schema(optim_raw.get("groups"), problems),
     }

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from jdlopt.config import find_part
 from jdlopt.errors import UserError, listing, nearest
 from jdlopt.evidence.techniques.data import DATA
 from jdlopt.evidence.techniques.ensembles import ENSEMBLES
-from jdlopt.evidence.techniques.entry import AIMS, GROUPS, KINDS, Change, Facts, Technique
+from jdlopt.evidence.techniques.entry import AIMS, GROUPS, KINDS, Change, Facts, Technique, values
 from jdlopt.evidence.techniques.optimisation import OPTIMISATION
 from jdlopt.evidence.techniques.precision import PRECISION
 from jdlopt.evidence.techniques.regularisation import REGULARISATION
@@ -19,7 +22,7 @@ from jdlopt.evidence.techniques.transfer import TRANSFER
 
 __all__ = [
     "AIMS", "GROUPS", "KINDS", "TECHNIQUES", "Change", "Facts", "Technique", "applicable", "change",
-    "facts_of", "find",
+    "facts_of", "find", "read", "values",
 ]  # fmt: skip
 
 TECHNIQUES: dict[str, Technique] = {
@@ -38,17 +41,49 @@ TECHNIQUES: dict[str, Technique] = {
 
 
 def find(name: str) -> Technique:
-    """Returns the technique of a name.
+    """Returns the technique of a name, or the one that ``package.module:NAME`` means.
+
+    One of the user's own is called by that path.
 
     Raises:
       UserError: there is none, with the nearest one.
     """
-    if name not in TECHNIQUES:
+    if name in TECHNIQUES:
+        return TECHNIQUES[name]
+    if ":" not in name:
         raise UserError(
             f"technique {name!r} is unknown.{nearest(name, TECHNIQUES)} `jdlopt techniques` lists "
             "them."
         )
-    return TECHNIQUES[name]
+    own = find_part(name, {}, "technique", Technique, or_function=False)
+    assert isinstance(own, Technique)
+    return replace(own, name=name)
+
+
+def read(text: str) -> tuple[Technique, int]:
+    """Returns the technique and the variant that ``NAME`` or ``NAME:VARIANT`` mean.
+
+    Args:
+      text: the name may be a dotted path; variants are counted from 1.
+
+    Returns:
+      The technique, and which of its changes it is, counted from 0.
+
+    Raises:
+      UserError: it can't be read, or the name is unknown.
+
+    Example:
+      >>> one, variant = read("rotate:2")
+      >>> one.name, variant
+      ('rotate', 1)
+    """
+    match = re.fullmatch(r"\s*((?:[\w.]+:)?[A-Za-z_][\w-]*)(?::(\d+))?\s*", text)
+    if match is None:
+        raise UserError(
+            f"technique {text!r} can't be read; write NAME, NAME:VARIANT, or "
+            "package.module:NAME for one of your own."
+        )
+    return find(match[1]), max(0, int(match[2] or 1) - 1)
 
 
 def facts_of(config: Mapping[str, Any], dataset: Any) -> Facts:
@@ -98,14 +133,21 @@ def change(name: str, config: Mapping[str, Any], facts: Facts) -> tuple[Change, 
     return one.changes(config, facts)
 
 
-def applicable(config: Mapping[str, Any], facts: Facts) -> list[Technique]:
+def applicable(
+    config: Mapping[str, Any], facts: Facts, names: Iterable[str] = ()
+) -> list[Technique]:
     """Returns the techniques that change something in a config, by their prior.
 
     Args:
       config: resolved.
       facts: of its task.
+      names: what was asked for; the user's own among them, by dotted paths, are looked at as well.
+
+    Raises:
+      ConfigError: one of the user's own can't be found.
     """
-    found = [one for one in TECHNIQUES.values() if why_not(one, config, facts) is None]
+    every = [*TECHNIQUES.values(), *(find(name) for name in sorted(names) if ":" in name)]
+    found = [one for one in every if why_not(one, config, facts) is None]
     return sorted(found, key=lambda one: -one.prior)
 
 
