@@ -1,6 +1,6 @@
 """Experiments as data: load a config, override, check against signatures, fingerprint, save."""
 
-from jdlopt.config.checking import check_section, check_value, raise_problems
+from jdlopt.config.checking import check_section, check_value, raise_problems, settled
 from jdlopt.config.files import load
 from jdlopt.config.overrides import override
 from jdlopt.config.parts import find_part
@@ -53,6 +53,7 @@ __all__ = [
     "own_keys",
     "raise_problems",
     "section_of",
+    "settled",
     "shared_keys",
     "structure",
     "to_dict",

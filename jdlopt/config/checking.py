@@ -56,6 +56,29 @@ def check_section(
     return checked
 
 
+def settled(values: Mapping[str, Any], schema: Schema, path: str = "") -> dict[str, Any]:
+    """Returns a config as given, in plain values: a file or a message can hold it.
+
+    Texts of a command line are read as the types of their keys, and what was set for a part that
+    was replaced is left out where it does not fit. Defaults are not filled in, nothing is checked.
+
+    Args:
+      values: the config, overrides applied.
+      schema: the keys that it may hold; a text of another key stays an `Override`.
+      path: the section's dotted name.
+    """
+    prefix = f"{path}." if path else ""
+    found: dict[str, Any] = {}
+    for key, value in _without_unfit(values, schema, prefix).items():
+        field = schema.get(key)
+        if isinstance(value, Mapping) and isinstance(field, dict):
+            value = settled(value, field, prefix + key)
+        elif isinstance(value, Override) and isinstance(field, Field):
+            value = coerced(read_text(value.text, field), field)
+        found[key] = str(value) if isinstance(value, PartName) else value
+    return found
+
+
 def _without_unfit(values: Mapping[str, Any], schema: Schema, prefix: str) -> Mapping[str, Any]:
     """Returns a section without what was set for another part and does not fit the one named."""
     name = values.get("name")

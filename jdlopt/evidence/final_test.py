@@ -68,7 +68,6 @@ def finish(loop: Loop, original: Side, file: Path | None, why: str) -> dict[str,
         file,
         loop.workdir / IMPROVED,
         final.raw,
-        changes,
         loop.comments,
         _headline(record, file),
     )

@@ -88,7 +88,6 @@ def write(
     baseline: Path | None,
     place: Path,
     wanted: Mapping[str, Any],
-    changes: Mapping[str, Any],
     comments: Mapping[str, str],
     headline: str,
 ) -> Path:
@@ -97,8 +96,8 @@ def write(
     Args:
       baseline: the file to change; None, or one that is no Python file, gives a file of its own.
       place: where it goes.
-      wanted: the config that it must give, as `jdlopt.config.load` would.
-      changes: dotted keys and their values.
+      wanted: the config that it must give, as `jdlopt.config.load` would; what differs from the
+        baseline's is what changes.
       comments: what to say of each key.
       headline: what the file opens with.
 
@@ -108,8 +107,10 @@ def write(
     if baseline is not None and baseline.suffix == ".py":
         source = baseline.read_text(encoding="utf-8")
         try:
-            removed = set(configs.flat(configs.load(baseline))) - set(configs.flat(wanted))
-            text = rewritten(source, changes, comments, removed)
+            before, after = configs.flat(configs.load(baseline)), configs.flat(wanted)
+            changes = {key: value for key, value in after.items()
+                       if key not in before or before[key] != value}  # fmt: skip
+            text = rewritten(source, changes, comments, before.keys() - after.keys())
             place.write_text(_opened(text, headline), encoding="utf-8")
             if configs.to_dict(configs.load(place)) == configs.to_dict(wanted):
                 return place

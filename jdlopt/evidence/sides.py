@@ -28,7 +28,7 @@ class Side(NamedTuple):
 
     Attributes:
       experiment: built from it.
-      raw: as its file gives it; changes are made here, so that defaults can follow them.
+      raw: as given, in plain values; changes are made here, so that defaults can follow them.
     """
 
     experiment: Experiment
@@ -60,8 +60,10 @@ def side_of(
       ConfigError, DataError: the config is wrong.
     """
     from jdlopt.train.experiment import Experiment
+    from jdlopt.train.schema import schema_of
 
     tree = changed(raw, change) if change else configs.to_dict(raw)
+    tree = configs.settled(tree, schema_of(tree, []))
     same = like is not None and all(key.startswith(SAME_DATASET) for key in change or ())
     return Side(Experiment.build(tree, like.dataset if like and same else None), tree)
 

@@ -288,3 +288,17 @@ def test_an_unknown_part_names_the_nearest(name, word):
 
 def test_a_dotted_path_brings_a_part():
     assert configs.find_part("json:dumps", {}, "model.name") is json.dumps
+
+
+def test_a_settled_config_is_plain_values_and_resolves_to_the_same():
+    schema = {"b": {"name": Field((str,)), **configs.fields_of(part)}, "n": Field((int,), 0)}
+    texts = {"b.name": Override("one"), "b.rate": Override("3e-1"), "n": Override("4")}
+    raw = {"b": {"name": "old", "sizes": [3], "depth": 2}, "n": 1}
+    changed = configs.to_dict(configs.override(raw, texts))
+    with pytest.warns(UserWarning, match="config's depth are"):
+        settled = configs.settled(changed, schema)
+    assert settled == {"b": {"name": "one", "sizes": (3,), "rate": 0.3}, "n": 4}
+    assert json.loads(json.dumps(settled)) == {**settled, "b": {**settled["b"], "sizes": [3]}}
+    with pytest.warns(UserWarning, match="config's depth are"):
+        expected = configs.check_section(changed, schema, "", [])
+    assert configs.check_section(settled, schema, "", []) == expected

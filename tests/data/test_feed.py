@@ -112,11 +112,11 @@ def test_streaming_gives_the_batches_of_memory():
             assert batch["inputs"].dtype == np.float32
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_processes_read_parts_of_the_same_batch(workers):
+@pytest.mark.parametrize(("workers", "parts"), [(0, ([0, 1], [2, 3], [1, 3])), (2, ([1, 3],))])
+def test_processes_read_parts_of_the_same_batch(workers, parts):
     data = records(17)
     whole = feed.batch_examples(1, 3, 4, 17, order=backwards)[0]
-    for rows in ([0, 1], [2, 3], [1, 3]):
+    for rows in parts:
         read = feed.stream(
             data, seed=1, batch_size=4, first_step=3, rows=np.array(rows), order=backwards,
             workers=workers,

@@ -126,6 +126,15 @@ def test_a_part_that_changes_leaves_the_keys_of_the_old_one_behind() -> None:
     assert side.config["optim"]["name"] == "sgd" and "b1" not in side.config["optim"]
 
 
+def test_a_side_holds_plain_values_of_parts_that_are_named_on_a_command_line() -> None:
+    texts = {"model.name": configs.Override("linear"), "optim.learning_rate": configs.Override("1")}
+    with pytest.warns(UserWarning, match="config's features are for another part"):
+        side = sides.side_of(configs.override({**BASE, "mesh": {"data": 1}}, texts))
+    assert side.raw["model"] == {"name": "linear"} and side.raw["optim"]["learning_rate"] == 1.0
+    assert json.loads(json.dumps(side.raw)) == side.raw
+    assert sides.side_of(side.raw, {"seed": 3}).config["model"]["name"] == "linear"
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
