@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jdlopt.errors import ConfigError
-from jdlopt.models.layers import ACTIVATIONS, INITIALIZERS, Dropout, LayerNorm, rematerialised
+from jdlopt.models.layers import ACTIVATIONS, INITIALIZERS, Dropout, rematerialised
 
 _INIT = INITIALIZERS["glorot_uniform"]
 
@@ -147,7 +147,7 @@ class TransformerLayer(nn.Module):
             FeedForward(self.mlp_features, self.activation, name="mlp"),
         )
         for index, part in enumerate(parts):
-            norm = LayerNorm(self.norm_epsilon, name=f"norm_{index}")
+            norm = nn.LayerNorm(self.norm_epsilon, name=f"norm_{index}")
             drop = Dropout(self.dropout_rate, name=f"dropout_{index}")
             x = x + drop(part(norm(x)), train) if self.pre_norm else norm(x + drop(part(x), train))
         return x

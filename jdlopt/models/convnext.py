@@ -19,7 +19,6 @@ from jdlopt.models.layers import (
     Dropout,
     DropPath,
     Head,
-    LayerNorm,
     rates_by_depth,
     rematerialised,
 )
@@ -46,7 +45,7 @@ class ConvNeXtBlock(nn.Module):
         """Maps images to images of the same shape."""
         width, init = x.shape[-1], INITIALIZERS[_INITIALIZER]
         y = DepthwiseConv((self.kernel_size,) * 2, name="depthwise")(x)
-        y = LayerNorm(self.norm_epsilon, name="norm")(y)
+        y = nn.LayerNorm(self.norm_epsilon, name="norm")(y)
         y = nn.Dense(_EXPANSION * width, kernel_init=init, name="expand")(y)
         y = nn.Dense(width, kernel_init=init, name="project")(ACTIVATIONS[self.activation](y))
         scale = self.layer_scale
@@ -87,9 +86,9 @@ class ConvNeXt(nn.Module):
         for stage, (count, width) in enumerate(zip(self.stage_sizes, self.features, strict=True)):
             if stage == 0:
                 x = self._patches(x, width, self.patch_size, "stem")
-                x = LayerNorm(self.norm_epsilon, name="stem_norm")(x)
+                x = nn.LayerNorm(self.norm_epsilon, name="stem_norm")(x)
             else:
-                x = LayerNorm(self.norm_epsilon, name=f"stage_{stage}_norm")(x)
+                x = nn.LayerNorm(self.norm_epsilon, name=f"stage_{stage}_norm")(x)
                 x = self._patches(x, width, 2, f"stage_{stage}_halving")
             for index in range(count):
                 x = block(
@@ -100,7 +99,7 @@ class ConvNeXt(nn.Module):
                     next(rates),
                     name=f"stage_{stage}_block_{index}",
                 )(x, train)
-        x = LayerNorm(self.norm_epsilon, name="norm")(x.mean(axis=(1, 2)))
+        x = nn.LayerNorm(self.norm_epsilon, name="norm")(x.mean(axis=(1, 2)))
         x = Dropout(self.dropout_rate, name="dropout")(x, train)
         return Head(self.num_outputs, (), self.activation, _INITIALIZER, name="head")(x, train)
 

@@ -204,27 +204,6 @@ class BatchNorm(nn.Module):
         return norm(x)
 
 
-class LayerNorm(nn.Module):
-    """Layer normalisation over the last axis, its statistics in float32.
-
-    Ba, Kiros and Hinton, "Layer normalization", 2016.
-    """
-
-    epsilon: float | Array
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*shape features"]) -> Float[Array, "*shape features"]:
-        """Gives each vector mean 0 and variance 1, then scales and shifts its entries."""
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        wide = x.astype(jnp.float32)
-        mean = wide.mean(axis=-1, keepdims=True)
-        # One pass over x for both moments; rounding may leave the difference below 0.
-        variance = jnp.maximum((wide * wide).mean(axis=-1, keepdims=True) - mean * mean, 0.0)
-        normed = ((wide - mean) * lax.rsqrt(variance + self.epsilon)).astype(x.dtype)
-        return normed * scale + bias
-
-
 class Head(nn.Module):
     """Hidden dense layers, each with activation and dropout, and the linear outputs."""
 

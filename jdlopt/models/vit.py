@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from jdlopt.config import Choice, Count, Positive, Rate
 from jdlopt.errors import ConfigError
 from jdlopt.models.attention import make_layer, run_layers
-from jdlopt.models.layers import ACTIVATIONS, REMAT, Dropout, Head, LayerNorm
+from jdlopt.models.layers import ACTIVATIONS, REMAT, Dropout, Head
 
 
 class Sizes(NamedTuple):
@@ -110,7 +110,7 @@ class ViT(nn.Module):
             for name in names
         ]
         x = run_layers(layers[0] if self.scan_layers else layers, count, x, train)
-        norm = LayerNorm(self.norm_epsilon, name="norm")
+        norm = nn.LayerNorm(self.norm_epsilon, name="norm")
         x = norm(x[:, 0]) if self.pooling == "cls" else norm(x).mean(axis=1)
         return Head(self.num_outputs, (), self.activation, "glorot_uniform", name="head")(x, train)
 
