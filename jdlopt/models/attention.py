@@ -127,7 +127,7 @@ class TransformerLayer(nn.Module):
     num_heads: int
     mlp_features: int
     activation: str
-    norm_epsilon: float | Array
+    norm_epsilon: float
     dropout_rate: float | Array | None
     pre_norm: bool
     causal: bool = False

@@ -37,7 +37,7 @@ class ConvNeXtBlock(nn.Module):
     kernel_size: int
     activation: str
     layer_scale: float | Array | None
-    norm_epsilon: float | Array
+    norm_epsilon: float
     drop_path_rate: float | Array | None = None
 
     @nn.compact

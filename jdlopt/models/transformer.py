@@ -35,7 +35,7 @@ class Embeddings(nn.Module):
     max_positions: int
     dropout_rate: float | Array | None
     num_types: int = 0
-    norm_epsilon: float | Array | None = None
+    norm_epsilon: float | None = None
 
     def setup(self) -> None:
         """Declares the submodules."""
