@@ -36,7 +36,7 @@ def bare_scan(config: dict) -> partial:
     resolved, dataset = parts.config, parts.data
     arrays = dataset.read("train")
     data = {"inputs": jnp.asarray(arrays.inputs), "targets": jnp.asarray(arrays.targets)}
-    batch_size, size = resolved["data"]["batch_size"], len(arrays.targets)
+    batch_size, size = resolved.data.batch_size, len(arrays.targets)
     hparams = as_arrays(configs.hyperparameters(resolved))
     per_epoch = size // batch_size
     init = jax.jit(lambda hparams: parts.init(0, hparams))
@@ -52,7 +52,7 @@ def bare_scan(config: dict) -> partial:
     orders = feed.batch_examples(0, 0, batch_size, size, per_epoch * 2)
     orders = np.split(orders, 2)
     jax.block_until_ready(epoch(init(hparams), data, orders[0]))
-    epochs = resolved["train"]["epochs"]
+    epochs = resolved.train.epochs
 
     def run() -> float:
         state = init(hparams)

@@ -49,7 +49,7 @@ def step(model: dict[str, Any], shape: tuple[int, ...], folder: Path) -> dict[st
         "mesh": {"data": 1},
     }
     parts = Experiment.build(config)
-    mesh = make_mesh(parts.config["mesh"])
+    mesh = make_mesh(parts.config.mesh)
     found = memory.compiled_step(parts, mesh).memory_analysis()
     return {
         "temporary_bytes": found.temp_size_in_bytes,

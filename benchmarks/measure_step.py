@@ -113,7 +113,7 @@ def our_run(
         source = {"source": str(path), "batch_size": BATCH}
         parts = Experiment.build({**EXPERIMENTS[name], "data": source, "train": {"steps": 1000}})
         arrays = parts.data.read("train")
-    mesh = meshes.make_mesh(parts.config["mesh"])
+    mesh = meshes.make_mesh(parts.config.mesh)
     state = parts.init(0)
     choice, program = training_programs(
         state,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -29,9 +28,9 @@ class MeshFields:
     tensor: Count = 1
 
 
-def mesh_problems(section: Mapping[str, int], batch_size: int, num_devices: int) -> list[str]:
+def mesh_problems(fields: MeshFields, batch_size: int, num_devices: int) -> list[str]:
     """Returns what is wrong with a mesh for a batch size and a number of devices, in words."""
-    data, fsdp, tensor = section["data"], section["fsdp"], section["tensor"]
+    data, fsdp, tensor = fields.data, fields.fsdp, fields.tensor
     if data == 0:
         return ["mesh.data: must be at least 1, or -1 for all devices that are left, found 0."]
     if tensor != 1:
@@ -51,15 +50,15 @@ def mesh_problems(section: Mapping[str, int], batch_size: int, num_devices: int)
     return []
 
 
-def make_mesh(section: Mapping[str, int]) -> Mesh:
+def make_mesh(fields: MeshFields) -> Mesh:
     """Returns the mesh with axes ``data`` and ``fsdp``.
 
     Raises:
       ConfigError: there are not enough devices.
     """
     devices = jax.devices()
-    fsdp = section["fsdp"]
-    data = section["data"] if section["data"] > 0 else len(devices) // fsdp
+    fsdp = fields.fsdp
+    data = fields.data if fields.data > 0 else len(devices) // fsdp
     if data * fsdp > len(devices) or data < 1:
         raise ConfigError(f"mesh: data × fsdp = {data} × {fsdp}; {len(devices)} devices found.")
     return Mesh(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jdlopt.cli.show import DONE, console, load, print_json, print_rows
 from jdlopt.cli.verbs import CheckFlags, ConfigFlags, ListFlags, ShowFlags
 from jdlopt.errors import UserError
+
+if TYPE_CHECKING:
+    from jdlopt.data.source import DataFields
 
 COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
 
@@ -111,7 +114,7 @@ def checked(flags: CheckFlags) -> int:
     return DONE
 
 
-def _section(flags: CheckFlags) -> dict[str, Any]:
+def _section(flags: CheckFlags) -> DataFields:
     """Returns the ``data`` section that the flags mean: a config's, or of one file."""
     from jdlopt.train.schema import resolve_data
 

@@ -21,11 +21,12 @@ from jdlopt.config.schema import (
 )
 from jdlopt.config.sections import Value, own_keys, section_of, shared_keys
 from jdlopt.config.traced import TRACED_SECTIONS, fingerprint, hyperparameters, structure
-from jdlopt.config.tree import dumps, flat, to_dict
+from jdlopt.config.tree import AnyConfig, dumps, flat, to_dict
 from jdlopt.config.values import Override
 
 __all__ = [
     "TRACED_SECTIONS",
+    "AnyConfig",
     "Choice",
     "Count",
     "Field",

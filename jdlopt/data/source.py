@@ -112,7 +112,7 @@ class DataFields:
     workers: Natural = 0
     text: TextFields = field(default_factory=TextFields)
     preprocess: PreprocessFields = field(default_factory=PreprocessFields)
-    augment: Mapping[str, Value] = field(default_factory=dict)
+    augment: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Value] = own_keys()
 
 

@@ -159,7 +159,7 @@ def ablate(
             "direction": "maximize" if higher_is_better(metric.partition("/")[2]) else "minimize",
             "level": options.level,
             "seeds": options.seeds,
-            "baseline": base.config,
+            "baseline": base.config.to_dict(),
             **_record(arms, chosen, changed, trained, metric, seeds, options),
             "tuning": tuned,
             "seconds": dict(trainer.seconds),

@@ -125,7 +125,7 @@ def compare(
     return record
 
 
-def changes_of(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
+def changes_of(a: configs.AnyConfig, b: configs.AnyConfig) -> dict[str, list[Any]]:
     """Returns the keys in which two resolved configs differ, with both values."""
     flat = [configs.flat(one) for one in (a, b)]
     return {
@@ -178,7 +178,7 @@ def _record(
         "seeds": len(seeds),
         "changes": changes_of(sides[0].config, sides[1].config),
         **summaries,
-        "configs": {"a": sides[0].config, "b": sides[1].config},
+        "configs": {"a": sides[0].config.to_dict(), "b": sides[1].config.to_dict()},
         "cost": cost(summaries["a"], summaries["b"]),
     }
     if found is None:

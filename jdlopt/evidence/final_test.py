@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def finish(loop: Loop, original: Side, file: Path | None, why: str) -> dict[str,
         "direction": (
             "maximize" if higher_is_better(loop.metric.partition("/")[2]) else "minimize"
         ),
-        "folds": loop.base.config["data"]["folds"],
+        "folds": loop.base.config.data.folds,
         "steps": loop.steps,
         "tried": loop.tried,
         "findings": loop.findings,
@@ -71,7 +72,7 @@ def finish(loop: Loop, original: Side, file: Path | None, why: str) -> dict[str,
         loop.comments,
         _headline(record, file),
     )
-    return record | {"file": str(place), "seconds": loop.spent, "config": final.config}
+    return record | {"file": str(place), "seconds": loop.spent, "config": final.config.to_dict()}
 
 
 def _tested(loop: Loop, original: Side, final: Side) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def _tested(loop: Loop, original: Side, final: Side) -> dict[str, Any]:
         asked = {"train.evaluate_test": True, "train.tensorboard": False}
         config = side_of(measuring(side, loop.metric).raw, asked).config
         for seed in seeds:
-            wanted[loop.workdir / RUNS / f"{label}-{seed}"] = {**config, "seed": seed}
+            wanted[loop.workdir / RUNS / f"{label}-{seed}"] = replace(config, seed=seed)
     found = loop.trainer.runs(wanted)
     values: dict[str, list[float]] = {"baseline": [], "improved": []}
     for label, one in values.items():

@@ -25,6 +25,7 @@ from jdlopt.train.components import num_outputs
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.predict import Predicted, Predictor, predictor
 from jdlopt.train.result import read_result
+from jdlopt.train.schema import Config
 from jdlopt.train.state import TrainState, Weights
 
 MOST_VALIDATION = 5000
@@ -38,14 +39,14 @@ class Subject(NamedTuple):
     """A run, opened: its experiment in float32, and where its parameters stood.
 
     Attributes:
-      config: the run's resolved config.
-      experiment: of the same config, computing in float32.
+      config: the run's resolved config, computing in float32 on one device.
+      experiment: built from it.
       start: the state before the first step.
       checkpoint: that of the best checkpoint, or of the newest; None where there is none.
       train, validation: raw examples.
     """
 
-    config: Mapping[str, Any]
+    config: Config
     experiment: Experiment
     start: TrainState
     checkpoint: TrainState | None
@@ -152,7 +153,7 @@ def open_run(workdir: Path, config: Mapping[str, Any]) -> Subject:
     """
     model = {**config["model"], "dtype": "float32"}
     experiment = Experiment.build({**config, "model": model, "mesh": {"data": 1}})
-    state = jax.jit(experiment.init)(jnp.uint32(config["seed"]))
+    state = jax.jit(experiment.init)(jnp.uint32(experiment.config.seed))
     checkpoint = None
     for which in ("best", "newest"):
         try:
@@ -170,7 +171,9 @@ def open_run(workdir: Path, config: Mapping[str, Any]) -> Subject:
         )
         for split, limit in (("train", probe.LOOKED_AT), ("validation", MOST_VALIDATION))
     }
-    return Subject(config, experiment, state, checkpoint, some["train"], some["validation"])
+    return Subject(
+        experiment.config, experiment, state, checkpoint, some["train"], some["validation"]
+    )
 
 
 def _sizes(subject: Subject) -> dict[str, Any]:
@@ -186,7 +189,7 @@ def _sizes(subject: Subject) -> dict[str, Any]:
         "validation_size": dataset.sizes["validation"],
         "kind": kind_of(dataset),
         "steps_per_epoch": feed.steps_per_epoch(
-            dataset.sizes["train"], subject.config["data"]["batch_size"]
+            dataset.sizes["train"], subject.config.data.batch_size
         ),
         "total_steps": experiment.total_steps,
         "monitor": experiment.monitor,
@@ -202,11 +205,11 @@ def _sizes(subject: Subject) -> dict[str, Any]:
 def _look_at_model(record: dict[str, Any], subject: Subject) -> None:
     experiment = subject.experiment
     places = {"start": subject.start, "checkpoint": subject.checkpoint}
-    batch_size, size = subject.config["data"]["batch_size"], experiment.data.sizes["train"]
+    batch_size, size = subject.config.data.batch_size, experiment.data.sizes["train"]
     count = probe.batches_for_noise(size, batch_size)
     looked: dict[str, Any] = {"gradients": {}, "layers": {}, "predictions": {}}
     if count:
-        seed = subject.config["seed"]
+        seed = subject.config.seed
         order = feed.batch_examples(seed, 0, batch_size, size, count, experiment.order)
         arrays = feed.read_examples(experiment.data.records("train"), order.ravel())
         batches = {
@@ -330,7 +333,7 @@ def _checked(record: dict[str, Any], subject: Subject) -> dict[str, Any]:
             "were not looked for. `jdlopt data check` does."
         )
         return {}
-    found = check_source(subject.config["data"], with_test=False).findings
+    found = check_source(subject.config.data, with_test=False).findings
     return {
         one.kind: {
             "count": one.count,
@@ -368,7 +371,7 @@ def input_scale(inputs: Any) -> dict[str, float | None]:
 
 
 def _look_at_rates(record: dict[str, Any], subject: Subject, lr_range: bool) -> None:
-    dataset, batch_size = subject.experiment.data, subject.config["data"]["batch_size"]
+    dataset, batch_size = subject.experiment.data, subject.config.data.batch_size
     start = record["gradients"].get("start")
     seconds = start["seconds_a_step"] if start else 0.0
     if not lr_range and not rates.affordable(dataset, batch_size, seconds):
@@ -376,7 +379,7 @@ def _look_at_rates(record: dict[str, Any], subject: Subject, lr_range: bool) -> 
             f"The learning-rate range test would take about {seconds * 480:,.0f} s: --lr-range."
         )
         return
-    record["rates"] = rates.range_test(subject.experiment.config, dataset)
+    record["rates"] = rates.range_test(subject.config, dataset)
 
 
 def speed(result: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:

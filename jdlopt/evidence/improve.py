@@ -71,7 +71,7 @@ def improve(
     goal = options.goal()
     metric = metric_of(original, options.metric or (goal[0] if goal else None))
     base = _with_folds(measuring(original, metric))
-    what = {"base": key_of(original.config), "seed": original.config["seed"], "metric": metric}
+    what = {"base": key_of(original.config), "seed": original.config.seed, "metric": metric}
     claim(workdir, IMPROVEMENT, what)
     before = _before(workdir)
     if before.get("status") == "done":
@@ -114,9 +114,9 @@ def _before(workdir: Path) -> dict[str, Any]:
 
 def _with_folds(side: Side) -> Side:
     """The config as it is trained for choosing: with folds where the validation split is small."""
-    data = side.config["data"]
+    data = side.config.data
     small = side.dataset.sizes["validation"] < SMALL_VALIDATION
-    if not small or data["folds"] or data["time"]:
+    if not small or data.folds or data.time:
         return side
     try:
         return side_of(side.raw, {"data.folds": FOLDS, "data.fold": 0})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,9 @@ from jaxtyping import Array, Float, Int
 
 from jdlopt.data import feed
 from jdlopt.data.dataset import Dataset
+from jdlopt.optim import ScheduleFields
 from jdlopt.train.experiment import Experiment
+from jdlopt.train.schema import Config
 from jdlopt.train.state import TrainState
 
 STEPS = 160
@@ -72,7 +75,7 @@ def losses_by_rate(
 
 
 def range_test(
-    config: Mapping[str, Any], dataset: Dataset, steps: int = STEPS, repeats: int = REPEATS
+    config: Config, dataset: Dataset, steps: int = STEPS, repeats: int = REPEATS
 ) -> dict[str, Any]:
     """Trains from fresh states with a growing rate, and reads which rates learn and which break.
 
@@ -89,12 +92,14 @@ def range_test(
       ``rates`` and ``losses`` (smoothed, the median of the repeats; None where not finite), what
       `read_curve` says of them, and ``seconds_a_step``.
     """
-    section = {**config["optim"], "schedule": {"name": "constant", "warmup_steps": 0}}
-    train = {**config["train"], "epochs": None, "steps": steps}
-    constant = {**config, "optim": section, "train": train}
+    constant = replace(
+        config,
+        optim=replace(config.optim, schedule=ScheduleFields()),
+        train=replace(config.train, epochs=None, steps=steps),
+    )
     experiment = Experiment.build(constant, dataset)
-    batch_size, size = config["data"]["batch_size"], dataset.sizes["train"]
-    seed = config["seed"]
+    batch_size, size = config.data.batch_size, dataset.sizes["train"]
+    seed = config.seed
     orders = [
         feed.batch_examples(seed + repeat, 0, batch_size, size, steps, experiment.order)
         for repeat in range(repeats)
@@ -103,7 +108,7 @@ def range_test(
     places = places.reshape(repeats, steps, batch_size).astype(np.int32)
     arrays = feed.read_examples(dataset.records("train"), needed)
     data = jax.device_put({"inputs": arrays.inputs, "targets": arrays.targets})
-    rates = rates_around(section["learning_rate"], steps)
+    rates = rates_around(config.optim.learning_rate, steps)
     program = jax.jit(partial(losses_by_rate, experiment=experiment))
     init = jax.jit(experiment.init)
     found, seconds = [], []
@@ -121,7 +126,7 @@ def range_test(
         "rates": rates.tolist(),
         "losses": [float(one) if np.isfinite(one) else None for one in smooth],
         **read_curve(rates, smooth),
-        "rate": section["learning_rate"],
+        "rate": config.optim.learning_rate,
         "seconds_a_step": float(np.median(seconds)),
     }
 

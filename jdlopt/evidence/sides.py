@@ -11,6 +11,7 @@ from jdlopt.errors import ConfigError, UserError, listing
 if TYPE_CHECKING:
     from jdlopt.data.dataset import Dataset
     from jdlopt.train.experiment import Experiment
+    from jdlopt.train.schema import Config
 
 MAY_DIFFER = (
     "data.batch_size", "data.preprocess.", "data.augment.", "data.sampling", "data.in_memory",
@@ -35,7 +36,7 @@ class Side(NamedTuple):
     raw: dict[str, Any]
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Config:
         """The resolved config."""
         return self.experiment.config
 
@@ -137,7 +138,7 @@ def _unlike(
     a: Side, b: Side, section: str, may_differ: tuple[str, ...]
 ) -> dict[str, tuple[Any, Any]]:
     """The keys of a section that differ, but those that may; with the values of both sides."""
-    one, other = (configs.flat({section: side.config[section]}) for side in (a, b))
+    one, other = (configs.flat({section: side.config.to_dict()[section]}) for side in (a, b))
     return {
         key: (one.get(key), other.get(key))
         for key in sorted({*one, *other})
@@ -185,7 +186,7 @@ def measuring(side: Side, metric: str) -> Side:
     from jdlopt import metrics
 
     name = metric.partition("/")[2]
-    measured = side.config["train"]["metrics"] or metrics.default_metrics(side.dataset.spec.task)
+    measured = side.config.train.metrics or metrics.default_metrics(side.dataset.spec.task)
     if name == "loss" or name in measured:
         return side
     return side_of(side.raw, {"train.metrics": (*measured, name)})
@@ -202,4 +203,4 @@ def step_memory(side: Side) -> int:
     from jdlopt import mesh
     from jdlopt.train import memory
 
-    return memory.step_bytes(side.experiment, mesh.make_mesh(side.config["mesh"]))
+    return memory.step_bytes(side.experiment, mesh.make_mesh(side.config.mesh))

@@ -18,6 +18,7 @@ from jdlopt.evidence.compare import effect_record, gains, summary_of
 from jdlopt.evidence.records import save
 from jdlopt.evidence.sides import Side, check_pair, resolution_of, side_of
 from jdlopt.evidence.trainer import Trained, Trainer, Training, key_of
+from jdlopt.train.schema import Config
 
 IMPROVEMENT = "improve.json"
 TUNING = "tuning"
@@ -103,7 +104,7 @@ class Loop:
 
     def seeds(self, first: int, count: int) -> range:
         """Returns seeds that no loop of another ``seed`` uses."""
-        first += SEEDS_OF_A_LOOP * (int(self.base.config["seed"]) % LOOPS)
+        first += SEEDS_OF_A_LOOP * (int(self.base.config.seed) % LOOPS)
         return range(first, first + count)
 
     def say(self, text: str) -> None:
@@ -111,7 +112,7 @@ class Loop:
         if self.on_progress:
             self.on_progress(text)
 
-    def train(self, wanted: Sequence[tuple[Mapping[str, Any], range]]) -> Trained:
+    def train(self, wanted: Sequence[tuple[Config, range]]) -> Trained:
         """Trains configs over seeds, and notes how long one took."""
         started, before = time.perf_counter(), self.trainer.trained
         found = self.trainer.train(wanted)

@@ -61,14 +61,14 @@ Trained = dict[str, dict[int, Training]]
 """By the key of a config and the seed."""
 
 
-def key_of(config: Mapping[str, Any]) -> str:
+def key_of(config: configs.AnyConfig) -> str:
     """Returns 16 hex digits that tell a resolved config from all others, its seed left out."""
     tree = configs.to_dict(config)
     tree.pop("seed", None)
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def floats_of(config: Mapping[str, Any]) -> dict[str, float]:
+def floats_of(config: configs.AnyConfig) -> dict[str, float]:
     """Returns the traced floats of a resolved config by their dotted keys."""
     sections = tuple(".".join(path) + "." for path in configs.TRACED_SECTIONS)
     return {
@@ -136,7 +136,7 @@ class Trainer:
 
     # --- what is on disk -------------------------------------------------------------------------
 
-    def known(self, config: Mapping[str, Any]) -> dict[int, Training]:
+    def known(self, config: configs.AnyConfig) -> dict[int, Training]:
         """Returns the trainings of a config that are on disk, by seed; a damaged line is none."""
         path = self.workdir / TRAININGS / f"{key_of(config)}.jsonl"
         found: dict[int, Training] = {}
@@ -147,7 +147,7 @@ class Trainer:
                     found[one.seed] = one
         return found
 
-    def _keep(self, config: Mapping[str, Any], trainings: Sequence[Training]) -> None:
+    def _keep(self, config: configs.AnyConfig, trainings: Sequence[Training]) -> None:
         path = self.workdir / TRAININGS / f"{key_of(config)}.jsonl"
         text = "".join(json.dumps(disk.as_json(one._asdict())) + "\n" for one in trainings)
         try:
@@ -167,7 +167,7 @@ class Trainer:
 
     # --- training --------------------------------------------------------------------------------
 
-    def train(self, wanted: Iterable[tuple[Mapping[str, Any], Iterable[int]]]) -> Trained:
+    def train(self, wanted: Iterable[tuple[configs.AnyConfig, Iterable[int]]]) -> Trained:
         """Trains every config with every one of its seeds, those that are on disk excepted.
 
         Args:
@@ -181,7 +181,7 @@ class Trainer:
           UserError: workers die again and again.
         """
         found: Trained = {}
-        groups: dict[str, list[tuple[Mapping[str, Any], int]]] = {}
+        groups: dict[str, list[tuple[configs.AnyConfig, int]]] = {}
         total = 0
         for config, seeds in wanted:
             key = key_of(config)
@@ -199,7 +199,7 @@ class Trainer:
             self._run(queue, found, total)
         return found
 
-    def _queue(self, groups: Mapping[str, list[tuple[Mapping[str, Any], int]]]) -> list[Task]:
+    def _queue(self, groups: Mapping[str, list[tuple[configs.AnyConfig, int]]]) -> list[Task]:
         """Cuts the trainings of each structure into populations."""
         queue = []
         for group, members in groups.items():
@@ -209,7 +209,7 @@ class Trainer:
                 queue.append(self._task(group, unique[first : first + size]))
         return queue
 
-    def _task(self, group: str, members: Sequence[tuple[Mapping[str, Any], int]]) -> Task:
+    def _task(self, group: str, members: Sequence[tuple[configs.AnyConfig, int]]) -> Task:
         self._tasks += 1
         base = configs.to_dict(members[0][0])
         folds = base["data"]["folds"]
@@ -334,7 +334,7 @@ class Trainer:
         shutil.rmtree(task.order["directory"], ignore_errors=True)
 
     def _note(
-        self, config: Mapping[str, Any], trainings: Sequence[Training], found: Trained
+        self, config: configs.AnyConfig, trainings: Sequence[Training], found: Trained
     ) -> None:
         if trainings:
             self._keep(config, trainings)
@@ -382,7 +382,7 @@ class Trainer:
 
     # --- runs ------------------------------------------------------------------------------------
 
-    def runs(self, wanted: Mapping[Path, Mapping[str, Any]]) -> dict[Path, dict[str, Any]]:
+    def runs(self, wanted: Mapping[Path, configs.AnyConfig]) -> dict[Path, dict[str, Any]]:
         """Trains configs by `fit`, each in a run's directory; returns their ``result.json``.
 
         A run that is there already is not trained again. One that fails has a record with

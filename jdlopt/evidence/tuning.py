@@ -34,7 +34,7 @@ def around(value: float, factor: float) -> Distribution:
     return log_uniform(round(value / factor, 12), round(value * factor, 12))
 
 
-def resolved_space(nuisance: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+def resolved_space(nuisance: Mapping[str, Any], config: configs.AnyConfig) -> dict[str, Any]:
     """Returns distributions for a config: ``("around", factor)`` becomes bounds round its value.
 
     Keys that the config does not have, or whose value is no positive number to be around, are left

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from jdlopt.config import to_dict
 from jdlopt.data.check import Check, Finding
 from jdlopt.errors import UserError, WorkdirError
 from jdlopt.report import grid, samples
@@ -58,7 +57,7 @@ def _taken(check: Check) -> samples.Samples | str:
     if check.dataset is None:
         return "The dataset can't be opened with this config; see above."
     try:
-        return samples.take(to_dict(check.fields))
+        return samples.take(check.fields)
     except UserError as error:
         return str(error)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Num
 
 from jdlopt import config as configs
 from jdlopt.errors import ConfigError, listing
+
+if TYPE_CHECKING:
+    from jdlopt.data.source import DataFields
 
 MEASURED = 256
 """Examples over which the mean change is taken, or fewer where they are large."""
@@ -55,14 +57,14 @@ class Samples(NamedTuple):
     names: tuple[str, ...] = ()
 
 
-def take(section: Mapping[str, Any], *, everything: bool = False, seed: int = 0) -> Samples:
+def take(fields: DataFields, *, everything: bool = False, seed: int = 0) -> Samples:
     """Returns training examples of a resolved ``data`` section, seen in every way it has.
 
     What changes pixels, waveforms or tokens is shown before preprocessing; what changes features or
     mixes examples, after it.
 
     Args:
-      section: the resolved ``data`` section.
+      fields: the resolved ``data`` section.
       everything: show every augmentation that fits: those of the config at its strengths, the
         others at the largest of the strengths that are tried first.
       seed: of the augmentations' draws.
@@ -77,8 +79,8 @@ def take(section: Mapping[str, Any], *, everything: bool = False, seed: int = 0)
     from jdlopt.data.augment.batch import make_augment
     from jdlopt.train import components
 
-    dataset = components.open_clean(section)
-    recipe = components.recipe_of(section, dataset.spec)
+    dataset = components.open_clean(fields)
+    recipe = components.recipe_of(fields, dataset.spec)
     state = components.learnt(recipe, dataset)
     text = dataset.spec.input.text
     raw, targets = _examples(dataset)
@@ -89,7 +91,7 @@ def take(section: Mapping[str, Any], *, everything: bool = False, seed: int = 0)
     prepared = np.asarray(jax.jit(prepare)(raw))
     unit = np.asarray(jax.jit(_unit)(raw))
     columns = [Column("raw", raw, "raw"), Column("preprocessed", prepared, "model")]
-    for name, options, strength, is_raw in _chosen(section, dataset, everything):
+    for name, options, strength, is_raw in _chosen(fields, dataset, everything):
         change = make_augment(
             options,
             size=dataset.sizes["train"],
@@ -128,7 +130,7 @@ def _examples(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _chosen(
-    section: Mapping[str, Any], dataset: Any, everything: bool
+    fields: DataFields, dataset: Any, everything: bool
 ) -> list[tuple[str, dict[str, Any], float | None, bool]]:
     """Returns each augmentation's name, the section with it alone, its strength, and its place.
 
@@ -136,8 +138,8 @@ def _chosen(
     """
     from jdlopt.data import augment
 
-    given = dict(section["augment"])
-    possible = augment.fitting(augment.inputs_of(dataset.spec, section["preprocess"]))
+    given = dict(fields.augment)
+    possible = augment.fitting(augment.inputs_of(dataset.spec, fields.preprocess))
     wrong = [n for n in augment.AUGMENTATIONS if given.get(n) is not None and n not in possible]
     if wrong:
         raise ConfigError(

@@ -150,7 +150,7 @@ class Population:
     def _prepare(self) -> None:
         parts, structure = self.structure.parts, self.structure
         self.total, self.every = parts.total_steps, parts.eval_every
-        self.batch_size = parts.config["data"]["batch_size"]
+        self.batch_size = parts.config.data.batch_size
         self.capacity = min(CAPACITY, self.every, self.total)
         for member in self.members:
             member.tracker = structure.tracker(member.fold)

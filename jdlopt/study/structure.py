@@ -111,12 +111,12 @@ def build(
     for fold in folds or (None,):
         config = raw if fold is None else configs.override(raw, {"data.fold": fold})
         parts = Experiment.build(config)
-        if parts.config["train"]["cache_features"]:
+        if parts.config.train.cache_features:
             raise ConfigError(
                 "train.cache_features: is for a single run: each trial of a study has a body of "
                 "its own. Set it to False; optim.freeze alone trains the same heads."
             )
-        weighted = parts.config["loss"]["class_weights"] == "balanced"
+        weighted = parts.config.loss.class_weights == "balanced"
         learnt = str(jax.tree.map(np.shape, parts.learnt))  # stacked, they must be alike
         own = fold if weighted else None
         steps = (parts.total_steps, parts.eval_every, parts.log_every)
@@ -127,7 +127,7 @@ def build(
         datasets = {fold: parts.data for fold, parts in members}
         first = members[0][1]
         positions, data = _pooled(datasets, cache)
-        most = first.config["train"]["eval_batch_size"]
+        most = first.config.train.eval_batch_size
         largest = max(len(validation) for _, validation in positions.values())
         made = {
             fold: Fold(

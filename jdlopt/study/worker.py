@@ -138,7 +138,7 @@ class _Worker:
         structure.check_probes(raw, points)
         if texts:  # read as the types that their keys ask for
             resolved = Experiment.build(configs.override(raw, points[0])).config
-            raw = configs.override(raw, {key: _at(resolved, key) for key in texts})
+            raw = configs.override(raw, {key: _at(resolved.to_dict(), key) for key in texts})
         config = configs.to_dict(raw)
         shape = {k: v for k, v in points[0].items() if k not in order["traced"]}
         parts = self._structures(configs.override(config, shape), order["folds"])[0].parts
@@ -158,10 +158,10 @@ class _Worker:
         return {
             "task": None,
             "config": config,
-            "resolved": disk.as_json(parts.config),
+            "resolved": disk.as_json(parts.config.to_dict()),
             "directions": directions,
             "monitor": parts.monitor,
-            "seed": parts.config["seed"],
+            "seed": parts.config.seed,
             "total_steps": parts.total_steps,
             "eval_every": parts.eval_every,
             "versions": log.versions(),
@@ -245,7 +245,7 @@ class _Worker:
             rungs=rungs(parts.total_steps, parts.eval_every, order["reduction"]),
             reduction=order["reduction"],
             directory=directory,
-            checkpoint_seconds=parts.config["train"]["checkpoint_seconds"],
+            checkpoint_seconds=parts.config.train.checkpoint_seconds,
         )
         chosen = "told" if order["formulation"] else "default"
         pin(None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from jdlopt import losses, mesh, metrics
+from jdlopt.config import to_dict
 from jdlopt.data import augment
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, listing
@@ -20,6 +21,7 @@ from jdlopt.models.head import features_of
 from jdlopt.optim.groups import FROZEN, labels_of, path_name
 from jdlopt.optim.schedules import warmup_problem
 from jdlopt.train.components import num_outputs, total_steps
+from jdlopt.train.schema import Config
 from jdlopt.train.state import TrainState
 from jdlopt.train.step import Components
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def impossible(config: Mapping[str, Any], spec: DataSpec, known: Sequence[str]) -> list[str]:
+def impossible(config: Config, spec: DataSpec, known: Sequence[str]) -> list[str]:
     """What can't work with this dataset or machine, in words.
 
     Args:
@@ -42,58 +44,58 @@ def impossible(config: Mapping[str, Any], spec: DataSpec, known: Sequence[str]) 
     def sound(*keys: str) -> bool:
         return not any(problem.startswith(key) for key in keys for problem in known)
 
-    batch_size, train, loss = config["data"]["batch_size"], config["train"], config["loss"]
+    batch_size, train, loss = config.data.batch_size, config.train, config.loss
     size = spec.sizes["train"]
     if batch_size > size:
         problems.append(
             f"data.batch_size: {batch_size} is larger than the training split of "
             f"{spec.name!r}, {size} examples."
         )
-    if sound("optim") and batch_size % config["optim"]["accumulate"]:
+    if sound("optim") and batch_size % config.optim.accumulate:
         problems.append(
-            f"optim.accumulate: {config['optim']['accumulate']} doesn't divide data.batch_size, "
+            f"optim.accumulate: {config.optim.accumulate} doesn't divide data.batch_size, "
             f"{batch_size}."
         )
-    if sound("train") and train["epochs"] is not None and train["steps"] is not None:
+    if sound("train") and train.epochs is not None and train.steps is not None:
         problems.append("train: give epochs or steps, not both.")
     if sound("train", "optim.schedule"):
-        problem = warmup_problem(config["optim"]["schedule"], total_steps(config, spec))
+        problem = warmup_problem(to_dict(config.optim.schedule), total_steps(config, spec))
         problems += [problem] if problem else []
     if sound("train", "optim.groups"):
         steps = total_steps(config, spec)
         problems += [
-            f"optim.groups.{name}.unfreeze_at: {group['unfreeze_at']} is not within the {steps} "
+            f"optim.groups.{name}.unfreeze_at: {group.unfreeze_at} is not within the {steps} "
             "steps of the whole training: unfreeze earlier, or name its parameters in optim.freeze."
-            for name, group in config["optim"]["groups"].items()
-            if group["unfreeze_at"] >= steps
+            for name, group in config.optim.groups.items()
+            if group.unfreeze_at >= steps
         ]
-    if sound("loss") and losses.task_of(loss["name"]) != spec.task:
+    if sound("loss") and losses.task_of(loss.name) != spec.task:
         fitting = listing(name for name in losses.LOSSES if losses.task_of(name) == spec.task)
         kind = "classes" if spec.task == "classification" else "a number"
         problems.append(
-            f"loss.name: {loss['name']!r} is for {losses.task_of(loss['name'])}; the target of "
+            f"loss.name: {loss.name!r} is for {losses.task_of(loss.name)}; the target of "
             f"{spec.name!r} is {kind}: choose one of {fitting}."
         )
-    if sound("loss") and loss["class_weights"] is not None:
-        problems += _weight_problems(loss["class_weights"], spec)
+    if sound("loss") and loss.class_weights is not None:
+        problems += _weight_problems(loss.class_weights, spec)
     if sound("train.metrics"):
-        for name in train["metrics"]:
+        for name in train.metrics:
             problem = metric_problem(name, spec)
             problems += [f"train.metrics: {problem}"] if problem else []
-    if sound("train.monitor") and train["monitor"] is not None:
-        split, _, name = train["monitor"].partition("/")
+    if sound("train.monitor") and train.monitor is not None:
+        split, _, name = train.monitor.partition("/")
         if split == "validation" and name:
             problem = metric_problem(name, spec, watched=True)
             problems += [f"train.monitor: {problem}"] if problem else []
         else:
             problems.append(
-                f"train.monitor: expected 'validation/METRIC', found {train['monitor']!r}."
+                f"train.monitor: expected 'validation/METRIC', found {train.monitor!r}."
             )
     if sound("data.augment"):
-        data = config["data"]
-        problems += augment.problems(data["augment"], spec, data["preprocess"])
+        data = config.data
+        problems += augment.problems(data.augment, spec, data.preprocess)
     if sound("mesh"):
-        problems += mesh.mesh_problems(config["mesh"], batch_size, len(jax.devices()))
+        problems += mesh.mesh_problems(config.mesh, batch_size, len(jax.devices()))
     return problems
 
 
@@ -148,9 +150,9 @@ def _saying(what: str, call: Callable[..., T]) -> Callable[..., T]:
 def _named(experiment: Experiment) -> Components:
     """The components of an experiment: what one raises says which, and widths are checked."""
     config, components, spec = experiment.config, experiment.components, experiment.spec
-    names = {section: config[section]["name"] for section in ("model", "loss", "optim")}
+    names = {section: getattr(config, section).name for section in ("model", "loss", "optim")}
     wide, shape = num_outputs(config, spec), experiment.model_inputs[0]
-    members = config["model"]["ensemble"]
+    members = config.model.ensemble
     model, loss, optimizer, average = (
         components.model,
         components.loss,
@@ -203,7 +205,7 @@ def unbuildable(experiment: Experiment) -> list[str]:
     """
     config, spec = experiment.config, experiment.spec
     named = dataclasses.replace(experiment, components=_named(experiment))
-    size = 2 * config["optim"]["accumulate"]
+    size = 2 * config.optim.accumulate
     one = spec.input
     batch: dict[str, Any] = {
         "inputs": jax.ShapeDtypeStruct((size, *one.shape), one.dtype),
@@ -212,12 +214,12 @@ def unbuildable(experiment: Experiment) -> list[str]:
     weights = jax.ShapeDtypeStruct((size,), np.float32)
     try:
         state = jax.eval_shape(partial(named.init, 0))
-        if config["model"]["pretrained"] is not None:
+        if config.model.pretrained is not None:
             _saying("model.pretrained: can't be read", named.pretrained)()
         # losses first: what an evaluation says of one is plainer than what a gradient does
         jax.eval_shape(named.evaluate_step, state, {**batch, "weights": weights})
         jax.eval_shape(named.train_step, state, batch)
-        if config["train"]["cache_features"]:
+        if config.train.cache_features:
             return _uncacheable(experiment, state)
     except _Failed as failure:
         section, text = failure.what.partition(":")[0], " ".join(str(failure.error).split())
@@ -233,7 +235,7 @@ def unbuildable(experiment: Experiment) -> list[str]:
 def _uncacheable(experiment: Experiment, state: TrainState) -> list[str]:
     """What is in the way of ``train.cache_features``, in words."""
     config, params = experiment.config, state.params
-    label = labels_of(config["optim"])
+    label = labels_of(to_dict(config.optim))
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     heads = [path for path in paths if re.match("(base/)?(model/)?head/", path)]
     others = [path for path in paths if path not in heads]
@@ -242,7 +244,7 @@ def _uncacheable(experiment: Experiment, state: TrainState) -> list[str]:
     if not heads or not others:
         what = "no parameters named 'head/…'" if not heads else "no parameters but the head's"
         found.append(
-            f"train.cache_features: the model {config['model']['name']!r} has {what}: there is no "
+            f"train.cache_features: the model {config.model.name!r} has {what}: there is no "
             "body to compute features with. Leave it out."
         )
     elif trained:
@@ -259,7 +261,7 @@ def _uncacheable(experiment: Experiment, state: TrainState) -> list[str]:
         jax.eval_shape(
             _saying(what, seen), params, state.model_state, inputs, state.hparams["model"]
         )
-    section = config["data"]["augment"]
+    section = config.data.augment
     changing = [name for name in augment.AUGMENTATIONS if section.get(name) is not None]
     changing += [name for name in ("own", "alternating_flip") if section.get(name)]
     if changing:

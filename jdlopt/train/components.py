@@ -10,29 +10,31 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from jdlopt import losses, models, optim
+from jdlopt.config import to_dict
 from jdlopt.data import cleaning, feed, preprocess, source, vocabulary
 from jdlopt.data.augment.batch import make_augment
 from jdlopt.data.dataset import Dataset
+from jdlopt.data.source import DataFields
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, listing
 from jdlopt.metrics import Collector
 from jdlopt.models.ensemble import with_members
 from jdlopt.train import scaling
+from jdlopt.train.schema import Config
 from jdlopt.train.step import Components
 
 DEFAULT_EPOCHS = 20
 _FITTED: WeakKeyDictionary[Dataset, dict[preprocess.Recipe, preprocess.State]] = WeakKeyDictionary()
 
 
-def open_clean(section: Mapping[str, Any]) -> Dataset:
+def open_clean(fields: DataFields) -> Dataset:
     """Opens the dataset of a resolved ``data`` section, without what its cleaning leaves out."""
-    dataset = source.open_dataset(section)
-    return cleaning.clean(dataset, section["preprocess"])
+    return cleaning.clean(source.open_dataset(fields), fields.preprocess)
 
 
-def recipe_of(section: Mapping[str, Any], spec: DataSpec) -> preprocess.Recipe:
+def recipe_of(fields: DataFields, spec: DataSpec) -> preprocess.Recipe:
     """Returns what preprocessing does, by a resolved ``data`` section."""
-    return preprocess.make_recipe(section["preprocess"], spec.input, spec.name)
+    return preprocess.make_recipe(fields.preprocess, spec.input, spec.name)
 
 
 def learnt(recipe: preprocess.Recipe, dataset: Dataset) -> preprocess.State:
@@ -51,7 +53,7 @@ def learnt(recipe: preprocess.Recipe, dataset: Dataset) -> preprocess.State:
 
 
 def make_components(
-    config: Mapping[str, Any],
+    config: Config,
     spec: DataSpec,
     recipe: preprocess.Recipe,
     collector: Collector,
@@ -69,35 +71,35 @@ def make_components(
     Raises:
       ConfigError: components can't be had together, or one can't be made.
     """
-    steps, section = total_steps(config, spec), config["optim"]
-    weights = config["loss"]["class_weights"]
-    if weights is not None:
+    steps, section = total_steps(config, spec), to_dict(config.optim)
+    asked, weights = config.loss.class_weights, None
+    if asked is not None:
         counts = np.ones(spec.num_classes) if class_counts is None else class_counts
-        weights = losses.resolve_class_weights(weights, counts)
-    half = config["model"]["dtype"] == "float16"
+        weights = losses.resolve_class_weights(asked, counts)
+    half = config.model.dtype == "float16"
     return Components(
         model=model_of(config, spec, recipe),
-        loss=losses.make_loss(config["loss"], weights, config["model"]["ensemble"]),
+        loss=losses.make_loss(to_dict(config.loss), weights, config.model.ensemble),
         optimizer=optim.make_optimizer(section, steps),
         average=optim.make_average(section, steps),
         freezing=optim.make_freezing(section),
         preprocess=partial(preprocess.apply, recipe),
-        augment=augment_of(config, spec, config["data"]["augment"]),
+        augment=augment_of(config, spec, config.data.augment),
         learning_rate=partial(optim.learning_rate_at, section, steps),
         eval_params=partial(optim.eval_params, section),
         collect=collector.collect,
-        accumulate=section["accumulate"],
+        accumulate=config.optim.accumulate,
         loss_scale=scaling.start if half else tuple,
     )
 
 
-def augment_of(config: Mapping[str, Any], spec: DataSpec, section: Mapping[str, Any]) -> Any:
+def augment_of(config: Config, spec: DataSpec, section: Mapping[str, Any]) -> Any:
     """Returns the augmentation that a ``data.augment`` section describes."""
     text = spec.input.text
     return make_augment(
         section,
         size=spec.sizes["train"],
-        batch_size=config["data"]["batch_size"],
+        batch_size=config.data.batch_size,
         num_outputs=num_outputs(config, spec),
         classes=spec.num_classes,
         vocabulary=None if text is None else text.vocabulary(),
@@ -105,7 +107,7 @@ def augment_of(config: Mapping[str, Any], spec: DataSpec, section: Mapping[str, 
 
 
 def model_of(
-    config: Mapping[str, Any], spec: DataSpec, recipe: preprocess.Recipe, members: int | None = None
+    config: Config, spec: DataSpec, recipe: preprocess.Recipe, members: int | None = None
 ) -> models.Model:
     """Returns the model of a config for what preprocessing makes of its data.
 
@@ -118,28 +120,28 @@ def model_of(
     text = spec.input.text
     columns = recipe.cardinalities if recipe.fields.encode == "embedding" else ()
     model = models.make_model(
-        config["model"],
+        to_dict(config.model),
         num_outputs(config, spec),
         tokens=0 if text is None else text.size,
         columns=columns,
         names=recipe.names,
     )
-    members = config["model"]["ensemble"] if members is None else members
+    members = config.model.ensemble if members is None else members
     if members == 1:
         return model
     _check_ensemble(config)
-    mean = partial(losses.mean_outputs, losses.make_loss(config["loss"]))
+    mean = partial(losses.mean_outputs, losses.make_loss(to_dict(config.loss)))
     return with_members(model, members, mean)
 
 
-def _check_ensemble(config: Mapping[str, Any]) -> None:
+def _check_ensemble(config: Config) -> None:
     """Raises what an ensemble's models can't have."""
     clashing = [
         key
         for key, has in (
-            ("model.lora_rank", config["model"]["lora_rank"] is not None),
-            ("model.pretrained", config["model"]["pretrained"] is not None),
-            ("train.cache_features", config["train"]["cache_features"]),
+            ("model.lora_rank", config.model.lora_rank is not None),
+            ("model.pretrained", config.model.pretrained is not None),
+            ("train.cache_features", config.train.cache_features),
         )
         if has
     ]
@@ -156,15 +158,14 @@ def token_rows(spec: DataSpec) -> np.ndarray | None:
     return None if text is None else vocabulary.load(text.state.tokenizer).own_ids
 
 
-def num_outputs(config: Mapping[str, Any], spec: DataSpec) -> int:
+def num_outputs(config: Config, spec: DataSpec) -> int:
     """Returns the width of the model's last layer."""
     if spec.task == "regression":
         return 1
-    return losses.num_outputs(config["loss"]["name"], spec.num_classes)
+    return losses.num_outputs(config.loss.name, spec.num_classes)
 
 
-def total_steps(config: Mapping[str, Any], spec: DataSpec) -> int:
+def total_steps(config: Config, spec: DataSpec) -> int:
     """Returns the updates in the whole run."""
-    train, batch_size = config["train"], config["data"]["batch_size"]
-    epochs = train["epochs"] or DEFAULT_EPOCHS
-    return train["steps"] or -(-epochs * spec.sizes["train"] // batch_size)
+    epochs = config.train.epochs or DEFAULT_EPOCHS
+    return config.train.steps or -(-epochs * spec.sizes["train"] // config.data.batch_size)

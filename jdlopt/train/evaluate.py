@@ -38,7 +38,7 @@ class Evaluator:
     def _fit_batch_to(self, split: str) -> None:
         """Sets the batch size by the first split that is evaluated: padding is computed, too."""
         size = max(self.experiment.data.sizes[split], SMALLEST_BATCH)
-        asked = min(self.experiment.config["train"]["eval_batch_size"], size)
+        asked = min(self.experiment.config.train.eval_batch_size, size)
         self.batch_size = -(-asked // self.mesh.size) * self.mesh.size
 
     def batches(self, split: str) -> Iterator[Batch]:
@@ -55,7 +55,7 @@ class Evaluator:
             arrays = dataset.read(split)
             batches = feed.padded(arrays.inputs, arrays.targets, self.batch_size, rows)
         else:
-            workers = self.experiment.config["data"]["workers"]
+            workers = self.experiment.config.data.workers
             batches = feed.padded_stream(
                 dataset.records(split), self.batch_size, rows, workers=workers
             )

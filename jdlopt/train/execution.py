@@ -81,14 +81,14 @@ class _InMemory:
         asked: Dispatch | int | None,
     ):
         config = experiment.config
-        self.seed, self.batch_size = config["seed"], config["data"]["batch_size"]
+        self.seed, self.batch_size = config.seed, config.data.batch_size
         self.order = experiment.order
         arrays = experiment.data.read("train")
         self.size = len(arrays.targets)
         data = meshes.put(
             {"inputs": arrays.inputs, "targets": arrays.targets}, meshes.replicated(mesh)
         )
-        every = config["train"]["checkpoint_every"]
+        every = config.train.checkpoint_every
         self.dispatch, self._program = training_programs(
             state,
             data,
@@ -124,15 +124,15 @@ class _Streamed:
         opened: ExitStack,
     ):
         config, sharding = experiment.config, meshes.batch_sharding(mesh)
-        batch_size = config["data"]["batch_size"]
+        batch_size = config.data.batch_size
         read = feed.stream(
             experiment.data.records("train"),
-            seed=config["seed"],
+            seed=config.seed,
             batch_size=batch_size,
             first_step=step,
             rows=meshes.local_rows(sharding, batch_size),
             order=experiment.order,
-            workers=config["data"]["workers"],
+            workers=config.data.workers,
         )
         self._watching = opened.enter_context(ThreadPoolExecutor(1))
         batches = opened.enter_context(closing(feed.prefetched(read, sharding, batch_size)))

@@ -8,10 +8,9 @@ are what every verb uses: `fit` and populations compile its `train_step`, evalua
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +22,7 @@ from jdlopt import metrics
 from jdlopt.data import feed, preprocess, sampling
 from jdlopt.data.dataset import Dataset
 from jdlopt.data.spec import DataSpec
-from jdlopt.errors import UserError
+from jdlopt.errors import ConfigError, UserError
 from jdlopt.models import lora, pretrained
 from jdlopt.train import checks, step
 from jdlopt.train.components import (
@@ -34,7 +33,7 @@ from jdlopt.train.components import (
     token_rows,
     total_steps,
 )
-from jdlopt.train.schema import schema_of
+from jdlopt.train.schema import Config, schema_of
 from jdlopt.train.state import TrainState, Weights, as_arrays
 from jdlopt.train.step import Batch, Collected, Components, Measured, Predictions
 
@@ -58,7 +57,7 @@ class Experiment:
       predictor: predicts from components, weights and raw inputs.
     """
 
-    config: dict[str, Any]
+    config: Config
     spec: DataSpec
     dataset: Dataset | None
     components: Components
@@ -74,7 +73,7 @@ class Experiment:
 
     @staticmethod
     def build(
-        raw: Mapping[str, Any],
+        raw: configs.AnyConfig,
         data: Dataset | DataSpec | None = None,
         *,
         learnt_before: preprocess.State | None = None,
@@ -82,7 +81,7 @@ class Experiment:
         """Builds the experiment of a config, after all checks that need no training.
 
         Args:
-          raw: a config as a file gives it, overrides applied.
+          raw: a config as a file gives it, overrides applied; or one that is resolved.
           data: the dataset where it is open already; or what is known of it, for an experiment that
             evaluates and predicts without it. The config's is opened by default, and then a step is
             traced on shapes, so that what can't be computed is told before anything is trained.
@@ -183,7 +182,7 @@ class Experiment:
     @property
     def streams(self) -> bool:
         """Whether batches are read one by one, since the training split is not kept in memory."""
-        asked = self.config["data"]["in_memory"]
+        asked = self.config.data.in_memory
         return not (feed.fits(self.data.nbytes("train")) if asked is None else asked)
 
     def pretrained(self) -> pretrained.Loaded | None:
@@ -192,13 +191,13 @@ class Experiment:
         Raises:
           ConfigError: it can't be read, or does not fit.
         """
-        section = self.config["model"]
-        if section["pretrained"] is None:
+        section = self.config.model
+        if section.pretrained is None:
             return None
         shape, dtype = self.model_inputs
         example = jax.ShapeDtypeStruct((1, *shape), dtype)
         shapes = pretrained.shapes_of(self.components.model, example, self.hparams["model"])
-        return pretrained.load(section, *shapes, token_rows(self.spec))
+        return pretrained.load(configs.to_dict(section), *shapes, token_rows(self.spec))
 
     def measuring(self, names: tuple[str, ...]) -> Experiment:
         """Returns the experiment with other metrics in its evaluations, beside the loss."""
@@ -210,23 +209,28 @@ class Experiment:
         """Returns the names of every metric that the task has, and those that the config names."""
         found = metrics.all_metrics(self.spec.task, self.spec.num_classes)
         watched = self.monitor.partition("/")[2]
-        asked = (*self.config["train"]["metrics"], *([] if watched == "loss" else [watched]))
+        asked = (*self.config.train.metrics, *([] if watched == "loss" else [watched]))
         return tuple(dict.fromkeys((*found, *asked)))
 
 
 def _resolved(
-    raw: Mapping[str, Any], data: Dataset | DataSpec | None
-) -> tuple[dict[str, Any], Dataset | DataSpec]:
+    raw: configs.AnyConfig, data: Dataset | DataSpec | None
+) -> tuple[Config, Dataset | DataSpec]:
     """The config with every default filled in, checked against its data, and the data."""
     raw = configs.to_dict(raw)
     problems: list[str] = []
-    config = configs.check_section(raw, schema_of(raw, problems), "", problems)
-    if config.get("model", {}).get("lora_rank") and not problems:
-        config["optim"] = _with_frozen_base(config["optim"])
+    checked = configs.check_section(raw, schema_of(raw, problems), "", problems)
+    try:
+        config = Config.from_dict(checked)
+    except ConfigError:  # without a key that it must have, there is no config to look at further
+        configs.raise_problems(problems)
+        raise
+    if config.model.lora_rank and not problems:
+        config = _with_frozen_base(config)
     known = data
     if known is None and not any(problem.startswith("data") for problem in problems):
         try:
-            known = open_clean(config["data"])
+            known = open_clean(config.data)
         except UserError as error:
             if not problems:
                 raise
@@ -239,38 +243,38 @@ def _resolved(
     return config, known
 
 
-def _with_frozen_base(section: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``optim`` section of a model with adapters: the config says that its base is frozen."""
-    said = any(pattern.startswith("^base/") for pattern in section["freeze"])
-    return {**section, "freeze": section["freeze"] + (() if said else (lora.FREEZE,))}
+def _with_frozen_base(config: Config) -> Config:
+    """A config of a model with adapters: its ``optim`` section says that the base is frozen."""
+    freeze = config.optim.freeze
+    said = any(pattern.startswith("^base/") for pattern in freeze)
+    freeze += () if said else (lora.FREEZE,)
+    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, freeze=freeze))
 
 
 def _assembled(
-    config: dict[str, Any],
+    config: Config,
     spec: DataSpec,
     dataset: Dataset | None,
     known: preprocess.State | None,
 ) -> Experiment:
     """The experiment of a resolved config; it reads the training split to fit preprocessing."""
-    train, size = config["train"], spec.sizes["train"]
+    train, size = config.train, spec.sizes["train"]
     steps = total_steps(config, spec)
-    eval_every = min(
-        train["eval_every"] or feed.steps_per_epoch(size, config["data"]["batch_size"]), steps
-    )
-    monitor = train["monitor"] or (
+    eval_every = min(train.eval_every or feed.steps_per_epoch(size, config.data.batch_size), steps)
+    monitor = train.monitor or (
         "validation/accuracy" if spec.task == "classification" else "validation/loss"
     )
-    names = tuple(train["metrics"]) or metrics.default_metrics(spec.task)
+    names = tuple(train.metrics) or metrics.default_metrics(spec.task)
     watched = monitor.partition("/")[2]
     if watched not in (*names, "loss"):
         names = (*names, watched)
     collector = metrics.make_collector(names, spec.task, spec.num_classes)
-    recipe = recipe_of(config["data"], spec)
+    recipe = recipe_of(config.data, spec)
     if known is None:
         known = {} if dataset is None else learnt(recipe, dataset)
     counts, labels = None, None
-    sampled = config["data"]["sampling"]
-    if dataset is not None and config["loss"]["class_weights"] == "balanced":
+    sampled = config.data.sampling
+    if dataset is not None and config.loss.class_weights == "balanced":
         counts = np.bincount(dataset.targets("train"), minlength=spec.num_classes)
     if dataset is not None and sampled == "balanced":
         labels = dataset.targets("train")
@@ -290,6 +294,6 @@ def _assembled(
         collector=collector,
         total_steps=steps,
         eval_every=eval_every,
-        log_every=min(train["log_every"] or eval_every, steps),
+        log_every=min(train.log_every or eval_every, steps),
         monitor=monitor,
     )

@@ -48,7 +48,7 @@ def _told(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def claim(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
+def claim(workdir: Path, config: configs.AnyConfig) -> Iterator[None]:
     """Holds a work directory for one run: makes it, locks it, and checks that it is this config's.
 
     Raises:
@@ -89,7 +89,7 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
         yield
 
 
-def save_config(workdir: Path, config: Mapping[str, Any]) -> None:
+def save_config(workdir: Path, config: configs.AnyConfig) -> None:
     """Writes ``config.json``."""
     write_aside(workdir / CONFIG, configs.dumps(config))
 
@@ -114,7 +114,7 @@ def save_pretrained(workdir: Path, record: Mapping[str, Any]) -> None:
     write_aside(path, json.dumps(record, indent=2) + "\n")
 
 
-def _check_same(path: Path, config: Mapping[str, Any], workdir: Path) -> None:
+def _check_same(path: Path, config: configs.AnyConfig, workdir: Path) -> None:
     # where a run trains may change, and what reads for it: its batches don't
     saved, now = (
         {
@@ -182,7 +182,7 @@ class RunLog:
             with _told(self._tensorboard):
                 self._events.scalars({**values, **beside}, step)
 
-    def hyperparameters(self, config: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+    def hyperparameters(self, config: configs.AnyConfig, metrics: Mapping[str, Any]) -> None:
         """Writes the config and the final metrics to TensorBoard's hparams table."""
         if self._events is None:
             return

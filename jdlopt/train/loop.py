@@ -123,8 +123,8 @@ class _Run:
         opened: ExitStack,
     ):
         self.parts, self.workdir, self.clock, self.on_progress = parts, workdir, clock, on_progress
-        self.config, self.options = parts.config, parts.config["train"]
-        self.mesh, self.compile = meshes.make_mesh(self.config["mesh"]), Compiler()
+        self.config, self.options = parts.config, parts.config.train
+        self.mesh, self.compile = meshes.make_mesh(self.config.mesh), Compiler()
         self.tracker = make_tracker(parts, parts.data.sizes["train"])
         self.saving = Saving(workdir, parts, self.mesh)
         state = self._initial()
@@ -133,10 +133,10 @@ class _Run:
         clock.first_step = self.step
         self.log = self._open_log(opened)
         # what the steps and the evaluations between them run on
-        working = self._with_features() if self.options["cache_features"] else parts
+        working = self._with_features() if self.options.cache_features else parts
         evaluator = Evaluator(working, self.mesh, self.compile)
         self.pending = Pending(self.tracker, evaluator, self.mesh, opened)
-        asked = dispatch or self.options["steps_per_dispatch"]
+        asked = dispatch or self.options.steps_per_dispatch
         self.execution = make_execution(
             working, self.state, self.step, self.mesh, self.compile, asked, opened
         )
@@ -147,7 +147,7 @@ class _Run:
 
     def _initial(self) -> TrainState:
         """The state before the first step, on the devices."""
-        init, hparams = partial(self.parts.init, self.config["seed"]), self.parts.hparams
+        init, hparams = partial(self.parts.init, self.config.seed), self.parts.hparams
         found = self.parts.pretrained()
         loaded = None if found is None else (found.params, found.state)
         if found is not None and jax.process_index() == 0:
@@ -163,7 +163,7 @@ class _Run:
             return None
         log.save_config(self.workdir, self.config)  # the mesh may be another one now
         serve.save_inputs_record(self.parts, self.workdir)
-        made = log.RunLog(self.workdir, self.step, self.options["tensorboard"])
+        made = log.RunLog(self.workdir, self.step, self.options.tensorboard)
         opened.callback(made.close)
         return made
 
@@ -202,7 +202,7 @@ class _Run:
     def _until_evaluation(self) -> int:
         """Steps to the next evaluation, checkpoint or end: a dispatch never runs over one."""
         ends = [self.parts.total_steps]
-        for every in (self.parts.eval_every, self.options["checkpoint_every"]):
+        for every in (self.parts.eval_every, self.options.checkpoint_every):
             if every:
                 ends.append((self.step // every + 1) * every)
         return min(ends) - self.step
@@ -218,7 +218,7 @@ class _Run:
 
     def _report(self) -> None:
         elapsed = self.clock.loop()
-        trained = (self.step - self.clock.first_step) * self.config["data"]["batch_size"]
+        trained = (self.step - self.clock.first_step) * self.config.data.batch_size
         speed = trained / elapsed
         for step, line in self.tracker.take_lines():
             if self.log:
@@ -271,7 +271,7 @@ class _Run:
             for name, value in self._newest_metrics().items()
             if name.startswith("train/")
         }
-        splits = ["validation", *(["test"] if self.options["evaluate_test"] else [])]
+        splits = ["validation", *(["test"] if self.options.evaluate_test else [])]
         for split in splits:
             if self.parts.data.sizes.get(split):
                 found.update(measure(split, best.weights))
@@ -286,7 +286,7 @@ class _Run:
         self, status: str, found: Mapping[str, Any], beside: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         best, note, looped = self.tracker.best, self.tracker.best.note(), self.clock.loop()
-        trained = (self.step - self.clock.first_step) * self.config["data"]["batch_size"]
+        trained = (self.step - self.clock.first_step) * self.config.data.batch_size
         record = {
             "status": status,
             "metrics": dict(found),
@@ -304,7 +304,7 @@ class _Run:
             "data_wait_share": self.execution.waited / looped,
             "dispatch": self.execution.dispatch.to_dict(),
             "n_params": self.n_params,
-            "seed": self.config["seed"],
+            "seed": self.config.seed,
             "versions": log.versions(),
             "devices": [str(device) for device in self.mesh.devices.flat],
             "mesh": dict(self.mesh.shape),

@@ -6,6 +6,7 @@ import bisect
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,7 +56,7 @@ class Summary(NamedTuple):
 def summary(parts: Experiment) -> Summary:
     """Returns a model layer by layer, and what a step of it costs; no array is made."""
     state = _shapes(parts)
-    size = parts.config["data"]["batch_size"]
+    size = parts.config.data.batch_size
     shape, dtype = parts.model_inputs
     inputs = jax.ShapeDtypeStruct((size, *shape), dtype)
     layers = _layers(parts, state, inputs)
@@ -76,7 +77,7 @@ def summary(parts: Experiment) -> Summary:
 def _layers(parts: Experiment, state: Any, inputs: Any) -> list[Layer]:
     """The layers of the model, or of each member of an ensemble."""
     config, hparams = parts.config, parts.hparams["model"]
-    members = config["model"]["ensemble"]
+    members = config.model.ensemble
     if members == 1:
         return layers_of(parts.components.model, state.params, state.model_state, inputs, hparams)
     model = model_of(config, parts.spec, parts.recipe, members=1)
@@ -114,16 +115,16 @@ def largest_batch(experiment: Experiment, limit: int | None = None) -> Fit:
       UserError: not even the smallest batch fits.
     """
     config, dataset = experiment.config, experiment.data
-    mesh = meshes.make_mesh(config["mesh"])
+    mesh = meshes.make_mesh(config.mesh)
     limit = device_bytes(mesh) if limit is None else limit
-    unit = math.lcm(mesh.size, config["optim"]["accumulate"])
+    unit = math.lcm(mesh.size, config.optim.accumulate)
     most = dataset.sizes["train"]
 
     def cost(batch_size: int) -> int:
-        data = {**config["data"], "batch_size": batch_size}
-        return step_bytes(Experiment.build({**config, "data": data}, dataset), mesh)
+        changed = replace(config, data=replace(config.data, batch_size=batch_size))
+        return step_bytes(Experiment.build(changed, dataset), mesh)
 
-    sizes = search(cost, limit, unit=unit, most=most, first=config["data"]["batch_size"])
+    sizes = search(cost, limit, unit=unit, most=most, first=config.data.batch_size)
     fitting = [size for size, needed in sizes.items() if needed <= limit]
     if not fitting:
         raise UserError(
@@ -206,7 +207,7 @@ def compiled_step(parts: Experiment, mesh: Mesh) -> Any:
     state = _shapes(parts)
     shardings = state_sharding(mesh, state)
     state = jax.tree.map(_placed, state, shardings)
-    size = parts.config["data"]["batch_size"]
+    size = parts.config.data.batch_size
     options: dict[str, Any] = {"donate_argnums": 0, "out_shardings": (shardings, everywhere)}
     if parts.streams:
         batch = jax.tree.map(lambda leaf: _placed(leaf, split), _batch(parts, size))

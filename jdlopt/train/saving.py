@@ -37,8 +37,8 @@ class Saving:
     def __init__(self, workdir: Path, parts: Experiment, mesh: Mesh):
         self.folder, self.parts = workdir / log.CHECKPOINTS, parts
         self._platform = f"{mesh.devices.flat[0].device_kind} x {mesh.size}"
-        self._every = parts.config["train"]["checkpoint_every"]
-        self._seconds = parts.config["train"]["checkpoint_seconds"]
+        self._every = parts.config.train.checkpoint_every
+        self._seconds = parts.config.train.checkpoint_seconds
         self._best_step = -1
         self._saved_at = 0.0
         self.start_clock()

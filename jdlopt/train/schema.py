@@ -205,7 +205,7 @@ def schema_of(raw: Mapping[str, Any], problems: list[str]) -> Schema:
     }
 
 
-def resolve_data(raw: Mapping[str, Any]) -> dict[str, Any]:
+def resolve_data(raw: configs.AnyConfig) -> DataFields:
     """Returns the resolved ``data`` section alone, whatever the other sections hold.
 
     Raises:
@@ -215,4 +215,4 @@ def resolve_data(raw: Mapping[str, Any]) -> dict[str, Any]:
     section = configs.to_dict(raw).get("data", {})
     checked = configs.check_section(section, data_schema(section, problems), "data", problems)
     configs.raise_problems(problems)
-    return checked
+    return section_of(DataFields, checked, "data")

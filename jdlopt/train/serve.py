@@ -139,7 +139,7 @@ def evaluate_run(
     # over the devices that are here now, whatever the run had
     experiment = Experiment.build({**run_config(workdir), "mesh": {"data": 1}})
     weights, step = load_weights(experiment, workdir, which)
-    mesh = meshes.make_mesh({"data": -1, "fsdp": 1})
+    mesh = meshes.make_mesh(meshes.MeshFields())
     weights = meshes.put(weights, meshes.replicated(mesh))
     measured = with_tta(experiment, tta).measuring(experiment.all_metrics())
     found = Evaluator(measured, mesh, Compiler())(split, weights)
@@ -156,7 +156,7 @@ def with_tta(experiment: Experiment, draws: int) -> Experiment:
     if not draws:
         return experiment
     config = experiment.config
-    made = augment_of(config, experiment.spec, without_mixing(config["data"]["augment"]))
+    made = augment_of(config, experiment.spec, without_mixing(config.data.augment))
     if made is unchanged:
         raise UserError(
             "--tta: the run's data.augment changes no single example, so every copy would be the "

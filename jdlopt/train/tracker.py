@@ -249,9 +249,9 @@ def make_tracker(experiment: Experiment, examples: int) -> Tracker:
         total_steps=experiment.total_steps,
         eval_every=experiment.eval_every,
         log_every=experiment.log_every,
-        batch_size=experiment.config["data"]["batch_size"],
+        batch_size=experiment.config.data.batch_size,
         examples=examples,
-        patience=experiment.config["train"]["patience"],
+        patience=experiment.config.train.patience,
     )
 
 

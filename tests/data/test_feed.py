@@ -218,7 +218,7 @@ def test_what_reading_says_is_passed_on():
 
 def test_what_was_handed_to_the_device_is_the_stream():
     data = records(23)
-    sharding = meshes.batch_sharding(meshes.make_mesh({"data": 4, "fsdp": 1}))
+    sharding = meshes.batch_sharding(meshes.make_mesh(meshes.MeshFields(data=4, fsdp=1)))
     read = feed.stream(data, seed=2, batch_size=8, first_step=1)
     batches = feed.prefetched(read, sharding, 8)
     for step, batch in enumerate(itertools.islice(batches, 5), start=1):
@@ -232,7 +232,7 @@ def test_what_was_handed_to_the_device_is_the_stream():
 
 def test_what_is_ahead_comes_to_its_end():
     data = records(11)
-    sharding = meshes.batch_sharding(meshes.make_mesh({"data": 1, "fsdp": 1}))
+    sharding = meshes.batch_sharding(meshes.make_mesh(meshes.MeshFields(data=1, fsdp=1)))
     for ahead in (0, 1, 9):
         read = feed.padded_stream(data, 4, np.arange(4))
         weights = [

@@ -123,7 +123,7 @@ def test_a_regression_is_compared_by_what_no_loss_changes() -> None:
 def test_a_part_that_changes_leaves_the_keys_of_the_old_one_behind() -> None:
     raw = configs.override(BASE, {"optim.b1": 0.8, "optim.name": "adamw"})
     side = sides.side_of(raw, {"optim.name": "sgd"})
-    assert side.config["optim"]["name"] == "sgd" and "b1" not in side.config["optim"]
+    assert side.config.optim.name == "sgd" and "b1" not in side.config.optim.options
 
 
 def test_a_side_holds_plain_values_of_parts_that_are_named_on_a_command_line() -> None:

@@ -90,7 +90,7 @@ def test_one_epoch_of_every_config_can_be_built(path, tmp_path):
     raw = shortened(path, tmp_path)
     built = Experiment.build(raw)  # traces the step
     assert (path.stem in MADE) or raw["data"]["source"] in BUNDLED
-    assert built.config["train"]["epochs"] == 1 and built.data.sizes["train"] > 0
+    assert built.config.train.epochs == 1 and built.data.sizes["train"] > 0
 
 
 @pytest.mark.slow

@@ -268,7 +268,7 @@ SIZE = 16
 def main(source, folder, workers):
     processes.join()
     records = open_dataset({"source": source, "validation_fraction": 0.2}).records("train")
-    sharding = meshes.batch_sharding(meshes.make_mesh({"data": -1, "fsdp": 1}))
+    sharding = meshes.batch_sharding(meshes.make_mesh(meshes.MeshFields(data=-1, fsdp=1)))
     rows = meshes.local_rows(sharding, SIZE)
     asked = []
     pool = type(records.pool)

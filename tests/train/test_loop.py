@@ -161,7 +161,7 @@ def test_eight_devices_equal_one(config, tmp_path, mesh, model):
 def test_fsdp_splits_the_parameters(config):
     from jdlopt import mesh as meshes
 
-    mesh = meshes.make_mesh({"data": 2, "fsdp": 4, "tensor": 1})
+    mesh = meshes.make_mesh(meshes.MeshFields(data=2, fsdp=4, tensor=1))
     shardings = meshes.parameter_sharding(
         mesh, {"wide": np.zeros((64, 128)), "bias": np.zeros(128), "odd": np.zeros((33, 35))}
     )

@@ -41,7 +41,7 @@ def test_the_chosen_batch_fits_and_the_next_does_not(config):
     config["mesh"] = {"data": 2}
     config["optim"]["accumulate"] = 2
     parts = Experiment.build(config)
-    mesh = meshes.make_mesh(parts.config["mesh"])
+    mesh = meshes.make_mesh(parts.config.mesh)
     limit = memory.step_bytes(parts, mesh) + 4000
     found = memory.largest_batch(parts, limit)
     over = min(size for size, needed in found.sizes.items() if needed > limit)
@@ -58,7 +58,7 @@ def test_sharding_the_state_spares_memory(config):
     for fsdp in (1, 4):
         config["mesh"] = {"data": 1, "fsdp": fsdp}
         parts = Experiment.build(config)
-        sizes.append(memory.step_bytes(parts, meshes.make_mesh(parts.config["mesh"])))
+        sizes.append(memory.step_bytes(parts, meshes.make_mesh(parts.config.mesh)))
     assert sizes[1] < 0.7 * sizes[0]
 
 
@@ -76,7 +76,7 @@ def test_what_is_computed_again_is_not_kept(tmp_path):
             "mesh": {"data": 1},
         }
         parts = Experiment.build(config)
-        found = memory.compiled_step(parts, meshes.make_mesh(parts.config["mesh"]))
+        found = memory.compiled_step(parts, meshes.make_mesh(parts.config.mesh))
         sizes[remat] = found.memory_analysis().temp_size_in_bytes
     assert sizes["full"] < 0.6 * sizes["none"]
 
@@ -126,6 +126,6 @@ def test_the_command_line_writes_nothing(blobs, tmp_path, capsys, monkeypatch):
 
 
 def test_a_devices_memory():
-    mesh = meshes.make_mesh({"data": 1, "fsdp": 1})
+    mesh = meshes.make_mesh(meshes.MeshFields(data=1, fsdp=1))
     assert memory.device_bytes(mesh) > 2**20
     assert len(jax.devices()) == 8

@@ -121,7 +121,7 @@ def test_a_users_own_augmentations_train_with_traced_floats(config, tmp_path):
         }
     }
     parts = Experiment.build(config)
-    assert parts.config["data"]["augment"]["own"]["faded"]["every"] == 1
+    assert parts.config.data.augment["own"]["faded"]["every"] == 1
     hparams = parts.hparams["augment"]
     assert set(hparams["own"]["faded"]) == {"strength", "power"}
     arrays = parts.data.read("train")

@@ -160,10 +160,10 @@ def test_groups_are_set_from_the_command_line(gradual):
             "optim.groups.lower.unfreeze_at": text("3"),
         },
     )
-    groups = Experiment.build(config).config["optim"]["groups"]
-    assert groups["wide"]["params"] == ("head/outputs/kernel",)
-    assert groups["wide"]["momentum"] == 0.5 and groups["lower"]["unfreeze_at"] == 3
-    assert "momentum" not in groups["lower"]
+    groups = Experiment.build(config).config.optim.groups
+    assert groups["wide"].params == ("head/outputs/kernel",)
+    assert groups["wide"].options == {"momentum": 0.5} and groups["lower"].unfreeze_at == 3
+    assert groups["lower"].options == {}
 
 
 # --- unfrozen step by step ------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_one_program_serves_all_phases_and_values(gradual):
     assert moved["conv_1"] == [False] * 6 + [True] * 9
     assert moved["conv_0"] == [False] * 12 + [True] * 3
     rate = optim.learning_rate_at(
-        parts.config["optim"], parts.total_steps, 14, state.hparams["optim"]
+        configs.to_dict(parts.config.optim), parts.total_steps, 14, state.hparams["optim"]
     )
     np.testing.assert_allclose(measured["learning_rate"], rate)  # the base rate is logged
 

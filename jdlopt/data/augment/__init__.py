@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jdlopt import config as configs
 from jdlopt.config import NonNegative, Range, Schema
@@ -51,6 +51,9 @@ from jdlopt.data.augment.text.token_dropout import TOKEN_DROPOUT
 from jdlopt.data.augment.text.token_swap import TOKEN_SWAP
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, listing
+
+if TYPE_CHECKING:
+    from jdlopt.data.preprocess import PreprocessFields
 
 __all__ = [
     "AUGMENTATIONS",
@@ -169,9 +172,7 @@ def fitting(inputs: Inputs) -> dict[str, Augmentation]:
     return {name: part for name, part in AUGMENTATIONS.items() if part.misfit(inputs) is None}
 
 
-def problems(
-    section: Mapping[str, Any], spec: DataSpec, preprocess: Mapping[str, Any]
-) -> list[str]:
+def problems(section: Mapping[str, Any], spec: DataSpec, preprocess: PreprocessFields) -> list[str]:
     """Says in words which augmentations of a section can't be used on a dataset."""
     inputs = inputs_of(spec, preprocess)
     shape = f"{inputs.dtype} inputs of shape {inputs.shape} of {spec.name!r}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -15,6 +15,7 @@ from jdlopt.data.spec import DataSpec
 
 if TYPE_CHECKING:
     from jdlopt.data.augment.image.warp import Move
+    from jdlopt.data.preprocess import PreprocessFields
 
 Images = Float[Array, "n h w c"]
 Waveforms = Float[Array, "n samples *channels"]
@@ -124,12 +125,12 @@ class Augmentation:
         return "does not fit"
 
 
-def inputs_of(spec: DataSpec, section: Mapping[str, Any]) -> Inputs:
+def inputs_of(spec: DataSpec, fields: PreprocessFields) -> Inputs:
     """Returns what augmentations must know of a dataset.
 
     Args:
       spec: what is known of it.
-      section: the resolved ``data.preprocess``.
+      fields: the resolved ``data.preprocess``.
     """
     one = spec.input
     if one.text is not None:
@@ -140,7 +141,7 @@ def inputs_of(spec: DataSpec, section: Mapping[str, Any]) -> Inputs:
         kind = "table"
     else:
         kind = "image" if len(one.shape) == 3 else "sequence"
-    features = section.get("audio", "none") != "none"
+    features = fields.audio != "none"
     return Inputs(one.shape, one.dtype, kind, features, spec.task)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from jdlopt.evidence.techniques.precision import PRECISION
 from jdlopt.evidence.techniques.regularisation import REGULARISATION
 from jdlopt.evidence.techniques.structure import STRUCTURE
 from jdlopt.evidence.techniques.transfer import TRANSFER
+
+if TYPE_CHECKING:
+    from jdlopt.train.schema import Config
 
 __all__ = [
     "AIMS", "GROUPS", "KINDS", "TECHNIQUES", "Change", "Facts", "Technique", "applicable", "change",
@@ -86,7 +89,7 @@ def read(text: str) -> tuple[Technique, int]:
     return find(match[1]), max(0, int(match[2] or 1) - 1)
 
 
-def facts_of(config: Mapping[str, Any], dataset: Any) -> Facts:
+def facts_of(config: Config, dataset: Any) -> Facts:
     """Returns what is known of a task from its resolved config and its opened dataset."""
     from jdlopt.data import feed
     from jdlopt.data.augment import inputs_of
@@ -99,20 +102,20 @@ def facts_of(config: Mapping[str, Any], dataset: Any) -> Facts:
     size = dataset.sizes["train"]
     return Facts(
         task=dataset.spec.task,
-        kind=inputs_of(dataset.spec, config["data"]["preprocess"]).kind,
+        kind=inputs_of(dataset.spec, config.data.preprocess).kind,
         input_shape=tuple(dataset.spec.input.shape),
         input_dtype=str(dataset.spec.input.dtype),
         num_outputs=num_outputs(config, dataset.spec),
         train_size=size,
         validation_size=dataset.sizes["validation"],
         total_steps=total_steps(config, dataset.spec),
-        steps_per_epoch=feed.steps_per_epoch(size, config["data"]["batch_size"]),
+        steps_per_epoch=feed.steps_per_epoch(size, config.data.batch_size),
         imbalance=imbalance,
         categorical=bool(dataset.spec.input.categories),
     )
 
 
-def why_not(one: Technique, config: Mapping[str, Any], facts: Facts) -> str | None:
+def why_not(one: Technique, config: Config, facts: Facts) -> str | None:
     """Returns why a technique can't be used on a config, or None."""
     reason = one.applies(config, facts)
     if reason is None and not one.changes(config, facts):
@@ -120,7 +123,7 @@ def why_not(one: Technique, config: Mapping[str, Any], facts: Facts) -> str | No
     return reason
 
 
-def change(name: str, config: Mapping[str, Any], facts: Facts) -> tuple[Change, ...]:
+def change(name: str, config: Config, facts: Facts) -> tuple[Change, ...]:
     """Returns the variants of a technique on a resolved config, the best guess first.
 
     Raises:
@@ -134,7 +137,7 @@ def change(name: str, config: Mapping[str, Any], facts: Facts) -> tuple[Change, 
 
 
 def applicable(
-    config: Mapping[str, Any], facts: Facts, names: Iterable[str] = ()
+    config: Config, facts: Facts, names: Iterable[str] = ()
 ) -> list[Technique]:
     """Returns the techniques that change something in a config, by their prior.
 

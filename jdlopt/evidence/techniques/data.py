@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from jdlopt.data.augment import AUGMENTATIONS, Augmentation, Inputs
 from jdlopt.evidence.techniques.entry import (
     Change,
-    Config,
     Facts,
     Technique,
     needs_kind,
@@ -15,6 +16,9 @@ from jdlopt.evidence.techniques.entry import (
     value_of,
     values,
 )
+
+if TYPE_CHECKING:
+    from jdlopt.train.schema import Config
 
 
 def _augmentation(part: Augmentation) -> Technique:
@@ -26,14 +30,14 @@ def _augmentation(part: Augmentation) -> Technique:
             facts.input_shape,
             facts.input_dtype,
             facts.kind,
-            config["data"]["preprocess"]["audio"] != "none",
+            config.data.preprocess.audio != "none",
             facts.task,
         )
         if part.misfit(inputs) is not None:
             return f"It does not fit {facts.input_dtype} inputs of shape {facts.input_shape}."
         if part.hindrance is not None and (why := part.hindrance(inputs)) is not None:
             return why
-        lacking = [one for one in part.requires if config["data"]["augment"][one] is None]
+        lacking = [one for one in part.requires if config.data.augment[one] is None]
         return f"It needs data.augment.{lacking[0]}." if lacking else None
 
     return Technique(

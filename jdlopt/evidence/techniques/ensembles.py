@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from jdlopt.evidence.techniques.entry import Config, Facts, Technique, needs_unset, unless, values
+from typing import TYPE_CHECKING
+
+from jdlopt.evidence.techniques.entry import Facts, Technique, needs_unset, unless, values
+
+if TYPE_CHECKING:
+    from jdlopt.train.schema import Config
 
 
 def _no_single_start(config: Config, facts: Facts) -> str | None:
     """Members start from values of their own, and are trained whole."""
-    model = config["model"]
-    taken = [f"model.{key}" for key in ("lora_rank", "pretrained") if model[key] is not None]
-    taken += ["train.cache_features"] if config["train"]["cache_features"] else []
+    taken = [
+        f"model.{key}"
+        for key in ("lora_rank", "pretrained")
+        if getattr(config.model, key) is not None
+    ]
+    taken += ["train.cache_features"] if config.train.cache_features else []
     return f"{taken[0]} is set: members start from values of their own." if taken else None
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jdlopt import config as configs
+
+if TYPE_CHECKING:
+    from jdlopt.train.schema import Config
 
 GROUPS = (
     "data", "structure", "regularisation", "loss", "optimisation", "precision", "transfer",
@@ -44,12 +47,10 @@ class Facts(NamedTuple):
     categorical: bool
 
 
-Config = Mapping[str, Any]
-"""Resolved, as nested dicts."""
 Change = dict[str, Any]
 """Dotted keys and their values."""
-Changes = Callable[[Config, Facts], tuple[Change, ...]]
-Applies = Callable[[Config, Facts], str | None]
+Changes = Callable[["Config", Facts], tuple[Change, ...]]
+Applies = Callable[["Config", Facts], str | None]
 RATE = {"optim.learning_rate": ("around", 4.0)}
 """The learning rate: what nearly every change of optimisation or structure must be tuned with."""
 
@@ -94,7 +95,7 @@ class Technique:
 
 def value_of(config: Config, key: str) -> Any:
     """Returns a key's value, or None where the config's parts have no such key."""
-    node: Any = config
+    node: Any = configs.to_dict(config)
     for name in key.split("."):
         if not isinstance(node, Mapping) or name not in node:
             return None
@@ -130,7 +131,7 @@ def together(*variants: Change) -> Changes:
     return changes
 
 
-def unless(*reasons: Callable[[Config, Facts], str | None]) -> Applies:
+def unless(*reasons: Callable[["Config", Facts], str | None]) -> Applies:
     """Returns the first reason that there is."""
 
     def applies(config: Config, facts: Facts) -> str | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from jdlopt.evidence.techniques.entry import (
     RATE,
     Change,
     Changes,
-    Config,
     Facts,
     Technique,
     needs_unset,
@@ -14,6 +15,9 @@ from jdlopt.evidence.techniques.entry import (
     value_of,
     values,
 )
+
+if TYPE_CHECKING:
+    from jdlopt.train.schema import Config
 
 RATES: dict[str, tuple[float, ...]] = {
     "sgd": (0.1, 0.3), "momentum": (0.03, 0.1), "nesterov": (0.03, 0.1), "rmsprop": (1e-3,),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from jdlopt.evidence.techniques.entry import (
     Change,
-    Config,
     Facts,
     Technique,
     needs_key,
     value_of,
     values,
 )
+
+if TYPE_CHECKING:
+    from jdlopt.train.schema import Config
 
 
 def _accumulate(config: Config, facts: Facts) -> tuple[Change, ...]:

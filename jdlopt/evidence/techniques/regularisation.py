@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from jdlopt.evidence.techniques.entry import (
     Change,
-    Config,
     Facts,
     Technique,
     needs_key,
@@ -13,6 +14,9 @@ from jdlopt.evidence.techniques.entry import (
     value_of,
     values,
 )
+
+if TYPE_CHECKING:
+    from jdlopt.train.schema import Config
 
 
 def _patience(config: Config, facts: Facts) -> tuple[Change, ...]:

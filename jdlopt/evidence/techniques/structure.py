@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from jdlopt.evidence.techniques.entry import (
     RATE,
     Change,
     Changes,
-    Config,
     Facts,
     Technique,
     needs_key,
@@ -15,6 +16,9 @@ from jdlopt.evidence.techniques.entry import (
     value_of,
     values,
 )
+
+if TYPE_CHECKING:
+    from jdlopt.train.schema import Config
 
 FEATURES, LAYERS = "model.features", "model.num_layers"
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from jdlopt.evidence.techniques.entry import (
     Change,
-    Config,
     Facts,
     Technique,
     unless,
     value_of,
     values,
 )
+
+if TYPE_CHECKING:
+    from jdlopt.train.schema import Config
 
 BODY = r"^(?!head/)"
 """Every parameter that is not the head's."""
