@@ -74,9 +74,14 @@ def watch(
     return list(kinds), measure
 
 
-def _name(path: Any) -> str:
+def _name(path: tuple[object, ...]) -> str:
     words = [str(getattr(key, "key", getattr(key, "idx", key))) for key in path]
     return "/".join(words[:-1]) or words[-1]
+
+
+Measures = dict[str, Array]
+"""What is measured of one activation."""
+Carried = tuple[list[Array], list[Measures]]
 
 
 class _Watcher:
@@ -88,18 +93,18 @@ class _Watcher:
         self.kinds, self.found, self.layer = kinds, found, layer
 
     def evaluate(
-        self, closed: core.ClosedJaxpr, values: Sequence[Any], names: Sequence[str]
-    ) -> tuple[list[Any], list[str]]:
+        self, closed: core.ClosedJaxpr, values: Sequence[Array], names: Sequence[str]
+    ) -> tuple[list[Array], list[str]]:
         """Returns the results, and which parameter each is, if it is one."""
         jaxpr = closed.jaxpr
         known = dict(zip(jaxpr.constvars, closed.consts, strict=True))
         known |= dict(zip(jaxpr.invars, values, strict=True))
         names_of = dict(zip(jaxpr.invars, names, strict=True))
 
-        def read(atom: Any) -> Any:
+        def read(atom: core.Var | core.Literal) -> Array:
             return atom.val if isinstance(atom, core.Literal) else known[atom]
 
-        def name(atom: Any) -> str:
+        def name(atom: core.Var | core.Literal) -> str:
             return "" if isinstance(atom, core.Literal) else names_of.get(atom, "")
 
         for equation in jaxpr.eqns:
@@ -133,7 +138,9 @@ class _Watcher:
             names_of |= dict(zip(equation.outvars, results_names, strict=True))
         return [read(atom) for atom in jaxpr.outvars], [name(atom) for atom in jaxpr.outvars]
 
-    def scan(self, equation: Any, inputs: Sequence[Any], operands: Sequence[str]) -> list[Any]:
+    def scan(
+        self, equation: core.JaxprEqn, inputs: Sequence[Array], operands: Sequence[str]
+    ) -> list[Array]:
         """Returns the results of a loop, and measures the activations of its steps."""
         closed, constants, carries, length, reverse, unroll = (
             equation.params[key]
@@ -144,7 +151,7 @@ class _Watcher:
         kinds: list[dict[str, str]] = []
         layer = self.layer
 
-        def step(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[dict[str, Array]]]:
+        def step(carry: list[Array], xs: list[Array]) -> tuple[list[Array], list[dict[str, Array]]]:
             nonlocal layer
             kinds.clear()
             found: list[dict[str, Array]] = []
@@ -153,16 +160,18 @@ class _Watcher:
             layer = watcher.layer
             return results, found
 
-        def body(state: tuple[list[Any], list[Any]], xs: list[Any]) -> Any:
+        def body(
+            state: tuple[list[Array], list[Measures]], xs: list[Array]
+        ) -> tuple[Carried, Carried]:
             carry, total = state
             results, found = step(carry, xs)
             added = [_added(*pair, jnp.maximum) for pair in zip(total, shared(found), strict=True)]
             return (results[:carries], added), (results[carries:], stacked(found))
 
-        def shared(found: list[Any]) -> list[Any]:
+        def shared(found: list[Measures]) -> list[Measures]:
             return [one for one, k in zip(found, kinds, strict=True) if STACKED not in k["layer"]]
 
-        def stacked(found: list[Any]) -> list[Any]:
+        def stacked(found: list[Measures]) -> list[Measures]:
             return [one for one, k in zip(found, kinds, strict=True) if STACKED in k["layer"]]
 
         start, scanned = list(inputs[constants:first]), list(inputs[first:])
@@ -195,7 +204,7 @@ def _numbered(layer: str, index: int) -> str:
     return f"{before}[{index}]{after}" if marker else layer
 
 
-def _kind(equation: Any, jaxpr: Any) -> str | None:
+def _kind(equation: core.JaxprEqn, jaxpr: core.Jaxpr) -> str | None:
     """Returns which activation an equation is, if it is one."""
     primitive = equation.primitive.name
     named = equation.params.get("name")
@@ -242,7 +251,9 @@ def combine(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> list[dict
     return [_added(first, more, np.maximum) for first, more in zip(one, other, strict=True)]
 
 
-def _added(one: dict[str, Any], other: dict[str, Any], maximum: Callable[..., Any]) -> Any:
+def _added(
+    one: dict[str, Any], other: dict[str, Any], maximum: Callable[..., Any]
+) -> dict[str, Any]:
     return {
         key: maximum(value, other[key]) if key == "active" else value + other[key]
         for key, value in one.items()

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from jdlopt import config as configs
+from jdlopt.config import Value
 from jdlopt.errors import ConfigError, listing, nearest
 
 ROLES = ("scientific", "nuisance")
@@ -53,11 +54,11 @@ class Distribution:
     high: float | None = None
     log: bool = False
     step: builtins.int = 1
-    choices: tuple[Any, ...] = ()
+    choices: tuple[Value, ...] = ()
     role: str | None = None
-    when: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    when: tuple[tuple[str, tuple[Value, ...]], ...] = ()
 
-    def grid(self) -> tuple[Any, ...]:
+    def grid(self) -> tuple[Value, ...]:
         """The values that a grid search takes: all, or `GRID_POINTS` of a continuous range."""
         if self.kind == "choice":
             return self.choices
@@ -78,7 +79,9 @@ class Distribution:
 Space = dict[str, Distribution]
 
 
-def _distribution(kind: str, role: str | None, when: Any, **values: Any) -> Distribution:
+def _distribution(
+    kind: str, role: str | None, when: Mapping[str, object] | None, **values: Any
+) -> Distribution:
     if role is not None and role not in ROLES:
         raise ConfigError(
             f"space: role {role!r} is unknown.{nearest(str(role), ROLES)} Known: {listing(ROLES)}."
@@ -90,7 +93,7 @@ def _distribution(kind: str, role: str | None, when: Any, **values: Any) -> Dist
     return Distribution(kind, role=role, when=conditions, **values)
 
 
-def _bounds(kind: str, low: Any, high: Any) -> None:
+def _bounds(kind: str, low: float, high: float) -> None:
     for name, value in (("low", low), ("high", high)):
         if isinstance(value, bool) or not isinstance(value, builtins.int | float):
             raise ConfigError(f"space: {kind}: {name} must be a number, found {value!r}.")
@@ -101,7 +104,7 @@ def _bounds(kind: str, low: Any, high: Any) -> None:
 
 
 def uniform(
-    low: float, high: float, *, role: str | None = None, when: Mapping[str, Any] | None = None
+    low: float, high: float, *, role: str | None = None, when: Mapping[str, object] | None = None
 ) -> Distribution:
     """A float drawn evenly from ``[low, high]``."""
     _bounds("uniform", low, high)
@@ -109,7 +112,7 @@ def uniform(
 
 
 def log_uniform(
-    low: float, high: float, *, role: str | None = None, when: Mapping[str, Any] | None = None
+    low: float, high: float, *, role: str | None = None, when: Mapping[str, object] | None = None
 ) -> Distribution:
     """A float whose logarithm is drawn evenly; for what matters by its order of magnitude."""
     _bounds("log_uniform", low, high)
@@ -125,7 +128,7 @@ def integer(
     log: bool = False,
     step: builtins.int = 1,
     role: str | None = None,
-    when: Mapping[str, Any] | None = None,
+    when: Mapping[str, object] | None = None,
 ) -> Distribution:
     """A whole number from ``low`` to ``high``, both included; also called ``int``."""
     _bounds("int", low, high)
@@ -142,7 +145,7 @@ int = integer
 
 
 def choice(
-    *values: Any, role: str | None = None, when: Mapping[str, Any] | None = None
+    *values: Value, role: str | None = None, when: Mapping[str, object] | None = None
 ) -> Distribution:
     """One of the values: numbers, names, bools, None or tuples of them."""
     found = tuple(tuple(value) if isinstance(value, list) else value for value in values)
@@ -153,12 +156,12 @@ def choice(
     return _distribution("choice", role, when, choices=found)
 
 
-def label(value: Any) -> Any:
+def label(value: Value) -> Any:
     """Returns a choice as Optuna's storage can hold it: a tuple becomes its text."""
     return repr(value) if isinstance(value, tuple) else value
 
 
-def value_of(one: Distribution, held: Any) -> Any:
+def value_of(one: Distribution, held: Value) -> Value:
     """Returns the value that Optuna's storage holds as ``held``: the inverse of `label`.
 
     Raises:
@@ -171,7 +174,7 @@ def value_of(one: Distribution, held: Any) -> Any:
     return {label(value): value for value in one.choices}[held] if one.kind == "choice" else held
 
 
-def words(value: Any) -> str:
+def words(value: object) -> str:
     """Returns a choice as its reader would write it.
 
     Example:
@@ -220,7 +223,7 @@ def load(file: str | Path) -> Space:
     return check(found, str(path))
 
 
-def check(found: Any, where: str = "space") -> Space:
+def check(found: object, where: str = "space") -> Space:
     """Returns a space in an order in which every key follows those that its condition names.
 
     Raises:
@@ -261,19 +264,19 @@ def check(found: Any, where: str = "space") -> Space:
     return ordered
 
 
-def active(distribution: Distribution, params: Mapping[str, Any]) -> bool:
+def active(distribution: Distribution, params: Mapping[str, Value]) -> bool:
     """Says whether a key exists, given the values of the keys before it."""
     return all(key in params and params[key] in values for key, values in distribution.when)
 
 
-def probes(space: Space) -> Iterator[dict[str, Any]]:
+def probes(space: Space) -> Iterator[dict[str, Value]]:
     """Yields points that together hold every key at its bounds, and every choice once.
 
     What is wrong with a space shows on these, before anything is trained.
     """
     for key in space:
         for value in _ends(space[key]):
-            params: dict[str, Any] = {}
+            params: dict[str, Value] = {}
             fixed = {key: value, **_needed(space, key)}
             for name, distribution in space.items():
                 if active(distribution, params):
@@ -282,13 +285,13 @@ def probes(space: Space) -> Iterator[dict[str, Any]]:
                 yield params
 
 
-def _ends(distribution: Distribution) -> Sequence[Any]:
+def _ends(distribution: Distribution) -> Sequence[Value]:
     grid = distribution.grid()
     return grid if distribution.kind == "choice" else (grid[0], grid[-1])
 
 
-def _needed(space: Space, key: str) -> dict[str, Any]:
-    needed: dict[str, Any] = {}
+def _needed(space: Space, key: str) -> dict[str, Value]:
+    needed: dict[str, Value] = {}
     for parent, values in space[key].when:
         needed = {**_needed(space, parent), **needed, parent: values[0]}
     return needed
@@ -307,9 +310,9 @@ def optuna_distribution(one: Distribution) -> Any:
     return distributions.FloatDistribution(one.low, one.high, one.kind == "log_uniform")
 
 
-def suggest(trial: Any, space: Space) -> dict[str, Any]:
+def suggest(trial: Any, space: Space) -> dict[str, Value]:
     """Draws a point from an Optuna trial; keys whose conditions don't hold are left out."""
-    params: dict[str, Any] = {}
+    params: dict[str, Value] = {}
     for key, one in space.items():
         if not active(one, params):
             continue
@@ -325,7 +328,7 @@ def suggest(trial: Any, space: Space) -> dict[str, Any]:
     return params
 
 
-def points(space: Space) -> Iterator[dict[str, Any]]:
+def points(space: Space) -> Iterator[dict[str, Value]]:
     """Yields every distinct point of the grid, keys whose conditions don't hold left out.
 
     Example:
@@ -333,7 +336,7 @@ def points(space: Space) -> Iterator[dict[str, Any]]:
       [{'a': 1}, {'a': 2, 'b': 3}, {'a': 2, 'b': 4}]
     """
 
-    def grow(keys: Sequence[str], params: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def grow(keys: Sequence[str], params: dict[str, Value]) -> Iterator[dict[str, Value]]:
         if not keys:
             yield params
             return
@@ -409,6 +412,6 @@ def from_row(row: Mapping[str, Any]) -> Distribution:
     return (uniform if kind == "uniform" else log_uniform)(row["low"], row["high"], role=role)
 
 
-def as_choice(value: Any) -> Any:
+def as_choice(value: Any) -> Value:
     """Returns a choice as it was before JSON made lists of its tuples."""
     return tuple(as_choice(item) for item in value) if isinstance(value, list) else value
