@@ -95,7 +95,7 @@ class ArrayPool:
 
 
 @dataclass(frozen=True)
-class Records(Sequence):
+class Records(Sequence[tuple[np.ndarray, np.generic]]):
     """A split as a random-access sequence of ``(input, target)``, for streaming."""
 
     pool: Pool

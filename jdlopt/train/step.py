@@ -195,7 +195,9 @@ def _accumulated(
     """The mean gradient over micro-batches, one after the other, so that only one is in memory."""
     split = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), batch)
 
-    def micro(carry, item):
+    def micro(
+        carry: tuple[PyTree, PyTree], item: tuple[Batch, Key[Array, ""]]
+    ) -> tuple[tuple[PyTree, PyTree], Measured]:
         model_state, total = carry
         part, part_key = item
         (value, (model_state, measured)), grads = grad(params, model_state, part, part_key)
