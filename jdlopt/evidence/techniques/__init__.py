@@ -136,9 +136,7 @@ def change(name: str, config: Config, facts: Facts) -> tuple[Change, ...]:
     return one.changes(config, facts)
 
 
-def applicable(
-    config: Config, facts: Facts, names: Iterable[str] = ()
-) -> list[Technique]:
+def applicable(config: Config, facts: Facts, names: Iterable[str] = ()) -> list[Technique]:
     """Returns the techniques that change something in a config, by their prior.
 
     Args:
