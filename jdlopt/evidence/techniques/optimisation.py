@@ -76,7 +76,10 @@ def _optimizer(name: str) -> Technique:
     def changes(config: Config, facts: Facts) -> tuple[Change, ...]:
         if value_of(config, "optim.name") == name:
             return ()
-        return tuple({"optim.name": name, "optim.learning_rate": rate} for rate in RATES[name])
+        own: Change = {"optim.name": name}
+        if name == "schedule_free_adamw" and value_of(config, "optim.average.name") != "none":
+            own["optim.average.name"] = "none"  # it averages the parameters itself
+        return tuple({**own, "optim.learning_rate": rate} for rate in RATES[name])
 
     cost = {"sam": "twice the work of a step", "muon": "matrix products for each matrix"}
     return Technique(
