@@ -125,7 +125,7 @@ def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
     out = console()
     trials = {trial["number"]: trial for trial in record["trials"]}
     counts = {
-        state: sum(trial["state"] == state for trial in trials.values()) for state in records.TOLD
+        state: sum(trial["state"] == state for trial in trials.values()) for state in records.STATES
     }
     order = records.best(list(trials.values()), record["objectives"])
     if len(record["objectives"]) > 1:

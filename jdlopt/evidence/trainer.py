@@ -19,17 +19,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jdlopt import config as configs
-from jdlopt.errors import Interrupted, UserError, WorkdirError
-from jdlopt.study.dispatch import ATTEMPTS, DEATHS, WORTH_TIMING, pick
-from jdlopt.study.search import Task
-from jdlopt.study.workers import Worker, Workers, default_workers
+from jdlopt.errors import Interrupted, WorkdirError
+from jdlopt.executor.executor import Executor, Received, Spent
+from jdlopt.executor.messages import (
+    DIVERGED,
+    RUNNING,
+    Failed,
+    PopulationTrained,
+    RunTrained,
+    TrainPopulation,
+    TrainRun,
+    Trial,
+    TrialResult,
+)
+from jdlopt.executor.processes import default_workers
+from jdlopt.study import WORKER
 from jdlopt.train import disk
 
 TRAININGS, POPULATIONS = "trainings", "populations"
 WIDTH_CPU, WIDTH_ACCELERATOR = 8, 32
-"""Members in a population."""
-PATIENCE_SECONDS = 60.0
-"""How long an interruption waits for the workers to save."""
+"""Trials in a population."""
 ENDED_WELL = ("done", "stopped early")
 
 
@@ -38,7 +47,7 @@ class Training(NamedTuple):
 
     Attributes:
       seed: of the run.
-      status: as of a population's member, or ``failed``.
+      status: as of a population's trial, or ``failed``.
       reason: why, where it did not end well.
       metrics: at the best evaluation, by name; empty where there is none.
       steps: updates made.
@@ -101,14 +110,8 @@ class Trainer:
         self.workdir, self.should_stop = workdir, should_stop
         self.deadline, self.on_progress = deadline, on_progress
         self.count = workers or default_workers()
-        self.workers: Workers | None = None
-        self.width = WIDTH_CPU
-        self.seconds = {"training": 0.0, "compiling": 0.0}
         self.trained = 0
-        self._formulations: dict[str, str] = {}
-        self._cost: dict[str, tuple[float, float]] = {}
-        self._tasks = self._deaths = 0
-        self._stopped = False
+        self._executor: Executor | None = None
 
     def __enter__(self) -> Trainer:
         try:
@@ -129,10 +132,16 @@ class Trainer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.workers is not None:
-            self.workers.close()
-            self.workers = None
+        if self._executor is not None:
+            self._executor.close()
+            self._executor = None
         self._lock.close()
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds that workers spent on populations so far."""
+        spent = Spent() if self._executor is None else self._executor.spent
+        return {"training": spent.training, "compiling": spent.compiling}
 
     # --- what is on disk -------------------------------------------------------------------------
 
@@ -178,14 +187,13 @@ class Trainer:
 
         Raises:
           Interrupted: ``should_stop()`` said so; what was finished is kept.
-          UserError: workers die again and again.
+          UserError: the environment failed: a full disk, workers that die again and again.
         """
         found: Trained = {}
-        groups: dict[str, list[tuple[configs.AnyConfig, int]]] = {}
+        groups: dict[str, dict[tuple[str, int], configs.AnyConfig]] = {}
         total = 0
         for config, seeds in wanted:
-            key = key_of(config)
-            there = self.known(config)
+            key, there = key_of(config), self.known(config)
             own = found.setdefault(key, {})
             for seed in dict.fromkeys(seeds):
                 total += seed not in own
@@ -193,186 +201,94 @@ class Trainer:
                     own[seed] = there[seed]
                 elif seed not in own:
                     group = f"{configs.fingerprint(config)}-{sorted(floats_of(config))}"
-                    groups.setdefault(group, []).append((config, seed))
-        queue = self._queue(groups)
-        if queue:
-            self._run(queue, found, total)
+                    groups.setdefault(group, {})[key, seed] = config
+        if groups and not self._late():
+            self._train(groups, found, total)
         return found
 
-    def _queue(self, groups: Mapping[str, list[tuple[configs.AnyConfig, int]]]) -> list[Task]:
-        """Cuts the trainings of each structure into populations."""
-        queue = []
-        for group, members in groups.items():
-            unique = list({(key_of(c), seed): (c, seed) for c, seed in members}.values())
-            size = min(self.width, max(1, -(-len(unique) // self.count)))
-            for first in range(0, len(unique), size):
-                queue.append(self._task(group, unique[first : first + size]))
-        return queue
+    def _late(self) -> bool:
+        return self.deadline is not None and time.perf_counter() > self.deadline
 
-    def _task(self, group: str, members: Sequence[tuple[configs.AnyConfig, int]]) -> Task:
-        self._tasks += 1
-        base = configs.to_dict(members[0][0])
-        folds = base["data"]["folds"]
-        names = [f"{key_of(config)}-{seed}" for config, seed in members]
-        folder = hashlib.sha256("|".join(names).encode()).hexdigest()[:16]
-        order = {
-            "do": "train",
-            "task": self._tasks,
-            "config": base,
-            "folds": list(range(folds)) if folds else None,
-            "members": [
-                {
-                    "trial": index,
-                    "seed": seed,
-                    "fold": seed % folds if folds else None,
-                    "params": floats_of(config),
-                }
-                for index, (config, seed) in enumerate(members)
-            ],
-            "width": max(self.width, len(members)),
-            "halving": None,
-            "reduction": 3,
-            "history": {},
-            "directory": str((self.workdir / POPULATIONS / folder).absolute()),
-        }
-        task = Task(self._tasks, group, 0, order, list(range(len(members))))
-        task.order["_configs"] = [configs.to_dict(config) for config, _ in members]
-        return task
+    def _start(self) -> Executor:
+        if self._executor is None:
+            self._executor = Executor.start(WORKER, self.count)
+        self._executor.deadline = self.deadline
+        return self._executor
 
-    def _start(self) -> Workers:
-        if self.workers is None:
-            self.workers = Workers(self.count, one_core=self.count > 1)
-        return self.workers
-
-    def _run(self, queue: list[Task], found: Trained, total: int) -> None:
-        workers = self._start()
-        while queue or any(worker.task for worker in workers.all.values()):
-            late = self.deadline is not None and time.perf_counter() > self.deadline
+    def _train(
+        self,
+        groups: Mapping[str, Mapping[tuple[str, int], configs.AnyConfig]],
+        found: Trained,
+        total: int,
+    ) -> None:
+        """Trains populations of each structure and keeps what they come to."""
+        executor = self._start()
+        width = WIDTH_CPU if executor.wait_ready() == "cpu" else WIDTH_ACCELERATOR
+        asked: dict[int, list[configs.AnyConfig]] = {}
+        for group, some in groups.items():
+            trainings = [(config, seed) for (_, seed), config in some.items()]
+            size = min(width, max(1, -(-len(trainings) // self.count)))
+            for first in range(0, len(trainings), size):
+                own = trainings[first : first + size]
+                task = executor.submit(self._population(own, width), group)
+                asked[task.number] = [config for config, _ in own]
+        while executor.busy:
             if self.should_stop():
-                self._interrupt(found)
-            if late and queue:
-                queue.clear()
-                workers.stop()
-                self._stopped = True
-            for worker in list(workers.all.values()):
-                if worker.task is None and queue:
-                    self._hand_out(queue, workers, worker)
-            heard = workers.hear(0.1)
-            if heard is not None:
-                self._hear(queue, found, *heard)
+                executor.stop()
+                for received in executor.drain():
+                    self._take(received, asked, found)
+                raise self._interrupted()
+            if executor.late:
+                executor.stop()
+            received_ = executor.receive(0.1)
+            if received_ is not None:
+                self._take(received_, asked, found)
                 if self.on_progress:
                     self.on_progress(sum(map(len, found.values())), total)
-        if self._stopped:  # a worker that was told to stop trains nothing more
-            workers.close()
-            self.workers, self._stopped = None, False
 
-    def _hand_out(self, queue: list[Task], workers: Workers, worker: Worker) -> None:
-        task = pick(queue, workers.all, worker, any_order=True)
-        if task is None:
-            return
-        queue.remove(task)
-        task.attempts += 1
-        worker.task = task
-        assert worker.groups is not None
-        if task.group not in worker.groups:
-            worker.compiling = task.group
-            worker.groups.add(task.group)
-        waiting = sum(len(other.trials) for other in queue if other.group == task.group)
-        trial, compiling = self._cost.get(task.group, (0.0, 0.0))
-        chosen = self._formulations.get(task.group)
-        order = {key: value for key, value in task.order.items() if not key.startswith("_")}
-        worker.tell({
-            **order,
-            "formulation": chosen,
-            "calibrate": chosen is None and waiting * trial > WORTH_TIMING * compiling > 0,
-        })  # fmt: skip
+    def _population(
+        self, trainings: Sequence[tuple[configs.AnyConfig, int]], width: int
+    ) -> TrainPopulation:
+        base = configs.to_dict(trainings[0][0])
+        folds = base["data"]["folds"]
+        names = [f"{key_of(config)}-{seed}" for config, seed in trainings]
+        folder = hashlib.sha256("|".join(names).encode()).hexdigest()[:16]
+        return TrainPopulation(
+            config=base,
+            trials=[
+                Trial(index, seed, seed % folds if folds else None, floats_of(config))
+                for index, (config, seed) in enumerate(trainings)
+            ],
+            folds=list(range(folds)) if folds else None,
+            width=width,
+            directory=str((self.workdir / POPULATIONS / folder).absolute()),
+        )
 
-    def _hear(
-        self, queue: list[Task], found: Trained, index: int, message: Mapping[str, Any]
+    def _take(
+        self, received: Received, asked: Mapping[int, list[configs.AnyConfig]], found: Trained
     ) -> None:
-        assert self.workers is not None
-        worker = self.workers.all.get(index)
-        if worker is None:
-            return
-        event = message["event"]
-        if event == "ready":
-            self.width = WIDTH_CPU if message["platform"] == "cpu" else WIDTH_ACCELERATOR
-        elif event == "progress":
-            worker.compiling, self._deaths = None, 0
-        elif event == "ended":
-            self._lost(queue, found, worker, message["code"])
-        elif event in ("done", "failed") and worker.task is not None:
-            task, worker.task, worker.compiling, self._deaths = worker.task, None, None, 0
-            if event == "done":
-                self._took(task, message, found)
-            elif message["kind"] == "user":
-                self._failed(task, message["message"], found)
-            else:
-                raise RuntimeError(message["traceback"])
-
-    def _took(self, task: Task, message: Mapping[str, Any], found: Trained) -> None:
-        self.seconds["training"] += message["train_seconds"]
-        self.seconds["compiling"] += message["compile_seconds"]
-        if message.get("chosen") == "measured":
-            self._formulations[task.group] = message["formulation"]
-        if message["compile_seconds"]:
-            each = message["train_seconds"] / max(1, len(task.trials))
-            self._cost[task.group] = (each, message["compile_seconds"])
-        unfinished = False
-        for index, config in enumerate(task.order["_configs"]):
-            own = [m for m in message["members"] if m["trial"] == index]
-            ended = [member for member in own if member["status"] != "running"]
-            unfinished |= len(ended) < len(own)
-            self._note(config, [_training(member, message) for member in ended], found)
-        if not unfinished:
-            shutil.rmtree(task.order["directory"], ignore_errors=True)
-
-    def _failed(self, task: Task, reason: str, found: Trained) -> None:
-        for config, member in zip(task.order["_configs"], task.order["members"]):
-            none = Training(member["seed"], "failed", reason, {}, 0, None, None, [])
-            self._note(config, [none], found)
-        shutil.rmtree(task.order["directory"], ignore_errors=True)
-
-    def _note(
-        self, config: configs.AnyConfig, trainings: Sequence[Training], found: Trained
-    ) -> None:
-        if trainings:
-            self._keep(config, trainings)
-            self.trained += len(trainings)
-            found[key_of(config)].update({one.seed: one for one in trainings})
-
-    def _lost(self, queue: list[Task], found: Trained, worker: Worker, code: int) -> None:
-        assert self.workers is not None
-        del self.workers.all[worker.index]
-        self._deaths += 1
-        if self._deaths > DEATHS:
-            raise UserError(
-                f"{self._deaths} workers in a row ended with code {code} before they had trained "
-                "anything. Is memory short? Try fewer --workers. What was finished is kept."
-            )
-        self.workers.start()
-        if worker.task is None:
-            return
-        if worker.task.attempts < ATTEMPTS:
-            queue.insert(0, worker.task)
+        """Keeps what a population came to."""
+        task, message = received
+        request = task.request
+        assert isinstance(request, TrainPopulation)
+        if isinstance(message, PopulationTrained):
+            ended = [
+                (one.number, _training(one, message))
+                for one in message.trials
+                if one.status != RUNNING
+            ]
+        elif isinstance(message, Failed):
+            ended = [(one.number, _failed(one.seed, message)) for one in request.trials]
         else:
-            reason = f"its worker died {ATTEMPTS} times (out of memory?)"
-            self._failed(worker.task, reason, found)
-
-    def _interrupt(self, found: Trained) -> None:
-        """Has the workers save what they train, and leaves it to the next call."""
-        assert self.workers is not None
-        self.workers.stop()
-        until = time.perf_counter() + PATIENCE_SECONDS
-        while any(worker.task for worker in self.workers.all.values()):
-            heard = self.workers.hear(0.5)
-            if heard is not None and heard[1]["event"] == "ended":
-                self.workers.all.pop(heard[0], None)
-            elif heard is not None:
-                self._hear([], found, *heard)
-            if time.perf_counter() > until:
-                break
-        raise self._interrupted()
+            return
+        for index, config in enumerate(asked[task.number]):
+            own = [training for number, training in ended if number == index]
+            if own:
+                self._keep(config, own)
+                self.trained += len(own)
+                found[key_of(config)].update({one.seed: one for one in own})
+        if len(ended) == len(request.trials):
+            shutil.rmtree(request.directory, ignore_errors=True)
 
     def _interrupted(self) -> Interrupted:
         return Interrupted(
@@ -385,61 +301,56 @@ class Trainer:
     def runs(self, wanted: Mapping[Path, configs.AnyConfig]) -> dict[Path, dict[str, Any]]:
         """Trains configs by `fit`, each in a run's directory; returns their ``result.json``.
 
-        A run that is there already is not trained again. One that fails has a record with
-        ``status`` and ``reason`` alone.
+        A run that is there already is not trained again. One that fails or diverges has a record
+        with ``status`` and ``reason`` alone.
 
         Args:
           wanted: configs by directory; the seed is the config's own.
+
+        Raises:
+          Interrupted: ``should_stop()`` said so; what was finished is kept.
+          UserError: the environment failed.
         """
-        workers = self._start()
-        waiting = list(wanted.items())
+        executor = self._start()
+        places = {
+            executor.submit(TrainRun(configs.to_dict(config), str(place.absolute()))).number: place
+            for place, config in wanted.items()
+        }
         found: dict[Path, dict[str, Any]] = {}
-        at_work: dict[int, Path] = {}
-        while waiting or at_work:
+        while executor.busy:
             if self.should_stop():
-                self.workers = None
-                workers.close()
                 raise self._interrupted()
-            for index in [i for i in workers.all if i not in at_work]:
-                if waiting:
-                    place, config = waiting.pop(0)
-                    at_work[index] = place
-                    workers.all[index].tell({
-                        "do": "fit", "task": str(place), "config": configs.to_dict(config),
-                        "workdir": str(place.absolute()),
-                    })  # fmt: skip
-            heard = workers.hear(0.1)
-            if heard is None:
+            received = executor.receive(0.1)
+            if received is None:
                 continue
-            index, message = heard
-            if message["event"] in ("done", "failed") and index in at_work:
-                place = at_work.pop(index)
-                failed = {"status": "failed", "reason": message.get("message")}
-                found[place] = message.get("record") or failed
-            elif message["event"] == "ended":
-                workers.all.pop(index, None)
-                if index in at_work:
-                    reason = f"its worker ended with code {message['code']}"
-                    found[at_work.pop(index)] = {"status": "failed", "reason": reason}
-                workers.start()
+            place, message = places[received.task.number], received.message
+            if isinstance(message, RunTrained):
+                found[place] = message.record
+            elif isinstance(message, Failed):
+                status = DIVERGED if message.kind == DIVERGED else "failed"
+                found[place] = {"status": status, "reason": message.message}
         return found
 
 
-def _training(member: Mapping[str, Any], facts: Mapping[str, Any]) -> Training:
-    """What a worker tells of a member, with the metrics of its best evaluation."""
-    rows = [row for row in member["rows"] if row["step"] == member["best_step"]]
+def _training(one: TrialResult, facts: PopulationTrained) -> Training:
+    """What a trial of a population came to, with the metrics of its best evaluation."""
+    rows = [row for row in one.rows if row["step"] == one.best_step]
     metrics = {
         name: float(value)
         for name, value in (rows[0] if rows else {}).items()
         if "/" in name and isinstance(value, int | float)
     }
     return Training(
-        seed=member["seed"],
-        status=member["status"],
-        reason=member["reason"],
+        seed=one.seed,
+        status=one.status,
+        reason=one.reason,
         metrics=metrics,
-        steps=member["steps"],
-        n_params=facts.get("n_params"),
-        step_seconds=facts.get("step_seconds"),
-        rows=list(member["rows"]),
+        steps=one.steps,
+        n_params=facts.n_params,
+        step_seconds=facts.step_seconds,
+        rows=list(one.rows),
     )
+
+
+def _failed(seed: int, failure: Failed) -> Training:
+    return Training(seed, "failed", failure.message, {}, 0, None, None, [])

@@ -171,9 +171,9 @@ def _is_trial(trial: Any, rows: Mapping[str, Record], objectives: int) -> bool:
             return False
         if not all(_is_number(value) for value in values):
             return False
-    members = trial.get("members")
-    return members is None or (
-        isinstance(members, list) and all(isinstance(one, dict) for one in members)
+    trainings = trial.get("trainings")
+    return trainings is None or (
+        isinstance(trainings, list) and all(isinstance(one, dict) for one in trainings)
     )
 
 

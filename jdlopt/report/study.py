@@ -255,7 +255,7 @@ def _params(trial: Record) -> str:
 
 
 def _structures(structures: Mapping[str, Record]) -> Table | None:
-    parts = ("n_params", "formulation", "chosen", "width", "compile_seconds")
+    parts = ("n_params", "execution_mode", "chosen", "width", "compile_seconds")
     rows = [[name, *(one.get(part) for part in parts)] for name, one in structures.items()]
     header = ["structure", "parameters", "execution mode", "chosen by", "trials at once",
               "compile seconds"]  # fmt: skip

@@ -1,1 +1,4 @@
-"""Studies: many trials of a space, those of one structure trained as one program."""
+"""Studies: spaces, samplers, populations of trials, and what the results mean."""
+
+WORKER = "jdlopt.study.worker"
+"""The module that worker processes of studies and comparisons serve with."""

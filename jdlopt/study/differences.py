@@ -43,7 +43,7 @@ def compare(
     """
     difference = sign * (worse["values"][0] - better["values"][0])
     numbers: dict[str, Any] = {"difference": difference}
-    tested = _test(better.get("members") or [], worse.get("members") or [], sign)
+    tested = _test(better.get("trainings") or [], worse.get("trainings") or [], sign)
     if tested is not None:
         name, p_value, low, high = tested
         numbers["p_value"] = p_value
@@ -97,8 +97,8 @@ def _test(
     return "Welch's t", *_welch(first, second)
 
 
-def _finite(member: Mapping[str, Any]) -> bool:
-    value = member.get("value")
+def _finite(training: Mapping[str, Any]) -> bool:
+    value = training.get("value")
     return isinstance(value, int | float) and math.isfinite(value)
 
 

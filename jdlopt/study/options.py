@@ -10,10 +10,10 @@ from typing import Annotated, Any
 from jdlopt.config import Choice, Count, Natural, Range
 from jdlopt.config.options import Flag, option_problems, raise_option_problems
 from jdlopt.errors import UserError
+from jdlopt.executor.messages import EXECUTION_MODES
 
 SAMPLERS = ("quasi_random", "random", "grid", "tpe", "gp", "cmaes")
 HALVINGS = ("asha", "median")
-FORMULATIONS = ("vmap", "scan", "each")
 DEFAULT_TRIALS = 32
 Duration = Annotated[float, Range(0, low_open=True)]
 """Seconds."""
@@ -88,8 +88,8 @@ class Options:
       halving: ``asha`` or ``median`` stops the worse trials early.
       reduction: with ``asha``, one in so many goes on.
       workers: processes; one a core on a CPU by default, one on an accelerator.
-      width: members in a population; by the device by default.
-      formulation: ``vmap``, ``scan`` or ``each``; measured by default.
+      width: trials in a population, one a seed and fold; by the device by default.
+      execution_mode: ``vmap``, ``scan`` or ``each``; measured by default.
       storage: an Optuna database URL or ``journal:FILE``; SQLite in the directory by default.
       study_name: in the storage.
       keep: how many of the best get a run's directory in ``trials``.
@@ -132,10 +132,10 @@ class Options:
         int, Range(2), Flag("asha: one in so many goes on", "N", group="search")
     ] = 3
     workers: Annotated[Count | None, Flag("processes", "N", group="how", shown="one a core")] = None
-    width: Annotated[Count | None, Flag("members in a population", "N", group="how")] = None
-    formulation: Annotated[
+    width: Annotated[Count | None, Flag("trials in a population", "N", group="how")] = None
+    execution_mode: Annotated[
         str | None,
-        Choice(FORMULATIONS),
+        Choice(EXECUTION_MODES),
         Flag("vmap, scan or each; else measured", "NAME", group="how"),
     ] = None
     storage: Annotated[

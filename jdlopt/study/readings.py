@@ -346,10 +346,10 @@ def _length(found: _Found) -> list[dict[str, Any]]:
     """Whether training was too short, too long, or about right."""
     shares = []
     for trial in found.best:
-        for member in trial.get("members") or []:
+        for training in trial.get("trainings") or []:
             total = trial.get("total_steps") or trial.get("steps") or 0
-            if total and member.get("best_step", -1) > 0:
-                shares.append(member["best_step"] / total)
+            if total and training.get("best_step", -1) > 0:
+                shares.append(training["best_step"] / total)
     if len(shares) < FEW:
         return []
     middle = float(np.median(shares))

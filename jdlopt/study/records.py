@@ -13,95 +13,98 @@ from typing import Any
 
 import numpy as np
 
+from jdlopt.executor.messages import RUNNING, PopulationTrained, Row, TrialResult
+
 CURVES, PARTS = "curves.parquet", "curves"
-TOLD = ("done", "pruned", "infeasible")
+STATES = ("done", "pruned", "infeasible")
 
 
 def infeasible(reason: str) -> dict[str, Any]:
     """Returns the record of a trial that was not trained, and why it has no value."""
     return {
-        "state": "infeasible", "values": None, "interval": None, "members": [], "metrics": {},
+        "state": "infeasible", "values": None, "interval": None, "trainings": [], "metrics": {},
         "steps": 0, "reason": reason,
     }  # fmt: skip
 
 
 def of_trial(
-    members: Sequence[Mapping[str, Any]],
-    facts: Mapping[str, Any],
+    trainings: Sequence[TrialResult],
+    population: PopulationTrained,
     objectives: Sequence[Mapping[str, str]],
     monitor: str,
 ) -> dict[str, Any]:
-    """Returns a trial's record from how its members ended.
+    """Returns a trial's record from how its trainings, one a seed and fold, ended.
 
-    A trial is infeasible if one of its members diverged. Its values are means over the members; of
-    the metrics, at each member's best evaluation.
+    A trial is infeasible if one of them diverged. Its values are means over them; those of metrics
+    are taken at the best evaluation of each.
 
     Args:
-      members: as a worker tells of them.
-      facts: of its population.
+      trainings: with the trial's number.
+      population: that they were trained in.
       objectives: name and direction of each.
-      monitor: the metric that ``value`` of a member is.
+      monitor: the metric that ``value`` of a training is.
     """
-    bad = [member for member in members if member["status"] in ("diverged", "failed")]
-    pruned = [member for member in members if member["status"] in ("pruned", "running")]
+    bad = [one for one in trainings if one.status in ("diverged", "failed")]
+    pruned = [one for one in trainings if one.status in ("pruned", RUNNING)]
     state = "infeasible" if bad else "pruned" if pruned else "done"
-    reason = next((m["reason"] for m in [*bad, *pruned] if m["reason"]), None)
+    reason = next((one.reason for one in [*bad, *pruned] if one.reason), None)
     at_best: dict[str, list[float]] = {}
-    for member in members:
-        rows = [row for row in member["rows"] if row["step"] == member["best_step"]]
-        for name, value in (rows[0] if rows else {}).items():
+    for one in trainings:
+        for name, value in _best_row(one).items():
             if "/" in name and isinstance(value, int | float):
                 at_best.setdefault(name, []).append(value)
-    metrics = {name: float(np.mean(some)) for name, some in at_best.items()}
-    values: list[float] | None = []
+    values: list[float] = []
     intervals: list[list[float]] = []
+    finite = True
     for objective in objectives:
-        each = _each(objective["name"], members, facts, monitor)
-        if any(value is None or not math.isfinite(value) for value in each):
-            values = None
+        each = _each(objective["name"], trainings, population, monitor)
+        known = [value for value in each if value is not None and math.isfinite(value)]
+        if len(known) < len(each):
+            finite = False
             break
-        values.append(float(np.mean(each)))  # type: ignore[union-attr,arg-type]
-        intervals.append(interval(each))  # type: ignore[arg-type]
-    if values is None and state == "done":
+        values.append(float(np.mean(known)))
+        intervals.append(interval(known))
+    if not finite and state == "done":
         state, reason = "infeasible", "its objective is not a finite number"
+    step_seconds = population.step_seconds
     return {
         "state": state,
-        "values": values if state != "infeasible" else None,
-        "interval": intervals if values and len(members) > 1 else None,
-        "members": [
+        "values": values if finite and state != "infeasible" else None,
+        "interval": intervals if finite and len(trainings) > 1 else None,
+        "trainings": [
             {
-                "seed": member["seed"],
-                "fold": member["fold"],
-                "value": member["value"],
-                "best_step": member["best_step"],
-                "last_step": member["steps"],
+                "seed": one.seed,
+                "fold": one.fold,
+                "value": one.value,
+                "best_step": one.best_step,
+                "last_step": one.steps,
             }
-            for member in members
+            for one in trainings
         ],
-        "metrics": metrics,
-        "steps": max(member["steps"] for member in members),
-        "total_steps": facts.get("total_steps"),
-        "n_params": facts.get("n_params"),
-        "step_seconds": facts.get("step_seconds"),
-        "seconds": (facts.get("step_seconds") or 0.0) * sum(m["steps"] for m in members),
-        "structure": facts.get("fingerprint"),
+        "metrics": {name: float(np.mean(some)) for name, some in at_best.items()},
+        "steps": max(one.steps for one in trainings),
+        "total_steps": population.total_steps,
+        "n_params": population.n_params,
+        "step_seconds": step_seconds,
+        "seconds": (step_seconds or 0.0) * sum(one.steps for one in trainings),
+        "structure": population.fingerprint,
         "reason": reason,
     }
 
 
+def _best_row(training: TrialResult) -> Row:
+    return next((row for row in training.rows if row["step"] == training.best_step), {})
+
+
 def _each(
-    name: str, members: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], monitor: str
+    name: str, trainings: Sequence[TrialResult], population: PopulationTrained, monitor: str
 ) -> list[float | None]:
-    if name in ("n_params", "step_seconds"):
-        return [facts.get(name)] * len(members)
-    found: list[float | None] = []
-    for member in members:
-        if name == monitor:
-            found.append(member["value"])
-            continue
-        rows = [row for row in member["rows"] if row["step"] == member["best_step"]]
-        found.append(rows[0].get(name) if rows else None)
-    return found
+    """An objective of each training."""
+    if name == "n_params":
+        return [population.n_params] * len(trainings)
+    if name == "step_seconds":
+        return [population.step_seconds] * len(trainings)
+    return [one.value if name == monitor else _best_row(one).get(name) for one in trainings]
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> list[float]:
@@ -150,17 +153,17 @@ def pareto(
 # --- curves ---------------------------------------------------------------------------------------
 
 
-def rows_of(members: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the logged lines of members as rows of ``curves.parquet``."""
+def rows_of(trainings: Sequence[TrialResult]) -> list[Row]:
+    """Returns the logged lines of trainings as rows of ``curves.parquet``."""
     return [
         {
-            "trial": member["trial"],
-            "seed": member["seed"],
-            "fold": -1 if member["fold"] is None else member["fold"],
+            "trial": one.number,
+            "seed": one.seed,
+            "fold": -1 if one.fold is None else one.fold,
             **row,
         }
-        for member in members
-        for row in member["rows"]
+        for one in trainings
+        for row in one.rows
     ]
 
 
@@ -174,7 +177,7 @@ def add_curves(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def curves(workdir: Path) -> Any:
-    """Returns all rows written so far as a pandas table, a trial's newest training alone."""
+    """Returns all rows written so far as a pandas table, those of the newest training alone."""
     import pandas as pd
 
     paths = [workdir / CURVES, *sorted((workdir / PARTS).glob("*.parquet"))]
@@ -182,10 +185,10 @@ def curves(workdir: Path) -> Any:
     if not tables:
         return pd.DataFrame(columns=["trial", "seed", "fold", "step", "epoch"])
     joined = pd.concat(tables, keys=range(len(tables)), names=["written"]).reset_index("written")
-    member = ["trial", "seed", "fold"]
-    newest = joined["written"] == joined.groupby(member)["written"].transform("max")
-    found = joined[newest].drop(columns="written").drop_duplicates([*member, "step"], keep="last")
-    return found.sort_values([*member, "step"], ignore_index=True)
+    training = ["trial", "seed", "fold"]
+    newest = joined["written"] == joined.groupby(training)["written"].transform("max")
+    found = joined[newest].drop(columns="written").drop_duplicates([*training, "step"], keep="last")
+    return found.sort_values([*training, "step"], ignore_index=True)
 
 
 def gather_curves(workdir: Path) -> Any:

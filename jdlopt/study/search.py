@@ -1,177 +1,199 @@
-"""A search as one coordinator sees it: what was asked, what is known, what waits to be trained."""
+"""One coordinator's work on a study: trials are scheduled, trained and written down, to its end."""
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NoReturn
 
-from jdlopt.study.options import Options
-from jdlopt.study.space import Space
-from jdlopt.study.workers import Workers
+from jdlopt.errors import Interrupted, UserError
+from jdlopt.executor.executor import Executor, GivenBack, Received, Task
+from jdlopt.executor.messages import RUNNING, Failed, PopulationTrained, TrainPopulation
+from jdlopt.study import records
+from jdlopt.study.finishing import finish
+from jdlopt.study.progress import Progress, trials_of
+from jdlopt.study.samplers import HISTORY_FREE
+from jdlopt.study.scheduling import Scheduler
+from jdlopt.study.setup import Setup, StudyProgress, StudyResult
+from jdlopt.study.storage import StudyStorage
+from jdlopt.study.trials import Trials
 
-STUDY, BEST, TRIALS, POPULATIONS = "study.json", "best_config.json", "trials", "populations"
-
-
-class StudyResult(NamedTuple):
-    """What a study came to: the content of ``study.json``, and where it lies."""
-
-    record: dict[str, Any]
-    workdir: Path
-
-
-class StudyProgress(NamedTuple):
-    """What a progress display shows.
-
-    Attributes:
-      done, running, pruned, infeasible: trials.
-      trials: how many there will be, if that is known.
-      best: the best trial's number and value, or None.
-      improved: whether it is new.
-      seconds_left: about how long it will take, if that is known.
-    """
-
-    done: int
-    running: int
-    pruned: int
-    infeasible: int
-    trials: int | None
-    best: tuple[int, float] | None
-    improved: bool
-    seconds_left: float | None
+LOOK_SECONDS, IDLE_SECONDS = 15.0, 1.0
+"""How often the storage is read for what others did: with work of one's own, and without."""
 
 
-@dataclass
-class Task:
-    """A population that a worker trains: trials of one group.
-
-    Attributes:
-      number: of the task.
-      group: what its trials have in common, as text.
-      generation: the draw that its trials are from.
-      order: what the worker is told.
-      trials: the numbers of its trials.
-      attempts: how often it was handed out.
-    """
-
-    number: int
-    group: str
-    generation: int
-    order: dict[str, Any]
-    trials: list[int]
-    attempts: int = 0
-
-
-@dataclass
-class Generation:
-    """Trials that were drawn at the same time, and the records of those that ended."""
-
-    trials: set[int]
-    records: dict[int, dict[str, Any]] = field(default_factory=dict)
-
-
-@dataclass
-class Spent:
-    """Seconds that workers spent, added up over all of them."""
-
-    training: float = 0.0
-    compiling: float = 0.0
-
-
-@dataclass
 class Search:
-    """One coordinator's view of a study.
+    """A study as one coordinator works on it.
 
-    Attributes:
-      config: the base experiment, as workers are told it.
-      space: what is searched; ``traced`` names its keys that need no program of their own.
-      workdir, options: as `tune` was given them.
-      objectives: name and direction of each.
-      facts: what a worker found out about the config: ``resolved``, with all its defaults; the
-        metric that members ``monitor``; seed, versions, devices.
-      book: the study in its storage.
-      mirror: what the sampler knows.
-      grid: all points, where the sampler is the grid.
-      workers: the processes.
-      started, deadline: moments of `time.perf_counter`.
+    Args:
+      setup: what the study is.
+      database: the storage, open.
+      executor: whose workers train.
+      started: when the call began, a moment of `time.perf_counter`.
       on_progress: called when something is known anew.
-      points: every known trial's params; finished: the records of those that ended.
-      queue: populations that wait for a worker.
-      generations: by number; ``drawn`` of them exist, the sampler was told of ``told``.
-      tasks: how many were made.
-      structures: what is known of each structure, by fingerprint; ``formulations`` by group.
-      reached: by group, what trials had reached at each rung.
-      spent: by the workers.
-      best_told: the best value that was shown.
-      found: how many trials were finished when the call began.
-      deaths: workers that died since one last did something.
-      ended: nothing more is drawn or handed out, for ``end_reason``.
-      interrupted: what is in the workers' hands is kept for a later call.
+
+    Raises:
+      WorkdirError: the study in the storage is another one.
     """
 
-    config: dict[str, Any]
-    space: Space
-    traced: set[str]
-    workdir: Path
-    options: Options
-    objectives: list[dict[str, str]]
-    facts: dict[str, Any]
-    book: Any
-    mirror: Any
-    grid: list[dict[str, Any]] | None
-    workers: Workers
-    started: float
-    deadline: float | None
-    on_progress: Callable[[StudyProgress], None] | None
-    points: dict[int, dict[str, Any]] = field(default_factory=dict)
-    finished: dict[int, dict[str, Any]] = field(default_factory=dict)
-    queue: list[Task] = field(default_factory=list)
-    generations: dict[int, Generation] = field(default_factory=dict)
-    drawn: int = 0
-    told: int = 0
-    tasks: int = 0
-    structures: dict[str, dict[str, Any]] = field(default_factory=dict)
-    formulations: dict[str, str] = field(default_factory=dict)
-    reached: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    spent: Spent = field(default_factory=Spent)
-    best_told: float | None = None
-    found: int = 0
-    deaths: int = 0
-    ended: bool = False
-    end_reason: str | None = None
-    interrupted: bool = False
+    def __init__(
+        self,
+        setup: Setup,
+        database: Any,
+        executor: Executor,
+        started: float,
+        on_progress: Callable[[StudyProgress], None] | None = None,
+    ):
+        self.setup, self.executor = setup, executor
+        directions = [one["direction"] for one in setup.objectives]
+        name = setup.options.study_name or "study"
+        self.storage = StudyStorage(database, name, directions, setup.definition)
+        # results may decide what is trained next: then a worker waits until they are written down
+        self.waits = setup.options.halving is not None or setup.options.until is not None
+        executor.any_order = setup.options.sampler in HISTORY_FREE
+        self.trials = Trials(setup, self.storage)
+        self.scheduler = Scheduler(self.trials, executor)
+        self.scheduler.take_over()
+        self.progress = Progress(self.scheduler, started, on_progress)
+        self.why_ended: str | None = None
+        self.interrupted = False
 
+    def run(self, should_stop: Callable[[], bool]) -> StudyResult:
+        """Trains until the trials or the budget are spent, a goal is reached, or it is stopped."""
+        try:
+            self._train(should_stop)
+            return finish(self.progress, self.why_ended, should_stop) or self._leave()
+        finally:
+            with contextlib.suppress(Exception):  # where it is the storage that has failed
+                self.storage.leave()
 
-def limit(search: Search) -> int | None:
-    """Returns how many trials the study will have; None if only time or a goal ends it."""
-    asked = search.options.trials
-    if search.grid is None:
-        return asked
-    return len(search.grid) if asked is None else min(asked, len(search.grid))
+    def _train(self, should_stop: Callable[[], bool]) -> None:
+        """Trains until nothing is left to be trained, here or by other coordinators."""
+        try:
+            self._train_on(should_stop)
+        except UserError:  # the environment's fault: the next call trains what the workers had
+            with contextlib.suppress(UserError):
+                self.progress.write("interrupted")
+            raise
 
+    def _train_on(self, should_stop: Callable[[], bool]) -> None:
+        self.progress.write("running")
+        self.check_goal()
+        looked = time.perf_counter()
+        while True:
+            self.advance()
+            idle = not self.executor.busy and not self.scheduler.more
+            since = time.perf_counter() - looked
+            if since > (IDLE_SECONDS if idle else LOOK_SECONDS):
+                looked = time.perf_counter()
+                self.scheduler.adopt()
+                self.check_goal()
+                self.progress.write("running")
+            elif idle and not self._others_work():
+                return
+            received = self.executor.receive(0.1)
+            if received is not None:
+                self.take(received)
+            self.storage.beat()
+            if should_stop():
+                self._interrupt()
+            if self.executor.late and not self.scheduler.ended:
+                self.end("the time budget ended")
 
-def is_late(search: Search) -> bool:
-    """Says whether the time budget is spent."""
-    return search.deadline is not None and time.perf_counter() > search.deadline
+    def advance(self) -> None:
+        """Schedules trials and gives idle workers theirs."""
+        self.scheduler.advance()
+        if self.executor.dispatch():
+            self.progress.report()
 
+    def _others_work(self) -> bool:
+        return not self.scheduler.ended and self.trials.others_work()
 
-def training(search: Search) -> set[int]:
-    """Returns the trials that are in the workers' hands."""
-    tasks = [worker.task for worker in search.workers.all.values() if worker.task is not None]
-    return {number for task in tasks for number in task.trials}
+    # --- results ----------------------------------------------------------------------------------
 
+    def take(self, received: Received) -> None:
+        """Takes in what became known of a population."""
+        task, message = received
+        if isinstance(message, GivenBack):
+            if not self.interrupted:
+                self.trials.release(trials_of(task))
+        elif isinstance(message, PopulationTrained | Failed):
+            if not self.waits and self.executor.dispatch():
+                self.progress.report()  # writing down takes a while: its worker trains on meanwhile
+            if isinstance(message, PopulationTrained):
+                self._keep(task, message)
+            else:
+                for number in trials_of(task):
+                    self._finish(task, number, records.infeasible(message.message))
+            if not self.interrupted:
+                assert isinstance(task.request, TrainPopulation)
+                shutil.rmtree(task.request.directory, ignore_errors=True)
+            self.check_goal()
+            self.progress.report()
 
-def keep(search: Search, task: Task, number: int, record: dict[str, Any]) -> None:
-    """Writes down what a trial came to. If another coordinator was first, its word counts."""
-    kept = search.book.finish(number, record, record["values"])
-    search.finished[number] = kept
-    search.generations[task.generation].records[number] = kept
+    def _keep(self, task: Task, result: PopulationTrained) -> None:
+        """Writes down what a population's trials came to.
 
+        Of those that were stopped, an interruption leaves all to the next call, and the end of the
+        budget those that had not begun.
+        """
+        self.progress.note_structure(task, result)
+        numbers = trials_of(task)
+        unfinished = {one.number for one in result.trials if one.status == RUNNING}
+        if self.interrupted:
+            kept = [number for number in numbers if number not in unfinished]
+        else:
+            begun = {one.number for one in result.trials if one.steps}
+            kept = [n for n in numbers if n not in unfinished or n in begun]
+            self.trials.release([number for number in numbers if number not in kept])
+        trainings = [one for one in result.trials if one.number in kept]
+        records.add_curves(self.setup.workdir, records.rows_of(trainings))
+        for number in kept:
+            own = [one for one in trainings if one.number == number]
+            record = records.of_trial(own, result, self.setup.objectives, self.setup.monitor)
+            if number in unfinished:
+                record["reason"] = self.why_ended
+            self._finish(task, number, record)
 
-def release(search: Search, numbers: list[int]) -> None:
-    """Gives back trials that were not trained: whoever goes on with the study will train them."""
-    for number in numbers:
-        search.book.release(number)
-        search.points.pop(number, None)
+    def _finish(self, task: Task, number: int, record: dict[str, Any]) -> None:
+        self.scheduler.note(task.order, number, self.trials.finish(number, record))
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def check_goal(self) -> None:
+        """Ends the search if a trial has reached its goal."""
+        goal = self.setup.options.goal()
+        if goal is None or self.scheduler.ended:
+            return
+        name, reached = goal
+        for record in self.trials.finished.values():
+            value = record.get("metrics", {}).get(name)
+            if record.get("state") == "done" and value is not None and reached(value):
+                self.end(f"the goal {self.setup.options.until} was reached")
+                return
+
+    def end(self, why: str) -> None:
+        """Ends the search: what trains stops at its next evaluation, what waits is given back."""
+        self.scheduler.ended, self.why_ended = True, why
+        for task in self.executor.stop():
+            self.trials.release(trials_of(task))
+
+    def interrupt(self) -> None:
+        """Ends the search as `end` does, but what trains is saved, to be gone on with."""
+        self.interrupted = True
+        self.end("interrupted")
+
+    def _interrupt(self) -> NoReturn:
+        self.interrupt()
+        for received in self.executor.drain():
+            self.take(received)
+        self._leave()
+
+    def _leave(self) -> NoReturn:
+        self.progress.write("interrupted", self.why_ended)
+        raise Interrupted(
+            f"interrupted after {len(self.trials.finished)} trials; kept in {self.setup.workdir}. "
+            "The same command goes on from there."
+        )

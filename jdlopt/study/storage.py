@@ -38,7 +38,7 @@ MEANWHILE = ("already exists", "locked", "UniqueViolation", "UNIQUE constraint",
 
 
 def quiet() -> None:
-    """Keeps Optuna's own messages back: jdlopt tells what a person needs to know."""
+    """Keeps Optuna's own messages back: jdlopt says what a person needs to know."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
@@ -92,7 +92,22 @@ def _open(url: str | None, workdir: Path) -> Any:
 
 
 @contextlib.contextmanager
-def told_as_user_error(url: str | None) -> Iterator[None]:
+def opened(url: str | None, workdir: Path) -> Iterator[Any]:
+    """Opens a storage and closes its connections; see `open_storage`.
+
+    Raises:
+      UserError: it can't be opened, is gone, or broken.
+    """
+    storage = open_storage(url, workdir)
+    try:
+        with errors_for_people(url):
+            yield storage
+    finally:
+        close_storage(storage)
+
+
+@contextlib.contextmanager
+def errors_for_people(url: str | None) -> Iterator[None]:
     """Makes an error of a storage that is gone, or broken, one for people.
 
     Raises:
@@ -127,7 +142,7 @@ def process_start(pid: int) -> str:
     return text.rpartition(")")[2].split()[19]
 
 
-class Book:
+class StudyStorage:
     """One study's rows in the storage, as one owner (a coordinator) reads and writes them.
 
     Args:
@@ -149,7 +164,7 @@ class Book:
         if there is None:
             self.study.set_user_attr(DEFINITION, text)
         elif there != text:
-            raise WorkdirError(_another(name, json.loads(there), definition))
+            raise WorkdirError(_another(name, json.loads(there), json.loads(text)))
         self.owner = uuid.uuid4().hex[:12]
         self._beaten, self.slot = 0.0, 0
         self._take_slot()

@@ -1,26 +1,21 @@
-"""``tune``: draws points of a space, has workers train them as populations, keeps what came."""
+"""``tune``: draws points of a space, has workers train them as populations, keeps the results."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from jdlopt import config as configs
-from jdlopt.errors import Interrupted
+from jdlopt.executor.executor import Executor
+from jdlopt.executor.processes import default_workers
+from jdlopt.study import WORKER
 from jdlopt.study import space as spaces
-from jdlopt.study.opening import claim, open_search
 from jdlopt.study.options import Options
-from jdlopt.study.search import Search, StudyProgress, StudyResult, is_late
-from jdlopt.study.workers import Workers, default_workers
+from jdlopt.study.setup import StudyProgress, StudyResult, claim, set_up
 
 __all__ = ["StudyProgress", "StudyResult", "tune"]
-
-LOOK_SECONDS, IDLE_SECONDS = 15.0, 1.0
-"""How often the storage is read for what others did: with work of one's own, and without."""
-PATIENCE_SECONDS = 60.0
-"""How long an interrupted study waits for its workers to save."""
 
 
 def tune(
@@ -45,7 +40,8 @@ def tune(
       The result, also written to ``study.json``.
 
     Raises:
-      ConfigError, DataError, UserError: the input is wrong; nothing was trained.
+      ConfigError, DataError, UserError: the input is wrong; nothing was trained. Or the environment
+        failed (a full disk, too little memory); what was finished is kept.
       WorkdirError: the directory holds something else, or another study.
       Interrupted: ``should_stop()`` said so; what was finished is kept.
     """
@@ -61,77 +57,16 @@ def tune(
         if isinstance(value, configs.Override)
     }
     plain = configs.to_dict(configs.override(config, dict.fromkeys(texts)))
-    count = options.workers or default_workers()
-    workers, opened = Workers(count, one_core=count > 1), None  # they import while this one does
+    deadline = None if options.budget is None else started + options.budget
+    # workers import while this process does
+    executor = Executor.start(WORKER, options.workers or default_workers(), deadline)
     try:
         from jdlopt.study import storage
+        from jdlopt.study.search import Search
 
         storage.quiet()
-        opened = storage.open_storage(options.storage, workdir)
-        with storage.told_as_user_error(options.storage):
-            search = open_search(
-                plain, texts, space, workdir, options, workers, opened, started, on_progress
-            )
-            return _run(search, should_stop)
+        with storage.opened(options.storage, workdir) as database:
+            setup = set_up(plain, texts, space, workdir, options, executor)
+            return Search(setup, database, executor, started, on_progress).run(should_stop)
     finally:
-        workers.close()
-        if opened is not None:
-            storage.close_storage(opened)
-
-
-def _run(search: Search, should_stop: Callable[[], bool]) -> StudyResult:
-    """Draws, hands out and takes in until the budget is spent."""
-    from jdlopt.study import dispatch, drawing, telling
-
-    drawing.take_over(search)
-    search.found = len(search.finished)
-    telling.write_study(search, "running")
-    dispatch.check_goal(search)
-    looked = time.perf_counter()
-    while True:
-        drawing.advance(search)
-        dispatch.hand_out(search)
-        busy = any(worker.task for worker in search.workers.all.values())
-        idle = not busy and not search.queue and not drawing.more(search)
-        since = time.perf_counter() - looked
-        if since > (IDLE_SECONDS if idle else LOOK_SECONDS):
-            looked = time.perf_counter()
-            drawing.adopt(search)
-            dispatch.check_goal(search)
-            telling.write_study(search, "running")
-        elif idle and not drawing.others_work(search):
-            return telling.finish(search, should_stop) or _leave(search)
-        heard = search.workers.hear(0.1)
-        if heard is not None:
-            dispatch.hear(search, *heard)
-        search.book.beat()
-        if should_stop():
-            _interrupt(search)
-        if is_late(search) and not search.ended:
-            dispatch.end(search, "the time budget ended")
-
-
-def _interrupt(search: Search) -> None:
-    """Has the workers save what they train, and leaves it to the next call."""
-    from jdlopt.study import dispatch
-
-    dispatch.interrupt(search)
-    until = time.perf_counter() + PATIENCE_SECONDS
-    while any(worker.task for worker in search.workers.all.values()):
-        heard = search.workers.hear(0.5)
-        if heard is not None:
-            dispatch.hear(search, *heard)
-        if time.perf_counter() > until:
-            break
-    _leave(search)
-
-
-def _leave(search: Search) -> NoReturn:
-    from jdlopt.study import telling
-
-    telling.write_study(search, "interrupted")
-    search.book.leave()
-    raise Interrupted(
-        f"interrupted after {len(search.finished)} trials; kept in {search.workdir}. The same "
-        "command goes on from there."
-    )
+        executor.close()

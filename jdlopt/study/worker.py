@@ -1,150 +1,92 @@
-"""A worker of a study: a process that trains the populations it is told to, one after the other.
-
-It reads one JSON object a line from stdin and writes one a line to what was its stdout; everything
-that libraries print goes to stderr. Without its coordinator it ends.
-"""
+"""What the workers of studies and comparisons do: check a study, train a population or a run."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
-import sys
-import threading
-import time
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
-from jdlopt import memory
+from jdlopt import config as configs
+from jdlopt.errors import ConfigError, DivergedError
+from jdlopt.executor.messages import (
+    Answer,
+    CheckStudy,
+    Config,
+    PopulationTrained,
+    Progress,
+    Request,
+    RunTrained,
+    StudyChecked,
+    TrainPopulation,
+    TrainRun,
+    TrialResult,
+)
+from jdlopt.executor.worker import Link, all_cores
+from jdlopt.metrics import higher_is_better
+from jdlopt.study import structure
+from jdlopt.study.halving import rungs
+from jdlopt.study.population import DIVERGED, Cache, Member, Population
+from jdlopt.study.space import from_json, probes
+from jdlopt.study.structure import Structure
+from jdlopt.train import checks, disk, log
+from jdlopt.train.experiment import Experiment
+from jdlopt.train.loop import fit
 
-Say = Callable[[dict[str, Any]], None]
-CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-"""The cores that this process may use."""
 MOST_STRUCTURES = 40
 """Structures whose programs are held. Each takes hundreds of the memory mappings of which Linux
 gives a process 65,530; what is wanted again is loaded from where programs are kept."""
+COSTS = ("n_params", "step_seconds")
+"""Objectives that are no metrics; less is better."""
 
 
-def pin(core: int | None) -> None:
-    """Keeps all threads of this process on one core; None lets all but the caller go anywhere.
+def start(link: Link) -> StudyWorker:
+    """Returns what answers a worker's requests."""
+    return StudyWorker(link)
 
-    Workers that train take a core each; one that compiles takes what it can get. The caller stays,
-    since XLA cuts a program's operations into as many parts as the compiling thread may use cores:
-    on one core, parts only get in each other's way.
+
+class StudyWorker:
+    """Answers requests; keeps data on the device and compiled programs between them.
+
+    Args:
+      link: to the coordinator.
     """
-    threads = Path("/proc/self/task")
-    if "JDLOPT_CORE" not in os.environ or not threads.is_dir():
-        return
-    cores = set(CORES) if core is None else {CORES[core % len(CORES)]}
-    for thread in threads.iterdir():
-        if core is None and int(thread.name) == threading.get_native_id():
-            continue
-        with contextlib.suppress(OSError):  # it has ended meanwhile, or the core is not ours
-            os.sched_setaffinity(int(thread.name), cores)
 
-
-def main() -> None:
-    """Serves one coordinator until its end of the pipe closes."""
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
-    os.dup2(2, 1)
-    orders: SimpleQueue[dict[str, Any]] = SimpleQueue()
-    stop = threading.Event()
-
-    def listen() -> None:
-        for line in sys.stdin:
-            order = json.loads(line)
-            if order["do"] == "stop":
-                stop.set()
-            else:
-                orders.put(order)
-        os._exit(0)  # the coordinator is gone; another may start where its checkpoints are
-
-    threading.Thread(target=listen, daemon=True).start()
-
-    def say(message: dict[str, Any]) -> None:
-        try:
-            out.write(json.dumps(message) + "\n")
-        except BrokenPipeError:
-            os._exit(1)  # the coordinator is gone: nobody will hear of the rest
-
-    pin(int(os.environ.get("JDLOPT_CORE", "0")))  # before jax counts the cores for its threads
-    worker = _Worker(say, stop)
-    while True:
-        worker.serve(orders.get())
-
-
-class _Worker:
-    """What a worker keeps between orders: data on the device and compiled programs."""
-
-    def __init__(self, say: Say, stop: threading.Event):
-        self.say, self.stop = say, stop
-        import jax
-
-        from jdlopt.study.population import Cache
-        from jdlopt.train.compiling import keep_programs
-
-        keep_programs()
-        memory.keep()
-        self.cache = Cache()
-        self.structures: dict[str, Any] = {}
+    def __init__(self, link: Link):
+        self.link, self.cache = link, Cache()
+        self.structures: dict[str, list[Structure]] = {}
         self.data: dict[Any, Any] = {}
-        devices = jax.local_devices()
-        say({
-            "event": "ready",
-            "platform": devices[0].platform,
-            "devices": [str(device) for device in devices],
-        })  # fmt: skip
 
-    def serve(self, order: dict[str, Any]) -> None:
-        """Does what it is told; tells what came of it, a failure included."""
-        from jdlopt.errors import DivergedError, UserError
+    def __call__(self, request: Request) -> Answer:
+        """Does what is asked for; returns what it came to."""
+        if isinstance(request, CheckStudy):
+            return self.check(request)
+        if isinstance(request, TrainPopulation):
+            return self.train(request)
+        assert isinstance(request, TrainRun)
+        return RunTrained(request.task, fit(request.config, request.workdir).record)
 
-        answer: dict[str, Any] = {"event": "done", "task": order.get("task")}
-        try:
-            answer |= {"check": self.check, "train": self.train, "fit": self.fit}[order["do"]](
-                order
-            )
-        except (UserError, DivergedError) as error:
-            answer |= {"event": "failed", "message": str(error), "kind": "user"}
-        except MemoryError as error:
-            answer |= {"event": "failed", "message": f"out of memory: {error}", "kind": "user"}
-        except Exception as error:
-            text = f"{type(error).__name__}: {error}"
-            kind = "user" if "RESOURCE_EXHAUSTED" in text else "defect"
-            answer |= {"event": "failed", "message": text, "kind": kind,
-                       "traceback": traceback.format_exc()}  # fmt: skip
-        self.say(answer)
+    # --- checking ---------------------------------------------------------------------------------
 
-    def check(self, order: Mapping[str, Any]) -> dict[str, Any]:
-        """Checks a study's config, space and options; returns what its coordinator must know."""
-        from jdlopt import config as configs
-        from jdlopt.errors import ConfigError
-        from jdlopt.metrics import higher_is_better
-        from jdlopt.study import structure
-        from jdlopt.study.space import from_json, probes
-        from jdlopt.train import checks, disk, log
-        from jdlopt.train.experiment import Experiment
-
-        texts = {key: configs.Override(text) for key, text in order["overrides"].items()}
-        raw = configs.override(order["config"], texts)
-        watched = [name for name in order["objectives"] if name.startswith("validation/")]
+    def check(self, request: CheckStudy) -> StudyChecked:
+        """Checks a study's config, space and objectives."""
+        texts = {key: configs.Override(text) for key, text in request.overrides.items()}
+        raw = configs.override(request.config, texts)
+        watched = [name for name in request.objectives if name.startswith("validation/")]
         if watched:
             raw = configs.override(raw, {"train.monitor": watched[0]})
-        points = list(probes(from_json(order["space"])))
+        points = list(probes(from_json(request.space)))
         structure.check_probes(raw, points)
         if texts:  # read as the types that their keys ask for
             resolved = Experiment.build(configs.override(raw, points[0])).config
             raw = configs.override(raw, {key: _at(resolved.to_dict(), key) for key in texts})
         config = configs.to_dict(raw)
-        shape = {k: v for k, v in points[0].items() if k not in order["traced"]}
-        parts = self._structures(configs.override(config, shape), order["folds"])[0].parts
+        shape = {key: v for key, v in points[0].items() if key not in request.traced}
+        parts = self._structures(configs.override(config, shape), request.folds)[0].parts
         directions = {}
-        for name in order["objectives"] or [parts.monitor]:
-            if name in ("n_params", "step_seconds"):
+        for name in request.objectives or [parts.monitor]:
+            if name in COSTS:
                 directions[name] = "minimize"
                 continue
             split, _, metric = name.partition("/")
@@ -155,147 +97,114 @@ class _Worker:
                     + (problem or "name validation/METRIC, n_params or step_seconds.")
                 )
             directions[name] = "maximize" if higher_is_better(metric) else "minimize"
-        return {
-            "task": None,
-            "config": config,
-            "resolved": disk.as_json(parts.config.to_dict()),
-            "directions": directions,
-            "monitor": parts.monitor,
-            "seed": parts.config.seed,
-            "total_steps": parts.total_steps,
-            "eval_every": parts.eval_every,
-            "versions": log.versions(),
-        }
+        return StudyChecked(
+            config=config,
+            resolved=disk.as_json(parts.config.to_dict()),
+            directions=directions,
+            monitor=parts.monitor,
+            seed=parts.config.seed,
+            versions=log.versions(),
+        )
 
-    def _structures(self, config: Any, folds: Any) -> Any:
+    def _structures(
+        self, config: Mapping[str, Any], folds: Sequence[int] | None
+    ) -> list[Structure]:
         """The structures of a config, built once."""
-        from jdlopt import config as configs
-        from jdlopt.study import structure
-
-        config = configs.to_dict(config)
-        group = json.dumps([config, folds], sort_keys=True)
+        plain = configs.to_dict(config)
+        group = json.dumps([plain, folds], sort_keys=True)
         if group not in self.structures and len(self.structures) >= MOST_STRUCTURES:
             self.structures.clear()
             self.cache.forget()
         if group not in self.structures:
-            self.structures[group] = structure.build(config, folds, self.data)
+            self.structures[group] = structure.build(plain, folds, self.data)
         return self.structures[group]
 
-    def train(self, order: Mapping[str, Any]) -> dict[str, Any]:
-        """Trains one population; returns how its members ended."""
-        from jdlopt.study import population
-        from jdlopt.train.disk import as_json
+    # --- training ---------------------------------------------------------------------------------
 
-        started, compiled = time.perf_counter(), self.cache.compile.seconds
-        structures = self._structures(order["config"], order["folds"])
-        members = [population.Member(**member) for member in order["members"]]
-        trained, facts = 0.0, []
+    def train(self, request: TrainPopulation) -> PopulationTrained:
+        """Trains the trials of a population; folds that can't share a program come in turn."""
+        compiled = self.cache.compile.seconds
+        structures = self._structures(request.config, request.folds)
+        members = [Member(one.number, one.seed, one.fold, one.params) for one in request.trials]
+        populations: list[tuple[Population, str]] = []
         for one in structures:
             own = [member for member in members if member.fold in one.folds]
-            if not own:
-                continue
-            if one.data is None:
-                self._alone(one, own, order)
-                continue
-            facts.append(self._population(one, own, order))
-            trained += facts[-1]["train_seconds"]
-        compile_seconds = self.cache.compile.seconds - compiled
-        first = structures[0]
-        return as_json({
-            "members": [
-                {
-                    "trial": member.trial,
-                    "seed": member.seed,
-                    "fold": member.fold,
-                    "status": member.status,
-                    "reason": member.reason,
-                    "steps": member.steps,
-                    "best_step": member.tracker.best.step,
-                    "value": member.tracker.best.value,
-                    "rows": member.rows,
-                }
-                for member in members
-            ],
-            "fingerprint": first.fingerprint,
-            "total_steps": first.parts.total_steps,
-            "train_seconds": trained,
-            "compile_seconds": compile_seconds,
-            "seconds": time.perf_counter() - started,
-            **(facts[0] if facts else {}),
-        })  # fmt: skip
+            if own and one.data is None:
+                self._train_alone(one, own, request)
+            elif own:
+                populations.append(self._train_together(one, own, request))
+        result = PopulationTrained(
+            task=request.task,
+            trials=[_result(member) for member in members],
+            fingerprint=structures[0].fingerprint,
+            total_steps=structures[0].parts.total_steps,
+            train_seconds=sum(one.train_seconds for one, _ in populations),
+            compile_seconds=self.cache.compile.seconds - compiled,
+        )
+        if not populations:
+            return result
+        first, chosen = populations[0]
+        return PopulationTrained(
+            **result.__dict__
+            | {
+                "execution_mode": first.formulation,
+                "devices": [str(device) for device in first.layout.devices],
+                "chosen": chosen,
+                "mode_seconds": first.step_seconds,
+                "reached": first.reached,
+                "n_params": first.n_params,
+                "step_seconds": first.train_seconds / max(1, first.trained_steps),
+            }
+        )
 
-    def _population(self, structure: Any, members: Any, order: Mapping[str, Any]) -> dict[str, Any]:
+    def _train_together(
+        self, one: Structure, members: list[Member], request: TrainPopulation
+    ) -> tuple[Population, str]:
+        """Trains trials as one population; returns it and how its execution mode was chosen."""
         import jax
 
-        from jdlopt.study import population
-        from jdlopt.study.halving import rungs
-
-        parts = structure.parts
-        formulation = order["formulation"] or ("scan" if jax.default_backend() == "cpu" else "vmap")
-        directory = Path(order["directory"]) / structure.fingerprint
-        history = {int(step): values for step, values in order["history"].items()}
-        made = population.Population(
-            structure,
+        parts, told = one.parts, request.execution_mode
+        population = Population(
+            one,
             members,
-            width=max(order["width"], len(members)),
-            formulation=formulation,
+            width=max(request.width, len(members)),
+            formulation=told or ("scan" if jax.default_backend() == "cpu" else "vmap"),
             cache=self.cache,
-            halving=order["halving"],
-            history=history,
-            rungs=rungs(parts.total_steps, parts.eval_every, order["reduction"]),
-            reduction=order["reduction"],
-            directory=directory,
+            halving=request.halving,
+            history=request.history,
+            rungs=rungs(parts.total_steps, parts.eval_every, request.reduction),
+            reduction=request.reduction,
+            directory=Path(request.directory) / one.fingerprint,
             checkpoint_seconds=parts.config.train.checkpoint_seconds,
         )
-        chosen = "told" if order["formulation"] else "default"
-        pin(None)
-        made.compile()
-        pin(int(os.environ.get("JDLOPT_CORE", "0")))
-        if order["calibrate"] and not order["formulation"]:
-            made.choose()
-            chosen = "measured"
+        with all_cores():
+            population.compile()
+        measured = request.calibrate and told is None
+        if measured:
+            population.choose()
 
-        def tell(now: population.Population) -> None:
-            self.say({
-                "event": "progress",
-                "task": order["task"],
-                "step": now.step,
-                "total_steps": now.total,
-                "active": len(now.active),
-            })  # fmt: skip
+        def progress(now: Population) -> None:
+            self.link.send(Progress(request.task, now.step, now.total, len(now.active)))
 
-        made.train_all(self.stop.is_set, tell)
-        if made.active and order["directory"] and made.step:
-            made.save()
-        return {
-            "formulation": made.formulation,
-            "devices": [str(device) for device in made.layout.devices],
-            "chosen": chosen,
-            "step_seconds_measured": made.step_seconds,
-            "reached": {str(step): values for step, values in made.reached.items()},
-            "n_params": made.n_params,
-            "train_seconds": made.train_seconds,
-            "step_seconds": made.train_seconds / max(1, made.trained_steps),
-        }
+        population.train_all(lambda: self.link.stopped(request.task), progress)
+        if population.active and population.step:
+            population.save()
+        return population, "told" if told else "measured" if measured else "default"
 
-    def _alone(self, structure: Any, members: Any, order: Mapping[str, Any]) -> None:
-        """Trains members by `fit`, one by one, each in a directory of its own."""
-        from jdlopt import config as configs
-        from jdlopt.errors import DivergedError
-        from jdlopt.study.population import DIVERGED
-        from jdlopt.train import log
-        from jdlopt.train.loop import fit
-
+    def _train_alone(
+        self, one: Structure, members: Sequence[Member], request: TrainPopulation
+    ) -> None:
+        """Trains trials by `fit`, one by one, each in a directory of its own."""
         for member in members:
-            place = (
-                Path(order["directory"]) / f"{member.trial:04d}-{member.seed}-{member.fold or 0}"
-            )
+            member.tracker = one.tracker(member.fold)
+        for member in members:
+            name = f"{member.trial:04d}-{member.seed}-{member.fold or 0}"
+            place = Path(request.directory) / name
             changes = {**member.params, "seed": member.seed, "train.evaluate_test": False}
             if member.fold is not None:
                 changes["data.fold"] = member.fold
-            member.tracker = structure.tracker(member.fold)
             try:
-                record = fit(configs.override(order["config"], changes), place).record
+                record = fit(configs.override(request.config, changes), place).record
                 member.status, member.steps = record["status"], record["steps"]
                 step, value = record["best"]["step"], record["best"]["value"]
                 value = math.nan if value is None else value
@@ -303,22 +212,27 @@ class _Worker:
             except DivergedError as error:
                 member.status, member.steps, member.reason = DIVERGED, error.step, str(error)
             member.rows = log.read_lines(place / log.METRICS)
-            if self.stop.is_set():
+            if self.link.stopped(request.task):
                 break
 
-    def fit(self, order: Mapping[str, Any]) -> dict[str, Any]:
-        """Trains one config by `fit`, in a run's directory."""
-        from jdlopt.train.loop import fit
 
-        return {"record": fit(order["config"], order["workdir"]).record}
+def _result(member: Member) -> TrialResult:
+    best = member.tracker.best
+    return TrialResult(
+        number=member.trial,
+        seed=member.seed,
+        fold=member.fold,
+        status=member.status,
+        reason=member.reason,
+        steps=member.steps,
+        best_step=best.step,
+        value=disk.as_json(best.value),
+        rows=disk.as_json(member.rows),
+    )
 
 
-def _at(config: Mapping[str, Any], key: str) -> Any:
+def _at(config: Config, key: str) -> Any:
     value: Any = config
     for name in key.split("."):
         value = value[name]
     return value
-
-
-if __name__ == "__main__":
-    main()

@@ -20,14 +20,14 @@ SPACE = [
 ]  # fmt: skip
 
 
-def trial(number, value, rate=3e-3, dropout=0.25, state="done", members=None, best=90, total=100):
-    members = members or [{"seed": 0, "fold": None, "value": value, "best_step": best}]
+def trial(number, value, rate=3e-3, dropout=0.25, state="done", trainings=None, best=90, total=100):
+    trainings = trainings or [{"seed": 0, "fold": None, "value": value, "best_step": best}]
     return {
         "number": number,
         "state": state,
         "params": {"optim.learning_rate": rate, "model.dropout_rate": dropout},
         "values": None if state == "infeasible" else [value],
-        "members": members,
+        "trainings": trainings,
         "steps": total,
         "total_steps": total,
         "reason": None,
@@ -100,10 +100,10 @@ def test_a_winner_within_the_noise_is_no_winner():
 
 def test_repeats_are_compared_by_welchs_t():
     def repeated(number, values):
-        members = [
+        trainings = [
             {"seed": s, "fold": None, "value": v, "best_step": 90} for s, v in enumerate(values)
         ]
-        return trial(number, float(np.mean(values)), members=members)
+        return trial(number, float(np.mean(values)), trainings=trainings)
 
     apart = [repeated(0, [0.9, 0.91, 0.92]), repeated(1, [0.7, 0.71, 0.72])]
     close = [repeated(0, [0.9, 0.8, 0.95]), repeated(1, [0.7, 0.9, 0.85])]
@@ -182,10 +182,10 @@ def test_folds_are_compared_pairwise_with_the_corrected_variance():
     from scipy import stats
 
     def folded(number, values):
-        members = [
+        trainings = [
             {"seed": 0, "fold": f, "value": v, "best_step": 90} for f, v in enumerate(values)
         ]
-        return trial(number, float(np.mean(values)), members=members)
+        return trial(number, float(np.mean(values)), trainings=trainings)
 
     # folds differ by far more than the two trials do, and always in the same direction
     first = [0.91, 0.72, 0.83, 0.64, 0.95]
@@ -200,8 +200,8 @@ def test_folds_are_compared_pairwise_with_the_corrected_variance():
 
 def test_members_without_noise_are_equal_or_apart():
     def constant(number, value):
-        members = [{"seed": s, "fold": None, "value": value, "best_step": 90} for s in range(3)]
-        return trial(number, value, members=members)
+        trainings = [{"seed": s, "fold": None, "value": value, "best_step": 90} for s in range(3)]
+        return trial(number, value, trainings=trainings)
 
     assert levels([constant(0, 0.9), constant(1, 0.8)], "winner")[0][0] == "good"
     assert levels([constant(0, 0.9), constant(1, 0.9)], "winner")[0][0] == "warning"
@@ -226,7 +226,7 @@ def test_no_study_is_too_strange(rows, with_curves):
     for number, (state, value, rate) in enumerate(rows):
         one = trial(number, 0.0, rate=rate, state=state)
         one["values"] = None if value is None else [value]
-        one["members"] = [] if value is None else one["members"]
+        one["trainings"] = [] if value is None else one["trainings"]
         trials.append(one)
     table = curves(trials, accuracy=lambda n, t: float("nan")) if with_curves else pd.DataFrame()
     for one in readings(study(trials), table):

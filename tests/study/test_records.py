@@ -3,7 +3,7 @@
 import os
 
 from jdlopt.study import records
-from jdlopt.study.opening import claim
+from jdlopt.study.setup import claim
 
 
 def rows(trial, steps, value):

@@ -8,7 +8,7 @@ import pytest
 from jdlopt.errors import UserError
 from jdlopt.study import space as spaces
 from jdlopt.study import storage
-from jdlopt.study.storage import GONE, Book
+from jdlopt.study.storage import GONE, StudyStorage
 
 SPACE = spaces.check({"x": spaces.uniform(0, 1), "y": spaces.choice((1,), (1, 2))})
 
@@ -22,8 +22,8 @@ def opened(request, tmp_path):
     storage.close_storage(found)
 
 
-def book(opened):
-    return Book(opened, "study", ["maximize"], {"seed": 0})
+def owner(opened):
+    return StudyStorage(opened, "study", ["maximize"], {"seed": 0})
 
 
 def dead(one):
@@ -44,16 +44,16 @@ DONE = {"state": "done", "values": [0.5]}
 
 
 def test_living_owners_have_slots_of_their_own_and_the_dead_leave_theirs(opened):
-    first, second, third = book(opened), book(opened), book(opened)
+    first, second, third = owner(opened), owner(opened), owner(opened)
     assert [first.slot, second.slot, third.slot] == [0, 1, 2]
     dead(second)
-    assert book(opened).slot == 1
+    assert owner(opened).slot == 1
     first.leave()
-    assert book(opened).slot == 0
+    assert owner(opened).slot == 0
 
 
 def test_trials_of_the_dead_are_claimed_once_and_those_of_the_living_never(opened):
-    first, second, third = book(opened), book(opened), book(opened)
+    first, second, third = owner(opened), owner(opened), owner(opened)
     numbers = [add(first), add(first), add(first), add(second)]
     first.finish(numbers[0], DONE, [0.5])
     dead(first)
@@ -63,7 +63,7 @@ def test_trials_of_the_dead_are_claimed_once_and_those_of_the_living_never(opene
 
 
 def test_released_trials_wait_and_are_claimed_below_a_number(opened):
-    first, second = book(opened), book(opened)
+    first, second = owner(opened), owner(opened)
     for number in (add(first), add(first), add(first)):
         first.release(number)
     assert [trial.state.name for trial in second.trials()] == ["WAITING"] * 3
@@ -73,7 +73,7 @@ def test_released_trials_wait_and_are_claimed_below_a_number(opened):
 
 
 def test_the_first_record_of_a_trial_counts(opened):
-    one = book(opened)
+    one = owner(opened)
     number = add(one)
     assert one.finish(number, DONE, [0.5]) == DONE
     assert one.finish(number, {"state": "pruned", "values": None}, None) == DONE
@@ -82,7 +82,7 @@ def test_the_first_record_of_a_trial_counts(opened):
 
 
 def test_reserved_trials_get_the_params_that_their_number_says(opened):
-    one = book(opened)
+    one = owner(opened)
     number = one.reserve(generation=0)
     for _ in range(2):  # a coordinator that goes on writes what is missing
         one.set_params(number, SPACE, {"x": 0.25, "y": (1, 2)})
@@ -90,14 +90,14 @@ def test_reserved_trials_get_the_params_that_their_number_says(opened):
 
 
 def test_trials_of_other_programs_are_left_alone(opened):
-    one = book(opened)
+    one = owner(opened)
     one.study.enqueue_trial({"x": 0.5})
     assert one.claim() == 0
     assert not one.is_ours(one.trials()[0])
 
 
 def test_an_owner_elsewhere_is_dead_after_a_silence(opened, monkeypatch):
-    one = book(opened)
+    one = owner(opened)
     mark = {**GONE, "host": "elsewhere", "pid": 1, "start": "1", "beat": storage.time.time()}
     assert one._lives(mark)
     assert not one._lives({**mark, "beat": mark["beat"] - storage.SILENT_SECONDS - 1})
@@ -106,6 +106,6 @@ def test_an_owner_elsewhere_is_dead_after_a_silence(opened, monkeypatch):
 def test_a_database_that_fails_later_is_told_in_one_message():
     with (
         pytest.raises(UserError, match="goes on from there"),
-        storage.told_as_user_error("postgresql://x"),
+        storage.errors_for_people("postgresql://x"),
     ):
         raise optuna.exceptions.StorageInternalError("gone")

@@ -120,8 +120,8 @@ def test_repeats_and_folds_and_objectives(config, tmp_path):
                  "--objective=n_params") == 0  # fmt: skip
     record = read(tmp_path / "s")
     for trial in record["trials"]:
-        assert len(trial["members"]) == 6
-        mean = sum(member["value"] for member in trial["members"]) / 6
+        assert len(trial["trainings"]) == 6
+        mean = sum(one["value"] for one in trial["trainings"]) / 6
         assert trial["values"][0] == pytest.approx(mean)
         low, high = trial["interval"][0]
         assert low < mean < high

@@ -1,4 +1,4 @@
-"""What a sampler knows of a study, in memory: draws are made there, where they are fast."""
+"""What a sampler sees of a study, in memory: draws are made there, where they are fast."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from jdlopt.study import space as spaces
 from jdlopt.study.samplers import make_sampler
 
 
-class Mirror:
-    """A copy of a study's trials, which may lag behind: a sampler learns when it is told.
+class SamplerView:
+    """A copy of a study's trials, which may lag behind: a sampler learns when results are reported.
 
-    A point is a function of seed, slot, the number of trials drawn before it, and the trials that
-    the sampler was told of. So a study that goes on draws what it would have drawn.
+    A point is a function of seed, slot, the number of trials drawn before it, and the results that
+    were reported to the sampler. So a study that goes on draws what it would have drawn.
 
     Args:
       name: the sampler's.
@@ -48,7 +48,7 @@ class Mirror:
             )
         )
         if record is not None:
-            self.tell(trial.number, record)
+            self.report(trial.number, record)
 
     def draw(self) -> tuple[dict[str, Any], FrozenTrial]:
         """Draws a point; returns it, and as Optuna holds it. `name` says which trial it became."""
@@ -60,8 +60,8 @@ class Mirror:
         """Says which number in the storage the last draw has."""
         self.numbers[number] = len(self.study.get_trials(deepcopy=False)) - 1
 
-    def tell(self, number: int, record: Mapping[str, Any]) -> None:
-        """Tells the sampler what a trial came to."""
+    def report(self, number: int, record: Mapping[str, Any]) -> None:
+        """Reports a trial's result to the sampler."""
         mine = self.numbers[number]
         state = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}.get(record["state"])
         values = record["values"]

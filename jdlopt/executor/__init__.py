@@ -1,0 +1,1 @@
+"""One coordinator of worker processes, for whatever trains many models."""

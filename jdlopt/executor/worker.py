@@ -1,0 +1,176 @@
+"""A worker process: it does what its coordinator asks for, one request after the other.
+
+Requests come as lines of stdin, answers go as lines to what was stdout; everything that libraries
+print goes to stderr. Without its coordinator it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from queue import SimpleQueue
+from typing import IO, NoReturn
+
+from jdlopt import memory
+from jdlopt.errors import DivergedError, UserError, WorkdirError
+from jdlopt.executor.messages import (
+    DEFECT,
+    DIVERGED,
+    ENVIRONMENT,
+    REQUESTS,
+    WRONG_INPUT,
+    Answer,
+    Failed,
+    MessageError,
+    Ready,
+    Request,
+    Stop,
+    decode,
+    encode,
+)
+
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+"""The cores that this process may use."""
+
+
+class Link:
+    """A worker's end of the pipes to its coordinator.
+
+    Args:
+      out: where answers go.
+    """
+
+    def __init__(self, out: IO[str]):
+        self._out, self._stopped = out, -1
+
+    def send(self, message: Answer) -> None:
+        """Sends an answer; without a coordinator the process ends."""
+        try:
+            self._out.write(encode(message) + "\n")
+        except BrokenPipeError:
+            os._exit(1)  # nobody will receive the rest
+
+    def stop(self, task: int) -> None:
+        """Notes that all tasks up to a number are to end."""
+        self._stopped = max(self._stopped, task)
+
+    def stopped(self, task: int) -> bool:
+        """Says whether a task is to end at its next evaluation."""
+        return task <= self._stopped
+
+
+Handler = Callable[[Request], Answer]
+"""What answers requests. A worker's module has a function ``start(link)`` that returns one."""
+
+
+def serve(module: str) -> NoReturn:
+    """Serves one coordinator until its end of the pipe closes.
+
+    Args:
+      module: where `Handler` comes from; it is imported once the process has its core.
+    """
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+    link, requests = Link(out), SimpleQueue[Request]()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            try:
+                request = decode(line, REQUESTS)
+            except MessageError:
+                break  # the coordinator was killed within the line
+            if isinstance(request, Stop):
+                link.stop(request.task)
+            else:
+                requests.put(request)
+        os._exit(0)  # the coordinator is gone; another may start where its checkpoints are
+
+    threading.Thread(target=listen, daemon=True).start()
+    pin(_own_core())  # before jax counts the cores for its threads
+    import jax
+
+    from jdlopt.train.compiling import keep_programs
+
+    keep_programs()
+    memory.keep()
+    handle: Handler = importlib.import_module(module).start(link)
+    devices = jax.local_devices()
+    link.send(Ready(devices[0].platform, [str(device) for device in devices]))
+    while True:
+        link.send(answer(handle, requests.get()))
+
+
+def answer(handle: Handler, request: Request) -> Answer:
+    """Returns what a request comes to, a failure included."""
+    try:
+        return handle(request)
+    except Exception as error:
+        kind = failure_kind(error)
+        plain = isinstance(error, UserError | DivergedError)
+        text = str(error) if plain else f"{type(error).__name__}: {error}"
+        trace = traceback.format_exc() if kind == DEFECT else None
+        return Failed(request.task, kind, text, trace)
+
+
+def failure_kind(error: BaseException) -> str:
+    """Returns whose fault an error is.
+
+    Example:
+      >>> failure_kind(OSError(28, "No space left on device")), failure_kind(KeyError("x"))
+      ('environment', 'defect')
+    """
+    if isinstance(error, DivergedError):
+        return DIVERGED
+    for one in _causes(error):
+        if isinstance(one, OSError | MemoryError | WorkdirError):
+            return ENVIRONMENT
+        if "RESOURCE_EXHAUSTED" in str(one):
+            return ENVIRONMENT  # XLA's, of a device's memory
+    return WRONG_INPUT if isinstance(error, UserError) else DEFECT
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+# --- cores ----------------------------------------------------------------------------------------
+
+
+def _own_core() -> int:
+    return int(os.environ.get("JDLOPT_CORE", "0"))
+
+
+def pin(core: int | None) -> None:
+    """Keeps all threads of this process on one core; None lets all but the caller go anywhere.
+
+    Workers that train take a core each; one that compiles takes what it can get. The caller stays,
+    since XLA cuts a program's operations into as many parts as the compiling thread may use cores:
+    on one core, parts only get in each other's way.
+    """
+    threads = Path("/proc/self/task")
+    if "JDLOPT_CORE" not in os.environ or not threads.is_dir():
+        return
+    cores = set(CORES) if core is None else {CORES[core % len(CORES)]}
+    for thread in threads.iterdir():
+        if core is None and int(thread.name) == threading.get_native_id():
+            continue
+        with contextlib.suppress(OSError):  # it has ended meanwhile, or the core is not ours
+            os.sched_setaffinity(int(thread.name), cores)
+
+
+@contextlib.contextmanager
+def all_cores() -> Iterator[None]:
+    """Lets a worker use every core for a while: to compile."""
+    pin(None)
+    try:
+        yield
+    finally:
+        pin(_own_core())

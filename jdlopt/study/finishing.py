@@ -1,0 +1,117 @@
+"""The end of a study: the best trials trained as runs, what the study means, the report."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jdlopt.executor.messages import RunTrained, TrainRun
+from jdlopt.study import records
+from jdlopt.study.progress import Progress
+from jdlopt.study.setup import BEST, POPULATIONS, STUDY, TRIALS, StudyResult
+
+LOCK = ".finishing"
+
+
+def finish(
+    progress: Progress, why: str | None, should_stop: Callable[[], bool]
+) -> StudyResult | None:
+    """Trains the best few as runs of their own, reads what the study means, reports.
+
+    Of several coordinators that come to the end together, one does it and the others wait.
+
+    Args:
+      progress: of the study.
+      why: it ended before all trials were trained.
+      should_stop: asked about ten times a second.
+
+    Returns:
+      The result; None if ``should_stop()`` said so before the best few were trained.
+    """
+    setup, storage = progress.setup, progress.trials.storage
+    workdir = setup.workdir
+    with _one_at_a_time(workdir, should_stop) as waited:
+        record = progress.write("done", why) if not waited else None
+        before = progress.before()
+        if record is None and before.get("status") == "done" and _is_same(progress, before):
+            storage.leave()
+            return StudyResult(before, workdir)
+        record = record or progress.write("done", why)
+        order = records.best(record["trials"], setup.objectives)[: setup.options.keep]
+        if not _train_best(progress, order, should_stop):
+            return None
+        whole = not any(trial.state.name == "RUNNING" for trial in storage.trials())
+        storage.leave()
+        table = records.gather_curves(workdir)
+        from jdlopt.study.readings import readings
+
+        record["readings"] = readings(record, table)
+        record["time"] = progress.times()
+        progress.save(record)
+        if whole:
+            shutil.rmtree(workdir / POPULATIONS, ignore_errors=True)
+            tidy(workdir)
+        if setup.options.report:
+            from jdlopt.report import write_report
+
+            write_report(workdir)
+    return StudyResult(record, workdir)
+
+
+def _is_same(progress: Progress, before: Mapping[str, Any]) -> bool:
+    progress.trials.see_others()
+    there = {row["number"]: row["state"] for row in before["trials"]}
+    return there == {number: one["state"] for number, one in progress.trials.finished.items()}
+
+
+@contextlib.contextmanager
+def _one_at_a_time(workdir: Path, should_stop: Callable[[], bool]) -> Iterator[bool]:
+    """Holds the study's lock; says whether another coordinator had to be waited for."""
+    waited = False
+    with (workdir / LOCK).open("w") as file:
+        while not should_stop():
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waited = True
+                time.sleep(0.1)
+            except OSError:
+                break  # a file system without locks: what is written is written aside
+            else:
+                break
+        yield waited
+
+
+def tidy(workdir: Path) -> None:
+    """Removes what processes that were killed had begun to write."""
+    for path in workdir.glob(".*.*-*"):
+        if path.name.startswith((f".{STUDY}.", f".{BEST}.")):
+            path.unlink(missing_ok=True)
+
+
+def _train_best(progress: Progress, numbers: list[int], should_stop: Callable[[], bool]) -> bool:
+    """Trains the best trials once more, by `fit`: their checkpoints, logs and test metrics.
+
+    One that can't be trained so is left out: its values in the study stand.
+
+    Returns:
+      Whether it came to the end.
+    """
+    executor, setup = progress.executor, progress.setup
+    for number in numbers:
+        place = setup.workdir / TRIALS / f"{number:04d}"
+        config = setup.config_of(progress.trials.points[number])
+        executor.submit(TrainRun(config, str(place.absolute())))
+    while executor.busy:
+        received = executor.receive(0.1)
+        if received is not None and isinstance(received.message, RunTrained):
+            executor.spent.training += received.message.record["wall_seconds"]
+        progress.trials.storage.beat()
+        if should_stop():
+            return False
+    return not should_stop()

@@ -1,0 +1,235 @@
+"""How a study is set up: its directory is claimed, its config and space are checked by workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jdlopt import config as configs
+from jdlopt.errors import UserError, WorkdirError
+from jdlopt.executor.executor import Executor
+from jdlopt.executor.messages import CheckStudy
+from jdlopt.study import records
+from jdlopt.study import space as spaces
+from jdlopt.study.options import Options
+
+STUDY, BEST, TRIALS, POPULATIONS = "study.json", "best_config.json", "trials", "populations"
+MOST_POINTS = 10_000
+"""Points that a grid may have."""
+
+
+class StudyResult(NamedTuple):
+    """What a study came to: the content of ``study.json``, and where it lies."""
+
+    record: dict[str, Any]
+    workdir: Path
+
+
+class StudyProgress(NamedTuple):
+    """What a progress display shows.
+
+    Attributes:
+      done, running, pruned, infeasible: trials.
+      trials: how many there will be, if that is known.
+      best: the best trial's number and value, or None.
+      improved: whether it is new.
+      seconds_left: about how long it will take, if that is known.
+    """
+
+    done: int
+    running: int
+    pruned: int
+    infeasible: int
+    trials: int | None
+    best: tuple[int, float] | None
+    improved: bool
+    seconds_left: float | None
+
+
+def claim(workdir: Path, storage: str | None = None) -> None:
+    """Makes the directory, or checks that a study may go on in it.
+
+    Raises:
+      WorkdirError: it holds a run, or files that are not a study's; or it can't be written.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise WorkdirError(f"--workdir: {workdir} is a file; name a directory.")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe = workdir / ".writable"
+        probe.touch()
+        probe.unlink(missing_ok=True)
+        there = {path.name for path in workdir.iterdir()}
+    except OSError as error:
+        raise WorkdirError(
+            f"--workdir: {workdir} can't be written: {error.strerror}. Choose another."
+        ) from error
+    if "config.json" in there and STUDY not in there:
+        raise WorkdirError(
+            f"--workdir: {workdir} is a run's directory, not a study's; choose another."
+        )
+    known = {STUDY, "study.db", "study.db-wal", "study.db-shm", "study.db-journal", BEST, TRIALS,
+             POPULATIONS, records.CURVES, records.PARTS, "report.html"}  # fmt: skip
+    if storage is not None:
+        known |= {name for name in there if name.startswith(Path(storage).name)}
+    strange = sorted(name for name in there - known if not name.startswith("."))
+    if strange and STUDY not in there and "study.db" not in there:
+        raise WorkdirError(f"--workdir: {workdir} holds {strange[0]} but no study; choose another.")
+
+
+def traced_keys(space: spaces.Space) -> set[str]:
+    """Returns the keys whose values are traced: they need no program of their own."""
+    return {
+        key
+        for key, one in space.items()
+        if key.startswith(("model.", "loss.", "optim.", "data.augment."))
+        and (
+            one.kind in ("uniform", "log_uniform")
+            or (one.kind == "choice" and all(type(v) is float for v in one.choices))
+        )
+    }
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a study is, checked.
+
+    Attributes:
+      config: the base experiment; ``resolved`` with all its defaults.
+      space: what is searched; ``traced`` are its keys that need no program of their own.
+      workdir, options: as `tune` was given them.
+      objectives: name and direction of each.
+      monitor: the metric that decides which evaluation of a training is best.
+      seed: of the config.
+      grid: all points, where the sampler is the grid.
+      platform, devices: what the workers train on.
+      versions: of the libraries.
+    """
+
+    config: dict[str, Any]
+    resolved: dict[str, Any]
+    space: spaces.Space
+    traced: frozenset[str]
+    workdir: Path
+    options: Options
+    objectives: list[dict[str, str]]
+    monitor: str
+    seed: int
+    grid: list[dict[str, Any]] | None
+    platform: str
+    devices: list[str]
+    versions: dict[str, str]
+
+    @property
+    def limit(self) -> int | None:
+        """How many trials the study will have; None if only time or a goal ends it."""
+        asked = self.options.trials
+        if self.grid is None:
+            return asked
+        return len(self.grid) if asked is None else min(asked, len(self.grid))
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What makes another study of it."""
+        return {
+            "config": self.config,
+            "space": spaces.to_json(self.space),
+            "objectives": self.objectives,
+            **self.options.definition(),
+        }
+
+    @property
+    def width(self) -> int:
+        """Trials that a population's programs are compiled for, one a seed and fold."""
+        if self.options.width:
+            return self.options.width
+        if self.platform != "cpu":
+            return 32
+        return 18 if self.options.halving else 8
+
+    def structural(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the values of a point that need a program of their own."""
+        return {key: value for key, value in point.items() if key not in self.traced}
+
+    def floats(self, point: Mapping[str, Any]) -> dict[str, float]:
+        """Returns the values of a point that are traced."""
+        return {key: value for key, value in point.items() if key in self.traced}
+
+    def config_of(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the config that trains a point as a run."""
+        return configs.to_dict(configs.override(self.config, {**point, "seed": self.seed}))
+
+
+def set_up(
+    config: dict[str, Any],
+    texts: dict[str, str],
+    space: spaces.Space,
+    workdir: Path,
+    options: Options,
+    executor: Executor,
+) -> Setup:
+    """Has the workers check everything.
+
+    Args:
+      config: the base experiment; ``texts`` are overrides whose types only its schema knows.
+      space: what is searched.
+      workdir, options: as `tune` was given them.
+      executor: just started.
+
+    Raises:
+      ConfigError, UserError: the input is wrong.
+    """
+    import pyarrow.parquet  # noqa: F401  # a second, while the workers start as well
+
+    traced = traced_keys(space)
+    if options.folds is not None:
+        config = configs.to_dict(
+            configs.override(config, {"data.folds": options.folds, "data.fold": 0})
+        )
+    grid = _grid(space, options)
+    found = executor.check(
+        CheckStudy(
+            config=config,
+            overrides=texts,
+            space=spaces.to_json(space),
+            traced=sorted(traced),
+            folds=list(range(options.folds or 0)) or None,
+            objectives=list(options.objectives),
+        )
+    )
+    objectives = [{"name": name, "direction": way} for name, way in found.directions.items()]
+    if options.halving and len(objectives) > 1:
+        raise UserError("--halving: compares by one objective; there are several here.")
+    if grid is not None and options.trials is None:
+        options = options.replaced(trials=len(grid))
+    return Setup(
+        config=configs.to_dict(found.config),
+        resolved=found.resolved,
+        space=space,
+        traced=frozenset(traced),
+        workdir=workdir,
+        options=options,
+        objectives=objectives,
+        monitor=found.monitor,
+        seed=found.seed,
+        grid=grid,
+        platform=executor.platform,
+        devices=executor.devices,
+        versions=found.versions,
+    )
+
+
+def _grid(space: spaces.Space, options: Options) -> list[dict[str, Any]] | None:
+    if options.sampler != "grid":
+        return None
+    found = []
+    for point in spaces.points(space):
+        found.append(point)
+        if len(found) > MOST_POINTS:
+            raise UserError(
+                f"--sampler=grid: the space has more than {MOST_POINTS:,} points; use fewer "
+                "values or keys, or another sampler."
+            )
+    return found

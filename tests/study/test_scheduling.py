@@ -1,0 +1,180 @@
+"""Searches without workers: what is drawn, given back, gone on with, whatever they were cut by."""
+
+import json
+import time
+
+import pytest
+from fake import FakeProcesses, trained
+
+from jdlopt.errors import UserError
+from jdlopt.executor.executor import Executor
+from jdlopt.executor.messages import Failed, TrainPopulation
+from jdlopt.executor.processes import Ended
+from jdlopt.study import space as spaces
+from jdlopt.study import storage
+from jdlopt.study.options import Options
+from jdlopt.study.search import Search
+from jdlopt.study.setup import Setup, traced_keys
+
+SPACE = spaces.check(
+    {
+        "optim.learning_rate": spaces.log_uniform(1e-3, 1.0),
+        "model.dropout_rate": spaces.uniform(0.0, 0.5),
+    }
+)
+GRID = spaces.check({"optim.learning_rate": spaces.choice(0.1, 0.2, 0.3)})
+
+
+@pytest.fixture
+def opened(tmp_path):
+    storage.quiet()
+    found = storage.open_storage(None, tmp_path)
+    yield found
+    storage.close_storage(found)
+
+
+def search(opened, workdir, space=SPACE, **options):
+    """Opens a study as `tune` does, with one worker that is no process."""
+    asked = Options(width=4, **options)
+    executor = Executor(FakeProcesses(), 1)
+    executor.wait_ready()
+    setup = Setup(
+        config={"seed": 0}, resolved={}, space=space, traced=frozenset(traced_keys(space)),
+        workdir=workdir, options=asked,
+        objectives=[{"name": "validation/loss", "direction": "minimize"}],
+        monitor="validation/loss", seed=0,
+        grid=list(spaces.points(space)) if asked.sampler == "grid" else None,
+        platform="cpu", devices=[], versions={},
+    )  # fmt: skip
+    return Search(setup, opened, executor, time.perf_counter())
+
+
+def begin(found):
+    """Has the worker begin its next population; returns what it is asked, or None."""
+    found.advance()
+    running = found.executor.running
+    return running[0].request if running else None
+
+
+def answer(found, message):
+    found.executor._processes.answers.append((0, message))
+    found.take(found.executor.receive(0))
+
+
+def results(found, request, status="done", steps=10):
+    """Trials whose value is a function of their point."""
+
+    def value(trial):
+        point = found.trials.points[trial.number]
+        return abs(point["optim.learning_rate"] - 0.1) + point.get("model.dropout_rate", 0.0)
+
+    return trained(request, status, steps, value)
+
+
+def train(found, tasks=10**6):
+    """Trains so many populations."""
+    while tasks and (request := begin(found)) is not None:
+        answer(found, results(found, request))
+        tasks -= 1
+
+
+def states(found):
+    return [trial.state.name for trial in found.storage.trials()]
+
+
+@pytest.mark.parametrize("sampler", ["quasi_random", "random", "tpe", "cmaes"])
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_study_that_was_cut_draws_what_it_would_have_drawn(opened, tmp_path, sampler, cut):
+    whole = search(storage.open_storage("journal:" + str(tmp_path / "j"), tmp_path),
+                   tmp_path / "whole", sampler=sampler, trials=32)  # fmt: skip
+    (tmp_path / "whole").mkdir()
+    train(whole)
+    part = search(opened, tmp_path, sampler=sampler, trials=32)
+    train(part, tasks=cut)
+    part.scheduler.advance()
+    part.storage.leave()  # as if it were dead: what it had drawn is nobody's
+    rest = search(opened, tmp_path, sampler=sampler, trials=32)
+    train(rest)
+    assert rest.trials.points == whole.trials.points and len(rest.trials.points) == 32
+    assert states(rest) == ["COMPLETE"] * 32
+    assert {n: r["values"] for n, r in rest.trials.finished.items()} == {
+        n: r["values"] for n, r in whole.trials.finished.items()
+    }
+
+
+def test_what_a_budget_leaves_untrained_waits_for_the_next_call(opened, tmp_path):
+    first = search(opened, tmp_path, trials=16)
+    train(first, tasks=1)
+    request = begin(first)
+    first.end("the time budget ended")
+    answer(first, results(first, request, status="running", steps=0))  # it was compiling
+    assert sorted(first.trials.finished) == [0, 1, 2, 3] == sorted(first.trials.points)
+    assert set(states(first)[4:]) == {"WAITING"}
+    first.storage.leave()
+    second = search(opened, tmp_path, trials=16)
+    train(second)
+    assert states(second) == ["COMPLETE"] * 16
+
+
+def test_what_a_budget_stopped_in_training_is_pruned_with_what_it_reached(opened, tmp_path):
+    first = search(opened, tmp_path, trials=4)
+    request = begin(first)
+    first.end("the time budget ended")
+    answer(first, results(first, request, status="running", steps=5))
+    assert states(first) == ["PRUNED"] * 4
+    reasons = {record["reason"] for record in first.trials.finished.values()}
+    assert reasons == {"the time budget ended"}
+
+
+def test_an_interruption_keeps_what_trained_for_the_next_call(opened, tmp_path):
+    first = search(opened, tmp_path, trials=8)
+    request = begin(first)
+    first.interrupt()
+    answer(first, results(first, request, status="running", steps=5))
+    assert not first.trials.finished and not (tmp_path / "curves").exists()
+    first.storage.leave()
+    second = search(opened, tmp_path, trials=8)
+    train(second)
+    assert states(second) == ["COMPLETE"] * 8
+
+
+@pytest.mark.parametrize("sampler", ["quasi_random", "random", "tpe", "grid"])
+def test_two_coordinators_draw_different_points_and_no_more_than_asked(opened, tmp_path, sampler):
+    space = GRID if sampler == "grid" else SPACE
+    trials = None if sampler == "grid" else 20
+    both = [search(opened, tmp_path, space, sampler=sampler, trials=trials) for _ in range(2)]
+    for _ in range(6):
+        for one in both:
+            one.trials.see_others()
+            train(one, tasks=1)
+    count = trials or 3
+    ended = [trial for trial in both[0].storage.trials() if trial.state.is_finished()]
+    assert [trial.number for trial in ended] == list(range(count))
+    assert len({str(trial.params) for trial in ended}) == count
+    assert not both[0].trials.others_work()
+
+
+def test_trials_of_a_wrong_config_are_infeasible(opened, tmp_path):
+    found = search(opened, tmp_path, trials=4)
+    request = begin(found)
+    assert isinstance(request, TrainPopulation)
+    answer(found, Failed(found.executor.running[0].number, "wrong input", "rate: is negative"))
+    assert states(found) == ["FAIL"] * 4
+    assert {one["reason"] for one in found.trials.finished.values()} == {"rate: is negative"}
+
+
+@pytest.mark.parametrize("how", ["a full disk", "deaths"])
+def test_a_fault_of_the_environment_is_no_result_and_the_next_call_goes_on(opened, tmp_path, how):
+    def fail(request):
+        return Ended(-9) if how == "deaths" else Failed(request.task, "environment", "disk full")
+
+    first = search(opened, tmp_path, trials=8)
+    train(first, tasks=1)
+    first.executor._processes.reply = fail
+    with pytest.raises(UserError, match="goes on from there"):
+        first.run(lambda: False)
+    assert states(first) == ["COMPLETE"] * 4 + ["RUNNING"] * 4
+    assert json.loads((tmp_path / "study.json").read_text())["status"] == "interrupted"
+    second = search(opened, tmp_path, trials=8)
+    train(second)
+    assert states(second) == ["COMPLETE"] * 8
