@@ -238,7 +238,7 @@ class Trainer:
                 for received in executor.drain():
                     self._take(received, asked, found)
                 raise self._interrupted()
-            if executor.late:
+            if executor.late and executor.waiting:
                 executor.stop()
             received_ = executor.receive(0.1)
             if received_ is not None:

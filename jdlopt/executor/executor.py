@@ -175,6 +175,11 @@ class Executor:
         return bool(self._queue or self.running)
 
     @property
+    def waiting(self) -> bool:
+        """Whether tasks wait for a worker."""
+        return bool(self._queue)
+
+    @property
     def late(self) -> bool:
         """Whether the deadline has passed."""
         return self.deadline is not None and time.perf_counter() > self.deadline
@@ -399,7 +404,7 @@ def _error_of(failure: Failed) -> Exception:
         text = failure.message
         if "RESOURCE_EXHAUSTED" in text or "MemoryError" in text:
             text += " There is too little memory: try a smaller --width or fewer --workers."
-        return UserError(f"{text} {KEPT}")
+        return UserError(text if "same command" in text else f"{text} {KEPT}")
     if failure.kind == WRONG_INPUT:
         return ConfigError(failure.message)
     return RuntimeError(failure.traceback or failure.message)

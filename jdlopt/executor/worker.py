@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from typing import IO, NoReturn
 
 from jdlopt import memory
-from jdlopt.errors import DivergedError, UserError, WorkdirError
+from jdlopt.errors import DivergedError, UserError
 from jdlopt.executor.messages import (
     DEFECT,
     DIVERGED,
@@ -34,6 +34,7 @@ from jdlopt.executor.messages import (
     decode,
     encode,
 )
+from jdlopt.train import disk
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 """The cores that this process may use."""
@@ -128,10 +129,8 @@ def failure_kind(error: BaseException) -> str:
     if isinstance(error, DivergedError):
         return DIVERGED
     for one in _causes(error):
-        if isinstance(one, OSError | MemoryError | WorkdirError):
-            return ENVIRONMENT
-        if "RESOURCE_EXHAUSTED" in str(one):
-            return ENVIRONMENT  # XLA's, of a device's memory
+        if isinstance(one, OSError | MemoryError) or disk.is_full(one):
+            return ENVIRONMENT  # also a device's memory, and a disk in a library's words
     return WRONG_INPUT if isinstance(error, UserError) else DEFECT
 
 

@@ -170,7 +170,8 @@ def test_a_fault_of_the_environment_is_no_result_and_the_next_call_goes_on(opene
 
     first = search(opened, tmp_path, trials=8)
     train(first, tasks=1)
-    first.executor._processes.reply = fail
+    first.executor._processes.reply = fail  # the worker has begun the second population
+    first.executor._processes.answers.append((0, fail(begin(first))))
     with pytest.raises(UserError, match="goes on from there"):
         first.run(lambda: False)
     assert states(first) == ["COMPLETE"] * 4 + ["RUNNING"] * 4
