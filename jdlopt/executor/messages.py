@@ -176,7 +176,7 @@ class PopulationTrained:
       total_steps: of a whole training.
       train_seconds, compile_seconds: spent.
       execution_mode: how the trials were computed; None where `fit` trained them one by one.
-      chosen: ``told``, ``measured`` or ``default``.
+      chosen: ``given``, ``measured`` or ``default``.
       devices: that shared the trials.
       mode_seconds: of one step of one trial, by the modes that were timed.
       reached: what the trials had reached, by the step of a rung.

@@ -163,12 +163,12 @@ class StudyWorker:
         """Trains trials as one population; returns it and how its execution mode was chosen."""
         import jax
 
-        parts, told = one.parts, request.execution_mode
+        parts, given = one.parts, request.execution_mode
         population = Population(
             one,
             members,
             width=max(request.width, len(members)),
-            formulation=told or ("scan" if jax.default_backend() == "cpu" else "vmap"),
+            formulation=given or ("scan" if jax.default_backend() == "cpu" else "vmap"),
             cache=self.cache,
             halving=request.halving,
             history=request.history,
@@ -179,7 +179,7 @@ class StudyWorker:
         )
         with all_cores():
             population.compile()
-        measured = request.calibrate and told is None
+        measured = request.calibrate and given is None
         if measured:
             population.choose()
 
@@ -189,7 +189,7 @@ class StudyWorker:
         population.train_all(lambda: self.link.stopped(request.task), progress)
         if population.active and population.step:
             population.save()
-        return population, "told" if told else "measured" if measured else "default"
+        return population, "given" if given else "measured" if measured else "default"
 
     def _train_alone(
         self, one: Structure, members: Sequence[Member], request: TrainPopulation
