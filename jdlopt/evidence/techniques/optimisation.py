@@ -12,6 +12,7 @@ from jdlopt.evidence.techniques.entry import (
     Technique,
     needs_unset,
     together,
+    unless,
     value_of,
     values,
 )
@@ -49,6 +50,8 @@ WORDS = {
     "sam": ("Takes the gradient at the worst point nearby: flat minima.",
             "Foret et al., 2021", 0.35),
 }  # fmt: skip
+AVERAGES_ITSELF = "schedule_free_adamw"
+"""It can't be had together with an average of the parameters."""
 SCHEDULES = {
     "cosine": ("Lowers the learning rate along half a cosine.",
                "Loshchilov and Hutter, SGDR, 2017", 0.5),
@@ -77,7 +80,7 @@ def _optimizer(name: str) -> Technique:
         if value_of(config, "optim.name") == name:
             return ()
         own: Change = {"optim.name": name}
-        if name == "schedule_free_adamw" and value_of(config, "optim.average.name") != "none":
+        if name == AVERAGES_ITSELF and value_of(config, "optim.average.name") != "none":
             own["optim.average.name"] = "none"  # it averages the parameters itself
         return tuple({**own, "optim.learning_rate": rate} for rate in RATES[name])
 
@@ -87,6 +90,11 @@ def _optimizer(name: str) -> Technique:
         cost.get(name, "its state: up to two numbers a parameter"), source, prior,
         nuisance={**RATE, "optim.weight_decay": ("around", 10.0)},
     )  # fmt: skip
+
+
+def _averages_itself(config: Config, facts: Facts) -> str | None:
+    now = value_of(config, "optim.name")
+    return f"{now} averages the parameters itself." if now == AVERAGES_ITSELF else None
 
 
 def _schedule(name: str) -> Technique:
@@ -204,14 +212,14 @@ OPTIMISATION = (
         together({"optim.average.name": "ema", "optim.average.decay": 0.99},
                  {"optim.average.name": "ema", "optim.average.decay": 0.999}),
         "one more copy of the parameters", "Polyak and Juditsky, 1992; Tarvainen and Valpola, 2017",
-        0.45, needs_unset("optim.average.name", "none"),
+        0.45, unless(needs_unset("optim.average.name", "none"), _averages_itself),
     ),
     Technique(
         "average_swa", "optimisation", ("generalisation", "accuracy"),
         "Evaluates the mean of the parameters over the end of the training.",
         together({"optim.average.name": "swa"}), "one more copy of the parameters",
         "Izmailov et al., Averaging weights leads to wider optima, 2018", 0.35,
-        needs_unset("optim.average.name", "none"),
+        unless(needs_unset("optim.average.name", "none"), _averages_itself),
     ),
     *map(_optimizer, WORDS),
     *map(_schedule, SCHEDULES),
