@@ -22,7 +22,7 @@ from jdlopt.config.schema import (
 from jdlopt.config.sections import Value, own_keys, section_of, shared_keys
 from jdlopt.config.traced import TRACED_SECTIONS, fingerprint, hyperparameters, structure
 from jdlopt.config.tree import AnyConfig, dumps, flat, to_dict
-from jdlopt.config.values import Override
+from jdlopt.config.values import Override, PartName
 
 __all__ = [
     "TRACED_SECTIONS",
@@ -34,6 +34,7 @@ __all__ = [
     "Natural",
     "NonNegative",
     "Override",
+    "PartName",
     "Positive",
     "Range",
     "Rate",

@@ -51,12 +51,15 @@ def tune(
     options.check()
     space = spaces.check(space)
     claim(workdir, options.storage)
-    texts = {
-        key: value.text
+    asked = {
+        key: value
         for key, value in configs.flat(config).items()
-        if isinstance(value, configs.Override)
+        if isinstance(value, configs.Override | configs.PartName)
     }
-    plain = configs.to_dict(configs.override(config, dict.fromkeys(texts)))
+    texts = {key: str(getattr(value, "text", value)) for key, value in asked.items()}
+    same = {key for key, value in asked.items() if key.endswith(".name") and not value.inherited}
+    unknown = {key: text if key in same else None for key, text in texts.items()}
+    plain = configs.to_dict(configs.override(config, unknown))
     deadline = None if options.budget is None else started + options.budget
     # workers import while this process does
     executor = Executor.start(WORKER, options.workers or default_workers(), deadline)

@@ -13,7 +13,6 @@ from jdlopt.errors import ConfigError, DivergedError
 from jdlopt.executor.messages import (
     Answer,
     CheckStudy,
-    Config,
     PopulationTrained,
     Progress,
     Request,
@@ -31,8 +30,8 @@ from jdlopt.study.population import DIVERGED, Cache, Member, Population
 from jdlopt.study.space import from_json, probes
 from jdlopt.study.structure import Structure
 from jdlopt.train import checks, disk, log
-from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
+from jdlopt.train.schema import schema_of
 
 MOST_STRUCTURES = 40
 """Structures whose programs are held. Each takes hundreds of the memory mappings of which Linux
@@ -78,10 +77,8 @@ class StudyWorker:
             raw = configs.override(raw, {"train.monitor": watched[0]})
         points = list(probes(from_json(request.space)))
         structure.check_probes(raw, points)
-        if texts:  # read as the types that their keys ask for
-            resolved = Experiment.build(configs.override(raw, points[0])).config
-            raw = configs.override(raw, {key: _at(resolved.to_dict(), key) for key in texts})
-        config = configs.to_dict(raw)
+        schema = schema_of(configs.to_dict(configs.override(raw, points[0])), [])
+        config = configs.settled(configs.to_dict(raw), schema)
         shape = {key: v for key, v in points[0].items() if key not in request.traced}
         parts = self._structures(configs.override(config, shape), request.folds)[0].parts
         directions = {}
@@ -229,10 +226,3 @@ def _result(member: Member) -> TrialResult:
         value=disk.as_json(best.value),
         rows=disk.as_json(member.rows),
     )
-
-
-def _at(config: Config, key: str) -> Any:
-    value: Any = config
-    for name in key.split("."):
-        value = value[name]
-    return value

@@ -189,3 +189,16 @@ def test_options_and_durations():
 def test_the_database_is_sound(study):
     with sqlite3.connect(study / "study.db") as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_part_named_on_the_command_line_leaves_the_files_other_keys_out(config, tmp_path):
+    space = tmp_path / "space.py"
+    space.write_text(
+        "from jdlopt.study.space import log_uniform\n\n\n"
+        "def get_space():\n    return {'optim.learning_rate': log_uniform(1e-3, 1.0)}\n"
+    )
+    flags = (f"--space={space}", "--config.model.name=linear", "--trials=2", "--keep=1")
+    assert tuned(config, tmp_path / "s", *flags, "--no-report") == 0
+    [best] = (tmp_path / "s" / "trials").iterdir()
+    model = json.loads((best / "config.json").read_text())["model"]
+    assert model["name"] == "linear" and "features" not in model
