@@ -6,9 +6,12 @@ import dataclasses
 import functools
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jdlopt.errors import ConfigError, listing, nearest
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Value = bool | int | float | str | tuple[Any, ...] | None
 """What one key of a config holds."""
@@ -24,13 +27,13 @@ def own_keys() -> Any:
 
 
 @functools.cache
-def shared_keys(kind: type[Any]) -> frozenset[str]:
+def shared_keys(kind: type[DataclassInstance]) -> frozenset[str]:
     """Returns the keys that a section's dataclass has a field for, a part's own left out."""
     return frozenset(one.name for one in dataclasses.fields(kind) if _OWN not in one.metadata)
 
 
 @functools.cache
-def _nested(kind: type[Any]) -> Mapping[str, Callable[[Any, str], Any]]:
+def _nested(kind: type[object]) -> Mapping[str, Callable[[Any, str], Any]]:
     """What makes the value of each field that is a section, or a mapping of names to sections."""
     found: dict[str, Callable[[Any, str], Any]] = {}
     for key, hint in typing.get_type_hints(kind).items():
@@ -94,7 +97,7 @@ def section_of(kind: type[Section], values: Mapping[str, Any], path: str = "") -
     return kind(**given)
 
 
-def section_dict(section: Any) -> dict[str, Any]:
+def section_dict(section: DataclassInstance) -> dict[str, Any]:
     """Returns a section as nested dicts, a part's own keys beside the shared ones.
 
     Example:
@@ -118,4 +121,5 @@ def section_dict(section: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(one) for key, one in value.items()}
-    return section_dict(value) if dataclasses.is_dataclass(value) else value
+    is_section = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return section_dict(value) if is_section else value

@@ -16,6 +16,10 @@ TRACED_SECTIONS = (("model",), ("loss",), ("optim",), ("data", "augment"))
 """The sections whose float leaves are traced hyperparameters; all else is structure."""
 
 
+Floats = dict[str, "float | Floats"]
+"""Floats by key, nested."""
+
+
 def _section(config: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
     node: Any = config
     for key in path:
@@ -23,8 +27,8 @@ def _section(config: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]
     return node
 
 
-def _floats(tree: Mapping[str, Any]) -> dict[str, Any]:
-    kept: dict[str, Any] = {}
+def _floats(tree: Mapping[str, Any]) -> Floats:
+    kept: Floats = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
             nested = _floats(value)
@@ -35,7 +39,7 @@ def _floats(tree: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def hyperparameters(config: AnyConfig) -> dict[str, Any]:
+def hyperparameters(config: AnyConfig) -> Floats:
     """Returns the traced floats of a resolved config: ``{"model": {…}, "loss": {…}, …}``."""
     tree = to_dict(config)
     return {path[-1]: _floats(_section(tree, path)) for path in TRACED_SECTIONS}

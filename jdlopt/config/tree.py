@@ -23,6 +23,7 @@ def to_dict(config: AnyConfig) -> dict[str, Any]:
     References of a `ConfigDict` are followed, and lists become tuples.
     """
     if is_dataclass(config):
+        assert not isinstance(config, type)
         return section_dict(config)
     given = config if isinstance(config, Mapping) else config.to_dict()
     return {
@@ -38,7 +39,7 @@ def tuples(value: Any) -> Any:
     return tuple(tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def is_plain(value: Any) -> bool:
+def is_plain(value: object) -> bool:
     """Returns whether a config can hold a value: a number, name, bool, None or tuple of them."""
     if isinstance(value, tuple):
         return all(is_plain(item) for item in value)

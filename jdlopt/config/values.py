@@ -33,7 +33,7 @@ class PartName(str):
     inherited: frozenset[str] = frozenset()
 
 
-def inherited_keys(name: Any) -> frozenset[str]:
+def inherited_keys(name: object) -> frozenset[str]:
     """Returns the keys of a section that were set for another part than the one it names."""
     return name.inherited if isinstance(name, Override | PartName) else frozenset()
 
@@ -89,7 +89,7 @@ def coerced(value: Any, field: Field) -> Any:
     return value
 
 
-def is_kind(value: Any, kind: Any) -> bool:
+def is_kind(value: object, kind: Any) -> bool:
     """Returns whether a value is of a type: exactly for numbers, bools and strings."""
     if kind is types.NoneType:
         return value is None
@@ -101,7 +101,7 @@ def is_kind(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) if inspect.isclass(kind) else True
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """Returns a value as a message shows it, at most 60 characters."""
     if isinstance(value, Mapping):
         return f"a section with the keys {listing(value)}" if value else "an empty section"
