@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jdlopt.report.effects import changes, forest, gain, interval, ratio, shown
+from jdlopt.report.effects import changes, fact, forest, gain, interval, ratio, shown
 from jdlopt.report.figures import BEST, COLOURS, scale
 from jdlopt.report.page import Figure, Spec, Table, number, render
 from jdlopt.report.records import Record, as_written, read
@@ -31,7 +31,7 @@ def _comparison(record: Record, name: str) -> str:
     effect, cost, metric = record["effect"], record["cost"], record["metric"]
     facts = [
         ("decision", record["decision"]),
-        (f"gain, {effect['level']:.0%} interval" if effect else "gain", interval(effect)),
+        fact(f"gain, {effect['level']:.0%} interval" if effect else "gain", effect),
         ("seeds", record["seeds"]),
         ("training time", ratio(cost.get("training_seconds"))),
         ("parameters", ratio(cost.get("n_params"))),
@@ -44,10 +44,15 @@ def _comparison(record: Record, name: str) -> str:
         [key, shown(before), shown(after)] for key, (before, after) in record["changes"].items()
     ]
     sides = [
-        [name, f"{number(side['mean'])} ± {number(side['std'])}", side["step_seconds"],
-         side["steps"], side["n_params"]]
+        [
+            name,
+            f"{number(side['mean'])} ± {number(side['std'])}",
+            1e3 * side["step_seconds"] if side["step_seconds"] else None,
+            side["steps"],
+            side["n_params"],
+        ]
         for name, side in (("A", record["a"]), ("B", record["b"]))
-    ]  # fmt: skip
+    ]
     tuned = [
         [side.upper(), one["points"], one["value"], changes(one["point"]) or "its own"]
         for side, one in (record.get("tuning") or {}).items()
@@ -67,7 +72,7 @@ def _comparison(record: Record, name: str) -> str:
         gains=_gains(record) if record["pairs"] else None,
         pairs=Table("Every pair", ("seed", "A", "B", "gain"), pairs),
         changes=Table("Config keys", ("key", "A", "B"), changed),
-        sides=Table("Sides", ("", metric, "seconds a step", "steps", "parameters"), sides),
+        sides=Table("Sides", ("", metric, "ms per step", "steps", "parameters"), sides),
         tuning=Table("Nuisance keys", ("", "points tried", metric, "best"), tuned)
         if tuned
         else None,
@@ -120,7 +125,7 @@ def _ablation(record: Record, name: str) -> str:
     adopted = [row["technique"] for row in rows if row["decision"] == "adopt"]
     facts = [
         (f"baseline {metric}", record["arms"]["baseline"]["mean"]),
-        ("all together", interval(record["all"])),
+        fact(f"all together, {level} interval", record["all"]),
         ("worth adopting", ", ".join(adopted) or "none"),
         ("seeds", record["seeds"]),
     ]

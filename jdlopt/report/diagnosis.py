@@ -179,7 +179,7 @@ def rate_curve(name: str, record: Record) -> Figure | None:
     layout = {
         "showlegend": True,
         "legend": LEGEND,
-        "xaxis": scale("learning rate", log=True),
+        "xaxis": scale("learning rate", log=True, dtick=1, exponentformat="power"),
         "yaxis": scale("training loss"),
     }
     caption = "Loss while the learning rate grows from step to step"

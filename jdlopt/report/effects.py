@@ -17,7 +17,7 @@ def gain(value: object) -> str:
     """Returns a gain with its sign; a dash where there is none."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         return "–"
-    return f"{value:+.4g}"
+    return "0" if value == 0 else f"{value:+.4g}".replace("-", "−")
 
 
 def interval(effect: Record | None) -> str:
@@ -28,6 +28,15 @@ def interval(effect: Record | None) -> str:
     if low is None or high is None:
         return f"{gain(effect['mean'])} (too few seeds)"
     return f"{gain(effect['mean'])} ({gain(low)} to {gain(high)})"
+
+
+def fact(name: str, effect: Record | None) -> tuple[str, str, str]:
+    """Returns an effect as a headline number: its mean, and its interval below."""
+    if not effect:
+        return name, "–", ""
+    low, high = effect["interval"]
+    few = low is None or high is None
+    return name, gain(effect["mean"]), "too few seeds" if few else f"{gain(low)} to {gain(high)}"
 
 
 def ratio(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -267,7 +268,8 @@ def unit_square(
         "yaxis": scale(axes[1], range=[-0.02, 1.02]),
     }
     alternative = f"{caption}. Lines: {'; '.join(label for label, *_ in found)}."
-    return Figure(name, caption, alternative, data, layout, 420)
+    height = 360 + 20 * math.ceil(len(found) / 2)
+    return Figure(name, caption, alternative, data, layout, height)
 
 
 def scatter(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from jdlopt.report.effects import changes, forest, gain, interval
+from jdlopt.report.effects import changes, fact, forest, gain, interval
 from jdlopt.report.figures import Line, curves, scale
 from jdlopt.report.page import Figure, Table, render
 from jdlopt.report.records import Record, as_written, read
@@ -33,8 +33,8 @@ def _page(record: Record, workdir: Path) -> str:
     test, steps, metric = record.get("test") or {}, record["steps"], record["metric"]
     facts = [
         ("status", record["status"]),
-        (f"whole gain, {metric}", interval(record.get("confirmed"))),
-        *([(f"whole gain, {test['metric']}", interval(test["effect"]))] if test else []),
+        fact(f"total gain, {metric}", record.get("confirmed")),
+        *([fact(f"total gain, {test['metric']}", test["effect"])] if test else []),
         ("minutes", record["seconds"] / 60),
     ]
     return render(

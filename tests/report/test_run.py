@@ -7,29 +7,30 @@ import pytest
 from outline import check
 
 from jdlopt import config as configs
-from jdlopt.data.dataset import Dataset
 from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.errors import ConfigError, DataError
-from jdlopt.report import examples, figures, page, run, write_report
+from jdlopt.report import examples, figures, page, predictions, run, write_report
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
 
-def outcome(shape, classes=0, count=60, names=None):
+def outcome(shape, classes=0, count=60, names=None, outputs=None, features=None):
     draw = np.random.default_rng(0)
     names = names or [f"class {index}" for index in range(classes)]
     probabilities = draw.dirichlet(np.ones(classes), count) if classes else None
     targets = draw.integers(0, classes, count) if classes else draw.normal(size=count)
-    one = InputSpec(tuple(shape), "uint8")
+    if outputs:  # several labels, or several values
+        size = (count, outputs)
+        targets = draw.integers(0, 2, size) if classes else draw.normal(size=size)
+    one = InputSpec(tuple(shape), "uint8", feature_names=features)
     spec = DataSpec("made", "made", "classification", one, {}, class_names=tuple(names))
-    dataset = Dataset(spec, pools={}, parts={})
-    return run.Outcome(
+    return predictions.Outcome(
         inputs=draw.integers(0, 255, (count, *shape)).astype(np.uint8),
         targets=targets,
-        outputs=draw.normal(size=(count, max(1, classes))),
+        outputs=draw.normal(size=(count, max(1, classes, outputs or 0))),
         probabilities=probabilities,
         losses=draw.uniform(size=count),
-        dataset=dataset,
+        spec=spec,
     )
 
 
@@ -73,7 +74,7 @@ def test_classes_have_matrix_curves_and_pictures(workdir, monkeypatch):
     made = report(workdir, monkeypatch, outcome((8, 8, 1), 3, names=["a", HOSTILE, "c"]))
     assert {"confusions", "roc", "pr", "reliability", "curve-0"} <= set(made.plots())
     pictures = [attrs for tag, attrs in made.elements if tag == "img"]
-    assert len(pictures) == run.WORST
+    assert len(pictures) == predictions.WORST
     assert all(attrs["src"].startswith("data:image/png;base64,") for attrs in pictures)
     assert any(HOSTILE in attrs["alt"] for attrs in pictures)
     assert HOSTILE in made.words
@@ -84,9 +85,22 @@ def test_classes_have_matrix_curves_and_pictures(workdir, monkeypatch):
 
 def test_a_value_has_predictions_and_a_table(workdir, monkeypatch):
     made = report(workdir, monkeypatch, outcome((5,)))
-    assert {"predicted", "residuals"} <= set(made.plots())
+    assert {"predicted-0", "residuals-0"} <= set(made.plots())
     assert "confusions" not in made.plots()
     assert "Examples with the largest loss" in titles(made)
+
+
+def test_labels_have_a_curve_each_and_no_confusion_matrix(workdir, monkeypatch):
+    made = report(workdir, monkeypatch, outcome((5,), 2, names=["a", HOSTILE], outputs=2))
+    plots = made.plots()
+    assert len([line for line in plots["roc"]["data"] if "name" in line]) == 2
+    assert "reliability" in plots and "confusions" not in plots
+    assert "Confusion matrix" not in titles(made) and HOSTILE in made.words
+
+
+def test_several_values_have_a_figure_each(workdir, monkeypatch):
+    plots = report(workdir, monkeypatch, outcome((5,), outputs=3)).plots()
+    assert {f"{what}-{n}" for what in ("predicted", "residuals") for n in range(3)} <= set(plots)
 
 
 def test_two_classes_have_one_curve(workdir, monkeypatch):
@@ -98,9 +112,9 @@ def test_two_classes_have_one_curve(workdir, monkeypatch):
 def test_hundreds_of_classes_stay_under_the_limit(workdir, monkeypatch):
     made = report(workdir, monkeypatch, outcome((512, 512, 3), 300, count=900))
     assert "confusions" not in made.plots()  # told in a table
-    assert "Most frequent confusions" in titles(made)
+    assert "Most frequent confusions" in made.words
     lines = [line for line in made.plots()["roc"]["data"] if "name" in line]
-    assert len(lines) == run.CURVE_CLASSES
+    assert len(lines) == predictions.CURVE_CLASSES
 
 
 @pytest.mark.parametrize("error", [DataError("the file is gone"), ConfigError("no part")])
@@ -162,8 +176,8 @@ def test_the_worst_examples_are_those_with_the_largest_loss_nan_first():
     found = outcome((5,), 3)
     losses = found.losses.copy()
     losses[7] = np.nan
-    table = run._worst(found._replace(losses=losses))["worst"]
-    order = np.argsort(-np.nan_to_num(losses, nan=np.inf))[: run.WORST]
+    table = predictions._worst(found._replace(losses=losses))["worst"]
+    order = np.argsort(-np.nan_to_num(losses, nan=np.inf))[: predictions.WORST]
     shown = [int(row[0]) for row in table.rows]
     assert shown[0] == 7 and shown == order.tolist()
 
