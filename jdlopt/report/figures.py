@@ -43,9 +43,10 @@ class Line(NamedTuple):
 
 
 def scale(title: str, log: bool = False, **more: object) -> Spec:
-    """Returns an axis with its title."""
+    """Returns an axis with its title, if it has one."""
+    found = {"title": {"text": title}} if title else {}
     kind = {"type": "log"} if log else {}
-    return {"title": {"text": title}, "automargin": True, **kind, **more}
+    return {"automargin": True, **found, **kind, **more}
 
 
 def trace(mode: str, x: object, y: object, **more: object) -> Spec:

@@ -130,7 +130,7 @@ def effect(
     bad = [t for t in have if t["state"] == "infeasible"][:POINTS]
     done = sorted(done, key=lambda t: t["number"] == best)  # drawn last: on top
     values = [t["values"][0] for t in done]
-    low, high = window([t["values"][0] for t in finished(done)] or values, up)
+    low, high = window(values, up)
     span = (high - low) or abs(high) or 1.0
     foot = low - 0.12 * span if up else high + 0.12 * span
     beyond = "triangle-down" if up else "triangle-up"
