@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jdlopt.report.effects import changes, fact, forest, gain, interval, ratio, shown
+from jdlopt.report.effects import changes, forest, gain, interval, pair, ratio, shown
 from jdlopt.report.figures import BEST, COLOURS, scale
 from jdlopt.report.page import Figure, Spec, Table, number, render
 from jdlopt.report.records import Record, as_written, read
@@ -31,7 +31,7 @@ def _comparison(record: Record, name: str) -> str:
     effect, cost, metric = record["effect"], record["cost"], record["metric"]
     facts = [
         ("decision", record["decision"]),
-        fact(f"gain, {effect['level']:.0%} interval" if effect else "gain", effect),
+        (f"gain, {effect['level']:.0%} interval" if effect else "gain", *pair(effect)),
         ("seeds", record["seeds"]),
         ("training time", ratio(cost.get("training_seconds"))),
         ("parameters", ratio(cost.get("n_params"))),
@@ -125,16 +125,16 @@ def _ablation(record: Record, name: str) -> str:
     adopted = [row["technique"] for row in rows if row["decision"] == "adopt"]
     facts = [
         (f"baseline {metric}", record["arms"]["baseline"]["mean"]),
-        fact(f"all together, {level} interval", record["all"]),
+        (f"all together, {level} interval", *pair(record["all"])),
         ("worth adopting", ", ".join(adopted) or "none"),
         ("seeds", record["seeds"]),
     ]
     table = [
         [
             row["technique"],
-            interval(row["alone"]),
+            pair(row["alone"]),
             (row["alone"] or {}).get("adjusted_p_value"),
-            interval(row["left_out"]),
+            pair(row["left_out"]),
             (row["left_out"] or {}).get("adjusted_p_value"),
             ratio(row["cost"].get("training_seconds")),
             row["decision"],
@@ -142,8 +142,8 @@ def _ablation(record: Record, name: str) -> str:
         ]
         for row in rows
     ]
-    header = ("technique", f"alone ({level})", "p, corrected", f"left out ({level})",
-              "p, corrected", "training time", "decision", "change")  # fmt: skip
+    header = ("technique", f"alone ({level})", "p (Holm)", f"left out ({level})",
+              "p (Holm)", "training time", "decision", "change")  # fmt: skip
     series = [
         ("alone", [row["alone"] for row in rows]),
         ("left out of all", [row["left_out"] for row in rows]),

@@ -106,19 +106,22 @@ def _clean(text: str) -> str:
 
 
 def _parts(finding: Finding) -> Table:
-    rows = [
-        [
-            grid.printable(part.name),
-            int(part.count),
+    shown = finding.parts[:MOST_PARTS]
+    columns: dict[str, list[object]] = {
+        "where": [grid.printable(part.name) for part in shown],
+        finding.unit: [int(part.count) for part in shown],
+        "first rows": [
             ", ".join(str(int(row)) for row in part.rows[:MOST_ROWS])
-            + (", …" if len(part.rows) > MOST_ROWS else ""),
-            grid.printable(part.detail, 200),
-        ]
-        for part in finding.parts[:MOST_PARTS]
-    ]
+            + (", …" if len(part.rows) > MOST_ROWS else "")
+            for part in shown
+        ],
+        "detail": [grid.printable(part.detail, 200) for part in shown],
+    }
+    kept = {name: cells for name, cells in columns.items() if any(cell != "" for cell in cells)}
     cut = len(finding.parts) > MOST_PARTS
-    caption = "Where" + (f", the first {MOST_PARTS} of {len(finding.parts)}" if cut else "")
-    return Table(caption, ["where", finding.unit, "first rows", "detail"], rows, wide=(2, 3))
+    caption = "Places" + (f", the first {MOST_PARTS} of {len(finding.parts)}" if cut else "")
+    wide = [place for place, name in enumerate(kept) if name in ("first rows", "detail")]
+    return Table(caption, list(kept), list(zip(*kept.values())), wide)
 
 
 # --- figures --------------------------------------------------------------------------------------

@@ -30,13 +30,13 @@ def interval(effect: Record | None) -> str:
     return f"{gain(effect['mean'])} ({gain(low)} to {gain(high)})"
 
 
-def fact(name: str, effect: Record | None) -> tuple[str, str, str]:
-    """Returns an effect as a headline number: its mean, and its interval below."""
+def pair(effect: Record | None) -> tuple[str, str]:
+    """Returns an effect as a number and what stands below it: its mean and its interval."""
     if not effect:
-        return name, "–", ""
+        return "–", ""
     low, high = effect["interval"]
     few = low is None or high is None
-    return name, gain(effect["mean"]), "too few seeds" if few else f"{gain(low)} to {gain(high)}"
+    return gain(effect["mean"]), "too few seeds" if few else f"{gain(low)} to {gain(high)}"
 
 
 def ratio(value: object) -> str:

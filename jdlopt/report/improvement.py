@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from jdlopt.report.effects import changes, fact, forest, gain, interval
+from jdlopt.report.effects import changes, forest, gain, interval, pair
 from jdlopt.report.figures import Line, curves, scale
 from jdlopt.report.page import Figure, Table, render
 from jdlopt.report.records import Record, as_written, read
@@ -33,8 +33,8 @@ def _page(record: Record, workdir: Path) -> str:
     test, steps, metric = record.get("test") or {}, record["steps"], record["metric"]
     facts = [
         ("status", record["status"]),
-        fact(f"total gain, {metric}", record.get("confirmed")),
-        *([fact(f"total gain, {test['metric']}", test["effect"])] if test else []),
+        (f"total gain, {metric}", *pair(record.get("confirmed"))),
+        *([(f"total gain, {test['metric']}", *pair(test["effect"]))] if test else []),
         ("minutes", record["seconds"] / 60),
     ]
     return render(
@@ -75,7 +75,7 @@ def _adopted(record: Record) -> Table:
     for number, step in enumerate(record["steps"], 1):
         before, after = step.get("before_step_seconds"), step.get("step_seconds")
         cost = f"{after / before:.2f}×" if before and after else "–"
-        rows.append([number, step["technique"], interval(step["effect"]), step["value"], cost,
+        rows.append([number, step["technique"], pair(step["effect"]), step["value"], cost,
                      step["n_params"], changes(step["change"])])  # fmt: skip
     header = ("step", "technique", "gain, interval", record["metric"], "step time", "parameters",
               "change")  # fmt: skip
@@ -98,7 +98,7 @@ def _round(record: Record) -> Mapping[str, object]:
         if effect is not None:
             verdict = "adopted" if effect["interval"][0] > 0 else "not confirmed"
         rows.append([one["technique"], one["seeds"], gain(one["gain"]), f"{one['cost']:.2f}×",
-                     interval(effect), verdict, changes(one["change"])])  # fmt: skip
+                     pair(effect), verdict, changes(one["change"])])  # fmt: skip
     header = ("technique", "seeds", "gain while choosing", "training time", "gain confirmed",
               "verdict", "change")  # fmt: skip
     return {

@@ -56,7 +56,7 @@ class Table:
     Attributes:
       caption: what stands above it.
       header: a title a column.
-      rows: cells, numbers or text.
+      rows: cells: numbers, text, or pairs of one of them and what stands small below it.
       wide: the columns of running text.
     """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import json
@@ -13,7 +12,7 @@ from typing import Any
 import browser
 import pytest
 from outline import Outline
-from samples import a_comparison, a_study, a_trial, an_ablation, an_improvement, write_study
+from samples import a_comparison, a_study, a_trial, an_ablation, an_improvement
 from test_data import EVERY, a_check, of_images, of_table
 from test_diagnosis import a_diagnosis
 from test_run import outcome
@@ -88,8 +87,8 @@ def from_file(name: str, record: Any, folder: Path) -> str:
 
 
 def of_study(record: Any, folder: Path) -> str:
-    with contextlib.suppress(Exception):  # the curves of hostile trials can't be made
-        write_study(folder, record)
+    best = {"data": {"source": ALIVE}, "model": {ALIVE: ALIVE}}
+    (folder / "best_config.json").write_text(json.dumps(best), "utf-8")
     return from_file("study.json", record, folder)
 
 
@@ -115,7 +114,7 @@ A_RUN = {
     "rows": [{"step": step, "train/loss": 1 / step, "validation/loss": 1.0} for step in (1, 2)],
     "classes": ["a", "b", "c"], "features": ["x1", "x2", "x3", "x4", "x5"], "unavailable": "",
 }  # fmt: skip
-TRIALS = [a_trial(n, 2, "infeasible" if n == 3 else "done") for n in range(9)]
+TRIALS = [a_trial(n, 2, "infeasible" if n == 3 else "done") for n in range(5)]
 MADE: dict[str, tuple[Any, Callable[[Any, Path], str], int]] = {
     "study": (a_study(TRIALS, 2), of_study, 6),
     "run": (A_RUN, of_run, 12),
