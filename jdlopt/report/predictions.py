@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jdlopt.data.spec import DataSpec
+from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.report import figures
 from jdlopt.report.examples import drawer
 from jdlopt.report.page import Figure, Table, number
@@ -59,7 +59,7 @@ def _classes(outcome: Outcome) -> dict[str, object]:
     from sklearn import metrics
 
     assert outcome.probabilities is not None
-    names = [str(name) for name in outcome.spec.class_names or ()]
+    names = [str(name) for name in outcome.spec.class_names or outcome.spec.target_names]
     several = outcome.targets.ndim == 2
     made: dict[str, object] = {}
     if several:
@@ -129,7 +129,8 @@ def _values(outcome: Outcome) -> dict[str, object]:
     columns = zip(outcome.targets.reshape(count, -1).T, outcome.outputs.reshape(count, -1).T)
     made = []
     for place, (true, predicted) in enumerate(islice(columns, OUTPUTS)):
-        which = f" of output {place}" if outcome.targets.ndim == 2 else ""
+        names = outcome.spec.target_names or range(place + 1)
+        which = f" of output {names[place]}" if outcome.targets.ndim == 2 else ""
         made += [
             figures.scatter(f"predicted-{place}", f"Predicted against true{which}",
                             true, predicted, ("true", "predicted"), True),
@@ -142,6 +143,9 @@ def _values(outcome: Outcome) -> dict[str, object]:
 def _worst(outcome: Outcome) -> dict[str, object]:
     order = np.argsort(-np.nan_to_num(outcome.losses, nan=np.inf))[:WORST]
     worst = [(int(index), *_said(outcome, int(index))) for index in order]
+    header = ["example", "true", "predicted", "loss"]
+    if not isinstance(outcome.spec.inputs, InputSpec):
+        return {"worst": Table("By loss", header, [[str(index), *said] for index, *said in worst])}
     shape = outcome.spec.input.shape
     draw = drawer(shape)
     if draw is not None:
@@ -162,8 +166,7 @@ def _worst(outcome: Outcome) -> dict[str, object]:
         for index, true, guess, loss in worst
     ]
     more = f", with the first {FEATURES} of {size} inputs" if size > len(features) else ""
-    header = ["example", "true", "predicted", "loss", *features]
-    return {"worst": Table(f"By loss{more}", header, rows)}
+    return {"worst": Table(f"By loss{more}", [*header, *features], rows)}
 
 
 def _said(outcome: Outcome, index: int) -> tuple[str, str, str]:
@@ -173,7 +176,10 @@ def _said(outcome: Outcome, index: int) -> tuple[str, str, str]:
         values = targets, outcome.outputs[index]
         true, guess = (", ".join(map(number, np.ravel(v)[:OUTPUTS].tolist())) for v in values)
         return true, guess, loss
-    names, found = outcome.spec.class_names or (), outcome.probabilities[index]
+    names, found = (
+        outcome.spec.class_names or outcome.spec.target_names,
+        outcome.probabilities[index],
+    )
     if outcome.targets.ndim == 2:
         chosen = np.flatnonzero(targets), np.flatnonzero(found >= 0.5)
         true, guess = (", ".join(str(names[place]) for place in some) or "none" for some in chosen)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from jdlopt.errors import UserError
 from jdlopt.report import figures, predictions
 from jdlopt.report.page import Figure, Table, number, render

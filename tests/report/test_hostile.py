@@ -93,8 +93,8 @@ def of_study(record: Any, folder: Path) -> str:
 
 
 def of_run(record: Any, folder: Path) -> str:
-    found = outcome((5,), 3, names=record["classes"])
-    found.dataset.feature_names = record["features"]
+    features = tuple(record["features"])
+    found = outcome((5,), 3, names=record["classes"], features=features)
     parts = (record[name] for name in ("config", "result", "rows"))
     return run.make_page("run", *parts, found, record["unavailable"])
 
