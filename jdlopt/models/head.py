@@ -20,7 +20,12 @@ HEAD = ("head",)
 def _at_head(change: Callable[[Array], Array]) -> Any:
     """Intercepts the call of a Linen model's head; ``change`` takes its input and returns one."""
 
-    def intercept(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    def intercept(
+        call: Callable[..., Array],
+        args: tuple[Array, ...],
+        kwargs: dict[str, object],
+        context: nn.module.InterceptorContext,
+    ) -> Array:
         if context.module.path == HEAD and context.method_name == "__call__":
             args = (change(args[0]), *args[1:])
         return call(*args, **kwargs)
