@@ -30,7 +30,7 @@ IN_README = (
     ("measure_improve.py", "`improve` of a plain MLP on MNIST-1D"),
     ("measure_augment.py", "augmented images/s, 32×32×3, RandAugment"),
 )
-"""The rows of README, at most twelve: script and how the row begins; where a peer is faster, too."""
+"""The rows of README: script and how the row begins; those where a peer is faster, too."""
 MOST_ROWS = 12
 
 

@@ -1,3 +1,65 @@
-"""jdlopt makes deep-learning models better and proves it: the tuning playbook, executable."""
+"""jdlopt makes deep-learning models better and proves it: the tuning playbook, executable.
+
+The front door: what a person types is here, and is loaded when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jdlopt.config import load
+    from jdlopt.evidence.ablate import ablate
+    from jdlopt.evidence.compare import compare
+    from jdlopt.evidence.diagnose import diagnose
+    from jdlopt.evidence.improve import improve
+    from jdlopt.report import write_report
+    from jdlopt.study.tune import tune
+    from jdlopt.train.experiment import Experiment
+    from jdlopt.train.loop import fit
+    from jdlopt.train.run import Run, open_run
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Experiment",
+    "Run",
+    "ablate",
+    "compare",
+    "diagnose",
+    "fit",
+    "improve",
+    "load",
+    "open_run",
+    "tune",
+    "write_report",
+]
+
+_PLACES = {
+    "Experiment": "jdlopt.train.experiment",
+    "Run": "jdlopt.train.run",
+    "ablate": "jdlopt.evidence.ablate",
+    "compare": "jdlopt.evidence.compare",
+    "diagnose": "jdlopt.evidence.diagnose",
+    "fit": "jdlopt.train.loop",
+    "improve": "jdlopt.evidence.improve",
+    "load": "jdlopt.config",
+    "open_run": "jdlopt.train.run",
+    "tune": "jdlopt.study.tune",
+    "write_report": "jdlopt.report",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Loads what the front door names."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'jdlopt' has no attribute {name!r}")
+    found = getattr(importlib.import_module(_PLACES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """Returns what the front door has, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jdlopt.cli import cost
 from jdlopt.cli.show import DONE, console, load, number, print_json, start
 from jdlopt.cli.verbs import EvalFlags, PredictFlags, TrainFlags
 from jdlopt.errors import UserError
-
-if TYPE_CHECKING:
-    from rich import progress
-
-    from jdlopt.train.loop import Progress
 
 
 def train(flags: TrainFlags) -> int:
@@ -39,64 +35,17 @@ def train(flags: TrainFlags) -> int:
     if not flags.workdir:
         raise UserError("--workdir: is missing; name the directory that the run is kept in.")
     from jdlopt.train.loop import fit
+    from jdlopt.train.progress import Bar
 
-    with _progress(speaks and not flags.json) as show:
+    where = console()
+    shows = speaks and not flags.json and where.is_terminal
+    with Bar(where) if shows else nullcontext() as show:
         result = fit(config, flags.workdir, show)
     if speaks and flags.json:
         print_json({**result.record, "workdir": str(result.workdir)})
     elif speaks:
-        _print_result(result.record, result.workdir)
+        _print_result(result.record, Path(flags.workdir))
     return DONE
-
-
-class _progress:
-    """A progress bar on a terminal, silence elsewhere."""
-
-    def __init__(self, wanted: bool):
-        self.console = console() if wanted else None
-        self.bar: progress.Progress | None = None
-
-    def __enter__(self) -> Callable[[Progress], None] | None:
-        if self.console is None or not self.console.is_terminal:
-            return None
-        from rich import progress
-
-        self.bar = progress.Progress(
-            progress.TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
-            progress.BarColumn(bar_width=24),
-            progress.TextColumn("{task.fields[values]}"),
-            progress.TextColumn("[dim]{task.fields[speed]}"),
-            progress.TimeRemainingColumn(compact=True),
-            console=self.console,
-            transient=True,
-        )
-        self.task = self.bar.add_task("train", total=None, values="compiling", speed="")
-        self.bar.start()
-        return self.update
-
-    def update(self, now: Progress) -> None:
-        shown = [name for name in now.values if name in ("train/loss", "validation/loss")]
-        shown += [
-            name
-            for name in now.values
-            if name.startswith("validation/") and name != "validation/loss"
-        ][:1]
-        values = "  ".join(f"{name} {now.values[name]:.4f}" for name in shown)
-        speed = f"{now.examples_per_second:,.0f} examples/s"
-        if now.waiting > 0.01:
-            speed += f", {now.waiting:.0%} waiting for data"
-        assert self.bar is not None
-        self.bar.update(
-            self.task,
-            total=now.total_steps,
-            completed=now.step,
-            values=values or "…",
-            speed=speed,
-        )
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
 
 
 def _print_result(record: Mapping[str, Any], workdir: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jdlopt.config.overrides import override
 from jdlopt.config.tree import to_dict
 from jdlopt.errors import ConfigError, listing, nearest
 
@@ -16,12 +17,23 @@ if TYPE_CHECKING:
     import ml_collections
 
 
-def load(file: str | os.PathLike[str]) -> ml_collections.ConfigDict:
+def load(
+    file: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None
+) -> ml_collections.ConfigDict:
     """Returns the config of ``FILE.py[:argument]`` (its ``get_config``) or of ``FILE.json``.
+
+    Args:
+      file: the file.
+      overrides: dotted keys and their values, such as ``{"optim.learning_rate": 1e-3}``.
 
     Raises:
       ConfigError: no such file, or it can't be read as a config.
     """
+    config = _loaded(file)
+    return override(config, overrides) if overrides else config
+
+
+def _loaded(file: str | os.PathLike[str]) -> ml_collections.ConfigDict:
     text = os.fspath(file)
     name, argument = text, None
     if not Path(text).exists() and ":" in text:

@@ -73,18 +73,31 @@ def read_inputs(path: str | os.PathLike[str], spec: InputSpec) -> Inputs:
             f"{place}: expected a folder of images, an image, or a file ending in "
             f"{', '.join(tables.SUFFIXES + npz.SUFFIXES)}."
         )
+    values = as_trained(values, spec, str(place))
+    check_finite(values, str(place), allow_missing=spec.missing == "fill")
+    return Inputs(values, [str(row) for row in range(len(values))])
+
+
+def as_trained(
+    values: Num[np.ndarray, "examples *shape"], spec: InputSpec, where: str
+) -> Num[np.ndarray, "examples *shape"]:
+    """Returns inputs in the type that the model was trained on.
+
+    Raises:
+      DataError: they can't be that.
+    """
+    dtype = np.dtype(spec.dtype)
     if dtype == np.uint8 and values.dtype != np.uint8:
         if not ((values >= 0) & (values <= 255) & (values == np.floor(values))).all():
             raise DataError(
-                f"{place}: the model was trained on whole numbers from 0 to 255 (uint8)."
+                f"{where}: the model was trained on whole numbers from 0 to 255 (uint8)."
             )
-    elif dtype != np.uint8 and values.dtype == np.uint8 and len(shape) == 3:
+    elif dtype != np.uint8 and values.dtype == np.uint8 and len(spec.shape) == 3:
         raise DataError(
-            f"{place}: holds uint8, where the model was trained on float32 inputs; convert them "
+            f"{where}: holds uint8, where the model was trained on float32 inputs; convert them "
             "the way that the training data was."
         )
-    check_finite(values, str(place), allow_missing=spec.missing == "fill")
-    return Inputs(values.astype(dtype), [str(row) for row in range(len(values))])
+    return values.astype(dtype)
 
 
 def read_table_inputs(

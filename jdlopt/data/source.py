@@ -25,6 +25,8 @@ from jdlopt.data.sampling import SAMPLING
 from jdlopt.data.text import TextFields
 from jdlopt.errors import DataError, listing, nearest
 
+MEMORY = "memory-"
+"""How the name of data begins that a program gave, instead of naming a source."""
 TASKS = ("auto", "classification", "regression")
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # what scikit-learn's splitters take
 Share = Annotated[float, Range(0, 1, low_open=True, high_open=True)]
@@ -132,10 +134,10 @@ def open_dataset(fields: DataFields | Mapping[str, Any], *, allow_missing: bool 
     """
     if not isinstance(fields, DataFields):
         fields = section_of(DataFields, fields, "data")
-    reading = _reading(fields)
+    reading = reading_of(fields)
     if allow_missing:
         reading = dataclasses.replace(reading, missing="keep")
-    _check_together(fields)
+    check_together(fields)
     dataset = _open(fields, reading)
     size = images.resize_to(fields.image_size)
     if size is not None and dataset.spec.input.shape[:2] != size:
@@ -157,7 +159,7 @@ def open_dataset(fields: DataFields | Mapping[str, Any], *, allow_missing: bool 
     return dataset
 
 
-def _reading(fields: DataFields) -> Reading:
+def reading_of(fields: DataFields) -> Reading:
     """Returns what the sections in ``data`` say of how the source is read."""
     options = fields.preprocess
     return Reading(
@@ -167,7 +169,7 @@ def _reading(fields: DataFields) -> Reading:
     )
 
 
-def _check_together(fields: DataFields) -> None:
+def check_together(fields: DataFields) -> None:
     """Raises a `DataError` for keys that can't be used with one another."""
     if fields.fold >= (fields.folds or 1):
         many = "data.folds is None" if fields.folds is None else f"there are {fields.folds}"
@@ -184,6 +186,11 @@ def _check_together(fields: DataFields) -> None:
 
 def _open(fields: DataFields, reading: Reading) -> Dataset:
     source = fields.source.strip()
+    if source.startswith(MEMORY):
+        raise DataError(
+            f"data.source: {source!r} stands for data that a Python program gave, which are not "
+            "kept. Give them again from Python, as data=…."
+        )
     if not source:
         raise DataError(
             f"data.source: is empty; name a bundled dataset ({listing(BUNDLED)}), a file, a folder "

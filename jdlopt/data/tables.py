@@ -61,11 +61,43 @@ def open_table(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Data
         as_text=fields.categorical,
         remedies=True,
     )
-    features = _feature_names(path, list(table.columns), fields)
+    return _dataset(table, fields, reading, str(path), path.stem, skipped)
+
+
+def open_frame(frame: pd.DataFrame, fields: DataFields, reading: Reading = PLAIN) -> Dataset:
+    """Opens a DataFrame as a table read from a file; its index is passed over.
+
+    Args:
+      frame: the table; it is not changed.
+      fields: the data section, as `open_table` takes it.
+      reading: as in `open_table`.
+
+    Raises:
+      DataError: its target or one of its columns can't be used, or two have one name.
+    """
+    import pandas as pd
+
+    names = [str(name) for name in frame.columns]
+    _check_header(names, Path("data"))
+    table = frame.set_axis(names, axis=1)
+    table.index = pd.Index(np.arange(1, len(table) + 1))
+    return _dataset(table, fields, reading, "data", "data", Skipped())
+
+
+def _dataset(
+    table: pd.DataFrame,
+    fields: DataFields,
+    reading: Reading,
+    where: str,
+    name: str,
+    skipped: Skipped,
+) -> Dataset:
+    """The dataset of a table's columns."""
+    features = _feature_names(Path(where), list(table.columns), fields)
     if len(table) == 0:
         left = f": {skipped}" if skipped.counts else ""
-        raise DataError(f"{path}: is empty: it has a header but no rows{left}.")
-    table, coding, targets, beside = labelled.read_labels(table, fields, str(path), skipped)
+        raise DataError(f"{where}: is empty: it has a header but no rows{left}.")
+    table, coding, targets, beside = labelled.read_labels(table, fields, where, skipped)
     classification = coding.task == "classification"
     parts: Parts = make_parts(
         {"train": targets},
@@ -86,13 +118,13 @@ def open_table(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Data
         pool = ArrayPool(len(table), partial(_encoded, text_input, texts, targets))
     else:
         matrix, categories, parts = _features(
-            table, features, parts, fields, str(path), reading, skipped
+            table, features, parts, fields, where, reading, skipped
         )
         shape, dtype = (len(features),), "float32"
         pool = ArrayPool(len(table), partial(Arrays, matrix, targets))
     return make_dataset(
         fields=fields,
-        name=path.stem,
+        name=name,
         coding=coding,
         feature_names=None if text_input else features,
         input_shape=shape,

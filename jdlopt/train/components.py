@@ -14,6 +14,7 @@ from jdlopt.config import to_dict
 from jdlopt.data import cleaning, feed, preprocess, source, vocabulary
 from jdlopt.data.augment.batch import make_augment
 from jdlopt.data.dataset import Dataset
+from jdlopt.data.given import open_given
 from jdlopt.data.source import DataFields
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, listing
@@ -30,6 +31,11 @@ _FITTED: WeakKeyDictionary[Dataset, dict[preprocess.Recipe, preprocess.State]] =
 def open_clean(fields: DataFields) -> Dataset:
     """Opens the dataset of a resolved ``data`` section, without what its cleaning leaves out."""
     return cleaning.clean(source.open_dataset(fields), fields.preprocess)
+
+
+def clean_given(fields: DataFields, given: object) -> Dataset:
+    """Opens data that a program gives, without what its section's cleaning leaves out."""
+    return cleaning.clean(open_given(fields, given), fields.preprocess)
 
 
 def recipe_of(fields: DataFields, spec: DataSpec) -> preprocess.Recipe:

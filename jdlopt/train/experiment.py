@@ -77,6 +77,7 @@ class Experiment:
         data: Dataset | DataSpec | None = None,
         *,
         learnt_before: preprocess.State | None = None,
+        check: bool = False,
     ) -> Experiment:
         """Builds the experiment of a config, after all checks that need no training.
 
@@ -86,6 +87,7 @@ class Experiment:
             evaluates and predicts without it. The config's is opened by default, and then a step is
             traced on shapes, so that what can't be computed is told before anything is trained.
           learnt_before: what preprocessing learnt, where it is known.
+          check: trace a step also where the data are given.
 
         Raises:
           ConfigError: everything that is wrong with the config, in one message.
@@ -96,7 +98,7 @@ class Experiment:
         spec = known if isinstance(known, DataSpec) else known.spec
         spec = spec if dataset is None else dataclasses.replace(spec, sizes=dataset.sizes)
         experiment = _assembled(config, spec, dataset, learnt_before)
-        if data is None:
+        if data is None or check:
             configs.raise_problems(checks.unbuildable(experiment))
         return experiment
 
@@ -198,6 +200,10 @@ class Experiment:
         example = jax.ShapeDtypeStruct((1, *shape), dtype)
         shapes = pretrained.shapes_of(self.components.model, example, self.hparams["model"])
         return pretrained.load(configs.to_dict(section), *shapes, token_rows(self.spec))
+
+    def on(self, dataset: Dataset) -> Experiment:
+        """Returns the experiment with other data to evaluate on, of the same spec but for sizes."""
+        return dataclasses.replace(self, dataset=dataset)
 
     def measuring(self, names: tuple[str, ...]) -> Experiment:
         """Returns the experiment with other metrics in its evaluations, beside the loss."""

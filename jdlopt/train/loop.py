@@ -9,60 +9,53 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from jdlopt import config as configs
 from jdlopt import memory
 from jdlopt import mesh as meshes
+from jdlopt.data import given
 from jdlopt.errors import DivergedError, Interrupted
 from jdlopt.train import features, log, processes, serve
 from jdlopt.train.compiling import Compiler
+from jdlopt.train.components import clean_given
 from jdlopt.train.evaluate import Evaluator
 from jdlopt.train.execution import make_execution
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.pending import Pending, Snapshot
 from jdlopt.train.program import copy, state_sharding
-from jdlopt.train.result import Result, read_result, write_result
+from jdlopt.train.progress import Progress, notebook_bar
+from jdlopt.train.result import read_result, write_result
+from jdlopt.train.run import Run, Trained
 from jdlopt.train.saving import Saving
+from jdlopt.train.schema import resolve_data
 from jdlopt.train.signals import StopRequest, signals
 from jdlopt.train.state import TrainState, Weights
 from jdlopt.train.tracker import UndefinedMetricWarning, make_tracker
 
 
-class Progress(NamedTuple):
-    """What a progress bar shows.
-
-    Attributes:
-      step: updates made.
-      total_steps: updates in the whole run.
-      values: the newest logged values.
-      examples_per_second: since training started, compilation not counted.
-      waiting: share of the time spent waiting for data.
-    """
-
-    step: int
-    total_steps: int
-    values: Mapping[str, float]
-    examples_per_second: float
-    waiting: float
-
-
 def fit(
     config: Mapping[str, Any],
-    workdir: str | Path,
+    workdir: str | Path | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-) -> Result:
+    *,
+    data: object = None,
+) -> Run:
     """Trains one config in one directory, from where an earlier call stopped if there was one.
 
     Args:
       config: an experiment, as `jdlopt.config.load` or a plain dict gives it.
-      workdir: the run's directory; made if it does not exist.
-      on_progress: called about as often as something is known anew.
+      workdir: the run's directory; made if it does not exist. None writes nothing: the run is in
+        memory alone, and one that is stopped is lost.
+      on_progress: called about as often as something is known anew; in a notebook a bar, if None.
+      data: what to train on instead of ``data.source``: inputs and targets, a DataFrame (its target
+        is ``data.target``), a dict of such by split, or any object with a length whose items are
+        ``(input, target)``; as `jdlopt.data.source.open_given` says.
 
     Returns:
-      The result, also written to ``result.json``. A finished run is not trained again.
+      The run, whose record is also written to ``result.json``. A finished one is not trained again.
 
     Raises:
       ConfigError, DataError, WorkdirError: the input is wrong; nothing was trained or overwritten.
@@ -71,14 +64,37 @@ def fit(
     """
     clock = _Clock()
     memory.keep()
-    workdir = Path(workdir)
-    experiment = Experiment.build(config)
-    with signals() as stop, processes.first_claims(lambda: log.claim(workdir, experiment.config)):
-        finished = read_result(workdir)
-        if finished is not None and Result(finished, workdir).is_final:
-            return Result(finished, workdir)
+    if data is None:
+        experiment = Experiment.build(config)
+    else:
+        config = given.named(config, data)
+        dataset = clean_given(resolve_data(config), data)
+        experiment = Experiment.build(config, dataset, check=True)
+    if on_progress is None:
+        bar = notebook_bar()
+        if bar is not None:
+            with bar:
+                return _trained(experiment, workdir, clock, bar)
+    return _trained(experiment, workdir, clock, on_progress)
+
+
+def _trained(
+    experiment: Experiment,
+    workdir: str | Path | None,
+    clock: _Clock,
+    on_progress: Callable[[Progress], None] | None,
+) -> Run:
+    """Trains an experiment, in a directory if there is one."""
+    if workdir is None:
+        with signals() as stop, ExitStack() as opened:
+            return _Run(experiment, None, clock, on_progress, opened).train(stop)
+    place = Path(workdir)
+    with signals() as stop, processes.first_claims(lambda: log.claim(place, experiment.config)):
+        finished = read_result(place)
+        if finished is not None and Run(finished, place).is_final:
+            return Run(finished, place)
         with ExitStack() as opened:
-            return _Run(experiment, workdir, clock, on_progress, opened).train(stop)
+            return _Run(experiment, place, clock, on_progress, opened).train(stop)
 
 
 @dataclass
@@ -117,7 +133,7 @@ class _Run:
     def __init__(
         self,
         parts: Experiment,
-        workdir: Path,
+        workdir: Path | None,
         clock: _Clock,
         on_progress: Callable[[Progress], None] | None,
         opened: ExitStack,
@@ -127,6 +143,7 @@ class _Run:
         self.mesh, self.compile = meshes.make_mesh(self.config.mesh), Compiler()
         self.tracker = make_tracker(parts, parts.data.sizes["train"])
         self.saving = Saving(workdir, parts, self.mesh)
+        self.rows: list[dict[str, Any]] = []  # logged lines, where there is no file for them
         state = self._initial()
         self.n_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         self.state, self.step, clock.earlier, dispatch = self.saving.resume(state, self.tracker)
@@ -150,16 +167,16 @@ class _Run:
         init, hparams = partial(self.parts.init, self.config.seed), self.parts.hparams
         found = self.parts.pretrained()
         loaded = None if found is None else (found.params, found.state)
-        if found is not None and jax.process_index() == 0:
+        if found is not None and self.workdir is not None and jax.process_index() == 0:
             log.save_pretrained(self.workdir, found.record)
         shardings = state_sharding(self.mesh, jax.eval_shape(init, hparams, loaded))
-        given = meshes.put((hparams, loaded), meshes.replicated(self.mesh))
-        program = jax.jit(init, out_shardings=shardings).lower(*given)
-        return self.compile(program, quickly=True)(*given)
+        placed = meshes.put((hparams, loaded), meshes.replicated(self.mesh))
+        program = jax.jit(init, out_shardings=shardings).lower(*placed)
+        return self.compile(program, quickly=True)(*placed)
 
     def _open_log(self, opened: ExitStack) -> log.RunLog | None:
         """Writes what the directory tells of the run and opens its log, in the first process."""
-        if jax.process_index():
+        if self.workdir is None or jax.process_index():
             return None
         log.save_config(self.workdir, self.config)  # the mesh may be another one now
         serve.save_inputs_record(self.parts, self.workdir)
@@ -182,7 +199,7 @@ class _Run:
 
     # --- training --------------------------------------------------------------------------------
 
-    def train(self, stop: StopRequest) -> Result:
+    def train(self, stop: StopRequest) -> Run:
         """Trains to the end, or to what stops it."""
         self.clock.looping_since = time.perf_counter()
         self.saving.start_clock()
@@ -223,7 +240,9 @@ class _Run:
         for step, line in self.tracker.take_lines():
             if self.log:
                 self.log.write(step, line, {"examples_per_second": speed})
-        if self.on_progress and self.log:
+            if self.workdir is None:
+                self.rows.append({"step": step, **line})
+        if self.on_progress and jax.process_index() == 0:
             waiting = self.execution.waited / elapsed
             newest, total = self.tracker.newest, self.parts.total_steps
             self.on_progress(Progress(self.step, total, newest, speed, waiting))
@@ -236,9 +255,13 @@ class _Run:
             self._save()
         if asked:
             self._write_result("interrupted", self._newest_metrics())
+            kept = (
+                "nothing is kept, as the run has no workdir."
+                if self.workdir is None
+                else f"saved in {self.workdir}. The same command goes on from there."
+            )
             raise Interrupted(
-                f"interrupted at step {self.step} of {self.parts.total_steps}; saved in "
-                f"{self.workdir}. The same command goes on from there."
+                f"interrupted at step {self.step} of {self.parts.total_steps}; {kept}"
             )
 
     def _save(self) -> None:
@@ -260,7 +283,7 @@ class _Run:
     def _newest_metrics(self) -> dict[str, Any]:
         return {name: value for name, value in self.tracker.newest.items() if "/" in name}
 
-    def _finish(self, status: str) -> Result:
+    def _finish(self, status: str) -> Run:
         """Saves the end, evaluates the best checkpoint once on all splits, writes the result."""
         self._save()
         best = self.saving.best(self.pending.best, self.state)
@@ -280,7 +303,9 @@ class _Run:
         note = self.tracker.best.note()
         if note:
             warnings.warn(note, UndefinedMetricWarning, stacklevel=2)
-        return Result(self._write_result(status, found), self.workdir)
+        trained = Trained(self.parts, self.state, best.weights, self.rows)
+        record = self._write_result(status, found)
+        return Run(record, self.workdir, trained if self.workdir is None else None)
 
     def _write_result(
         self, status: str, found: Mapping[str, Any], beside: Mapping[str, Any] | None = None

@@ -5,39 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from jdlopt.errors import WorkdirError
 from jdlopt.train import disk, log
-
-
-class Result(NamedTuple):
-    """What a run came to, and where it lies.
-
-    Attributes:
-      record: as in ``result.json``.
-      workdir: the run's directory.
-    """
-
-    record: dict[str, Any]
-    workdir: Path
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """The final metrics: ``train/…``, ``validation/…``, ``test/…``, of the best checkpoint."""
-        return self.record["metrics"]
-
-    @property
-    def status(self) -> str:
-        """``done``, ``stopped early``, ``diverged`` or ``interrupted``."""
-        return self.record["status"]
-
-    @property
-    def is_final(self) -> bool:
-        """Whether there is nothing left to train."""
-        return self.status in ("done", "stopped early")
 
 
 def read_result(workdir: Path) -> dict[str, Any] | None:
@@ -58,13 +31,17 @@ def read_result(workdir: Path) -> dict[str, Any] | None:
     return record
 
 
-def write_result(workdir: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+def write_result(workdir: Path | None, record: Mapping[str, Any]) -> dict[str, Any]:
     """Writes ``result.json``, from the first process; returns the record as it is read back.
+
+    Args:
+      workdir: the run's directory; None writes nothing.
+      record: what the run came to.
 
     Raises:
       WorkdirError: it can't be written.
     """
     written: dict[str, Any] = disk.as_json(record)
-    if jax.process_index() == 0:
+    if workdir is not None and jax.process_index() == 0:
         log.write_aside(workdir / log.RESULT, json.dumps(written, indent=2) + "\n")
     return written

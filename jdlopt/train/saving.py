@@ -29,13 +29,14 @@ class Saving:
     """The checkpoints of a run, and when it was last saved.
 
     Args:
-      workdir: the run's directory.
+      workdir: the run's directory; None saves nothing.
       parts: what is trained.
       mesh: the devices; a measured choice holds for their kind and number.
     """
 
-    def __init__(self, workdir: Path, parts: Experiment, mesh: Mesh):
-        self.folder, self.parts = workdir / log.CHECKPOINTS, parts
+    def __init__(self, workdir: Path | None, parts: Experiment, mesh: Mesh):
+        self.folder = None if workdir is None else workdir / log.CHECKPOINTS
+        self.parts = parts
         self._platform = f"{mesh.devices.flat[0].device_kind} x {mesh.size}"
         self._every = parts.config.train.checkpoint_every
         self._seconds = parts.config.train.checkpoint_seconds
@@ -54,8 +55,10 @@ class Saving:
           state: what the run starts with otherwise.
           tracker: goes on, too.
         """
-        found = checkpoint.restore_newest(self.folder, checkpoint.saved(state), with_best=True)
         resumed = Resumed(state)
+        if self.folder is None:
+            return resumed
+        found = checkpoint.restore_newest(self.folder, checkpoint.saved(state), with_best=True)
         if found is not None:
             tree, meta = found
             self._best_step = meta["best_saved"]
@@ -71,6 +74,8 @@ class Saving:
 
     def is_due(self, step: int) -> bool:
         """Says whether the config asks for a checkpoint now."""
+        if self.folder is None:
+            return False
         if self._every is None:
             return time.perf_counter() - self._saved_at >= self._seconds
         return step % self._every == 0
@@ -89,7 +94,7 @@ class Saving:
         Raises:
           WorkdirError: it can't be written; what was saved before is intact.
         """
-        if step in checkpoint.steps(self.folder):
+        if self.folder is None or step in checkpoint.steps(self.folder):
             return
         if best is not None and best.step != self._best_step:
             # the best before it stays until the newest checkpoint names this one
@@ -112,12 +117,16 @@ class Saving:
         if known is not None:
             return known
         like = self.parts.weights(state)
+        if self.folder is None:
+            return Snapshot(-1, like)
         place = checkpoint.place(self.folder, self._best_step, "best")
         tree = checkpoint.restore(place, checkpoint.best_of(like))
         return Snapshot(self._best_step, like.replace(**tree))
 
     def last_good(self) -> str:
         """Names the checkpoint that is left after a divergence."""
+        if self.folder is None:
+            return "The run has no workdir, so nothing of it is kept."
         kept = checkpoint.steps(self.folder)
         if not kept:
             return "No checkpoint had been saved before."

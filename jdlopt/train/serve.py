@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TextIO
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float, PyTree
 
 from jdlopt import config as configs
@@ -29,7 +30,7 @@ from jdlopt.train.evaluate import Evaluator
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.predict import Predicted, predictor
 from jdlopt.train.schema import SECTIONS
-from jdlopt.train.state import Weights
+from jdlopt.train.state import TrainState, Weights
 from jdlopt.train.step import averaged_predict_step
 
 OUTPUTS = (".csv", ".npz")
@@ -103,6 +104,18 @@ def load_weights(experiment: Experiment, workdir: str | Path, which: str) -> tup
             raise WorkdirError(f"{error} Try --checkpoint=newest.") from error
         learnt = jax.tree.map(jnp.asarray, experiment.learnt)
         return Weights(**tree, hparams=experiment.hparams, preprocess=learnt), step
+    newest, step = load_state(experiment, workdir)
+    return experiment.weights(newest), step
+
+
+def load_state(experiment: Experiment, workdir: str | Path) -> tuple[TrainState, int]:
+    """Returns the state of a run's newest checkpoint, and its step.
+
+    Raises:
+      WorkdirError: there is no checkpoint, or all are damaged.
+    """
+    directory = Path(workdir) / log.CHECKPOINTS
+    state = jax.eval_shape(partial(experiment.init, 0))
     restored = checkpoint.restore_newest(directory, _on_one_device(checkpoint.saved_shapes(state)))
     if restored is None:
         raise WorkdirError(
@@ -110,8 +123,12 @@ def load_weights(experiment: Experiment, workdir: str | Path, which: str) -> tup
         )
     tree, meta = restored
     learnt = jax.tree.map(jnp.asarray, experiment.learnt)
-    whole = checkpoint.unsaved(state.replace(preprocess=learnt), tree)
-    return experiment.weights(whole), meta["step"]
+    return checkpoint.unsaved(state.replace(preprocess=learnt), tree), meta["step"]
+
+
+def local_mesh() -> Mesh:
+    """Returns the mesh that evaluates: all devices that are here, whatever a run had."""
+    return meshes.make_mesh(meshes.MeshFields())
 
 
 def _on_one_device(template: PyTree) -> PyTree:
@@ -139,7 +156,7 @@ def evaluate_run(
     # over the devices that are here now, whatever the run had
     experiment = Experiment.build({**run_config(workdir), "mesh": {"data": 1}})
     weights, step = load_weights(experiment, workdir, which)
-    mesh = meshes.make_mesh(meshes.MeshFields())
+    mesh = local_mesh()
     weights = meshes.put(weights, meshes.replicated(mesh))
     measured = with_tta(experiment, tta).measuring(experiment.all_metrics())
     found = Evaluator(measured, mesh, Compiler())(split, weights)

@@ -1,0 +1,255 @@
+"""Data that a program gives instead of naming a source: arrays, a DataFrame, splits, sequences."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Num
+
+from jdlopt import config as configs
+from jdlopt.data import arrays, source, tables
+from jdlopt.data.columns import number_columns
+from jdlopt.data.damage import check_finite
+from jdlopt.data.dataset import ArrayPool, Arrays, Dataset, Pool, make_dataset
+from jdlopt.data.inputs import Inputs, as_trained
+from jdlopt.data.npz import as_inputs
+from jdlopt.data.source import MEMORY, DataFields
+from jdlopt.data.spec import DataSpec, InputSpec
+from jdlopt.data.targets import Coding, encode, infer_coding
+from jdlopt.errors import DataError, listing, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Given = Any
+"""What `open_given` takes: no type says it all."""
+
+
+def named(config: Mapping[str, Any], given: Given) -> dict[str, Any]:
+    """Returns a config whose ``data.source`` names data in memory, by what they hold.
+
+    So a run's directory refuses to go on with other data.
+    """
+    digest = hashlib.sha256()
+    for part in _contents(given):
+        digest.update(str(part.dtype).encode() + str(part.shape).encode())
+        digest.update(np.ascontiguousarray(part).tobytes() if part.dtype != object else b"")
+    name = f"{MEMORY}{digest.hexdigest()[:12]}"
+    return configs.to_dict(configs.override(config, {"data.source": name}))
+
+
+def _contents(given: Given) -> list[np.ndarray]:
+    """The arrays that data consist of; of a sequence, which may be large, only its length."""
+    if _is_frame(given):
+        import pandas as pd
+
+        names = [str(name) for name in given.columns]
+        return [pd.util.hash_pandas_object(given).to_numpy(), np.array(names, "U")]
+    if isinstance(given, Mapping):
+        return [part for key in sorted(given) for part in _contents(given[key])]
+    if isinstance(given, tuple | list) and len(given) == 2:
+        return [np.asarray(values) for values in given]
+    return [np.array([len(given)])] if isinstance(given, Sized) else []
+
+
+def _is_frame(given: object) -> bool:
+    """Whether it is a pandas DataFrame; pandas is not imported to ask."""
+    return type(given).__name__ == "DataFrame" and hasattr(given, "columns")
+
+
+def open_given(fields: DataFields | Mapping[str, Any], given: Given) -> Dataset:
+    """Opens data that a program gives; they are split and read as a file's would be.
+
+    Args:
+      fields: the data section; ``target`` names the target of a DataFrame.
+      given: inputs and targets as ``(X, y)``; a DataFrame; a dict of such pairs by split
+        (``train``, ``validation``, ``test``); or an object with a length, whose items, by index or
+        in turn, are ``(input, target)``. By index it is not read into memory.
+
+    Raises:
+      DataError: they are no such data, or can't be used; says what to do about it.
+    """
+    if not isinstance(fields, DataFields):
+        fields = configs.section_of(DataFields, fields, "data")
+    source.check_together(fields)
+    reading, where = source.reading_of(fields), "data"
+    fields = dataclasses.replace(fields, source=fields.source or where)
+    if _is_frame(given):
+        return tables.open_frame(given, fields, reading)
+    if isinstance(given, Mapping | tuple | list):
+        splits: Any = given  # what it must be, `open_arrays` checks
+        return arrays.open_arrays(splits, fields, reading, where)
+    if not isinstance(given, Sized):
+        raise DataError(
+            f"{where}: is {type(given).__name__}; expected arrays (X, y), a DataFrame, a dict of "
+            "splits, or an object with a length whose items are (input, target)."
+        )
+    if isinstance(given, Iterable) and not hasattr(given, "__getitem__"):
+        return arrays.open_arrays(_collected(given, where), fields, reading, where)
+    pool = ItemPool.of(given, fields, where)
+    first = pool[0][0]
+    return make_dataset(
+        fields=fields,
+        name=where,
+        coding=pool.coding,
+        feature_names=None,
+        input_shape=first.shape,
+        input_dtype=str(first.dtype),
+        pools={"train": pool},
+        labels=lambda: pool.targets(None),
+        reading=reading,
+    )
+
+
+def _collected(given: Iterable[Any], where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Everything that an iterable yields."""
+    pairs = [_item(item, f"{where}, item {index}") for index, item in enumerate(given)]
+    if not pairs:
+        raise DataError(f"{where}: yields no example.")
+    inputs, targets = zip(*pairs, strict=True)
+    return np.stack([np.asarray(one) for one in inputs]), np.stack(
+        [np.asarray(one) for one in targets]
+    )
+
+
+def _item(item: object, where: str) -> tuple[Any, Any]:
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise DataError(f"{where}: is {type(item).__name__}; expected a pair (input, target).")
+    return item[0], item[1]
+
+
+@dataclass(frozen=True, eq=False)
+class ItemPool(Pool):
+    """Examples behind an index: read one by one, when they are asked for."""
+
+    items: Sequence[Any]
+    coding: Coding
+    codes: np.ndarray
+    where: str
+
+    @staticmethod
+    def of(items: Any, fields: DataFields, where: str) -> ItemPool:
+        """Reads every target once, to know how they are coded."""
+        if not len(items):
+            raise DataError(f"{where}: has no item.")
+        raw = [np.asarray(_item(items[index], where)[1]) for index in range(len(items))]
+        values = np.stack(raw)
+        coding = infer_coding(values, fields.task, f"{where}, targets")
+        return ItemPool(items, coding, encode(values, coding, f"{where}, targets"), where)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, Any]:
+        value = np.asarray(_item(self.items[index], f"{self.where}, item {index}")[0])
+        return as_inputs(value[None], f"{self.where}, item {index}")[0], self.codes[index]
+
+    def read(self, indices: np.ndarray | None) -> Arrays:
+        """Returns the examples at the indices, or all of them."""
+        chosen = np.arange(len(self)) if indices is None else indices
+        inputs = [self[int(index)][0] for index in chosen]
+        shapes = {one.shape for one in inputs}
+        if len(shapes) > 1:
+            raise DataError(
+                f"{self.where}: inputs differ in shape: {listing(map(str, sorted(shapes)))}."
+            )
+        return Arrays(np.stack(inputs), self.codes[chosen])
+
+    def targets(self, indices: np.ndarray | None) -> np.ndarray:
+        """Returns the targets of the examples at the indices, or of all."""
+        return self.codes if indices is None else self.codes[indices]
+
+
+# --- for a trained model --------------------------------------------------------------------------
+
+
+def given_inputs(given: np.ndarray | pd.DataFrame | Sequence[str], spec: InputSpec) -> Inputs:
+    """Returns inputs in memory, shaped and coded as in training.
+
+    Args:
+      given: an array [n, …]; a DataFrame with the columns of the training data by name (it may have
+        others); or texts.
+      spec: of the input that the model was trained on.
+
+    Raises:
+      DataError: they are no such inputs.
+    """
+    where = "inputs"
+    if _is_frame(given):
+        frame: pd.DataFrame = given
+        wanted = [spec.text.column] if spec.text else list(spec.feature_names or frame.columns)
+        missing = [name for name in wanted if name not in frame.columns]
+        if missing:
+            found = [str(name) for name in frame.columns]
+            hint = nearest(missing[0], found) if len(missing) == 1 else ""
+            raise DataError(
+                f"{where}: lacks {len(missing)} of the {len(wanted)} columns that the model was "
+                f"trained on: {listing(missing)}.{hint} Found: {listing(found)}."
+            )
+        ids = [str(row) for row in frame.index]
+        if spec.text is not None:
+            return Inputs(spec.text.encode(list(tables.texts_of(frame[wanted[0]]))), ids)
+        values = number_columns(
+            frame.reset_index(drop=True),
+            wanted,
+            where,
+            spec.missing == "fill",
+            spec.categories,
+            spec.hash_buckets,
+        )
+        return Inputs(values.reshape(len(values), *spec.shape), ids)
+    if spec.text is not None and not isinstance(given, np.ndarray):
+        return Inputs(spec.text.encode(list(given)), [str(row) for row in range(len(given))])
+    values = np.asarray(given)
+    if not values.size:
+        raise DataError(f"{where}: there is no example.")
+    if values.ndim and values.shape[1:] != spec.shape:
+        values = as_inputs(values, where)
+    if values.shape[1:] != spec.shape:
+        raise DataError(
+            f"{where}: have shape {values.shape}; expected [n, "
+            f"{', '.join(map(str, spec.shape))}], as the model was trained on."
+        )
+    values = as_trained(values, spec, where)
+    check_finite(values, where, allow_missing=spec.missing == "fill")
+    return Inputs(values, [str(row) for row in range(len(values))])
+
+
+def given_targets(given: Any, spec: DataSpec, count: int) -> Num[np.ndarray, "n *k"]:
+    """Returns targets coded as the training data's: classes by their names, or numbers.
+
+    Raises:
+      DataError: there are not as many, or one is no class of the training data.
+    """
+    values = np.asarray(given)
+    if values.shape != (count, *spec.target_shape):
+        raise DataError(
+            f"targets: have shape {values.shape}; expected {(count, *spec.target_shape)}."
+        )
+    if spec.class_names and not spec.target_shape:
+        number = {name: index for index, name in enumerate(spec.class_names)}
+        names = Coding("classification", tuple(values.tolist())).class_names
+        strange = [name for name in names if name not in number]
+        if strange:
+            raise DataError(
+                f"targets: {strange[0]!r} is no class of the training data."
+                f"{nearest(strange[0], number)} Known: {listing(spec.class_names)}."
+            )
+        return np.array([number[name] for name in names], spec.target_dtype)
+    return values.astype(spec.target_dtype)
+
+
+def only_split(spec: DataSpec, split: str, examples: Arrays) -> Dataset:
+    """Returns a dataset of one split, to evaluate on."""
+    size = len(examples.targets)
+    sizes = {**dict.fromkeys(spec.sizes, 0), split: size}
+    return Dataset(
+        dataclasses.replace(spec, sizes=sizes),
+        pools={split: ArrayPool(size, lambda: examples)},
+        parts={split: (split, None)},
+    )

@@ -1,0 +1,230 @@
+"""A run: what a training came to, and what its model is for."""
+
+from __future__ import annotations
+
+import functools
+import html
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jdlopt import mesh as meshes
+from jdlopt.data.dataset import Arrays
+from jdlopt.data.given import given_inputs, given_targets, only_split
+from jdlopt.data.inputs import Inputs, read_inputs
+from jdlopt.errors import DataError, UserError, WorkdirError
+from jdlopt.train import log, serve
+from jdlopt.train.compiling import Compiler
+from jdlopt.train.evaluate import Evaluator
+from jdlopt.train.experiment import Experiment
+from jdlopt.train.predict import predictor
+from jdlopt.train.result import read_result
+from jdlopt.train.schema import Config
+from jdlopt.train.serve import Predictions
+from jdlopt.train.state import TrainState, Weights
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FINAL = ("done", "stopped early")
+SHOWN = 12
+"""Metrics that a notebook shows."""
+
+
+class Trained(NamedTuple):
+    """What a training leaves in memory.
+
+    Attributes:
+      experiment: what was trained, with its data.
+      state: after the last step.
+      weights: of the best evaluation.
+      rows: the logged lines, as in ``metrics.jsonl``.
+    """
+
+    experiment: Experiment
+    state: TrainState
+    weights: Weights
+    rows: list[dict[str, Any]]
+
+
+class Run:
+    """A run: what it came to, and what can be done with its model.
+
+    Attributes:
+      record: the content of ``result.json``.
+      workdir: the run's directory; None where nothing was written.
+    """
+
+    def __init__(
+        self, record: dict[str, Any], workdir: Path | None, trained: Trained | None = None
+    ):
+        self.record, self.workdir, self._trained = record, workdir, trained
+
+    # --- what it came to -------------------------------------------------------------------------
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The final metrics: ``train/…``, ``validation/…``, ``test/…``, of the best checkpoint."""
+        return self.record.get("metrics", {})
+
+    @property
+    def status(self) -> str:
+        """``running``, ``done``, ``stopped early``, ``diverged`` or ``interrupted``."""
+        return self.record["status"]
+
+    @property
+    def is_final(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.status in FINAL
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """The logged lines, a step a row: ``step``, ``epoch``, ``train/loss`` and so on."""
+        import pandas as pd
+
+        if self._trained is not None:
+            rows = self._trained.rows
+        else:
+            assert self.workdir is not None
+            rows = log.read_lines(self.workdir / log.METRICS)
+        return pd.DataFrame(rows)
+
+    @property
+    def config(self) -> Config:
+        """The resolved config."""
+        return self.experiment.config
+
+    @functools.cached_property
+    def experiment(self) -> Experiment:
+        """The pure functions of the run; of an opened one they need no data, and have none."""
+        if self._trained is not None:
+            return self._trained.experiment
+        assert self.workdir is not None
+        return serve.run_experiment(self.workdir)
+
+    @functools.cached_property
+    def state(self) -> TrainState:
+        """The state of the newest checkpoint, to train on or to look at."""
+        if self._trained is not None:
+            return self._trained.state
+        assert self.workdir is not None
+        return serve.load_state(self.experiment, self.workdir)[0]
+
+    @functools.cached_property
+    def weights(self) -> Weights:
+        """What the best checkpoint predicts with."""
+        if self._trained is not None:
+            return self._trained.weights
+        assert self.workdir is not None
+        return serve.load_weights(self.experiment, self.workdir, "best")[0]
+
+    # --- what can be done with it ----------------------------------------------------------------
+
+    def predict(
+        self,
+        inputs: Any,
+        *,
+        batch_size: int = 256,
+        tta: int = 0,
+    ) -> Predictions:
+        """Predicts for new inputs with the best weights.
+
+        Args:
+          inputs: raw inputs, as the model was trained on: an array [n, …], a DataFrame with the
+            columns of the training data by name, or a file or folder.
+          batch_size: examples in one dispatch.
+          tta: how many augmented copies of each example predictions are averaged over, beside the
+            example itself.
+
+        Raises:
+          DataError: they are no such inputs.
+        """
+        if isinstance(inputs, str | os.PathLike):
+            found: Inputs = read_inputs(inputs, self.experiment.spec.input)
+        else:
+            found = given_inputs(inputs, self.experiment.spec.input)
+        if not len(found.inputs):
+            raise DataError("predict: there is no example to predict for.")
+        predict = predictor(serve.with_tta(self.experiment, tta), batch_size)
+        return serve.named(
+            self.experiment.spec, found.ids, predict(self.weights, found.inputs, None)
+        )
+
+    def evaluate(
+        self,
+        split: str = "test",
+        data: tuple[Any, Any] | None = None,
+        *,
+        tta: int = 0,
+    ) -> dict[str, Any]:
+        """Returns every metric that the task has, of the best weights.
+
+        Args:
+          split: ``train``, ``validation`` or ``test`` of the run's own data.
+          data: instead, inputs (as `predict` takes them, but no path) and their targets, coded as
+            the training data's were: classes by their names, or numbers.
+          tta: as in `predict`.
+
+        Raises:
+          UserError: there is no such split, or the data can't be used.
+        """
+        experiment = self.experiment
+        if data is not None:
+            inputs = given_inputs(data[0], experiment.spec.input).inputs
+            targets = given_targets(data[1], experiment.spec, len(inputs))
+            examples = Arrays(inputs, targets)
+            experiment = experiment.on(only_split(experiment.spec, split, examples))
+        elif experiment.dataset is None:
+            # over the devices that are here now, whatever the run had
+            raw = {**serve.run_config(self.workdir), "mesh": {"data": 1}} if self.workdir else {}
+            experiment = Experiment.build(raw)
+        if not experiment.data.sizes.get(split):
+            known = ", ".join(name for name, size in experiment.data.sizes.items() if size)
+            raise UserError(f"evaluate: the data have no split {split!r}; there are: {known}.")
+        measured = serve.with_tta(experiment, tta).measuring(experiment.all_metrics())
+        mesh = serve.local_mesh()
+        weights = meshes.put(self.weights, meshes.replicated(mesh))
+        found = Evaluator(measured, mesh, Compiler())(split, weights)
+        return {name.partition("/")[2]: value for name, value in found.items()}
+
+    # --- how it shows itself ---------------------------------------------------------------------
+
+    def _shown(self) -> list[tuple[str, float]]:
+        numbers = [
+            (name, value)
+            for name, value in self.metrics.items()
+            if isinstance(value, int | float) and not name.startswith("train/")
+        ]
+        return numbers[:SHOWN]
+
+    def __repr__(self) -> str:
+        where = "" if self.workdir is None else f" in {self.workdir}"
+        found = ", ".join(f"{name} {value:.4g}" for name, value in self._shown()[:4])
+        return f"<Run{where}: {self.status} after {self.record.get('steps', 0):,} steps; {found}>"
+
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows: the status and the final metrics."""
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{value:.5g}</td></tr>"
+            for name, value in self._shown()
+        )
+        where = "" if self.workdir is None else f" · <code>{html.escape(str(self.workdir))}</code>"
+        return (
+            f"<p><b>{html.escape(self.status)}</b> after {self.record.get('steps', 0):,} "
+            f"steps{where}</p><table><tr><th>metric</th><th>value</th></tr>{rows}</table>"
+        )
+
+
+def open_run(workdir: str | Path) -> Run:
+    """Opens a run's directory; nothing of its model or data is loaded before it is asked for.
+
+    Raises:
+      WorkdirError: the directory holds no run, or its records are damaged.
+    """
+    place = Path(workdir)
+    serve.run_config(place)  # whether it is one
+    record: Mapping[str, Any] | None = read_result(place)
+    if record is None and not (place / log.CHECKPOINTS).exists():
+        raise WorkdirError(f"{place}: its run has neither a result nor a checkpoint yet.")
+    return Run(dict(record or {"status": "running"}), place)
