@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdlopt.data import feed
 from jdlopt.errors import DivergedError
 from jdlopt.study import programs as made
+from jdlopt.study.batches import Batches
 from jdlopt.study.halving import RULES, History
 from jdlopt.study.layout import TRIALS, WHOLE, Layout, default_devices
 from jdlopt.study.structure import Structure, stacked
@@ -150,8 +150,8 @@ class Population:
     def _prepare(self) -> None:
         parts, structure = self.structure.parts, self.structure
         self.total, self.every = parts.total_steps, parts.eval_every
-        self.batch_size = parts.config.data.batch_size
         self.capacity = min(CAPACITY, self.every, self.total)
+        self.batches = Batches(structure, self.capacity)
         for member in self.members:
             member.tracker = structure.tracker(member.fold)
         # padding repeats the last member: its results are not looked at
@@ -201,7 +201,7 @@ class Population:
     def _programs(self, formulation: str) -> made.Programs:
         key = (id(self.structure), formulation, self.width, self.layout)
         if key not in self.cache.programs:
-            examples = np.zeros((self.width, self.capacity, self.batch_size), np.int32)
+            examples = self.batches.draw({}, self.width, 0, 0)
             self.cache.programs[key] = made.compile_programs(
                 self.structure.parts,
                 formulation,
@@ -268,15 +268,19 @@ class Population:
     def advance(self) -> None:
         """Trains all active members to their next evaluation and looks at what came back."""
         programs = self._programs(self.formulation)
-        end = min((self.step // self.every + 1) * self.every, self.total)
+        end = self._end(self.step)
         started, evaluated = time.perf_counter(), False
         taken, active = 0, np.array(self.active, np.int32)
         while self.step < end and len(active):
-            count = min(end - self.step, self._most_steps(len(active)))
-            examples = self._examples(active, count)
+            count = self._count(self.step, len(active))
+            runs = self._runs(active)
+            examples = self.batches.draw(runs, self.width, self.step, count)
             self.states, values = programs.advance(self.states, examples, count, active)
+            following = self.step + count
+            ahead = self._count(following, len(active))
+            self.batches.draw_ahead(runs, self.width, following, ahead)  # while devices compute
             collected = None
-            if self.step + count == end:
+            if following == end:
                 collected = programs.evaluate(self.states, self.validation, self.weights, active)
             self._look(active, values, count, collected)
             self.step += count
@@ -292,32 +296,20 @@ class Population:
             if self.step >= self.total:
                 self._at(index).status = DONE
 
-    def _most_steps(self, active: int) -> int:
-        known = self.step_seconds.get(self.formulation)
-        if known is None:
-            return self.capacity
-        return int(np.clip(DISPATCH_SECONDS / (known * active), 1, self.capacity))
+    def _end(self, step: int) -> int:
+        """The next evaluation after a step."""
+        return min((step // self.every + 1) * self.every, self.total)
 
-    def _examples(self, active: np.ndarray, count: int) -> np.ndarray:
-        """The training examples of the next steps; where a member is not active they are 0."""
-        found = np.zeros((self.width, self.capacity, self.batch_size), np.int32)
-        drawn: dict[Any, np.ndarray] = {}
-        for index in active:
-            member = self._at(index)
-            fold = self.structure.folds[member.fold]
-            key = (member.seed, member.fold)
-            if key not in drawn:
-                order = feed.batch_examples(
-                    member.seed,
-                    self.step,
-                    self.batch_size,
-                    len(fold.train),
-                    count,
-                    order=fold.order,
-                )
-                drawn[key] = fold.train[order]
-            found[index, :count] = drawn[key]
-        return found
+    def _count(self, step: int, active: int) -> int:
+        """How many steps a dispatch after a step makes: it never runs over an evaluation."""
+        left, known = self._end(step) - step, self.step_seconds.get(self.formulation)
+        if known is None:
+            return min(left, self.capacity)
+        return min(left, int(np.clip(DISPATCH_SECONDS / (known * active), 1, self.capacity)))
+
+    def _runs(self, active: np.ndarray) -> dict[int, tuple[int, int | None]]:
+        """The seed and fold of each active row."""
+        return {row: (self._at(row).seed, self._at(row).fold) for row in active.tolist()}
 
     def _look(
         self, active: np.ndarray, values: Mapping[str, Any], count: int, collected: Any
@@ -369,7 +361,7 @@ class Population:
         """
         active = np.array(self.active, np.int32)
         count = min(self.capacity, 8)
-        examples = self._examples(active, count)
+        examples = self.batches.draw(self._runs(active), self.width, self.step, count)
         for formulation in formulations:
             programs = self._programs(formulation)
             best = float("inf")
