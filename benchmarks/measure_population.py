@@ -40,7 +40,7 @@ def train(trials: list[int], epochs: int) -> dict[str, float]:
         one,
         members,
         width=len(members),
-        formulation="scan",
+        execution_mode="scan",
         cache=Cache(),
         devices=jax.local_devices(),
     )

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdlopt.errors import DivergedError
+from jdlopt.executor.messages import EXECUTION_MODES
 from jdlopt.study import programs as made
 from jdlopt.study.batches import Batches
 from jdlopt.study.halving import RULES, History
@@ -81,7 +82,7 @@ class Member:
 
 @dataclass
 class Cache:
-    """Compiled programs of a worker, by structure, formulation, width and devices.
+    """Compiled programs of a worker, by structure, execution mode, width and devices.
 
     ``data`` are the examples of a structure on each of several devices.
     """
@@ -106,7 +107,7 @@ class Population:
       members: whom to train; at most ``width``.
       width: how many the programs are compiled for; more where the devices could not share so many
         evenly.
-      formulation: see `jdlopt.study.programs`.
+      execution_mode: see `jdlopt.study.programs`.
       cache: programs compiled before.
       halving: ``asha``, ``median`` or None, with what earlier trials reached: ``history``.
       rungs: the steps at which members are compared.
@@ -122,7 +123,7 @@ class Population:
         members: Sequence[Member],
         *,
         width: int,
-        formulation: str,
+        execution_mode: str,
         cache: Cache,
         halving: str | None = None,
         history: History | None = None,
@@ -136,7 +137,7 @@ class Population:
         self.layout = Layout(tuple(devices or default_devices()))
         self.structure, self.members = structure, list(members)
         self.width = self.layout.width(width)
-        self.formulation, self.cache = formulation, cache
+        self.execution_mode, self.cache = execution_mode, cache
         self.halving, self.history, self.rungs = halving, dict(history or {}), set(rungs)
         self.reduction, self.directory = reduction, directory
         self.checkpoint_seconds = checkpoint_seconds
@@ -198,13 +199,13 @@ class Population:
             self.cache.inits[key] = self.cache.compile(lowered, quickly=True)
         return self.cache.inits[key](seeds, hparams, loaded)
 
-    def _programs(self, formulation: str) -> made.Programs:
-        key = (id(self.structure), formulation, self.width, self.layout)
+    def _programs(self, execution_mode: str) -> made.Programs:
+        key = (id(self.structure), execution_mode, self.width, self.layout)
         if key not in self.cache.programs:
             examples = self.batches.draw({}, self.width, 0, 0)
             self.cache.programs[key] = made.compile_programs(
                 self.structure.parts,
-                formulation,
+                execution_mode,
                 self.layout,
                 self.states,
                 self._data(),
@@ -223,8 +224,8 @@ class Population:
         return self.cache.data[key]
 
     def compile(self) -> None:
-        """Compiles the programs of the chosen formulation, if they were not compiled before."""
-        self._programs(self.formulation)
+        """Compiles the programs of the chosen execution mode, if they were not compiled before."""
+        self._programs(self.execution_mode)
 
     # --- training --------------------------------------------------------------------------------
 
@@ -251,7 +252,7 @@ class Population:
         active, width, devices = self.active, self.width, len(self.layout.devices)
         if not active:
             return
-        if self.formulation == "vmap":
+        if self.execution_mode == "vmap":
             halved = self.layout.width(width // 2)
             while halved < width and halved >= len(active):
                 width, halved = halved, self.layout.width(halved // 2)
@@ -267,7 +268,7 @@ class Population:
 
     def advance(self) -> None:
         """Trains all active members to their next evaluation and looks at what came back."""
-        programs = self._programs(self.formulation)
+        programs = self._programs(self.execution_mode)
         end = self._end(self.step)
         started, evaluated = time.perf_counter(), False
         taken, active = 0, np.array(self.active, np.int32)
@@ -302,7 +303,7 @@ class Population:
 
     def _count(self, step: int, active: int) -> int:
         """How many steps a dispatch after a step makes: it never runs over an evaluation."""
-        left, known = self._end(step) - step, self.step_seconds.get(self.formulation)
+        left, known = self._end(step) - step, self.step_seconds.get(self.execution_mode)
         if known is None:
             return min(left, self.capacity)
         return min(left, int(np.clip(DISPATCH_SECONDS / (known * active), 1, self.capacity)))
@@ -354,16 +355,16 @@ class Population:
                 member.reason = f"stopped at step {self.step} by {self.halving}"
         self._compact()
 
-    def choose(self, formulations: Sequence[str] = made.FORMULATIONS) -> dict[str, float]:
-        """Times a few steps in each formulation on copies and keeps the fastest; returns seconds.
+    def choose(self, modes: Sequence[str] = EXECUTION_MODES) -> dict[str, float]:
+        """Times a few steps in each execution mode on copies and keeps the fastest.
 
         The seconds are those of one step of one member, compilation not counted.
         """
         active = np.array(self.active, np.int32)
         count = min(self.capacity, 8)
         examples = self.batches.draw(self._runs(active), self.width, self.step, count)
-        for formulation in formulations:
-            programs = self._programs(formulation)
+        for execution_mode in modes:
+            programs = self._programs(execution_mode)
             best = float("inf")
             for _ in range(3):
                 states = jax.tree.map(jnp.copy, self.states)
@@ -372,8 +373,8 @@ class Population:
                 _, values = programs.advance(states, examples, count, active)
                 jax.block_until_ready(values)
                 best = min(best, time.perf_counter() - started)
-            self.step_seconds[formulation] = best / (count * len(active))
-        self.formulation = min(self.step_seconds, key=lambda name: self.step_seconds[name])
+            self.step_seconds[execution_mode] = best / (count * len(active))
+        self.execution_mode = min(self.step_seconds, key=lambda name: self.step_seconds[name])
         return self.step_seconds
 
     def train_all(

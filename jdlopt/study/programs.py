@@ -1,6 +1,6 @@
 """A population's compiled programs: many trials of one structure advance by some steps.
 
-Three formulations of the same `train_step`, equal in what they compute:
+Three execution modes of the same `train_step`, equal in what they compute:
 
 - ``vmap``: all trials take a step together, as one wider program; what fills an accelerator.
 - ``scan``: in one dispatch, one trial after the other takes all its steps; on a CPU, where vmap
@@ -28,21 +28,19 @@ from jdlopt.train.program import gather, gathered_step, run_steps
 from jdlopt.train.state import CHANGED, TrainState
 from jdlopt.train.step import Batch, Collected, Measured
 
-FORMULATIONS = ("vmap", "scan", "each")
-
 
 class Programs(NamedTuple):
     """How a population of a fixed width is trained and evaluated.
 
     Attributes:
-      formulation: ``vmap``, ``scan`` or ``each``.
+      execution_mode: ``vmap``, ``scan`` or ``each``.
       advance: ``(states, examples [width, steps, batch], count, active) →
         (states, values by name [width, steps])``; donates the states.
       evaluate: ``(states, examples [width, batches, batch], weights, active) →
         collected``, each leaf [width, batches, …].
     """
 
-    formulation: str
+    execution_mode: str
     advance: Callable[..., tuple[TrainState, Mapping[str, Array | np.ndarray]]]
     evaluate: Callable[..., Any]
 
@@ -164,7 +162,7 @@ def evaluate_in_turn(
 
 def compile_programs(
     experiment: Experiment,
-    formulation: str,
+    execution_mode: str,
     layout: Layout,
     states: TrainState,
     data: Batch,
@@ -173,11 +171,11 @@ def compile_programs(
     weights: np.ndarray,
     compile: Compiler,
 ) -> Programs:
-    """Compiles one formulation for the shapes of a population.
+    """Compiles one execution mode for the shapes of a population.
 
     Args:
       experiment: what its trials share.
-      formulation: ``vmap``, ``scan`` or ``each``.
+      execution_mode: ``vmap``, ``scan`` or ``each``.
       layout: the devices; each runs the program on rows of its own.
       states: the stacked states, placed by the layout.
       data: the examples of the structure, on every device.
@@ -187,7 +185,7 @@ def compile_programs(
     """
     width, zero = len(examples), np.int32(0)
     examples, validation, weights = layout.split((examples, validation, weights))
-    if formulation == "vmap":
+    if execution_mode == "vmap":
         one = jax.vmap(partial(member_eval, experiment=experiment), in_axes=(0, None, 0, 0))
         side_by_side = partial(together, experiment=experiment)
         evaluate = jax.jit(layout.spread(one, TRIALS, WHOLE, TRIALS, TRIALS))
@@ -201,7 +199,7 @@ def compile_programs(
             ]
         )
         return Programs(
-            formulation,
+            execution_mode,
             lambda states, examples, count, active: programs[0](
                 states, data, layout.split(examples), np.int32(count)
             ),
@@ -219,11 +217,11 @@ def compile_programs(
     none = listed([])
     evaluate = jax.jit(layout.spread(evaluated, TRIALS, WHOLE, TRIALS, TRIALS, TRIALS, TRIALS))
     lowered = [evaluate.lower(states, data, validation, weights, *none)]
-    if formulation == "each":
+    if execution_mode == "each":
         known = compile.together(lowered)[0]
         batch_size = examples.shape[-1]
         return Programs(
-            formulation,
+            execution_mode,
             _step_by_step(experiment, layout, states, data, batch_size, compile),
             lambda states, examples, weights, active: known(
                 states, data, *layout.split((examples, weights)), *listed(active)
@@ -239,7 +237,7 @@ def compile_programs(
     lowered.append(advance.lower(states, data, examples, zero, *none))
     programs = compile.together(lowered)
     return Programs(
-        formulation,
+        execution_mode,
         lambda states, examples, count, active: programs[1](
             states, data, layout.split(examples), np.int32(count), *listed(active)
         ),

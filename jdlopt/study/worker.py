@@ -144,7 +144,7 @@ class StudyWorker:
         return PopulationTrained(
             **result.__dict__
             | {
-                "execution_mode": first.formulation,
+                "execution_mode": first.execution_mode,
                 "devices": [str(device) for device in first.layout.devices],
                 "chosen": chosen,
                 "mode_seconds": first.step_seconds,
@@ -165,7 +165,7 @@ class StudyWorker:
             one,
             members,
             width=max(request.width, len(members)),
-            formulation=given or ("scan" if jax.default_backend() == "cpu" else "vmap"),
+            execution_mode=given or ("scan" if jax.default_backend() == "cpu" else "vmap"),
             cache=self.cache,
             halving=request.halving,
             history=request.history,

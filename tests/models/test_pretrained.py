@@ -184,7 +184,7 @@ def test_every_member_of_a_population_starts_from_them(checkpoint: Path) -> None
     config = configs.override(CONFIG, {"model.pretrained": str(checkpoint)})
     (shared,) = structure.build(config)
     members = [Member(0, 0, None, {}), Member(1, 5, None, {"optim.learning_rate": 1e-7})]
-    made = Population(shared, members, width=2, formulation="scan", cache=Cache())
+    made = Population(shared, members, width=2, execution_mode="scan", cache=Cache())
     scale = made.states.params["norm"]["scale"]
     np.testing.assert_allclose(scale, np.stack([vit_tensors()["vit.layernorm.weight"]] * 2))
 

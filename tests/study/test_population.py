@@ -1,4 +1,4 @@
-"""A population equals its trials trained alone, whatever the formulation, folds and devices."""
+"""A population equals its trials trained alone, whatever the execution mode, folds and devices."""
 
 import json
 
@@ -28,10 +28,15 @@ MODELS = {
 }
 
 
-def trained(raw, members, formulation="scan", width=None, **more):
+def trained(raw, members, execution_mode="scan", width=None, **more):
     [one] = structure.build(raw, sorted({m.fold for m in members if m.fold is not None}) or None)
     population = Population(
-        one, members, width=width or len(members), formulation=formulation, cache=Cache(), **more
+        one,
+        members,
+        width=width or len(members),
+        execution_mode=execution_mode,
+        cache=Cache(),
+        **more,
     )
     population.train_all()
     return population
@@ -72,30 +77,30 @@ def test_a_trial_of_a_population_equals_the_same_trial_alone(tmp_path, model):
         assert members[i].tracker.best.step == alone.record["best"]["step"]
 
 
-@pytest.mark.parametrize("formulation", ["vmap", "each"])
-def test_formulations_agree(formulation):
+@pytest.mark.parametrize("execution_mode", ["vmap", "each"])
+def test_execution_modes_agree(execution_mode):
     def members():
         return [Member(i, 0, None, {"model.dropout_rate": 0.1 * i}) for i in range(3)]
 
     expected = trained(IRIS, members()).members
-    for found, want in zip(trained(IRIS, members(), formulation).members, expected):
+    for found, want in zip(trained(IRIS, members(), execution_mode).members, expected):
         assert_same(found.rows, want.rows, 1e-4)
 
 
-@pytest.mark.parametrize("formulation", ["scan", "vmap"])
-def test_trials_differ_in_the_rates_of_groups_and_unfreeze_as_alone(tmp_path, formulation):
+@pytest.mark.parametrize("execution_mode", ["scan", "vmap"])
+def test_trials_differ_in_the_rates_of_groups_and_unfreeze_as_alone(tmp_path, execution_mode):
     body = {"params": ("dense_0",), "unfreeze_at": 4}
     optim = {**IRIS["optim"], "freeze": ("dense_0/bias",), "groups": {"body": body}}
     raw = {**IRIS, "optim": optim, "train": {**IRIS["train"], "epochs": 2}}
     key = "optim.groups.body.learning_rate_scale"
     members = [Member(i, i, None, {key: rate}) for i, rate in enumerate((0.1, 2.0))]
-    trained(raw, members, formulation)
+    trained(raw, members, execution_mode)
     alone = fit(configs.override(raw, {"seed": 1, key: 2.0}), tmp_path / "alone")
     assert_same(members[1].rows, lines(alone), 1e-5)
 
 
-@pytest.mark.parametrize("formulation", ["scan", "vmap", "each"])
-def test_eight_devices_equal_one(formulation):
+@pytest.mark.parametrize("execution_mode", ["scan", "vmap", "each"])
+def test_eight_devices_equal_one(execution_mode):
     """To the bit, except side by side: a product of another width may be summed otherwise."""
     rates = [1e-6, 3e-2, 1e-5, 2e-6, 1e-2, 3e-6, 4e-6, 5e-6, 6e-6, 2e-2, 7e-6]
 
@@ -103,14 +108,14 @@ def test_eight_devices_equal_one(formulation):
         return [Member(i, i, None, {"optim.learning_rate": r}) for i, r in enumerate(rates)]
 
     halving = {"halving": "asha", "rungs": [6, 12]}
-    one = trained(IRIS, members(), formulation, **halving)
-    eight = trained(IRIS, members(), formulation, devices=jax.local_devices(), **halving)
+    one = trained(IRIS, members(), execution_mode, **halving)
+    eight = trained(IRIS, members(), execution_mode, devices=jax.local_devices(), **halving)
     assert len(one.states.step.sharding.device_set) == 1
     assert len(eight.states.step.sharding.device_set) == 8
     assert {m.status for m in one.members} == {"done", "pruned"}
     for mine, other in zip(eight.members, one.members):
         assert (mine.status, mine.steps) == (other.status, other.steps)
-        if formulation == "vmap":
+        if execution_mode == "vmap":
             assert_same(mine.rows, other.rows, 1e-6)
         else:
             assert mine.rows == other.rows
@@ -133,7 +138,7 @@ def test_a_population_saved_on_eight_devices_goes_on_with_one(tmp_path):
 
     expected = trained(IRIS, members()).members
     [one] = structure.build(IRIS)
-    options = {"width": 5, "formulation": "scan", "directory": tmp_path}
+    options = {"width": 5, "execution_mode": "scan", "directory": tmp_path}
     first = Population(one, members(), cache=Cache(), devices=jax.local_devices(), **options)
     assert first.width == 8
     first.advance()
@@ -221,13 +226,13 @@ def test_survivors_move_into_a_narrower_program_and_train_on_as_before(tmp_path)
     for mine, other in zip(found.members, expected.members):
         assert_same(mine.rows, other.rows, 1e-4)
     [one] = structure.build(raw)
-    saved = Population(one, members(), width=16, formulation="vmap", cache=Cache(),
+    saved = Population(one, members(), width=16, execution_mode="vmap", cache=Cache(),
                        directory=tmp_path, **halving)  # fmt: skip
     saved.advance()
     while saved.width == 16:
         saved.advance()
     saved.save()
-    resumed = Population(one, members(), width=16, formulation="vmap", cache=Cache(),
+    resumed = Population(one, members(), width=16, execution_mode="vmap", cache=Cache(),
                          directory=tmp_path, **halving)  # fmt: skip
     assert resumed.step == saved.step
     resumed.train_all()
@@ -242,11 +247,11 @@ def test_a_saved_population_goes_on_to_the_same_end(tmp_path):
 
     expected = trained(IRIS, members())
     [one] = structure.build(IRIS)
-    first = Population(one, members(), width=2, formulation="scan", cache=Cache(),
+    first = Population(one, members(), width=2, execution_mode="scan", cache=Cache(),
                        directory=tmp_path / "p")  # fmt: skip
     first.advance()
     first.save()
-    second = Population(one, members(), width=2, formulation="scan", cache=Cache(),
+    second = Population(one, members(), width=2, execution_mode="scan", cache=Cache(),
                         directory=tmp_path / "p")  # fmt: skip
     assert second.step == first.step > 0
     second.train_all()
@@ -267,7 +272,7 @@ def test_new_values_compile_nothing():
     cache = Cache()
     for rate in (1e-3, 1e-2, 1e-1):
         member = Member(0, 0, None, {"optim.learning_rate": rate})
-        Population(one, [member], width=1, formulation="scan", cache=cache).train_all()
+        Population(one, [member], width=1, execution_mode="scan", cache=cache).train_all()
         programs = cache.compile.programs
     assert programs == 3  # initialising, training, evaluating
 

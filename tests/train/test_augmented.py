@@ -130,7 +130,7 @@ def test_a_population_with_strengths_of_its_own_equals_its_trials(augmented, tmp
         Member(trial=number, seed=number, fold=None, params={"data.augment.rotate": strength})
         for number, strength in enumerate(strengths)
     ]
-    population = Population(made, members, width=3, formulation="scan", cache=Cache())
+    population = Population(made, members, width=3, execution_mode="scan", cache=Cache())
     population.train_all()
     for member, strength in zip(members, strengths):
         changes = {"data.augment.rotate": strength, "seed": member.seed}

@@ -130,14 +130,14 @@ def test_a_floor_that_still_overflows_is_divergence(half, tmp_path, monkeypatch)
         fit(half, tmp_path / "run")
 
 
-@pytest.mark.parametrize("formulation", ["scan", "vmap"])
-def test_a_population_of_half_precision_trials(half, monkeypatch, formulation):
+@pytest.mark.parametrize("execution_mode", ["scan", "vmap"])
+def test_a_population_of_half_precision_trials(half, monkeypatch, execution_mode):
     monkeypatch.setattr(scaling, "START", 2.0**22)
     half["train"] |= {"steps": 12, "eval_every": 6}
     [one] = structure.build(half)
     rates = (1e-3, 3e-2)
     members = [Member(i, i, None, {"optim.learning_rate": rate}) for i, rate in enumerate(rates)]
-    population = Population(one, members, width=2, formulation=formulation, cache=Cache())
+    population = Population(one, members, width=2, execution_mode=execution_mode, cache=Cache())
     population.train_all()
     scales = np.asarray(population.states.loss_scale.scale)
     assert (scales < 2.0**22).all() and (scales >= 1).all()
