@@ -189,7 +189,7 @@ def test_the_python_page_runs(own_parts, monkeypatch, tmp_path):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "datasets"))
     own_parts(page)
     names = run_examples(page)
-    record = names["result"].record
+    record = names["run"].record
     text = (ROOT / "docs/training.md").read_text("utf-8")
     rows = re.search(r"^## `result.json`$(.*?)^## ", text, re.MULTILINE | re.DOTALL)
     assert rows is not None
