@@ -16,6 +16,7 @@ from jdlopt import losses
 from jdlopt.config import fields_of, hyperparameters
 from jdlopt.errors import ConfigError
 from jdlopt.losses import LOSSES, make_loss
+from jdlopt.tasks import TASKS
 
 CLASSIFICATION = ["cross_entropy", "binary_cross_entropy", "focal"]
 REGRESSION = ["mse", "mae", "huber"]
@@ -285,6 +286,9 @@ def test_class_weights_are_resolved_and_checked():
     np.testing.assert_allclose(losses.resolve_class_weights((1.0, 4.0), [1, 3]), [1.0, 4.0])
     with pytest.raises(ConfigError, match="3 weights for 2 classes"):
         losses.resolve_class_weights((1.0, 2.0, 3.0), [1, 3])
+    np.testing.assert_allclose(losses.resolve_class_weights("balanced", [1, 4], 5), [4.0, 0.25])
+    with pytest.raises(ConfigError, match="1 weights for 2 labels"):
+        losses.resolve_class_weights((1.0,), [1, 4], 5)
     with pytest.raises(ConfigError, match="all are 0"):
         losses.resolve_class_weights((0.0, 0.0), [1, 3])
 
@@ -380,23 +384,66 @@ def test_probabilities_are_softmax_or_sigmoids():
     np.testing.assert_allclose(binary(logits[:, :1])[:, 1], p, rtol=1e-5)
     np.testing.assert_allclose(binary(logits[:, :1]).sum(axis=1), 1, rtol=1e-6)
     for name in REGRESSION:
-        assert make_loss({"name": name}).probabilities is None
+        assert make_loss({"name": name}, link="identity").probabilities is None
+
+
+@given(st.integers(0, 100), st.sampled_from(["softmax", "one_vs_rest", "sigmoid"]))
+@settings(max_examples=20, deadline=None)
+def test_a_link_gives_outputs_of_the_probabilities_that_it_gave(seed, link):
+    logits = np.random.default_rng(seed).normal(0, 3, (7, 1 if seed % 3 == 0 else 4))
+    if link == "softmax" and logits.shape[1] == 1:
+        logits = np.repeat(logits, 2, axis=1)
+    made = losses.LINKS[link]
+    probabilities = made.probabilities(jnp.asarray(logits, jnp.float32))
+    again = made.probabilities(made.outputs(probabilities, logits.shape[1]))
+    np.testing.assert_allclose(again, probabilities, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [None, 0.2])
+def test_weights_of_labels_are_on_their_positives(smoothing):
+    rng = np.random.default_rng(0)
+    outputs = rng.normal(size=(9, 3)).astype(np.float32)
+    targets = rng.integers(0, 2, (9, 3))
+    weights = np.array([1.0, 2.5, 7.0])
+    section = {"name": "binary_cross_entropy", "label_smoothing": smoothing}
+    hparams = {} if smoothing is None else {"label_smoothing": jnp.float32(smoothing)}
+    loss = make_loss(section, weights, link="sigmoid")
+    y = targets if smoothing is None else (1 - smoothing) * targets + smoothing / 2
+    p = scipy.special.expit(outputs.astype(np.float64))
+    expected = -(weights * y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
+    found = loss.objective(outputs, jnp.asarray(targets), {}, hparams)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+    ones = make_loss(section, np.ones(3), link="sigmoid").objective(outputs, targets, {}, hparams)
+    plain = make_loss(section, link="sigmoid").objective(outputs, targets, {}, hparams)
+    assert float(ones) == pytest.approx(float(plain), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mse", "mae", "huber"])
+def test_several_numbers_are_averaged(name):
+    rng = np.random.default_rng(1)
+    outputs, targets = rng.normal(size=(2, 8, 3)).astype(np.float32)
+    each = [LOSSES[name](outputs[:, [i]], targets[:, i]) for i in range(3)]
+    np.testing.assert_allclose(LOSSES[name](outputs, targets), np.mean(each, axis=0), rtol=1e-6)
 
 
 def test_tasks_and_outputs():
-    assert [losses.task_of(name) for name in LOSSES] == ["classification"] * 3 + ["regression"] * 3
-    assert losses.num_outputs("cross_entropy", 10) == 10
-    assert losses.num_outputs("focal", 2) == 2
-    assert losses.num_outputs("binary_cross_entropy", 2) == 1
-    assert losses.num_outputs("binary_cross_entropy", 4) == 4
-    assert losses.num_outputs("mse", 0) == 1
+    fitting = {
+        name: [task.name for task in TASKS.values() if losses.fits(name, task.name, task.losses)]
+        for name in LOSSES
+    }
+    assert fitting == {
+        "cross_entropy": ["classification"],
+        "binary_cross_entropy": ["classification", "multilabel"],
+        "focal": ["classification"],
+        **{key: ["regression"] for key in ("mse", "mae", "huber")},
+    }
 
 
 def test_wrong_names_and_wrong_tasks_are_errors():
     with pytest.raises(ConfigError, match="Did you mean 'cross_entropy'"):
         make_loss({"name": "crossentropy"})
     with pytest.raises(ConfigError, match="regression loss"):
-        make_loss({"name": "mse"}, np.ones(2))
+        make_loss({"name": "mse"}, np.ones(2), link="identity")
 
 
 def test_a_users_own_loss_by_dotted_path(tmp_path, monkeypatch):
@@ -408,8 +455,9 @@ def test_a_users_own_loss_by_dotted_path(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     section = {"name": "own_loss:quantile", "level": 0.5, "power": 2}
-    loss = make_loss(section)
-    assert loss.task == "regression"
+    loss = make_loss(section, link="identity")
+    assert loss.probabilities is None
     value = loss.per_example(jnp.array([[0.0], [4.0]]), jnp.array([1.0, 1.0]), {"level": 0.9})
     np.testing.assert_allclose(value, [1.8, 0.6], rtol=1e-5)
-    assert losses.num_outputs("own_loss:quantile", 0) == 1
+    assert losses.fits("own_loss:quantile", "regression", ())
+    assert not losses.fits("own_loss:quantile", "classification", ())

@@ -55,7 +55,12 @@ def described(flags: ConfigFlags) -> int:
 
 def _print_description(description: Mapping[str, Any]) -> None:
     shape = "×".join(str(size) for size in description["input_shape"])
-    target = f"{description['num_classes']} classes" if description["num_classes"] else "a number"
+    of_labels = description["task"] == "multilabel"
+    if description["num_classes"]:
+        target = f"{description['num_classes']} {'labels' if of_labels else 'classes'}"
+    else:
+        names = description["target_names"]
+        target = f"{len(names)} numbers" if names else "a number"
     title = f"{description['name']}: {description['input_dtype']} inputs of shape {shape}, "
     splits = description["splits"]
     print_rows(
@@ -77,16 +82,25 @@ def _print_description(description: Mapping[str, Any]) -> None:
     if description["num_classes"]:
         rows = [
             {
-                "class": name,
+                "label" if of_labels else "class": name,
                 **{split: read[split]["classes"][name]["examples"] for split in read},
                 "share in train": f"{read['train']['classes'][name]['share']:.1%}",
             }
             for name in description["class_names"]
         ]
-        print_rows(rows, "class balance")
+        print_rows(rows, "labels" if of_labels else "class balance")
+    elif description["target_names"]:
+        rows = [
+            {"target": name, "split": split, **found}
+            for split, part in read.items()
+            for name, found in part["targets"].items()
+        ]
+        print_rows(rows, "targets")
     else:
         rows = [{"split": split, **found["target"]} for split, found in read.items()]
         print_rows(rows, "target")
+    if description["guess"]:
+        console().print(description["guess"], highlight=False, markup=False)
     if description["feature_names"]:
         features = read["train"]["features"]
         print_rows([{"feature": name, **found} for name, found in features.items()], "features")
@@ -132,11 +146,16 @@ def _section(flags: CheckFlags) -> DataFields:
         raise UserError(f"--config.{next(iter(flags.overrides))}: there is no --config to change.")
     given = {
         "source": flags.file,
-        "target": flags.target,
+        "target": _names(flags.target),
         "ignore": flags.ignore,
         "task": flags.task or "auto",
     }
     return resolve_data({"data": given})
+
+
+def _names(target: str | None) -> str | tuple[str, ...] | None:
+    """Returns the columns that a flag names: one, or several with commas between them."""
+    return tuple(target.split(",")) if target and "," in target else target
 
 
 def _print_check(check: Any) -> None:

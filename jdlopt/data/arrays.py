@@ -117,7 +117,8 @@ def open_arrays(splits: Splits, fields: Any, reading: Reading, name: str) -> Dat
     if len(set(shapes.values())) > 1:
         found = ", ".join(f"{split} {shape}" for split, shape in shapes.items())
         raise DataError(f"{where}: the splits' inputs differ in shape: {found}.")
-    coding = infer_coding(given["train"][1], fields.task, f"{where}, targets of 'train'")
+    what = f"{where}, targets of 'train'"
+    coding = infer_coding(given["train"][1], fields.task, what, (), fields.label_delimiter)
     made = {
         split: Arrays(inputs, encode(targets, coding, f"{where}, targets of {split!r}"))
         for split, (inputs, targets) in given.items()

@@ -89,11 +89,11 @@ def check_targets(targets: np.ndarray, num_classes: int, where: str) -> None:
     """Raises a `DataError` that names the first target that is no class or finite number.
 
     Args:
-      targets: classes, or values where ``num_classes`` is 0.
+      targets: classes [examples]; labels [examples, labels], or values where ``num_classes`` is 0.
       num_classes: classes count from 0 to one less.
       where: names the source, for the message.
     """
-    if not num_classes:
+    if not num_classes or targets.ndim > 1:
         check_finite(targets, where, "target")
         return
     bad = (targets < 0) | (targets >= num_classes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Int, Num
 
 from jdlopt.data.damage import Skipped, Unreadable, check_finite, check_left, check_targets
 from jdlopt.data.sampling import check_weights
@@ -40,10 +40,10 @@ PLAIN = Reading()
 
 
 class Arrays(NamedTuple):
-    """A whole split: uint8, float32 or int32 inputs, int32 classes or float32 values to predict."""
+    """A whole split: uint8, float32 or int32 inputs; int32 classes or labels, or float32 values."""
 
     inputs: Num[np.ndarray, "examples *shape"]
-    targets: Int[np.ndarray, " examples"] | Float[np.ndarray, " examples"]
+    targets: Num[np.ndarray, "examples *target"]
 
 
 class Pool(Protocol):
@@ -196,7 +196,16 @@ class Dataset:
         """Returns the bytes that `read` of the split would take in memory."""
         one = self.spec.input
         values = math.prod(one.shape)
-        return self.sizes[split] * (values * np.dtype(one.dtype).itemsize + 4)
+        target = 4 * math.prod(self.spec.target_shape)
+        return self.sizes[split] * (values * np.dtype(one.dtype).itemsize + target)
+
+
+def class_counts(dataset: Dataset) -> Int[np.ndarray, " classes"]:
+    """Returns how many training examples are of each class, or have each label."""
+    targets = dataset.targets("train")
+    if targets.ndim == 2:
+        return targets.sum(axis=0)
+    return np.bincount(targets, minlength=dataset.spec.num_classes)
 
 
 def usable(
@@ -270,18 +279,9 @@ def make_dataset(
         the data section names them.
       categories, text, sample_rate: as in `InputSpec`.
     """
-    classification = coding.task == "classification"
     beside = beside or {}
     if parts is None:
-        parts = make_parts(
-            pools,
-            fields,
-            labels if classification else None,
-            fields.source,
-            coding.class_names,
-            values=None if classification else labels,
-            beside=beside,
-        )
+        parts = make_parts(pools, fields, coding, labels, beside)
     skipped = skipped or Skipped()
     on_bad = getattr(fields, "on_bad", "error")
     if on_bad == "skip":
@@ -313,7 +313,10 @@ def make_dataset(
         ),
         sizes=sizes,
         class_names=coding.class_names,
-        target_dtype="int32" if classification else "float32",
+        target_names=coding.outputs,
+        target_shape=coding.shape,
+        target_dtype=coding.dtype,
+        guess=coding.guess,
     )
     return Dataset(
         spec,

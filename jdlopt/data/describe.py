@@ -54,14 +54,20 @@ def _describe_split(dataset: Dataset, split: str) -> dict[str, Any]:
         "examples_described": len(arrays.inputs),
         "inputs": _summary(arrays.inputs),
     }
-    if dataset.spec.task == "classification":
-        counts = np.bincount(arrays.targets, minlength=dataset.spec.num_classes)
+    spec, values = dataset.spec, arrays.targets
+    if spec.num_classes:
+        one = values.ndim == 1
+        counts = np.bincount(values, minlength=spec.num_classes) if one else values.sum(axis=0)
         described["classes"] = {
-            name: {"examples": int(count), "share": float(count / counts.sum())}
-            for name, count in zip(dataset.spec.class_names, counts, strict=True)
+            name: {"examples": int(count), "share": float(count / len(values))}
+            for name, count in zip(spec.class_names, counts, strict=True)
+        }
+    elif spec.target_names:
+        described["targets"] = {
+            name: _summary(column) for name, column in zip(spec.target_names, values.T, strict=True)
         }
     else:
-        described["target"] = _summary(arrays.targets)
+        described["target"] = _summary(values)
     if dataset.spec.input.feature_names is not None:
         described["features"] = {
             name: _summary(arrays.inputs[:, column])

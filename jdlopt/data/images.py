@@ -1,4 +1,4 @@
-"""Images: a folder with one subfolder a class, decoded with Pillow when an example is asked for."""
+"""Images: a folder of files with their targets, decoded with Pillow when one is asked for."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import UInt8
 
-from jdlopt.data.damage import Unreadable
+from jdlopt.data.damage import Skipped, Unreadable
 from jdlopt.data.dataset import Arrays, Dataset, Pool, make_dataset
-from jdlopt.data.folders import read_class_folders, split_files
-from jdlopt.data.targets import Coding
+from jdlopt.data.folders import read_files, split_files
 from jdlopt.errors import DataError
 
 if TYPE_CHECKING:
@@ -30,10 +29,10 @@ COLOUR_MODES = ("RGB", "RGBA", "P", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB", "
 
 @dataclass(frozen=True)
 class ImagePool:
-    """Image files and the class of each.
+    """Image files and the target of each.
 
     Attributes:
-      paths, labels: the files and their classes.
+      paths, labels: the files and their targets.
       channels: 1 or 3.
       size: (height, width) that images are resized to.
       expected: the size that they must have then.
@@ -64,12 +63,14 @@ class ImagePool:
         return Arrays(np.stack([self[int(i)][0] for i in chosen]), self.labels[chosen])
 
     def targets(self, indices: np.ndarray | None) -> np.ndarray:
-        """Returns the classes at the indices, or of all images, without opening any."""
+        """Returns the targets at the indices, or of all images, without opening any."""
         return self.labels if indices is None else self.labels[indices]
 
 
 def open_images(folder: Path, fields: DataFields) -> Dataset:
     """Opens a folder of images: ``CLASS/*.png``, or ``train/CLASS/*.png`` and ``test/CLASS/*.png``.
+
+    Or one with a ``labels.csv``: see `jdlopt.data.folders.read_label_file`.
 
     Images are grey if all training images are, and RGB otherwise. They must all have one size, or
     ``data.image_size`` gives the one to resize to. Test images are not opened before
@@ -79,30 +80,28 @@ def open_images(folder: Path, fields: DataFields) -> Dataset:
     Raises:
       DataError: no class folders, a class without images, an unreadable image, unequal sizes.
     """
-    if fields.task == "regression":
-        raise DataError(
-            f"{folder}: a folder of images gives classes; data.task='regression' needs an NPZ file."
-        )
-    found = read_class_folders(folder, SUFFIXES, "image")
-    parts, skipped, seen = split_files(found, fields, folder, "image", _load)
+    skipped = Skipped()
+    found = read_files(folder, SUFFIXES, "image", fields, skipped)
+    parts, seen = split_files(found, fields, folder, "image", _load, skipped)
     size = resize_to(fields.image_size)
     (height, width), channels = _survey(seen, size)
     pools: dict[str, Pool] = {
-        split: ImagePool(paths, found.labels[split], channels, size, (height, width))
+        split: ImagePool(paths, found.targets[split], channels, size, (height, width))
         for split, paths in found.paths.items()
     }
     return make_dataset(
         fields=fields,
         name=folder.resolve().name,
-        coding=Coding("classification", found.classes),
+        coding=found.coding,
         feature_names=None,
         input_shape=(height, width, channels),
         input_dtype="uint8",
         pools=pools,
-        labels=lambda: found.labels["train"],
+        labels=lambda: found.targets["train"],
         parts=parts,
         checked=("train", "validation"),
         skipped=skipped,
+        beside=found.beside,
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Num
 
-from jdlopt.data.columns import MOSTLY, shown
+from jdlopt.data.columns import MOSTLY, as_texts, shown
 from jdlopt.data.damage import Skipped
 from jdlopt.data.targets import MAX_INFERRED_CLASSES, Coding, encode, infer_coding
 from jdlopt.errors import DataError
@@ -21,6 +22,22 @@ BESIDE = ("group", "time", "weight")
 """The keys of the data section that name a column which is no feature, beside the target."""
 
 
+def names_of(target: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Returns the columns or features that ``data.target`` names.
+
+    Raises:
+      DataError: it names one twice.
+
+    Example:
+      >>> names_of("species"), names_of(("height", "weight"))
+      (('species',), ('height', 'weight'))
+    """
+    names = () if target is None else (target,) if isinstance(target, str) else tuple(target)
+    if len(set(names)) < len(names):
+        raise DataError(f"data.target: names a column twice: {names}.")
+    return names
+
+
 def read_labels(
     table: pd.DataFrame, fields: DataFields, where: str, skipped: Skipped
 ) -> tuple[pd.DataFrame, Coding, np.ndarray, dict[str, np.ndarray]]:
@@ -31,7 +48,8 @@ def read_labels(
 
     Args:
       table: its index counts the file's rows.
-      fields: the data section: ``target``, ``task``, ``on_bad``, ``group``, ``time``, ``weight``.
+      fields: the data section: ``target``, ``label_delimiter``, ``task``, ``on_bad``, ``group``,
+        ``time``, ``weight``.
       where: names the file, for messages.
       skipped: where rows that are left out are counted.
 
@@ -41,26 +59,62 @@ def read_labels(
     Raises:
       DataError: one of these columns can't be used.
     """
-    what = f"{where}, target column {fields.target!r}"
-    task, raw = fields.task, raw_target(table[fields.target], what)
-    numbers = _as_numbers(raw, task)
-    if numbers is not None:
-        task = "regression"
-    if fields.on_bad == "skip":
-        raw = raw if numbers is None else numbers
-        table, raw = _skip(table, raw, table[fields.target], "target", where, skipped)
+    names, task, skip = names_of(fields.target), fields.task, fields.on_bad == "skip"
+    what = f"{where}, target column {names[0]!r}"
+    usable: np.ndarray | None = None
+    if len(names) > 1:
+        what = f"{where}, target columns {', '.join(map(repr, names))}"
+        raw = usable = _side_by_side(table, names, what, skip)
+    elif fields.label_delimiter is not None:
+        raw = as_texts(table[names[0]])  # an example may have no label: none is missing
+    else:
+        raw = usable = raw_target(table[names[0]], what)
+        numbers = _as_numbers(raw, task)
+        if numbers is not None:
+            task, usable = "regression", numbers
+    if skip:
+        if usable is not None:
+            table, raw = _skip(table, usable, table[list(names)], "target", where, skipped)
         for key in BESIDE:
             name = getattr(fields, key)
             if name is not None:
                 values = _numbers_or_nan(table[name], key)
-                table, raw = _skip(table, values, table[name], key, where, skipped, raw)
-    coding = infer_coding(raw, task, what)
+                table, raw = _skip(table, values, table[[name]], key, where, skipped, raw)
+    coding = infer_coding(raw, task, what, names[1:] and names, fields.label_delimiter)
     columns = {key: getattr(fields, key) for key in BESIDE if getattr(fields, key) is not None}
     found = {
         key: beside(table[name], key, f"{where}, data.{key} column {name!r}")
         for key, name in columns.items()
     }
     return table, coding, encode(raw, coding, what), found
+
+
+def _side_by_side(
+    table: pd.DataFrame, names: Sequence[str], what: str, skip: bool
+) -> Num[np.ndarray, "rows columns"]:
+    """Returns several target columns: booleans if all are, else numbers, NaN where one is missing.
+
+    Raises:
+      DataError: a column holds something else, and such rows are not left out.
+    """
+    import pandas as pd
+
+    raw = [raw_target(table[name], f"{what}: {name!r}") for name in names]
+    if all(values.dtype == bool for values in raw):
+        return np.stack(raw, axis=1)
+    matrix = np.empty((len(table), len(names)))
+    for place, (name, values) in enumerate(zip(names, raw, strict=True)):
+        numbers = pd.to_numeric(pd.Series(values), errors="coerce")
+        matrix[:, place] = numbers.to_numpy(np.float64, na_value=np.nan)
+        text = np.isnan(matrix[:, place]) & table[name].notna().to_numpy()
+        if text.any() and (not skip or text.mean() > MOSTLY):
+            first = int(np.argmax(text))
+            raise DataError(
+                f"{what}: row {table.index[first]} holds {shown(table[name], first)} in {name!r}; "
+                "several targets are numbers each, or 0 and 1 (true and false) for labels. For "
+                "labels in one text use data.label_delimiter."
+            )
+    return matrix
 
 
 def raw_target(column: pd.Series, what: str) -> np.ndarray:
@@ -113,7 +167,7 @@ def _numbers_or_nan(column: pd.Series, key: str) -> np.ndarray:
 def _skip(
     table: pd.DataFrame,
     values: np.ndarray,
-    column: pd.Series,
+    columns: pd.DataFrame,
     key: str,
     where: str,
     skipped: Skipped,
@@ -122,12 +176,14 @@ def _skip(
     """Leaves out the rows whose value is missing or not finite; returns the table and targets."""
     raw = values if raw is None else raw
     if values.dtype.kind == "f":
-        keep = np.isfinite(values)
+        good = np.isfinite(values).reshape(len(values), -1)
     elif values.dtype == object:
-        keep = np.array([value is not None for value in values], dtype=bool)
+        good = np.array([[value is not None] for value in values], dtype=bool)
     else:
         return table, raw
+    keep = good.all(axis=1)
     for row in np.flatnonzero(~keep):
+        column = columns.iloc[:, int(np.argmin(good[row]))]
         detail = f"its {key} is {shown(column, row)}"
         skipped.add(f"no {key}", f"{where}, row {table.index[row]}", detail)
     return table[keep], raw[keep]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jdlopt.data.images import resize_to
-from jdlopt.data.labelled import BESIDE
+from jdlopt.data.labelled import BESIDE, names_of
 from jdlopt.data.targets import Coding
 from jdlopt.data.text_input import TextInput
 from jdlopt.errors import DataError, listing, nearest
@@ -37,7 +37,8 @@ class Layout:
 
     Attributes:
       inputs: the features' names; several are scalars, side by side.
-      target: the target feature's name.
+      target: the names of the target features.
+      labels: how many labels there are, where a target is a list of those that an example has.
       kind: ``image``, ``text``, ``sound`` or ``number``.
       shape: of one input; an image's size may be None until the first is seen, a text's length
         until the vocabulary is there.
@@ -48,10 +49,11 @@ class Layout:
     """
 
     inputs: tuple[str, ...]
-    target: str
+    target: tuple[str, ...]
     kind: str
     shape: tuple[int, ...]
     dtype: str
+    labels: int | None = None
     size: tuple[int, int] | None = None
     sound: Sound | None = None
     sample_rate: int | None = None
@@ -73,8 +75,8 @@ def _is_text(feature: Any) -> bool:
 
 def find_target(
     features: Any, supervised: tuple[str | None, str | None], fields: DataFields, where: str
-) -> str:
-    """Returns the target feature: ``data.target``, or the second of the supervised keys.
+) -> tuple[str, ...]:
+    """Returns the target features: ``data.target``, or the second of the supervised keys.
 
     Args:
       features: the dataset's, by name.
@@ -86,13 +88,14 @@ def find_target(
       DataError: there is none, or the data section names a feature that is not there.
     """
     names = sorted(features)
-    target = fields.target or supervised[1]
-    if target is None:
+    target = names_of(fields.target or supervised[1])
+    if not target:
         raise DataError(
             f"{where}: does not say which feature to predict. Set data.target to one of: "
             f"{listing(names)}."
         )
-    named = [("target", target), *(("ignore", name) for name in fields.ignore)]
+    named = [("target", name) for name in target]
+    named += [("ignore", name) for name in fields.ignore]
     for key in ("text_column", *BESIDE):
         named += [] if getattr(fields, key) is None else [(key, getattr(fields, key))]
     for key, name in named:
@@ -105,7 +108,7 @@ def find_target(
 def make_layout(
     features: Any,
     sounds: Mapping[str, Sound],
-    target: str,
+    target: tuple[str, ...],
     supervised: tuple[str | None, str | None],
     fields: DataFields,
     where: str,
@@ -118,7 +121,7 @@ def make_layout(
     Args:
       features: the dataset's, by name.
       sounds: those of them that are sound.
-      target: the target feature.
+      target: the target features.
       supervised: the dataset's own input and target.
       fields: the data section.
       where: names the dataset, for messages.
@@ -127,7 +130,7 @@ def make_layout(
       DataError: the features can't be used.
     """
     names = sorted(features)  # their stored order differs from one process to the next
-    taken = {target, *fields.ignore, *(getattr(fields, key) for key in BESIDE)}
+    taken = {*target, *fields.ignore, *(getattr(fields, key) for key in BESIDE)}
     inputs: tuple[str, ...]
     if fields.text_column is not None:
         inputs = (fields.text_column,)
@@ -152,8 +155,8 @@ def make_layout(
         hint = f", or choose data.text_column={texts[0]!r}" if texts else ""
         raise DataError(
             f"{where}: found the features {found}; expected one image, text, sound or number "
-            f"tensor as input, or scalar numbers only, beside the target {target!r}. "
-            f"Leave others out with data.ignore{hint}."
+            f"tensor as input, or scalar numbers only, beside the target "
+            f"{listing(map(repr, target))}. Leave others out with data.ignore{hint}."
         )
     if len(inputs) > 1:
         return Layout(inputs, target, "number", (len(inputs),), "float32")
@@ -182,7 +185,9 @@ def _kind(feature: Any, is_sound: bool) -> str | None:
     return "number" if _is_number(feature) else None
 
 
-def _image(name: str, feature: Any, target: str, fields: DataFields, where: str) -> Layout:
+def _image(
+    name: str, feature: Any, target: tuple[str, ...], fields: DataFields, where: str
+) -> Layout:
     channels = feature.shape[-1] or 3
     if feature.np_dtype != np.uint8 or channels not in (1, 3, 4):
         raise DataError(
@@ -191,14 +196,14 @@ def _image(name: str, feature: Any, target: str, fields: DataFields, where: str)
         )
     size = resize_to(fields.image_size)
     height, width = size or feature.shape[:2]
-    return Layout((name,), target, "image", (height, width, min(channels, 3)), "uint8", size)
+    return Layout((name,), target, "image", (height, width, min(channels, 3)), "uint8", size=size)
 
 
 def _sound(
     name: str,
     sound: Sound,
     shape: tuple[int | None, ...],
-    target: str,
+    target: tuple[str, ...],
     fields: DataFields,
     where: str,
 ) -> Layout:
@@ -220,19 +225,58 @@ def _sound(
     return Layout((name,), target, "sound", (samples,), "float32", sound=sound, sample_rate=rate)
 
 
-def coding_of(feature: Any, name: str, fields: DataFields) -> Coding | None:
-    """Returns the target's coding, or None where it depends on the target's values.
+def labels_in(feature: Any) -> Any | None:
+    """Returns the classes of a feature that lists the labels of an example, or None."""
+    import tensorflow_datasets as tfds
+
+    inner = feature.feature if isinstance(feature, tfds.features.Sequence) else None
+    return inner if isinstance(inner, tfds.features.ClassLabel) else None
+
+
+def columns_of(features: Any, target: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the names of the scalars that targets are made of, or nothing for one target."""
+    import tensorflow_datasets as tfds
+
+    if len(target) > 1:
+        return target
+    feature = features[target[0]]
+    return tuple(sorted(feature)) if isinstance(feature, tfds.features.FeaturesDict) else ()
+
+
+def coding_of(features: Any, target: tuple[str, ...], fields: DataFields) -> Coding | None:
+    """Returns the targets' coding, or None where it depends on the targets' values.
 
     Args:
-      feature: the target feature.
-      name: what it is called.
+      features: the dataset's, by name.
+      target: the target features: one that holds a class, a number or a row of them, a list of
+        labels or a dict of scalars; or several scalars.
       fields: the data section.
 
     Raises:
-      DataError: it is no class or number, or has one class only.
+      DataError: it is none of these, or has one class only.
     """
     import tensorflow_datasets as tfds
 
+    name, feature = target[0], features[target[0]]
+    if len(target) > 1 or isinstance(feature, tfds.features.FeaturesDict):
+        parts = {each: features[each] for each in target} if len(target) > 1 else dict(feature)
+        for each, part in parts.items():
+            if not _is_number(part) or part.shape != ():
+                raise DataError(
+                    f"{fields.source}: feature {each!r} is {type(part).__name__} of shape "
+                    f"{part.shape}; several targets are scalar numbers. Leave it out of "
+                    "data.target."
+                )
+        return None
+    labels = labels_in(feature)
+    if labels is not None:
+        if fields.task not in ("auto", "multilabel") or labels.num_classes < 2:
+            raise DataError(
+                f"{fields.source}: feature {name!r} lists labels, {labels.num_classes} in all: "
+                "data.task='multilabel' learns two or more."
+            )
+        count = labels.num_classes
+        return Coding("multilabel", tuple(range(count)), tuple(labels.names), shape=(count,))
     if isinstance(feature, tfds.features.ClassLabel) and fields.task != "regression":
         if feature.num_classes < 2:
             raise DataError(
@@ -241,11 +285,16 @@ def coding_of(feature: Any, name: str, fields: DataFields) -> Coding | None:
             )
         names = tuple(feature.names)
         return Coding("classification", tuple(range(feature.num_classes)), names)
-    if not _is_number(feature) or feature.shape != ():
+    if fields.label_delimiter is not None and _is_text(feature):
+        return None
+    fixed = _is_number(feature) and len(feature.shape) < 2 and None not in feature.shape
+    if not fixed:
         raise DataError(
             f"{fields.source}: feature {name!r} is {type(feature).__name__} of shape "
-            f"{feature.shape}; expected one class or number as target. Set data.target to another."
+            f"{feature.shape}; expected a class, a number, a row of them or a list of classes as "
+            "target. Set data.target to another."
         )
-    if np.dtype(feature.np_dtype).kind == "f" and fields.task != "classification":
-        return Coding("regression")
+    scalar_float = feature.shape == () and np.dtype(feature.np_dtype).kind == "f"
+    if scalar_float and fields.task in ("auto", "regression"):
+        return Coding("regression", dtype="float32")
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".npz",)
 INPUT_KEYS = ("x", "inputs", "X")
+TARGET_NAMES = "target_names"
 KEYS = (("x", "y"), ("inputs", "targets"), ("X", "y"))
 SPLIT_KEYS = {
     "train": ("train",),
@@ -33,12 +35,14 @@ def open_npz(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Datase
 
     ``inputs`` and ``targets`` may be used for ``x`` and ``y``, and ``validation`` (or ``val``)
     beside ``train`` and ``test``. uint8 inputs stay uint8, and get a channel axis where they are
-    ``[examples, height, width]``; others become float32. A test array is not read before
-    ``read("test")``: its size is taken from the header.
+    ``[examples, height, width]``; others become float32. Targets are one an example, or a row of
+    them, ``[examples, k]``: labels, or numbers to predict, which an array ``target_names`` of k
+    texts may name. A test array is not read before ``read("test")``: its size is taken from the
+    header.
 
     Args:
       path: the file.
-      fields: the data section: ``task``, ``on_bad`` and the split's keys.
+      fields: the data section: ``task``, ``label_delimiter``, ``on_bad`` and the split's keys.
       reading: what becomes of NaN among the inputs.
 
     Raises:
@@ -60,7 +64,8 @@ def open_npz(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Datase
         raise DataError(f"{path}: the splits' inputs differ in shape: {found}.")
     x, y = keys["train"]
     raw = read_array(path, y)
-    coding = infer_coding(raw, fields.task, f"{path}, {y!r}")
+    names = _target_names(path, headers, raw.shape)
+    coding = infer_coding(raw, fields.task, f"{path}, {y!r}", names, fields.label_delimiter)
     train = Arrays(
         as_inputs(read_array(path, x), f"{path}, {x!r}"), encode(raw, coding, f"{path}, {y!r}")
     )
@@ -82,6 +87,21 @@ def open_npz(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Datase
         labels=lambda: train.targets,
         reading=reading,
     )
+
+
+def _target_names(
+    path: Path, headers: Mapping[str, Any], shape: tuple[int, ...]
+) -> tuple[str, ...]:
+    """Returns what the archive calls the targets in a row of them."""
+    if TARGET_NAMES not in headers or len(shape) != 2:
+        return ()
+    names = read_array(path, TARGET_NAMES)
+    if names.dtype.kind != "U" or names.shape != shape[1:]:
+        raise DataError(
+            f"{path}: {TARGET_NAMES!r} holds {names.dtype} of shape {names.shape}; expected "
+            f"{shape[1]} texts, a name for each target of an example."
+        )
+    return tuple(names.tolist())
 
 
 def _load(path: Path, inputs: str, targets: str, coding: Coding) -> Arrays:

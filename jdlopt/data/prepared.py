@@ -14,7 +14,14 @@ import numpy as np
 from jdlopt.data.damage import Unreadable
 from jdlopt.data.dataset import PLAIN, Dataset, Pool, Reading, make_dataset
 from jdlopt.data.labelled import BESIDE, beside
-from jdlopt.data.layout import Layout, coding_of, find_target, make_layout
+from jdlopt.data.layout import (
+    Layout,
+    coding_of,
+    columns_of,
+    find_target,
+    labels_in,
+    make_layout,
+)
 from jdlopt.data.records import TfdsPool, as_text, read_features, read_info
 from jdlopt.data.split import fit_rows, make_parts
 from jdlopt.data.targets import Coding, infer_coding
@@ -36,7 +43,8 @@ KEEP_BYTES = 1 << 30
 def open_prepared(folder: Path, fields: DataFields, name: str, reading: Reading = PLAIN) -> Dataset:
     """Opens a prepared TFDS dataset.
 
-    The target is ``data.target``, or the second of the dataset's supervised keys. The input is
+    The target is ``data.target``, or the second of the dataset's supervised keys: a class, a number
+    or a row of numbers, a list of classes, or several scalars. The input is
     ``data.text_column``, or the first of these keys, or the only feature left, or all features left
     as one vector if they are scalars. Texts become tokens of a vocabulary that is fitted on the
     training texts; sound becomes a waveform of ``data.seconds``.
@@ -64,13 +72,16 @@ def open_prepared(folder: Path, fields: DataFields, name: str, reading: Reading 
     sizes = _split_sizes(info["sizes"], folder)
     features, sounds = read_features(folder)
     target = find_target(features, info["supervised"], fields, str(folder))
-    coding = coding_of(features[target], target, fields)
+    coding = coding_of(features, target, fields)
     layout = make_layout(features, sounds, target, info["supervised"], fields, str(folder))
+    labels = labels_in(features[target[0]])
+    layout = replace(layout, labels=labels and labels.num_classes)
     train_split, train_size = sizes["train"]
     train = TfdsPool(folder, train_split, train_size, layout, coding or Coding("regression"))
     if coding is None:  # a plain number: only its values tell whether they are classes
-        what = f"{folder}, feature {layout.target!r}"
-        coding = infer_coding(train.raw_targets(), fields.task, what)
+        what = f"{folder}, feature {', '.join(map(repr, target))}"
+        names = columns_of(features, target)
+        coding = infer_coding(train.raw_targets(), fields.task, what, names, fields.label_delimiter)
     if layout.kind == "image" and None in layout.shape:
         layout = _sized(layout, train, fields.on_bad == "skip")
     train = replace(train, layout=layout, coding=coding)
@@ -80,10 +91,8 @@ def open_prepared(folder: Path, fields: DataFields, name: str, reading: Reading 
         parts = make_parts(
             {split: range(size) for split, (_, size) in sizes.items()},
             fields,
-            train.targets if coding.task == "classification" else None,
-            fields.source,
-            coding.class_names,
-            values=None if coding.task == "classification" else train.targets,
+            coding,
+            train.targets,
             beside=found,
         )
         layout = _with_vocabulary(layout, train, fit_rows(parts, fields, train_size), reading)

@@ -167,7 +167,7 @@ class TfdsPool:
     @cached_property
     def decode(self) -> Callable[[bytes], dict[str, Any]]:
         """Decodes a record into its input and target features."""
-        return self._decoder((*self.layout.inputs, self.layout.target))
+        return self._decoder((*self.layout.inputs, *self.layout.target))
 
     def raw(self, indices: np.ndarray) -> Iterator[tuple[int, bytes]]:
         """Yields each index with its record's bytes."""
@@ -184,7 +184,7 @@ class TfdsPool:
         """Returns a record's input (a text as it is) and its target as it is stored."""
         try:
             example = self.decode(record)
-            return self._input(example, index), example[self.layout.target]
+            return self._input(example, index), self._target(example)
         except Exception as error:  # the parsers let all kinds through on damaged bytes
             kind = "" if isinstance(error, DataError) else f"{type(error).__name__}: "
             message = (
@@ -214,6 +214,20 @@ class TfdsPool:
             raise DataError(f"its shape is {value.shape}, expected {layout.shape}.{hint}")
         return value.astype(layout.dtype, copy=False)
 
+    def _target(self, example: dict[str, Any]) -> Any:
+        """Returns a record's target as one value, or as a row of them."""
+        names = self.layout.target
+        if len(names) > 1:
+            return np.array([example[name] for name in names])
+        value = example[names[0]]
+        if isinstance(value, dict):
+            return np.array([value[name] for name in sorted(value)])
+        if self.layout.labels is None:
+            return value
+        row = np.zeros(self.layout.labels, bool)
+        row[np.asarray(value, np.intp)] = True
+        return row
+
     def _waveform(self, value: Any, index: int) -> np.ndarray:
         sound, rate, samples = self.layout.sound, self.layout.sample_rate, self.layout.shape[0]
         assert sound is not None and rate is not None
@@ -240,7 +254,8 @@ class TfdsPool:
 
     @property
     def _what(self) -> str:
-        return f"{self.folder}, split {self.split!r}, feature {self.layout.target!r}"
+        names = ", ".join(map(repr, self.layout.target))
+        return f"{self.folder}, split {self.split!r}, feature {names}"
 
     def read(self, indices: np.ndarray | None) -> Arrays:
         """Returns the examples at the indices, or all; no other record is opened, unless kept."""
@@ -267,11 +282,11 @@ class TfdsPool:
 
     def raw_targets(self, indices: np.ndarray | None = None) -> np.ndarray:
         """Returns targets as they are stored; no input is decoded."""
-        name = self.layout.target
-        return np.array([example[name] for example in self.features((name,), indices)])
+        found = self.features(self.layout.target, indices)
+        return np.array([self._target(example) for example in found])
 
     def targets(self, indices: np.ndarray | None = None) -> np.ndarray:
-        """Returns the classes or values at the indices, or of all records."""
+        """Returns the targets at the indices, or of all records."""
         if self.keep:
             return self.read(indices).targets
         return encode(self.raw_targets(indices), self.coding, self._what)

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Num
 
-from jdlopt.data.damage import Unreadable
+from jdlopt.data.damage import Skipped, Unreadable
 from jdlopt.data.dataset import Arrays, Dataset, Pool, make_dataset
-from jdlopt.data.folders import read_class_folders, split_files
-from jdlopt.data.targets import Coding
+from jdlopt.data.folders import read_files, split_files
 from jdlopt.data.waveforms import as_waveform
 from jdlopt.errors import DataError
 
@@ -90,12 +89,14 @@ class SoundPool:
         return Arrays(waveforms, self.labels[chosen])
 
     def targets(self, indices: np.ndarray | None) -> np.ndarray:
-        """Returns the classes at the indices, or of all sounds, without opening any."""
+        """Returns the targets at the indices, or of all sounds, without opening any."""
         return self.labels if indices is None else self.labels[indices]
 
 
 def open_sounds(folder: Path, fields: DataFields) -> Dataset:
     """Opens a folder of sounds: ``CLASS/*.wav``, or ``train/CLASS/*.wav`` and ``test/CLASS/*.wav``.
+
+    Or one with a ``labels.csv``: see `jdlopt.data.folders.read_label_file`.
 
     Inputs are waveforms of one channel, the mean of a file's. Files must all have one sample rate,
     or ``data.sample_rate`` gives the one to resample to; and one length, or ``data.seconds`` gives
@@ -107,20 +108,17 @@ def open_sounds(folder: Path, fields: DataFields) -> Dataset:
       DataError: no class folders, a class without sounds, an unreadable sound, unequal rates or
         lengths.
     """
-    if fields.task == "regression":
-        raise DataError(
-            f"{folder}: a folder of sounds gives classes; data.task='regression' needs an NPZ file."
-        )
-    found = read_class_folders(folder, SUFFIXES, "sound")
-    parts, skipped, seen = split_files(
-        found, fields, folder, "sound", lambda path: read_sound(path, str(path))
+    skipped = Skipped()
+    found = read_files(folder, SUFFIXES, "sound", fields, skipped)
+    parts, seen = split_files(
+        found, fields, folder, "sound", lambda path: read_sound(path, str(path)), skipped
     )
     sample_rate, seconds = fields.sample_rate, fields.seconds
     header = _survey(seen, sample_rate, seconds)
     pools: dict[str, Pool] = {
         split: SoundPool(
             paths,
-            found.labels[split],
+            found.targets[split],
             rate=header.rate,
             samples=header.samples,
             resample=sample_rate is not None,
@@ -131,15 +129,16 @@ def open_sounds(folder: Path, fields: DataFields) -> Dataset:
     return make_dataset(
         fields=fields,
         name=folder.resolve().name,
-        coding=Coding("classification", found.classes),
+        coding=found.coding,
         feature_names=None,
         input_shape=(header.samples,),
         input_dtype="float32",
         pools=pools,
-        labels=lambda: found.labels["train"],
+        labels=lambda: found.targets["train"],
         parts=parts,
         checked=("train", "validation"),
         skipped=skipped,
+        beside=found.beside,
         sample_rate=header.rate,
     )
 

@@ -18,7 +18,7 @@ from jdlopt.data.arrays import is_own, open_own
 from jdlopt.data.bundled import BUNDLED, prepare_bundled
 from jdlopt.data.damage import ON_BAD
 from jdlopt.data.dataset import Dataset, Reading
-from jdlopt.data.folders import holds_files
+from jdlopt.data.folders import LABELS, holds_files
 from jdlopt.data.prepared import open_prepared
 from jdlopt.data.preprocess import PreprocessFields
 from jdlopt.data.sampling import SAMPLING
@@ -27,7 +27,6 @@ from jdlopt.errors import DataError, listing, nearest
 
 MEMORY = "memory-"
 """How the name of data begins that a program gave, instead of naming a source."""
-TASKS = ("auto", "classification", "regression")
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # what scikit-learn's splitters take
 Share = Annotated[float, Range(0, 1, low_open=True, high_open=True)]
 Seconds = Annotated[float, Range(0, low_open=True)]
@@ -44,10 +43,15 @@ class DataFields:
         of sounds, a TFDS name such as ``mnist`` or ``name/config:1.0.0``, or
         ``package.module:name``, a function of yours that returns arrays. A path that looks like a
         name is written with ``./`` before it.
-      target: the column or feature to predict; a TFDS dataset knows its own.
+      target: the column or feature to predict, or several of them: numbers, or labels that are 0
+        or 1. A TFDS dataset knows its own; a folder's ``labels.csv`` has them in all its columns.
+      label_delimiter: what stands between the labels of an example where one text holds them, such
+        as ``|``; an empty text holds none.
       text_column: the column or feature of texts that is then the only input, as tokens; see
         ``data.text``. A TFDS dataset whose input is a text needs none.
-      task: ``auto`` infers it from the target's type and number of distinct values.
+      task: ``classification`` (one class an example), ``multilabel`` (any number of labels),
+        ``regression`` (one number or several), or ``package.module:TASK``, a `jdlopt.tasks.Task`
+        of your own. ``auto`` infers it from the targets.
       batch_size: examples in a training step, over all devices.
       sampling: how an epoch is drawn from the training split: ``uniform`` shows each example once,
         ``balanced`` gives each class the same share, ``weighted`` each example a share in
@@ -62,7 +66,7 @@ class DataFields:
         their inputs are coded alike.
       fold: which of the folds is the validation split.
       split_seed: equal seeds give equal splits.
-      stratify: give each split every class's share.
+      stratify: give each split every class's share, and every label's by iterative stratification.
       stratify_bins: for a regression, give each split the same share of so many quantile bins of
         the target (fewer, where they would hold too few examples); None splits without.
       group: the column or feature that says what belongs together (a patient, a place): no group
@@ -88,9 +92,10 @@ class DataFields:
     """
 
     source: str
-    target: str | None = None
+    target: str | tuple[str, ...] | None = None
+    label_delimiter: str | None = None
     text_column: str | None = None
-    task: Annotated[str, Choice(TASKS)] = "auto"
+    task: str = "auto"
     batch_size: Count = 100
     sampling: Annotated[str, Choice(SAMPLING)] = "uniform"
     weight: str | None = None
@@ -153,8 +158,9 @@ def open_dataset(fields: DataFields | Mapping[str, Any], *, allow_missing: bool 
             )
     if fields.sampling == "balanced" and dataset.spec.task != "classification":
         raise DataError(
-            "data.sampling: 'balanced' gives every class the same share; a regression has no "
-            "classes. Use 'uniform', or 'weighted' with data.weight='COLUMN'."
+            "data.sampling: 'balanced' gives every class the same share, where an example has one "
+            f"class; this is a {dataset.spec.task} dataset. Use 'uniform', or 'weighted' with "
+            "data.weight='COLUMN'."
         )
     return dataset
 
@@ -175,6 +181,8 @@ def check_together(fields: DataFields) -> None:
         many = "data.folds is None" if fields.folds is None else f"there are {fields.folds}"
         raise DataError(f"data.fold: {fields.fold} is no fold: {many}, and they count from 0.")
     images.resize_to(fields.image_size)
+    if fields.label_delimiter is not None and not fields.label_delimiter.strip(" "):
+        raise DataError("data.label_delimiter: is blank; give what stands between labels, or None.")
     if (fields.sampling == "weighted") != (fields.weight is not None):
         raise DataError(
             f"data.sampling is {fields.sampling!r} and data.weight is {fields.weight!r}: set both, "
@@ -244,11 +252,13 @@ def _siblings(path: Path) -> list[str]:
 
 
 def _check_unused(fields: DataFields, path: Path) -> None:
-    for key in COLUMN_KEYS:
+    listed = path.is_dir() and (path / LABELS).is_file()
+    for key in ("text_column", "categorical") if listed else COLUMN_KEYS:
         if getattr(fields, key):
+            hint = f" (a folder may have them in {LABELS})" if path.is_dir() and not listed else ""
             raise DataError(
                 f"data.{key}: names columns of a table or features of a TFDS dataset; {path} has "
-                "none. Leave it out."
+                f"none{hint}. Leave it out."
             )
 
 

@@ -80,13 +80,15 @@ class DataSpec:
     Attributes:
       name: a short name: the dataset's, or the file's or folder's.
       source: ``data.source`` as the config has it.
-      task: ``classification`` or ``regression``.
+      task: a key of `jdlopt.tasks.TASKS`, or the dotted path of a user's own.
       inputs: the spec of the only input, or those of named inputs, as a batch has them.
       sizes: examples in each of ``train``, ``validation`` and ``test`` when it was opened.
-      class_names: a name for each class, in the order of the targets; empty for regression.
+      class_names: a name for each class or label, in the order of the targets; empty for
+        regression.
       target_names: a name for each value of a target that has several; else empty.
       target_shape: the shape of one example's target.
-      target_dtype: ``int32`` (classes) or ``float32`` (values).
+      target_dtype: ``int32`` (classes, labels) or ``float32`` (values).
+      guess: what was guessed of the targets, in a sentence; empty if nothing was.
     """
 
     name: str
@@ -98,10 +100,11 @@ class DataSpec:
     target_names: tuple[str, ...] = ()
     target_shape: tuple[int, ...] = ()
     target_dtype: str = "int32"
+    guess: str = field(default="", compare=False)
 
     @property
     def num_classes(self) -> int:
-        """The number of classes; 0 for regression."""
+        """The number of classes or labels; 0 for regression."""
         return len(self.class_names)
 
     @property
@@ -133,6 +136,7 @@ class DataSpec:
             "target_names": list(self.target_names),
             "target_shape": list(self.target_shape),
             "target_dtype": self.target_dtype,
+            "guess": self.guess,
             "sizes": dict(self.sizes),
             **inputs,
         }
@@ -158,4 +162,5 @@ class DataSpec:
             target_names=tuple(str(name) for name in saved.get("target_names", ())),
             target_shape=tuple(int(size) for size in saved.get("target_shape", ())),
             target_dtype=str(np.dtype(saved["target_dtype"])),
+            guess=str(saved.get("guess", "")),
         )

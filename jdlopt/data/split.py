@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 
+from jdlopt.data.targets import Coding
 from jdlopt.errors import DataError, listing
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ Indices = Int[np.ndarray, " some"]
 def split_indices(
     size: int,
     *,
-    labels: Int[np.ndarray, " size"] | None,
+    labels: Int[np.ndarray, " size"] | Int[np.ndarray, "size labels"] | None,
     test_fraction: float | None,
     validation_fraction: float | None,
     seed: int,
@@ -38,7 +39,8 @@ def split_indices(
     Args:
       size: the number of examples.
       labels: the class of each example (or the bin of its value, see `binned`) for a stratified
-        split; None for a plain shuffled one.
+        split, or which labels it has, 0 and 1, for an iterative one (`dealt`); None for a plain
+        shuffled one.
       test_fraction: the test split's share of all examples; None makes no test split.
       validation_fraction: the validation split's share of the examples that are not test; None
         makes no validation split.
@@ -74,7 +76,8 @@ def split_indices(
     fractions = {"test": test_fraction, "validation": validation_fraction}
     wanted = {name: fraction for name, fraction in fractions.items() if fraction is not None}
     _check_asked(groups, times, fold)
-    if labels is not None and groups is None and times is None:
+    of_classes = labels is not None and labels.ndim == 1
+    if labels is not None and of_classes and groups is None and times is None:
         parts = 1 + len(wanted) + (0 if fold is None else fold[0] - 1)
         _check_classes(labels, parts=parts, where=where, class_names=class_names)
     splits = {}
@@ -90,7 +93,7 @@ def split_indices(
         train, splits["validation"] = _fold(
             train, labels, *fold, seed, where, groups=groups, class_names=class_names
         )
-    if labels is not None and (groups is not None or times is not None):
+    if labels is not None and of_classes and (groups is not None or times is not None):
         _check_trained(labels, train, where, class_names)
     return {"train": train, **splits}
 
@@ -98,10 +101,8 @@ def split_indices(
 def make_parts(
     pools: Mapping[str, Sized],
     fields: DataFields,
-    labels: Callable[[], np.ndarray] | None,
-    where: str,
-    class_names: Sequence[str] = (),
-    values: Callable[[], np.ndarray] | None = None,
+    coding: Coding,
+    targets: Callable[[], np.ndarray],
     beside: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, tuple[str, np.ndarray | None]]:
     """Returns which pool, and which of its examples, each split is made of.
@@ -111,13 +112,12 @@ def make_parts(
     Args:
       pools: the source's own splits, ``train`` among them.
       fields: the data section: fractions, folds, ``split_seed`` and ``stratify``.
-      labels: gives the classes of the ``train`` pool; None for regression.
-      where: names the source, for messages.
-      class_names: names the classes, for messages.
-      values: gives the values of the ``train`` pool that a regression predicts.
+      coding: how targets are coded.
+      targets: gives the encoded targets of the ``train`` pool.
       beside: the ``group`` or ``time`` of each example of the ``train`` pool, where data.group or
         data.time names it.
     """
+    where = fields.source
     parts: dict[str, tuple[str, np.ndarray | None]] = {name: (name, None) for name in pools}
     for name, pool in pools.items():
         if len(pool) == 0:
@@ -138,24 +138,86 @@ def make_parts(
                 )
         return parts
     test_fraction = None if "test" in pools else fields.test_fraction
-    strata = labels() if labels is not None and fields.stratify else None
-    bins = getattr(fields, "stratify_bins", None)
-    if values is not None and fields.stratify and bins is not None:
-        least = (1 if test_fraction is None else 2) + (folds - 1 if folds else 1)
-        strata = binned(values(), bins, least)
+    least = (1 if test_fraction is None else 2) + (folds - 1 if folds else 1)
     indices = split_indices(
         len(pools["train"]),
-        labels=strata,
+        labels=_strata(fields, coding, targets, least),
         test_fraction=test_fraction,
         validation_fraction=None if "validation" in pools else fields.validation_fraction,
         seed=fields.split_seed,
         where=where,
-        class_names=class_names,
+        class_names=coding.class_names,
         fold=None if folds is None else (folds, fields.fold),
         groups=beside.get("group"),
         times=beside.get("time"),
     )
     return parts | {split: ("train", index) for split, index in indices.items()}
+
+
+def _strata(
+    fields: DataFields, coding: Coding, targets: Callable[[], np.ndarray], least: int
+) -> np.ndarray | None:
+    """Returns what a split is stratified by: classes, labels or bins of a value; None: nothing."""
+    bins = getattr(fields, "stratify_bins", None)
+    if not fields.stratify:
+        return None
+    if coding.task in ("classification", "multilabel"):
+        return targets()
+    if bins is None or coding.task != "regression":
+        return None
+    if coding.shape:
+        raise DataError(
+            "data.stratify_bins: bins the one number that a regression predicts; "
+            f"{fields.source} has {coding.shape[0]}. Leave it out."
+        )
+    return binned(targets(), bins, least)
+
+
+def dealt(
+    labels: Int[np.ndarray, "size labels"], shares: Sequence[float], seed: int
+) -> Int[np.ndarray, " size"]:
+    """Deals examples out to parts, so that each part has its share of every label.
+
+    Iterative stratification: the label with the fewest examples left comes first, and each of its
+    examples goes to the part that lacks most of this label, then to the one that lacks most
+    examples. Sechidis, Tsoumakas and Vlahavas, On the stratification of multi-label data, 2011.
+
+    Args:
+      labels: which labels each example has, 0 and 1.
+      shares: of the parts; they sum to 1.
+      seed: of the order of the examples, which settles ties.
+
+    Returns:
+      The part of each example.
+
+    Example:
+      >>> labels = np.array([[1, 0], [1, 1], [0, 1], [0, 0]] * 5)
+      >>> part = dealt(labels, (0.8, 0.2), seed=0)
+      >>> labels[part == 1].sum(axis=0)
+      array([2, 2])
+    """
+    size = len(labels)
+    order = np.random.default_rng(seed).permutation(size)
+    mine = labels[order].astype(bool)
+    room = np.asarray(shares, np.float64) * size
+    wanted = np.outer(shares, mine.sum(axis=0))
+    part = np.full(size, -1)
+    left = mine.sum(axis=0)
+    while left.any():
+        rarest = int(np.argmin(np.where(left > 0, left, size + 1)))
+        for row in np.flatnonzero(mine[:, rarest] & (part < 0)):
+            place = int(np.lexsort((-room, -wanted[:, rarest]))[0])
+            part[row] = place
+            wanted[place] -= mine[row]
+            room[place] -= 1
+        left = mine[part < 0].sum(axis=0)
+    for row in np.flatnonzero(part < 0):
+        place = int(np.argmax(room))
+        part[row] = place
+        room[place] -= 1
+    given = np.empty(size, np.intp)
+    given[order] = part
+    return given
 
 
 def fit_rows(
@@ -228,6 +290,10 @@ def _fold(
     if folds > len(members):
         what = "examples" if groups is None else "groups"
         raise DataError(f"data.folds: {where} has {len(members)} {what} for {folds} folds.")
+    if labels is not None and labels.ndim == 2:
+        if groups is None:
+            return _apart(indices, dealt(labels[indices], (1 / folds,) * folds, seed) == which)
+        labels = None
     made: Any
     if groups is None:
         splitter = model_selection.KFold if labels is None else model_selection.StratifiedKFold
@@ -251,11 +317,21 @@ def _fold(
     return indices[kept], indices[held]
 
 
+def _apart(indices: Indices, held: Bool[np.ndarray, " some"]) -> tuple[Indices, Indices]:
+    """Returns what is kept and what is held out."""
+    return indices[~held], indices[held]
+
+
 def _hold_out(
     indices: Indices, labels: np.ndarray | None, fraction: float, seed: int, name: str, where: str
 ) -> tuple[Indices, Indices]:
     from sklearn.model_selection import train_test_split  # takes a second to import
 
+    if labels is not None and labels.ndim == 2:
+        held = dealt(labels[indices], (1 - fraction, fraction), seed) == 1
+        if held.any() and not held.all():
+            return _apart(indices, held)
+        labels = None  # so few examples that a plain split says what is wrong
     stratify = None if labels is None else labels[indices]
     try:
         kept, held = train_test_split(

@@ -45,8 +45,8 @@ def open_table(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Data
 
     Args:
       path: the file.
-      fields: the data section: ``target``, ``ignore``, ``task``, ``on_bad``, ``group``, ``time``,
-        ``weight``, ``text_column`` and the split's keys.
+      fields: the data section: ``target``, ``label_delimiter``, ``ignore``, ``task``, ``on_bad``,
+        ``group``, ``time``, ``weight``, ``text_column`` and the split's keys.
       reading: what becomes of missing features, how categories are coded and texts cut up.
 
     Raises:
@@ -98,16 +98,7 @@ def _dataset(
         left = f": {skipped}" if skipped.counts else ""
         raise DataError(f"{where}: is empty: it has a header but no rows{left}.")
     table, coding, targets, beside = labelled.read_labels(table, fields, where, skipped)
-    classification = coding.task == "classification"
-    parts: Parts = make_parts(
-        {"train": targets},
-        fields,
-        (lambda: targets) if classification else None,
-        fields.source,
-        coding.class_names,
-        values=None if classification else lambda: targets,
-        beside=beside,
-    )
+    parts: Parts = make_parts({"train": targets}, fields, coding, lambda: targets, beside)
     categories: dict[str, tuple[str, ...]] = {}
     text_input = None
     if fields.text_column is not None:
@@ -209,18 +200,19 @@ def _encoded(text: TextInput, texts: np.ndarray, targets: np.ndarray) -> Arrays:
 
 def _feature_names(path: Path, names: list[str], fields: DataFields) -> tuple[str, ...]:
     """Returns the feature columns, after checking every column that the data section names."""
-    if fields.target is None:
+    targets = labelled.names_of(fields.target)
+    if not targets:
         raise DataError(
             f"{path}: data.target is not set; name the column to predict. "
             f"Columns: {listing(names)}."
         )
-    used = {
-        key: getattr(fields, key)
-        for key in ("target", *labelled.BESIDE, "text_column")
+    used = [("target", name) for name in targets] + [
+        (key, getattr(fields, key))
+        for key in (*labelled.BESIDE, "text_column")
         if getattr(fields, key) is not None
-    }
+    ]
     many = [(key, name) for key in ("ignore", "categorical") for name in getattr(fields, key)]
-    named = [*used.items(), *many]
+    named = [*used, *many]
     for key, name in named:
         if name not in names:
             hint = nearest(name, names) or f" Columns: {listing(names)}."
@@ -228,11 +220,12 @@ def _feature_names(path: Path, names: list[str], fields: DataFields) -> tuple[st
                 hint += " The columns seem to be separated by ';': save the file with ','."
             raise DataError(f"{path}: data.{key}: there is no column {name!r}.{hint}")
     if fields.text_column is not None:
-        twice = [key for key, name in used.items() if name == fields.text_column]
+        twice = [key for key, name in used if name == fields.text_column]
         if len(twice) > 1:
             raise DataError(f"{path}: data.text_column: {fields.text_column!r} is data.{twice[0]}.")
         return (fields.text_column,)
-    features = tuple(n for n in names if n not in used.values() and n not in fields.ignore)
+    taken = {*(name for _, name in used), *fields.ignore}
+    features = tuple(name for name in names if name not in taken)
     if not features:
         raise DataError(f"{path}: no feature column is left beside the target {fields.target!r}.")
     return features

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, Num
 
 from jdlopt.config import find_part
-from jdlopt.errors import DataError, listing
+from jdlopt.errors import ConfigError, DataError, listing
 
 MAX_INFERRED_CLASSES = 20
 """A column of whole numbers with more distinct values than this is taken for regression."""
@@ -137,14 +137,17 @@ def coder_of(task: str) -> Coder:
     """Returns how a task codes its targets: of `CODERS`, or of a task of the user's own.
 
     Args:
-      task: a key of `CODERS`, or the dotted path of a function that returns a `jdlopt.tasks.Task`.
+      task: a key of `CODERS`, or the dotted path of a `jdlopt.tasks.Task`.
 
     Raises:
       ConfigError: there is no such task.
     """
     if task in CODERS:
         return CODERS[task]
-    coder: Coder = find_part(task, CODERS, "data.task")().coder
+    part = find_part(task, CODERS, "data.task", kind=object, or_function=False)
+    coder = getattr(part, "coder", None)
+    if not isinstance(coder, Coder):
+        raise ConfigError(f"data.task {task!r}: is no jdlopt.tasks.Task.")
     return coder
 
 

@@ -16,10 +16,12 @@ from jdlopt.data import feed
 from jdlopt.data.check import check_source
 from jdlopt.data.check.arrays import kind_of
 from jdlopt.data.check.examples import sampled
-from jdlopt.data.dataset import Arrays
+from jdlopt.data.dataset import Arrays, class_counts
+from jdlopt.data.spec import DataSpec
 from jdlopt.errors import UserError, WorkdirError
 from jdlopt.evidence import examples, probe, rates
 from jdlopt.metrics import higher_is_better
+from jdlopt.tasks import find_task
 from jdlopt.train import log, serve
 from jdlopt.train.components import num_outputs
 from jdlopt.train.experiment import Experiment
@@ -179,8 +181,8 @@ def open_run(workdir: Path, config: Mapping[str, Any]) -> Subject:
 def _sizes(subject: Subject) -> dict[str, Any]:
     experiment, dataset = subject.experiment, subject.experiment.data
     every = dataset.targets("train")
-    classes = dataset.spec.num_classes
-    counts = np.bincount(every, minlength=classes) if classes else None
+    shows = find_task(dataset.spec.task).shows
+    counts = class_counts(dataset) if "classes" in shows else None
     return {
         "task": dataset.spec.task,
         "classes": [str(name) for name in dataset.spec.class_names],
@@ -228,10 +230,10 @@ def _look_at_model(record: dict[str, Any], subject: Subject) -> None:
             )
     if subject.checkpoint is not None:
         predict = predictor(experiment)
-        weights, classes = _weights(subject.checkpoint), experiment.spec.num_classes
+        weights = _weights(subject.checkpoint)
         looked["predictions"] = {
             split: of_predictions(
-                predict(weights, some.inputs, some.targets), some.targets, classes
+                predict(weights, some.inputs, some.targets), some.targets, experiment.spec
             )
             for split, some in (("train", subject.train), ("validation", subject.validation))
         }
@@ -244,7 +246,9 @@ def _weights(state: TrainState) -> Weights:
     return Weights(state.params, state.model_state, state.hparams, state.preprocess)
 
 
-def of_predictions(said: Predicted, targets: Num[np.ndarray, " n"], classes: int) -> dict[str, Any]:
+def of_predictions(
+    said: Predicted, targets: Num[np.ndarray, "n *k"], spec: DataSpec
+) -> dict[str, Any]:
     """Returns how good predictions are: loss, and of classes accuracy, calibration, confusions."""
     assert said.losses is not None
     losses = said.losses[np.isfinite(said.losses)]
@@ -253,11 +257,16 @@ def of_predictions(said: Predicted, targets: Num[np.ndarray, " n"], classes: int
         "finite": len(losses) / max(1, len(said.losses)),
         "loss": float(losses.mean()) if len(losses) else None,
     }
-    if said.probabilities is None:
-        errors = (said.outputs.reshape(len(targets), -1)[:, 0] - targets) ** 2
-        spread = float(np.var(targets))
-        found["r2"] = 1 - float(np.mean(errors)) / spread if spread else None
+    shows, classes = find_task(spec.task).shows, spec.num_classes
+    if "values" in shows:
+        # of several outputs each counts by its own spread, as the mean of their R² does
+        errors = (said.outputs.reshape(targets.shape) - targets) ** 2
+        spread = np.atleast_1d(np.var(targets, axis=0))
+        explained = 1 - np.mean(errors, axis=0) / np.where(spread > 0, spread, 1.0)
+        found["r2"] = float(np.mean(explained)) if (spread > 0).all() else None
         found["mse"] = float(np.mean(errors))
+        return found
+    if "classes" not in shows or said.probabilities is None:
         return found
     probabilities = np.nan_to_num(said.probabilities)
     guesses = probabilities.argmax(axis=1)
@@ -283,7 +292,7 @@ def _pruned(weights: Weights, some: Arrays, predict: Predictor) -> list[dict[str
         said = predict(fewer, some.inputs, some.targets)
         assert said.losses is not None
         row = {"share": share, "loss": float(said.losses.mean())}
-        if said.probabilities is not None:
+        if said.probabilities is not None and some.targets.ndim == 1:
             right = said.probabilities.argmax(axis=1) == some.targets
             row["accuracy"] = float(right.mean())
         rows.append(row)
@@ -296,11 +305,12 @@ def _pruned(weights: Weights, some: Arrays, predict: Predictor) -> list[dict[str
 def _look_at_data(record: dict[str, Any], subject: Subject) -> None:
     dataset = subject.experiment.data
     train, validation = subject.train, subject.validation
-    kind, classes = kind_of(dataset), dataset.spec.num_classes
+    kind, shows = kind_of(dataset), find_task(dataset.spec.task).shows
+    of_classes, classes = "classes" in shows, dataset.spec.num_classes
     record["data"] = _checked(record, subject)
     splits: dict[str, Any] = {}
     record["splits"] = splits
-    if classes:
+    if of_classes:
         splits["labels"] = examples.label_shift(
             dataset.targets("train"), dataset.targets("validation"), classes
         )
@@ -315,13 +325,12 @@ def _look_at_data(record: dict[str, Any], subject: Subject) -> None:
     if kind == "table":
         names = dataset.spec.input.feature_names or [f"feature {i}" for i in range(ours.shape[1])]
         splits["columns"] = examples.shifted_columns(ours, theirs, names)[:20]
-        record["data"]["giveaways"] = examples.giveaways(
-            ours, train.targets, names, bool(classes), LEAST_GIVEAWAY
-        )
-    if len(validation.targets):
-        score = examples.forest_score(
-            ours, train.targets, theirs, validation.targets, bool(classes)
-        )
+        if "simple models" in shows:
+            record["data"]["giveaways"] = examples.giveaways(
+                ours, train.targets, names, of_classes, LEAST_GIVEAWAY
+            )
+    if len(validation.targets) and "simple models" in shows:
+        score = examples.forest_score(ours, train.targets, theirs, validation.targets, of_classes)
         record["reference"] = {"name": "random forest", "score": score}
 
 

@@ -208,9 +208,9 @@ def activation_program(
 
 
 def trivial_loss(
-    experiment: Experiment, train: Num[np.ndarray, " n"], targets: Num[np.ndarray, " m"]
+    experiment: Experiment, train: Num[np.ndarray, "n *k"], targets: Num[np.ndarray, "m *k"]
 ) -> float:
-    """Returns the loss of always saying the training split's class shares, or its mean.
+    """Returns the loss of always predicting the training split's shares of classes, or its mean.
 
     Args:
       experiment: whose loss it is.
@@ -218,14 +218,15 @@ def trivial_loss(
       targets: those that the loss is measured on.
     """
     classes, width = experiment.spec.num_classes, num_outputs(experiment.config, experiment.spec)
-    if not classes:
-        constant = np.array([np.mean(train)])
-    else:
-        shares = np.bincount(train, minlength=classes) / len(train)
-        logs = np.log(np.maximum(shares, 1e-6))
-        constant = logs if width > 1 else logs[1:] - logs[:1]
-    outputs = jnp.broadcast_to(jnp.asarray(constant, jnp.float32), (len(targets), width))
     loss, hparams = experiment.components.loss, experiment.hparams["loss"]
+    if loss.link is None:
+        constant = jnp.asarray(np.mean(train, axis=0), jnp.float32)
+    else:
+        one_class = train.ndim == 1
+        shares = np.bincount(train, minlength=classes) if one_class else train.sum(axis=0)
+        shares = np.clip(shares / len(train), 1e-6, 1 - 1e-6)
+        constant = loss.link.outputs(jnp.asarray(shares, jnp.float32), width)
+    outputs = jnp.broadcast_to(constant, (len(targets), width))
     return float(jnp.mean(loss.per_example(outputs, jnp.asarray(targets), hparams)))
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jdlopt import config as configs
 from jdlopt.errors import ConfigError, UserError, listing
+from jdlopt.tasks import find_task
 
 if TYPE_CHECKING:
     from jdlopt.data.dataset import Dataset
@@ -162,11 +163,11 @@ def check_space(space: Mapping[str, Any], metric: str) -> None:
 
 def default_metric(task: str) -> str:
     """Returns the metric of a comparison by default: nothing that depends on the loss."""
-    return f"validation/{'accuracy' if task == 'classification' else 'rmse'}"
+    return f"validation/{find_task(task).judged}"
 
 
 def metric_of(side: Side, asked: str | None) -> str:
-    """Returns the metric of a comparison: what is asked for, else accuracy, else the RMSE.
+    """Returns the metric of a comparison: what is asked for, else its task's.
 
     Raises:
       UserError: it is none of the validation split's.
@@ -183,19 +184,21 @@ def metric_of(side: Side, asked: str | None) -> str:
 
 def measuring(side: Side, metric: str) -> Side:
     """Returns a config whose evaluations measure a metric."""
-    from jdlopt import metrics
-
     name = metric.partition("/")[2]
-    measured = side.config.train.metrics or metrics.default_metrics(side.dataset.spec.task)
+    measured = side.config.train.metrics or find_task(side.dataset.spec.task).metrics
     if name == "loss" or name in measured:
         return side
     return side_of(side.raw, {"train.metrics": (*measured, name)})
 
 
+COUNTED = ("accuracy", "balanced_accuracy", "subset_accuracy")
+"""Metrics that count the examples that are right."""
+
+
 def resolution_of(metric: str, dataset: Dataset) -> float:
     """Returns the step in which a metric moves: one example's share of an accuracy, else 0."""
     name = metric.partition("/")[2]
-    return 1 / dataset.sizes["validation"] if name in ("accuracy", "balanced_accuracy") else 0.0
+    return 1 / dataset.sizes["validation"] if name in COUNTED else 0.0
 
 
 def step_memory(side: Side) -> int:

@@ -190,11 +190,6 @@ def higher_is_better(name: str) -> bool:
     return better
 
 
-def default_metrics(task: str) -> tuple[str, ...]:
-    """Returns the cheap metrics to watch while training, beside the loss."""
-    return ("accuracy",) if task == "classification" else ("mse", "mae")
-
-
 def all_metrics(task: str, size: int) -> tuple[str, ...]:
     """Returns what a final evaluation reports, beside the loss.
 

@@ -96,7 +96,7 @@ def take(fields: DataFields, *, everything: bool = False, seed: int = 0) -> Samp
             options,
             size=dataset.sizes["train"],
             batch_size=len(raw),
-            num_outputs=dataset.spec.num_classes or 1,
+            num_outputs=dataset.spec.num_classes or math.prod(dataset.spec.target_shape),
             classes=dataset.spec.num_classes,
             vocabulary=None if text is None else text.vocabulary(),
         )
@@ -181,6 +181,14 @@ def _change(base: np.ndarray, made: np.ndarray) -> float:
 
 
 def _labels(dataset: Any, targets: np.ndarray) -> tuple[str, ...]:
+    if targets.ndim == 2:  # labels by name, or several numbers
+        names, values = np.array(dataset.spec.class_names, dtype=object), targets.tolist()
+        return tuple(
+            "|".join(names[np.array(row, bool)])
+            if len(names)
+            else ", ".join(f"{v:.4g}" for v in row)
+            for row in values
+        )
     if dataset.spec.num_classes:
         return tuple(str(dataset.spec.class_names[int(target)]) for target in targets)
     return tuple(f"{float(target):.4g}" for target in targets)

@@ -20,6 +20,7 @@ from jdlopt.errors import ConfigError, listing
 from jdlopt.models.head import features_of
 from jdlopt.optim.groups import FROZEN, labels_of, path_name
 from jdlopt.optim.schedules import warmup_problem
+from jdlopt.tasks import find_task
 from jdlopt.train.components import num_outputs, total_steps
 from jdlopt.train.schema import Config
 from jdlopt.train.state import TrainState
@@ -69,12 +70,11 @@ def impossible(config: Config, spec: DataSpec, known: Sequence[str]) -> list[str
             for name, group in config.optim.groups.items()
             if group.unfreeze_at >= steps
         ]
-    if sound("loss") and losses.task_of(loss.name) != spec.task:
-        fitting = listing(name for name in losses.LOSSES if losses.task_of(name) == spec.task)
-        kind = "classes" if spec.task == "classification" else "a number"
+    task = find_task(spec.task)
+    if sound("loss") and not losses.fits(loss.name, task.name, task.losses):
         problems.append(
-            f"loss.name: {loss.name!r} is for {losses.task_of(loss.name)}; the target of "
-            f"{spec.name!r} is {kind}: choose one of {fitting}."
+            f"loss.name: {loss.name!r} is not for {task.name}, the task of {spec.name!r}: "
+            f"choose one of {listing(task.losses)}."
         )
     if sound("loss") and loss.class_weights is not None:
         problems += _weight_problems(loss.class_weights, spec)
@@ -108,7 +108,9 @@ def _weight_problems(weights: str | Sequence[float], spec: DataSpec) -> list[str
     if weights == "balanced":
         return []
     try:
-        losses.resolve_class_weights(weights, np.ones(spec.num_classes))
+        labels = find_task(spec.task).link == "sigmoid"
+        size = spec.sizes["train"] if labels else None
+        losses.resolve_class_weights(weights, np.ones(spec.num_classes), size)
     except ConfigError as error:
         return [str(error)]
     return []

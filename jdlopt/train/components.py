@@ -20,6 +20,7 @@ from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, listing
 from jdlopt.metrics import Collector
 from jdlopt.models.ensemble import with_members
+from jdlopt.tasks import find_task
 from jdlopt.train import scaling
 from jdlopt.train.schema import Config
 from jdlopt.train.step import Components
@@ -72,20 +73,23 @@ def make_components(
       spec: what is known of its data.
       recipe: what preprocessing does.
       collector: of the metrics that an evaluation measures.
-      class_counts: training examples of each class, where ``loss.class_weights`` asks for them.
+      class_counts: training examples of each class or label, where ``loss.class_weights`` asks
+        for them.
 
     Raises:
       ConfigError: components can't be had together, or one can't be made.
     """
-    steps, section = total_steps(config, spec), to_dict(config.optim)
+    steps, section, task = total_steps(config, spec), to_dict(config.optim), find_task(spec.task)
     asked, weights = config.loss.class_weights, None
     if asked is not None:
         counts = np.ones(spec.num_classes) if class_counts is None else class_counts
-        weights = losses.resolve_class_weights(asked, counts)
+        size = spec.sizes["train"] if task.link == "sigmoid" else None
+        weights = losses.resolve_class_weights(asked, counts, size)
     half = config.model.dtype == "float16"
     return Components(
         model=model_of(config, spec, recipe),
-        loss=losses.make_loss(to_dict(config.loss), weights, config.model.ensemble),
+        loss=losses.make_loss(to_dict(config.loss), weights, config.model.ensemble, task.link),
+        measured=task.measured,
         optimizer=optim.make_optimizer(section, steps),
         average=optim.make_average(section, steps),
         freezing=optim.make_freezing(section),
@@ -136,7 +140,8 @@ def model_of(
     if members == 1:
         return model
     _check_ensemble(config)
-    mean = partial(losses.mean_outputs, losses.make_loss(to_dict(config.loss)))
+    loss = losses.make_loss(to_dict(config.loss), link=find_task(spec.task).link)
+    mean = partial(losses.mean_outputs, loss)
     return with_members(model, members, mean)
 
 
@@ -166,9 +171,7 @@ def token_rows(spec: DataSpec) -> np.ndarray | None:
 
 def num_outputs(config: Config, spec: DataSpec) -> int:
     """Returns the width of the model's last layer."""
-    if spec.task == "regression":
-        return 1
-    return losses.num_outputs(config.loss.name, spec.num_classes)
+    return find_task(spec.task).width(spec, config.loss.name)
 
 
 def total_steps(config: Config, spec: DataSpec) -> int:

@@ -8,22 +8,23 @@ are what every verb uses: `fit` and populations compile its `train_step`, evalua
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from jdlopt import config as configs
 from jdlopt import metrics
 from jdlopt.data import feed, preprocess, sampling
-from jdlopt.data.dataset import Dataset
+from jdlopt.data.dataset import Dataset, class_counts
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, UserError
 from jdlopt.models import lora, pretrained
+from jdlopt.tasks import find_task
 from jdlopt.train import checks, step
 from jdlopt.train.components import (
     learnt,
@@ -33,7 +34,7 @@ from jdlopt.train.components import (
     token_rows,
     total_steps,
 )
-from jdlopt.train.schema import Config, schema_of
+from jdlopt.train.schema import Config, resolve_data, schema_of
 from jdlopt.train.state import TrainState, Weights, as_arrays
 from jdlopt.train.step import Batch, Collected, Components, Measured, Predictions
 
@@ -213,7 +214,8 @@ class Experiment:
 
     def all_metrics(self) -> tuple[str, ...]:
         """Returns the names of every metric that the task has, and those that the config names."""
-        found = metrics.all_metrics(self.spec.task, self.spec.num_classes)
+        size = self.spec.num_classes or math.prod(self.spec.target_shape)
+        found = metrics.all_metrics(self.spec.task, size)
         watched = self.monitor.partition("/")[2]
         asked = (*self.config.train.metrics, *([] if watched == "loss" else [watched]))
         return tuple(dict.fromkeys((*found, *asked)))
@@ -223,7 +225,7 @@ def _resolved(
     raw: configs.AnyConfig, data: Dataset | DataSpec | None
 ) -> tuple[Config, Dataset | DataSpec]:
     """The config with every default filled in, checked against its data, and the data."""
-    raw = configs.to_dict(raw)
+    raw, data = _with_loss(configs.to_dict(raw), data)
     problems: list[str] = []
     checked = configs.check_section(raw, schema_of(raw, problems), "", problems)
     try:
@@ -249,6 +251,22 @@ def _resolved(
     return config, known
 
 
+def _with_loss(
+    raw: dict[str, object], data: Dataset | DataSpec | None
+) -> tuple[dict[str, object], Dataset | DataSpec | None]:
+    """A config that names a loss, by default its task's; and its data, if it was opened."""
+    loss = raw.get("loss") or {}
+    if not isinstance(loss, Mapping) or "name" in loss:
+        return raw, data
+    if data is None:
+        try:
+            data = open_clean(resolve_data(raw))
+        except UserError:
+            return raw, None  # what is wrong is told together with all else
+    spec = data if isinstance(data, DataSpec) else data.spec
+    return {**raw, "loss": {**loss, "name": find_task(spec.task).losses[0]}}, data
+
+
 def _with_frozen_base(config: Config) -> Config:
     """A config of a model with adapters: its ``optim`` section says that the base is frozen."""
     freeze = config.optim.freeze
@@ -267,10 +285,9 @@ def _assembled(
     train, size = config.train, spec.sizes["train"]
     steps = total_steps(config, spec)
     eval_every = min(train.eval_every or feed.steps_per_epoch(size, config.data.batch_size), steps)
-    monitor = train.monitor or (
-        "validation/accuracy" if spec.task == "classification" else "validation/loss"
-    )
-    names = tuple(train.metrics) or metrics.default_metrics(spec.task)
+    task = find_task(spec.task)
+    monitor = train.monitor or task.monitor
+    names = tuple(train.metrics) or task.metrics
     watched = monitor.partition("/")[2]
     if watched not in (*names, "loss"):
         names = (*names, watched)
@@ -281,7 +298,7 @@ def _assembled(
     counts, labels = None, None
     sampled = config.data.sampling
     if dataset is not None and config.loss.class_weights == "balanced":
-        counts = np.bincount(dataset.targets("train"), minlength=spec.num_classes)
+        counts = class_counts(dataset)
     if dataset is not None and sampled == "balanced":
         labels = dataset.targets("train")
     order = (

@@ -23,6 +23,7 @@ from jdlopt.data.augment.batch import unchanged, without_mixing
 from jdlopt.data.inputs import read_inputs
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import DataError, UserError, WorkdirError, listing
+from jdlopt.tasks import Columns, find_task
 from jdlopt.train import checkpoint, disk, log
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.components import augment_of
@@ -41,10 +42,11 @@ class Predictions(NamedTuple):
 
     Attributes:
       rows: what names each example: a row number or a file.
-      values: [n] class indices or predicted values.
-      labels: [n] class names, or None for regression.
+      values: [n] class indices or predicted values; [n, k] labels (0, 1) or several values.
+      labels: [n] class names, or the labels of each in one text; None for regression.
       probabilities: [n, classes], or None for regression.
-      class_names: the columns of ``probabilities``.
+      class_names: the columns of ``probabilities``, or of several values.
+      columns: the columns of a table of predictions, beside ``row``.
     """
 
     rows: list[str]
@@ -52,6 +54,7 @@ class Predictions(NamedTuple):
     labels: list[str] | None
     probabilities: Float[np.ndarray, "n classes"] | None
     class_names: tuple[str, ...]
+    columns: Columns
 
 
 def run_config(workdir: str | Path) -> dict[str, Any]:
@@ -245,27 +248,22 @@ def predict_run(
 
 
 def named(spec: DataSpec, ids: list[str], found: Predicted) -> Predictions:
-    """Returns predictions with the names of examples and classes."""
-    if found.probabilities is None:
-        values = found.outputs.reshape(len(ids), -1)[:, 0]
-        return Predictions(ids, values, None, None, ())
-    shares, names = found.probabilities, spec.class_names
-    classes = shares.argmax(-1)
-    return Predictions(ids, classes, [names[index] for index in classes], shares, names)
+    """Returns predictions with the names of examples, and of classes, labels or values."""
+    task = find_task(spec.task)
+    decoded = task.decode(found.outputs, found.probabilities, spec)
+    return Predictions(
+        ids,
+        decoded.values,
+        decoded.labels,
+        found.probabilities,
+        spec.class_names or spec.target_names,
+        task.columns(decoded, found.probabilities, spec),
+    )
 
 
-def as_columns(predictions: Predictions) -> dict[str, list[Any]]:
+def as_columns(predictions: Predictions) -> Columns:
     """Returns predictions as named columns."""
-    if predictions.probabilities is None or predictions.labels is None:
-        return {"row": predictions.rows, "prediction": predictions.values.tolist()}
-    return {
-        "row": predictions.rows,
-        "prediction": predictions.labels,
-        **{
-            f"probability_{name}": predictions.probabilities[:, index].tolist()
-            for index, name in enumerate(predictions.class_names)
-        },
-    }
+    return {"row": predictions.rows, **predictions.columns}
 
 
 def write_csv(predictions: Predictions, file: TextIO) -> None:
@@ -311,7 +309,10 @@ def write_predictions(predictions: Predictions, path: str | Path) -> None:
             }
             if predictions.probabilities is not None:
                 columns["probabilities"] = predictions.probabilities
-                columns["class_names"] = np.array(predictions.class_names)
+            if predictions.class_names:
+                of_values = predictions.probabilities is None
+                names = np.array(predictions.class_names)
+                columns["target_names" if of_values else "class_names"] = names
             np.savez(aside, **columns)
         aside.replace(path)
     except OSError as error:

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key, Num, PyTree
 
-from jdlopt import losses
 from jdlopt.losses import Loss
 from jdlopt.models import Model
 from jdlopt.optim import Average, Freezing, joined
@@ -51,6 +50,7 @@ class Components(NamedTuple):
       learning_rate: ``(step, hparams, opt_state) → rate``, for the record.
       eval_params: ``(opt_state, params) → params``: those to evaluate, which an optimizer may keep
         in its state.
+      measured: ``(outputs, targets) → values`` that a training step measures beside the loss.
       collect: ``(outputs, probabilities, targets, weights, losses) → collected``, what the metrics
         need of a batch.
       accumulate: micro-batches whose mean gradient makes the update; divides the batch size.
@@ -66,6 +66,7 @@ class Components(NamedTuple):
     augment: Augment
     learning_rate: Callable[..., Float[Array, ""]]
     eval_params: Callable[[PyTree, PyTree], PyTree]
+    measured: Callable[[Array, Array], Measured]
     collect: Callable[..., Collected]
     accumulate: int = 1
     loss_scale: Callable[[], PyTree] = tuple
@@ -76,7 +77,7 @@ class Predictions(NamedTuple):
 
     Attributes:
       outputs: the model's own.
-      probabilities: of the classes; None for a regression.
+      probabilities: of the classes or labels; None for a regression.
     """
 
     outputs: Float[Array, "batch outputs"]
@@ -110,7 +111,7 @@ def objective(
         params, model_state, batch["inputs"], hparams["model"], key=key, train=True
     )
     value = components.loss.objective(outputs, batch["targets"], params, hparams["loss"])
-    return value, (model_state, hits(outputs, batch["targets"]))
+    return value, (model_state, components.measured(outputs, batch["targets"]))
 
 
 def train_step(
@@ -124,9 +125,9 @@ def train_step(
       batch: one global batch of raw inputs and targets.
 
     Returns:
-      The next state, and the step's ``loss`` and ``grad_norm`` (and ``accuracy`` where targets are
-      classes), measured before the update, and its ``learning_rate``; with a loss scale also what
-      `jdlopt.train.scaling.settled` adds.
+      The next state, and the step's ``loss`` and ``grad_norm`` and what its task measures (such as
+      ``accuracy``), measured before the update, and its ``learning_rate``; with a loss scale also
+      what `jdlopt.train.scaling.settled` adds.
     """
     augment_key, model_key = jax.random.split(jax.random.fold_in(state.key, state.step))
     batch = prepared(components, state, batch, augment_key)
@@ -216,23 +217,6 @@ def norm(tree: PyTree) -> Float[Array, ""]:
     return jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(tree)))
 
 
-def hits(outputs: Array, targets: Array) -> dict[str, Float[Array, ""]]:
-    """The share of a batch that is classified right; empty where targets are no class indices.
-
-    Of an ensemble's outputs it is the mean share of its members.
-    """
-    if (
-        outputs.ndim not in (2, 3)
-        or targets.ndim != 1
-        or not jnp.issubdtype(targets.dtype, jnp.integer)
-    ):
-        return {}
-    guesses = (
-        outputs.argmax(-1) if outputs.shape[-1] > 1 else (outputs[..., 0] > 0).astype(jnp.int32)
-    )
-    return {"accuracy": jnp.mean(guesses == targets)}
-
-
 def predict_step(components: Components, weights: Weights, inputs: Array) -> Predictions:
     """Computes the outputs for raw inputs, and their class probabilities. Pure."""
     return _predictions(components, weights, components.preprocess(weights.preprocess, inputs))
@@ -278,9 +262,10 @@ def averaged_predict_step(
     plain = predict_step(components, weights, inputs)
     first = plain.outputs if plain.probabilities is None else plain.probabilities
     mean = (first + jax.lax.map(drawn, jnp.arange(draws)).sum(axis=0)) / (draws + 1)
-    if plain.probabilities is None:
+    link = components.loss.link
+    if link is None:
         return Predictions(mean, None)
-    return Predictions(losses.outputs_of(mean, plain.outputs.shape[-1]), mean)
+    return Predictions(link.outputs(mean, plain.outputs.shape[-1]), mean)
 
 
 def per_example(

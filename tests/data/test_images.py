@@ -71,7 +71,7 @@ def test_images_are_resized_when_asked(tmp_path):
     dataset = open_dataset(fields | {"image_size": (4, 3)})
     assert dataset.spec.input.shape == (4, 3, 3)
     assert dataset.read("train").inputs.shape[1:] == (4, 3, 3)
-    assert open_dataset(fields | {"image_size": (4,)}).input_shape == (4, 4, 3)
+    assert open_dataset(fields | {"image_size": (4,)}).spec.input.shape == (4, 4, 3)
     with pytest.raises(DataError, match=r"data.image_size: expected"):
         open_dataset(fields | {"image_size": (4, 0)})
 
@@ -137,7 +137,7 @@ def test_wrong_folders(tmp_path):
     with pytest.raises(DataError, match="classes that train/ does not have: bee"):
         open_dataset({"source": str(only_test)})
     make_folder(tmp_path / "good")
-    with pytest.raises(DataError, match="needs an NPZ file"):
+    with pytest.raises(DataError, match=r"needs a file labels.csv"):
         open_dataset({"source": str(tmp_path / "good"), "task": "regression"})
 
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from scipy.io import wavfile
 from scipy.signal import resample_poly
+from tfds_files import prepare
 
 from jdlopt.data import list_datasets, open_dataset, read_inputs, text
 from jdlopt.data.prepared import TfdsPool
@@ -30,33 +31,6 @@ def png(pixels):
 def spec_of(dataset):
     """The spec of a dataset's input, as a run's directory keeps it."""
     return DataSpec.from_dict(json.loads(json.dumps(dataset.spec.to_dict()))).input
-
-
-def prepare(root, name, features, splits, keys=None, file_format="array_record"):
-    """Writes a TFDS dataset; images are given encoded, which needs no TensorFlow."""
-    import tensorflow_datasets as tfds
-
-    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version("1.2.0")
-
-        def _info(self):
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict(features(tfds)),
-                supervised_keys=keys,
-                disable_shuffling=True,
-            )
-
-        def _split_generators(self, dl_manager):
-            return {split: self._generate_examples(rows) for split, rows in splits.items()}
-
-        def _generate_examples(self, rows):
-            yield from enumerate(rows)
-
-    Builder.name = name
-    builder = Builder(data_dir=str(root), file_format=file_format)
-    builder.download_and_prepare()
-    return builder.data_dir
 
 
 def rows(start, stop):
@@ -189,7 +163,7 @@ def test_scalar_features_become_a_vector(root):
     np.testing.assert_array_equal(inputs, np.stack([index / 2, index + 0.5, index], axis=1))
     assert open_dataset(fields | {"target": "fare"}).spec.task == "regression"
     assert open_dataset(fields | {"target": "rooms"}).spec.task == "regression"
-    assert open_dataset(fields | {"target": "lived", "task": "regression"}).num_classes == 0
+    assert open_dataset(fields | {"target": "lived", "task": "regression"}).spec.num_classes == 0
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ def test_wrong_folders(tmp_path):
     with pytest.raises(DataError, match="classes that train/ does not have: bee"):
         opened(only_test)
     make_folder(tmp_path / "good")
-    with pytest.raises(DataError, match="needs an NPZ file"):
+    with pytest.raises(DataError, match=r"needs a file labels.csv"):
         opened(tmp_path / "good", task="regression")
     with pytest.raises(DataError, match="the folder can't be read: No such file"):
         opened(tmp_path / "none")

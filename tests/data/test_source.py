@@ -56,7 +56,7 @@ def test_an_unknown_split(tmp_path):
 
 def test_the_fields_are_a_schema_that_a_config_is_checked_by(tmp_path):
     problems: list[str] = []
-    given = {"source": "iris", "test_fraction": 1.0, "task": "clasification", "batch_size": 0}
+    given = {"source": "iris", "test_fraction": 1.0, "sampling": "balancd", "batch_size": 0}
     check_section(given, fields_of(DataFields), "data", problems)
     check_section({"scale": "standrd"}, fields_of(PreprocessFields), "data.preprocess", problems)
     assert len(problems) == 4

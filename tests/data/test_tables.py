@@ -505,7 +505,7 @@ def test_a_column_of_texts_becomes_tokens(visits, tmp_path):
         ({"sampling": "weighted"}, "set both"),
         ({"group": "patient", "time": "day"}, "by one of them"),
         ({"text_column": "ill"}, "data.text_column: 'ill' is data.target"),
-        ({"target": "pressure", "sampling": "balanced"}, "a regression has no classes"),
+        ({"target": "pressure", "sampling": "balanced"}, "this is a regression dataset"),
         ({"sample_rate": 8000}, "data.sample_rate: .*holds no sounds"),
         ({"seconds": 1.0}, "data.seconds: .*holds no sounds"),
     ],

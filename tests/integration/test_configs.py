@@ -58,6 +58,20 @@ def table(folder: Path) -> Path:
     return folder / "made.csv"
 
 
+def table_of_labels(folder: Path) -> Path:
+    rows = [
+        f"{i % 7},{i % 5},{'|'.join(n for n in 'ab' if i % (3 + (n == 'b')))}" for i in range(COUNT)
+    ]
+    (folder / "made.csv").write_text("\n".join(["size,age,labels", *rows]), "utf-8")
+    return folder / "made.csv"
+
+
+def table_of_outputs(folder: Path) -> Path:
+    rows = [f"{i % 7},{i / 3},{i * i / 10}" for i in range(COUNT)]
+    (folder / "made.csv").write_text("\n".join(["size,height,weight", *rows]), "utf-8")
+    return folder / "made.csv"
+
+
 MADE: dict[str, Callable[[Path], Path]] = {
     "speech_commands": sounds,
     "cifar10": lambda folder: images(folder, (32, 32, 3)),
@@ -67,6 +81,8 @@ MADE: dict[str, Callable[[Path], Path]] = {
     "mnist_resnet": images,
     "mnist_vit": images,
     "own_csv": table,
+    "own_labels": table_of_labels,
+    "own_outputs": table_of_outputs,
     "own_wide_and_deep": table,
     "imdb_reviews": texts,
     "imdb_transformer": texts,

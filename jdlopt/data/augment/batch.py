@@ -193,7 +193,7 @@ def epochs_at(step: Array, batch_size: int, size: int, rows: int) -> Int32[Array
 
 
 def _mixable(targets: Array, num_outputs: int, classes: int) -> Array:
-    """Targets that can be averaged: distributions over classes, or numbers."""
-    if classes and num_outputs > 1:
+    """Targets that can be averaged: distributions over classes, shares of labels, or numbers."""
+    if classes and num_outputs > 1 and targets.ndim == 1:
         return jax.nn.one_hot(targets, num_outputs)
     return targets.astype(jnp.float32)

@@ -18,6 +18,7 @@ from jdlopt.data.check.cells import MISSING, TEXT, Cells, cells_of, read_cells
 from jdlopt.data.check.files import folder_findings
 from jdlopt.data.check.finding import SEVERITIES, Finding, settled
 from jdlopt.data.dataset import SPLITS, Dataset
+from jdlopt.data.labelled import names_of
 from jdlopt.data.source import DataFields, open_dataset
 from jdlopt.data.split import split_indices
 from jdlopt.errors import DataError, listing, nearest
@@ -38,6 +39,10 @@ TRAINING = (
 PRINTS = (
     "Of the test split's inputs nothing is kept but fingerprints, to find examples that are in "
     "another split too."
+)
+SEVERAL = (
+    "An example has several targets: what gives a target away, rare classes and doubtful labels "
+    "are looked for where it has one."
 )
 NO_TEST = "The test split's inputs were not looked at, so near-duplicates there are not known."
 
@@ -129,12 +134,14 @@ def _seen_to(finding: Finding, fields: DataFields) -> Finding:
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def check_table_file(path: Path, target: str | None = None, **section: Any) -> Check:
+def check_table_file(
+    path: Path, target: str | tuple[str, ...] | None = None, **section: Any
+) -> Check:
     """Checks a CSV, TSV or Parquet file; see `check_source`.
 
     Args:
       path: the file.
-      target: the column to predict; without it nothing is said of targets.
+      target: the column to predict, or several; without it nothing is said of targets.
       section: other keys of a ``data`` section.
     """
     return check_source({"source": str(path), "target": target, **section})
@@ -142,13 +149,15 @@ def check_table_file(path: Path, target: str | None = None, **section: Any) -> C
 
 def _check_table(path: Path, fields: DataFields, with_test: bool) -> Check:
     cells = read_cells(path)
-    named = [("data.target", fields.target), ("data.text_column", fields.text_column)]
+    names = names_of(fields.target)
+    named = [*(("data.target", name) for name in names), ("data.text_column", fields.text_column)]
     for key, name in [*named, *(("data.ignore", one) for one in fields.ignore)]:
         if name is not None and name not in cells.names:
             hint = nearest(name, cells.names) or f" Columns: {listing(cells.names)}."
             raise DataError(f"{path}: {key}: there is no column {name!r}.{hint}")
-    target = None if fields.target is None else cells.names.index(fields.target)
-    aside = {fields.target, *fields.ignore, *_asides(fields)}
+    one = len(names) == 1 and fields.label_delimiter is None
+    target = cells.names.index(names[0]) if one else None
+    aside = {*names, *fields.ignore, *_asides(fields)}
     if fields.text_column is not None:
         aside |= set(cells.names) - {fields.text_column}
     features = [place for place, name in enumerate(cells.names) if name not in aside]
@@ -156,13 +165,14 @@ def _check_table(path: Path, fields: DataFields, with_test: bool) -> Check:
         raise DataError(f"{path}: no feature column is left beside the target {fields.target!r}.")
     findings: list[Finding] = []
     dataset = None
-    if target is not None:
+    if names:
         try:
             dataset = open_dataset(fields)
         except DataError as error:
             findings.append(_opening(error))
     coding, values = _coded(cells, target, fields, findings)
-    looked = (ALL_ROWS, TRAINING, PRINTS if with_test else NO_TEST)
+    several = () if one or not names else (SEVERAL,)
+    looked = (ALL_ROWS, TRAINING, PRINTS if with_test else NO_TEST, *several)
     sizes = {"rows": len(cells.numbers), "columns": len(cells.names)}
     if fields.text_column is not None:
         findings += structure.damage(cells, features, target)
@@ -362,11 +372,15 @@ def _examined(dataset: Dataset, with_test: bool) -> list[Finding]:
 def _of_arrays(
     dataset: Dataset, kind: str, seen: arrays.Seen, rows: np.ndarray
 ) -> Iterator[Finding]:
-    names = tuple(dataset.spec.class_names)
-    coding = targets.Coding(dataset.spec.task, tuple(range(len(names))), names)
+    names, coding = tuple(dataset.spec.class_names), None
     features = seen.small.astype(np.float64)
     called = rows[seen.chosen]
     values = seen.targets.astype(np.float64)
+    several = values.ndim > 1
+    if several:  # what follows looks at one class or value an example
+        values = np.full(len(values), np.nan)
+    else:
+        coding = targets.Coding(dataset.spec.task, tuple(range(len(names))), names)
     if kind == "table" and features.shape[1] <= COLUMNS:
         given = dataset.spec.input.feature_names or [
             f"feature {i}" for i in range(features.shape[1])
@@ -374,7 +388,12 @@ def _of_arrays(
         cells = cells_of(dataset.spec.source, given, features, called)
         every: Bool[np.ndarray, " rows"] = np.ones(len(features), bool)
         yield from columns.table_findings(
-            cells, range(len(given)), None, every, values[seen.chosen], dataset.spec.task
+            cells,
+            range(len(given)),
+            None,
+            every,
+            None if several else values[seen.chosen],
+            "" if several else dataset.spec.task,
         )
     else:
         yield from arrays.array_findings(kind, dataset.spec.input.dtype, seen, rows)

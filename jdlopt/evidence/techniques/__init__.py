@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from jdlopt.config import find_part
 from jdlopt.errors import UserError, listing, nearest
 from jdlopt.evidence.techniques.data import DATA
@@ -93,11 +91,12 @@ def facts_of(config: Config, dataset: Any) -> Facts:
     """Returns what is known of a task from its resolved config and its opened dataset."""
     from jdlopt.data import feed
     from jdlopt.data.augment import inputs_of
+    from jdlopt.data.dataset import class_counts
     from jdlopt.train.components import num_outputs, total_steps
 
     imbalance = 1.0
     if dataset.spec.num_classes:
-        counts = np.bincount(dataset.targets("train"), minlength=dataset.spec.num_classes)
+        counts = class_counts(dataset)
         imbalance = float(counts.max() / max(1, counts.min()))
     size = dataset.sizes["train"]
     return Facts(

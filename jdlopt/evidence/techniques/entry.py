@@ -170,10 +170,10 @@ def needs_kind(*kinds: str) -> Applies:
     return applies
 
 
-def needs_task(task: str) -> Applies:
-    """The task must be one."""
+def needs_task(*tasks: str) -> Applies:
+    """The task must be one of some."""
 
     def applies(config: Config, facts: Facts) -> str | None:
-        return None if facts.task == task else f"It is for {task}."
+        return None if facts.task in tasks else f"It is for {' and '.join(tasks)}."
 
     return applies

@@ -73,7 +73,7 @@ REGULARISATION = (
         "Moves a share of each target evenly onto all classes.",
         values("loss.label_smoothing", 0.1, 0.2), "nothing",
         "Szegedy et al., Rethinking the inception architecture, 2016", 0.4,
-        unless(needs_task("classification"), needs_key("loss.label_smoothing")),
+        unless(needs_task("classification", "multilabel"), needs_key("loss.label_smoothing")),
         {"loss.label_smoothing": ("around", 2.0)},
     ),
     Technique(
@@ -86,7 +86,7 @@ REGULARISATION = (
         "Weighs each class in the loss by how rare it is.",
         values("loss.class_weights", "balanced"), "nothing",
         "King and Zeng, Logistic regression in rare events data, 2001", 0.3,
-        unless(needs_task("classification"), _balanced),
+        unless(needs_task("classification", "multilabel"), _balanced),
     ),
     Technique(
         "focal_loss", "loss", ("accuracy", "robustness"),

@@ -59,4 +59,5 @@ def mixed(values: Array, share: Float[Array, "n"], others: Array) -> Array:
 
 def without_classes(inputs: Inputs) -> str | None:
     """Says why mixing is not tried where nothing is classified."""
-    return None if inputs.task == "classification" else "It is for classification."
+    of_classes = inputs.task in ("classification", "multilabel")
+    return None if of_classes else "It is for classes and labels."

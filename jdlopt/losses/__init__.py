@@ -1,0 +1,38 @@
+"""Losses: how far each output is from its target, and the objective that training minimises."""
+
+from jdlopt.losses.functions import (
+    LOSSES,
+    binary_cross_entropy,
+    cross_entropy,
+    fits,
+    focal,
+    huber,
+    mae,
+    mse,
+    positively_weighted,
+)
+from jdlopt.losses.links import LINKS, Link
+from jdlopt.losses.objective import Loss, LossFields, make_loss, mean_outputs, penalized
+from jdlopt.losses.weights import balanced_positives, balanced_weights, resolve_class_weights
+
+__all__ = [
+    "LINKS",
+    "LOSSES",
+    "Link",
+    "Loss",
+    "LossFields",
+    "balanced_positives",
+    "balanced_weights",
+    "binary_cross_entropy",
+    "cross_entropy",
+    "fits",
+    "focal",
+    "huber",
+    "mae",
+    "make_loss",
+    "mean_outputs",
+    "mse",
+    "penalized",
+    "positively_weighted",
+    "resolve_class_weights",
+]

@@ -1,0 +1,83 @@
+"""What a task says of itself: all that depends on the kind of target, and on nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float, Num
+
+from jdlopt.data.spec import DataSpec
+from jdlopt.data.targets import Coder
+
+Columns = dict[str, list[Any]]
+"""Named columns, an example a row."""
+
+
+class Decoded(NamedTuple):
+    """What outputs mean.
+
+    Attributes:
+      values: one prediction an example, [n] or [n, k], in the coding of the targets.
+      labels: it in words, one text an example; None for numbers.
+    """
+
+    values: Num[np.ndarray, "n *k"]
+    labels: list[str] | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of target: how it is coded, learnt, measured and told. Functions and values alone.
+
+    Other kinds fit as they are:
+
+    - *sequence targets* (CTC): ``coder.encode`` pads each example's symbols with -1 to
+      ``coding.shape = (longest,)``; a loss of the user's own reads outputs [batch, time · symbols]
+      or a model's own shape; ``decode`` collapses repeats.
+    - *next token* and *token classes*: targets [batch, length] as int32, padded with -1, which loss
+      and ``measured`` leave out; ``width`` is the vocabulary or the number of classes.
+    - *contrastive pairs*: the target is the number of the pair; the loss compares the rows of a
+      batch with one another, and ``decode`` tells the nearest.
+    - *dense targets* (masks, depth): targets [batch, height, width]; ``width`` is the classes of a
+      pixel; ``columns`` tells shares of them.
+
+    Attributes:
+      name: what ``data.task`` calls it.
+      coder: how raw targets are coded and padded.
+      link: how outputs become probabilities: a key of `jdlopt.losses.LINKS`.
+      losses: the bundled losses that are for it; the first is the default.
+      metrics: what evaluations measure while training, beside the loss.
+      monitor: the metric that says which evaluation is best.
+      judged: the metric by which two configs are compared.
+      width: ``(spec, loss name) → outputs`` of the model's last layer.
+      measured: ``(outputs, targets) → values`` that a training step measures beside the loss; pure.
+        An ensemble's outputs have a leading axis of its models.
+      decode: ``(outputs, probabilities or None, spec) → Decoded``.
+      columns: ``(decoded, probabilities or None, spec) → columns`` of a file of predictions.
+      shows: which findings and parts of reports apply, of `SHOWN`.
+    """
+
+    name: str
+    coder: Coder
+    link: str
+    losses: tuple[str, ...]
+    metrics: tuple[str, ...]
+    monitor: str
+    judged: str
+    width: Callable[[DataSpec, str], int]
+    measured: Callable[[Array, Array], dict[str, Float[Array, ""]]]
+    decode: Callable[[np.ndarray, np.ndarray | None, DataSpec], Decoded]
+    columns: Callable[[Decoded, np.ndarray | None, DataSpec], Columns]
+    shows: frozenset[str] = frozenset()
+
+
+SHOWN = {
+    "classes": "one class an example: confusions, calibration, shares of classes, doubtful labels",
+    "labels": "any number of labels an example",
+    "values": "numbers: mean squared error and R²",
+    "simple models": "one target an example, which scikit-learn's forests and trees can predict",
+}
+"""What findings and reports ask a task for, and what it stands for."""
