@@ -35,6 +35,10 @@ def tune(flags: TuneFlags) -> int:
     space = spaces.load(flags.space or flags.config)
     with stoppable() as stopped, _Progress(not flags.json) as show:
         result = search(config, space, flags.workdir, flags.options, show, stopped)
+    if flags.report:
+        from jdlopt.report import write_report
+
+        write_report(result.workdir)
     if flags.json:
         print_json({**result.record, "workdir": str(result.workdir)})
     else:

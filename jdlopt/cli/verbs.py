@@ -98,6 +98,7 @@ class TuneFlags(Flags):
     space: Annotated[str | None, Flag("a file with get_space(), or JSON", "FILE")] = None
     workdir: Annotated[str, Flag("the study's directory", "DIR")]
     options: StudyOptions
+    report: Annotated[bool, REPORT] = True
 
 
 @dataclass(frozen=True, kw_only=True)

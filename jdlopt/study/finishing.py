@@ -1,4 +1,4 @@
-"""The end of a study: the best trials trained as runs, what the study means, the report."""
+"""The end of a study: the best trials trained as runs, and what the study means."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOCK = ".finishing"
 def finish(
     progress: Progress, why: str | None, should_stop: Callable[[], bool]
 ) -> StudyResult | None:
-    """Trains the best few as runs of their own, reads what the study means, reports.
+    """Trains the best few as runs of their own, and reads what the study means.
 
     Of several coordinators that come to the end together, one does it and the others wait.
 
@@ -56,10 +56,6 @@ def finish(
         if whole:
             shutil.rmtree(workdir / POPULATIONS, ignore_errors=True)
             tidy(workdir)
-        if setup.options.report:
-            from jdlopt.report import write_report
-
-            write_report(workdir)
     return StudyResult(record, workdir)
 
 

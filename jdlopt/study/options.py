@@ -93,7 +93,6 @@ class Options:
       storage: an Optuna database URL or ``journal:FILE``; SQLite in the directory by default.
       study_name: in the storage.
       keep: how many of the best get a run's directory in ``trials``.
-      report: whether ``report.html`` is written at the end.
     """
 
     trials: Annotated[
@@ -145,7 +144,6 @@ class Options:
         str | None, Flag("the study's name in the storage", "NAME", name="study", group="how")
     ] = None
     keep: Annotated[Natural, Flag("best trials kept as runs", "N", group="how")] = 3
-    report: Annotated[bool, Flag("write no report.html", name="no-report", group="how")] = True
 
     def __post_init__(self) -> None:
         endless = self.trials is None and self.budget is None and self.until is None

@@ -76,9 +76,9 @@ def test_flags_are_read_as_the_types_of_their_fields():
         objectives=("n_params", "validation/loss", "x"),
         halving="asha",
         study_name="12",
-        report=False,
     )
-    assert (flags.json, flags.workdir, flags.overrides) == (True, "w", {"seed": "3"})
+    assert (flags.json, flags.report, flags.workdir) == (True, False, "w")
+    assert flags.overrides == {"seed": "3"}
 
 
 def test_every_flag_says_what_it_is_for_and_has_one_meaning():
