@@ -188,7 +188,7 @@ def test_a_task_of_ones_own_by_dotted_path(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     experiment = Experiment.build(config(tmp_path, "regression", data={"task": "own_task:RANKS"}))
-    assert experiment.config["loss"]["name"] == "mae"
+    assert experiment.config.loss.name == "mae"
     assert set(np.unique(experiment.data.targets("train"))) == {0.0, 1.0}
     _, measured = experiment.train_step(
         experiment.init(0), {"inputs": jnp.asarray(X[:16]), "targets": jnp.zeros((16, 2))}
