@@ -132,7 +132,7 @@ def test_a_side_holds_plain_values_of_parts_that_are_named_on_a_command_line() -
         side = sides.side_of(configs.override({**BASE, "mesh": {"data": 1}}, texts))
     assert side.raw["model"] == {"name": "linear"} and side.raw["optim"]["learning_rate"] == 1.0
     assert json.loads(json.dumps(side.raw)) == side.raw
-    assert sides.side_of(side.raw, {"seed": 3}).config.model["name"] == "linear"
+    assert sides.side_of(side.raw, {"seed": 3}).config.model.name == "linear"
 
 
 @pytest.mark.parametrize(
