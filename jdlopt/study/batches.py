@@ -24,7 +24,7 @@ class Batches:
 
     def __init__(self, structure: Structure, capacity: int):
         self.structure, self.capacity = structure, capacity
-        self.batch_size = structure.parts.config.data.batch_size
+        self.batch_size = structure.experiment.config.data.batch_size
         self._ahead: tuple[Runs, int, int, int, np.ndarray] | None = None
 
     def draw(

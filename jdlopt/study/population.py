@@ -149,8 +149,8 @@ class Population:
     # --- before the first step -------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        parts, structure = self.structure.parts, self.structure
-        self.total, self.every = parts.total_steps, parts.eval_every
+        experiment, structure = self.structure.experiment, self.structure
+        self.total, self.every = experiment.total_steps, experiment.eval_every
         self.capacity = min(CAPACITY, self.every, self.total)
         self.batches = Batches(structure, self.capacity)
         for member in self.members:
@@ -181,8 +181,8 @@ class Population:
     def _initial(self, seeds: np.ndarray, hparams: Any) -> Any:
         """Initialises every member as `fit` does, one after the other in one program."""
         key = (id(self.structure), self.width, self.layout)
-        parts = self.structure.parts
-        found = parts.pretrained()
+        experiment = self.structure.experiment
+        found = experiment.pretrained()
         loaded = None if found is None else (found.params, found.state)
         seeds, hparams = self.layout.split((seeds, hparams))
         loaded = self.layout.replicate(loaded)
@@ -190,7 +190,7 @@ class Population:
 
             def init(seeds: Any, hparams: Any, loaded: Any) -> Any:
                 def one(given: tuple[Any, Any]) -> Any:
-                    return parts.init(given[0], given[1], loaded)
+                    return experiment.init(given[0], given[1], loaded)
 
                 return jax.lax.map(one, (seeds, hparams))
 
@@ -204,7 +204,7 @@ class Population:
         if key not in self.cache.programs:
             examples = self.batches.draw({}, self.width, 0, 0)
             self.cache.programs[key] = made.compile_programs(
-                self.structure.parts,
+                self.structure.experiment,
                 execution_mode,
                 self.layout,
                 self.states,
@@ -328,7 +328,7 @@ class Population:
                 member.reason = f"diverged at step {error.step}: {error.quantity} is {error.value}"
             if host is not None and member.status == RUNNING:
                 mine = jax.tree.map(lambda leaf, index=index: leaf[index], host)
-                found = self.structure.parts.collector.finish([mine])
+                found = self.structure.experiment.collector.finish([mine])
                 named = {f"validation/{name}": value for name, value in found.items()}
                 member.tracker.add_evaluation(member.steps, named)
                 if member.tracker.has_ended():

@@ -1,4 +1,4 @@
-"""What trials of one structure share: the parts, the data on the device, and the folds."""
+"""What trials of one structure share: the experiment, the data on the device, and the folds."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Structure:
     """Trials that one compiled program serves: all but floats, seeds and folds are equal.
 
     Attributes:
-      parts: the pure parts, built for the first of the folds.
+      experiment: built for the first of the folds.
       schema: the keys of its config, to check a trial's floats with.
       folds: by number; the only one is None without cross-validation.
       data: ``inputs`` and ``targets`` of the training and validation examples of all folds; None
@@ -55,7 +55,7 @@ class Structure:
       fingerprint: of the config's structure.
     """
 
-    parts: Experiment
+    experiment: Experiment
     schema: configs.Schema
     folds: Mapping[int | None, Fold]
     data: dict[str, Array] | None
@@ -63,7 +63,7 @@ class Structure:
 
     def tracker(self, fold: int | None) -> Tracker:
         """Returns what takes the values of one training, of a fold."""
-        return make_tracker(self.parts, len(self.folds[fold].train))
+        return make_tracker(self.experiment, len(self.folds[fold].train))
 
     def hyperparameters(self, params: Mapping[str, float]) -> Any:
         """Returns a trial's traced floats, checked.
@@ -82,7 +82,7 @@ class Structure:
                 field = field[name]
             checked[key] = configs.check_value(value, field, key, problems)
         configs.raise_problems(problems)
-        return configs.hyperparameters(configs.override(self.parts.config, checked))
+        return configs.hyperparameters(configs.override(self.experiment.config, checked))
 
 
 def build(
@@ -90,7 +90,7 @@ def build(
     folds: Sequence[int] | None = None,
     cache: dict[Any, Any] | None = None,
 ) -> list[Structure]:
-    """Opens the data of a config and builds its parts, once for all folds that can share them.
+    """Opens the data of a config and builds its experiment, once for all folds that can share them.
 
     Folds of unlike sizes may differ in their number of steps, and balanced class weights differ
     from fold to fold: those are structures of their own.
@@ -110,21 +110,21 @@ def build(
     groups: dict[Any, list[tuple[int | None, Experiment]]] = {}
     for fold in folds or (None,):
         config = raw if fold is None else configs.override(raw, {"data.fold": fold})
-        parts = Experiment.build(config)
-        if parts.config.train.cache_features:
+        experiment = Experiment.build(config)
+        if experiment.config.train.cache_features:
             raise ConfigError(
                 "train.cache_features: is for a single run: each trial of a study has a body of "
                 "its own. Set it to False; optim.freeze alone trains the same heads."
             )
-        weighted = parts.config.loss.class_weights == "balanced"
-        learnt = str(jax.tree.map(np.shape, parts.learnt))  # stacked, they must be alike
+        weighted = experiment.config.loss.class_weights == "balanced"
+        learnt = str(jax.tree.map(np.shape, experiment.learnt))  # stacked, they must be alike
         own = fold if weighted else None
-        steps = (parts.total_steps, parts.eval_every, parts.log_every)
-        key = (*steps, own, parts.recipe, learnt, _coding(parts.data))
-        groups.setdefault(key, []).append((fold, parts))
+        steps = (experiment.total_steps, experiment.eval_every, experiment.log_every)
+        key = (*steps, own, experiment.recipe, learnt, _coding(experiment.data))
+        groups.setdefault(key, []).append((fold, experiment))
     structures = []
     for members in groups.values():
-        datasets = {fold: parts.data for fold, parts in members}
+        datasets = {fold: experiment.data for fold, experiment in members}
         first = members[0][1]
         positions, data = _pooled(datasets, cache)
         most = first.config.train.eval_batch_size
@@ -133,10 +133,10 @@ def build(
             fold: Fold(
                 positions[fold][0],
                 *_padded(positions[fold][1], most, largest),
-                parts.learnt,
-                parts.order,
+                experiment.learnt,
+                experiment.order,
             )
-            for fold, parts in members
+            for fold, experiment in members
         }
         fingerprint = configs.fingerprint(configs.override(first.config, {"data.fold": 0}))
         structures.append(Structure(first, schema, made, data, fingerprint))

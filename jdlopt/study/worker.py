@@ -80,14 +80,14 @@ class StudyWorker:
         schema = schema_of(configs.to_dict(configs.override(raw, points[0])), [])
         config = configs.settled(configs.to_dict(raw), schema)
         shape = {key: v for key, v in points[0].items() if key not in request.traced}
-        parts = self._structures(configs.override(config, shape), request.folds)[0].parts
+        experiment = self._structures(configs.override(config, shape), request.folds)[0].experiment
         directions = {}
-        for name in request.objectives or [parts.monitor]:
+        for name in request.objectives or [experiment.monitor]:
             if name in COSTS:
                 directions[name] = "minimize"
                 continue
             split, _, metric = name.partition("/")
-            problem = checks.metric_problem(metric, parts.spec, watched=True)
+            problem = checks.metric_problem(metric, experiment.spec, watched=True)
             if split != "validation" or problem:
                 raise ConfigError(
                     f"--objective: {name!r} is none: "
@@ -96,10 +96,10 @@ class StudyWorker:
             directions[name] = "maximize" if higher_is_better(metric) else "minimize"
         return StudyChecked(
             config=config,
-            resolved=disk.as_json(parts.config.to_dict()),
+            resolved=disk.as_json(experiment.config.to_dict()),
             directions=directions,
-            monitor=parts.monitor,
-            seed=parts.config.seed,
+            monitor=experiment.monitor,
+            seed=experiment.config.seed,
             versions=log.versions(),
         )
 
@@ -134,7 +134,7 @@ class StudyWorker:
             task=request.task,
             trials=[_result(member) for member in members],
             fingerprint=structures[0].fingerprint,
-            total_steps=structures[0].parts.total_steps,
+            total_steps=structures[0].experiment.total_steps,
             train_seconds=sum(one.train_seconds for one, _ in populations),
             compile_seconds=self.cache.compile.seconds - compiled,
         )
@@ -160,7 +160,7 @@ class StudyWorker:
         """Trains trials as one population; returns it and how its execution mode was chosen."""
         import jax
 
-        parts, given = one.parts, request.execution_mode
+        experiment, given = one.experiment, request.execution_mode
         population = Population(
             one,
             members,
@@ -169,10 +169,10 @@ class StudyWorker:
             cache=self.cache,
             halving=request.halving,
             history=request.history,
-            rungs=rungs(parts.total_steps, parts.eval_every, request.reduction),
+            rungs=rungs(experiment.total_steps, experiment.eval_every, request.reduction),
             reduction=request.reduction,
             directory=Path(request.directory) / one.fingerprint,
-            checkpoint_seconds=parts.config.train.checkpoint_seconds,
+            checkpoint_seconds=experiment.config.train.checkpoint_seconds,
         )
         with all_cores():
             population.compile()

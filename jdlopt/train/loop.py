@@ -132,17 +132,22 @@ class _Run:
 
     def __init__(
         self,
-        parts: Experiment,
+        experiment: Experiment,
         workdir: Path | None,
         clock: _Clock,
         on_progress: Callable[[Progress], None] | None,
         opened: ExitStack,
     ):
-        self.parts, self.workdir, self.clock, self.on_progress = parts, workdir, clock, on_progress
-        self.config, self.options = parts.config, parts.config.train
+        self.experiment, self.workdir, self.clock, self.on_progress = (
+            experiment,
+            workdir,
+            clock,
+            on_progress,
+        )
+        self.config, self.options = experiment.config, experiment.config.train
         self.mesh, self.compile = meshes.make_mesh(self.config.mesh), Compiler()
-        self.tracker = make_tracker(parts, parts.data.sizes["train"])
-        self.saving = Saving(workdir, parts, self.mesh)
+        self.tracker = make_tracker(experiment, experiment.data.sizes["train"])
+        self.saving = Saving(workdir, experiment, self.mesh)
         self.rows: list[dict[str, Any]] = []  # logged lines, where there is no file for them
         state = self._initial()
         self.n_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -150,7 +155,7 @@ class _Run:
         clock.first_step = self.step
         self.log = self._open_log(opened)
         # what the steps and the evaluations between them run on
-        working = self._with_features() if self.options.cache_features else parts
+        working = self._with_features() if self.options.cache_features else experiment
         evaluator = Evaluator(working, self.mesh, self.compile)
         self.pending = Pending(self.tracker, evaluator, self.mesh, opened)
         asked = dispatch or self.options.steps_per_dispatch
@@ -164,8 +169,8 @@ class _Run:
 
     def _initial(self) -> TrainState:
         """The state before the first step, on the devices."""
-        init, hparams = partial(self.parts.init, self.config.seed), self.parts.hparams
-        found = self.parts.pretrained()
+        init, hparams = partial(self.experiment.init, self.config.seed), self.experiment.hparams
+        found = self.experiment.pretrained()
         loaded = None if found is None else (found.params, found.state)
         if found is not None and self.workdir is not None and jax.process_index() == 0:
             log.save_pretrained(self.workdir, found.record)
@@ -179,21 +184,21 @@ class _Run:
         if self.workdir is None or jax.process_index():
             return None
         log.save_config(self.workdir, self.config)  # the mesh may be another one now
-        serve.save_inputs_record(self.parts, self.workdir)
+        serve.save_inputs_record(self.experiment, self.workdir)
         made = log.RunLog(self.workdir, self.step, self.options.tensorboard)
         opened.callback(made.close)
         return made
 
     def _with_features(self) -> Experiment:
         """Computes what the frozen body makes of each example; the head is trained on that."""
-        weights = self.parts.weights(self.state)
-        return features.cached(self.parts, weights, self.mesh, self.compile)
+        weights = self.experiment.weights(self.state)
+        return features.cached(self.experiment, weights, self.mesh, self.compile)
 
     def _compile_weights(self) -> Any:
         """Compiles taking what is evaluated out of a state, copied: the next step overwrites it."""
 
         def weights(state: TrainState) -> Weights:
-            return copy(self.parts.weights(state))
+            return copy(self.experiment.weights(state))
 
         return self.compile(jax.jit(weights).lower(self.state), quickly=True)
 
@@ -203,7 +208,7 @@ class _Run:
         """Trains to the end, or to what stops it."""
         self.clock.looping_since = time.perf_counter()
         self.saving.start_clock()
-        while self.step < self.parts.total_steps and not self.tracker.has_ended():
+        while self.step < self.experiment.total_steps and not self.tracker.has_ended():
             most = self._until_evaluation()
             self.state, values, count = self.execution(self.state, self.step, most)
             self.pending.add_steps(self.step, values, count)
@@ -218,8 +223,8 @@ class _Run:
 
     def _until_evaluation(self) -> int:
         """Steps to the next evaluation, checkpoint or end: a dispatch never runs over one."""
-        ends = [self.parts.total_steps]
-        for every in (self.parts.eval_every, self.options.checkpoint_every):
+        ends = [self.experiment.total_steps]
+        for every in (self.experiment.eval_every, self.options.checkpoint_every):
             if every:
                 ends.append((self.step // every + 1) * every)
         return min(ends) - self.step
@@ -244,7 +249,7 @@ class _Run:
                 self.rows.append({"step": step, **line})
         if self.on_progress and jax.process_index() == 0:
             waiting = self.execution.waited / elapsed
-            newest, total = self.tracker.newest, self.parts.total_steps
+            newest, total = self.tracker.newest, self.experiment.total_steps
             self.on_progress(Progress(self.step, total, newest, speed, waiting))
 
     # --- stopping, saving, ending ----------------------------------------------------------------
@@ -261,7 +266,7 @@ class _Run:
                 else f"saved in {self.workdir}. The same command goes on from there."
             )
             raise Interrupted(
-                f"interrupted at step {self.step} of {self.parts.total_steps}; {kept}"
+                f"interrupted at step {self.step} of {self.experiment.total_steps}; {kept}"
             )
 
     def _save(self) -> None:
@@ -287,7 +292,7 @@ class _Run:
         """Saves the end, evaluates the best checkpoint once on all splits, writes the result."""
         self._save()
         best = self.saving.best(self.pending.best, self.state)
-        measured = self.parts.measuring(self.parts.all_metrics())
+        measured = self.experiment.measuring(self.experiment.all_metrics())
         measure = Evaluator(measured, self.mesh, self.compile)
         found = {
             name: value
@@ -296,14 +301,14 @@ class _Run:
         }
         splits = ["validation", *(["test"] if self.options.evaluate_test else [])]
         for split in splits:
-            if self.parts.data.sizes.get(split):
+            if self.experiment.data.sizes.get(split):
                 found.update(measure(split, best.weights))
         if self.log:
             self.log.hyperparameters(self.config, found)
         note = self.tracker.best.note()
         if note:
             warnings.warn(note, UndefinedMetricWarning, stacklevel=2)
-        trained = Trained(self.parts, self.state, best.weights, self.rows)
+        trained = Trained(self.experiment, self.state, best.weights, self.rows)
         record = self._write_result(status, found)
         return Run(record, self.workdir, trained if self.workdir is None else None)
 
@@ -322,7 +327,7 @@ class _Run:
                 **({"note": note} if note else {}),
             },
             "steps": self.step,
-            "total_steps": self.parts.total_steps,
+            "total_steps": self.experiment.total_steps,
             "examples_per_second": trained / looped if trained else None,
             "wall_seconds": self.clock.wall(),
             "compile_seconds": self.compile.seconds,
@@ -333,8 +338,8 @@ class _Run:
             "versions": log.versions(),
             "devices": [str(device) for device in self.mesh.devices.flat],
             "mesh": dict(self.mesh.shape),
-            "data_skipped": dict(self.parts.data.skipped),
-            "data_left_out": dict(self.parts.data.dropped),
+            "data_skipped": dict(self.experiment.data.skipped),
+            "data_left_out": dict(self.experiment.data.dropped),
             "config_fingerprint": configs.fingerprint(self.config),
             **(beside or {}),
         }

@@ -53,34 +53,36 @@ class Summary(NamedTuple):
     activation_bytes: int
 
 
-def summary(parts: Experiment) -> Summary:
+def summary(experiment: Experiment) -> Summary:
     """Returns a model layer by layer, and what a step of it costs; no array is made."""
-    state = _shapes(parts)
-    size = parts.config.data.batch_size
-    shape, dtype = parts.model_inputs
+    state = _shapes(experiment)
+    size = experiment.config.data.batch_size
+    shape, dtype = experiment.model_inputs
     inputs = jax.ShapeDtypeStruct((size, *shape), dtype)
-    layers = _layers(parts, state, inputs)
-    trained, frozen = parts.components.freezing.split(state.params)
+    layers = _layers(experiment, state, inputs)
+    trained, frozen = experiment.components.freezing.split(state.params)
     return Summary(
         layers=layers,
         batch_size=size,
         trained=_numbers(trained),
         frozen=_numbers(frozen),
         forward_flops=sum(layer.flops for layer in layers),
-        step_flops=flops_of(parts.train_step, state, _batch(parts, size)),
+        step_flops=flops_of(experiment.train_step, state, _batch(experiment, size)),
         parameter_bytes=_bytes(state.params),
         optimizer_bytes=_bytes(state.opt_state),
         activation_bytes=sum(layer.activation_bytes for layer in layers),
     )
 
 
-def _layers(parts: Experiment, state: Any, inputs: Any) -> list[Layer]:
+def _layers(experiment: Experiment, state: Any, inputs: Any) -> list[Layer]:
     """The layers of the model, or of each member of an ensemble."""
-    config, hparams = parts.config, parts.hparams["model"]
+    config, hparams = experiment.config, experiment.hparams["model"]
     members = config.model.ensemble
     if members == 1:
-        return layers_of(parts.components.model, state.params, state.model_state, inputs, hparams)
-    model = model_of(config, parts.spec, parts.recipe, members=1)
+        return layers_of(
+            experiment.components.model, state.params, state.model_state, inputs, hparams
+        )
+    model = model_of(config, experiment.spec, experiment.recipe, members=1)
     return [
         layer._replace(path=f"{name}/{layer.path}")
         for name in member_names(members)
@@ -176,20 +178,20 @@ def search(
     return costs
 
 
-def step_bytes(parts: Experiment, mesh: Mesh) -> int:
+def step_bytes(experiment: Experiment, mesh: Mesh) -> int:
     """Returns the bytes that a training step takes on a device, as the compiler says.
 
     They are those of its arguments (the state, and the training split where it is kept in memory),
     of its outputs that are not written over them, and of what it keeps meanwhile.
 
     Args:
-      parts: the experiment; its batch size is the config's.
+      experiment: its batch size is the config's.
       mesh: the devices.
 
     Raises:
       UserError: the compiler does not say.
     """
-    found = compiled_step(parts, mesh).memory_analysis()
+    found = compiled_step(experiment, mesh).memory_analysis()
     if found is None:
         kind = mesh.devices.flat[0].device_kind
         raise UserError(f"--find-batch-size: the compiler of {kind!r} does not say what it needs.")
@@ -201,22 +203,22 @@ def step_bytes(parts: Experiment, mesh: Mesh) -> int:
     )
 
 
-def compiled_step(parts: Experiment, mesh: Mesh) -> Any:
+def compiled_step(experiment: Experiment, mesh: Mesh) -> Any:
     """Returns the compiled training step of an experiment; no array is made for it."""
     everywhere, split = meshes.replicated(mesh), meshes.batch_sharding(mesh)
-    state = _shapes(parts)
+    state = _shapes(experiment)
     shardings = state_sharding(mesh, state)
     state = jax.tree.map(_placed, state, shardings)
-    size = parts.config.data.batch_size
+    size = experiment.config.data.batch_size
     options: dict[str, Any] = {"donate_argnums": 0, "out_shardings": (shardings, everywhere)}
-    if parts.streams:
-        batch = jax.tree.map(lambda leaf: _placed(leaf, split), _batch(parts, size))
-        step = jax.jit(partial(streamed_step, train_step=parts.train_step), **options)
+    if experiment.streams:
+        batch = jax.tree.map(lambda leaf: _placed(leaf, split), _batch(experiment, size))
+        step = jax.jit(partial(streamed_step, train_step=experiment.train_step), **options)
         lowered = step.lower(state, batch)
     else:
-        data = _batch(parts, parts.data.sizes["train"])
+        data = _batch(experiment, experiment.data.sizes["train"])
         data = jax.tree.map(lambda leaf: _placed(leaf, everywhere), data)
-        step = jax.jit(partial(one_step, train_step=parts.train_step, mesh=mesh), **options)
+        step = jax.jit(partial(one_step, train_step=experiment.train_step, mesh=mesh), **options)
         lowered = step.lower(state, data, jax.ShapeDtypeStruct((1, size), jnp.int32))
     return lowered.compile(compile_options())
 
@@ -270,12 +272,12 @@ def shown(size: float) -> str:
     return f"{size:.0f} B"
 
 
-def _shapes(parts: Experiment) -> TrainState:
-    return jax.eval_shape(partial(parts.init, 0))
+def _shapes(experiment: Experiment) -> TrainState:
+    return jax.eval_shape(partial(experiment.init, 0))
 
 
-def _batch(parts: Experiment, size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    spec = parts.spec
+def _batch(experiment: Experiment, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    spec = experiment.spec
     return {
         "inputs": jax.ShapeDtypeStruct((size, *spec.input.shape), spec.input.dtype),
         "targets": jax.ShapeDtypeStruct((size, *spec.target_shape), spec.target_dtype),

@@ -30,16 +30,16 @@ class Saving:
 
     Args:
       workdir: the run's directory; None saves nothing.
-      parts: what is trained.
+      experiment: what is trained.
       mesh: the devices; a measured choice holds for their kind and number.
     """
 
-    def __init__(self, workdir: Path | None, parts: Experiment, mesh: Mesh):
+    def __init__(self, workdir: Path | None, experiment: Experiment, mesh: Mesh):
         self.folder = None if workdir is None else workdir / log.CHECKPOINTS
-        self.parts = parts
+        self.experiment = experiment
         self._platform = f"{mesh.devices.flat[0].device_kind} x {mesh.size}"
-        self._every = parts.config.train.checkpoint_every
-        self._seconds = parts.config.train.checkpoint_seconds
+        self._every = experiment.config.train.checkpoint_every
+        self._seconds = experiment.config.train.checkpoint_seconds
         self._best_step = -1
         self._saved_at = 0.0
         self.start_clock()
@@ -116,7 +116,7 @@ class Saving:
         """Returns the best snapshot, from memory if it is known there, else from its checkpoint."""
         if known is not None:
             return known
-        like = self.parts.weights(state)
+        like = self.experiment.weights(state)
         if self.folder is None:
             return Snapshot(-1, like)
         place = checkpoint.place(self.folder, self._best_step, "best")
