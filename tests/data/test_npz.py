@@ -67,7 +67,7 @@ def test_input_shapes_and_types(tmp_path, x, shape, dtype):
 def test_text_classes_and_regression(tmp_path):
     names = np.array(["no", "yes"])[Y]
     assert open_dataset(save(tmp_path, x=X, y=names)).spec.class_names == ("no", "yes")
-    assert open_dataset(save(tmp_path, x=X, y=RNG.normal(size=(40, 1)))).task == "regression"
+    assert open_dataset(save(tmp_path, x=X, y=RNG.normal(size=(40, 1)))).spec.task == "regression"
 
 
 WITH_NAN = X.copy()
