@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 
 from jdlopt.config import Schema, Value, fields_of, find_part
+from jdlopt.data import named
 from jdlopt.data.damage import check_finite
 from jdlopt.data.dataset import PLAIN, ArrayPool, Arrays, Dataset, Pool, Reading, make_dataset
 from jdlopt.data.npz import as_inputs
+from jdlopt.data.spec import InputSpec
 from jdlopt.data.split import SPLITS
 from jdlopt.data.targets import encode, infer_coding
 from jdlopt.errors import ConfigError, DataError, UserError, listing, nearest
 
 Pair = tuple[Any, Any]
-"""Inputs and targets, one each an example: whatever NumPy makes arrays of."""
+"""Inputs and targets, one each an example: whatever NumPy makes arrays of, or a dict of them."""
 Splits = Pair | Mapping[str, Pair]
 
 _PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -113,8 +115,8 @@ def open_arrays(splits: Splits, fields: Any, reading: Reading, name: str) -> Dat
     """
     where = fields.source
     given = {split: _pair(pair, f"{where}, {split!r}") for split, pair in _by_split(splits, where)}
-    shapes = {split: inputs.shape[1:] for split, (inputs, _) in given.items()}
-    if len(set(shapes.values())) > 1:
+    shapes = {split: _shapes(inputs) for split, (inputs, _) in given.items()}
+    if any(shape != shapes["train"] for shape in shapes.values()):
         found = ", ".join(f"{split} {shape}" for split, shape in shapes.items())
         raise DataError(f"{where}: the splits' inputs differ in shape: {found}.")
     what = f"{where}, targets of 'train'"
@@ -125,18 +127,23 @@ def open_arrays(splits: Splits, fields: Any, reading: Reading, name: str) -> Dat
     }
     train = made["train"]
     if reading.missing != "keep" and fields.on_bad == "error":
-        check_finite(train.inputs, f"{where}, 'train'", allow_missing=reading.missing == "fill")
+        named.each(
+            partial(
+                check_finite, where=f"{where}, 'train'", allow_missing=reading.missing == "fill"
+            ),
+            train.inputs,
+        )
     pools: dict[str, Pool] = {
-        split: ArrayPool(len(arrays.inputs), partial(Arrays, *arrays))
+        split: ArrayPool(len(arrays.targets), partial(Arrays, *arrays))
         for split, arrays in made.items()
     }
     return make_dataset(
         fields=fields,
         name=name,
         coding=coding,
-        feature_names=None,
-        input_shape=train.inputs.shape[1:],
-        input_dtype=str(train.inputs.dtype),
+        inputs=named.each(
+            lambda values: InputSpec(values.shape[1:], str(values.dtype)), train.inputs
+        ),
         pools=pools,
         labels=lambda: train.targets,
         reading=reading,
@@ -160,16 +167,25 @@ def _by_split(splits: object, where: str) -> list[tuple[str, object]]:
     return list(splits.items())
 
 
-def _pair(pair: object, where: str) -> tuple[np.ndarray, np.ndarray]:
+def _shapes(inputs: named.Inputs) -> Any:
+    return named.each(lambda values: values.shape[1:], inputs)
+
+
+def _pair(pair: object, where: str) -> tuple[Any, np.ndarray]:
     """Inputs and targets as arrays of as many examples."""
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise DataError(f"{where}: is {type(pair).__name__}; {EXPECTED}.")
-    inputs, targets = (np.asarray(values) for values in pair)
-    if not inputs.ndim or not targets.ndim:
-        raise DataError(f"{where}: inputs and targets must be arrays, not scalars.")
-    if len(inputs) != len(targets):
-        raise DataError(
-            f"{where}: there are {len(inputs)} inputs and {len(targets)} targets; there must be as "
-            "many."
-        )
-    return as_inputs(inputs, f"{where}, inputs"), targets
+    given, targets = pair[0], np.asarray(pair[1])
+    if isinstance(given, Mapping) and (not given or not all(isinstance(n, str) for n in given)):
+        raise DataError(f"{where}: named inputs are a dict of arrays by name; found {list(given)}.")
+    inputs = named.each(np.asarray, given)
+    for name, values in named.by_name(inputs).items():
+        which = f"{where}, inputs {name!r}" if isinstance(inputs, Mapping) else f"{where}, inputs"
+        if not values.ndim or not targets.ndim:
+            raise DataError(f"{which}: inputs and targets must be arrays, not scalars.")
+        if len(values) != len(targets):
+            raise DataError(
+                f"{which}: there are {len(values)} inputs and {len(targets)} targets; there must "
+                "be as many."
+            )
+    return named.each(partial(as_inputs, what=f"{where}, inputs"), inputs), targets

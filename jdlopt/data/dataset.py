@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +11,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Int, Num
 
+from jdlopt.data import named
 from jdlopt.data.damage import Skipped, Unreadable, check_finite, check_left, check_targets
 from jdlopt.data.sampling import check_weights
 from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.data.split import SPLITS, make_parts
 from jdlopt.data.text import TextFields
-from jdlopt.data.text_input import TextInput
 from jdlopt.errors import DataError
 
 
@@ -40,9 +41,12 @@ PLAIN = Reading()
 
 
 class Arrays(NamedTuple):
-    """A whole split: uint8, float32 or int32 inputs; int32 classes or labels, or float32 values."""
+    """A whole split: uint8, float32 or int32 inputs; int32 classes or labels, or float32 values.
 
-    inputs: Num[np.ndarray, "examples *shape"]
+    Inputs are one array [examples, …], or a dict of named arrays.
+    """
+
+    inputs: Any
     targets: Num[np.ndarray, "examples *target"]
 
 
@@ -51,7 +55,7 @@ class Pool(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.generic]: ...
+    def __getitem__(self, index: int) -> tuple[Any, np.generic]: ...
 
     def read(self, indices: np.ndarray | None) -> Arrays:
         """Returns the examples at the indices, or all of them, and opens no other."""
@@ -80,14 +84,14 @@ class ArrayPool:
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.generic]:
-        return self.arrays.inputs[index], self.arrays.targets[index]
+    def __getitem__(self, index: int) -> tuple[Any, np.generic]:
+        return named.rows(self.arrays.inputs, index), self.arrays.targets[index]
 
     def read(self, indices: np.ndarray | None) -> Arrays:
         """Returns the examples at the indices, or all of them."""
         if indices is None:
             return self.arrays
-        return Arrays(self.arrays.inputs[indices], self.arrays.targets[indices])
+        return Arrays(named.rows(self.arrays.inputs, indices), self.arrays.targets[indices])
 
     def targets(self, indices: np.ndarray | None) -> np.ndarray:
         """Returns the targets of the examples at the indices, or of all."""
@@ -95,7 +99,7 @@ class ArrayPool:
 
 
 @dataclass(frozen=True)
-class Records(Sequence[tuple[np.ndarray, np.generic]]):
+class Records(Sequence[tuple[Any, np.generic]]):
     """A split as a random-access sequence of ``(input, target)``, for streaming."""
 
     pool: Pool
@@ -172,9 +176,14 @@ class Dataset:
         arrays = pool.read(indices)
         where = f"{self.spec.source}, split {split!r}"
         check_targets(arrays.targets, self.spec.num_classes, where)
-        missing = self.spec.input.missing
-        if missing != "keep":
-            check_finite(arrays.inputs, where, allow_missing=missing == "fill")
+        several = len(self.spec.named) > 1
+        for name, one in self.spec.named.items():
+            if one.missing != "keep":
+                check_finite(
+                    named.by_name(arrays.inputs)[name],
+                    f"{where}, {name!r}" if several else where,
+                    allow_missing=one.missing == "fill",
+                )
         return arrays
 
     def records(self, split: str) -> Records:
@@ -194,10 +203,9 @@ class Dataset:
 
     def nbytes(self, split: str) -> int:
         """Returns the bytes that `read` of the split would take in memory."""
-        one = self.spec.input
-        values = math.prod(one.shape)
-        target = 4 * math.prod(self.spec.target_shape)
-        return self.sizes[split] * (values * np.dtype(one.dtype).itemsize + target)
+        inputs = self.spec.named.values()
+        nbytes = sum(math.prod(one.shape) * np.dtype(one.dtype).itemsize for one in inputs)
+        return self.sizes[split] * (nbytes + 4 * math.prod(self.spec.target_shape))
 
 
 def class_counts(dataset: Dataset) -> Int[np.ndarray, " classes"]:
@@ -222,20 +230,21 @@ def usable(
     chosen = np.arange(len(pool)) if indices is None else indices
     keep = np.ones(len(chosen), bool)
     if isinstance(pool, ArrayPool):
-        inputs = pool.read(indices).inputs
-        if inputs.dtype.kind == "f":
-            keep = ~np.isinf(inputs).reshape(len(inputs), -1).any(axis=1)
+        for values in named.by_name(pool.read(indices).inputs).values():
+            if values.dtype.kind == "f":
+                keep &= ~np.isinf(values).reshape(len(values), -1).any(axis=1)
         for index in chosen[~keep]:
             skipped.add("infinite value", f"{where}, example {index}")
         return chosen[keep]
     for position, index in enumerate(chosen.tolist()):
         try:
-            value = pool[index][0]
+            inputs = pool[index][0]
         except Unreadable as error:
             skipped.add(error.reason, f"{where}, example {index}", str(error))
             keep[position] = False
             continue
-        if value.dtype.kind == "f" and np.isinf(value).any():
+        values = named.by_name(inputs).values()
+        if any(one.dtype.kind == "f" and np.isinf(one).any() for one in values):
             skipped.add("infinite value", f"{where}, example {index}")
             keep[position] = False
     return chosen[keep]
@@ -246,9 +255,7 @@ def make_dataset(
     fields: Any,
     name: str,
     coding: Any,
-    feature_names: tuple[str, ...] | None,
-    input_shape: tuple[int, ...],
-    input_dtype: str,
+    inputs: InputSpec | Mapping[str, InputSpec],
     pools: Mapping[str, Pool],
     labels: Callable[[], np.ndarray],
     parts: Mapping[str, tuple[str, np.ndarray | None]] | None = None,
@@ -256,9 +263,6 @@ def make_dataset(
     checked: Sequence[str] = (),
     skipped: Skipped | None = None,
     beside: Mapping[str, np.ndarray] | None = None,
-    categories: Mapping[str, tuple[str, ...]] | None = None,
-    text: TextInput | None = None,
-    sample_rate: int | None = None,
 ) -> Dataset:
     """Returns the `Dataset` of a source's pools, after splitting what has to be split.
 
@@ -266,9 +270,7 @@ def make_dataset(
       fields: the data section.
       name: the dataset's short name.
       coding: the target's `jdlopt.data.targets.Coding`.
-      feature_names: a name for each feature of a table.
-      input_shape: the shape of one input.
-      input_dtype: ``uint8``, ``float32`` or ``int32``.
+      inputs: of the only input, or of named ones; what ``reading`` says is filled in.
       pools: the source's own splits, ``train`` among them.
       labels: gives the encoded targets of the ``train`` pool.
       parts: what `make_parts` returned, where it was called already.
@@ -277,7 +279,6 @@ def make_dataset(
       skipped: where these were counted.
       beside: the ``group``, ``time`` and ``weight`` of each example of the ``train`` pool, where
         the data section names them.
-      categories, text, sample_rate: as in `InputSpec`.
     """
     beside = beside or {}
     if parts is None:
@@ -301,15 +302,11 @@ def make_dataset(
         name=name,
         source=fields.source,
         task=coding.task,
-        inputs=InputSpec(
-            shape=tuple(int(size) for size in input_shape),
-            dtype=str(np.dtype(input_dtype)),
-            feature_names=feature_names,
-            missing=reading.missing,
-            categories=categories or {},
-            hash_buckets=reading.hash_buckets,
-            text=text,
-            sample_rate=sample_rate,
+        inputs=named.each(
+            lambda one: dataclasses.replace(
+                one, missing=reading.missing, hash_buckets=reading.hash_buckets
+            ),
+            inputs,
         ),
         sizes=sizes,
         class_names=coding.class_names,

@@ -9,6 +9,7 @@ import numpy as np
 from jdlopt.data.bundled import BUNDLED
 from jdlopt.data.cache import prepared_folders
 from jdlopt.data.dataset import SPLITS, Arrays, Dataset
+from jdlopt.data.named import by_name, each, stacked
 from jdlopt.data.prepared import read_info
 from jdlopt.errors import DataError
 
@@ -46,13 +47,13 @@ def _describe_split(dataset: Dataset, split: str) -> dict[str, Any]:
         records = dataset.records(split)
         chosen = np.linspace(0, size - 1, min(size, SAMPLE)).astype(int)
         inputs, targets = zip(*(records[int(index)] for index in chosen), strict=True)
-        arrays = Arrays(np.stack(inputs), np.array(targets))
+        arrays = Arrays(stacked(inputs), np.array(targets))
     described = {
         "examples": size,
         "nbytes": nbytes,
         "read": True,
-        "examples_described": len(arrays.inputs),
-        "inputs": _summary(arrays.inputs),
+        "examples_described": len(arrays.targets),
+        "inputs": each(_summary, arrays.inputs),
     }
     spec, values = dataset.spec, arrays.targets
     if spec.num_classes:
@@ -68,11 +69,12 @@ def _describe_split(dataset: Dataset, split: str) -> dict[str, Any]:
         }
     else:
         described["target"] = _summary(values)
-    if dataset.spec.input.feature_names is not None:
-        described["features"] = {
-            name: _summary(arrays.inputs[:, column])
-            for column, name in enumerate(dataset.spec.input.feature_names)
-        }
+    for which, found in spec.named.items():
+        if found.feature_names is not None:
+            table = by_name(arrays.inputs)[which]
+            described["features"] = {
+                name: _summary(table[:, column]) for column, name in enumerate(found.feature_names)
+            }
     return described
 
 

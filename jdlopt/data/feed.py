@@ -15,7 +15,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing import resource_tracker
 from typing import Any
 
@@ -24,6 +24,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Int, Int32
 
+from jdlopt.data import named
 from jdlopt.data.dataset import Arrays, Dataset, Records
 from jdlopt.data.sampling import epoch_order
 from jdlopt.errors import DataError
@@ -44,8 +45,9 @@ SHARED_BYTES = 1 << 20
 """An array of so many bytes comes from a worker in shared memory, a smaller one through a pipe:
 below, opening the memory takes longer than copying what is in it."""
 
-Batch = dict[str, np.ndarray]
-"""``inputs``, ``targets``, and in evaluation ``weights``, an example a row."""
+Batch = dict[str, Any]
+"""``inputs`` (one array, or a dict of named ones), ``targets``, and in evaluation ``weights``, an
+example a row."""
 
 Order = Callable[[int, int, int], Int32[np.ndarray, " size"]]
 """``(seed, epoch, size) → examples``: the ``size`` examples of an epoch, in order, each below
@@ -133,7 +135,7 @@ def read_examples(records: Sequence[tuple[Any, Any]], examples: Int[np.ndarray, 
         stored = examples if records.indices is None else records.indices[examples]
         return records.pool.read(np.asarray(stored))
     inputs, targets = zip(*(records[int(example)] for example in examples), strict=True)
-    return Arrays(np.stack(inputs), np.array(targets))
+    return Arrays(named.stacked(inputs), np.array(targets))
 
 
 def stream(
@@ -212,7 +214,7 @@ def _read_ahead(
             batch = next(iterator, None)  # starts the workers
         while batch is not None:
             if workers:  # out of shared memory, which the device might otherwise go on holding
-                batch = {name: np.array(values) for name, values in batch.items()}
+                batch = jax.tree.map(np.array, batch)
             yield batch
             batch = next(iterator, None)
     except RuntimeError as error:
@@ -297,16 +299,14 @@ def _worker_ended(error: RuntimeError) -> DataError | None:
 # --- on to the device -----------------------------------------------------------------------------
 
 
-def to_device(
-    batch: Mapping[str, np.ndarray], sharding: NamedSharding, batch_size: int
-) -> dict[str, jax.Array]:
+def to_device(batch: Batch, sharding: NamedSharding, batch_size: int) -> dict[str, Any]:
     """Returns this process's rows of a batch as one global array each."""
-    return {
-        name: jax.make_array_from_process_local_data(
+    return jax.tree.map(
+        lambda values: jax.make_array_from_process_local_data(
             sharding, np.ascontiguousarray(values), (batch_size, *values.shape[1:])
-        )
-        for name, values in batch.items()
-    }
+        ),
+        batch,
+    )
 
 
 def prefetched(
@@ -314,12 +314,12 @@ def prefetched(
     sharding: NamedSharding,
     batch_size: int,
     ahead: int = 2,
-) -> Generator[dict[str, jax.Array], None, None]:
+) -> Generator[dict[str, Any], None, None]:
     """Yields batches that were handed to the device before they are asked for.
 
     Closing it closes ``batches``.
     """
-    waiting: collections.deque[dict[str, jax.Array]] = collections.deque()
+    waiting: collections.deque[dict[str, Any]] = collections.deque()
     with contextlib.closing(batches):
         for batch in batches:
             waiting.append(to_device(batch, sharding, batch_size))
@@ -331,19 +331,19 @@ def prefetched(
 # --- evaluation -----------------------------------------------------------------------------------
 
 
-def _with_padding(inputs: np.ndarray, targets: np.ndarray, real: np.ndarray) -> Batch:
+def _with_padding(inputs: named.Inputs, targets: np.ndarray, real: np.ndarray) -> Batch:
     return {"inputs": inputs, "targets": targets, "weights": real.astype(np.float32)}
 
 
 def padded(
-    inputs: np.ndarray, targets: np.ndarray, batch_size: int, rows: np.ndarray
+    inputs: named.Inputs, targets: np.ndarray, batch_size: int, rows: np.ndarray
 ) -> Iterator[Batch]:
     """Yields a split in order, batches of one size; padding repeats an example with weight 0."""
     size = len(targets)
     for first in range(0, size, batch_size):
         positions = first + rows
         examples = np.minimum(positions, size - 1)
-        yield _with_padding(inputs[examples], targets[examples], positions < size)
+        yield _with_padding(named.rows(inputs, examples), targets[examples], positions < size)
 
 
 def padded_stream(

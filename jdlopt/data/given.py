@@ -17,6 +17,7 @@ from jdlopt.data.columns import number_columns
 from jdlopt.data.damage import check_finite
 from jdlopt.data.dataset import ArrayPool, Arrays, Dataset, Pool, make_dataset
 from jdlopt.data.inputs import Inputs, as_trained
+from jdlopt.data.named import by_name, each, stacked
 from jdlopt.data.npz import as_inputs
 from jdlopt.data.source import MEMORY, DataFields
 from jdlopt.data.spec import DataSpec, InputSpec
@@ -53,7 +54,8 @@ def _contents(given: Given) -> list[np.ndarray]:
     if isinstance(given, Mapping):
         return [part for key in sorted(given) for part in _contents(given[key])]
     if isinstance(given, tuple | list) and len(given) == 2:
-        return [np.asarray(values) for values in given]
+        inputs = by_name(given[0])
+        return [np.asarray(values) for values in (*inputs.values(), given[1])]
     return [np.array([len(given)])] if isinstance(given, Sized) else []
 
 
@@ -97,22 +99,20 @@ def open_given(fields: DataFields | Mapping[str, Any], given: Given) -> Dataset:
         fields=fields,
         name=where,
         coding=pool.coding,
-        feature_names=None,
-        input_shape=first.shape,
-        input_dtype=str(first.dtype),
+        inputs=each(lambda one: InputSpec(one.shape, str(one.dtype)), first),
         pools={"train": pool},
         labels=lambda: pool.targets(None),
         reading=reading,
     )
 
 
-def _collected(given: Iterable[Any], where: str) -> tuple[np.ndarray, np.ndarray]:
+def _collected(given: Iterable[Any], where: str) -> tuple[Any, np.ndarray]:
     """Everything that an iterable yields."""
     pairs = [_item(item, f"{where}, item {index}") for index, item in enumerate(given)]
     if not pairs:
         raise DataError(f"{where}: yields no example.")
     inputs, targets = zip(*pairs, strict=True)
-    return np.stack([np.asarray(one) for one in inputs]), np.stack(
+    return stacked([each(np.asarray, one) for one in inputs]), np.stack(
         [np.asarray(one) for one in targets]
     )
 
@@ -145,20 +145,21 @@ class ItemPool(Pool):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, Any]:
-        value = np.asarray(_item(self.items[index], f"{self.where}, item {index}")[0])
-        return as_inputs(value[None], f"{self.where}, item {index}")[0], self.codes[index]
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        where = f"{self.where}, item {index}"
+        found = _item(self.items[index], where)[0]
+        return each(lambda one: as_inputs(np.asarray(one)[None], where)[0], found), self.codes[
+            index
+        ]
 
     def read(self, indices: np.ndarray | None) -> Arrays:
         """Returns the examples at the indices, or all of them."""
         chosen = np.arange(len(self)) if indices is None else indices
         inputs = [self[int(index)][0] for index in chosen]
-        shapes = {one.shape for one in inputs}
+        shapes = {str(each(np.shape, one)) for one in inputs}
         if len(shapes) > 1:
-            raise DataError(
-                f"{self.where}: inputs differ in shape: {listing(map(str, sorted(shapes)))}."
-            )
-        return Arrays(np.stack(inputs), self.codes[chosen])
+            raise DataError(f"{self.where}: inputs differ in shape: {listing(sorted(shapes))}.")
+        return Arrays(stacked(inputs), self.codes[chosen])
 
     def targets(self, indices: np.ndarray | None) -> np.ndarray:
         """Returns the targets of the examples at the indices, or of all."""

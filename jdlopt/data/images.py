@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from jdlopt.data.damage import Skipped, Unreadable
 from jdlopt.data.dataset import Arrays, Dataset, Pool, make_dataset
 from jdlopt.data.folders import read_files, split_files
+from jdlopt.data.spec import InputSpec
 from jdlopt.errors import DataError
 
 if TYPE_CHECKING:
@@ -93,9 +94,7 @@ def open_images(folder: Path, fields: DataFields) -> Dataset:
         fields=fields,
         name=folder.resolve().name,
         coding=found.coding,
-        feature_names=None,
-        input_shape=(height, width, channels),
-        input_dtype="uint8",
+        inputs=InputSpec((height, width, channels), "uint8"),
         pools=pools,
         labels=lambda: found.targets["train"],
         parts=parts,

@@ -13,6 +13,7 @@ from jaxtyping import Num
 
 from jdlopt.data.damage import check_finite
 from jdlopt.data.dataset import PLAIN, ArrayPool, Arrays, Dataset, Pool, Reading, make_dataset
+from jdlopt.data.spec import InputSpec
 from jdlopt.data.targets import Coding, encode, infer_coding
 from jdlopt.errors import DataError, listing
 
@@ -80,9 +81,7 @@ def open_npz(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Datase
         fields=fields,
         name=path.stem,
         coding=coding,
-        feature_names=None,
-        input_shape=train.inputs.shape[1:],
-        input_dtype=str(train.inputs.dtype),
+        inputs=InputSpec(train.inputs.shape[1:], str(train.inputs.dtype)),
         pools=pools,
         labels=lambda: train.targets,
         reading=reading,

@@ -23,6 +23,7 @@ from jdlopt.data.layout import (
     make_layout,
 )
 from jdlopt.data.records import TfdsPool, as_text, read_features, read_info
+from jdlopt.data.spec import InputSpec
 from jdlopt.data.split import fit_rows, make_parts
 from jdlopt.data.targets import Coding, infer_coding
 from jdlopt.data.text_input import fit_texts
@@ -108,16 +109,18 @@ def open_prepared(folder: Path, fields: DataFields, name: str, reading: Reading 
         fields=fields,
         name=name,
         coding=coding,
-        feature_names=_feature_names(folder, layout),
-        input_shape=layout.shape,
-        input_dtype=layout.dtype,
+        inputs=InputSpec(
+            layout.shape,
+            str(np.dtype(layout.dtype)),
+            _feature_names(folder, layout),
+            text=layout.text,
+            sample_rate=layout.sample_rate,
+        ),
         pools=pools,
         labels=lambda: train_pool.targets(None),
         parts=parts,
         reading=reading,
         beside=found,
-        text=layout.text,
-        sample_rate=layout.sample_rate,
     )
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Float32, Num
 from jdlopt.data.damage import Skipped, Unreadable
 from jdlopt.data.dataset import Arrays, Dataset, Pool, make_dataset
 from jdlopt.data.folders import read_files, split_files
+from jdlopt.data.spec import InputSpec
 from jdlopt.data.waveforms import as_waveform
 from jdlopt.errors import DataError
 
@@ -130,16 +131,13 @@ def open_sounds(folder: Path, fields: DataFields) -> Dataset:
         fields=fields,
         name=folder.resolve().name,
         coding=found.coding,
-        feature_names=None,
-        input_shape=(header.samples,),
-        input_dtype="float32",
+        inputs=InputSpec((header.samples,), "float32", sample_rate=header.rate),
         pools=pools,
         labels=lambda: found.targets["train"],
         parts=parts,
         checked=("train", "validation"),
         skipped=skipped,
         beside=found.beside,
-        sample_rate=header.rate,
     )
 
 

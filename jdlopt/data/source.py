@@ -145,14 +145,15 @@ def open_dataset(fields: DataFields | Mapping[str, Any], *, allow_missing: bool 
     check_together(fields)
     dataset = _open(fields, reading)
     size = images.resize_to(fields.image_size)
-    if size is not None and dataset.spec.input.shape[:2] != size:
+    inputs = dataset.spec.named.values()
+    if size is not None and not any(one.shape[:2] == size for one in inputs):
+        shapes = " and ".join(str(one.shape) for one in inputs)
         raise DataError(
-            f"data.image_size: {dataset.spec.source} holds inputs of shape "
-            f"{dataset.spec.input.shape}, not image files that can be resized. Leave "
-            "data.image_size out."
+            f"data.image_size: {dataset.spec.source} holds inputs of shape {shapes}, not image "
+            "files that can be resized. Leave data.image_size out."
         )
     for key in ("sample_rate", "seconds"):
-        if getattr(fields, key) is not None and dataset.spec.input.sample_rate is None:
+        if getattr(fields, key) is not None and not any(one.sample_rate for one in inputs):
             raise DataError(
                 f"data.{key}: {dataset.spec.source} holds no sounds. Leave data.{key} out."
             )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jdlopt.data.named import by_name
 from jdlopt.data.text_input import TextInput, from_meta
 from jdlopt.errors import DataError, listing
 
@@ -119,6 +120,11 @@ class DataSpec:
         raise DataError(
             f"{self.name!r} has several inputs ({listing(self.inputs)}), where one is expected."
         )
+
+    @property
+    def named(self) -> Mapping[str, InputSpec]:
+        """The inputs by name, the only one as ``input``."""
+        return by_name(self.inputs)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-able values that `from_dict` gives back."""

@@ -16,6 +16,7 @@ import numpy as np
 from jdlopt.data import columns, labelled
 from jdlopt.data.damage import Skipped, check_left
 from jdlopt.data.dataset import PLAIN, ArrayPool, Arrays, Dataset, Reading, make_dataset
+from jdlopt.data.spec import InputSpec
 from jdlopt.data.split import fit_rows, make_parts
 from jdlopt.data.text_input import TextInput, fit_texts
 from jdlopt.errors import DataError, listing, nearest
@@ -117,9 +118,13 @@ def _dataset(
         fields=fields,
         name=name,
         coding=coding,
-        feature_names=None if text_input else features,
-        input_shape=shape,
-        input_dtype=dtype,
+        inputs=InputSpec(
+            shape,
+            dtype,
+            None if text_input else features,
+            categories=categories,
+            text=text_input,
+        ),
         pools={"train": pool},
         labels=lambda: targets,
         parts=parts,
@@ -127,8 +132,6 @@ def _dataset(
         checked=("train", "validation", "test"),
         skipped=skipped,
         beside=beside,
-        categories=categories,
-        text=text_input,
     )
 
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from jdlopt.config import Choice, Count, Positive, Value, fields_of, find_part, own_keys
-from jdlopt.errors import ConfigError
+from jdlopt.errors import ConfigError, listing
 from jdlopt.models import lora
 from jdlopt.models.bridge import Model, bridge, parameters_of
 from jdlopt.models.cnn import CNN
 from jdlopt.models.convnext import ConvNeXt
 from jdlopt.models.efficientnet import EfficientNetLite0
 from jdlopt.models.embedding import embedded
+from jdlopt.models.fusion import Fusion, InputFacts
 from jdlopt.models.linear import Linear
 from jdlopt.models.mlp import MLP
 from jdlopt.models.precision import DTYPES, computing_in
@@ -25,7 +26,7 @@ from jdlopt.models.vgg import VGG
 from jdlopt.models.vit import ViT
 from jdlopt.models.wide_and_deep import WideAndDeep
 
-__all__ = ["FILLED_IN", "MODELS", "Model", "ModelFields", "make_model"]
+__all__ = ["FILLED_IN", "MODELS", "InputFacts", "Model", "ModelFields", "make_model"]
 
 MODELS: dict[str, Any] = {
     "linear": Linear,
@@ -42,9 +43,10 @@ MODELS: dict[str, Any] = {
     "transformer_decoder": TransformerDecoder,
     "vit": ViT,
     "wide_and_deep": WideAndDeep,
+    "fusion": Fusion,
 }
 
-FILLED_IN = ("num_outputs", "num_tokens", "column_sizes", "column_names")
+FILLED_IN = ("num_outputs", "num_tokens", "column_sizes", "column_names", "named_inputs")
 """Fields of a module that the data decide, not the config."""
 
 
@@ -90,6 +92,7 @@ def make_model(
     tokens: int = 0,
     columns: tuple[int, ...] = (),
     names: tuple[str, ...] = (),
+    named: Mapping[str, InputFacts] | None = None,
 ) -> Model:
     """Returns the pure functions of the model that a resolved config section describes.
 
@@ -101,9 +104,11 @@ def make_model(
       columns: where a table's categories are to be embedded, the number of them in each column;
         given to the module instead if it has a field ``column_sizes``.
       names: of a table's columns; given to the module if it has a field ``column_names``.
+      named: what is known of each of several inputs; given to the module as its field
+        ``named_inputs``.
 
     Raises:
-      ConfigError: the name is unknown or is no module.
+      ConfigError: the name is unknown or is no module, or the module takes one input alone.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -122,6 +127,14 @@ def make_model(
         keys["num_tokens"] = tokens
     if "column_names" in own:
         keys["column_names"] = names
+    if named is not None:
+        if "named_inputs" not in own:
+            raise ConfigError(
+                f"model.name: {section['name']!r} takes one input; the data have {len(named)}: "
+                f"{listing(named)}. Use 'fusion', or a module of your own with a field "
+                "'named_inputs'; or leave columns out with data.ignore."
+            )
+        keys["named_inputs"] = tuple(named.items())
     takes_codes = "column_sizes" in own
     if takes_codes:
         keys["column_sizes"] = columns
@@ -132,7 +145,8 @@ def make_model(
         model = embedded(model, tokens=tokens, columns=columns, features=features)
     # a table's category codes are floats until they are looked up
     dtype = section.get("dtype") or ModelFields.dtype
-    model = computing_in(model, dtype, cast_inputs=not any(columns))
+    codes = [name for name, one in (named or {}).items() if any(one.columns)]
+    model = computing_in(model, dtype, cast_inputs=not any(columns), kept=codes)
     rank = section.get("lora_rank")
     if rank is None:
         if section.get("lora_alpha") is not None:

@@ -76,7 +76,7 @@ def bridge(
             params,
             state,
         )
-        expected = (inputs.shape[0], num_outputs)
+        expected = (len(jax.tree.leaves(inputs)[0]), num_outputs)
         if getattr(outputs, "shape", None) != expected:
             found = getattr(outputs, "shape", type(outputs).__name__)
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -15,7 +16,9 @@ DTYPES = ("float32", "bfloat16", "float16")
 """What a model may compute in. float16's range is small: its training scales the loss."""
 
 
-def computing_in(model: Model, dtype: str, *, cast_inputs: bool = True) -> Model:
+def computing_in(
+    model: Model, dtype: str, *, cast_inputs: bool = True, kept: Collection[str] = ()
+) -> Model:
     """Returns a model that computes in another type and looks like a float32 one from outside.
 
     Float parameters and float inputs are cast before the module, float outputs back to float32.
@@ -28,6 +31,7 @@ def computing_in(model: Model, dtype: str, *, cast_inputs: bool = True) -> Model
       dtype: a `DTYPES` entry.
       cast_inputs: whether inputs are cast; category codes, which are floats until they are looked
         up, would be rounded.
+      kept: which of named inputs are not cast.
 
     Raises:
       ConfigError: the type is unknown.
@@ -56,6 +60,8 @@ def computing_in(model: Model, dtype: str, *, cast_inputs: bool = True) -> Model
         **options: Any,
     ) -> tuple[Array, PyTree]:
         seen = _cast(inputs, dtype) if cast_inputs else inputs
+        if kept:
+            seen = dict(seen) | {name: inputs[name] for name in kept}
         outputs, state = model.apply(
             _cast(params, dtype), model_state, seen, hparams, train=train, **options
         )

@@ -80,9 +80,10 @@ def take(fields: DataFields, *, everything: bool = False, seed: int = 0) -> Samp
     from jdlopt.train import components
 
     dataset = components.open_clean(fields)
-    recipe = components.recipe_of(fields, dataset.spec)
+    one = dataset.spec.input
+    recipe = preprocess.make_recipe(fields.preprocess, one, dataset.spec.name)
     state = components.learnt(recipe, dataset)
-    text = dataset.spec.input.text
+    text = one.text
     raw, targets = _examples(dataset)
 
     def prepare(inputs: Any) -> Any:

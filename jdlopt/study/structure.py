@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int32
 
 from jdlopt import config as configs
-from jdlopt.data import feed
+from jdlopt.data import feed, named
 from jdlopt.data.dataset import Arrays, Dataset
 from jdlopt.data.sampling import Order
 from jdlopt.errors import ConfigError
@@ -120,7 +120,7 @@ def build(
         learnt = str(jax.tree.map(np.shape, experiment.learnt))  # stacked, they must be alike
         own = fold if weighted else None
         steps = (experiment.total_steps, experiment.eval_every, experiment.log_every)
-        key = (*steps, own, experiment.recipe, learnt, _coding(experiment.data))
+        key = (*steps, own, repr(experiment.recipe), learnt, _coding(experiment.data))
         groups.setdefault(key, []).append((fold, experiment))
     structures = []
     for members in groups.values():
@@ -174,13 +174,14 @@ def _pooled(
     if key not in cache:
         if pieces:
             read = [first.read(split) for split in pieces]
-            arrays = Arrays(*(np.concatenate(values) for values in zip(*read)))
+            inputs, targets = zip(*read, strict=True)
+            arrays = Arrays(named.joined(inputs), np.concatenate(targets))
         else:
             for split in ("train", "validation"):
                 first.read(split)  # checks what it holds
             arrays = first.pools[first.parts["train"][0]].read(everything)
         cache[key] = {
-            "inputs": jnp.asarray(arrays.inputs),
+            "inputs": jax.tree.map(jnp.asarray, arrays.inputs),
             "targets": jnp.asarray(arrays.targets),
         }
     return typed, cache[key]
@@ -188,8 +189,12 @@ def _pooled(
 
 def _coding(dataset: Dataset) -> str:
     """What the numbers of its inputs mean: columns, categories and vocabulary go by the fold."""
-    one = dataset.spec.input
-    return repr((one.feature_names, one.categories, None if one.text is None else one.text.meta()))
+    return repr(
+        [
+            (name, one.feature_names, one.categories, None if one.text is None else one.text.meta())
+            for name, one in dataset.spec.named.items()
+        ]
+    )
 
 
 def _examples(dataset: Dataset, split: str) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,13 +15,14 @@ from jaxtyping import Array, PyTree
 from jdlopt import losses, mesh, metrics
 from jdlopt.config import to_dict
 from jdlopt.data import augment
+from jdlopt.data.named import each
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, listing
 from jdlopt.models.head import features_of
 from jdlopt.optim.groups import FROZEN, labels_of, path_name
 from jdlopt.optim.schedules import warmup_problem
 from jdlopt.tasks import find_task
-from jdlopt.train.components import num_outputs, total_steps
+from jdlopt.train.components import num_outputs, shaped, total_steps
 from jdlopt.train.schema import Config
 from jdlopt.train.state import TrainState
 from jdlopt.train.step import Components
@@ -153,7 +154,8 @@ def _named(experiment: Experiment) -> Components:
     """The components of an experiment: what one raises says which, and widths are checked."""
     config, components, spec = experiment.config, experiment.components, experiment.spec
     names = {section: getattr(config, section).name for section in ("model", "loss", "optim")}
-    wide, shape = num_outputs(config, spec), experiment.model_inputs[0]
+    wide = num_outputs(config, spec)
+    shape = each(lambda one: one.shape, experiment.model_inputs)
     members = config.model.ensemble
     model, loss, optimizer, average = (
         components.model,
@@ -164,7 +166,7 @@ def _named(experiment: Experiment) -> Components:
 
     def applied(*args: Any, **keys: Any) -> tuple[Array, PyTree]:
         outputs, state = model.apply(*args, **keys)
-        rows = len(args[2])
+        rows = len(jax.tree.leaves(args[2])[0])
         expected = (members, rows, wide) if keys["train"] and members > 1 else (rows, wide)
         if outputs.shape != expected:
             raise ConfigError(
@@ -208,9 +210,8 @@ def unbuildable(experiment: Experiment) -> list[str]:
     config, spec = experiment.config, experiment.spec
     named = dataclasses.replace(experiment, components=_named(experiment))
     size = 2 * config.optim.accumulate
-    one = spec.input
     batch: dict[str, Any] = {
-        "inputs": jax.ShapeDtypeStruct((size, *one.shape), one.dtype),
+        "inputs": shaped(spec.inputs, size),
         "targets": jax.ShapeDtypeStruct((size, *spec.target_shape), spec.target_dtype),
     }
     weights = jax.ShapeDtypeStruct((size,), np.float32)
@@ -237,6 +238,8 @@ def unbuildable(experiment: Experiment) -> list[str]:
 def _uncacheable(experiment: Experiment, state: TrainState) -> list[str]:
     """What is in the way of ``train.cache_features``, in words."""
     config, params = experiment.config, state.params
+    if isinstance(experiment.spec.inputs, Mapping):
+        return ["train.cache_features: is for data with one input. Leave it out."]
     label = labels_of(to_dict(config.optim))
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     heads = [path for path in paths if re.match("(base/)?(model/)?head/", path)]
@@ -256,8 +259,7 @@ def _uncacheable(experiment: Experiment, state: TrainState) -> list[str]:
             "cache_features out."
         )
     else:
-        shape, dtype = experiment.model_inputs
-        inputs = jax.ShapeDtypeStruct((2, *shape), dtype)
+        inputs = experiment.seen(2)
         seen = partial(features_of, experiment.components.model)
         what = "train.cache_features: the head's input can't be computed"
         jax.eval_shape(

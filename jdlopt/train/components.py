@@ -7,16 +7,19 @@ from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from jdlopt import losses, models, optim
 from jdlopt.config import to_dict
-from jdlopt.data import cleaning, feed, preprocess, source, vocabulary
-from jdlopt.data.augment.batch import make_augment
+from jdlopt.data import augment, cleaning, feed, preprocess, source, vocabulary
+from jdlopt.data.augment.batch import Part, make_augment
 from jdlopt.data.dataset import Dataset
 from jdlopt.data.given import open_given
+from jdlopt.data.named import INPUT, by_name, each
 from jdlopt.data.source import DataFields
-from jdlopt.data.spec import DataSpec
+from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.errors import ConfigError, listing
 from jdlopt.metrics import Collector
 from jdlopt.models.ensemble import with_members
@@ -26,7 +29,9 @@ from jdlopt.train.schema import Config
 from jdlopt.train.step import Components
 
 DEFAULT_EPOCHS = 20
-_FITTED: WeakKeyDictionary[Dataset, dict[preprocess.Recipe, preprocess.State]] = WeakKeyDictionary()
+_FITTED: WeakKeyDictionary[Dataset, dict[tuple[str, preprocess.Recipe], preprocess.State]] = (
+    WeakKeyDictionary()
+)
 
 
 def open_clean(fields: DataFields) -> Dataset:
@@ -39,30 +44,46 @@ def clean_given(fields: DataFields, given: object) -> Dataset:
     return cleaning.clean(open_given(fields, given), fields.preprocess)
 
 
-def recipe_of(fields: DataFields, spec: DataSpec) -> preprocess.Recipe:
-    """Returns what preprocessing does, by a resolved ``data`` section."""
-    return preprocess.make_recipe(fields.preprocess, spec.input, spec.name)
+def recipe_of(fields: DataFields, spec: DataSpec) -> preprocess.Recipes:
+    """Returns what preprocessing does, to the only input or to each, by a ``data`` section."""
+    return preprocess.make_recipes(fields.preprocess, spec.inputs, spec.name)
 
 
-def learnt(recipe: preprocess.Recipe, dataset: Dataset) -> preprocess.State:
-    """Returns what preprocessing learns from a training split.
+def learnt(recipe: preprocess.Recipes, dataset: Dataset) -> preprocess.State:
+    """Returns what preprocessing learns from a training split; of each input where it has several.
 
     It reads that split if there is anything to learn, once for each dataset and recipe.
     """
-    if not preprocess.is_fitted(recipe):
-        return {}
     known = _FITTED.setdefault(dataset, {})
-    if recipe not in known:
-        known[recipe] = preprocess.fit_batches(
-            recipe, lambda: (part.inputs for part in feed.parts(dataset, "train"))
-        )
-    return known[recipe]
+
+    def fitted(name: str, one: preprocess.Recipe) -> preprocess.State:
+        if not preprocess.is_fitted(one):
+            return {}
+        if (name, one) not in known:
+            known[name, one] = preprocess.fit_batches(
+                one, lambda: (by_name(part.inputs)[name] for part in feed.parts(dataset, "train"))
+            )
+        return known[name, one]
+
+    found = {name: fitted(name, one) for name, one in by_name(recipe).items()}
+    return found if isinstance(recipe, Mapping) else found[INPUT]
+
+
+def shaped(
+    inputs: InputSpec
+    | preprocess.Shaped
+    | Mapping[str, InputSpec]
+    | Mapping[str, preprocess.Shaped],
+    count: int,
+) -> PyTree[jax.ShapeDtypeStruct]:
+    """Returns the shapes and types of a batch of so many examples: raw, or as the model sees it."""
+    return each(lambda one: jax.ShapeDtypeStruct((count, *one.shape), one.dtype), inputs)
 
 
 def make_components(
     config: Config,
     spec: DataSpec,
-    recipe: preprocess.Recipe,
+    recipe: preprocess.Recipes,
     collector: Collector,
     class_counts: np.ndarray | None = None,
 ) -> Components:
@@ -105,19 +126,28 @@ def make_components(
 
 def augment_of(config: Config, spec: DataSpec, section: Mapping[str, Any]) -> Any:
     """Returns the augmentation that a ``data.augment`` section describes."""
-    text = spec.input.text
+
+    def part(one: InputSpec) -> Part:
+        inputs = augment.inputs_of(spec, config.data.preprocess, one)
+        return Part(augment.fitted(section, inputs), _vocabulary(one))
+
     return make_augment(
         section,
         size=spec.sizes["train"],
         batch_size=config.data.batch_size,
         num_outputs=num_outputs(config, spec),
         classes=spec.num_classes,
-        vocabulary=None if text is None else text.vocabulary(),
+        vocabulary=_vocabulary(spec.inputs) if isinstance(spec.inputs, InputSpec) else None,
+        parts=None if isinstance(spec.inputs, InputSpec) else each(part, spec.inputs),
     )
 
 
+def _vocabulary(one: InputSpec) -> dict[str, int] | None:
+    return None if one.text is None else one.text.vocabulary()
+
+
 def model_of(
-    config: Config, spec: DataSpec, recipe: preprocess.Recipe, members: int | None = None
+    config: Config, spec: DataSpec, recipe: preprocess.Recipes, members: int | None = None
 ) -> models.Model:
     """Returns the model of a config for what preprocessing makes of its data.
 
@@ -127,15 +157,14 @@ def model_of(
       recipe: what preprocessing does.
       members: models of the ensemble, instead of the config's.
     """
-    text = spec.input.text
-    columns = recipe.cardinalities if recipe.fields.encode == "embedding" else ()
-    model = models.make_model(
-        to_dict(config.model),
-        num_outputs(config, spec),
-        tokens=0 if text is None else text.size,
-        columns=columns,
-        names=recipe.names,
-    )
+    section, wide = to_dict(config.model), num_outputs(config, spec)
+    facts = each(_facts, spec.inputs, recipe)
+    if isinstance(facts, models.InputFacts):
+        model = models.make_model(
+            section, wide, tokens=facts.tokens, columns=facts.columns, names=facts.names
+        )
+    else:
+        model = models.make_model(section, wide, named=facts)
     members = config.model.ensemble if members is None else members
     if members == 1:
         return model
@@ -143,6 +172,15 @@ def model_of(
     loss = losses.make_loss(to_dict(config.loss), link=find_task(spec.task).link)
     mean = partial(losses.mean_outputs, loss)
     return with_members(model, members, mean)
+
+
+def _facts(spec: InputSpec, recipe: preprocess.Recipe) -> models.InputFacts:
+    return models.InputFacts(
+        tokens=0 if spec.text is None else spec.text.size,
+        columns=recipe.cardinalities if recipe.fields.encode == "embedding" else (),
+        names=recipe.names,
+        waveform=recipe.kind == "audio" and recipe.fields.audio == "none",
+    )
 
 
 def _check_ensemble(config: Config) -> None:
@@ -165,7 +203,7 @@ def _check_ensemble(config: Config) -> None:
 
 def token_rows(spec: DataSpec) -> np.ndarray | None:
     """Returns what a tokenizer file calls each of a text's token ids, -1 for none; or None."""
-    text = spec.input.text
+    text = spec.inputs.text if isinstance(spec.inputs, InputSpec) else None
     return None if text is None else vocabulary.load(text.state.tokenizer).own_ids
 
 

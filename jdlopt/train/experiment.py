@@ -31,6 +31,7 @@ from jdlopt.train.components import (
     make_components,
     open_clean,
     recipe_of,
+    shaped,
     token_rows,
     total_steps,
 )
@@ -62,7 +63,7 @@ class Experiment:
     spec: DataSpec
     dataset: Dataset | None
     components: Components
-    recipe: preprocess.Recipe
+    recipe: preprocess.Recipes
     learnt: preprocess.State
     order: sampling.Order
     collector: metrics.Collector
@@ -121,8 +122,7 @@ class Experiment:
         components = self.components
         hparams = self.hparams if hparams is None else hparams
         init_key, key = jax.random.split(jax.random.key(seed))
-        shape, dtype = self.model_inputs
-        example = jnp.zeros((1, *shape), dtype)
+        example = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.seen(1))
         params, model_state = components.model.init(init_key, example, hparams["model"])
         if start is not None:
             params, model_state = pretrained.placed(start, params, model_state)
@@ -165,9 +165,13 @@ class Experiment:
         return as_arrays(configs.hyperparameters(self.config))
 
     @cached_property
-    def model_inputs(self) -> tuple[tuple[int, ...], str]:
-        """The shape and type of one example as the model takes it."""
-        return preprocess.output_shape(self.recipe, self.learnt, self.spec.input)
+    def model_inputs(self) -> preprocess.Shaped | dict[str, preprocess.Shaped]:
+        """The shape and type of one example as the model takes it, of each input."""
+        return preprocess.output_shape(self.recipe, self.learnt, self.spec.inputs)
+
+    def seen(self, count: int) -> PyTree[jax.ShapeDtypeStruct]:
+        """Returns the shapes and types of so many examples as the model takes them."""
+        return shaped(self.model_inputs, count)
 
     # --- what the shell asks ---------------------------------------------------------------------
 
@@ -197,9 +201,7 @@ class Experiment:
         section = self.config.model
         if section.pretrained is None:
             return None
-        shape, dtype = self.model_inputs
-        example = jax.ShapeDtypeStruct((1, *shape), dtype)
-        shapes = pretrained.shapes_of(self.components.model, example, self.hparams["model"])
+        shapes = pretrained.shapes_of(self.components.model, self.seen(1), self.hparams["model"])
         return pretrained.load(configs.to_dict(section), *shapes, token_rows(self.spec))
 
     def on(self, dataset: Dataset) -> Experiment:

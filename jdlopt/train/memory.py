@@ -20,7 +20,7 @@ from jdlopt.errors import UserError
 from jdlopt.models.ensemble import member_names
 from jdlopt.models.summary import Layer, flops_of, layers_of
 from jdlopt.train.compiling import compile_options
-from jdlopt.train.components import model_of
+from jdlopt.train.components import model_of, shaped
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.program import one_step, state_sharding, streamed_step
 from jdlopt.train.state import TrainState
@@ -57,9 +57,7 @@ def summary(experiment: Experiment) -> Summary:
     """Returns a model layer by layer, and what a step of it costs; no array is made."""
     state = _shapes(experiment)
     size = experiment.config.data.batch_size
-    shape, dtype = experiment.model_inputs
-    inputs = jax.ShapeDtypeStruct((size, *shape), dtype)
-    layers = _layers(experiment, state, inputs)
+    layers = _layers(experiment, state, experiment.seen(size))
     trained, frozen = experiment.components.freezing.split(state.params)
     return Summary(
         layers=layers,
@@ -279,7 +277,7 @@ def _shapes(experiment: Experiment) -> TrainState:
 def _batch(experiment: Experiment, size: int) -> dict[str, jax.ShapeDtypeStruct]:
     spec = experiment.spec
     return {
-        "inputs": jax.ShapeDtypeStruct((size, *spec.input.shape), spec.input.dtype),
+        "inputs": shaped(spec.inputs, size),
         "targets": jax.ShapeDtypeStruct((size, *spec.target_shape), spec.target_dtype),
     }
 

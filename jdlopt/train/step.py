@@ -251,10 +251,11 @@ def averaged_predict_step(
       seed: of the draws.
     """
     preprocess = partial(components.preprocess, weights.preprocess)
+    rows = len(jax.tree.leaves(inputs)[0])
 
     def drawn(draw: Array) -> Array:
         key = jax.random.fold_in(jax.random.key(seed), draw)
-        batch = {"inputs": inputs, "targets": jnp.zeros(len(inputs), jnp.int32), "step": draw}
+        batch = {"inputs": inputs, "targets": jnp.zeros(rows, jnp.int32), "step": draw}
         augmented = components.augment(key, batch, weights.hparams["augment"], preprocess)
         one = _predictions(components, weights, augmented["inputs"])
         return one.outputs if one.probabilities is None else one.probabilities

@@ -62,6 +62,7 @@ __all__ = [
     "Inputs",
     "OwnFields",
     "find_own",
+    "fitted",
     "fitting",
     "inputs_of",
     "problems",
@@ -172,25 +173,42 @@ def fitting(inputs: Inputs) -> dict[str, Augmentation]:
     return {name: part for name, part in AUGMENTATIONS.items() if part.misfit(inputs) is None}
 
 
+def fitted(section: Mapping[str, Any], inputs: Inputs) -> dict[str, Any]:
+    """Returns a resolved ``data.augment`` without what does not fit some inputs."""
+    unfit = [name for name, part in AUGMENTATIONS.items() if part.misfit(inputs) is not None]
+    own = {
+        label: given
+        for label, given in section["own"].items()
+        if find_own(given["name"], f"data.augment.own.{label}.name").misfit(inputs) is None
+    }
+    flips = section.get("alternating_flip", False) and "image" in inputs.kinds()
+    return {**section, **dict.fromkeys(unfit), "own": own, "alternating_flip": flips}
+
+
 def problems(section: Mapping[str, Any], spec: DataSpec, preprocess: PreprocessFields) -> list[str]:
     """Says in words which augmentations of a section can't be used on a dataset."""
-    inputs = inputs_of(spec, preprocess)
-    shape = f"{inputs.dtype} inputs of shape {inputs.shape} of {spec.name!r}"
+    every = [inputs_of(spec, preprocess, one) for one in spec.named.values()]
+    shapes = " and ".join(f"{one.dtype} inputs of shape {one.shape}" for one in every)
+    shape = f"{shapes} of {spec.name!r}"
     asked = {name: part for name, part in AUGMENTATIONS.items() if section.get(name) is not None}
     for label, given in section.get("own", {}).items():
         where = f"own.{label}"
         asked[where] = find_own(given["name"], f"data.augment.{where}.name")
     found = []
     for name, part in asked.items():
-        why = part.misfit(inputs)
-        if why is not None:
-            fit = listing(fitting(inputs))
-            found.append(f"data.augment.{name}: {why}: {shape}. Those that fit: {fit}.")
+        misfits = [why for one in every if (why := part.misfit(one)) is not None]
+        mixing = part.stage == "mix" and len(every) > 1
+        if mixing and (misfits or not part.alike):
+            why = f"can't mix all {len(every)} inputs alike"
+            found.append(f"data.augment.{name}: {why}: {shape}. Leave it out.")
+        elif len(misfits) == len(every):
+            fit = listing(dict.fromkeys(name for one in every for name in fitting(one)))
+            found.append(f"data.augment.{name}: {misfits[0]}: {shape}. Those that fit: {fit}.")
         found += [
             f"data.augment.{name}: needs data.augment.{key}."
             for key in part.requires
             if section.get(key) is None
         ]
-    if section.get("alternating_flip") and "image" not in inputs.kinds():
+    if section.get("alternating_flip") and not any("image" in one.kinds() for one in every):
         found.append(f"data.augment.alternating_flip: is for images, not for {shape}.")
     return found

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int32
 
 from jdlopt.config import Field, Range, fields_of
-from jdlopt.data.spec import DataSpec
+from jdlopt.data.spec import DataSpec, InputSpec
 
 if TYPE_CHECKING:
     from jdlopt.data.augment.image.warp import Move
@@ -89,6 +89,8 @@ class Augmentation:
       prepare: ``(vocabulary, *, keys) → apply``, where ``apply`` needs what a file holds; its
         keyword-only parameters are then the keys.
       requires: keys that must be set with it.
+      alike: of the stage ``mix``: of one key its targets are the same whatever the inputs are, so
+        that it can mix several inputs of an example.
       hindrance: says of inputs that it fits why it can't help there, or returns None; it is then
         not in the catalogue of techniques for them.
     """
@@ -105,6 +107,7 @@ class Augmentation:
     move: Move | None = None
     prepare: Callable[..., Callable[..., Any]] | None = None
     requires: tuple[str, ...] = ()
+    alike: bool = False
     hindrance: Callable[[Inputs], str | None] | None = None
 
     def fields(self) -> dict[str, Field]:
@@ -125,14 +128,15 @@ class Augmentation:
         return "does not fit"
 
 
-def inputs_of(spec: DataSpec, fields: PreprocessFields) -> Inputs:
+def inputs_of(spec: DataSpec, fields: PreprocessFields, one: InputSpec | None = None) -> Inputs:
     """Returns what augmentations must know of a dataset.
 
     Args:
       spec: what is known of it.
       fields: the resolved ``data.preprocess``.
+      one: which input is meant; None: the only one.
     """
-    one = spec.input
+    one = spec.input if one is None else one
     if one.text is not None:
         kind = "text"
     elif one.sample_rate is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +14,22 @@ from jdlopt.data.augment import AUGMENTATIONS, find_own
 from jdlopt.data.augment.augmentation import Augmentation, Stage
 from jdlopt.data.augment.image.flip import alternating_flip, fingerprints
 from jdlopt.data.augment.image.warp import warp
+from jdlopt.data.named import INPUT, by_name
 
 Strengths = Mapping[str, Any]
 """The floats of ``data.augment``, as in ``TrainState.hparams``."""
+
+
+class Part(NamedTuple):
+    """What of ``data.augment`` is for one of several inputs.
+
+    Attributes:
+      section: the resolved section, without what does not fit the input.
+      vocabulary: token → id, of a text.
+    """
+
+    section: Mapping[str, Any]
+    vocabulary: Mapping[str, int] | None = None
 
 
 class Chosen(NamedTuple):
@@ -98,7 +112,8 @@ def make_augment(
     num_outputs: int,
     classes: int,
     vocabulary: Mapping[str, int] | None = None,
-) -> Callable[..., dict[str, Array]]:
+    parts: Mapping[str, Part] | None = None,
+) -> Callable[..., dict[str, Any]]:
     """Returns ``(key, batch, strengths, preprocess) → batch``, preprocessing included. Pure.
 
     The batch that it takes has ``inputs`` and ``targets``, and ``step`` where ``alternating_flip``
@@ -111,54 +126,110 @@ def make_augment(
       num_outputs: of the model.
       classes: of the dataset; 0 for a regression.
       vocabulary: token → id, for ``synonyms``.
+      parts: of named inputs, what is for each; what mixes examples mixes all inputs alike.
 
     Raises:
       ConfigError: an augmentation of the user's own is not there.
       DataError: the file of synonyms can't be used.
     """
-    every = chosen(section, vocabulary)
-    flips = bool(section.get("alternating_flip"))
-    if not every and not flips:
+    stages = {
+        name: _stages(part.section, part.vocabulary)
+        for name, part in (parts or {INPUT: Part(section, vocabulary)}).items()
+    }
+    first = next(iter(stages.values()))
+    mixing = [one for one in first.every if one.part.stage == "mix"]
+    if not any(one.every or one.flips for one in stages.values()):
         return unchanged
+
+    def augment(
+        key: Array, batch: Mapping[str, Any], strengths: Strengths, preprocess: Any
+    ) -> dict[str, Any]:
+        inputs, targets = by_name(batch["inputs"]), batch["targets"]
+        # the only input's keys are the batch's own
+        own = {
+            name: key if parts is None else jax.random.fold_in(key, place)
+            for place, name in enumerate(stages)
+        }
+        keys = {name: one.keys(own[name]) for name, one in stages.items()}
+        epochs = None
+        if any(one.flips for one in stages.values()):
+            epochs = epochs_at(batch["step"], batch_size, size, len(targets))
+        inputs = {
+            name: one.before(keys[name], inputs[name], strengths, epochs)
+            for name, one in stages.items()
+        }
+        inputs = by_name(preprocess(inputs[INPUT] if parts is None else inputs))
+        inputs = {
+            name: one.after(keys[name], inputs[name], strengths) for name, one in stages.items()
+        }
+        if mixing:
+            targets = _mixable(targets, num_outputs, classes)
+        for one in mixing:
+            strength, options = one.values(strengths)
+            mix, drawn = partial(one.apply, **options), next(iter(keys.values()))[one.name]
+            made = {name: mix(drawn, values, targets, strength) for name, values in inputs.items()}
+            # one key gives every input the same shares, and so the same targets
+            inputs = {name: values for name, (values, _) in made.items()}
+            targets = next(iter(made.values()))[1]
+        return {"inputs": inputs[INPUT] if parts is None else inputs, "targets": targets}
+
+    return augment
+
+
+class _Stages(NamedTuple):
+    """What a section does to one input, by when it is done."""
+
+    section: Mapping[str, Any]
+    every: list[Chosen]
+    moving: list[Chosen]
+    first: list[Chosen]
+    last: list[Chosen]
+    flips: bool
+
+    def keys(self, key: Array) -> dict[str, Array]:
+        """Returns a random key for each augmentation."""
+        names = [*(one.name for one in self.every), "geometry"]
+        return dict(zip(names, jax.random.split(key, len(names))))
+
+    def before(
+        self, keys: Mapping[str, Array], inputs: Array, strengths: Strengths, epochs: Array | None
+    ) -> Array:
+        """Returns what preprocessing is given."""
+        if inputs.dtype == jnp.uint8 and (self.moving or self.first or self.flips):
+            inputs = inputs.astype(jnp.float32) / 255.0
+        if epochs is not None and self.flips:
+            inputs = alternating_flip(inputs, fingerprints(inputs), epochs)
+        if self.moving:
+            moves = [
+                (one.part.move, one.values(strengths)[0]) for one in self.moving if one.part.move
+            ]
+            shared = {key: self.section[key] for key in ("fill", "interpolation")}
+            inputs = warp(keys["geometry"], inputs, moves, **shared)
+        for one in self.first:
+            inputs = _applied(one, keys[one.name], inputs, strengths)
+        return inputs
+
+    def after(self, keys: Mapping[str, Array], inputs: Array, strengths: Strengths) -> Array:
+        """Returns preprocessed inputs, changed."""
+        for one in self.last:
+            inputs = _applied(one, keys[one.name], inputs, strengths)
+        return inputs
+
+
+def _stages(section: Mapping[str, Any], vocabulary: Mapping[str, int] | None) -> _Stages:
+    every = chosen(section, vocabulary)
     moving = [one for one in every if one.name in AUGMENTATIONS and one.part.move is not None]
 
     def of(stage: Stage) -> list[Chosen]:
         return [one for one in every if one.part.stage == stage and one not in moving]
 
-    before, after, mixing = [*of("geometry"), *of("raw")], of("features"), of("mix")
+    first, last = [*of("geometry"), *of("raw")], of("features")
+    return _Stages(section, every, moving, first, last, bool(section.get("alternating_flip")))
 
-    def applied(one: Chosen, key: Array, inputs: Array, strengths: Strengths) -> Array:
-        strength, keys = one.values(strengths)
-        return one.apply(key, inputs, strength, **keys)
 
-    def augment(
-        key: Array, batch: Mapping[str, Array], strengths: Strengths, preprocess: Any
-    ) -> dict[str, Array]:
-        inputs, targets = batch["inputs"], batch["targets"]
-        names = [*(one.name for one in every), "geometry"]
-        keys = dict(zip(names, jax.random.split(key, len(names))))
-        if inputs.dtype == jnp.uint8 and (moving or before or flips):
-            inputs = inputs.astype(jnp.float32) / 255.0
-        if flips:
-            epochs = epochs_at(batch["step"], batch_size, size, len(inputs))
-            inputs = alternating_flip(inputs, fingerprints(inputs), epochs)
-        if moving:
-            moves = [(one.part.move, one.values(strengths)[0]) for one in moving if one.part.move]
-            shared = {key: section[key] for key in ("fill", "interpolation")}
-            inputs = warp(keys["geometry"], inputs, moves, **shared)
-        for one in before:
-            inputs = applied(one, keys[one.name], inputs, strengths)
-        inputs = preprocess(inputs)
-        for one in after:
-            inputs = applied(one, keys[one.name], inputs, strengths)
-        if mixing:
-            targets = _mixable(targets, num_outputs, classes)
-        for one in mixing:
-            strength, options = one.values(strengths)
-            inputs, targets = one.apply(keys[one.name], inputs, targets, strength, **options)
-        return {"inputs": inputs, "targets": targets}
-
-    return augment
+def _applied(one: Chosen, key: Array, inputs: Array, strengths: Strengths) -> Array:
+    strength, keys = one.values(strengths)
+    return one.apply(key, inputs, strength, **keys)
 
 
 def without_mixing(section: Mapping[str, Any]) -> dict[str, Any]:

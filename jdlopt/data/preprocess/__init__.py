@@ -7,19 +7,22 @@ The same function serves training, evaluation, prediction and export. What it do
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from jdlopt.data.dataset import Arrays
+from jdlopt.data.named import each
 from jdlopt.data.preprocess import encode, missing, outliers, pca, scale
 from jdlopt.data.preprocess.recipe import (
     IMAGE_KEYS,
     PreprocessFields,
     Recipe,
+    Recipes,
     as_fields,
     kind_of,
     make_recipe,
+    make_recipes,
 )
 from jdlopt.data.spec import InputSpec
 
@@ -27,6 +30,8 @@ __all__ = [
     "InputSpec",
     "PreprocessFields",
     "Recipe",
+    "Recipes",
+    "Shaped",
     "State",
     "apply",
     "as_fields",
@@ -36,6 +41,7 @@ __all__ = [
     "is_fitted",
     "kind_of",
     "make_recipe",
+    "make_recipes",
     "output_shape",
     "to_dict",
 ]
@@ -44,7 +50,14 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float, Num  # its Array imports jax
 
 State = dict[str, Any]
-"""Stage → what it learnt: arrays. Empty where nothing is fitted."""
+"""Stage → what it learnt: arrays. Empty where nothing is fitted. Of named inputs, one by name."""
+
+
+class Shaped(NamedTuple):
+    """The shape and type of one input as a model takes it."""
+
+    shape: tuple[int, ...]
+    dtype: str
 
 
 # --- fitting --------------------------------------------------------------------------------------
@@ -184,7 +197,7 @@ def _widened(categorical: np.ndarray | None, columns: int) -> np.ndarray | None:
 # --- applying -------------------------------------------------------------------------------------
 
 
-def apply(recipe: Recipe, state: Mapping[str, Any], inputs: Num[Array, "n *shape"]) -> Array:
+def apply(recipe: Recipes, state: Mapping[str, Any], inputs: Any) -> Any:
     """Returns raw inputs as a model takes them. Pure.
 
     uint8 becomes float32 divided by 255; token ids stay whole numbers. A table goes through
@@ -193,10 +206,12 @@ def apply(recipe: Recipe, state: Mapping[str, Any], inputs: Num[Array, "n *shape
     scaled and projected, too.
 
     Args:
-      recipe: what is done.
-      state: what `fit` returned.
-      inputs: a batch.
+      recipe: what is done to the only input, or to each of named ones.
+      state: what `fit` returned; of named inputs, for each.
+      inputs: a batch: an array [n, …], or named ones.
     """
+    if not isinstance(recipe, Recipe):
+        return each(apply, recipe, state, inputs)
     if recipe.kind == "text":
         return inputs
     values = _as_float(inputs)
@@ -276,19 +291,22 @@ def _free_stages(recipe: Recipe, values: Any, levels: int | None) -> Any:
 
 
 def output_shape(
-    recipe: Recipe, state: Mapping[str, Any], spec: InputSpec
-) -> tuple[tuple[int, ...], str]:
-    """Returns the shape and type of one input after `apply`.
+    recipe: Recipes, state: Mapping[str, Any], spec: InputSpec | Mapping[str, InputSpec]
+) -> Any:
+    """Returns the `Shaped` of one example after `apply`; of named inputs, of each.
 
     Example:
       >>> output_shape(Recipe(PreprocessFields(), "image"), {}, InputSpec((8, 8, 1), "uint8"))
-      ((8, 8, 1), 'float32')
+      Shaped(shape=(8, 8, 1), dtype='float32')
     """
     import jax
 
+    if not isinstance(spec, InputSpec):
+        return each(output_shape, recipe, state, spec)
+
     raw = jax.ShapeDtypeStruct((1, *spec.shape), np.dtype(spec.dtype))
     made = jax.eval_shape(lambda inputs: apply(recipe, state, inputs), raw)
-    return tuple(made.shape[1:]), str(made.dtype)
+    return Shaped(tuple(made.shape[1:]), str(made.dtype))
 
 
 def to_dict(state: Mapping[str, Any]) -> dict[str, Any]:

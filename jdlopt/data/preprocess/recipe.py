@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -156,6 +156,52 @@ def make_recipe(
     if found:
         raise ConfigError("\n".join(found))
     return recipe
+
+
+SEVERAL = {"table": (*TABLE_KEYS, "pca", "whiten"), "image": IMAGE_KEYS, "audio": ("audio",)}
+"""Of several inputs, what is for one kind alone."""
+
+Recipes = Recipe | Mapping[str, Recipe]
+"""Of the only input, or of named ones."""
+
+
+def make_recipes(
+    section: PreprocessFields | Mapping[str, Any],
+    inputs: InputSpec | Mapping[str, InputSpec],
+    name: str = "",
+) -> Recipe | dict[str, Recipe]:
+    """Returns the `Recipe` of the only input, or of each of named ones.
+
+    Of several inputs, each has what fits its kind: ``pca`` is for the table, ``scale`` for all but
+    texts.
+
+    Args:
+      section: ``data.preprocess``.
+      inputs: what is known of them.
+      name: the dataset's, for messages.
+
+    Raises:
+      ConfigError: the section asks for what none of the inputs can have.
+    """
+    if isinstance(inputs, InputSpec):
+        return make_recipe(section, inputs, name)
+    options, default = as_fields(section), PreprocessFields()
+    kinds = {key: kind_of(one.shape, one.dtype, one.sample_rate) for key, one in inputs.items()}
+    for kind, keys in SEVERAL.items():
+        strange = [key for key in keys if getattr(options, key) != getattr(default, key)]
+        if strange and kind not in kinds.values():
+            raise ConfigError(
+                f"data.preprocess.{strange[0]}: is for {_PLURALS[kind]}; none of the inputs of "
+                f"{name!r} is one. Leave it out."
+            )
+
+    def fitting(kind: str) -> PreprocessFields:
+        unfit = [key for other, keys in SEVERAL.items() if other != kind for key in keys]
+        unfit += ["scale"] if kind == "text" else []
+        unfit += [] if kind == "audio" else ["deltas", "normalize"]
+        return replace(options, **{key: getattr(default, key) for key in unfit})
+
+    return {key: make_recipe(fitting(kinds[key]), one, name) for key, one in inputs.items()}
 
 
 def kind_of(shape: tuple[int, ...], dtype: str, sample_rate: int | None = None) -> str:

@@ -38,6 +38,7 @@ MIXUP = Augmentation(
     name="mixup",
     apply=mixup,
     stage="mix",
+    alike=True,
     strength="α of the Beta(α, α) that says how to mix examples",
     high=None,
     first=(0.2, 0.4),

@@ -1,0 +1,63 @@
+"""The inputs of examples: one array, or a dict of named arrays, an example a row of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Num
+
+One = TypeVar("One")
+Made = TypeVar("Made")
+
+Inputs = Num[np.ndarray, "n ..."] | Mapping[str, Num[np.ndarray, "n ..."]]
+"""Raw inputs of examples."""
+INPUT = "input"
+"""What the only input is called where a name is needed."""
+
+
+def each(function: Callable[..., Made], first: object, *others: Any) -> Made | dict[str, Made]:
+    """Calls a function with the only input, or with each of named ones.
+
+    Args:
+      function: of one input.
+      first: of the only input, or a mapping by name; it decides which of the two all are.
+      others: the function's other arguments, likewise.
+
+    Example:
+      >>> each(len, [1, 2]), each(lambda x, y: x + y, {"a": 1, "b": 2}, {"a": 3, "b": 4})
+      (2, {'a': 4, 'b': 6})
+    """
+    if not isinstance(first, Mapping):
+        return function(first, *others)
+    return {name: function(one, *(other[name] for other in others)) for name, one in first.items()}
+
+
+def by_name(inputs: One | Mapping[str, One]) -> Mapping[str, One]:
+    """Returns inputs by name, the only one as `INPUT`."""
+    return inputs if isinstance(inputs, Mapping) else {INPUT: inputs}
+
+
+def count(inputs: Inputs) -> int:
+    """Returns the number of examples."""
+    return len(next(iter(by_name(inputs).values())))
+
+
+def rows(inputs: Inputs, chosen: Any) -> Any:
+    """Returns the examples at some indices, or in a slice."""
+    return each(lambda values: values[chosen], inputs)
+
+
+def stacked(examples: Sequence[Any]) -> Any:
+    """Returns the inputs of single examples as those of several."""
+    if not isinstance(examples[0], Mapping):
+        return np.stack(examples)
+    return {name: np.stack([one[name] for one in examples]) for name in examples[0]}
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Returns the inputs of several parts, one after the other."""
+    if not isinstance(parts[0], Mapping):
+        return np.concatenate(parts)
+    return {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
