@@ -38,6 +38,7 @@ KINDS = {
     "vit": ("images", "transformer layers over patches"),
     "transformer_encoder": ("texts, sequences", "the BERT family"),
     "transformer_decoder": ("texts, sequences", "the GPT family"),
+    "fusion": ("several inputs", "an encoder for each input, dense layers on all encodings"),
     "wide_and_deep": ("tables", "a linear model of crossed categories, an MLP of embedded ones"),
 }
 """What each model takes and is."""

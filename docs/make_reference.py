@@ -111,6 +111,12 @@ MEANINGS = {
     "vit.num_layers": "layers, one on top of the other; None: the variant's.",
     "vit.pooling": "a class token before the patches, or the mean over them.",
     "vit.variant": "the sizes by a letter: width 192, 384 or 768; 12 layers; 3, 6 or 12 heads.",
+    "fusion.hidden": "widths of the dense layers on all encodings.",
+    "fusion.image_features": "channels of the blocks that encode an image.",
+    "fusion.sequence_features": "channels of the blocks that encode a sequence or sound.",
+    "fusion.table_features": "widths of the dense layers that encode a table.",
+    "fusion.text_encoder": "a text is its embeddings' mean, or what a GRU makes of them.",
+    "fusion.width": "of each input's encoding.",
     "wide_and_deep.cross_buckets": "the most weights of a cross; where it has more combinations, "
     "they are hashed.",
     "wide_and_deep.crosses": "columns of categories whose combinations get weights, their names "

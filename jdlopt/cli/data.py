@@ -54,14 +54,20 @@ def described(flags: ConfigFlags) -> int:
 
 
 def _print_description(description: Mapping[str, Any]) -> None:
-    shape = "×".join(str(size) for size in description["input_shape"])
+    several = "input_shape" not in description
+    inputs = description["inputs"] if several else {"": description}
+    shapes = [
+        f"{one['input_dtype']} inputs {f'{name!r} ' if name else ''}of shape "
+        f"{'×'.join(map(str, one['input_shape']))}"
+        for name, one in inputs.items()
+    ]
     of_labels = description["task"] == "multilabel"
     if description["num_classes"]:
         target = f"{description['num_classes']} {'labels' if of_labels else 'classes'}"
     else:
         names = description["target_names"]
         target = f"{len(names)} numbers" if names else "a number"
-    title = f"{description['name']}: {description['input_dtype']} inputs of shape {shape}, "
+    title = f"{description['name']}: {' and '.join(shapes)}, "
     splits = description["splits"]
     print_rows(
         [
@@ -69,12 +75,14 @@ def _print_description(description: Mapping[str, Any]) -> None:
                 "split": name,
                 "examples": split["examples"],
                 "MB": split["nbytes"] / 1e6,
+                **({"input": which} if several else {}),
                 **(
-                    split.get("inputs")
+                    (split.get("inputs", {}).get(which) if several else split.get("inputs"))
                     or dict.fromkeys(("missing", "min", "max", "mean", "std"), "–")
                 ),
             }
             for name, split in splits.items()
+            for which in inputs
         ],
         f"{title}{target} to predict (the test split is counted and not read)",
     )
@@ -101,7 +109,7 @@ def _print_description(description: Mapping[str, Any]) -> None:
         print_rows(rows, "target")
     if description["guess"]:
         console().print(description["guess"], highlight=False, markup=False)
-    if description["feature_names"]:
+    if any(one["feature_names"] for one in inputs.values()):
         features = read["train"]["features"]
         print_rows([{"feature": name, **found} for name, found in features.items()], "features")
 

@@ -9,28 +9,43 @@ from typing import Any
 import numpy as np
 
 from jdlopt.data.dataset import Arrays, Dataset, Pool
-from jdlopt.data.preprocess import PreprocessFields, as_fields, make_recipe, missing, outliers, pca
-from jdlopt.errors import DataError
+from jdlopt.data.named import INPUT, TABLE, by_name
+from jdlopt.data.preprocess import (
+    PreprocessFields,
+    Recipe,
+    as_fields,
+    make_recipes,
+    missing,
+    outliers,
+    pca,
+)
+from jdlopt.errors import DataError, listing
 
 
 @dataclasses.dataclass(frozen=True)
 class ColumnPool:
-    """A table of which some columns are left out."""
+    """A table, or the input ``name`` of several, of which some columns are left out."""
 
     pool: Pool
     columns: np.ndarray
+    name: str | None = None
 
     def __len__(self) -> int:
         return len(self.pool)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.generic]:
+    def __getitem__(self, index: int) -> tuple[Any, np.generic]:
         inputs, target = self.pool[index]
-        return inputs[self.columns], target
+        return self._left(inputs), target
+
+    def _left(self, inputs: Any) -> Any:
+        if self.name is None:
+            return inputs[..., self.columns]
+        return {**inputs, self.name: inputs[self.name][..., self.columns]}
 
     def read(self, indices: np.ndarray | None) -> Arrays:
         """Returns the examples at the indices, or all of them."""
         inputs, targets = self.pool.read(indices)
-        return Arrays(inputs[:, self.columns], targets)
+        return Arrays(self._left(inputs), targets)
 
     def targets(self, indices: np.ndarray | None) -> np.ndarray:
         """Returns the targets of the examples at the indices, or of all."""
@@ -60,10 +75,21 @@ def clean(dataset: Dataset, section: PreprocessFields | Mapping[str, Any]) -> Da
         or options.duplicates == "drop"
         or (options.outliers != "none" and options.outlier_action == "drop")
     )
-    if len(dataset.spec.input.shape) != 1 or not (drops_rows or options.constant_columns == "drop"):
+    spec = dataset.spec
+    name = TABLE if isinstance(spec.inputs, Mapping) and TABLE in spec.inputs else INPUT
+    table = spec.named.get(name)
+    wanted = drops_rows or options.constant_columns == "drop"
+    if table is None or len(table.shape) != 1 or not wanted:
         return dataset
-    recipe = make_recipe(options, dataset.spec.input, dataset.spec.name)
-    inputs, targets = dataset.read("train")
+    if name == TABLE and options.duplicates == "drop":
+        raise DataError(
+            "data.preprocess.duplicates: rows are compared by their numbers and categories, and "
+            f"{spec.source} has other inputs too ({listing(spec.named)}). Leave it out."
+        )
+    recipe = make_recipes(options, spec.inputs, spec.name)
+    recipe = recipe if isinstance(recipe, Recipe) else recipe[name]
+    given, targets = dataset.read("train")
+    inputs = by_name(given)[name]
     kept = np.arange(len(inputs))
     counts: dict[str, int] = {}
 
@@ -114,7 +140,7 @@ def clean(dataset: Dataset, section: PreprocessFields | Mapping[str, Any]) -> Da
                 "split; there is nothing to learn from."
             )
         if constant.any():
-            dataset = _with_columns(dataset, np.flatnonzero(~constant))
+            dataset = _with_columns(dataset, name, np.flatnonzero(~constant))
     return dataclasses.replace(dataset, dropped=counts)
 
 
@@ -130,21 +156,22 @@ def _with_rows(dataset: Dataset, kept: np.ndarray) -> Dataset:
     )
 
 
-def _with_columns(dataset: Dataset, columns: np.ndarray) -> Dataset:
-    """The dataset with some of its columns."""
-    table = dataset.spec.input
+def _with_columns(dataset: Dataset, name: str, columns: np.ndarray) -> Dataset:
+    """The dataset with some of the columns of its table."""
+    several = isinstance(dataset.spec.inputs, Mapping)
+    table = dataset.spec.named[name]
     names = table.feature_names
     kept = None if names is None else tuple(names[index] for index in columns)
     narrow = dataclasses.replace(
         table,
         feature_names=kept,
         shape=(len(columns),),
-        categories={
-            name: found for name, found in table.categories.items() if name in (kept or ())
-        },
+        categories={one: found for one, found in table.categories.items() if one in (kept or ())},
     )
+    inputs = {**dataset.spec.named, name: narrow} if several else narrow
+    which = name if several else None
     return dataclasses.replace(
         dataset,
-        spec=dataclasses.replace(dataset.spec, inputs=narrow),
-        pools={name: ColumnPool(pool, columns) for name, pool in dataset.pools.items()},
+        spec=dataclasses.replace(dataset.spec, inputs=inputs),
+        pools={split: ColumnPool(pool, columns, which) for split, pool in dataset.pools.items()},
     )

@@ -14,9 +14,8 @@ from jaxtyping import Num
 from jdlopt import config as configs
 from jdlopt.data import arrays, source, tables
 from jdlopt.data.columns import number_columns
-from jdlopt.data.damage import check_finite
 from jdlopt.data.dataset import ArrayPool, Arrays, Dataset, Pool, make_dataset
-from jdlopt.data.inputs import Inputs, as_trained
+from jdlopt.data.inputs import Inputs, fitting, named_inputs
 from jdlopt.data.named import by_name, each, stacked
 from jdlopt.data.npz import as_inputs
 from jdlopt.data.source import MEMORY, DataFields
@@ -169,18 +168,25 @@ class ItemPool(Pool):
 # --- for a trained model --------------------------------------------------------------------------
 
 
-def given_inputs(given: np.ndarray | pd.DataFrame | Sequence[str], spec: InputSpec) -> Inputs:
+def given_inputs(given: Any, spec: InputSpec | Mapping[str, InputSpec]) -> Inputs:
     """Returns inputs in memory, shaped and coded as in training.
 
     Args:
-      given: an array [n, …]; a DataFrame with the columns of the training data by name (it may have
-        others); or texts.
-      spec: of the input that the model was trained on.
+      given: an array [n, …]; a dict of named ones; a DataFrame with the columns of the training
+        data by name (it may have others); or texts.
+      spec: of the input that the model was trained on, or of named ones.
 
     Raises:
       DataError: they are no such inputs.
     """
     where = "inputs"
+    if not isinstance(spec, InputSpec):
+        if not isinstance(given, Mapping):
+            raise DataError(
+                f"{where}: the model was trained on several ({listing(spec)}); expected a dict of "
+                f"arrays by these names, found {type(given).__name__}."
+            )
+        return named_inputs(given, spec, where)
     if _is_frame(given):
         frame: pd.DataFrame = given
         wanted = [spec.text.column] if spec.text else list(spec.feature_names or frame.columns)
@@ -204,20 +210,7 @@ def given_inputs(given: np.ndarray | pd.DataFrame | Sequence[str], spec: InputSp
             spec.hash_buckets,
         )
         return Inputs(values.reshape(len(values), *spec.shape), ids)
-    if spec.text is not None and not isinstance(given, np.ndarray):
-        return Inputs(spec.text.encode(list(given)), [str(row) for row in range(len(given))])
-    values = np.asarray(given)
-    if not values.size:
-        raise DataError(f"{where}: there is no example.")
-    if values.ndim and values.shape[1:] != spec.shape:
-        values = as_inputs(values, where)
-    if values.shape[1:] != spec.shape:
-        raise DataError(
-            f"{where}: have shape {values.shape}; expected [n, "
-            f"{', '.join(map(str, spec.shape))}], as the model was trained on."
-        )
-    values = as_trained(values, spec, where)
-    check_finite(values, where, allow_missing=spec.missing == "fill")
+    values = fitting(given, spec, where)
     return Inputs(values, [str(row) for row in range(len(values))])
 
 

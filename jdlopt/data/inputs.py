@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Num
@@ -20,13 +20,16 @@ from jdlopt.errors import DataError, listing, nearest
 
 
 class Inputs(NamedTuple):
-    """Inputs without targets, and what to call each of them in the predictions."""
+    """Inputs without targets, and what to call each of them in the predictions.
 
-    inputs: Num[np.ndarray, "examples *shape"]
+    They are one array [examples, …], or a dict of named arrays.
+    """
+
+    inputs: Any
     ids: list[str]
 
 
-def read_inputs(path: str | os.PathLike[str], spec: InputSpec) -> Inputs:
+def read_inputs(path: str | os.PathLike[str], spec: InputSpec | Mapping[str, InputSpec]) -> Inputs:
     """Reads inputs to predict on, with the shape and type that the model was trained on.
 
     Categories and texts are coded as in training, sound is resampled and cut or padded as there,
@@ -37,7 +40,8 @@ def read_inputs(path: str | os.PathLike[str], spec: InputSpec) -> Inputs:
       path: a CSV, TSV or Parquet file, an NPZ file, an image or sound, or a folder of them (with or
         without subfolders); for texts a table or a ``.txt`` file, one text a line. A table may have
         other columns, the target among them.
-      spec: of the input that the model was trained on.
+      spec: of the input that the model was trained on, or of named ones: they are read from an NPZ
+        file of arrays by these names.
 
     Returns:
       The inputs; ids are row numbers from 0, or a file's path within the folder.
@@ -48,8 +52,10 @@ def read_inputs(path: str | os.PathLike[str], spec: InputSpec) -> Inputs:
     place = Path(path).expanduser()
     if not place.exists():
         raise DataError(f"{place}: there is no such file or folder (from {os.getcwd()}).")
-    shape, dtype = spec.shape, np.dtype(spec.dtype)
     suffix = place.suffix.lower()
+    if not isinstance(spec, InputSpec):
+        return _read_named(place, spec)
+    shape, dtype = spec.shape, np.dtype(spec.dtype)
     if spec.text is not None:
         return _read_texts(place, spec.text)
     if suffix in npz.SUFFIXES and place.is_file():
@@ -76,6 +82,62 @@ def read_inputs(path: str | os.PathLike[str], spec: InputSpec) -> Inputs:
     values = as_trained(values, spec, str(place))
     check_finite(values, str(place), allow_missing=spec.missing == "fill")
     return Inputs(values, [str(row) for row in range(len(values))])
+
+
+def _read_named(place: Path, specs: Mapping[str, InputSpec]) -> Inputs:
+    """Reads named inputs: the arrays of these names in an NPZ file."""
+    if place.suffix.lower() not in npz.SUFFIXES or not place.is_file():
+        raise DataError(
+            f"{place}: the model was trained on several inputs ({listing(specs)}); expected a "
+            f"file of arrays by these names ({listing(npz.SUFFIXES)})."
+        )
+    headers = npz.read_headers(place)
+    return named_inputs(
+        {name: npz.read_array(place, name) for name in specs if name in headers}, specs, str(place)
+    )
+
+
+def named_inputs(given: Mapping[str, Any], specs: Mapping[str, InputSpec], where: str) -> Inputs:
+    """Returns named arrays, each shaped and typed as in training; others are passed over.
+
+    Raises:
+      DataError: one is missing or does not fit, or they are not of as many examples.
+    """
+    missing = [name for name in specs if name not in given]
+    if missing:
+        raise DataError(
+            f"{where}: lacks {listing(missing)} of the inputs that the model was trained on: "
+            f"{listing(specs)}. Found: {listing(given) or 'none'}."
+        )
+    found = {name: fitting(given[name], one, f"{where}, {name!r}") for name, one in specs.items()}
+    sizes = {name: len(values) for name, values in found.items()}
+    if len(set(sizes.values())) > 1:
+        words = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise DataError(f"{where}: inputs must be of as many examples each; found {words}.")
+    return Inputs(found, [str(row) for row in range(next(iter(sizes.values())))])
+
+
+def fitting(given: Any, spec: InputSpec, where: str) -> Num[np.ndarray, "n *shape"]:
+    """Returns an array, or texts, as an input of this kind.
+
+    Raises:
+      DataError: it is none, or has no example.
+    """
+    if spec.text is not None and not (isinstance(given, np.ndarray) and given.dtype.kind in "iu"):
+        return spec.text.encode([str(one) for one in given])
+    values = np.asarray(given)
+    if not values.size:
+        raise DataError(f"{where}: there is no example.")
+    if values.ndim and values.shape[1:] != spec.shape:
+        values = npz.as_inputs(values, where)
+    if values.shape[1:] != spec.shape:
+        raise DataError(
+            f"{where}: have shape {values.shape}; expected [n, "
+            f"{', '.join(map(str, spec.shape))}], as the model was trained on."
+        )
+    values = as_trained(values, spec, where)
+    check_finite(values, where, allow_missing=spec.missing == "fill")
+    return values
 
 
 def as_trained(

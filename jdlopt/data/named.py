@@ -15,6 +15,8 @@ Inputs = Num[np.ndarray, "n ..."] | Mapping[str, Num[np.ndarray, "n ..."]]
 """Raw inputs of examples."""
 INPUT = "input"
 """What the only input is called where a name is needed."""
+TABLE = "table"
+"""What the numbers and categories of a table are called where they are one of several inputs."""
 
 
 def each(function: Callable[..., Made], first: object, *others: Any) -> Made | dict[str, Made]:

@@ -95,11 +95,11 @@ class Fusion(nn.Module):
     """An encoder for each input, and dense layers of ``hidden`` on their encodings side by side.
 
     A table goes through dense layers of ``table_features``, its categories embedded with
-    ``data.preprocess.encode='embedding'``; an image, a sequence, or sound goes through blocks of
-    convolution and max pooling of ``image_features`` or ``sequence_features``; a text becomes
-    the mean of its tokens' embeddings, or what a GRU makes of them. Each encoding is ``width`` wide.
-    Late fusion by concatenation, as Baltrušaitis, Ahuja and Morency, "Multimodal machine learning: a
-    survey and taxonomy", 2019, describe it. With one input it is that input's encoder and the head.
+    ``data.preprocess.encode='embedding'``; an image, a sequence or sound goes through blocks of
+    convolution and max pooling of ``image_features`` or ``sequence_features``; a text becomes the
+    mean of its tokens' embeddings, or what a GRU makes of them. Each encoding is ``width`` wide.
+    With one input it is that input's encoder and the head. Late fusion by concatenation:
+    Baltrušaitis, Ahuja and Morency, "Multimodal machine learning: a survey and taxonomy", 2019.
     """
 
     num_outputs: int

@@ -126,19 +126,26 @@ def make_components(
 
 def augment_of(config: Config, spec: DataSpec, section: Mapping[str, Any]) -> Any:
     """Returns the augmentation that a ``data.augment`` section describes."""
-
-    def part(one: InputSpec) -> Part:
-        inputs = augment.inputs_of(spec, config.data.preprocess, one)
-        return Part(augment.fitted(section, inputs), _vocabulary(one))
-
+    parts, vocabulary = None, None
+    if isinstance(spec.inputs, InputSpec):
+        vocabulary = _vocabulary(spec.inputs)
+    else:
+        fitting = {
+            name: augment.inputs_of(spec, config.data.preprocess, one)
+            for name, one in spec.inputs.items()
+        }
+        parts = {
+            name: Part(augment.fitted(section, fitting[name]), _vocabulary(one))
+            for name, one in spec.inputs.items()
+        }
     return make_augment(
         section,
         size=spec.sizes["train"],
         batch_size=config.data.batch_size,
         num_outputs=num_outputs(config, spec),
         classes=spec.num_classes,
-        vocabulary=_vocabulary(spec.inputs) if isinstance(spec.inputs, InputSpec) else None,
-        parts=None if isinstance(spec.inputs, InputSpec) else each(part, spec.inputs),
+        vocabulary=vocabulary,
+        parts=parts,
     )
 
 

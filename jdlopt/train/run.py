@@ -131,8 +131,8 @@ class Run:
         """Predicts for new inputs with the best weights.
 
         Args:
-          inputs: raw inputs, as the model was trained on: an array [n, …], a DataFrame with the
-            columns of the training data by name, or a file or folder.
+          inputs: raw inputs, as the model was trained on: an array [n, …], a dict of named arrays,
+            a DataFrame with the columns of the training data by name, or a file or folder.
           batch_size: examples in one dispatch.
           tta: how many augmented copies of each example predictions are averaged over, beside the
             example itself.
@@ -141,10 +141,10 @@ class Run:
           DataError: they are no such inputs.
         """
         if isinstance(inputs, str | os.PathLike):
-            found: Inputs = read_inputs(inputs, self.experiment.spec.input)
+            found: Inputs = read_inputs(inputs, self.experiment.spec.inputs)
         else:
-            found = given_inputs(inputs, self.experiment.spec.input)
-        if not len(found.inputs):
+            found = given_inputs(inputs, self.experiment.spec.inputs)
+        if not len(found.ids):
             raise DataError("predict: there is no example to predict for.")
         predict = predictor(serve.with_tta(self.experiment, tta), batch_size)
         return serve.named(
@@ -171,9 +171,9 @@ class Run:
         """
         experiment = self.experiment
         if data is not None:
-            inputs = given_inputs(data[0], experiment.spec.input).inputs
-            targets = given_targets(data[1], experiment.spec, len(inputs))
-            examples = Arrays(inputs, targets)
+            given = given_inputs(data[0], experiment.spec.inputs)
+            targets = given_targets(data[1], experiment.spec, len(given.ids))
+            examples = Arrays(given.inputs, targets)
             experiment = experiment.on(only_split(experiment.spec, split, examples))
         elif experiment.dataset is None:
             # over the devices that are here now, whatever the run had

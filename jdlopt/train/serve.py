@@ -239,8 +239,8 @@ def predict_run(
       UserError: the directory holds no finished run, or the file can't be read as its inputs.
     """
     experiment = run_experiment(workdir)
-    found = read_inputs(path, experiment.spec.input)
-    if not len(found.inputs):
+    found = read_inputs(path, experiment.spec.inputs)
+    if not len(found.ids):
         raise DataError(f"--input: {path} holds no example.")
     weights, _ = load_weights(experiment, workdir, which)
     predict = predictor(with_tta(experiment, tta), batch_size)

@@ -16,8 +16,9 @@ from jax.sharding import PartitionSpec
 from jdlopt import config as configs
 from jdlopt import mesh as meshes
 from jdlopt.data import preprocess
+from jdlopt.data.named import each
 from jdlopt.data.spec import InputSpec
-from jdlopt.models import MODELS, make_model
+from jdlopt.models import MODELS, InputFacts, make_model
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.state import as_arrays
 
@@ -29,6 +30,23 @@ class Row(NamedTuple):
     shape: tuple[int, ...]
     tokens: int = 0
     columns: tuple[int, ...] = ()
+    named: dict[str, Row] | None = None
+
+    @property
+    def facts(self):
+        names = tuple(map(str, range(len(self.columns))))
+        return {"tokens": self.tokens, "columns": self.columns, "names": names}
+
+    def inputs(self):
+        if self.named is not None:
+            return {name: row.inputs() for name, row in self.named.items()}
+        x = jax.random.normal(jax.random.key(0), (BATCH, *self.shape))
+        if self.tokens:
+            x = jax.random.randint(jax.random.key(0), (BATCH, *self.shape), 0, self.tokens)
+        codes = [jnp.arange(BATCH) % (count + 1) for count in self.columns if count]
+        for column, coded in enumerate(codes, start=len(self.columns) - len(codes)):
+            x = x.at[:, column].set(coded)
+        return x
 
 
 LAYERS = {"features": 8, "num_layers": 1, "num_heads": 2, "mlp_features": 12}
@@ -65,6 +83,23 @@ ROWS = {
     "wide_and_deep": Row(
         {"features": (8,), "crosses": ("1*2",), "batch_norm": True}, (6,), columns=(0, 15, 7)
     ),
+    "fusion": Row(
+        {
+            "width": 8,
+            "hidden": (8,),
+            "table_features": (8,),
+            "image_features": (4,),
+            "sequence_features": (4,),
+            "embedding_features": 4,
+        },
+        (),
+        named={
+            "table": Row({}, (5,), columns=(0, 7, 3)),
+            "photo": Row({}, (4, 4, 3)),
+            "note": Row({}, (5,), tokens=11),
+            "sound features": Row({}, (4, 3)),
+        },
+    ),
 }
 BATCH, OUTPUTS = 8, 3
 
@@ -97,28 +132,25 @@ def case(request, parts):
     section = {key: field.default for key, field in fields.items()}
     section |= {"name": request.param, **row.section}
     rates = {key: value for key, value in section.items() if isinstance(value, float)}
-    x = jax.random.normal(jax.random.key(0), (BATCH, *row.shape))
-    if row.tokens:
-        x = jax.random.randint(jax.random.key(0), (BATCH, *row.shape), 0, row.tokens)
-    codes = [jnp.arange(BATCH) % (count + 1) for count in row.columns if count]
-    for column, coded in enumerate(codes, start=len(row.columns) - len(codes)):
-        x = x.at[:, column].set(coded)
+    x = row.inputs()
     batch = {"inputs": x, "targets": jnp.arange(BATCH) % OUTPUTS}
     built, hparams = parts
     hparams = {**hparams, "model": as_arrays(rates)}
 
     def part_of(**keys):
-        names = tuple(map(str, range(len(row.columns))))
-        model = make_model(
-            {**section, **keys}, OUTPUTS, tokens=row.tokens, columns=row.columns, names=names
-        )
+        several = row.named and {name: InputFacts(**one.facts) for name, one in row.named.items()}
+        known = row.facts if several is None else {"named": several}
+        model = make_model({**section, **keys}, OUTPUTS, **known)
         components = built.components._replace(
             model=model, preprocess=lambda learnt, inputs: inputs
         )
-        inputs = InputSpec(row.shape, x.dtype.name)
+        inputs = each(lambda one: InputSpec(one.shape[1:], one.dtype.name), x)
         spec = dataclasses.replace(built.spec, inputs=inputs)
-        recipe = preprocess.make_recipe({}, inputs)
-        return dataclasses.replace(built, components=components, spec=spec, recipe=recipe)
+        recipe = preprocess.make_recipes({}, inputs)
+        learnt = each(lambda one: {}, inputs)
+        return dataclasses.replace(
+            built, components=components, spec=spec, recipe=recipe, learnt=learnt
+        )
 
     def step_of(**keys):
         return part_of(**keys).train_step
