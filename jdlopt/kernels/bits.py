@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -35,6 +36,8 @@ def threefry(
       high, low: the counter's words.
       rounds: 20 is the cipher that `jax.random` uses.
     """
+    chex.assert_rank(key, 0, custom_message="a key is two words; for several keys use jax.vmap")
+    chex.assert_equal_shape([high, low], custom_message="a counter has two words")
     schedule = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(_PARITY))
     first, second = high + schedule[0], low + schedule[1]
     for index in range(rounds):

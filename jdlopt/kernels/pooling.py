@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -12,6 +13,7 @@ from jaxtyping import Array, Float
 
 _UNROLLED = 16
 """Maxima of windows of at most this many values are taken slice by slice."""
+_CHANNELS_LAST = "pooling takes (n, length, channels) or (n, height, width, channels)"
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -25,6 +27,7 @@ def max_pool(x: Float[Array, "n *space channels"], size: int) -> Float[Array, "n
       >>> max_pool(jnp.array([3.0, 1.0, 2.0, 5.0, 9.0]).reshape(1, 5, 1), 2).ravel().tolist()
       [3.0, 5.0]
     """
+    chex.assert_rank(x, {3, 4}, custom_message=_CHANNELS_LAST)
     if size ** (x.ndim - 2) > _UNROLLED:
         return _windows(x, size).max(axis=-2)
     return functools.reduce(jnp.maximum, _window_parts(x, size))
@@ -106,4 +109,5 @@ def average_pool(
       >>> average_pool(jnp.array([3.0, 1.0, 2.0, 5.0, 9.0]).reshape(1, 5, 1), 2).ravel().tolist()
       [2.0, 3.5]
     """
+    chex.assert_rank(x, {3, 4}, custom_message=_CHANNELS_LAST)
     return _split(x, size).mean(axis=tuple(range(2, 2 * (x.ndim - 2) + 1, 2)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -41,10 +42,8 @@ def columns(outputs: Outputs, targets: Targets) -> Outputs:
 
 
 def _require_shape(expected: Array, targets: Array) -> None:
-    if expected.shape != targets.shape:
-        raise ValueError(
-            f"targets have shape {targets.shape}, but these outputs need {expected.shape}"
-        )
+    need = f"targets have shape {targets.shape}, but these outputs need {expected.shape}"
+    chex.assert_shape(targets, expected.shape, custom_message=need)
 
 
 # --- classification -------------------------------------------------------------------------------
@@ -128,6 +127,9 @@ def positively_weighted(
       label_smoothing: as in `binary_cross_entropy`.
     """
     logits, labels = _binary(outputs, targets, label_smoothing)
+    chex.assert_shape(
+        weights, logits.shape[-1:], custom_message="positives have one weight an output"
+    )
     there, absent = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
     return -(weights * labels * there + (1.0 - labels) * absent).mean(axis=-1)
 

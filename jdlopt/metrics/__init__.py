@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import chex
 import numpy as np
 from jaxtyping import Array, Float, Num
 
@@ -274,6 +275,11 @@ def make_collector(names: Iterable[str], task: str, num_classes: int) -> Collect
         weights: Num[Array, "n"],
         per_example_loss: Float[Array, "n"],
     ) -> dict[str, Array]:
+        each = [outputs, targets, weights, per_example_loss]
+        chex.assert_equal_shape_prefix(each, 1, custom_message="metrics are of one batch")
+        chex.assert_rank(
+            [weights, per_example_loss], 1, custom_message="an example has one weight and one loss"
+        )
         batch = Batch(outputs, probabilities, targets, weights > 0, per_example_loss)
         return {name: leaf.collect(batch) for name, leaf in leaves.items()}
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
@@ -147,6 +148,9 @@ def make_average(section: Mapping[str, Any], total_steps: int) -> Average:
         step: Int[Array, ""],
         hparams: PyTree,
     ) -> AverageState:
+        chex.assert_trees_all_equal_shapes(
+            state.params, params, custom_message="an average is of one model's parameters"
+        )
         weight, count = weigh(step, state.taken, total_steps, **{**keys, **hparams})
 
         def moved(old: Array, new: Array) -> Array:

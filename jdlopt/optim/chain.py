@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -211,6 +212,9 @@ def make_optimizer(
         grad_fn: Callable[[PyTree], PyTree] | None = None,
         **extra: Any,
     ) -> tuple[PyTree, OptimizerState]:
+        chex.assert_trees_all_equal_shapes(
+            grads, params, custom_message="a gradient has the shapes of its parameters"
+        )
         values = {**section, **hparams}
         scheduled = hparams.get("schedule", {})
         grads, params = (of((REST, *groups), tree) for tree in (grads, params))

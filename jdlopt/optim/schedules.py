@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import chex
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
@@ -283,6 +285,8 @@ def make_schedule(
         raise ConfigError(problem)
 
     def factor(step: Step, hparams: PyTree) -> Factor:
+        one = "a schedule is of one run; for several use jax.vmap"
+        chex.assert_rank([step, *jax.tree.leaves(hparams)], 0, custom_message=one)
         floats = {**keys, **hparams}
         warmup: Any = warmup_steps
         if fraction is not None:

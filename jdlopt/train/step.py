@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple, Protocol
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -107,6 +108,11 @@ def objective(
     Returns:
       The loss with its penalties; and the new model state with what is measured on the way.
     """
+    chex.assert_equal_shape_prefix(
+        jax.tree.leaves((batch["inputs"], batch["targets"])),
+        1,
+        custom_message="a batch has as many targets as inputs",
+    )
     outputs, model_state = components.model.apply(
         params, model_state, batch["inputs"], hparams["model"], key=key, train=True
     )
@@ -129,6 +135,8 @@ def train_step(
       ``accuracy``), measured before the update, and its ``learning_rate``; with a loss scale also
       what `jdlopt.train.scaling.settled` adds.
     """
+    one_run = "train_step is of one run; for a population jax.vmap it over the states"
+    chex.assert_rank([state.step, state.key], 0, custom_message=one_run)
     augment_key, model_key = jax.random.split(jax.random.fold_in(state.key, state.step))
     batch = prepared(components, state, batch, augment_key)
     freezing = components.freezing

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import chex
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32
@@ -151,4 +152,6 @@ def inputs_of(spec: DataSpec, fields: PreprocessFields, one: InputSpec | None = 
 
 def unless_zero(strength: Strength, changed: Array, inputs: Array) -> Array:
     """Returns what was changed, in the inputs' dtype, or at strength 0 the inputs to the bit."""
+    chex.assert_rank(strength, 0, custom_message="a batch has one strength; for several, jax.vmap")
+    chex.assert_equal_shape([changed, inputs], custom_message="an augmentation keeps shapes")
     return jnp.where(jnp.asarray(strength) == 0, inputs, changed.astype(inputs.dtype))

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 State = dict[str, Any]
 """Stage → what it learnt: arrays. Empty where nothing is fitted. Of named inputs, one by name."""
+RANKS = {"table": 2, "image": 4, "audio": {2, 3}, "text": 2}
+"""How many axes a batch of a kind has; a sequence may have any."""
 
 
 class Shaped(NamedTuple):
@@ -212,6 +214,11 @@ def apply(recipe: Recipes, state: Mapping[str, Any], inputs: Any) -> Any:
     """
     if not isinstance(recipe, Recipe):
         return each(apply, recipe, state, inputs)
+    import chex
+
+    if recipe.kind in RANKS:
+        takes = f"inputs of the kind {recipe.kind!r} are a batch"
+        chex.assert_rank(inputs, RANKS[recipe.kind], custom_message=takes)
     if recipe.kind == "text":
         return inputs
     values = _as_float(inputs)

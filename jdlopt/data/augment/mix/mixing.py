@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -52,6 +53,8 @@ def partners(values: Array) -> Array:
 
 def mixed(values: Array, share: Float[Array, "n"], others: Array) -> Array:
     """Returns ``share · values + (1 - share) · others``."""
+    chex.assert_equal_shape([values, others], custom_message="examples are mixed one with one")
+    chex.assert_shape(share, values.shape[:1], custom_message="an example has one share")
     share = share.reshape(-1, *[1] * (values.ndim - 1)).astype(values.dtype)
     # a share of 1 keeps the example to the bit, also beside a partner that is not finite
     return jnp.where(share == 1, values, share * values + (1 - share) * others)
