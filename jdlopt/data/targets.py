@@ -199,6 +199,9 @@ def _infer_classes(
 ) -> Coding:
     """Returns the coding of classes: the values that occur, or the columns of one-hot rows."""
     check_present(values, what, names)
+    if values.dtype.kind == "f" and np.isinf(values).any():
+        first = int(np.argmax(np.isinf(values).reshape(len(values), -1).any(axis=1)))
+        raise DataError(f"{what}: row {first + 1} holds {values[first]}: expected finite numbers.")
     if values.ndim == 1:
         distinct = sorted(set(values.tolist()), key=lambda value: (str(type(value)), value))
         if len(distinct) < 2:

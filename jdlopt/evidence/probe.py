@@ -189,9 +189,15 @@ def activation_program(
     """
     size = min(chunk_size(inputs), len(inputs))
 
+    components = experiment.components
+
     def forward(params: PyTree, model_state: PyTree, inputs: Array) -> Array:
-        weights = at.replace(params=params, model_state=model_state)
-        return experiment.predict(weights, inputs).outputs
+        seen = components.preprocess(at.preprocess, inputs)
+        # the model alone: what makes probabilities of its outputs is no layer
+        outputs, _ = components.model.apply(
+            params, model_state, seen, at.hparams["model"], key=None, train=False
+        )
+        return outputs
 
     kinds, measure = activations.watch(forward, at.params, at.model_state, inputs[:size])
     program = jax.jit(measure)

@@ -276,7 +276,7 @@ def make_optimizer(
 
 def _check(section: Mapping[str, Any]) -> None:
     """Raises what is wrong with a section before anything is traced."""
-    matching({}, section["decay_exclude"])
+    matching({}, section["decay_exclude"], "optim.decay_exclude")
     average = section["average"].get("name", "none")
     groups = section["groups"]
     names = {"optim": section["name"]}

@@ -20,12 +20,13 @@ REST, FROZEN = "", None
 """The labels of parameters in no group: trained as ``optim`` says, or never."""
 
 
-def matching(params: PyTree, patterns: Sequence[str]) -> PyTree[bool]:
+def matching(params: PyTree, patterns: Sequence[str], key: str = "") -> PyTree[bool]:
     r"""Returns for each parameter whether a pattern is found in its ``/``-joined path.
 
     Args:
       params: parameters, or anything of their structure.
       patterns: regular expressions; each is searched anywhere in the path.
+      key: of the config that names them, for messages.
 
     Returns:
       A tree of bools of the same structure.
@@ -38,7 +39,7 @@ def matching(params: PyTree, patterns: Sequence[str]) -> PyTree[bool]:
       >>> matching(params, [r"\bbias\b", r"\bscale\b"])
       {'dense': {'bias': True, 'kernel': False}, 'rescale': False}
     """
-    compiled = [_compiled(pattern) for pattern in patterns]
+    compiled = _all_compiled(key, patterns)
 
     def found(path: tuple[object, ...], _: object) -> bool:
         return any(pattern.search(path_name(path)) for pattern in compiled)

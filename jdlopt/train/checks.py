@@ -187,6 +187,7 @@ def _named(experiment: Experiment) -> Components:
     takes = f"model: {names['model']!r} can't take inputs of shape {shape} of {spec.name!r}"
     targets = f"loss: {names['loss']!r} can't be computed from {wide} outputs and these targets"
     updates = f"optim: {names['optim']!r} can't update the parameters"
+    averages = f"optim.average.name: {config.optim.average.name!r} can't average the parameters"
     return components._replace(
         model=model._replace(init=_saying(takes, model.init), apply=_saying(takes, applied)),
         loss=loss._replace(
@@ -196,7 +197,7 @@ def _named(experiment: Experiment) -> Components:
             init=_saying(updates, optimizer.init), update=_saying(updates, optimizer.update)
         ),
         average=average._replace(
-            init=_saying(updates, average.init), update=_saying(updates, average.update)
+            init=_saying(averages, average.init), update=_saying(averages, average.update)
         ),
         augment=_saying("data: the inputs can't be augmented or preprocessed", components.augment),
     )

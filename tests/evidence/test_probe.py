@@ -298,3 +298,11 @@ def test_skipped_steps_are_counted_by_the_steps_that_a_line_stands_for():
     config = {"model": {"dtype": "float16"}}
     found = gather.precision(config, {"status": "done"}, lines)
     assert found["skipped"] == 5 and found["skipped_share"] == pytest.approx(5 / 30)
+
+
+def test_what_makes_probabilities_of_outputs_is_no_layer():
+    raw = {**TINY, "loss": {"name": "binary_cross_entropy"}, "model": {"name": "linear"}}
+    built = Experiment.build(raw)
+    inputs = built.data.read("train").inputs[:32]
+    watch = probe.activation_program(built, built.weights(built.init(0)), inputs)
+    assert watch(built.weights(built.init(0))) == []
