@@ -284,7 +284,15 @@ def test_print_config_fills_in_the_defaults_and_makes_no_directory(place, resolv
     }  # fmt: skip
     assert config["data"]["preprocess"]["scale"] == "none"
     assert config["data"]["augment"].pop("own") == {}
-    assert set(config["data"]["augment"].values()) <= {None, False, "constant", "bilinear", 1, 2}
+    assert set(config["data"]["augment"].values()) <= {
+        None,
+        False,
+        "constant",
+        "bilinear",
+        "zero",
+        1,
+        2,
+    }
     assert config["train"]["epochs"] is None
     assert content(place) == before and not os.path.exists("never_made")
 

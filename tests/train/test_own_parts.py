@@ -178,7 +178,7 @@ def test_what_is_wrong_with_an_own_augmentation_is_said_once(config, section, me
 def test_a_users_own_source_trains_with_its_keys(config, tmp_path):
     config["data"] = {"source": "own_parts:spirals", "batch_size": 32, "examples": 90}
     built = Experiment.build(config)
-    assert (built.config["data"]["examples"], built.config["data"]["noise"]) == (90, 0.1)
+    assert (built.config.data.options["examples"], built.config.data.options["noise"]) == (90, 0.1)
     assert built.spec.sizes["test"] == 60 and built.spec.class_names == ("a", "b")
     result = fit(config, tmp_path / "run")
     assert result.status == "done" and result.metrics["test/accuracy"] > 0.4
