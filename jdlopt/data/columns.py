@@ -141,6 +141,16 @@ def as_texts(column: pd.Series) -> np.ndarray:
     return np.array(texts, dtype=object)
 
 
+def texts_of(column: pd.Series) -> np.ndarray:
+    """Returns a column of texts; a missing one is empty."""
+    values = column.astype(object).to_numpy()
+    missing = column.isna().to_numpy()
+    return np.array(
+        ["" if gone else str(value) for value, gone in zip(values, missing, strict=True)],
+        dtype=object,
+    )
+
+
 def _as_text(value: Any) -> str | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)

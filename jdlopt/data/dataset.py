@@ -263,6 +263,7 @@ def make_dataset(
     checked: Sequence[str] = (),
     skipped: Skipped | None = None,
     beside: Mapping[str, np.ndarray] | None = None,
+    guess: str = "",
 ) -> Dataset:
     """Returns the `Dataset` of a source's pools, after splitting what has to be split.
 
@@ -279,6 +280,7 @@ def make_dataset(
       skipped: where these were counted.
       beside: the ``group``, ``time`` and ``weight`` of each example of the ``train`` pool, where
         the data section names them.
+      guess: what was guessed of the inputs, in a sentence; empty if nothing was.
     """
     beside = beside or {}
     if parts is None:
@@ -313,7 +315,7 @@ def make_dataset(
         target_names=coding.outputs,
         target_shape=coding.shape,
         target_dtype=coding.dtype,
-        guess=coding.guess,
+        guess=" ".join(filter(None, (coding.guess, guess))),
     )
     return Dataset(
         spec,

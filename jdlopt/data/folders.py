@@ -15,7 +15,7 @@ from jaxtyping import Int, Int32, Num
 from jdlopt.data.damage import Skipped, Unreadable, check_left
 from jdlopt.data.labelled import BESIDE, names_of, read_labels
 from jdlopt.data.split import make_parts
-from jdlopt.data.tables import read_table
+from jdlopt.data.table_files import read_table
 from jdlopt.data.targets import Coding
 from jdlopt.errors import DataError, listing, nearest
 

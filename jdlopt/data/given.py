@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +14,9 @@ from jaxtyping import Num
 
 from jdlopt import config as configs
 from jdlopt.data import arrays, source, tables
-from jdlopt.data.columns import number_columns
 from jdlopt.data.dataset import ArrayPool, Arrays, Dataset, Pool, make_dataset
-from jdlopt.data.inputs import Inputs, fitting, named_inputs
-from jdlopt.data.named import by_name, each, stacked
+from jdlopt.data.inputs import Inputs, columns_of, fitting, frame_inputs, named_inputs
+from jdlopt.data.named import INPUT, by_name, each, stacked
 from jdlopt.data.npz import as_inputs
 from jdlopt.data.source import MEMORY, DataFields
 from jdlopt.data.spec import DataSpec, InputSpec
@@ -180,6 +180,16 @@ def given_inputs(given: Any, spec: InputSpec | Mapping[str, InputSpec]) -> Input
       DataError: they are no such inputs.
     """
     where = "inputs"
+    if _is_frame(given):
+        frame: pd.DataFrame = given
+        table = frame.set_axis([str(name) for name in frame.columns], axis=1)
+        table = table.reset_index(drop=True)
+        specs = by_name(spec)
+        if isinstance(spec, InputSpec) and not columns_of(spec):  # by their places
+            specs = {INPUT: dataclasses.replace(spec, feature_names=tuple(table.columns))}
+        found = frame_inputs(table, specs, Path(), where)
+        ids = [str(row) for row in frame.index]
+        return Inputs(found[INPUT] if isinstance(spec, InputSpec) else found, ids)
     if not isinstance(spec, InputSpec):
         if not isinstance(given, Mapping):
             raise DataError(
@@ -187,29 +197,6 @@ def given_inputs(given: Any, spec: InputSpec | Mapping[str, InputSpec]) -> Input
                 f"arrays by these names, found {type(given).__name__}."
             )
         return named_inputs(given, spec, where)
-    if _is_frame(given):
-        frame: pd.DataFrame = given
-        wanted = [spec.text.column] if spec.text else list(spec.feature_names or frame.columns)
-        missing = [name for name in wanted if name not in frame.columns]
-        if missing:
-            found = [str(name) for name in frame.columns]
-            hint = nearest(missing[0], found) if len(missing) == 1 else ""
-            raise DataError(
-                f"{where}: lacks {len(missing)} of the {len(wanted)} columns that the model was "
-                f"trained on: {listing(missing)}.{hint} Found: {listing(found)}."
-            )
-        ids = [str(row) for row in frame.index]
-        if spec.text is not None:
-            return Inputs(spec.text.encode(list(tables.texts_of(frame[wanted[0]]))), ids)
-        values = number_columns(
-            frame.reset_index(drop=True),
-            wanted,
-            where,
-            spec.missing == "fill",
-            spec.categories,
-            spec.hash_buckets,
-        )
-        return Inputs(values.reshape(len(values), *spec.shape), ids)
     values = fitting(given, spec, where)
     return Inputs(values, [str(row) for row in range(len(values))])
 

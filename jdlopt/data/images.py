@@ -83,9 +83,9 @@ def open_images(folder: Path, fields: DataFields) -> Dataset:
     """
     skipped = Skipped()
     found = read_files(folder, SUFFIXES, "image", fields, skipped)
-    parts, seen = split_files(found, fields, folder, "image", _load, skipped)
+    parts, seen = split_files(found, fields, folder, "image", load, skipped)
     size = resize_to(fields.image_size)
-    (height, width), channels = _survey(seen, size)
+    (height, width), channels = survey(seen, size)
     pools: dict[str, Pool] = {
         split: ImagePool(paths, found.targets[split], channels, size, (height, width))
         for split, paths in found.paths.items()
@@ -104,7 +104,8 @@ def open_images(folder: Path, fields: DataFields) -> Dataset:
     )
 
 
-def _load(path: Path) -> None:
+def load(path: Path) -> None:
+    """Decodes an image, to see whether it can be."""
     with _opened(path, str(path)) as image:
         image.load()
 
@@ -126,7 +127,7 @@ def resize_to(image_size: Sequence[int] | None) -> tuple[int, int] | None:
     return sides[0], sides[-1]
 
 
-def _survey(paths: Sequence[Path], size: tuple[int, int] | None) -> tuple[tuple[int, int], int]:
+def survey(paths: Sequence[Path], size: tuple[int, int] | None) -> tuple[tuple[int, int], int]:
     """Returns the size of all files, from their headers, and the channels: 1 if all are grey."""
     first: tuple[int, int] | None = None
     grey = True

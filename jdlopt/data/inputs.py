@@ -6,17 +6,21 @@ import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Num
 
-from jdlopt.data import images, npz, tables
-from jdlopt.data.columns import number_columns
+from jdlopt.data import images, npz, table_files
+from jdlopt.data.columns import as_texts, number_columns, texts_of
 from jdlopt.data.damage import check_finite
+from jdlopt.data.named import INPUT
 from jdlopt.data.spec import InputSpec
 from jdlopt.data.text_input import TextInput
 from jdlopt.errors import DataError, listing, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Inputs(NamedTuple):
@@ -40,8 +44,8 @@ def read_inputs(path: str | os.PathLike[str], spec: InputSpec | Mapping[str, Inp
       path: a CSV, TSV or Parquet file, an NPZ file, an image or sound, or a folder of them (with or
         without subfolders); for texts a table or a ``.txt`` file, one text a line. A table may have
         other columns, the target among them.
-      spec: of the input that the model was trained on, or of named ones: they are read from an NPZ
-        file of arrays by these names.
+      spec: of the input that the model was trained on, or of named ones: they are read from a table
+        with their columns, or an NPZ file of arrays by these names.
 
     Returns:
       The inputs; ids are row numbers from 0, or a file's path within the folder.
@@ -58,9 +62,12 @@ def read_inputs(path: str | os.PathLike[str], spec: InputSpec | Mapping[str, Inp
     shape, dtype = spec.shape, np.dtype(spec.dtype)
     if spec.text is not None:
         return _read_texts(place, spec.text)
+    if spec.column is not None and suffix in table_files.SUFFIXES and place.is_file():
+        read = _read_columns(place, {INPUT: spec})
+        return Inputs(read.inputs[INPUT], read.ids)
     if suffix in npz.SUFFIXES and place.is_file():
         values: np.ndarray = _read_npz(place, shape)
-    elif suffix in tables.SUFFIXES and place.is_file():
+    elif suffix in table_files.SUFFIXES and place.is_file():
         values = read_table_inputs(
             place,
             spec.feature_names,
@@ -77,7 +84,7 @@ def read_inputs(path: str | os.PathLike[str], spec: InputSpec | Mapping[str, Inp
     else:
         raise DataError(
             f"{place}: expected a folder of images, an image, or a file ending in "
-            f"{', '.join(tables.SUFFIXES + npz.SUFFIXES)}."
+            f"{', '.join(table_files.SUFFIXES + npz.SUFFIXES)}."
         )
     values = as_trained(values, spec, str(place))
     check_finite(values, str(place), allow_missing=spec.missing == "fill")
@@ -85,16 +92,99 @@ def read_inputs(path: str | os.PathLike[str], spec: InputSpec | Mapping[str, Inp
 
 
 def _read_named(place: Path, specs: Mapping[str, InputSpec]) -> Inputs:
-    """Reads named inputs: the arrays of these names in an NPZ file."""
-    if place.suffix.lower() not in npz.SUFFIXES or not place.is_file():
+    """Reads named inputs: a table's columns, or the arrays of these names in an NPZ file."""
+    suffix = place.suffix.lower()
+    if suffix in table_files.SUFFIXES and place.is_file() and _are_columns(specs):
+        return _read_columns(place, specs)
+    if suffix not in npz.SUFFIXES or not place.is_file():
         raise DataError(
             f"{place}: the model was trained on several inputs ({listing(specs)}); expected a "
-            f"file of arrays by these names ({listing(npz.SUFFIXES)})."
+            f"table with their columns ({listing(table_files.SUFFIXES)}) or a file of arrays by "
+            f"these names ({listing(npz.SUFFIXES)})."
         )
     headers = npz.read_headers(place)
-    return named_inputs(
-        {name: npz.read_array(place, name) for name in specs if name in headers}, specs, str(place)
-    )
+    given = {name: npz.read_array(place, name) for name in specs if name in headers}
+    return named_inputs(given, specs, str(place))
+
+
+def _are_columns(specs: Mapping[str, InputSpec]) -> bool:
+    """Whether every input is made of columns of a table."""
+    return all(one.feature_names or one.text or one.column for one in specs.values())
+
+
+def _read_columns(place: Path, specs: Mapping[str, InputSpec]) -> Inputs:
+    """Reads inputs from a table's columns; paths begin at its folder."""
+    apart = [columns_of(one)[0] for one in specs.values() if one.text or one.column]
+    categories = [name for one in specs.values() for name in one.categories]
+    table = table_files.read_table(place, as_text=(*categories, *apart))
+    if len(table) == 0:
+        raise DataError(f"{place}: is empty: it has a header but no rows.")
+    found = frame_inputs(table, specs, place.parent, str(place))
+    return Inputs(found, [str(row) for row in range(len(table))])
+
+
+def columns_of(spec: InputSpec) -> tuple[str, ...]:
+    """Returns the columns of a table that an input is made of."""
+    if spec.text is not None:
+        return (spec.text.column,)
+    return (spec.column,) if spec.column is not None else tuple(spec.feature_names or ())
+
+
+def frame_inputs(
+    table: pd.DataFrame, specs: Mapping[str, InputSpec], folder: Path, where: str
+) -> dict[str, Num[np.ndarray, "rows *shape"]]:
+    """Returns named inputs from a table's columns, coded and decoded as in training.
+
+    Args:
+      table: the columns; its index counts the rows.
+      specs: of the inputs.
+      folder: where paths begin.
+      where: names the table, for messages.
+
+    Raises:
+      DataError: columns are missing, or a cell or a file can't be used.
+    """
+    wanted = [name for one in specs.values() for name in columns_of(one)]
+    missing = [name for name in wanted if name not in table.columns]
+    if missing:
+        found = [str(name) for name in table.columns]
+        hint = nearest(missing[0], found) if len(missing) == 1 else ""
+        raise DataError(
+            f"{where}: lacks {len(missing)} of the {len(wanted)} columns that the model was "
+            f"trained on: {listing(missing)}.{hint} Found: {listing(found)}."
+        )
+
+    def made(spec: InputSpec) -> np.ndarray:
+        names = columns_of(spec)
+        if spec.text is not None:
+            return spec.text.encode(list(texts_of(table[names[0]])))
+        if spec.column is not None:
+            return _decoded(table[spec.column], spec, folder, where)
+        values = number_columns(
+            table, names, where, spec.missing == "fill", spec.categories, spec.hash_buckets
+        )
+        return values.reshape(len(values), *spec.shape)
+
+    return {name: made(one) for name, one in specs.items()}
+
+
+def _decoded(column: pd.Series, spec: InputSpec, folder: Path, where: str) -> np.ndarray:
+    """Returns the images or sounds that a column names."""
+    from jdlopt.data import sound
+
+    made = []
+    for row, value in enumerate(as_texts(column)):
+        if value is None:
+            raise DataError(
+                f"{where}: column {column.name!r} names no file in row {column.index[row]}."
+            )
+        path = folder / value
+        if spec.sample_rate is not None:
+            made.append(sound.decode_sound(path, spec.sample_rate, spec.shape[0], str(path)))
+        else:
+            size = (spec.shape[0], spec.shape[1])
+            made.append(images.decode_image(path, spec.shape[-1], size, str(path)))
+    return np.stack(made)
 
 
 def named_inputs(given: Mapping[str, Any], specs: Mapping[str, InputSpec], where: str) -> Inputs:
@@ -186,7 +276,7 @@ def read_table_inputs(
       DataError: columns are missing, or hold something other than finite numbers.
     """
     categories = categories or {}
-    table = tables.read_table(Path(path), as_text=tuple(categories))
+    table = table_files.read_table(Path(path), as_text=tuple(categories))
     found = list(table.columns)
     if len(table) == 0:
         raise DataError(f"{path}: is empty: it has a header but no rows.")
@@ -208,10 +298,10 @@ def read_table_inputs(
 def _read_texts(place: Path, text: TextInput) -> Inputs:
     """Reads texts: a table's column of the name that it had in training, or a file's lines."""
     suffix = place.suffix.lower()
-    if place.is_dir() or suffix not in (*tables.SUFFIXES, ".txt"):
+    if place.is_dir() or suffix not in (*table_files.SUFFIXES, ".txt"):
         raise DataError(
             f"{place}: the model was trained on texts; expected a .txt file with one text a line, "
-            f"or a table with a column {text.column!r} ({', '.join(tables.SUFFIXES)})."
+            f"or a table with a column {text.column!r} ({', '.join(table_files.SUFFIXES)})."
         )
     if suffix == ".txt":
         try:
@@ -219,12 +309,12 @@ def _read_texts(place: Path, text: TextInput) -> Inputs:
         except (OSError, ValueError) as error:
             raise DataError(f"{place}: can't be read as text in UTF-8: {error}.") from error
     else:
-        table = tables.read_table(place, raw_text=text.column)
+        table = table_files.read_table(place, raw_text=text.column)
         names = list(table.columns)
         if text.column not in names:
             hint = nearest(text.column, names) or f" Found: {listing(names)}."
             raise DataError(f"{place}: there is no column {text.column!r}, the texts'.{hint}")
-        texts = list(tables.texts_of(table[text.column]))
+        texts = list(texts_of(table[text.column]))
     if not texts:
         raise DataError(f"{place}: is empty: it holds no text.")
     return Inputs(text.encode(texts), [str(row) for row in range(len(texts))])

@@ -59,6 +59,10 @@ def open_prepared(folder: Path, fields: DataFields, name: str, reading: Reading 
     Raises:
       DataError: the files are not ArrayRecord, or the features can't be used.
     """
+    if fields.columns:
+        raise DataError(
+            f"data.columns: names columns of a table; {name} is a TFDS dataset. Leave it out."
+        )
     if fields.categorical:
         raise DataError(
             f"data.categorical: names columns of a table; {name} is a TFDS dataset. Leave it out."

@@ -115,7 +115,7 @@ def open_sounds(folder: Path, fields: DataFields) -> Dataset:
         found, fields, folder, "sound", lambda path: read_sound(path, str(path)), skipped
     )
     sample_rate, seconds = fields.sample_rate, fields.seconds
-    header = _survey(seen, sample_rate, seconds)
+    header = survey(seen, sample_rate, seconds)
     pools: dict[str, Pool] = {
         split: SoundPool(
             paths,
@@ -141,7 +141,7 @@ def open_sounds(folder: Path, fields: DataFields) -> Dataset:
     )
 
 
-def _survey(paths: Sequence[Path], sample_rate: int | None, seconds: float | None) -> Header:
+def survey(paths: Sequence[Path], sample_rate: int | None, seconds: float | None) -> Header:
     """Returns the rate and length that all files have, or get, from their headers."""
     first: Header | None = None
     for path in paths:

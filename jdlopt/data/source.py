@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from jdlopt.config import Choice, Count, Natural, Range, Value, own_keys, section_of, shared_keys
-from jdlopt.data import cache, images, npz, sound, tables
+from jdlopt.data import cache, images, npz, sound, table_files, tables
 from jdlopt.data.arrays import is_own, open_own
 from jdlopt.data.bundled import BUNDLED, prepare_bundled
 from jdlopt.data.damage import ON_BAD
@@ -30,7 +30,16 @@ MEMORY = "memory-"
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # what scikit-learn's splitters take
 Share = Annotated[float, Range(0, 1, low_open=True, high_open=True)]
 Seconds = Annotated[float, Range(0, low_open=True)]
-COLUMN_KEYS = ("target", "ignore", "group", "time", "weight", "text_column", "categorical")
+COLUMN_KEYS = (
+    "target",
+    "ignore",
+    "group",
+    "time",
+    "weight",
+    "text_column",
+    "categorical",
+    "columns",
+)
 """The keys that name a table's columns or a TFDS dataset's features."""
 
 
@@ -80,6 +89,10 @@ class DataFields:
       data_dir: where datasets are prepared; ``$TFDS_DATA_DIR`` or the user's cache if None.
       ignore: columns or features that are left out.
       categorical: columns of a table that hold numbers and mean categories, such as a postcode.
+      columns: what columns of a table hold, by name: ``number``, ``category``, ``text``, or paths
+        of an ``image`` or ``sound`` from the table's folder. Each of the last three is an input of
+        its own beside the numbers and categories, as ``model.name='fusion'`` takes them. What is
+        not said is guessed, which ``jdlopt data describe`` tells.
       image_size: (height, width) that images are resized to.
       sample_rate: samples a second that sounds are resampled to; None keeps the one they all have.
       seconds: the length that sounds are cut or padded to; None keeps the one they all have.
@@ -112,6 +125,7 @@ class DataFields:
     data_dir: str | None = None
     ignore: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
     image_size: tuple[int, ...] | None = None
     sample_rate: Count | None = None
     seconds: Seconds | None = None
@@ -216,9 +230,9 @@ def _open(fields: DataFields, reading: Reading) -> Dataset:
         return open_prepared(folder, fields, source, reading)
     path = Path(source).expanduser()
     suffix = path.suffix.lower()
-    if suffix in tables.SUFFIXES + npz.SUFFIXES:
+    if suffix in table_files.SUFFIXES + npz.SUFFIXES:
         _check_file(path)
-        if suffix in tables.SUFFIXES:
+        if suffix in table_files.SUFFIXES:
             return tables.open_table(path, fields, reading)
         _check_unused(fields, path)
         return npz.open_npz(path, fields, reading)
@@ -237,7 +251,7 @@ def _open(fields: DataFields, reading: Reading) -> Dataset:
     if path.is_file():
         raise DataError(
             f"data.source: {source!r} has the ending {suffix!r}; a file must be one of "
-            f"{', '.join(tables.SUFFIXES + npz.SUFFIXES)}."
+            f"{', '.join(table_files.SUFFIXES + npz.SUFFIXES)}."
         )
     if cache.parse_name(source) is None or source.startswith((".", "/", "~")):
         raise DataError(
@@ -254,7 +268,7 @@ def _siblings(path: Path) -> list[str]:
 
 def _check_unused(fields: DataFields, path: Path) -> None:
     listed = path.is_dir() and (path / LABELS).is_file()
-    for key in ("text_column", "categorical") if listed else COLUMN_KEYS:
+    for key in ("text_column", "categorical", "columns") if listed else COLUMN_KEYS:
         if getattr(fields, key):
             hint = f" (a folder may have them in {LABELS})" if path.is_dir() and not listed else ""
             raise DataError(

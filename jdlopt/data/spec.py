@@ -28,6 +28,7 @@ class InputSpec:
       hash_buckets: categories are coded by so many hashes; None codes them by their own number.
       text: the tokenizer's state, where inputs are texts, and what that feature is called.
       sample_rate: samples a second, where inputs are sound.
+      column: the column of a table that holds paths, where inputs are these files.
     """
 
     shape: tuple[int, ...]
@@ -38,6 +39,7 @@ class InputSpec:
     hash_buckets: int | None = None
     text: TextInput | None = field(default=None, repr=False)
     sample_rate: int | None = None
+    column: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-able values that `from_dict` gives back."""
@@ -50,6 +52,7 @@ class InputSpec:
             "hash_buckets": self.hash_buckets,
             "text": None if self.text is None else self.text.meta(),
             "sample_rate": self.sample_rate,
+            "column": self.column,
         }
 
     @staticmethod
@@ -71,6 +74,7 @@ class InputSpec:
             hash_buckets=saved.get("hash_buckets"),
             text=None if text is None else from_meta(text),
             sample_rate=saved.get("sample_rate"),
+            column=saved.get("column"),
         )
 
 
@@ -89,7 +93,7 @@ class DataSpec:
       target_names: a name for each value of a target that has several; else empty.
       target_shape: the shape of one example's target.
       target_dtype: ``int32`` (classes, labels) or ``float32`` (values).
-      guess: what was guessed of the targets, in a sentence; empty if nothing was.
+      guess: what was guessed of targets and inputs, in sentences; empty if nothing was.
     """
 
     name: str

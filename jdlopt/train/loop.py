@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -70,6 +71,8 @@ def fit(
         config = given.named(config, data)
         dataset = clean_given(resolve_data(config), data)
         experiment = Experiment.build(config, dataset, check=True)
+    if experiment.data.spec.guess and jax.process_index() == 0:
+        print(f"data: {experiment.data.spec.guess}", file=sys.stderr)
     if on_progress is None:
         bar = notebook_bar()
         if bar is not None:

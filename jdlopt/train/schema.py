@@ -11,6 +11,7 @@ from jdlopt import losses, models, optim
 from jdlopt.config import Count, Field, Natural, Schema, section_of
 from jdlopt.data import augment, preprocess
 from jdlopt.data.arrays import is_own, own_schema
+from jdlopt.data.mixed import KINDS
 from jdlopt.data.source import DataFields
 from jdlopt.data.text import TextFields
 from jdlopt.errors import ConfigError, listing
@@ -147,6 +148,8 @@ def data_schema(section: object, problems: list[str]) -> Schema:
     given = section if isinstance(section, Mapping) else {}
     source = given.get("source")
     source = source.text if isinstance(source, configs.Override) else source
+    columns = given.get("columns")
+    columns = columns if isinstance(columns, Mapping) else {}
     own: Schema = {}
     if is_own(source):
         try:
@@ -157,6 +160,7 @@ def data_schema(section: object, problems: list[str]) -> Schema:
     return {
         **own,
         **configs.fields_of(DataFields),
+        "columns": dict.fromkeys(columns, Field((str,), choice=configs.Choice(KINDS))),
         "text": configs.fields_of(TextFields),
         "preprocess": configs.fields_of(preprocess.PreprocessFields),
         "augment": augment.schema(given.get("augment"), problems),

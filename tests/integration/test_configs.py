@@ -72,6 +72,13 @@ def table_of_outputs(folder: Path) -> Path:
     return folder / "made.csv"
 
 
+def mixed_table(folder: Path) -> Path:
+    made = make_table(folder, 60)
+    table = made.read_text("utf-8").replace(",size", ",target", 1)
+    made.write_text(table, "utf-8")
+    return made
+
+
 MADE: dict[str, Callable[[Path], Path]] = {
     "speech_commands": sounds,
     "cifar10": lambda folder: images(folder, (32, 32, 3)),
@@ -83,6 +90,7 @@ MADE: dict[str, Callable[[Path], Path]] = {
     "own_csv": table,
     "own_labels": table_of_labels,
     "own_outputs": table_of_outputs,
+    "own_mixed": mixed_table,
     "own_wide_and_deep": table,
     "imdb_reviews": texts,
     "imdb_transformer": texts,

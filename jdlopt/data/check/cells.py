@@ -239,7 +239,7 @@ def _cells(
 
 
 def _from_frame(path: Path) -> Cells:
-    from jdlopt.data.tables import read_table
+    from jdlopt.data.table_files import read_table
 
     frame = read_table(path)
     if len(frame) == 0:

@@ -12,12 +12,13 @@ import numpy as np
 from jaxtyping import Bool, Num
 
 from jdlopt.config import section_of, to_dict
-from jdlopt.data import tables, targets
+from jdlopt.data import mixed, table_files, targets
 from jdlopt.data.check import arrays, columns, examples, labels, near_duplicates, structure
 from jdlopt.data.check.cells import MISSING, TEXT, Cells, cells_of, read_cells
 from jdlopt.data.check.files import folder_findings
 from jdlopt.data.check.finding import SEVERITIES, Finding, settled
 from jdlopt.data.dataset import SPLITS, Dataset
+from jdlopt.data.inputs import columns_of
 from jdlopt.data.labelled import names_of
 from jdlopt.data.source import DataFields, open_dataset
 from jdlopt.data.split import split_indices
@@ -44,6 +45,14 @@ SEVERAL = (
     "An example has several targets: what gives a target away, rare classes and doubtful labels "
     "are looked for where it has one."
 )
+SEVERAL_INPUTS = (
+    "An example has several inputs: each is looked at by itself, and doubtful labels and equal "
+    "examples are not looked for."
+)
+OF_WHOLE_EXAMPLES = (
+    "label_noise", "label_noise_unknown", "target_noise", "duplicates", "near_duplicates",
+)  # fmt: skip
+"""Findings that one input of several can't tell."""
 NO_TEST = "The test split's inputs were not looked at, so near-duplicates there are not known."
 
 
@@ -113,7 +122,7 @@ def check_source(fields: DataFields | Mapping[str, Any], *, with_test: bool = Tr
     path = Path(fields.source.strip()).expanduser()
     # fits this small lose more time than they gain where threads wait for one another
     with threadpool_limits(limits=1):
-        if path.suffix.lower() in tables.SUFFIXES and path.is_file():
+        if path.suffix.lower() in table_files.SUFFIXES and path.is_file():
             made = _check_table(path, fields, with_test)
         else:
             made = _check_dataset(path, fields, with_test)
@@ -170,6 +179,11 @@ def _check_table(path: Path, fields: DataFields, with_test: bool) -> Check:
             dataset = open_dataset(fields)
         except DataError as error:
             findings.append(_opening(error))
+    apart = {name for name, kind in fields.columns.items() if kind not in mixed.KINDS[:2]}
+    if dataset is not None and fields.text_column is None:
+        inputs = dataset.spec.named.values()
+        apart = {name for one in inputs if not one.feature_names for name in columns_of(one)}
+    features = [place for place in features if cells.names[place] not in apart]
     coding, values = _coded(cells, target, fields, findings)
     several = () if one or not names else (SEVERAL,)
     looked = (ALL_ROWS, TRAINING, PRINTS if with_test else NO_TEST, *several)
@@ -180,6 +194,13 @@ def _check_table(path: Path, fields: DataFields, with_test: bool) -> Check:
         if dataset is not None:
             findings += _examined(dataset, with_test)
         return Check(fields.source, "text", tuple(findings), sizes, looked, dataset, fields)
+    if apart:
+        looked = (*looked, SEVERAL_INPUTS)
+        if dataset is not None:
+            findings += _of_inputs(dataset, with_test)
+            looked = (*looked, *filter(None, [dataset.spec.guess]))
+    if not features:
+        return Check(fields.source, "", tuple(findings), sizes, looked, dataset, fields)
     splits = _splits(cells, values, coding, fields, dataset)
     seen = np.zeros(len(cells.numbers), bool)
     seen[splits["train"]] = True
@@ -194,7 +215,21 @@ def _check_table(path: Path, fields: DataFields, with_test: bool) -> Check:
     if not with_test:
         splits.pop("test", None)
     findings += _near_rows(matrix, splits, cells.rows)
+    if apart:  # rows that are alike in numbers and categories may differ in all else
+        findings = [one for one in findings if one.kind not in OF_WHOLE_EXAMPLES]
     return Check(fields.source, "table", tuple(findings), sizes, looked, dataset, fields)
+
+
+def _of_inputs(dataset: Dataset, with_test: bool) -> Iterator[Finding]:
+    """Yields what the inputs beside a table's numbers and categories show, each by itself."""
+    several = len(dataset.spec.named) > 1
+    for name, one in dataset.spec.named.items():
+        if one.feature_names:
+            continue
+        column = columns_of(one)[0]
+        for finding in _examined(mixed.of_input(dataset, name) if several else dataset, with_test):
+            if finding.kind not in (*OF_WHOLE_EXAMPLES, "imbalance"):
+                yield dataclasses.replace(finding, text=f"Column {column!r}: {finding.text}")
 
 
 def _asides(fields: DataFields) -> set[str]:

@@ -1,0 +1,339 @@
+"""A table with several inputs: its numbers and categories, and columns of texts and of files.
+
+The numbers and categories are one input, `TABLE`; each column of texts, or of paths of images or
+sounds, is another, named by its column.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from jdlopt.data import images, sound
+from jdlopt.data.columns import as_texts, shown, texts_of
+from jdlopt.data.damage import Skipped, check_left
+from jdlopt.data.dataset import ArrayPool, Arrays, Pool, Reading
+from jdlopt.data.folders import readable
+from jdlopt.data.named import TABLE
+from jdlopt.data.spec import InputSpec
+from jdlopt.data.split import fit_rows
+from jdlopt.data.text_input import fit_texts
+from jdlopt.errors import DataError, listing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from jdlopt.data.source import DataFields
+
+KINDS = ("number", "category", "text", "image", "sound")
+"""What a column of a table may hold."""
+FILES: Mapping[str, Sequence[str]] = {"image": tuple(images.SUFFIXES), "sound": sound.SUFFIXES}
+LOOKED_AT = 1000
+"""Values of a column that a guess looks at."""
+LEAST_TEXTS, LEAST_WORDS = 20, 5
+"""A column of at least so many values, most of them different, of so many words on average, is one
+of texts."""
+
+Parts = Mapping[str, tuple[str, np.ndarray | None]]
+
+
+class Kinds(NamedTuple):
+    """What the feature columns of a table hold.
+
+    Attributes:
+      table: those of numbers and categories.
+      declared: whether one is of categories, where the config says it.
+      apart: the kind of each column that is an input of its own.
+      guess: which of these were guessed, in a sentence; empty if none was.
+    """
+
+    table: tuple[str, ...]
+    declared: Mapping[str, bool]
+    apart: Mapping[str, str]
+    guess: str
+
+
+@dataclass(frozen=True)
+class NamedPool:
+    """Examples whose inputs are those of several pools.
+
+    Attributes:
+      pools: by the name of the input.
+      labels: the examples' targets.
+    """
+
+    pools: Mapping[str, Pool]
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], Any]:
+        return {name: pool[index][0] for name, pool in self.pools.items()}, self.labels[index]
+
+    def read(self, indices: np.ndarray | None) -> Arrays:
+        """Returns the examples at the indices, or all of them."""
+        inputs = {name: pool.read(indices).inputs for name, pool in self.pools.items()}
+        return Arrays(inputs, self.targets(indices))
+
+    def targets(self, indices: np.ndarray | None) -> np.ndarray:
+        """Returns the targets at the indices, or of all examples."""
+        return self.labels if indices is None else self.labels[indices]
+
+
+# --- kinds ----------------------------------------------------------------------------------------
+
+
+def kinds_of(
+    table: pd.DataFrame,
+    names: Sequence[str],
+    rows: Int[np.ndarray, " some"],
+    fields: DataFields,
+    folder: Path,
+) -> Kinds:
+    """Returns what each feature column holds: as the config says it, or guessed.
+
+    Args:
+      table: the columns.
+      names: those that are features.
+      rows: the training rows; a guess looks at these alone.
+      fields: the data section: ``columns`` and ``categorical``.
+      folder: where paths begin.
+    """
+    given = {**dict.fromkeys(fields.categorical, "category"), **fields.columns}
+    guessed = {
+        name: kind
+        for name in names
+        if name not in given and (kind := _guess(table[name], rows, folder)) is not None
+    }
+    kinds = {**given, **guessed}
+    apart = {name: kinds[name] for name in names if kinds.get(name) not in (None, *KINDS[:2])}
+    words = [f"{name!r} holds {_WORDS[kind]}" for name, kind in guessed.items()]
+    guess = ""
+    if words:
+        example = next(iter(guessed))
+        guess = (
+            f"Guessed: column {', '.join(words)}. data.columns says otherwise, such as "
+            f"{{{example!r}: 'category'}}; data.ignore leaves columns out."
+        )
+    declared = {name: given[name] == "category" for name in names if given.get(name) in KINDS[:2]}
+    in_table = tuple(name for name in names if name not in apart)
+    return Kinds(in_table, declared, apart, guess)
+
+
+_WORDS = {"text": "texts", "image": "paths of images", "sound": "paths of sounds"}
+
+
+def _guess(column: pd.Series, rows: Int[np.ndarray, " some"], folder: Path) -> str | None:
+    """Returns what a column holds if it is more than numbers and categories, or None."""
+    import pandas as pd
+
+    if not (pd.api.types.is_object_dtype(column) or pd.api.types.is_string_dtype(column)):
+        return None
+    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), LOOKED_AT)).astype(int)]
+    texts = [value for value in as_texts(column.iloc[chosen]) if value is not None]
+    for kind, suffixes in FILES.items():
+        if texts and all(Path(value).suffix.lower() in suffixes for value in texts):
+            some = texts[:: -(-len(texts) // 20)]
+            there = sum((folder / value).is_file() for value in some)
+            return kind if 2 * there >= len(some) else None
+    if len(texts) < LEAST_TEXTS or 2 * len(set(texts)) < len(texts):
+        return None
+    words = sum(len(value.split()) for value in texts)
+    return "text" if words >= LEAST_WORDS * len(texts) else None
+
+
+# --- opening --------------------------------------------------------------------------------------
+
+
+def open_apart(
+    table: pd.DataFrame,
+    kinds: Mapping[str, str],
+    targets: np.ndarray,
+    parts: Parts,
+    fields: DataFields,
+    reading: Reading,
+    folder: Path,
+    where: str,
+    skipped: Skipped,
+) -> tuple[dict[str, InputSpec], dict[str, Pool], Parts]:
+    """Returns the columns that are inputs of their own, and the splits without damaged rows.
+
+    With ``data.on_bad='skip'``, the files of all rows but test are decoded once, and rows whose
+    file can't be are left out.
+
+    Args:
+      table: the columns; its index counts the file's rows.
+      kinds: of these columns.
+      targets: each row's.
+      parts: the splits.
+      fields: the data section.
+      reading: how texts are cut up.
+      folder: where paths begin.
+      where: names the file, for messages.
+      skipped: where rows that are left out are counted.
+
+    Raises:
+      DataError: a file is missing or can't be read, or they differ in size.
+    """
+    if TABLE in kinds:
+        raise DataError(
+            f"{where}: the column {TABLE!r} would be an input of the name that the table's numbers "
+            "and categories have. Rename it."
+        )
+    paths = {
+        name: _paths(table[name], kind, folder, where)
+        for name, kind in kinds.items()
+        if kind in FILES
+    }
+    if fields.on_bad == "skip":
+        for name, found in paths.items():
+            parts = _readable(parts, found, kinds[name], where, skipped)
+    inputs: dict[str, InputSpec] = {}
+    pools: dict[str, Pool] = {}
+    for name, kind in kinds.items():
+        if kind == "text":
+            texts = texts_of(table[name])
+            known = list(texts[fit_rows(parts, fields, len(table))])
+            text = fit_texts(reading.text, name, known)
+            inputs[name] = InputSpec(text.encode([""]).shape[1:], "int32", text=text)
+            pools[name] = ArrayPool(len(table), partial(_encoded, text, texts, targets))
+            continue
+        lacking = [row for row, path in enumerate(paths[name]) if path is None]
+        if lacking and fields.on_bad != "skip":
+            raise DataError(
+                f"{where}: column {name!r} names no {kind} in {len(lacking)} rows, the first is "
+                f"row {table.index[lacking[0]]}: {shown(table[name], lacking[0])}. Correct these "
+                "rows, or leave them out with data.on_bad='skip'."
+            )
+        files = tuple(path or folder for path in paths[name])  # rows without one are in no split
+        seen = [
+            files[row]
+            for split, (_, rows) in parts.items()
+            if split != "test"
+            for row in (range(len(files)) if rows is None else rows)
+        ]
+        inputs[name], pools[name] = _of_files(kind, files, seen, targets, fields, name)
+    return inputs, pools, parts
+
+
+def _encoded(text: Any, texts: np.ndarray, targets: np.ndarray) -> Arrays:
+    return Arrays(text.encode(list(texts)), targets)
+
+
+def _paths(column: pd.Series, kind: str, folder: Path, where: str) -> list[Path | None]:
+    """Returns each row's file; None where the column names none of this kind."""
+    found = [
+        None if value is None or Path(value).suffix.lower() not in FILES[kind] else folder / value
+        for value in as_texts(column)
+    ]
+    if not any(found):
+        raise DataError(
+            f"{where}: column {column.name!r} names no {kind} at all; expected paths that end in "
+            f"{listing(sorted(FILES[kind]))}. data.columns says what it holds."
+        )
+    return found
+
+
+def _readable(
+    parts: Parts, paths: Sequence[Path | None], kind: str, where: str, skipped: Skipped
+) -> Parts:
+    """Returns the splits without the rows that have no file, or, but for test, one that is damaged.
+
+    Those of the test split are looked for when it is asked for.
+    """
+    made = {}
+    for split, (pool, rows) in parts.items():
+        every = np.arange(len(paths)) if rows is None else rows
+        kept = np.array([row for row in every.tolist() if paths[row] is not None], np.intp)
+        for _ in range(len(every) - len(kept)):
+            skipped.add(f"no {kind}", where)
+        if split != "test":
+            load = images.load if kind == "image" else partial(sound.read_sound, name=where)
+            files = [path or Path() for path in paths]
+            kept = readable(files, kept, load, skipped)
+            check_left(kept, split, where, skipped)
+        made[split] = (pool, kept)
+    return made
+
+
+def _of_files(
+    kind: str,
+    files: tuple[Path, ...],
+    seen: Sequence[Path],
+    targets: np.ndarray,
+    fields: DataFields,
+    name: str,
+) -> tuple[InputSpec, Pool]:
+    """Returns one column of files as an input; ``seen`` decides on size, rate and length."""
+    if kind == "image":
+        size = images.resize_to(fields.image_size)
+        (height, width), channels = images.survey(seen, size)
+        spec = InputSpec((height, width, channels), "uint8", column=name)
+        return spec, images.ImagePool(files, targets, channels, size, (height, width))
+    header = sound.survey(seen, fields.sample_rate, fields.seconds)
+    pool = sound.SoundPool(
+        files,
+        targets,
+        rate=header.rate,
+        samples=header.samples,
+        resample=fields.sample_rate is not None,
+        fit=fields.seconds is not None,
+    )
+    spec = InputSpec((header.samples,), "float32", sample_rate=header.rate, column=name)
+    return spec, pool
+
+
+def together(
+    inputs: Mapping[str, InputSpec], pools: Mapping[str, Pool], targets: np.ndarray
+) -> tuple[InputSpec | Mapping[str, InputSpec], Pool]:
+    """Returns inputs as one dataset's: the only one as it is, several by name."""
+    if len(inputs) == 1:
+        name = next(iter(inputs))
+        return inputs[name], pools[name]
+    return inputs, NamedPool(pools, targets)
+
+
+def of_input(dataset: Any, name: str) -> Any:
+    """Returns a dataset whose only input is one of a dataset's several.
+
+    Args:
+      dataset: a `jdlopt.data.dataset.Dataset`.
+      name: of the input.
+    """
+    return dataclasses.replace(
+        dataset,
+        spec=dataclasses.replace(dataset.spec, inputs=dataset.spec.named[name]),
+        pools={split: _OnePool(pool, name) for split, pool in dataset.pools.items()},
+    )
+
+
+@dataclass(frozen=True)
+class _OnePool:
+    """One of several inputs of a pool's examples."""
+
+    pool: Pool
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.pool)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, Any]:
+        inputs, target = self.pool[index]
+        return inputs[self.name], target
+
+    def read(self, indices: np.ndarray | None) -> Arrays:
+        """Returns the examples at the indices, or all of them."""
+        inputs, targets = self.pool.read(indices)
+        return Arrays(inputs[self.name], targets)
+
+    def targets(self, indices: np.ndarray | None) -> np.ndarray:
+        """Returns the targets at the indices, or of all examples."""
+        return self.pool.targets(indices)
