@@ -21,7 +21,7 @@ from jdlopt.train.loop import fit
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = {path.stem: path for path in sorted((ROOT / "configs").glob("*/*.py"))}
-TEMPLATES = {"minilm", "own_csv", "own_wide_and_deep"}
+TEMPLATES = {"minilm", "own_csv", "own_mixed", "own_wide_and_deep"}
 
 
 def measure(path: Path, seeds: range) -> dict:

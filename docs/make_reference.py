@@ -272,6 +272,8 @@ def lines() -> Iterator[str]:
         seed, {"seed": "initial parameters, dropout and the data order are functions of it."}, ""
     )
     yield from section_of("`data`", source.DataFields, "data")
+    yield f"`columns` is a section of freely named keys: {meanings(source.DataFields)['columns']}"
+    yield ""
     yield "[data.md](data.md) tells what each kind of source takes."
     yield ""
     yield from section_of("`data.preprocess`", preprocess.PreprocessFields, "preprocess")

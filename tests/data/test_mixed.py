@@ -91,7 +91,7 @@ def test_new_rows_are_read_as_in_training(path, monkeypatch):
     for name, values in expected.items():
         np.testing.assert_array_equal(read.inputs[name][rows], values)
         np.testing.assert_array_equal(given.inputs[name], values)
-    with pytest.raises(DataError, match="lacks 1 of the 4 columns.*note"):
+    with pytest.raises(DataError, match=r"lacks 1 of the 4 columns.*note"):
         given_inputs(frame.drop(columns="note"), dataset.spec.inputs)
 
 

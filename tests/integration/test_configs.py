@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mixed_tables import make_table
 from PIL import Image
 from scipy.io import wavfile
 

@@ -41,7 +41,7 @@ def path(tmp_path_factory):
 
 def test_other_models_name_fusion(path):
     config = {**config_of(path), "model": {"name": "mlp"}}
-    with pytest.raises(ConfigError, match="'mlp' takes one input; the data have 3.*'fusion'"):
+    with pytest.raises(ConfigError, match=r"'mlp' takes one input; the data have 3.*'fusion'"):
         Experiment.build(config)
 
 
@@ -50,7 +50,9 @@ def test_fusion_beats_each_of_its_inputs(path):
     best = jdlopt.fit(config_of(path)).metrics["validation/accuracy"]
     assert best > 0.93
     for name in INPUTS:
-        others = [column for other, columns in INPUTS.items() if other != name for column in columns]
+        others = [
+            column for other, columns in INPUTS.items() if other != name for column in columns
+        ]
         scale = {} if name == "note" else {"scale": "standard"}
         config = config_of(path, ignore=tuple(others), preprocess=scale)
         alone = jdlopt.fit(config).metrics["validation/accuracy"]

@@ -224,12 +224,12 @@ def _of_inputs(dataset: Dataset, with_test: bool) -> Iterator[Finding]:
     """Yields what the inputs beside a table's numbers and categories show, each by itself."""
     several = len(dataset.spec.named) > 1
     for name, one in dataset.spec.named.items():
-        if one.feature_names:
+        if one.feature_names:  # its cells are looked at where the table is
             continue
-        column = columns_of(one)[0]
+        called = columns_of(one)[0] if one.text or one.column else name
         for finding in _examined(mixed.of_input(dataset, name) if several else dataset, with_test):
             if finding.kind not in (*OF_WHOLE_EXAMPLES, "imbalance"):
-                yield dataclasses.replace(finding, text=f"Column {column!r}: {finding.text}")
+                yield dataclasses.replace(finding, text=f"{called!r}: {finding.text}")
 
 
 def _asides(fields: DataFields) -> set[str]:
@@ -372,7 +372,8 @@ def _check_dataset(path: Path, fields: DataFields, with_test: bool) -> Check:
         findings += found
     try:
         dataset = open_dataset(fields, allow_missing=True)
-        findings += _examined(dataset, with_test)
+        one = len(dataset.spec.named) == 1
+        findings += (_examined if one else _of_inputs)(dataset, with_test)
     except DataError as error:
         if not findings:
             raise
@@ -383,7 +384,8 @@ def _check_dataset(path: Path, fields: DataFields, with_test: bool) -> Check:
     files = (EVERY_FILE,) if path.is_dir() else ()
     looked = (*files, TRAINING, PRINTS if with_test else NO_TEST, "Examples are counted from 0.")
     source, sizes = fields.source, dict(dataset.sizes)
-    kind = arrays.kind_of(dataset)
+    looked = looked if one else (*looked, SEVERAL_INPUTS)
+    kind = arrays.kind_of(dataset) if one else ""
     return Check(source, kind, tuple(findings), sizes, looked, dataset, fields)
 
 
