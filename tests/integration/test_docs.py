@@ -170,7 +170,7 @@ def known_keys() -> set[str]:
     return (
         found
         | {key.rpartition(".")[0] for key in found}
-        | {"data.augment", "data.augment.own", "optim.groups"}
+        | {"data.augment", "data.columns", "data.augment.own", "optim.groups"}
     )
 
 
