@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 
 class UserError(Exception):
@@ -64,7 +63,7 @@ def listing(names: Iterable[object], limit: int = 20) -> str:
     return ", ".join(ordered[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def differences(there: Mapping[str, Any], now: Mapping[str, Any], limit: int = 8) -> str:
+def differences(there: Mapping[str, object], now: Mapping[str, object], limit: int = 8) -> str:
     """Returns the keys whose values differ, a line each; nothing if none does.
 
     Args:

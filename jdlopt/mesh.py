@@ -105,7 +105,7 @@ def parameter_sharding(mesh: Mesh, tree: PyTree) -> Any:
 def put(tree: PyTree, sharding: NamedSharding) -> Any:
     """Returns host arrays as global arrays; every process must hold the same values."""
 
-    def place(leaf: Any) -> jax.Array:
+    def place(leaf: object) -> jax.Array:
         host = np.asarray(leaf)
         return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 

@@ -51,7 +51,7 @@ def print_model(config: Mapping[str, Any], as_json: bool) -> int:
     return DONE
 
 
-def find_batch_size(config: Mapping[str, Any], limit: str | None, as_json: bool) -> int:
+def find_batch_size(config: Mapping[str, object], limit: str | None, as_json: bool) -> int:
     """Shows the largest batch size whose training step fits a device's memory."""
     from jdlopt.train import memory
     from jdlopt.train.experiment import Experiment

@@ -161,7 +161,7 @@ def _page(flags: CompareFlags | AblateFlags | ImproveFlags) -> Path | None:
     return write_report(Path(flags.workdir))
 
 
-def _plain(record: Mapping[str, Any]) -> Any:
+def _plain(record: Mapping[str, object]) -> Any:
     from jdlopt.train.disk import as_json
 
     return as_json(record)

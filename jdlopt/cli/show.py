@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import ml_collections
@@ -58,7 +58,7 @@ def console() -> Console:
     return Console(stderr=True)
 
 
-def print_json(value: Mapping[str, Any]) -> None:
+def print_json(value: Mapping[str, object]) -> None:
     """Prints one JSON object on stdout, for scripts."""
     print(json.dumps(value))
 
@@ -70,7 +70,7 @@ def number(value: float | None) -> str:
     return f"{value:.4f}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
-def print_rows(rows: Sequence[Mapping[str, Any]], title: str) -> None:
+def print_rows(rows: Sequence[Mapping[str, object]], title: str) -> None:
     """Prints rows as one table."""
     from rich.markup import escape
     from rich.table import Table

@@ -179,7 +179,7 @@ def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
             out.print(f"  {workdir / file}  [dim]{what}[/dim]", highlight=False, soft_wrap=True)
 
 
-def _param(value: Any) -> str:
+def _param(value: object) -> str:
     if value is None:
         return "–"
     return f"{value:.3g}" if isinstance(value, float) else json.dumps(value).strip('"')

@@ -63,5 +63,5 @@ def _print(rows: list[dict[str, Any]], with_config: bool) -> None:
     console().print(table)
 
 
-def _change(change: dict[str, Any]) -> str:
+def _change(change: dict[str, object]) -> str:
     return " ".join(f"{key}={value}" for key, value in change.items())

@@ -52,7 +52,7 @@ class ColumnPool:
         return self.pool.targets(indices)
 
 
-def clean(dataset: Dataset, section: PreprocessFields | Mapping[str, Any]) -> Dataset:
+def clean(dataset: Dataset, section: PreprocessFields | Mapping[str, object]) -> Dataset:
     """Returns a dataset without the training rows and the columns that a section leaves out.
 
     Rows are left out of the training split alone: ``missing='drop'``, ``duplicates='drop'`` and

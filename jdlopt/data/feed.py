@@ -124,7 +124,9 @@ def steps_per_epoch(size: int, batch_size: int) -> int:
 # --- reading ahead --------------------------------------------------------------------------------
 
 
-def read_examples(records: Sequence[tuple[Any, Any]], examples: Int[np.ndarray, " n"]) -> Arrays:
+def read_examples(
+    records: Sequence[tuple[object, object]], examples: Int[np.ndarray, " n"]
+) -> Arrays:
     """Returns some examples of a split, read together where its pool can do that.
 
     Args:
@@ -139,7 +141,7 @@ def read_examples(records: Sequence[tuple[Any, Any]], examples: Int[np.ndarray, 
 
 
 def stream(
-    records: Sequence[tuple[Any, Any]],
+    records: Sequence[tuple[object, object]],
     *,
     seed: int,
     batch_size: int,
@@ -174,7 +176,7 @@ def stream(
 
 
 def _batch(
-    records: Sequence[tuple[Any, Any]],
+    records: Sequence[tuple[object, object]],
     seed: int,
     batch_size: int,
     rows: np.ndarray,
@@ -347,7 +349,7 @@ def padded(
 
 
 def padded_stream(
-    records: Sequence[tuple[Any, Any]],
+    records: Sequence[tuple[object, object]],
     batch_size: int,
     rows: np.ndarray,
     *,
@@ -360,7 +362,7 @@ def padded_stream(
 
 
 def _padded_batch(
-    records: Sequence[tuple[Any, Any]], batch_size: int, rows: np.ndarray, number: int
+    records: Sequence[tuple[object, object]], batch_size: int, rows: np.ndarray, number: int
 ) -> Batch:
     positions, size = int(number) * batch_size + rows, len(records)
     inputs, targets = read_examples(records, np.minimum(positions, size - 1))

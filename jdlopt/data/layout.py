@@ -60,7 +60,7 @@ class Layout:
     text: TextInput | None = None
 
 
-def _is_number(feature: Any) -> bool:
+def _is_number(feature: object) -> bool:
     import tensorflow_datasets as tfds
 
     return isinstance(feature, tfds.features.Tensor) and (np.dtype(feature.np_dtype).kind in "biuf")
@@ -173,7 +173,7 @@ def make_layout(
     return Layout(inputs, target, "number", feature.shape or (1,), dtype)
 
 
-def _kind(feature: Any, is_sound: bool) -> str | None:
+def _kind(feature: object, is_sound: bool) -> str | None:
     import tensorflow_datasets as tfds
 
     if is_sound:
@@ -225,7 +225,7 @@ def _sound(
     return Layout((name,), target, "sound", (samples,), "float32", sound=sound, sample_rate=rate)
 
 
-def labels_in(feature: Any) -> Any | None:
+def labels_in(feature: object) -> Any | None:
     """Returns the classes of a feature that lists the labels of an example, or None."""
     import tensorflow_datasets as tfds
 

@@ -46,7 +46,7 @@ def count(inputs: Inputs) -> int:
     return len(next(iter(by_name(inputs).values())))
 
 
-def rows(inputs: Inputs, chosen: Any) -> Any:
+def rows(inputs: Inputs, chosen: object) -> Any:
     """Returns the examples at some indices, or in a slice."""
     return each(lambda values: values[chosen], inputs)
 

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Num
@@ -89,7 +89,7 @@ def open_npz(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Datase
 
 
 def _target_names(
-    path: Path, headers: Mapping[str, Any], shape: tuple[int, ...]
+    path: Path, headers: Mapping[str, object], shape: tuple[int, ...]
 ) -> tuple[str, ...]:
     """Returns what the archive calls the targets in a row of them."""
     if TARGET_NAMES not in headers or len(shape) != 2:
@@ -110,7 +110,7 @@ def _load(path: Path, inputs: str, targets: str, coding: Coding) -> Arrays:
     )
 
 
-def _split_keys(path: Path, headers: dict[str, Any]) -> dict[str, tuple[str, str]]:
+def _split_keys(path: Path, headers: Mapping[str, object]) -> dict[str, tuple[str, str]]:
     for x, y in KEYS:
         found = {}
         for split, suffixes in SPLIT_KEYS.items():

@@ -214,7 +214,7 @@ class TfdsPool:
             raise DataError(f"its shape is {value.shape}, expected {layout.shape}.{hint}")
         return value.astype(layout.dtype, copy=False)
 
-    def _target(self, example: dict[str, Any]) -> Any:
+    def _target(self, example: dict[str, object]) -> Any:
         """Returns a record's target as one value, or as a row of them."""
         names = self.layout.target
         if len(names) > 1:
@@ -292,6 +292,6 @@ class TfdsPool:
         return encode(self.raw_targets(indices), self.coding, self._what)
 
 
-def as_text(value: Any) -> str:
+def as_text(value: object) -> str:
     """Returns text that TFDS stores as bytes; bytes that are no UTF-8 become signs of that."""
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)

@@ -264,7 +264,7 @@ def binned(values: Float[np.ndarray, " size"], bins: int, least: int) -> Int[np.
     return np.zeros(len(values), np.intp)
 
 
-def _check_asked(groups: Any, times: Any, fold: tuple[int, int] | None) -> None:
+def _check_asked(groups: object, times: object, fold: tuple[int, int] | None) -> None:
     if groups is not None and times is not None:
         raise DataError("data.group and data.time: a split goes by one of them; leave one out.")
     if times is not None and fold is not None:

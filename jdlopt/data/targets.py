@@ -64,7 +64,7 @@ class Coder(NamedTuple):
     encode: Callable[[np.ndarray, Coding, str], Encoded]
 
 
-def _class_name(value: Any) -> str:
+def _class_name(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value)
@@ -244,7 +244,7 @@ def _one_hot_classes(values: np.ndarray, what: str) -> Int32[np.ndarray, "n"]:
     return values.argmax(axis=1).astype(np.int32)
 
 
-def _one_only(what: str, kind: str, value: Any, size: int) -> DataError:
+def _one_only(what: str, kind: str, value: object, size: int) -> DataError:
     return DataError(
         f"{what}: has one {kind} only ({value!r} in all {size} examples); "
         "there is nothing to learn. Is it the right target?"

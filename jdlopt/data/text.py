@@ -179,7 +179,7 @@ def _read(path: Path, key: str) -> str:
 
 
 def _prepared(
-    texts: Iterable[Any], lowercase: bool, html: bool, stop_words: Sequence[str]
+    texts: Iterable[object], lowercase: bool, html: bool, stop_words: Sequence[str]
 ) -> Iterator[str]:
     """Yields what is left of each text after cleaning."""
     left_out = frozenset(stop_words)
@@ -204,7 +204,7 @@ def _prepared(
 # --- vocabulary and ids ---------------------------------------------------------------------------
 
 
-def fit(fields: TextFields | Mapping[str, Any], texts: Iterable[str | bytes]) -> TextState:
+def fit(fields: TextFields | Mapping[str, object], texts: Iterable[str | bytes]) -> TextState:
     """Returns what `encode` needs: the training texts' vocabulary, or a tokenizer file's.
 
     Equal texts give an equal vocabulary, whatever their order.
@@ -348,7 +348,7 @@ def to_json(state: TextState) -> dict[str, Any]:
     return {**dataclasses.asdict(state), **{key: list(getattr(state, key)) for key in lists}}
 
 
-def from_json(saved: Any, where: str = "text") -> TextState:
+def from_json(saved: object, where: str = "text") -> TextState:
     """Returns the state that `to_json` was given.
 
     Args:

@@ -61,7 +61,7 @@ def fit_texts(fields: TextFields, column: str, texts: Sequence[str]) -> TextInpu
     return TextInput(column, text.fit(fields, texts))
 
 
-def from_meta(saved: Mapping[str, Any]) -> TextInput:
+def from_meta(saved: Mapping[str, object]) -> TextInput:
     """Returns the `TextInput` whose `TextInput.meta` was saved.
 
     Raises:

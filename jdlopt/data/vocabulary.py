@@ -278,7 +278,7 @@ def _unknown_id(model: dict[str, Any], vocabulary: dict[str, int]) -> int | None
     return _first_id((*named, *_UNKNOWN_NAMES), vocabulary)
 
 
-def _padding_id(section: Any, vocabulary: dict[str, int]) -> int | None:
+def _padding_id(section: object, vocabulary: dict[str, int]) -> int | None:
     named = [section["pad_token"]] if isinstance(section, dict) else []
     return _first_id((*named, *_PADDING_NAMES), vocabulary)
 

@@ -100,7 +100,7 @@ def applied(base: Side, chosen: Sequence[Chosen]) -> tuple[Side, dict[str, dict[
 
 
 def ablate(
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     names: Sequence[str],
     workdir: str | Path,
     options: AblationOptions | None = None,
@@ -193,7 +193,7 @@ def _arms(
 def _record(
     arms: Mapping[str, Side],
     chosen: Sequence[Chosen],
-    changed: Mapping[str, Any],
+    changed: Mapping[str, object],
     trained: Trained,
     metric: str,
     seeds: range,

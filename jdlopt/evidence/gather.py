@@ -204,7 +204,7 @@ def _sizes(subject: Subject) -> dict[str, Any]:
 # --- the model ------------------------------------------------------------------------------------
 
 
-def _look_at_model(record: dict[str, Any], subject: Subject) -> None:
+def _look_at_model(record: dict[str, object], subject: Subject) -> None:
     experiment = subject.experiment
     places = {"start": subject.start, "checkpoint": subject.checkpoint}
     batch_size, size = subject.config.data.batch_size, experiment.data.sizes["train"]

@@ -39,7 +39,7 @@ techniques would otherwise fit the few examples that it is made on."""
 
 
 def improve(
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     workdir: str | Path,
     options: ImprovementOptions | None = None,
     *,

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from jdlopt.errors import WorkdirError
 from jdlopt.train import disk
 
 
-def claim(workdir: Path, name: str, what: Mapping[str, Any]) -> None:
+def claim(workdir: Path, name: str, what: Mapping[str, object]) -> None:
     """Makes a directory for something of these configs, or checks that it is theirs.
 
     Args:
@@ -47,7 +46,7 @@ def claim(workdir: Path, name: str, what: Mapping[str, Any]) -> None:
         )
 
 
-def save(path: Path, record: Mapping[str, Any]) -> None:
+def save(path: Path, record: Mapping[str, object]) -> None:
     """Writes a record beside its final name and renames it.
 
     Raises:

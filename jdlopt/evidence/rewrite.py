@@ -52,7 +52,7 @@ class Item(NamedTuple):
 
 def rewritten(
     source: str,
-    changes: Mapping[str, Any],
+    changes: Mapping[str, object],
     comments: Mapping[str, str],
     removed: Collection[str] = (),
 ) -> str:
@@ -87,7 +87,7 @@ def rewritten(
 def write(
     baseline: Path | None,
     place: Path,
-    wanted: Mapping[str, Any],
+    wanted: Mapping[str, object],
     comments: Mapping[str, str],
     headline: str,
 ) -> Path:
@@ -311,7 +311,7 @@ def _laid_out(items: Sequence[Item], end: Sequence[str], column: int) -> cst.Dic
 # --- texts ----------------------------------------------------------------------------------------
 
 
-def _literal(value: Any) -> str:
+def _literal(value: object) -> str:
     """A value as the house's formatter writes it: strings in double quotes."""
     if isinstance(value, str):
         text = repr(value)

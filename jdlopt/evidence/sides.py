@@ -48,7 +48,7 @@ class Side(NamedTuple):
 
 
 def side_of(
-    raw: Mapping[str, Any], change: Mapping[str, Any] | None = None, like: Side | None = None
+    raw: Mapping[str, object], change: Mapping[str, object] | None = None, like: Side | None = None
 ) -> Side:
     """Returns a config, changed at some keys, as it is compared: resolved, its dataset opened.
 
@@ -70,7 +70,7 @@ def side_of(
     return Side(Experiment.build(tree, like.dataset if like and same else None), tree)
 
 
-def changed(raw: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+def changed(raw: Mapping[str, object], change: Mapping[str, object]) -> dict[str, Any]:
     """Returns a config with keys changed.
 
     Where another part is named, its section keeps what every such part has, and of the old part's
@@ -147,7 +147,7 @@ def _unlike(
     }
 
 
-def check_space(space: Mapping[str, Any], metric: str) -> None:
+def check_space(space: Mapping[str, object], metric: str) -> None:
     """Checks that tuning does not change what the metric means.
 
     Raises:

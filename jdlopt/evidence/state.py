@@ -230,7 +230,7 @@ def confirmed(
 def adopt(
     loop: Loop,
     name: str,
-    change: Mapping[str, Any],
+    change: Mapping[str, object],
     side: Side,
     effect: statistics.Effect,
     level: float,

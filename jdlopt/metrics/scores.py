@@ -38,18 +38,18 @@ def _class_counts(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return count(classes[classes == predicted]), count(classes), count(predicted)
 
 
-def _ratio(numerator: Any, denominator: Any) -> np.ndarray:
+def _ratio(numerator: object, denominator: object) -> np.ndarray:
     """Divides; 0 where the denominator is 0, as scikit-learn's ``zero_division`` does."""
     numerator, denominator = np.asarray(numerator, float), np.asarray(denominator, float)
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
 
 
-def precision(hits: Any, actual: Any, predicted: Any) -> np.ndarray:
+def precision(hits: object, actual: object, predicted: object) -> np.ndarray:
     """Returns the share of the predictions of a class that are right."""
     return _ratio(hits, predicted)
 
 
-def recall(hits: Any, actual: Any, predicted: Any) -> np.ndarray:
+def recall(hits: object, actual: object, predicted: object) -> np.ndarray:
     """Returns the share of the examples of a class that are found."""
     return _ratio(hits, actual)
 

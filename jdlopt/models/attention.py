@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -154,7 +153,7 @@ class TransformerLayer(nn.Module):
 
 
 def make_layer(
-    features: int, num_heads: int, mlp_features: int | None, remat: str, **keys: Any
+    features: int, num_heads: int, mlp_features: int | None, remat: str, **keys: object
 ) -> nn.Module:
     """Returns a layer of a model, from its config keys.
 

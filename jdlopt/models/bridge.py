@@ -32,7 +32,12 @@ class Model(NamedTuple):
 
 
 def bridge(
-    part: Any, name: str, keys: Mapping[str, Any], num_outputs: int, *, freeze_norm: bool = False
+    part: object,
+    name: str,
+    keys: Mapping[str, object],
+    num_outputs: int,
+    *,
+    freeze_norm: bool = False,
 ) -> Model:
     """Returns the `Model` of a module class; it is built inside each call, from traced floats.
 
@@ -101,7 +106,7 @@ def parameters_of(part: Callable[..., Any]) -> set[str]:
     return set(inspect.signature(target).parameters)
 
 
-def _explained(name: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _explained(name: str, call: Callable[..., Any], *args: object, **kwargs: object) -> Any:
     try:
         return call(*args, **kwargs)
     except jax.errors.ConcretizationTypeError as error:
@@ -136,7 +141,7 @@ def _norm_frozen(call: Callable[..., Any], args: Any, kwargs: Any, context: Any)
         object.__setattr__(norm, "use_running_average", own)
 
 
-def _linen(part: Callable[..., nn.Module], fixed: Mapping[str, Any], freeze_norm: bool) -> Model:
+def _linen(part: Callable[..., nn.Module], fixed: Mapping[str, object], freeze_norm: bool) -> Model:
     def init(key: Array, inputs: Array, hparams: PyTree) -> tuple[PyTree, PyTree]:
         module = part(**{**fixed, **hparams})
         params_key, other = jax.random.split(key)
@@ -166,12 +171,15 @@ def _linen(part: Callable[..., nn.Module], fixed: Mapping[str, Any], freeze_norm
     return Model(init, apply)
 
 
-def _is_state(path: Any, value: Any) -> bool:
+def _is_state(path: object, value: object) -> bool:
     return isinstance(value, nnx.Variable) and not isinstance(value, nnx.Param | nnx.RngState)
 
 
 def _nnx(
-    part: Callable[..., nnx.Module], fixed: Mapping[str, Any], takes_rngs: bool, freeze_norm: bool
+    part: Callable[..., nnx.Module],
+    fixed: Mapping[str, object],
+    takes_rngs: bool,
+    freeze_norm: bool,
 ) -> Model:
     def build(key: Array, hparams: PyTree) -> nnx.Module:
         rngs = {"rngs": nnx.Rngs(key)} if takes_rngs else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -97,7 +96,7 @@ def embedded(model: Model, *, tokens: int, columns: tuple[int, ...], features: i
         return {"embedding": found, "model": params}, state
 
     def apply(
-        params: PyTree, state: PyTree, inputs: Array, hparams: PyTree, **options: Any
+        params: PyTree, state: PyTree, inputs: Array, hparams: PyTree, **options: object
     ) -> tuple[Array, PyTree]:
         inputs = look_up(params["embedding"], inputs)
         return model.apply(params["model"], state, inputs, hparams, **options)

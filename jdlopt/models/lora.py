@@ -72,7 +72,7 @@ def with_adapters(model: Model, rank: int, patterns: Sequence[str], stacked: str
         return {"base": base, "adapters": unflatten_dict(adapters)}, state
 
     def apply(
-        params: PyTree, state: PyTree, inputs: Array, hparams: PyTree, **options: Any
+        params: PyTree, state: PyTree, inputs: Array, hparams: PyTree, **options: object
     ) -> tuple[Array, PyTree]:
         alpha = hparams.get("lora_alpha")
         return model.apply(merged(params, alpha), state, inputs, _own(hparams), **options)
@@ -80,7 +80,7 @@ def with_adapters(model: Model, rank: int, patterns: Sequence[str], stacked: str
     return Model(init, apply)
 
 
-def merged(params: Mapping[str, Any], alpha: float | Array | None = None) -> PyTree:
+def merged(params: Mapping[str, object], alpha: float | Array | None = None) -> PyTree:
     """Returns the parameters of the model without adapters that computes the same.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +56,7 @@ def computing_in(
         hparams: PyTree,
         *,
         train: bool,
-        **options: Any,
+        **options: object,
     ) -> tuple[Array, PyTree]:
         seen = _cast(inputs, dtype) if cast_inputs else inputs
         if kept:

@@ -80,7 +80,7 @@ _CELLS: dict[str, tuple[Callable[..., Any], int, int, Callable[..., Array]]] = {
 """The step, its gates, its states, and how its recurrent bias starts."""
 
 
-def _orthogonal_gates(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
+def _orthogonal_gates(key: Array, shape: tuple[int, int], dtype: object = jnp.float32) -> Array:
     width, columns = shape
     keys = jax.random.split(key, columns // width)
     orthogonal = nn.initializers.orthogonal()
@@ -89,7 +89,7 @@ def _orthogonal_gates(key: Array, shape: tuple[int, int], dtype: Any = jnp.float
 
 def _gates(init: Callable[..., Array], count: int) -> Callable[..., Array]:
     # Each gate is a matrix of its own: its variance must not depend on how many stand side by side.
-    def initialize(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
+    def initialize(key: Array, shape: tuple[int, int], dtype: object = jnp.float32) -> Array:
         keys = jax.random.split(key, count)
         part = (shape[0], shape[1] // count)
         return jnp.concatenate([init(k, part, dtype) for k in keys], axis=-1)

@@ -71,7 +71,7 @@ def layers_of(
             output = jax.tree.map(partial(checkpoint_name, name=_MARK + "/".join(path)), output)
         return output
 
-    def forward(params: PyTree, model_state: PyTree, inputs: Any, key: Any) -> Any:
+    def forward(params: PyTree, model_state: PyTree, inputs: object, key: object) -> Any:
         return model.apply(params, model_state, inputs, hparams, key=key, train=True)[0]
 
     with nn.intercept_methods(note):
@@ -163,7 +163,7 @@ def _prefix(params: PyTree) -> tuple[str, ...]:
     return prefix
 
 
-def _owner(names: tuple[str, ...], called: Mapping[tuple[str, ...], Any]) -> tuple[str, ...]:
+def _owner(names: tuple[str, ...], called: Mapping[tuple[str, ...], object]) -> tuple[str, ...]:
     """The innermost module whose path is in the scope of an operation, in this order."""
 
     def within(path: tuple[str, ...]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -244,7 +244,7 @@ class TransformerDecoder(nn.Module):
         return self.norm(run_layers(layers, self.num_layers, x, train, mask, positions))
 
 
-def _layer(model: TransformerEncoder | TransformerDecoder, **keys: Any) -> nn.Module:
+def _layer(model: TransformerEncoder | TransformerDecoder, **keys: object) -> nn.Module:
     return make_layer(
         model.features,
         model.num_heads,

@@ -120,14 +120,14 @@ def complete(section: Mapping[str, Any]) -> dict[str, Any]:
     return {**_filled(given, OptimFields, "optim.name"), "groups": groups}
 
 
-def _filled(given: Mapping[str, Any], shared: type, what: str) -> dict[str, Any]:
+def _filled(given: Mapping[str, object], shared: type, what: str) -> dict[str, Any]:
     fields = fields_of(shared)
     if given.get("name") is not None:
         fields |= fields_of(find_part(given["name"], OPTIMIZERS, what))
     return {**{key: field.default for key, field in fields.items()}, **given}
 
 
-def _of_group(base: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
+def _of_group(base: Mapping[str, object], group: Mapping[str, object]) -> dict[str, Any]:
     """A group's keys as ``optim``'s own would be: its optimizer's, and what it leaves to them."""
     named = group["name"] is not None
     own = (
@@ -302,7 +302,7 @@ def _check(section: Mapping[str, Any]) -> None:
 
 
 def learning_rate_at(
-    section: Mapping[str, Any],
+    section: Mapping[str, object],
     total_steps: int,
     step: Step,
     hparams: PyTree,

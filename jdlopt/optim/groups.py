@@ -175,7 +175,7 @@ def joined(*trees: PyTree) -> PyTree:
       {'body': 1, 'head': 2}
     """
 
-    def first(*leaves: Any) -> Any:
+    def first(*leaves: object) -> Any:
         return next((leaf for leaf in leaves if leaf is not None), None)
 
     return jax.tree.map(first, *trees, is_leaf=lambda leaf: leaf is None)

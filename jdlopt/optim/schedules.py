@@ -261,7 +261,7 @@ class ScheduleFields:
 
 
 def make_schedule(
-    section: Mapping[str, Any], total_steps: int
+    section: Mapping[str, object], total_steps: int
 ) -> Callable[[Step, Mapping[str, Any]], Factor]:
     """Returns ``(step, hparams) → factor`` for the ``optim.schedule`` section of a config.
 
@@ -318,7 +318,7 @@ def warmup_problem(section: Mapping[str, Any], total_steps: int) -> str | None:
     return None
 
 
-def plateau_keys(section: Mapping[str, Any], total_steps: int) -> dict[str, Any] | None:
+def plateau_keys(section: Mapping[str, object], total_steps: int) -> dict[str, Any] | None:
     """Returns the keys of `update_plateau` if the section asks for reductions, else None."""
     if section.get("name") != "reduce_on_plateau":
         return None

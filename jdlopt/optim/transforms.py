@@ -123,7 +123,7 @@ def schedule_free(
     """
     inner = contrib.schedule_free(base, learning_rate, b1)
 
-    def update(updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any) -> Any:
+    def update(updates: PyTree, state: PyTree, params: PyTree = None, **extra: object) -> Any:
         updates, state = inner.update(updates, state, params, **extra)
         return updates, state._replace(b1=jnp.asarray(b1, state.b1.dtype))
 
@@ -152,7 +152,7 @@ def sharpness_aware(
         params: PyTree = None,
         *,
         grad_fn: Callable[[PyTree], PyTree] | None = None,
-        **extra: Any,
+        **extra: object,
     ) -> tuple[PyTree, PyTree]:
         del extra
         if grad_fn is None:

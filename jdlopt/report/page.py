@@ -95,7 +95,7 @@ def as_json(value: object, **options: object) -> str:
     return json.dumps(_plain(value), allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -107,7 +107,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _as_text(value: Any) -> Any:
+def _as_text(value: object) -> Any:
     """Escapes every string of a figure, where ``<b>`` would be markup, as it is in HTML."""
     if isinstance(value, Mapping):
         return {k: item if k in MARKUP else _as_text(item) for k, item in value.items()}

@@ -148,7 +148,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_row(row: Any) -> bool:
+def _is_row(row: object) -> bool:
     if not isinstance(row, dict) or not isinstance(row.get("key"), str):
         return False
     try:
@@ -158,7 +158,7 @@ def _is_row(row: Any) -> bool:
     return one.low is None or one.low > 0 or not row.get("log")
 
 
-def _is_trial(trial: Any, rows: Mapping[str, Record], objectives: int) -> bool:
+def _is_trial(trial: object, rows: Mapping[str, Record], objectives: int) -> bool:
     if not isinstance(trial, dict) or trial.get("state") not in STATES:
         return False
     if not isinstance(trial.get("number"), int) or not isinstance(trial.get("params"), dict):

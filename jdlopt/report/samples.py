@@ -86,7 +86,7 @@ def take(fields: DataFields, *, everything: bool = False, seed: int = 0) -> Samp
     text = one.text
     raw, targets = _examples(dataset)
 
-    def prepare(inputs: Any) -> Any:
+    def prepare(inputs: object) -> Any:
         return preprocess.apply(recipe, state, inputs)
 
     prepared = np.asarray(jax.jit(prepare)(raw))
@@ -166,7 +166,7 @@ def _chosen(
     return found
 
 
-def _unchanged(inputs: Any) -> Any:
+def _unchanged(inputs: object) -> Any:
     return inputs
 
 

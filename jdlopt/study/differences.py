@@ -97,7 +97,7 @@ def _test(
     return "Welch's t", *_welch(first, second)
 
 
-def _finite(training: Mapping[str, Any]) -> bool:
+def _finite(training: Mapping[str, object]) -> bool:
     value = training.get("value")
     return isinstance(value, int | float) and math.isfinite(value)
 

@@ -313,7 +313,7 @@ class Population:
         return {row: (self._at(row).seed, self._at(row).fold) for row in active.tolist()}
 
     def _look(
-        self, active: np.ndarray, values: Mapping[str, Any], count: int, collected: Any
+        self, active: np.ndarray, values: Mapping[str, object], count: int, collected: object
     ) -> None:
         measured = {name: np.asarray(value) for name, value in values.items()}
         host = None if collected is None else jax.tree.map(np.asarray, collected)

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float, Int32, PyTree
 
 from jdlopt.study.layout import TRIALS, WHOLE, Layout
 from jdlopt.train.compiling import Compiler
@@ -27,6 +27,11 @@ from jdlopt.train.experiment import Experiment
 from jdlopt.train.program import gather, gathered_step, run_steps
 from jdlopt.train.state import CHANGED, TrainState
 from jdlopt.train.step import Batch, Collected, Measured
+
+Tree = TypeVar("Tree", bound=PyTree)
+Index = Int32[Array, ""] | int
+Carry = tuple[TrainState, dict[str, Array]]
+"""What a loop over steps or trials hands on: the states, and the values so far."""
 
 
 class Programs(NamedTuple):
@@ -42,7 +47,7 @@ class Programs(NamedTuple):
 
     execution_mode: str
     advance: Callable[..., tuple[TrainState, Mapping[str, Array | np.ndarray]]]
-    evaluate: Callable[..., Any]
+    evaluate: Callable[..., Collected]
 
 
 def member_eval(
@@ -63,11 +68,11 @@ def member_eval(
     return lax.map(one, (examples, weights))
 
 
-def _taken(tree: Any, index: Any) -> Any:
+def _taken(tree: Tree, index: Index) -> Tree:
     return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
-def _put(states: TrainState, index: Any, state: TrainState) -> TrainState:
+def _put(states: TrainState, index: Index, state: TrainState) -> TrainState:
     """Writes a trial's state back; what no step changes is not touched."""
     changed = {
         name: jax.tree.map(
@@ -80,7 +85,7 @@ def _put(states: TrainState, index: Any, state: TrainState) -> TrainState:
     return states.replace(**changed)
 
 
-def _buffers(shapes: Mapping[str, Any], *leading: int) -> dict[str, Array]:
+def _buffers(shapes: Mapping[str, jax.ShapeDtypeStruct], *leading: int) -> dict[str, Array]:
     return {
         name: jnp.full((*leading, *shape.shape), jnp.nan, shape.dtype)
         for name, shape in shapes.items()
@@ -88,14 +93,19 @@ def _buffers(shapes: Mapping[str, Any], *leading: int) -> dict[str, Array]:
 
 
 def together(
-    states: TrainState, data: Any, examples: Any, count: Any, *, experiment: Experiment
+    states: TrainState,
+    data: Batch,
+    examples: Int32[Array, "width steps batch"],
+    count: Int32[Array, ""],
+    *,
+    experiment: Experiment,
 ) -> tuple[TrainState, dict[str, Array]]:
     """All trials take ``count`` steps side by side."""
     step = jax.vmap(partial(gathered_step, train_step=experiment.train_step), in_axes=(0, None, 0))
     shapes = jax.eval_shape(step, states, data, examples[:, 0])[1]
     buffers = _buffers(shapes, examples.shape[1])
 
-    def body(done: Any, carry: Any) -> Any:
+    def body(done: Index, carry: Carry) -> Carry:
         states, buffers = carry
         chosen = lax.dynamic_index_in_dim(examples, done, axis=1, keepdims=False)
         states, measured = step(states, data, chosen)
@@ -107,11 +117,11 @@ def together(
 
 def in_turn(
     states: TrainState,
-    data: Any,
+    data: Batch,
     examples: Int32[Array, "width steps batch"],
-    count: Any,
+    count: Int32[Array, ""],
     order: Int32[Array, " width"],
-    active: Any,
+    active: Int32[Array, ""],
     *,
     experiment: Experiment,
 ) -> tuple[TrainState, dict[str, Array]]:
@@ -126,7 +136,7 @@ def in_turn(
 
     shapes = jax.eval_shape(step, _taken(states, 0), examples[0, 0])[1]
 
-    def trial(turn: Any, carry: Any) -> Any:
+    def trial(turn: Index, carry: Carry) -> Carry:
         states, buffers = carry
         index = order[turn]
         state, values = run_steps(step, _taken(states, index), examples[index], count)
@@ -138,21 +148,21 @@ def in_turn(
 
 def evaluate_in_turn(
     states: TrainState,
-    data: Any,
-    examples: Any,
-    weights: Any,
-    order: Any,
-    active: Any,
+    data: Batch,
+    examples: Int32[Array, "width batches batch"],
+    weights: Float[Array, "width batches batch"],
+    order: Int32[Array, " width"],
+    active: Int32[Array, ""],
     *,
     experiment: Experiment,
-) -> Any:
+) -> Collected:
     """Evaluates the first ``active`` trials of ``order``, one after the other."""
     one = partial(member_eval, experiment=experiment)
     shapes = jax.eval_shape(one, _taken(states, 0), data, examples[0], weights[0])
     width = examples.shape[0]
     collected = jax.tree.map(lambda leaf: jnp.zeros((width, *leaf.shape), leaf.dtype), shapes)
 
-    def trial(turn: Any, collected: Any) -> Any:
+    def trial(turn: Index, collected: Collected) -> Collected:
         index = order[turn]
         found = one(_taken(states, index), data, examples[index], weights[index])
         return jax.tree.map(lambda leaf, value: leaf.at[index].set(value), collected, found)
@@ -211,7 +221,9 @@ def compile_programs(
     def listed(active: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         return layout.split(layout.turns(active, width))
 
-    def evaluated(states: Any, data: Any, examples: Any, weights: Any, order: Any, n: Any) -> Any:
+    def evaluated(
+        states: TrainState, data: Batch, examples: Array, weights: Array, order: Array, n: Array
+    ) -> Collected:
         return evaluate_in_turn(states, data, examples, weights, order, n[0], experiment=experiment)
 
     none = listed([])
@@ -228,7 +240,9 @@ def compile_programs(
             ),
         )
 
-    def trained(states: Any, data: Any, examples: Any, count: Any, order: Any, n: Any) -> Any:
+    def trained(
+        states: TrainState, data: Batch, examples: Array, count: Array, order: Array, n: Array
+    ) -> tuple[TrainState, dict[str, Array]]:
         return in_turn(states, data, examples, count, order, n[0], experiment=experiment)
 
     advance = jax.jit(

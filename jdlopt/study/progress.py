@@ -169,7 +169,7 @@ class Progress:
             "workers": count,
         }
 
-    def save(self, record: Mapping[str, Any]) -> None:
+    def save(self, record: Mapping[str, object]) -> None:
         """Writes ``study.json``."""
         text = json.dumps(disk.as_json(record), indent=1) + "\n"
         _write(self.setup.workdir / STUDY, text)

@@ -74,7 +74,7 @@ def readings(study: Mapping[str, Any], curves: Any) -> list[dict[str, Any]]:
 
 
 def _reading(
-    name: str, level: str, text: str, suggestion: str = "", **numbers: Any
+    name: str, level: str, text: str, suggestion: str = "", **numbers: object
 ) -> dict[str, Any]:
     return {
         "name": name,
@@ -85,14 +85,14 @@ def _reading(
     }
 
 
-def _finite(value: Any) -> bool:
+def _finite(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
 # --- the space ------------------------------------------------------------------------------------
 
 
-def _scale(row: Mapping[str, Any]) -> tuple[Callable[[float], float], Callable[[float], float]]:
+def _scale(row: Mapping[str, object]) -> tuple[Callable[[float], float], Callable[[float], float]]:
     return (math.log, math.exp) if row.get("log") else (float, float)
 
 

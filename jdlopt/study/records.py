@@ -167,7 +167,7 @@ def rows_of(trainings: Sequence[TrialResult]) -> list[Row]:
     ]
 
 
-def add_curves(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def add_curves(workdir: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Writes rows to a file of their own, aside and renamed: what is there is whole."""
     if not rows:
         return
@@ -214,7 +214,7 @@ def _lives(pid: str) -> bool:
     return not pid.isdigit() or not Path("/proc/self").exists() or Path("/proc", pid).exists()
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
+def _table(rows: Sequence[Mapping[str, object]]) -> Any:
     import pyarrow as pa
 
     whole = {"trial": pa.int32(), "seed": pa.int64(), "fold": pa.int32(), "step": pa.int32()}
@@ -227,7 +227,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
     return pa.table(columns)
 
 
-def _write(path: Path, table: Any) -> None:
+def _write(path: Path, table: object) -> None:
     import pyarrow.parquet as pq
 
     aside = path.with_name(f".{path.name}.{os.getpid()}")

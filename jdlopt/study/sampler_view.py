@@ -36,7 +36,7 @@ class SamplerView:
         )
         self.numbers: dict[int, int] = {}
 
-    def add(self, trial: FrozenTrial, record: Mapping[str, Any] | None) -> None:
+    def add(self, trial: FrozenTrial, record: Mapping[str, object] | None) -> None:
         """Takes in a trial of the storage: finished if its record is given, else as running."""
         self.numbers[trial.number] = len(self.numbers)
         self.study.add_trial(

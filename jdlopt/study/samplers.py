@@ -129,7 +129,14 @@ def _nth(
 class _Numbered(BaseSampler):
     """Makes the named sampler anew for each trial, seeded with the trial's number."""
 
-    def __init__(self, name: str, seed: int, objectives: int, slot: int, covered: Any):
+    def __init__(
+        self,
+        name: str,
+        seed: int,
+        objectives: int,
+        slot: int,
+        covered: dict[str, BaseDistribution] | None,
+    ):
         self._make, self._objectives = SAMPLERS[name], objectives
         self._words, self._covered = [seed, slot], covered
         self._study_seed = int(np.random.SeedSequence(self._words).generate_state(1)[0])

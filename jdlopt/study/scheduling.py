@@ -69,7 +69,7 @@ class Scheduler:
                 self.trials.report(number, whole.records[number])
             self.reported += 1
 
-    def note(self, generation: int, number: int, record: Mapping[str, Any]) -> None:
+    def note(self, generation: int, number: int, record: Mapping[str, object]) -> None:
         """Notes that a trial has ended."""
         self.generations[generation].records[number] = record
 

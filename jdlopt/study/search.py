@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from jdlopt.errors import Interrupted, UserError
 from jdlopt.executor.executor import Executor, GivenBack, Received, Task
@@ -41,7 +41,7 @@ class Search:
     def __init__(
         self,
         setup: Setup,
-        database: Any,
+        database: object,
         executor: Executor,
         started: float,
         on_progress: Callable[[StudyProgress], None] | None = None,
@@ -157,7 +157,7 @@ class Search:
                 record["reason"] = self.why_ended
             self._finish(task, number, record)
 
-    def _finish(self, task: Task, number: int, record: dict[str, Any]) -> None:
+    def _finish(self, task: Task, number: int, record: dict[str, object]) -> None:
         self.scheduler.note(task.order, number, self.trials.finish(number, record))
 
     # --- the end ----------------------------------------------------------------------------------

@@ -149,7 +149,7 @@ class Setup:
             return 32
         return 18 if self.options.halving else 8
 
-    def structural(self, point: Mapping[str, Any]) -> dict[str, Any]:
+    def structural(self, point: Mapping[str, object]) -> dict[str, Any]:
         """Returns the values of a point that need a program of their own."""
         return {key: value for key, value in point.items() if key not in self.traced}
 
@@ -157,13 +157,13 @@ class Setup:
         """Returns the values of a point that are traced."""
         return {key: value for key, value in point.items() if key in self.traced}
 
-    def config_of(self, point: Mapping[str, Any]) -> dict[str, Any]:
+    def config_of(self, point: Mapping[str, object]) -> dict[str, Any]:
         """Returns the config that trains a point as a run."""
         return configs.to_dict(configs.override(self.config, {**point, "seed": self.seed}))
 
 
 def set_up(
-    config: dict[str, Any],
+    config: dict[str, object],
     texts: dict[str, str],
     space: spaces.Space,
     workdir: Path,

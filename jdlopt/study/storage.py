@@ -339,7 +339,7 @@ class StudyStorage:
         return dict(record)
 
 
-def _another(name: str, there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _another(name: str, there: Mapping[str, object], now: Mapping[str, object]) -> str:
     changed = differences(_flat(there), _flat(now))
     return (
         f"the study {name!r} is another one:\n{changed}\nChoose another --workdir (or, in a shared "

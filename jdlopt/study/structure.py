@@ -86,9 +86,9 @@ class Structure:
 
 
 def build(
-    raw: Mapping[str, Any],
+    raw: Mapping[str, object],
     folds: Sequence[int] | None = None,
-    cache: dict[Any, Any] | None = None,
+    cache: dict[object, object] | None = None,
 ) -> list[Structure]:
     """Opens the data of a config and builds its experiment, once for all folds that can share them.
 
@@ -219,7 +219,7 @@ def _padded(positions: np.ndarray, most: int, largest: int) -> tuple[np.ndarray,
     )
 
 
-def check_probes(raw: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> None:
+def check_probes(raw: Mapping[str, object], points: Sequence[Mapping[str, object]]) -> None:
     """Checks a config at many points of a space, all problems in one message; trains nothing.
 
     Raises:
@@ -234,7 +234,7 @@ def check_probes(raw: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) ->
     configs.raise_problems(problems, "space")
 
 
-def stacked(hparams: Sequence[Any]) -> Any:
+def stacked(hparams: Sequence[object]) -> Any:
     """Returns hyperparameters of several trials as one pytree with a leading axis."""
     if not hparams:
         raise ConfigError("a population needs at least one trial")

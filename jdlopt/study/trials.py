@@ -71,7 +71,7 @@ class Trials:
             self.storage.release(number)
             self.points.pop(number, None)
 
-    def report(self, number: int, record: Mapping[str, Any]) -> None:
+    def report(self, number: int, record: Mapping[str, object]) -> None:
         """Reports a result to the sampler, if it learns from results."""
         if self.setup.options.sampler not in HISTORY_FREE:
             self.sampler.report(number, record)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from jdlopt import config as configs
 from jdlopt.executor.executor import Executor
@@ -19,7 +18,7 @@ __all__ = ["StudyProgress", "StudyResult", "tune"]
 
 
 def tune(
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     space: spaces.Space,
     workdir: str | Path,
     options: Options | None = None,

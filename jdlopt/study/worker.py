@@ -104,7 +104,7 @@ class StudyWorker:
         )
 
     def _structures(
-        self, config: Mapping[str, Any], folds: Sequence[int] | None
+        self, config: Mapping[str, object], folds: Sequence[int] | None
     ) -> list[Structure]:
         """The structures of a config, built once."""
         plain = configs.to_dict(config)

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,8 @@ def held(directory: Path) -> str:
 def save(
     directory: Path,
     step: int,
-    tree: Any,
-    meta: dict[str, Any],
+    tree: PyTree,
+    meta: Mapping[str, object],
     kind: str = "step",
 ) -> Path:
     """Writes a checkpoint beside its final name, renames it, and drops the oldest ones.
@@ -176,7 +176,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return json.loads((folder / META).read_text(encoding="utf-8"))
 
 
-def restore(folder: Path, template: Any) -> Any:
+def restore(folder: Path, template: PyTree) -> Any:
     """Returns a checkpoint's arrays in the structure, dtypes and shardings of a template.
 
     Raises:
@@ -203,7 +203,7 @@ def restore(folder: Path, template: Any) -> Any:
         ) from error
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
@@ -213,7 +213,7 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def restore_newest(
-    directory: Path, template: Any, with_best: bool = False
+    directory: Path, template: PyTree, with_best: bool = False
 ) -> tuple[Any, dict[str, Any]] | None:
     """Returns the newest checkpoint that is whole, with its meta; warns of each damaged one.
 
@@ -273,7 +273,7 @@ def drop_after(directory: Path, step: int) -> None:
     _together(f"dropped-{step}")
 
 
-def _write(folder: Path, tree: Any) -> None:
+def _write(folder: Path, tree: PyTree) -> None:
     """Writes a tree; on a full disk, what still writes ends before that is told, and once."""
     before = set(threading.enumerate())
     full: OSError | None = None

@@ -139,7 +139,7 @@ class _Failed(Exception):
 def _saying(what: str, call: Callable[..., T]) -> Callable[..., T]:
     """Returns a function whose failures say what failed."""
 
-    def called(*args: Any, **keys: Any) -> T:
+    def called(*args: object, **keys: object) -> T:
         try:
             return call(*args, **keys)
         except _Failed:  # a component that calls another, as an optimizer may its gradients
@@ -164,7 +164,7 @@ def _named(experiment: Experiment) -> Components:
         components.average,
     )
 
-    def applied(*args: Any, **keys: Any) -> tuple[Array, PyTree]:
+    def applied(*args: object, **keys: object) -> tuple[Array, PyTree]:
         outputs, state = model.apply(*args, **keys)
         rows = len(jax.tree.leaves(args[2])[0])
         expected = (members, rows, wide) if keys["train"] and members > 1 else (rows, wide)

@@ -39,11 +39,13 @@ class Compiler:
         self.seconds = 0.0
         self.programs = 0
 
-    def __call__(self, lowered: jax.stages.Lowered, quickly: bool = False) -> Any:
+    def __call__(self, lowered: jax.stages.Lowered, quickly: bool = False) -> jax.stages.Compiled:
         """Returns a lowered program compiled; ``quickly`` spares optimisation, for one-off runs."""
         return self.together([lowered], quickly)[0]
 
-    def together(self, lowered: Sequence[jax.stages.Lowered], quickly: bool = False) -> list[Any]:
+    def together(
+        self, lowered: Sequence[jax.stages.Lowered], quickly: bool = False
+    ) -> list[jax.stages.Compiled]:
         """Returns several programs compiled at the same time, each in a thread of its own."""
         start = time.perf_counter()
         options = compile_options(quickly)

@@ -124,7 +124,7 @@ def make_components(
     )
 
 
-def augment_of(config: Config, spec: DataSpec, section: Mapping[str, Any]) -> Any:
+def augment_of(config: Config, spec: DataSpec, section: Mapping[str, object]) -> Any:
     """Returns the augmentation that a ``data.augment`` section describes."""
     parts, vocabulary = None, None
     if isinstance(spec.inputs, InputSpec):

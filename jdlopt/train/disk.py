@@ -34,7 +34,7 @@ def write_aside(path: Path, text: str, name: str = "writing") -> None:
         raise
 
 
-def as_json(value: Any) -> Any:
+def as_json(value: object) -> Any:
     """Returns a value with numbers that JSON lacks (NaN, infinities) as None."""
     if isinstance(value, Mapping):
         return {key: as_json(item) for key, item in value.items()}

@@ -6,7 +6,7 @@ import itertools
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 from jax.sharding import Mesh
@@ -157,7 +157,7 @@ class _Streamed:
         return state, values, 1
 
 
-def _when_ready(value: Any) -> float:
+def _when_ready(value: object) -> float:
     """The time when the device has computed a value."""
     jax.block_until_ready(value)
     return time.perf_counter()

@@ -94,7 +94,7 @@ def save_config(workdir: Path, config: configs.AnyConfig) -> None:
     write_aside(workdir / CONFIG, configs.dumps(config))
 
 
-def save_pretrained(workdir: Path, record: Mapping[str, Any]) -> None:
+def save_pretrained(workdir: Path, record: Mapping[str, object]) -> None:
     """Writes ``pretrained.json``: which weights a run starts from.
 
     Raises:
@@ -182,7 +182,7 @@ class RunLog:
             with _told(self._tensorboard):
                 self._events.scalars({**values, **beside}, step)
 
-    def hyperparameters(self, config: configs.AnyConfig, metrics: Mapping[str, Any]) -> None:
+    def hyperparameters(self, config: configs.AnyConfig, metrics: Mapping[str, object]) -> None:
         """Writes the config and the final metrics to TensorBoard's hparams table."""
         if self._events is None:
             return

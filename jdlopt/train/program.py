@@ -13,13 +13,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Int32
+from jaxtyping import Array, Bool, Int32, PyTree
 
 from jdlopt import mesh as meshes
 from jdlopt.train.compiling import Compiler
@@ -52,13 +52,20 @@ class Dispatch:
     chosen: str
     step_seconds: dict[str, float]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Returns it as JSON can hold it."""
         return asdict(self)
 
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, Measured]]
 """An experiment's `train_step`."""
+Trained = tuple[TrainState, dict[str, Array]]
+"""The next state, and the values of the steps by name."""
+Progress = tuple[Int32[Array, ""], TrainState, dict[str, Array], Bool[Array, ""]]
+"""Steps done, the state, the values so far, and whether all of them are finite."""
+Compiled = Callable[..., Trained]
+Tree = TypeVar("Tree", bound=PyTree)
+P = ParamSpec("P")
 
 
 def gather(data: Batch, examples: Int32[Array, " batch"]) -> Batch:
@@ -90,7 +97,7 @@ def gathered_step(
 
 
 def one_step(
-    state: TrainState, data: Any, examples: Any, *, train_step: Step, mesh: Mesh
+    state: TrainState, data: Batch, examples: Array, *, train_step: Step, mesh: Mesh
 ) -> tuple[TrainState, dict[str, Array]]:
     """Runs one step on gathered examples; its values come back as arrays of length 1."""
     state, measured = gathered_step(state, data, examples[0], train_step=train_step, mesh=mesh)
@@ -98,7 +105,7 @@ def one_step(
 
 
 def streamed_step(
-    state: TrainState, batch: Any, *, train_step: Step
+    state: TrainState, batch: Batch, *, train_step: Step
 ) -> tuple[TrainState, dict[str, Array]]:
     """Runs one step on a batch that was read elsewhere."""
     state, measured = train_step(state, batch)
@@ -106,7 +113,7 @@ def streamed_step(
 
 
 def streamed_loop(
-    state: TrainState, batch: Any, count: Any, *, train_step: Step
+    state: TrainState, batch: Batch, count: Int32[Array, ""], *, train_step: Step
 ) -> tuple[TrainState, dict[str, Array]]:
     """Runs ``count`` steps, traced, on one batch: given 1, what `streamed_step` does.
 
@@ -116,7 +123,7 @@ def streamed_loop(
     shapes = jax.eval_shape(partial(streamed_step, train_step=train_step), state, batch)[1]
     empty = {name: jnp.full(shape.shape, jnp.nan, shape.dtype) for name, shape in shapes.items()}
 
-    def body(_: Any, carry: Any) -> Any:
+    def body(_: Array, carry: Trained) -> Trained:
         return streamed_step(carry[0], batch, train_step=train_step)
 
     return jax.lax.fori_loop(0, count, body, (state, empty))
@@ -141,11 +148,11 @@ def run_steps(
         name: jnp.full((examples.shape[0],), jnp.nan, shape.dtype) for name, shape in shapes.items()
     }
 
-    def unfinished(carry: Any) -> Array:
+    def unfinished(carry: Progress) -> Array:
         done, _, _, finite = carry
         return (done < count) & finite
 
-    def body(carry: Any) -> Any:
+    def body(carry: Progress) -> Progress:
         done, state, buffers, _ = carry
         state, measured = step(state, examples[done])
         buffers = {name: buffers[name].at[done].set(measured[name]) for name in buffers}
@@ -159,11 +166,17 @@ def run_steps(
 
 
 def many_steps(
-    state: TrainState, data: Any, examples: Any, count: Any, *, train_step: Step, mesh: Mesh
+    state: TrainState,
+    data: Batch,
+    examples: Int32[Array, "steps batch"],
+    count: Int32[Array, ""],
+    *,
+    train_step: Step,
+    mesh: Mesh,
 ) -> tuple[TrainState, dict[str, Array]]:
     """Runs steps of one training in one dispatch, as `run_steps` does."""
 
-    def step(state: TrainState, chosen: Any) -> tuple[TrainState, Measured]:
+    def step(state: TrainState, chosen: Array) -> tuple[TrainState, Measured]:
         return gathered_step(state, data, chosen, train_step=train_step, mesh=mesh)
 
     return run_steps(step, state, examples, count)
@@ -182,7 +195,7 @@ def _step_options(mesh: Mesh, state: TrainState) -> dict[str, Any]:
     return {"donate_argnums": 0, "out_shardings": places}
 
 
-def two_in_flight(run: Callable[..., tuple[Any, dict[str, Array]]]) -> Callable[..., Any]:
+def two_in_flight(run: Callable[P, Trained]) -> Callable[P, Trained]:
     """Returns a program that waits, on a CPU, for its call before the last one to end.
 
     XLA's CPU client takes a call's temporary memory when the call is made, not when it runs, and
@@ -190,10 +203,10 @@ def two_in_flight(run: Callable[..., tuple[Any, dict[str, Array]]]) -> Callable[
     """
     waiting: deque[dict[str, Array]] = deque()
 
-    def call(*args: Any) -> Any:
+    def call(*args: P.args, **keys: P.kwargs) -> Trained:
         if len(waiting) == 2:
             jax.block_until_ready(waiting.popleft())
-        state, values = run(*args)
+        state, values = run(*args, **keys)
         if jax.default_backend() == "cpu":
             waiting.append(values)
         return state, values
@@ -201,13 +214,13 @@ def two_in_flight(run: Callable[..., tuple[Any, dict[str, Array]]]) -> Callable[
     return call
 
 
-def copy(tree: Any) -> Any:
+def copy(tree: Tree) -> Tree:
     """Returns a copy of device arrays in memory of their own, as donation needs."""
     return jax.tree.map(jnp.copy, tree)
 
 
 def seconds_a_step(
-    run: Callable[[Any, int], tuple[Any, Any]], state: Any, first: int, most: int
+    run: Callable[[TrainState, int], Trained], state: TrainState, first: int, most: int
 ) -> float:
     """Times a program on a state of its own: a warm-up, then longer until the clock can be trusted.
 
@@ -243,7 +256,7 @@ def streaming_program(
     mesh: Mesh,
     compile: Compiler,
     asked: Dispatch | int | None,
-) -> tuple[Dispatch, Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]]]]:
+) -> tuple[Dispatch, Callable[[TrainState, Batch], Trained]]:
     """Compiles the step for batches that come one by one, in the faster way; returns how to run it.
 
     Args:
@@ -256,17 +269,17 @@ def streaming_program(
     everywhere = meshes.replicated(mesh)
     options = _step_options(mesh, state)
 
-    def once() -> Any:
+    def once() -> Array | np.generic:
         return meshes.put(np.int32(1), everywhere) if jax.process_count() > 1 else np.int32(1)
 
-    def lower(mode: str) -> Any:
+    def lower(mode: str) -> jax.stages.Lowered:
         if mode == "step":
             function = jax.jit(partial(streamed_step, train_step=train_step), **options)
             return function.lower(state, batch)
         function = jax.jit(partial(streamed_loop, train_step=train_step), **options)
         return function.lower(state, batch, once())
 
-    def run_by(mode: str, program: Any) -> Callable[..., Any]:
+    def run_by(mode: str, program: Compiled) -> Callable[[TrainState, Batch], Trained]:
         if mode == "step":
             return two_in_flight(program)
         return two_in_flight(lambda state, batch: program(state, batch, once()))
@@ -286,9 +299,9 @@ def streaming_program(
     programs = compile.together([lower(way) for way in ways])
     runs = {way: run_by(way, program) for way, program in zip(ways, programs)}
 
-    def repeated(way: str) -> Callable[[Any, int], tuple[Any, Any]]:
-        def call(state: Any, count: int) -> Any:
-            values = None
+    def repeated(way: str) -> Callable[[TrainState, int], Trained]:
+        def call(state: TrainState, count: int) -> Trained:
+            values: dict[str, Array] = {}
             for _ in range(count):
                 state, values = runs[way](state, batch)
             return state, values
@@ -336,24 +349,24 @@ def training_programs(
     elif isinstance(asked, Dispatch):
         capacity = asked.steps
 
-    def host(value: np.ndarray | np.generic) -> Any:
+    def host(value: np.ndarray | np.generic) -> Array | np.ndarray | np.generic:
         return meshes.put(value, everywhere) if jax.process_count() > 1 else value
 
     padded = np.zeros((capacity, batch_size), np.int32)
 
-    def lower_step() -> Any:
+    def lower_step() -> jax.stages.Lowered:
         function = jax.jit(partial(one_step, train_step=train_step, mesh=mesh), **options)
         return function.lower(state, data, host(padded[:1]))
 
-    def lower_loop() -> Any:
+    def lower_loop() -> jax.stages.Lowered:
         function = jax.jit(partial(many_steps, train_step=train_step, mesh=mesh), **options)
         return function.lower(state, data, host(padded), host(np.int32(1)))
 
-    def stepwise(program: Any) -> Callable[..., Any]:
+    def stepwise(program: Compiled) -> Callable[[TrainState, np.ndarray], Trained]:
         return two_in_flight(lambda state, examples: program(state, data, host(examples)))
 
-    def looped(program: Any) -> Callable[..., Any]:
-        def run(state: TrainState, examples: np.ndarray) -> Any:
+    def looped(program: Compiled) -> Callable[[TrainState, np.ndarray], Trained]:
+        def run(state: TrainState, examples: np.ndarray) -> Trained:
             count = len(examples)
             if count < capacity:
                 examples = np.concatenate([examples, padded[count:]])
@@ -377,13 +390,13 @@ def training_programs(
     zeros = np.zeros((capacity, batch_size), np.int32)
     zeros[:] = np.arange(batch_size) % len(data["targets"])
 
-    def call_step(state: Any, count: int) -> Any:
-        values = None
+    def call_step(state: TrainState, count: int) -> Trained:
+        values: dict[str, Array] = {}
         for _ in range(count):
             state, values = step(state, zeros[:1])
         return state, values
 
-    def call_loop(state: Any, count: int) -> Any:
+    def call_loop(state: TrainState, count: int) -> Trained:
         return loop(state, zeros[:count])
 
     seconds = {

@@ -31,7 +31,7 @@ def read_result(workdir: Path) -> dict[str, Any] | None:
     return record
 
 
-def write_result(workdir: Path | None, record: Mapping[str, Any]) -> dict[str, Any]:
+def write_result(workdir: Path | None, record: Mapping[str, object]) -> dict[str, Any]:
     """Writes ``result.json``, from the first process; returns the record as it is read back.
 
     Args:

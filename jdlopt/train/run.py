@@ -123,7 +123,7 @@ class Run:
 
     def predict(
         self,
-        inputs: Any,
+        inputs: object,
         *,
         batch_size: int = 256,
         tta: int = 0,
@@ -154,7 +154,7 @@ class Run:
     def evaluate(
         self,
         split: str = "test",
-        data: tuple[Any, Any] | None = None,
+        data: tuple[object, object] | None = None,
         *,
         tta: int = 0,
     ) -> dict[str, Any]:

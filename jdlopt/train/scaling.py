@@ -55,11 +55,11 @@ def value_and_grad(
         return differentiate(objective)
     scale = loss_scale.scale
 
-    def scaled(*args: Any) -> tuple[Array, Any]:
+    def scaled(*args: object) -> tuple[Array, Any]:
         value, aux = objective(*args)
         return value * scale, aux
 
-    def call(*args: Any) -> tuple[tuple[Array, Any], PyTree]:
+    def call(*args: object) -> tuple[tuple[Array, Any], PyTree]:
         (value, aux), grads = differentiate(scaled)(*args)
         return (value / scale, aux), jax.tree.map(lambda leaf: leaf / scale, grads)
 

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
@@ -33,10 +32,10 @@ class Events:
         if purge_step is not None:
             self._write(step=purge_step, session_log=SessionLog(status=SessionLog.START))
 
-    def _write(self, **fields: Any) -> None:
+    def _write(self, **fields: object) -> None:
         self._writer.write_event(Event(wall_time=time.time(), **fields))
 
-    def scalars(self, values: Mapping[str, Any], step: int = 0) -> None:
+    def scalars(self, values: Mapping[str, object], step: int = 0) -> None:
         """Writes those of the values that are numbers, as one event: a run logs every epoch."""
         found = [
             Summary.Value(tag=name, simple_value=value)
@@ -45,7 +44,7 @@ class Events:
         ]
         self._write(step=step, summary=Summary(value=found))
 
-    def hparams(self, config: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+    def hparams(self, config: Mapping[str, object], metrics: Mapping[str, object]) -> None:
         """Writes a row of TensorBoard's hparams table."""
         plain = {
             key: value if isinstance(value, int | float | str | bool) else str(value)

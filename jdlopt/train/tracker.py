@@ -131,12 +131,12 @@ class Tracker:
 
     # --- what happens at which steps -------------------------------------------------------------
 
-    def is_evaluated(self, steps: Any) -> Bool[np.ndarray, " n"]:
+    def is_evaluated(self, steps: object) -> Bool[np.ndarray, " n"]:
         """Says after which steps the validation split is evaluated."""
         steps = np.asarray(steps)
         return (steps % self.eval_every == 0) | (steps == self.total_steps)
 
-    def is_logged(self, steps: Any) -> Bool[np.ndarray, " n"]:
+    def is_logged(self, steps: object) -> Bool[np.ndarray, " n"]:
         """Says which steps have a line: each ``log_every``-th, each evaluation's, the last."""
         steps = np.asarray(steps)
         regular = (steps % self.log_every == 0) | self.is_evaluated(steps)

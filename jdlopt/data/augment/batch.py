@@ -76,7 +76,7 @@ def chosen(section: Mapping[str, Any], vocabulary: Mapping[str, int] | None = No
 def _chosen(
     name: str,
     part: Augmentation,
-    section: Mapping[str, Any],
+    section: Mapping[str, object],
     floats: Callable[[Strengths], Strengths],
     strength: str,
     vocabulary: Mapping[str, int] | None,
@@ -216,7 +216,7 @@ class _Stages(NamedTuple):
         return inputs
 
 
-def _stages(section: Mapping[str, Any], vocabulary: Mapping[str, int] | None) -> _Stages:
+def _stages(section: Mapping[str, object], vocabulary: Mapping[str, int] | None) -> _Stages:
     every = chosen(section, vocabulary)
     moving = [one for one in every if one.name in AUGMENTATIONS and one.part.move is not None]
 

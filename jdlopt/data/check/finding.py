@@ -193,7 +193,7 @@ def ignoring(names: Sequence[str], section: Mapping[str, Any] | None = None) -> 
     return f"data.ignore={kept + tuple(name for name in names if name not in kept)!r}"
 
 
-def settled(finding: Finding, section: Mapping[str, Any]) -> bool:
+def settled(finding: Finding, section: Mapping[str, object]) -> bool:
     """Returns whether a ``data`` section does something about a finding already.
 
     Example:
@@ -205,7 +205,7 @@ def settled(finding: Finding, section: Mapping[str, Any]) -> bool:
     return bool(lines) and all(_is_set(key, value, section) for key, _, value in lines)
 
 
-def _is_set(key: str, value: str, section: Mapping[str, Any]) -> bool:
+def _is_set(key: str, value: str, section: Mapping[str, object]) -> bool:
     place, *names = key.split(".")
     node: Any = section
     for name in names if place == "data" else ():

@@ -298,7 +298,7 @@ def _free_stages(recipe: Recipe, values: Any, levels: int | None) -> Any:
 
 
 def output_shape(
-    recipe: Recipes, state: Mapping[str, Any], spec: InputSpec | Mapping[str, InputSpec]
+    recipe: Recipes, state: Mapping[str, object], spec: InputSpec | Mapping[str, InputSpec]
 ) -> Any:
     """Returns the `Shaped` of one example after `apply`; of named inputs, of each.
 
@@ -316,7 +316,7 @@ def output_shape(
     return Shaped(tuple(made.shape[1:]), str(made.dtype))
 
 
-def to_dict(state: Mapping[str, Any]) -> dict[str, Any]:
+def to_dict(state: Mapping[str, object]) -> dict[str, Any]:
     """Returns a state as nested JSON-able lists; `from_dict` gives back the same numbers."""
     return {
         name: to_dict(value) if isinstance(value, Mapping) else np.asarray(value).tolist()
@@ -324,7 +324,7 @@ def to_dict(state: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def from_dict(saved: Mapping[str, Any]) -> State:
+def from_dict(saved: Mapping[str, object]) -> State:
     """Returns the state that `to_dict` was given, as float32.
 
     Example:

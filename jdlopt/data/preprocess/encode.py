@@ -24,11 +24,11 @@ UNKNOWN = "<unknown>"
 """How the place of unknown categories is named."""
 
 
-def _is_missing(value: Any) -> bool:
+def _is_missing(value: object) -> bool:
     return value is None or value != value
 
 
-def categories(column: Sequence[Any]) -> tuple[str, ...]:
+def categories(column: Sequence[object]) -> tuple[str, ...]:
     """Returns a column's categories, sorted by code points: give it the training rows alone.
 
     Args:
@@ -50,7 +50,7 @@ def categories(column: Sequence[Any]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def codes(column: Sequence[Any], categories: Sequence[str]) -> Float32[np.ndarray, " rows"]:
+def codes(column: Sequence[object], categories: Sequence[str]) -> Float32[np.ndarray, " rows"]:
     """Returns a column's codes: 1 … k for the categories in order, 0 for others, NaN for missing.
 
     Example:
@@ -62,7 +62,7 @@ def codes(column: Sequence[Any], categories: Sequence[str]) -> Float32[np.ndarra
     return np.array(coded, dtype=np.float32)
 
 
-def buckets(column: Sequence[Any], count: int) -> Float32[np.ndarray, " rows"]:
+def buckets(column: Sequence[object], count: int) -> Float32[np.ndarray, " rows"]:
     """Returns the bucket, 1 … ``count``, that each value's hash falls into; NaN for missing.
 
     The hash is of the text alone, the same in every process and on every platform, so that a

@@ -172,7 +172,7 @@ def _sample(rows: int, most: int, seed: int) -> Int[np.ndarray, " chosen"]:
 
 
 def apply(
-    state: Mapping[str, Any], values: Float[Array, "n columns"]
+    state: Mapping[str, object], values: Float[Array, "n columns"]
 ) -> Float[Array, "n columns_and_indicators"]:
     """Returns values with the missing ones filled in, and the indicators appended. Pure.
 
@@ -196,7 +196,7 @@ def apply(
 
 
 def _from_nearest(
-    state: Mapping[str, Any], values: Float[Array, "n columns"]
+    state: Mapping[str, object], values: Float[Array, "n columns"]
 ) -> Float[Array, "n columns"]:
     """Values with the missing ones of the donors' columns filled in from the nearest donors.
 
@@ -262,7 +262,7 @@ def _squared_differences(
     return sums
 
 
-def output_names(state: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+def output_names(state: Mapping[str, object], names: Sequence[str]) -> tuple[str, ...]:
     """Returns the names of the columns after `apply`.
 
     Example:

@@ -130,7 +130,7 @@ def as_fields(section: PreprocessFields | Mapping[str, Any]) -> PreprocessFields
 
 
 def make_recipe(
-    section: PreprocessFields | Mapping[str, Any], spec: InputSpec, name: str = ""
+    section: PreprocessFields | Mapping[str, object], spec: InputSpec, name: str = ""
 ) -> Recipe:
     """Returns the `Recipe` for an input of a dataset.
 
@@ -166,7 +166,7 @@ Recipes = Recipe | Mapping[str, Recipe]
 
 
 def make_recipes(
-    section: PreprocessFields | Mapping[str, Any],
+    section: PreprocessFields | Mapping[str, object],
     inputs: InputSpec | Mapping[str, InputSpec],
     name: str = "",
 ) -> Recipe | dict[str, Recipe]:

@@ -108,7 +108,7 @@ def has(config: Config, key: str) -> bool:
     return key in configs.flat(config)
 
 
-def values(key: str, *candidates: Any) -> Changes:
+def values(key: str, *candidates: object) -> Changes:
     """Returns changes of one key to each of some values that it does not have yet."""
 
     def changes(config: Config, facts: Facts) -> tuple[Change, ...]:
@@ -151,7 +151,7 @@ def needs_key(key: str) -> Applies:
     return applies
 
 
-def needs_unset(key: str, none: Any = None) -> Applies:
+def needs_unset(key: str, none: object = None) -> Applies:
     """A key must still be as it is where nothing was asked for."""
 
     def applies(config: Config, facts: Facts) -> str | None:

@@ -98,7 +98,7 @@ class _Reader(pickle.Unpickler):
             )
         return ALLOWED[module, name]
 
-    def persistent_load(self, pid: Any) -> _Storage:
+    def persistent_load(self, pid: object) -> _Storage:
         """Returns the bytes that a tensor names."""
         match pid:
             case ("storage", np.dtype() as dtype, str(key), _, int(numbers), *_):
@@ -195,7 +195,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     return _tensors(found, path)
 
 
-def _tensors(found: Any, path: Path) -> dict[str, np.ndarray]:
+def _tensors(found: object, path: Path) -> dict[str, np.ndarray]:
     for wrapper in WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]

@@ -32,7 +32,7 @@ class Builder(  # type: ignore[call-arg]  # mypy sees no types in TFDS
             feature_names=tuple(str(name) for name in data.feature_names),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: object) -> dict[str, Any]:
         return {"train": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -30,7 +30,7 @@ class Builder(  # type: ignore[call-arg]  # mypy sees no types in TFDS
             target=("label", tuple(str(digit) for digit in range(10))),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: object) -> dict[str, Any]:
         return {"train": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -29,7 +29,7 @@ class Builder(  # type: ignore[call-arg]  # mypy sees no types in TFDS
             target=("label", tuple(str(digit) for digit in range(10))),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: object) -> dict[str, Any]:
         from mnist1d.data import make_dataset  # imports matplotlib
 
         data = make_dataset()  # seeds the global random states; `prepare_bundled` restores them
