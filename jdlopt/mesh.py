@@ -96,7 +96,7 @@ def leaf_spec(shape: tuple[int, ...], fsdp: int) -> P:
     return P(*([None] * widest), "fsdp")
 
 
-def parameter_sharding(mesh: Mesh, tree: PyTree) -> Any:
+def parameter_sharding(mesh: Mesh, tree: PyTree) -> PyTree:
     """Returns the sharding of every array of a pytree by `leaf_spec`."""
     fsdp = mesh.shape["fsdp"]
     return jax.tree.map(lambda leaf: NamedSharding(mesh, leaf_spec(leaf.shape, fsdp)), tree)

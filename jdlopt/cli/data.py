@@ -241,5 +241,5 @@ def shown(flags: ShowFlags) -> int:
     return DONE
 
 
-def _as_row(column: Any) -> dict[str, Any]:
+def _as_row(column: Any) -> dict[str, object]:
     return {"label": column.label, "strength": column.strength, "change": column.change}

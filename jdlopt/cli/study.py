@@ -71,7 +71,7 @@ class _Progress:
         self.console = console() if wanted else None
         self.bar: progress.Progress | None = None
 
-    def __enter__(self) -> Callable[[Any], None] | None:
+    def __enter__(self) -> Callable[[object], None] | None:
         if self.console is None:
             return None
         if self.console.is_terminal:

@@ -33,11 +33,11 @@ class ColumnPool:
     def __len__(self) -> int:
         return len(self.pool)
 
-    def __getitem__(self, index: int) -> tuple[Any, np.generic]:
+    def __getitem__(self, index: int) -> tuple[object, np.generic]:
         inputs, target = self.pool[index]
         return self._left(inputs), target
 
-    def _left(self, inputs: Any) -> Any:
+    def _left(self, inputs: Any) -> object:
         if self.name is None:
             return inputs[..., self.columns]
         return {**inputs, self.name: inputs[self.name][..., self.columns]}

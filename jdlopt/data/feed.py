@@ -321,7 +321,7 @@ def prefetched(
 
     Closing it closes ``batches``.
     """
-    waiting: collections.deque[dict[str, Any]] = collections.deque()
+    waiting: collections.deque[dict[str, object]] = collections.deque()
     with contextlib.closing(batches):
         for batch in batches:
             waiting.append(to_device(batch, sharding, batch_size))

@@ -69,7 +69,7 @@ def read_features(folder: Path) -> tuple[Any, Mapping[str, Sound]]:
 
 
 @functools.lru_cache(maxsize=8)
-def _features_of(folder: Path, written: int | None) -> tuple[Any, Mapping[str, Sound]]:
+def _features_of(folder: Path, written: int | None) -> tuple[object, Mapping[str, Sound]]:
     import tensorflow_datasets as tfds
 
     try:
@@ -131,7 +131,7 @@ class TfdsPool:
     def __len__(self) -> int:
         return self.size
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         fields = {name: self.__dict__[name] for name in self.__dataclass_fields__}
         return fields | {"_kept": None, "keep": False}
 
@@ -180,7 +180,7 @@ class TfdsPool:
                 f"{self.folder}, split {self.split!r}: can't be read: {error}. {DAMAGED}"
             ) from error
 
-    def _example(self, index: int, record: bytes) -> tuple[Any, Any]:
+    def _example(self, index: int, record: bytes) -> tuple[object, object]:
         """Returns a record's input (a text as it is) and its target as it is stored."""
         try:
             example = self.decode(record)
@@ -195,7 +195,7 @@ class TfdsPool:
                 raise Unreadable(message, error.reason) from error
             raise DataError(message) from error
 
-    def _input(self, example: dict[str, Any], index: int) -> Any:
+    def _input(self, example: dict[str, Any], index: int) -> object:
         layout = self.layout
         first = example[layout.inputs[0]]
         if layout.kind == "text":

@@ -258,7 +258,7 @@ def _values(trainings: Mapping[int, Training], metric: str) -> dict[str, float |
 
 def _interaction(
     alone: list[float] | None, left_out: list[float] | None, level: float, resolution: float
-) -> dict[str, Any] | None:
+) -> dict[str, object] | None:
     """What a technique is worth beside the others, less what it is worth alone, over the seeds."""
     if alone is None or left_out is None:
         return None

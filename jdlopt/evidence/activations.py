@@ -246,7 +246,9 @@ def _measured(kind: str, before: Array, after: Array) -> dict[str, Array]:
     return measured
 
 
-def combine(one: list[dict[str, object]], other: list[dict[str, object]]) -> list[dict[str, Any]]:
+def combine(
+    one: list[dict[str, object]], other: list[dict[str, object]]
+) -> list[dict[str, object]]:
     """Returns the measurements of both: the same model on more examples."""
     return [_added(first, more, np.maximum) for first, more in zip(one, other, strict=True)]
 

@@ -125,7 +125,7 @@ def compare(
     return record
 
 
-def changes_of(a: configs.AnyConfig, b: configs.AnyConfig) -> dict[str, list[Any]]:
+def changes_of(a: configs.AnyConfig, b: configs.AnyConfig) -> dict[str, list[object]]:
     """Returns the keys in which two resolved configs differ, with both values."""
     flat = [configs.flat(one) for one in (a, b)]
     return {

@@ -31,7 +31,7 @@ TREES = 100
 
 def calibration(
     probabilities: Float[np.ndarray, "n classes"], targets: Int[np.ndarray, " n"], bins: int = BINS
-) -> dict[str, Any]:
+) -> dict[str, object]:
     r"""Returns the expected calibration error ``Σ_b n_b/n |accuracy_b - confidence_b|``.
 
     Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", 2017. Few examples

@@ -308,7 +308,7 @@ def _look_at_data(record: dict[str, Any], subject: Subject) -> None:
     kind, shows = kind_of(dataset), find_task(dataset.spec.task).shows
     of_classes, classes = "classes" in shows, dataset.spec.num_classes
     record["data"] = _checked(record, subject)
-    splits: dict[str, Any] = {}
+    splits: dict[str, object] = {}
     record["splits"] = splits
     if of_classes:
         splits["labels"] = examples.label_shift(
@@ -334,7 +334,7 @@ def _look_at_data(record: dict[str, Any], subject: Subject) -> None:
         record["reference"] = {"name": "random forest", "score": score}
 
 
-def _checked(record: dict[str, Any], subject: Subject) -> dict[str, Any]:
+def _checked(record: dict[str, Any], subject: Subject) -> dict[str, object]:
     """What `jdlopt data check` finds, without a look at the test split."""
     if not feed.fits(subject.experiment.data.nbytes("train")):
         record["unseen"].append(

@@ -169,7 +169,7 @@ def look_at_gradients(
     }
 
 
-def natural(name: str) -> list[Any]:
+def natural(name: str) -> list[tuple[int, str]]:
     """Returns a sort key that puts ``dense_2`` before ``dense_10``."""
     return [(int(word), "") if word.isdigit() else (-1, word) for word in re.split(r"(\d+)", name)]
 

@@ -116,7 +116,7 @@ def write(
                 return place
         except (ConfigError, cst.ParserSyntaxError, ValueError):
             pass  # it is built in a way of its own
-    empty: dict[str, Any] = {
+    empty: dict[str, object] = {
         key: {} for key, value in configs.to_dict(wanted).items() if value == {}
     }
     text = rewritten(ALONE, {**configs.flat(wanted), **empty}, comments)

@@ -80,7 +80,7 @@ def points(space: Mapping[str, Distribution], count: int, seed: int = 0) -> list
     ]
 
 
-def _at(one: Distribution, place: float) -> Any:
+def _at(one: Distribution, place: float) -> object:
     """The value at a place in [0, 1) of a distribution."""
     if one.kind == "choice":
         return one.choices[int(place * len(one.choices))]

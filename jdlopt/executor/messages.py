@@ -290,11 +290,11 @@ def decode(line: str, kinds: Mapping[str, type]) -> Any:
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: type) -> dict[str, object]:
     return typing.get_type_hints(kind)
 
 
-def _read(want: Any, value: Any, where: str) -> Any:
+def _read(want: Any, value: Any, where: str) -> object:
     """Returns a JSON value as a type: a dataclass, list, dict, optional or plain one."""
     if want is Any:
         return value
@@ -319,14 +319,14 @@ def _read(want: Any, value: Any, where: str) -> Any:
     raise MessageError(f"{where}: expected {getattr(want, '__name__', want)}, found {value!r:.80}")
 
 
-def _key(want: type, key: str, where: str) -> Any:
+def _key(want: type, key: str, where: str) -> object:
     try:
         return want(key)  # JSON makes text of whole numbers
     except ValueError as error:
         raise MessageError(f"{where}: expected {want.__name__} keys, found {key!r}") from error
 
 
-def _object(want: Any, value: Mapping[str, Any], where: str) -> Any:
+def _object(want: Any, value: Mapping[str, Any], where: str) -> object:
     hints = _hints(want)
     strange = [name for name in value if name not in hints]
     if strange:

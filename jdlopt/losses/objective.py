@@ -58,8 +58,8 @@ class LossFields:
 class Loss(NamedTuple):
     """A loss as pure functions of arrays; `hparams` holds the traced floats of the loss section."""
 
-    per_example: Callable[[Outputs, Targets, Mapping[str, Any]], PerExample]
-    objective: Callable[[Outputs, Targets, PyTree, Mapping[str, Any]], Scalar]
+    per_example: Callable[[Outputs, Targets, Mapping[str, object]], PerExample]
+    objective: Callable[[Outputs, Targets, PyTree, Mapping[str, object]], Scalar]
     link: Link | None
 
     @property

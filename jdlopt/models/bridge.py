@@ -127,7 +127,7 @@ def _mode(call: Callable[..., Any], train: bool) -> dict[str, Any]:
     return {"deterministic": not train} if "deterministic" in takes else {}
 
 
-def _norm_frozen(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+def _norm_frozen(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> object:
     """Has a Linen batch norm use its running statistics, whatever its own setting."""
     norm = context.module
     if not isinstance(norm, nn.BatchNorm) or context.method_name != "__call__":

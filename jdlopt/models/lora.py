@@ -6,7 +6,6 @@ import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +102,7 @@ def merged(params: Mapping[str, object], alpha: float | Array | None = None) -> 
     return unflatten_dict(flat)
 
 
-def _own(hparams: PyTree) -> dict[str, Any]:
+def _own(hparams: PyTree) -> dict[str, object]:
     return {name: value for name, value in hparams.items() if name != "lora_alpha"}
 
 

@@ -61,7 +61,7 @@ def layers_of(
     """
     called: dict[tuple[str, ...], tuple[str, list[Any]]] = {}
 
-    def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    def note(call: Any, args: Any, kwargs: Any, context: Any) -> object:
         output = call(*args, **kwargs)
         if context.method_name == "__call__":
             path = context.module.path

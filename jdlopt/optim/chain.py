@@ -120,7 +120,7 @@ def complete(section: Mapping[str, Any]) -> dict[str, Any]:
     return {**_filled(given, OptimFields, "optim.name"), "groups": groups}
 
 
-def _filled(given: Mapping[str, object], shared: type, what: str) -> dict[str, Any]:
+def _filled(given: Mapping[str, object], shared: type, what: str) -> dict[str, object]:
     fields = fields_of(shared)
     if given.get("name") is not None:
         fields |= fields_of(find_part(given["name"], OPTIMIZERS, what))

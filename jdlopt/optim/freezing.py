@@ -64,11 +64,11 @@ def make_freezing(section: Mapping[str, Any]) -> Freezing:
         if not unfreezings:
             return jax.value_and_grad(objective, has_aux=True)
 
-        def phase_from(first_step: int) -> Callable[..., Any]:
+        def phase_from(first_step: int) -> Callable[..., object]:
             def held(path: tuple[object, ...], leaf: Array) -> Array:
                 return jax.lax.stop_gradient(leaf) if start_of(path) > first_step else leaf
 
-            def holding(trained: PyTree, *rest: object) -> Any:
+            def holding(trained: PyTree, *rest: object) -> object:
                 return objective(jax.tree_util.tree_map_with_path(held, trained), *rest)
 
             return jax.value_and_grad(holding, has_aux=True)
@@ -80,7 +80,7 @@ def make_freezing(section: Mapping[str, Any]) -> Freezing:
             start = start_of(path)
             return jnp.where(step >= start, gradient, 0) if start else gradient
 
-        def value_and_grad_now(*args: object) -> Any:
+        def value_and_grad_now(*args: object) -> object:
             value, grads = jax.lax.switch(phase, phases, *args)
             # in a population, another trial may be further on
             return value, jax.tree_util.tree_map_with_path(masked, grads)

@@ -81,7 +81,7 @@ def as_written(path: Path) -> Iterator[None]:
 # --- studies --------------------------------------------------------------------------------------
 
 
-def read_study(workdir: Path) -> dict[str, Any]:
+def read_study(workdir: Path) -> dict[str, object]:
     """Returns the content of ``study.json``.
 
     Raises:

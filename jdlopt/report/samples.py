@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,9 @@ from jdlopt import config as configs
 from jdlopt.errors import ConfigError, listing
 
 if TYPE_CHECKING:
+    from jaxtyping import Array  # imports jax
+
+    from jdlopt.data.dataset import Dataset
     from jdlopt.data.source import DataFields
 
 MEASURED = 256
@@ -86,7 +90,7 @@ def take(fields: DataFields, *, everything: bool = False, seed: int = 0) -> Samp
     text = one.text
     raw, targets = _examples(dataset)
 
-    def prepare(inputs: object) -> Any:
+    def prepare(inputs: Array) -> Array:
         return preprocess.apply(recipe, state, inputs)
 
     prepared = np.asarray(jax.jit(prepare)(raw))
@@ -105,7 +109,13 @@ def take(fields: DataFields, *, everything: bool = False, seed: int = 0) -> Samp
         given = configs.hyperparameters({"data": {"augment": options}})["augment"]
         batch = {"inputs": raw, "targets": targets, "step": np.int32(0)}
 
-        def run(key: Any, batch: Any, given: Any, change: Any = change, stage: Any = stage) -> Any:
+        def run(
+            key: Array,
+            batch: Mapping[str, Array],
+            given: Mapping[str, Array],
+            change: Callable[..., Mapping[str, Array]] = change,
+            stage: Callable[[Array], Array] = stage,
+        ) -> Array:
             return change(key, batch, given, stage)["inputs"]
 
         made = np.asarray(jax.jit(run)(jax.random.key(seed), batch, given))
@@ -119,7 +129,7 @@ def take(fields: DataFields, *, everything: bool = False, seed: int = 0) -> Samp
     return Samples(tuple(columns), _labels(dataset, targets), kind, tokens, names)
 
 
-def _examples(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
+def _examples(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     pool, indices = dataset.parts["train"]
     rows = np.arange(len(dataset.pools[pool])) if indices is None else indices
     count = max(8, min(MEASURED, VALUES // math.prod(dataset.spec.input.shape)))
@@ -131,7 +141,7 @@ def _examples(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _chosen(
-    fields: DataFields, dataset: Any, everything: bool
+    fields: DataFields, dataset: Dataset, everything: bool
 ) -> list[tuple[str, dict[str, Any], float | None, bool]]:
     """Returns each augmentation's name, the section with it alone, its strength, and its place.
 
@@ -147,7 +157,7 @@ def _chosen(
             f"data.augment.{wrong[0]}: does not fit {dataset.spec.input.dtype} inputs of shape "
             f"{dataset.spec.input.shape}. Those that fit: {listing(possible)}."
         )
-    rest: dict[str, Any] = {"alternating_flip": False, "own": {}}
+    rest: dict[str, object] = {"alternating_flip": False, "own": {}}
     alone = {**given, **dict.fromkeys(augment.AUGMENTATIONS), **rest}
     found: list[tuple[str, dict[str, Any], float | None, bool]] = []
     for name, part in possible.items():
@@ -166,11 +176,11 @@ def _chosen(
     return found
 
 
-def _unchanged(inputs: object) -> Any:
+def _unchanged(inputs: Array) -> Array:
     return inputs
 
 
-def _unit(inputs: Any) -> Any:
+def _unit(inputs: Array) -> Array:
     """Bytes as numbers from 0 to 1, as augmentations see them."""
     return inputs.astype(np.float32) / 255.0 if inputs.dtype == np.uint8 else inputs
 
@@ -181,7 +191,7 @@ def _change(base: np.ndarray, made: np.ndarray) -> float:
     return float(np.nanmean(np.abs(made.astype(np.float64) - base.astype(np.float64))))
 
 
-def _labels(dataset: Any, targets: np.ndarray) -> tuple[str, ...]:
+def _labels(dataset: Dataset, targets: np.ndarray) -> tuple[str, ...]:
     if targets.ndim == 2:  # labels by name, or several numbers
         names, values = np.array(dataset.spec.class_names, dtype=object), targets.tolist()
         return tuple(

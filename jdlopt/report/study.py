@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from jdlopt.report import figures, hyperparameters
 from jdlopt.report.importance import importance, importances
@@ -177,7 +177,7 @@ def _flags(trial: Record) -> str:
     return " ".join(flags)
 
 
-def _base(study: Record, workdir: Path) -> tuple[dict[str, Any], set[str]] | None:
+def _base(study: Record, workdir: Path) -> tuple[dict[str, object], set[str]] | None:
     """Returns the best trial's config, from which others differ by their params, and its keys."""
     try:
         config = json.loads((workdir / "best_config.json").read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ CURVES, PARTS = "curves.parquet", "curves"
 STATES = ("done", "pruned", "infeasible")
 
 
-def infeasible(reason: str) -> dict[str, Any]:
+def infeasible(reason: str) -> dict[str, object]:
     """Returns the record of a trial that was not trained, and why it has no value."""
     return {
         "state": "infeasible", "values": None, "interval": None, "trainings": [], "metrics": {},
@@ -32,7 +32,7 @@ def of_trial(
     population: PopulationTrained,
     objectives: Sequence[Mapping[str, str]],
     monitor: str,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Returns a trial's record from how its trainings, one a seed and fold, ended.
 
     A trial is infeasible if one of them diverged. Its values are means over them; those of metrics
@@ -214,7 +214,7 @@ def _lives(pid: str) -> bool:
     return not pid.isdigit() or not Path("/proc/self").exists() or Path("/proc", pid).exists()
 
 
-def _table(rows: Sequence[Mapping[str, object]]) -> Any:
+def _table(rows: Sequence[Mapping[str, object]]) -> object:
     import pyarrow as pa
 
     whole = {"trial": pa.int32(), "seed": pa.int64(), "fold": pa.int32(), "step": pa.int32()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import optuna
@@ -111,7 +110,7 @@ def _nth(
     sampler: BaseSampler,
     trial: FrozenTrial,
     search_space: dict[str, BaseDistribution],
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Draws the point of a quasi-random sequence that has the trial's number.
 
     Optuna goes on from the last point that this study object drew. Trials that came from a storage
@@ -158,14 +157,14 @@ class _Numbered(BaseSampler):
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         if self._covered:
             return _nth(study, self._of(trial), trial, search_space)
         return self._of(trial).sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, name: str, distribution: BaseDistribution
-    ) -> Any:
+    ) -> object:
         return self._of(trial).sample_independent(study, trial, name, distribution)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:

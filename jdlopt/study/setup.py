@@ -149,7 +149,7 @@ class Setup:
             return 32
         return 18 if self.options.halving else 8
 
-    def structural(self, point: Mapping[str, object]) -> dict[str, Any]:
+    def structural(self, point: Mapping[str, object]) -> dict[str, object]:
         """Returns the values of a point that need a program of their own."""
         return {key: value for key, value in point.items() if key not in self.traced}
 

@@ -43,7 +43,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
-def open_storage(url: str | None, workdir: Path) -> Any:
+def open_storage(url: str | None, workdir: Path) -> object:
     """Opens Optuna's storage: SQLite in the study's directory, ``journal:FILE``, or a database URL.
 
     Raises:
@@ -66,7 +66,7 @@ def open_storage(url: str | None, workdir: Path) -> Any:
     raise AssertionError
 
 
-def _open(url: str | None, workdir: Path) -> Any:
+def _open(url: str | None, workdir: Path) -> object:
     if url is not None and url.startswith("journal:"):
         from optuna.storages.journal import JournalFileBackend
 
@@ -310,7 +310,7 @@ class StudyStorage:
 
     def finish(
         self, number: int, record: Mapping[str, Any], values: Sequence[float] | None
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Writes what a trial came to, and only then that it is finished. Twice is once.
 
         Args:

@@ -59,7 +59,7 @@ class Trials:
             for number in numbers:
                 self.storage.set_params(number, self.setup.space, self.points[number])
 
-    def finish(self, number: int, record: Mapping[str, Any]) -> dict[str, Any]:
+    def finish(self, number: int, record: Mapping[str, Any]) -> dict[str, object]:
         """Writes a trial's record; returns the one that counts: the first."""
         kept = self.storage.finish(number, record, record["values"])
         self.finished[number] = kept
@@ -89,7 +89,7 @@ class Trials:
         if record is not None or within:
             self.points[number] = self._point(trial)
 
-    def _point(self, trial: FrozenTrial) -> dict[str, Any]:
+    def _point(self, trial: FrozenTrial) -> dict[str, object]:
         """Returns the values that a storage's labels stand for."""
         grid = self.setup.grid
         if grid is not None and trial.number < len(grid):

@@ -173,7 +173,7 @@ def fitting(inputs: Inputs) -> dict[str, Augmentation]:
     return {name: part for name, part in AUGMENTATIONS.items() if part.misfit(inputs) is None}
 
 
-def fitted(section: Mapping[str, Any], inputs: Inputs) -> dict[str, Any]:
+def fitted(section: Mapping[str, Any], inputs: Inputs) -> dict[str, object]:
     """Returns a resolved ``data.augment`` without what does not fit some inputs."""
     unfit = [name for name, part in AUGMENTATIONS.items() if part.misfit(inputs) is not None]
     own = {

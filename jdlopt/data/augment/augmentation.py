@@ -106,7 +106,7 @@ class Augmentation:
     source: str = ""
     prior: float = 0.2
     move: Move | None = None
-    prepare: Callable[..., Callable[..., Any]] | None = None
+    prepare: Callable[..., Callable[..., object]] | None = None
     requires: tuple[str, ...] = ()
     alike: bool = False
     hindrance: Callable[[Inputs], str | None] | None = None

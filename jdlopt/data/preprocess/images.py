@@ -264,7 +264,7 @@ def _neighbours(
     def count(holds: Any) -> Int[Array, "rows some"]:
         return jnp.stack([jnp.sum(holds(index), -1) for index in range(len(ranks))], axis=-1)
 
-    def set_bit(step: Any, found: Any) -> Any:
+    def set_bit(step: Any, found: Any) -> object:
         tried = found | (top >> step.astype(jnp.uint32))
         below = count(lambda index: codes < tried[:, index, None])
         return jnp.where(below <= ranks, tried, found)

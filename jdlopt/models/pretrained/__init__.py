@@ -92,7 +92,7 @@ def placed(loaded: Any, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
     return _with(params, loaded[0]), _with(state, loaded[1])
 
 
-def _with(tree: PyTree, arrays: Mapping[str, object]) -> Any:
+def _with(tree: PyTree, arrays: Mapping[str, object]) -> PyTree:
     flat = flatten_dict(tree)
     for path in flat:
         if "/".join(path) in arrays:

@@ -90,7 +90,7 @@ class _Reader(pickle.Unpickler):
         self.bytes_of = bytes_of
         self.storages: dict[str, _Storage] = {}
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         """Returns what a name stands for, or refuses it."""
         if (module, name) not in ALLOWED:
             raise pickle.UnpicklingError(
@@ -116,7 +116,7 @@ def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(info)
 
 
-def _zipped(file: BinaryIO) -> Any:
+def _zipped(file: BinaryIO) -> object:
     """The content of a file as PyTorch has written it since version 1.6."""
     file.seek(0)
     with zipfile.ZipFile(file) as archive:
@@ -137,7 +137,7 @@ def _zipped(file: BinaryIO) -> Any:
         return _Reader(io.BytesIO(_stored(archive, pickles[0])), bytes_of).load()
 
 
-def _one_after_the_other(file: BinaryIO) -> Any:
+def _one_after_the_other(file: BinaryIO) -> object:
     """The content of an older file: four pickles, the names of the storages, and their bytes."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -32,10 +31,10 @@ class Builder(  # type: ignore[call-arg]  # mypy sees no types in TFDS
             feature_names=tuple(str(name) for name in data.feature_names),
         )
 
-    def _split_generators(self, dl_manager: object) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, object]:
         return {"train": self._generate_examples()}
 
-    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, object]]]:
         data = load_diabetes(scaled=False)
         features = data.data.astype(np.float32)
         return examples("features", features, "target", data.target.astype(np.float32))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -30,9 +29,9 @@ class Builder(  # type: ignore[call-arg]  # mypy sees no types in TFDS
             target=("label", tuple(str(digit) for digit in range(10))),
         )
 
-    def _split_generators(self, dl_manager: object) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, object]:
         return {"train": self._generate_examples()}
 
-    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, object]]]:
         data = load_digits()
         return examples("image", data.images.astype(np.uint8)[..., None], "label", data.target)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -29,7 +28,7 @@ class Builder(  # type: ignore[call-arg]  # mypy sees no types in TFDS
             target=("label", tuple(str(digit) for digit in range(10))),
         )
 
-    def _split_generators(self, dl_manager: object) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, object]:
         from mnist1d.data import make_dataset  # imports matplotlib
 
         data = make_dataset()  # seeds the global random states; `prepare_bundled` restores them
@@ -40,5 +39,5 @@ class Builder(  # type: ignore[call-arg]  # mypy sees no types in TFDS
 
     def _generate_examples(
         self, signals: np.ndarray, labels: np.ndarray
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
+    ) -> Iterator[tuple[int, dict[str, object]]]:
         return examples("signal", signals.astype(np.float32)[..., None], "label", labels)
