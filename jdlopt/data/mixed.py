@@ -195,7 +195,7 @@ def open_apart(
     }
     if fields.on_bad == "skip":
         for name, found in paths.items():
-            parts = _readable(parts, found, kinds[name], where, skipped)
+            parts = _readable(parts, found, kinds[name], table.index, where, skipped)
     inputs: dict[str, InputSpec] = {}
     pools: dict[str, Pool] = {}
     for name, kind in kinds.items():
@@ -243,7 +243,12 @@ def _paths(column: pd.Series, kind: str, folder: Path, where: str) -> list[Path 
 
 
 def _readable(
-    parts: Parts, paths: Sequence[Path | None], kind: str, where: str, skipped: Skipped
+    parts: Parts,
+    paths: Sequence[Path | None],
+    kind: str,
+    names: pd.Index,
+    where: str,
+    skipped: Skipped,
 ) -> Parts:
     """Returns the splits without the rows that have no file, or, but for test, one that is damaged.
 
@@ -253,8 +258,8 @@ def _readable(
     for split, (pool, rows) in parts.items():
         every = np.arange(len(paths)) if rows is None else rows
         kept = np.array([row for row in every.tolist() if paths[row] is not None], np.intp)
-        for _ in range(len(every) - len(kept)):
-            skipped.add(f"no {kind}", where)
+        for row in np.setdiff1d(every, kept):
+            skipped.add(f"no {kind}", f"{where}, row {names[row]}")
         if split != "test":
             load = images.load if kind == "image" else partial(sound.read_sound, name=where)
             files = [path or Path() for path in paths]
