@@ -139,7 +139,7 @@ def test_show_draws_a_picture_and_tells_the_changes(place, capsys):
     [
         (["--output=@/grid.jpg"], ["--output", ".png"]),
         (["--output=@/none/grid.png"], ["--output", "no such folder"]),
-        (["--output=@/grid.png", "--examples=0"], ["--examples", "1 to 64"]),
+        (["--output=@/grid.png", "--examples=0"], ["--examples", "[1, 64]"]),
         (["--output=@/grid.png", "--config.data.augment.rotate=9"], ["data.augment.rotate"]),
         (["--output=@/grid.png", "--config.data.augment.rotat=9"], ["Did you mean 'rotate'"]),
     ],
