@@ -11,7 +11,8 @@ from mixed_tables import make_table
 
 import jdlopt
 from jdlopt import cli
-from jdlopt.errors import ConfigError
+from jdlopt.errors import ConfigError, UserError
+from jdlopt.evidence.improve import improve
 from jdlopt.train.experiment import Experiment
 
 INPUTS = {"photo": ("photo",), "note": ("note",), "table": ("age", "colour")}
@@ -43,6 +44,12 @@ def test_other_models_name_fusion(path):
     config = {**config_of(path), "model": {"name": "mlp"}}
     with pytest.raises(ConfigError, match=r"'mlp' takes one input; the data have 3.*'fusion'"):
         Experiment.build(config)
+
+
+def test_improving_is_refused_before_anything_is_trained(path, tmp_path):
+    with pytest.raises(UserError, match=r"has several inputs.*`jdlopt tune`"):
+        improve(config_of(path), tmp_path / "improved")
+    assert not (tmp_path / "improved").exists()
 
 
 @pytest.mark.slow

@@ -88,12 +88,22 @@ def read(text: str) -> tuple[Technique, int]:
 
 
 def facts_of(config: Config, dataset: Any) -> Facts:
-    """Returns what is known of a task from its resolved config and its opened dataset."""
+    """Returns what is known of a task from its resolved config and its opened dataset.
+
+    Raises:
+      UserError: its examples have several inputs.
+    """
     from jdlopt.data import feed
     from jdlopt.data.augment import inputs_of
     from jdlopt.data.dataset import class_counts
     from jdlopt.train.components import num_outputs, total_steps
 
+    several = dataset.spec.named
+    if len(several) > 1:
+        raise UserError(
+            f"{dataset.spec.name!r} has several inputs ({listing(several)}); the catalogue of "
+            "techniques is for data with one. `jdlopt tune` looks for better hyperparameters."
+        )
     imbalance = 1.0
     if dataset.spec.num_classes:
         counts = class_counts(dataset)
