@@ -25,6 +25,11 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import hypothesis  # noqa: E402
+import jaxtyping  # noqa: E402
+import pytest  # noqa: E402
+
+# The shapes in these rooms' signatures are checked at each call, so while a program is traced.
+jaxtyping.install_import_hook(["jdlopt.kernels", "jdlopt.data.augment"], "beartype.beartype")
 
 hypothesis.settings.register_profile(
     "jdlopt",
@@ -34,3 +39,11 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("jdlopt")
+
+
+@pytest.fixture
+def unchecked_types():
+    """Leaves out the check of signatures, for what is refused where none is installed."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

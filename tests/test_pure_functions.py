@@ -100,6 +100,7 @@ class TestPureFunctions(chex.TestCase):
     @parameterized.named_parameters((name, name) for name in CASES)
     def test_says_the_same_with_and_without_jit(self, name):
         function, arguments = CASES[name]
+        arguments = jax.tree.map(jnp.asarray, arguments)
         before = jax.tree.map(jnp.copy, arguments)
         once, again = self.variant(function)(*arguments), self.variant(function)(*arguments)
         chex.assert_trees_all_equal(once, again)
@@ -128,6 +129,7 @@ BROADCAST = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize("case", BROADCAST)
 def test_what_would_broadcast_is_refused_while_traced(case):
     says, function, arguments = BROADCAST[case]

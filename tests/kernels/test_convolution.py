@@ -253,7 +253,7 @@ def test_lowering_opens_no_file_and_reads_no_clock(monkeypatch):
     assert "stablehlo.convolution" in text
 
 
-def test_says_which_shapes_do_not_fit():
+def test_says_which_shapes_do_not_fit(unchecked_types):
     with pytest.raises(ValueError, match="same rank"):
         convolve(jnp.ones((2, 3)), jnp.ones((3, 1)))
     with pytest.raises(ValueError, match="2 channels, the kernel takes 1"):

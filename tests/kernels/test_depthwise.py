@@ -66,6 +66,6 @@ def test_programs_hold_what_is_fast_for_their_device():
     assert "convolution" not in text("cpu")
 
 
-def test_a_kernel_of_another_width_is_refused():
+def test_a_kernel_of_another_width_is_refused(unchecked_types):
     with pytest.raises(ValueError, match=r"takes a kernel \(taps…, 1, 3\)"):
         depthwise(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 3, 1)))

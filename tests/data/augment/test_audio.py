@@ -112,17 +112,17 @@ def snr_db(waveforms, result):
 def test_noise_is_added_at_the_ratio_that_is_asked(waveforms):
     noise = np.random.default_rng(4).uniform(-7, 9, waveforms.shape).astype(np.float32)
     asked = np.array([-10.0, 0.0, 3.0, 10.0, 20.0, 30.0], np.float32)
-    result = np.asarray(with_noise(waveforms, noise, asked))
+    result = np.asarray(with_noise(*map(jnp.asarray, (waveforms, noise, asked))))
     np.testing.assert_allclose(snr_db(waveforms, result), asked, atol=1e-3)
     added = (result - waveforms) / noise
     np.testing.assert_allclose(added, added.mean(1, keepdims=True) * np.ones_like(added), rtol=0.01)
 
 
 def test_silence_stays_silent_and_silent_noise_adds_nothing():
-    noise = np.ones_like(WAVEFORMS)
-    asked = np.zeros(6, np.float32)
-    np.testing.assert_array_equal(with_noise(0 * WAVEFORMS, noise, asked), 0 * WAVEFORMS)
-    np.testing.assert_array_equal(with_noise(WAVEFORMS, 0 * noise, asked), WAVEFORMS)
+    waveforms, asked = jnp.asarray(WAVEFORMS), jnp.zeros(6)
+    noise = jnp.ones_like(waveforms)
+    np.testing.assert_array_equal(with_noise(0 * waveforms, noise, asked), 0 * waveforms)
+    np.testing.assert_array_equal(with_noise(waveforms, 0 * noise, asked), waveforms)
 
 
 def test_background_noise_is_white_and_its_ratio_uniform_up_to_the_strength():
@@ -179,7 +179,9 @@ def test_gain_is_uniform_in_decibels():
     assert stats.kstest((decibels / 6 + 1) / 2, "uniform").pvalue > 0.001
     asked = np.array([-20.0, 0.0, 6.0], np.float32)
     expected = waveforms[:3] * 10 ** (asked[:, None] / 20)
-    np.testing.assert_allclose(amplified(waveforms[:3], asked), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        amplified(jnp.asarray(waveforms[:3]), jnp.asarray(asked)), expected, rtol=1e-5
+    )
 
 
 def test_audio_shift_moves_by_up_to_its_share_of_the_length():

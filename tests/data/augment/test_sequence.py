@@ -187,7 +187,9 @@ def test_spans_are_unions_of_half_open_ranges():
     for row in range(3):
         for start, width in zip(starts[row], widths[row]):
             expected[row, start : start + width] = True
-    np.testing.assert_array_equal(timeline.spans(starts, widths, 10), expected)
+    np.testing.assert_array_equal(
+        timeline.spans(jnp.asarray(starts), jnp.asarray(widths), 10), expected
+    )
 
 
 @pytest.mark.parametrize(("strength", "widest"), [(0.0, 0), (0.25, 4), (0.3, 4), (1.0, 16)])

@@ -44,7 +44,7 @@ def program(name):
 
 
 def apply(name):
-    options = {"table": SYNONYMS} if name == "synonyms" else {}
+    options = {"table": jnp.asarray(SYNONYMS)} if name == "synonyms" else {}
     return functools.partial(TEXT[name].apply, **options)
 
 
