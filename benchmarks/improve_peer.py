@@ -19,7 +19,7 @@ import optuna
 import torch
 from torch import nn
 
-from jdlopt.train.experiment import prepare
+from jdlopt.train.experiment import Experiment
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "silu": nn.SiLU}
 SEEDS = range(900_000, 900_005)
@@ -28,7 +28,7 @@ SEEDS = range(900_000, 900_005)
 def splits() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Returns the same three splits as jdlopt's."""
     config = {"data": {"source": "mnist1d"}, "model": {"name": "mlp"}, "train": {"epochs": 1}}
-    dataset = prepare(config)[1]
+    dataset = Experiment.build(config).data
     found = {}
     for split in ("train", "validation", "test"):
         arrays = dataset.read(split)

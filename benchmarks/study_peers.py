@@ -24,9 +24,9 @@ NAMES = {key.rpartition(".")[2]: bounds for key, bounds in RANGES.items()}
 
 def arrays(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Returns the training and validation split, the same ones as jdlopt's."""
-    from jdlopt.train.experiment import prepare
+    from jdlopt.train.experiment import Experiment
 
-    dataset = prepare(get_config(name))[1]
+    dataset = Experiment.build(get_config(name)).data
     train, held = dataset.read("train"), dataset.read("validation")
     return train.inputs, train.targets, held.inputs, held.targets
 

@@ -125,12 +125,12 @@ class DataFields:
     data_dir: str | None = None
     ignore: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
-    columns: Mapping[str, str] = field(default_factory=dict)
     image_size: tuple[int, ...] | None = None
     sample_rate: Count | None = None
     seconds: Seconds | None = None
     in_memory: bool | None = None
     workers: Natural = 0
+    columns: Mapping[str, str] = field(default_factory=dict)
     text: TextFields = field(default_factory=TextFields)
     preprocess: PreprocessFields = field(default_factory=PreprocessFields)
     augment: Mapping[str, Any] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from jdlopt.errors import ConfigError
 from jdlopt.models import make_model
 from jdlopt.models.wide_and_deep import crossed
 from jdlopt.optim import make_optimizer
-from jdlopt.train.experiment import prepare
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
 
 CONFIG = Path(__file__).parents[2] / "configs" / "tabular" / "own_wide_and_deep.py"
@@ -235,12 +235,12 @@ def test_says_that_codes_are_needed(tmp_path):
         {"model.crosses": ("town*job",), "data.preprocess.encode": "one_hot"},
     )
     with pytest.raises(ConfigError, match=r"model.crosses: .*data.preprocess.encode='embedding'"):
-        prepare(config)
+        Experiment.build(config)
     config["data"]["preprocess"]["encode"] = "embedding"
-    prepare(config)
+    Experiment.build(config)
     config["data"]["preprocess"]["pca"] = 2
     with pytest.raises(ConfigError, match=r"Leave data.preprocess.pca out"):
-        prepare(config)
+        Experiment.build(config)
 
 
 def test_takes_rows_alone():

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int32
+from jaxtyping import Array, Int32, PyTree
 
 from jdlopt.data.augment import AUGMENTATIONS, find_own
 from jdlopt.data.augment.augmentation import Augmentation, Stage
@@ -244,8 +244,8 @@ def without_mixing(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unchanged(
-    key: Array, batch: Mapping[str, Array], strengths: Strengths, preprocess: Any
-) -> dict[str, Array]:
+    key: Array, batch: Mapping[str, PyTree[Array]], strengths: Strengths, preprocess: Any
+) -> dict[str, PyTree[Array]]:
     """Preprocesses a batch, and leaves it as it is otherwise."""
     return {"inputs": preprocess(batch["inputs"]), "targets": batch["targets"]}
 
