@@ -159,3 +159,20 @@ def test_what_a_model_can_not_predict_for_is_said(points):
         run.evaluate(data=(points[0][:1], ["hihg"]))
     with pytest.raises(UserError, match="no split 'tset'"):
         run.evaluate("tset")
+
+
+def test_other_targets_are_other_data_also_where_they_are_objects(points, tmp_path):
+    inputs, targets = points
+    objects = targets.astype(object)
+    jdlopt.fit(CONFIG, tmp_path / "run", data=(inputs, objects))
+    with pytest.raises(WorkdirError, match="holds a run of another config"):
+        jdlopt.fit(CONFIG, tmp_path / "run", data=(inputs, objects[::-1]))
+
+
+def test_items_hold_labels_with_a_delimiter_as_arrays_do(points):
+    inputs, targets = points
+    labels = np.array([f"{one}|any" if index % 2 else one for index, one in enumerate(targets)])
+    config = {**CONFIG, "data": {"batch_size": 32, "label_delimiter": "|"}}
+    runs = [jdlopt.fit(config, data=one) for one in (ByIndex(inputs, labels), (inputs, labels))]
+    assert runs[0].experiment.spec.class_names == ("any", "high", "low")
+    assert runs[0].metrics == runs[1].metrics

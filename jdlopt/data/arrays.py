@@ -94,8 +94,8 @@ def open_own(fields: Any, options: Mapping[str, Value], reading: Reading = PLAIN
         return made
     # data is known by its source: other options are other data
     given = ", ".join(f"{key}={value!r}" for key, value in sorted(options.items()))
-    named = dataclasses.replace(fields, source=f"{source}({given})" if given else source)
-    return open_arrays(made, named, reading, source.rpartition(":")[2])
+    fields = dataclasses.replace(fields, source=f"{source}({given})" if given else source)
+    return open_arrays(made, fields, reading, source.rpartition(":")[2])
 
 
 def open_arrays(splits: Splits, fields: Any, reading: Reading, name: str) -> Dataset:

@@ -38,7 +38,9 @@ def named(config: Mapping[str, Any], given: Given) -> dict[str, Any]:
     digest = hashlib.sha256()
     for part in _contents(given):
         digest.update(str(part.dtype).encode() + str(part.shape).encode())
-        digest.update(np.ascontiguousarray(part).tobytes() if part.dtype != object else b"")
+        # an array of objects holds addresses, which say nothing of what they are
+        plain = part if part.dtype != object else np.array(repr(part.tolist()))
+        digest.update(np.ascontiguousarray(plain).tobytes())
     name = f"{MEMORY}{digest.hexdigest()[:12]}"
     return configs.to_dict(configs.override(config, {"data.source": name}))
 
@@ -138,8 +140,9 @@ class ItemPool(Pool):
             raise DataError(f"{where}: has no item.")
         raw = [np.asarray(_item(items[index], where)[1]) for index in range(len(items))]
         values = np.stack(raw)
-        coding = infer_coding(values, fields.task, f"{where}, targets")
-        return ItemPool(items, coding, encode(values, coding, f"{where}, targets"), where)
+        what, delimiter = f"{where}, targets", fields.label_delimiter
+        coding = infer_coding(values, fields.task, what, (), delimiter)
+        return ItemPool(items, coding, encode(values, coding, what), where)
 
     def __len__(self) -> int:
         return len(self.items)
