@@ -110,7 +110,8 @@ def build(
     groups: dict[Any, list[tuple[int | None, Experiment]]] = {}
     for fold in folds or (None,):
         config = raw if fold is None else configs.override(raw, {"data.fold": fold})
-        experiment = Experiment.build(config)
+        # a step computes alike in all folds: it is traced for the first alone
+        experiment = Experiment.build(config, check=not groups)
         if experiment.config.train.cache_features:
             raise ConfigError(
                 "train.cache_features: is for a single run: each trial of a study has a body of "

@@ -79,7 +79,7 @@ class Experiment:
         data: Dataset | DataSpec | None = None,
         *,
         learnt_before: preprocess.State | None = None,
-        check: bool = False,
+        check: bool | None = None,
     ) -> Experiment:
         """Builds the experiment of a config, after all checks that need no training.
 
@@ -89,7 +89,7 @@ class Experiment:
             evaluates and predicts without it. The config's is opened by default, and then a step is
             traced on shapes, so that what can't be computed is told before anything is trained.
           learnt_before: what preprocessing learnt, where it is known.
-          check: trace a step also where the data are given.
+          check: whether a step is traced; by default where the data are opened here.
 
         Raises:
           ConfigError: everything that is wrong with the config, in one message.
@@ -100,7 +100,7 @@ class Experiment:
         spec = known if isinstance(known, DataSpec) else known.spec
         spec = spec if dataset is None else dataclasses.replace(spec, sizes=dataset.sizes)
         experiment = _assembled(config, spec, dataset, learnt_before)
-        if data is None or check:
+        if data is None if check is None else check:
             configs.raise_problems(checks.unbuildable(experiment))
         return experiment
 
