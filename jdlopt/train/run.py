@@ -9,16 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jdlopt import mesh as meshes
 from jdlopt.data.dataset import Arrays
 from jdlopt.data.given import given_inputs, given_targets, only_split
 from jdlopt.data.inputs import Inputs, read_inputs
 from jdlopt.errors import DataError, UserError, WorkdirError
 from jdlopt.train import log, serve
-from jdlopt.train.compiling import Compiler
-from jdlopt.train.evaluate import Evaluator
 from jdlopt.train.experiment import Experiment
-from jdlopt.train.predict import predictor
 from jdlopt.train.result import read_result
 from jdlopt.train.schema import Config
 from jdlopt.train.serve import Predictions
@@ -146,10 +142,7 @@ class Run:
             found = given_inputs(inputs, self.experiment.spec.inputs)
         if not len(found.ids):
             raise DataError("predict: there is no example to predict for.")
-        predict = predictor(serve.with_tta(self.experiment, tta), batch_size)
-        return serve.named(
-            self.experiment.spec, found.ids, predict(self.weights, found.inputs, None)
-        )
+        return serve.predict(self.experiment, self.weights, found, batch_size, tta)
 
     def evaluate(
         self,
@@ -176,16 +169,12 @@ class Run:
             examples = Arrays(given.inputs, targets)
             experiment = experiment.on(only_split(experiment.spec, split, examples))
         elif experiment.dataset is None:
-            # over the devices that are here now, whatever the run had
-            raw = {**serve.run_config(self.workdir), "mesh": {"data": 1}} if self.workdir else {}
-            experiment = Experiment.build(raw)
+            assert self.workdir is not None
+            experiment = serve.experiment_with_data(self.workdir)
         if not experiment.data.sizes.get(split):
             known = ", ".join(name for name, size in experiment.data.sizes.items() if size)
             raise UserError(f"evaluate: the data have no split {split!r}; there are: {known}.")
-        measured = serve.with_tta(experiment, tta).measuring(experiment.all_metrics())
-        mesh = serve.local_mesh()
-        weights = meshes.put(self.weights, meshes.replicated(mesh))
-        found = Evaluator(measured, mesh, Compiler())(split, weights)
+        found = serve.measure(experiment, self.weights, split, tta)
         return {name.partition("/")[2]: value for name, value in found.items()}
 
     # --- how it shows itself ---------------------------------------------------------------------

@@ -13,23 +13,23 @@ from typing import Any, NamedTuple, TextIO
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Float, PyTree
 
 from jdlopt import config as configs
 from jdlopt import mesh as meshes
 from jdlopt.data import preprocess
 from jdlopt.data.augment.batch import unchanged, without_mixing
-from jdlopt.data.inputs import read_inputs
+from jdlopt.data.inputs import Inputs, read_inputs
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import DataError, UserError, WorkdirError, listing
+from jdlopt.metrics.scores import Value
 from jdlopt.tasks import Columns, find_task
 from jdlopt.train import checkpoint, disk, log
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.components import augment_of
 from jdlopt.train.evaluate import Evaluator
 from jdlopt.train.experiment import Experiment
-from jdlopt.train.predict import Predicted, predictor
+from jdlopt.train.predict import predictor
 from jdlopt.train.schema import SECTIONS
 from jdlopt.train.state import TrainState, Weights
 from jdlopt.train.step import averaged_predict_step
@@ -129,11 +129,6 @@ def load_state(experiment: Experiment, workdir: str | Path) -> tuple[TrainState,
     return checkpoint.unsaved(state.replace(preprocess=learnt), tree), meta["step"]
 
 
-def local_mesh() -> Mesh:
-    """Returns the mesh that evaluates: all devices that are here, whatever a run had."""
-    return meshes.make_mesh(meshes.MeshFields())
-
-
 def _on_one_device(template: PyTree) -> PyTree:
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(
@@ -156,15 +151,26 @@ def evaluate_run(
     Raises:
       UserError: the directory holds no run, its data are gone, or the checkpoint is damaged.
     """
-    # over the devices that are here now, whatever the run had
-    experiment = Experiment.build({**run_config(workdir), "mesh": {"data": 1}})
+    experiment = experiment_with_data(workdir)
     weights, step = load_weights(experiment, workdir, which)
-    mesh = local_mesh()
-    weights = meshes.put(weights, meshes.replicated(mesh))
-    measured = with_tta(experiment, tta).measuring(experiment.all_metrics())
-    found = Evaluator(measured, mesh, Compiler())(split, weights)
+    found = measure(experiment, weights, split, tta)
     record = {"split": split, "checkpoint": which, "step": step, "tta": tta, "metrics": found}
     return disk.as_json(record)
+
+
+def measure(experiment: Experiment, weights: Weights, split: str, tta: int = 0) -> dict[str, Value]:
+    """Returns ``{"split/metric": value}``, every metric that the task has, over all devices here.
+
+    Args:
+      experiment: with the data that are evaluated.
+      weights: what predicts.
+      split: of the data.
+      tta: as in `evaluate_run`.
+    """
+    mesh = meshes.make_mesh(meshes.MeshFields())  # whatever the run had
+    placed = meshes.put(weights, meshes.replicated(mesh))
+    measured = with_tta(experiment, tta).measuring(experiment.all_metrics())
+    return Evaluator(measured, mesh, Compiler())(split, placed)
 
 
 def with_tta(experiment: Experiment, draws: int) -> Experiment:
@@ -196,6 +202,16 @@ def save_inputs_record(experiment: Experiment, workdir: Path) -> None:
         "preprocess": preprocess.to_dict(experiment.learnt),
     }
     log.write_aside(workdir / log.INPUTS, json.dumps(record) + "\n")
+
+
+def experiment_with_data(workdir: str | Path) -> Experiment:
+    """Returns the experiment of a run with its data, opened anew.
+
+    Raises:
+      UserError: the directory holds no run, or its data are gone.
+    """
+    # on the devices that are here now, whatever the run had
+    return Experiment.build({**run_config(workdir), "mesh": {"data": 1}})
 
 
 def run_experiment(workdir: str | Path) -> Experiment:
@@ -243,12 +259,22 @@ def predict_run(
     if not len(found.ids):
         raise DataError(f"--input: {path} holds no example.")
     weights, _ = load_weights(experiment, workdir, which)
-    predict = predictor(with_tta(experiment, tta), batch_size)
-    return named(experiment.spec, found.ids, predict(weights, found.inputs, None))
+    return predict(experiment, weights, found, batch_size, tta)
 
 
-def named(spec: DataSpec, ids: list[str], found: Predicted) -> Predictions:
-    """Returns predictions with the names of examples, and of classes, labels or values."""
+def predict(
+    experiment: Experiment, weights: Weights, given: Inputs, batch_size: int = 256, tta: int = 0
+) -> Predictions:
+    """Returns predictions with the names of examples, and of classes, labels or values.
+
+    Args:
+      experiment: what predicts.
+      weights: with which it does.
+      given: at least one example.
+      batch_size, tta: as in `predict_run`.
+    """
+    found = predictor(with_tta(experiment, tta), batch_size)(weights, given.inputs, None)
+    spec, ids = experiment.spec, given.ids
     task = find_task(spec.task)
     decoded = task.decode(found.outputs, found.probabilities, spec)
     return Predictions(
