@@ -22,7 +22,8 @@ from typing import Any
 from jdlopt import config as configs
 from jdlopt import losses, mesh, metrics, models, optim
 from jdlopt.config import Field, Required
-from jdlopt.data import augment, preprocess, source
+from jdlopt.data import augment, preprocess
+from jdlopt.data.fields import DataFields
 from jdlopt.data.text import TextFields
 from jdlopt.train.schema import TrainFields, schema_of
 
@@ -271,8 +272,8 @@ def lines() -> Iterator[str]:
     yield from table(
         seed, {"seed": "initial parameters, dropout and the data order are functions of it."}, ""
     )
-    yield from section_of("`data`", source.DataFields, "data")
-    yield f"`columns` is a section of freely named keys: {meanings(source.DataFields)['columns']}"
+    yield from section_of("`data`", DataFields, "data")
+    yield f"`columns` is a section of freely named keys: {meanings(DataFields)['columns']}"
     yield ""
     yield "[data.md](data.md) tells what each kind of source takes."
     yield ""

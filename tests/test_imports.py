@@ -33,16 +33,13 @@ def modules() -> dict[str, Path]:
 
 
 def imported(source: str, known: dict[str, Path] | set[str]) -> Iterator[str]:
-    """Yields the modules of the package that a file imports, inside functions too, not for types.
+    """Yields the modules of the package that a file imports, inside functions and for types too.
 
     ``from package import name`` is an import of ``package.name`` where that is a module.
     """
     pending: list[ast.AST] = [ast.parse(source)]
     while pending:
         node = pending.pop()
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            pending += node.orelse
-            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)
         elif isinstance(node, ast.ImportFrom) and node.module in known:
@@ -79,13 +76,13 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
             del left[name]
 
 
-def test_imports_inside_functions_count_and_those_for_types_do_not():
+def test_imports_inside_functions_and_for_types_count():
     source = (
         "from typing import TYPE_CHECKING\nimport os, p.a\n"
         "def f():\n    from p import b, thing\n"
         "if TYPE_CHECKING:\n    import p.c\n"
     )
-    assert set(imported(source, {"p", "p.a", "p.b", "p.c"})) == {"p.a", "p.b", "p"}
+    assert set(imported(source, {"p", "p.a", "p.b", "p.c"})) == {"p.a", "p.b", "p.c", "p"}
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == ["b", "c"]
 
 

@@ -14,7 +14,7 @@ from absl.testing import parameterized
 from jdlopt.data.augment import AUGMENTATIONS
 from jdlopt.data.augment.augmentation import unless_zero
 from jdlopt.data.augment.mix.mixing import mixed
-from jdlopt.data.dataset import Arrays
+from jdlopt.data.pools import Arrays
 from jdlopt.data.preprocess import PreprocessFields, Recipe, apply, fit
 from jdlopt.kernels.bits import sixteen_bits, threefry
 from jdlopt.kernels.convolution import convolve

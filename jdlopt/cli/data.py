@@ -11,7 +11,7 @@ from jdlopt.cli.verbs import CheckFlags, ConfigFlags, ListFlags, ShowFlags
 from jdlopt.errors import UserError
 
 if TYPE_CHECKING:
-    from jdlopt.data.source import DataFields
+    from jdlopt.data.fields import DataFields
 
 COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from jdlopt.config.tree import to_dict
+from jdlopt.config.tree import AnyConfig, to_dict
 from jdlopt.config.values import inherited_keys, with_inherited
 from jdlopt.errors import ConfigError, listing
 
 if TYPE_CHECKING:
     import ml_collections
-
-    from jdlopt.config.tree import AnyConfig
 
 
 def override(config: AnyConfig, assignments: Mapping[str, Any]) -> ml_collections.ConfigDict:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jdlopt.config.tree import to_dict
-
-if TYPE_CHECKING:
-    from jdlopt.config.tree import AnyConfig
+from jdlopt.config.tree import AnyConfig, to_dict
 
 TRACED_SECTIONS = (("model",), ("loss",), ("optim",), ("data", "augment"))
 """The sections whose float leaves are traced hyperparameters; all else is structure."""

@@ -13,8 +13,10 @@ import numpy as np
 from jdlopt.config import Schema, Value, fields_of, find_part
 from jdlopt.data import named
 from jdlopt.data.damage import check_finite
-from jdlopt.data.dataset import PLAIN, ArrayPool, Arrays, Dataset, Pool, Reading, make_dataset
+from jdlopt.data.dataset import PLAIN, Dataset, Reading, make_dataset
+from jdlopt.data.fields import DataFields
 from jdlopt.data.npz import as_inputs
+from jdlopt.data.pools import ArrayPool, Arrays, Pool
 from jdlopt.data.spec import InputSpec
 from jdlopt.data.split import SPLITS
 from jdlopt.data.targets import encode, infer_coding
@@ -68,7 +70,7 @@ def own_schema(source: str, shared: Iterable[str]) -> Schema:
     return dict(own)
 
 
-def open_own(fields: Any, options: Mapping[str, Value], reading: Reading = PLAIN) -> Dataset:
+def open_own(fields: DataFields, options: Mapping[str, Value], reading: Reading = PLAIN) -> Dataset:
     """Opens what the function that ``data.source`` names returns.
 
     Args:
@@ -98,7 +100,7 @@ def open_own(fields: Any, options: Mapping[str, Value], reading: Reading = PLAIN
     return open_arrays(made, fields, reading, source.rpartition(":")[2])
 
 
-def open_arrays(splits: Splits, fields: Any, reading: Reading, name: str) -> Dataset:
+def open_arrays(splits: Splits, fields: DataFields, reading: Reading, name: str) -> Dataset:
     """Returns the dataset of arrays in memory, split where they are not.
 
     uint8 inputs stay uint8, and get a channel axis where they are ``[examples, height, width]``;

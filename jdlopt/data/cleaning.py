@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from jdlopt.data.dataset import Arrays, Dataset, Pool
+from jdlopt.data.dataset import Dataset
 from jdlopt.data.named import INPUT, TABLE, by_name
+from jdlopt.data.pools import Arrays, Pool
 from jdlopt.data.preprocess import (
     PreprocessFields,
     Recipe,

@@ -6,16 +6,18 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from jaxtyping import Int, Num
+from jaxtyping import Int
 
 from jdlopt.data import named
 from jdlopt.data.damage import Skipped, Unreadable, check_finite, check_left, check_targets
+from jdlopt.data.fields import DataFields
+from jdlopt.data.pools import ArrayPool, Arrays, Pool, Records
 from jdlopt.data.sampling import check_weights
 from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.data.split import SPLITS, make_parts
+from jdlopt.data.targets import Coding
 from jdlopt.data.text import TextFields
 from jdlopt.errors import DataError
 
@@ -38,80 +40,6 @@ class Reading:
 
 PLAIN = Reading()
 """No other section says anything."""
-
-
-class Arrays(NamedTuple):
-    """A whole split: uint8, float32 or int32 inputs; int32 classes or labels, or float32 values.
-
-    Inputs are one array [examples, …], or a dict of named arrays.
-    """
-
-    inputs: Any
-    targets: Num[np.ndarray, "examples *target"]
-
-
-class Pool(Protocol):
-    """Examples that are stored together; a split is a pool, or some indices of one."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> tuple[Any, np.generic]: ...
-
-    def read(self, indices: np.ndarray | None) -> Arrays:
-        """Returns the examples at the indices, or all of them, and opens no other."""
-        ...
-
-    def targets(self, indices: np.ndarray | None) -> np.ndarray:
-        """Returns the targets of the examples at the indices, or of all; decodes no input."""
-        ...
-
-
-@dataclass
-class ArrayPool:
-    """Examples that lie in arrays, loaded when the first of them is asked for."""
-
-    size: int
-    load: Callable[[], Arrays]
-    _arrays: Arrays | None = None
-
-    @property
-    def arrays(self) -> Arrays:
-        """All examples, in memory."""
-        if self._arrays is None:
-            self._arrays = self.load()
-        return self._arrays
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: int) -> tuple[Any, np.generic]:
-        return named.rows(self.arrays.inputs, index), self.arrays.targets[index]
-
-    def read(self, indices: np.ndarray | None) -> Arrays:
-        """Returns the examples at the indices, or all of them."""
-        if indices is None:
-            return self.arrays
-        return Arrays(named.rows(self.arrays.inputs, indices), self.arrays.targets[indices])
-
-    def targets(self, indices: np.ndarray | None) -> np.ndarray:
-        """Returns the targets of the examples at the indices, or of all."""
-        return self.read(indices).targets
-
-
-@dataclass(frozen=True)
-class Records(Sequence[tuple[Any, np.generic]]):
-    """A split as a random-access sequence of ``(input, target)``, for streaming."""
-
-    pool: Pool
-    indices: np.ndarray | None
-
-    def __len__(self) -> int:
-        return len(self.pool) if self.indices is None else len(self.indices)
-
-    def __getitem__(self, index: Any) -> Any:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return self.pool[int(index if self.indices is None else self.indices[index])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,9 +180,9 @@ def usable(
 
 def make_dataset(
     *,
-    fields: Any,
+    fields: DataFields,
     name: str,
-    coding: Any,
+    coding: Coding,
     inputs: InputSpec | Mapping[str, InputSpec],
     pools: Mapping[str, Pool],
     labels: Callable[[], np.ndarray],
@@ -270,7 +198,7 @@ def make_dataset(
     Args:
       fields: the data section.
       name: the dataset's short name.
-      coding: the target's `jdlopt.data.targets.Coding`.
+      coding: the target's.
       inputs: of the only input, or of named ones; what ``reading`` says is filled in.
       pools: the source's own splits, ``train`` among them.
       labels: gives the encoded targets of the ``train`` pool.
@@ -286,7 +214,7 @@ def make_dataset(
     if parts is None:
         parts = make_parts(pools, fields, coding, labels, beside)
     skipped = skipped or Skipped()
-    on_bad = getattr(fields, "on_bad", "error")
+    on_bad = fields.on_bad
     if on_bad == "skip":
         for split in ("train", "validation"):
             if split not in checked:

@@ -8,8 +8,9 @@ import numpy as np
 
 from jdlopt.data.bundled import BUNDLED
 from jdlopt.data.cache import prepared_folders
-from jdlopt.data.dataset import SPLITS, Arrays, Dataset
+from jdlopt.data.dataset import SPLITS, Dataset
 from jdlopt.data.named import by_name, each, stacked
+from jdlopt.data.pools import Arrays
 from jdlopt.data.prepared import read_info
 from jdlopt.errors import DataError
 

@@ -25,7 +25,8 @@ from jax.sharding import NamedSharding
 from jaxtyping import Int, Int32
 
 from jdlopt.data import named
-from jdlopt.data.dataset import Arrays, Dataset, Records
+from jdlopt.data.dataset import Dataset
+from jdlopt.data.pools import Arrays, Records
 from jdlopt.data.sampling import epoch_order
 from jdlopt.errors import DataError
 

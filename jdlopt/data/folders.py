@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int, Int32, Num
 
 from jdlopt.data.damage import Skipped, Unreadable, check_left
+from jdlopt.data.fields import DataFields
 from jdlopt.data.labelled import BESIDE, names_of, read_labels
 from jdlopt.data.split import make_parts
 from jdlopt.data.table_files import read_table
@@ -22,8 +23,6 @@ from jdlopt.errors import DataError, listing, nearest
 if TYPE_CHECKING:
     import pandas as pd
 
-if TYPE_CHECKING:
-    from jdlopt.data.source import DataFields
 
 SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 

@@ -14,11 +14,13 @@ from jaxtyping import Num
 
 from jdlopt import config as configs
 from jdlopt.data import arrays, source, tables
-from jdlopt.data.dataset import ArrayPool, Arrays, Dataset, Pool, make_dataset
+from jdlopt.data.dataset import Dataset, make_dataset
+from jdlopt.data.fields import DataFields
 from jdlopt.data.inputs import Inputs, columns_of, fitting, frame_inputs, named_inputs
 from jdlopt.data.named import INPUT, by_name, each, stacked
 from jdlopt.data.npz import as_inputs
-from jdlopt.data.source import MEMORY, DataFields
+from jdlopt.data.pools import ArrayPool, Arrays, Pool
+from jdlopt.data.source import MEMORY
 from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.data.targets import Coding, encode, infer_coding
 from jdlopt.errors import DataError, listing, nearest

@@ -7,19 +7,18 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
 from jdlopt.data.damage import Skipped, Unreadable
-from jdlopt.data.dataset import Arrays, Dataset, Pool, make_dataset
+from jdlopt.data.dataset import Dataset, make_dataset
+from jdlopt.data.fields import DataFields
 from jdlopt.data.folders import read_files, split_files
+from jdlopt.data.pools import Arrays, Pool
 from jdlopt.data.spec import InputSpec
 from jdlopt.errors import DataError
-
-if TYPE_CHECKING:
-    from jdlopt.data.source import DataFields
 
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")

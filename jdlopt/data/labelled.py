@@ -10,13 +10,13 @@ from jaxtyping import Bool, Num
 
 from jdlopt.data.columns import MOSTLY, as_texts, shown
 from jdlopt.data.damage import Skipped
+from jdlopt.data.fields import DataFields
 from jdlopt.data.targets import MAX_INFERRED_CLASSES, Coding, encode, infer_coding
 from jdlopt.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from jdlopt.data.source import DataFields
 
 BESIDE = ("group", "time", "weight")
 """The keys of the data section that name a column which is no feature, beside the target."""

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from jdlopt.data.fields import DataFields
 from jdlopt.data.images import resize_to
 from jdlopt.data.labelled import BESIDE, names_of
 from jdlopt.data.targets import Coding
 from jdlopt.data.text_input import TextInput
 from jdlopt.errors import DataError, listing, nearest
-
-if TYPE_CHECKING:
-    from jdlopt.data.source import DataFields
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,11 @@ from jaxtyping import Int
 from jdlopt.data import images, sound
 from jdlopt.data.columns import as_texts, shown, texts_of
 from jdlopt.data.damage import Skipped, check_left
-from jdlopt.data.dataset import ArrayPool, Arrays, Pool, Reading
+from jdlopt.data.dataset import Reading
+from jdlopt.data.fields import DataFields
 from jdlopt.data.folders import readable
 from jdlopt.data.named import TABLE
+from jdlopt.data.pools import ArrayPool, Arrays, Pool
 from jdlopt.data.spec import InputSpec
 from jdlopt.data.split import fit_rows
 from jdlopt.data.text_input import fit_texts
@@ -30,7 +32,6 @@ from jdlopt.errors import DataError, listing
 if TYPE_CHECKING:
     import pandas as pd
 
-    from jdlopt.data.source import DataFields
 
 KINDS = ("number", "category", "text", "image", "sound")
 """What a column of a table may hold."""

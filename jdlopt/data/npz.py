@@ -6,19 +6,17 @@ import zipfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Num
 
 from jdlopt.data.damage import check_finite
-from jdlopt.data.dataset import PLAIN, ArrayPool, Arrays, Dataset, Pool, Reading, make_dataset
+from jdlopt.data.dataset import PLAIN, Dataset, Reading, make_dataset
+from jdlopt.data.fields import DataFields
+from jdlopt.data.pools import ArrayPool, Arrays, Pool
 from jdlopt.data.spec import InputSpec
 from jdlopt.data.targets import Coding, encode, infer_coding
 from jdlopt.errors import DataError, listing
-
-if TYPE_CHECKING:
-    from jdlopt.data.source import DataFields
 
 SUFFIXES = (".npz",)
 INPUT_KEYS = ("x", "inputs", "X")

@@ -7,12 +7,13 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from jdlopt.data.damage import Unreadable
-from jdlopt.data.dataset import PLAIN, Dataset, Pool, Reading, make_dataset
+from jdlopt.data.dataset import PLAIN, Dataset, Reading, make_dataset
+from jdlopt.data.fields import DataFields
 from jdlopt.data.labelled import BESIDE, beside
 from jdlopt.data.layout import (
     Layout,
@@ -22,15 +23,13 @@ from jdlopt.data.layout import (
     labels_in,
     make_layout,
 )
+from jdlopt.data.pools import Pool
 from jdlopt.data.records import TfdsPool, as_text, read_features, read_info
 from jdlopt.data.spec import InputSpec
 from jdlopt.data.split import fit_rows, make_parts
 from jdlopt.data.targets import Coding, infer_coding
 from jdlopt.data.text_input import fit_texts
 from jdlopt.errors import DataError, listing
-
-if TYPE_CHECKING:
-    from jdlopt.data.source import DataFields
 
 SPLIT_NAMES = {
     "train": ("train",),

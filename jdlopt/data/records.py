@@ -19,9 +19,9 @@ import numpy as np
 
 from jdlopt.data.cache import INFO
 from jdlopt.data.damage import Unreadable
-from jdlopt.data.dataset import Arrays
 from jdlopt.data.images import decode_image
 from jdlopt.data.layout import Layout, Sound
+from jdlopt.data.pools import Arrays
 from jdlopt.data.targets import Coding, encode
 from jdlopt.data.waveforms import as_waveform
 from jdlopt.errors import DataError

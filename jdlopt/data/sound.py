@@ -8,20 +8,19 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Num
 
 from jdlopt.data.damage import Skipped, Unreadable
-from jdlopt.data.dataset import Arrays, Dataset, Pool, make_dataset
+from jdlopt.data.dataset import Dataset, make_dataset
+from jdlopt.data.fields import DataFields
 from jdlopt.data.folders import read_files, split_files
+from jdlopt.data.pools import Arrays, Pool
 from jdlopt.data.spec import InputSpec
 from jdlopt.data.waveforms import as_waveform
 from jdlopt.errors import DataError
-
-if TYPE_CHECKING:
-    from jdlopt.data.source import DataFields
 
 SUFFIXES = (".wav", ".flac", ".ogg")
 WAV = (b"RIFF", b"RIFX", b"RF64")

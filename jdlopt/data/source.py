@@ -7,134 +7,22 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from importlib import util
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from jdlopt.config import Choice, Count, Natural, Range, Value, own_keys, section_of, shared_keys
+from jdlopt.config import section_of, shared_keys
 from jdlopt.data import cache, images, npz, sound, table_files, tables
 from jdlopt.data.arrays import is_own, open_own
 from jdlopt.data.bundled import BUNDLED, prepare_bundled
-from jdlopt.data.damage import ON_BAD
 from jdlopt.data.dataset import Dataset, Reading
+from jdlopt.data.fields import COLUMN_KEYS, DataFields
 from jdlopt.data.folders import LABELS, holds_files
 from jdlopt.data.prepared import open_prepared
-from jdlopt.data.preprocess import PreprocessFields
-from jdlopt.data.sampling import SAMPLING
-from jdlopt.data.text import TextFields
 from jdlopt.errors import DataError, listing, nearest
 
 MEMORY = "memory-"
 """How the name of data begins that a program gave, instead of naming a source."""
-Seed = Annotated[int, Range(0, 2**32 - 1)]  # what scikit-learn's splitters take
-Share = Annotated[float, Range(0, 1, low_open=True, high_open=True)]
-Seconds = Annotated[float, Range(0, low_open=True)]
-COLUMN_KEYS = (
-    "target",
-    "ignore",
-    "group",
-    "time",
-    "weight",
-    "text_column",
-    "categorical",
-    "columns",
-)
-"""The keys that name a table's columns or a TFDS dataset's features."""
-
-
-@dataclass(frozen=True)
-class DataFields:
-    """The ``data`` section of a config.
-
-    Attributes:
-      source: a bundled dataset's name, a file (.csv, .tsv, .parquet, .npz), a folder of images or
-        of sounds, a TFDS name such as ``mnist`` or ``name/config:1.0.0``, or
-        ``package.module:name``, a function of yours that returns arrays. A path that looks like a
-        name is written with ``./`` before it.
-      target: the column or feature to predict, or several of them: numbers, or labels that are 0
-        or 1. A TFDS dataset knows its own; a folder's ``labels.csv`` has them in all its columns.
-      label_delimiter: what stands between the labels of an example where one text holds them, such
-        as ``|``; an empty text holds none.
-      text_column: the column or feature of texts that is then the only input, as tokens; see
-        ``data.text``. A TFDS dataset whose input is a text needs none.
-      task: ``classification`` (one class an example), ``multilabel`` (any number of labels),
-        ``regression`` (one number or several), or ``package.module:TASK``, a `jdlopt.tasks.Task`
-        of your own. ``auto`` infers it from the targets.
-      batch_size: examples in a training step, over all devices.
-      sampling: how an epoch is drawn from the training split: ``uniform`` shows each example once,
-        ``balanced`` gives each class the same share, ``weighted`` each example a share in
-        proportion to its ``weight``.
-      weight: the column or feature that holds these weights; it is no input.
-      validation_fraction: the validation split's share of the examples that are not test, where
-        the source has no validation split.
-      test_fraction: the test split's share of all examples, where the source has no test split.
-      folds: train and validation are one of so many folds of the examples that are not test, as
-        scikit-learn's (Stratified)KFold makes them, shuffled by ``split_seed``; instead of
-        ``validation_fraction``. Categories and vocabulary are then taken from all folds, so that
-        their inputs are coded alike.
-      fold: which of the folds is the validation split.
-      split_seed: equal seeds give equal splits.
-      stratify: give each split every class's share, and every label's by iterative stratification.
-      stratify_bins: for a regression, give each split the same share of so many quantile bins of
-        the target (fewer, where they would hold too few examples); None splits without.
-      group: the column or feature that says what belongs together (a patient, a place): no group
-        is in two splits, the fractions are of groups, and folds are scikit-learn's
-        (Stratified)GroupKFold. It is no input.
-      time: the column or feature that says when: train is the earliest, then comes validation, and
-        test is the latest. It is no input.
-      on_bad: what becomes of an example that can't be used (a row with too many columns, a cell
-        that is no number, an infinite value, an image or sound that can't be decoded): ``error``
-        names it; ``skip`` leaves it out and counts it.
-      data_dir: where datasets are prepared; ``$TFDS_DATA_DIR`` or the user's cache if None.
-      ignore: columns or features that are left out.
-      categorical: columns of a table that hold numbers and mean categories, such as a postcode.
-      columns: what columns of a table hold, by name: ``number``, ``category``, ``text``, or paths
-        of an ``image`` or ``sound`` from the table's folder. Each of the last three is an input of
-        its own beside the numbers and categories, as ``model.name='fusion'`` takes them. What is
-        not said is guessed, which ``jdlopt data describe`` tells.
-      image_size: (height, width) that images are resized to.
-      sample_rate: samples a second that sounds are resampled to; None keeps the one they all have.
-      seconds: the length that sounds are cut or padded to; None keeps the one they all have.
-      in_memory: keep the training split in device memory (True) or stream it (False); None decides
-        by size.
-      workers: processes that read a streamed split ahead; with 0, threads do.
-      text, preprocess: the sections of these names.
-      augment: the strength of each augmentation, None for those that are off, and their options.
-      options: the keys of a source of the user's own.
-    """
-
-    source: str
-    target: str | tuple[str, ...] | None = None
-    label_delimiter: str | None = None
-    text_column: str | None = None
-    task: str = "auto"
-    batch_size: Count = 100
-    sampling: Annotated[str, Choice(SAMPLING)] = "uniform"
-    weight: str | None = None
-    validation_fraction: Share = 0.1
-    test_fraction: Share = 0.2
-    folds: Annotated[int, Range(2)] | None = None
-    fold: Natural = 0
-    split_seed: Seed = 0
-    stratify: bool = True
-    stratify_bins: Annotated[int, Range(2)] | None = None
-    group: str | None = None
-    time: str | None = None
-    on_bad: Annotated[str, Choice(ON_BAD)] = "error"
-    data_dir: str | None = None
-    ignore: tuple[str, ...] = ()
-    categorical: tuple[str, ...] = ()
-    image_size: tuple[int, ...] | None = None
-    sample_rate: Count | None = None
-    seconds: Seconds | None = None
-    in_memory: bool | None = None
-    workers: Natural = 0
-    columns: Mapping[str, str] = field(default_factory=dict)
-    text: TextFields = field(default_factory=TextFields)
-    preprocess: PreprocessFields = field(default_factory=PreprocessFields)
-    augment: Mapping[str, Any] = field(default_factory=dict)
-    options: Mapping[str, Value] = own_keys()
 
 
 def open_dataset(fields: DataFields | Mapping[str, Any], *, allow_missing: bool = False) -> Dataset:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Sized
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
+from jdlopt.data.fields import DataFields
 from jdlopt.data.targets import Coding
 from jdlopt.errors import DataError, listing
-
-if TYPE_CHECKING:
-    from jdlopt.data.source import DataFields
 
 SPLITS = ("train", "validation", "test")
 Indices = Int[np.ndarray, " some"]
@@ -122,7 +120,7 @@ def make_parts(
     for name, pool in pools.items():
         if len(pool) == 0:
             raise DataError(f"{where}: split {name!r} is empty.")
-    folds = getattr(fields, "folds", None)
+    folds = fields.folds
     if folds is not None and "validation" in pools:
         raise DataError(
             f"data.folds: {where} has a validation split of its own, so there is nothing to fold. "
@@ -158,7 +156,7 @@ def _strata(
     fields: DataFields, coding: Coding, targets: Callable[[], np.ndarray], least: int
 ) -> np.ndarray | None:
     """Returns what a split is stratified by: classes, labels or bins of a value; None: nothing."""
-    bins = getattr(fields, "stratify_bins", None)
+    bins = fields.stratify_bins
     if not fields.stratify:
         return None
     if coding.task in ("classification", "multilabel"):

@@ -11,8 +11,10 @@ import numpy as np
 
 from jdlopt.data import columns, labelled, mixed
 from jdlopt.data.damage import Skipped, check_left
-from jdlopt.data.dataset import PLAIN, ArrayPool, Arrays, Dataset, Pool, Reading, make_dataset
+from jdlopt.data.dataset import PLAIN, Dataset, Reading, make_dataset
+from jdlopt.data.fields import DataFields
 from jdlopt.data.named import TABLE
+from jdlopt.data.pools import ArrayPool, Arrays, Pool
 from jdlopt.data.spec import InputSpec
 from jdlopt.data.split import fit_rows, make_parts
 from jdlopt.data.table_files import check_header, read_table
@@ -20,8 +22,6 @@ from jdlopt.errors import DataError, listing, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from jdlopt.data.source import DataFields
 
 
 def open_table(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Dataset:

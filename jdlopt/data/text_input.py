@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
 
-if TYPE_CHECKING:
-    from jdlopt.data.text import TextFields
+from jdlopt.data import text
+from jdlopt.data.text import TextFields
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,10 @@ class TextInput:
 
     def encode(self, texts: Sequence[str]) -> Int32[np.ndarray, "texts tokens"]:
         """Returns the texts' token ids, cut or padded (with 0) to one length."""
-        from jdlopt.data import text
-
         return text.encode(self.state, texts)
 
     def meta(self) -> dict[str, Any]:
         """Returns JSON-able values that `from_meta` gives back."""
-        from jdlopt.data import text
-
         saved = text.to_json(self.state)
         return {"column": self.column, "size": self.size, "tokenizer": saved}
 
@@ -56,8 +52,6 @@ def fit_texts(fields: TextFields, column: str, texts: Sequence[str]) -> TextInpu
       column: the column or feature.
       texts: the training texts.
     """
-    from jdlopt.data import text
-
     return TextInput(column, text.fit(fields, texts))
 
 
@@ -67,6 +61,4 @@ def from_meta(saved: Mapping[str, object]) -> TextInput:
     Raises:
       DataError: the tokenizer's state is damaged.
     """
-    from jdlopt.data import text
-
     return TextInput(str(saved["column"]), text.from_json(saved["tokenizer"]))

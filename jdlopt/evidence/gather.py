@@ -16,7 +16,8 @@ from jdlopt.data import feed
 from jdlopt.data.check import check_source
 from jdlopt.data.check.arrays import kind_of
 from jdlopt.data.check.examples import sampled
-from jdlopt.data.dataset import Arrays, class_counts
+from jdlopt.data.dataset import class_counts
+from jdlopt.data.pools import Arrays
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import UserError, WorkdirError
 from jdlopt.evidence import examples, probe, rates

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jaxtyping import Array  # imports jax
 
     from jdlopt.data.dataset import Dataset
-    from jdlopt.data.source import DataFields
+    from jdlopt.data.fields import DataFields
 
 MEASURED = 256
 """Examples over which the mean change is taken, or fewer where they are large."""

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, Int32
 
 from jdlopt import config as configs
 from jdlopt.data import feed, named
-from jdlopt.data.dataset import Arrays, Dataset
+from jdlopt.data.dataset import Dataset
+from jdlopt.data.pools import Arrays
 from jdlopt.data.sampling import Order
 from jdlopt.errors import ConfigError
 from jdlopt.train.evaluate import SMALLEST_BATCH

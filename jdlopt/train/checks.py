@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -16,21 +15,51 @@ from jdlopt import losses, mesh, metrics
 from jdlopt.config import to_dict
 from jdlopt.data import augment
 from jdlopt.data.named import each
+from jdlopt.data.preprocess import Shaped
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, listing
 from jdlopt.models.head import features_of
+from jdlopt.models.pretrained import Loaded
 from jdlopt.optim.groups import FROZEN, labels_of, path_name
 from jdlopt.optim.schedules import warmup_problem
 from jdlopt.tasks import find_task
 from jdlopt.train.components import num_outputs, shaped, total_steps
 from jdlopt.train.schema import Config
 from jdlopt.train.state import TrainState
-from jdlopt.train.step import Components
-
-if TYPE_CHECKING:
-    from jdlopt.train.experiment import Experiment
+from jdlopt.train.step import Batch, Collected, Components, Measured
 
 T = TypeVar("T")
+
+
+class Traceable(Protocol):
+    """What of an experiment is traced on shapes; `jdlopt.train.experiment.Experiment` is one."""
+
+    @property
+    def config(self) -> Config:
+        """The resolved config."""
+
+    @property
+    def spec(self) -> DataSpec:
+        """What is known of its data."""
+
+    @property
+    def components(self) -> Components:
+        """What a step is made of."""
+
+    def init(self, seed: int) -> TrainState:
+        """Returns the state before the first step."""
+
+    def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
+        """Makes one update."""
+
+    def evaluate_step(self, state: TrainState, batch: Batch) -> Collected:
+        """Collects what the metrics need of a batch."""
+
+    def pretrained(self) -> Loaded | None:
+        """Returns the weights to start from, if any are named."""
+
+    def seen(self, count: int) -> PyTree[jax.ShapeDtypeStruct]:
+        """Returns the shapes and types of so many examples as the model takes them."""
 
 
 def impossible(config: Config, spec: DataSpec, known: Sequence[str]) -> list[str]:
@@ -150,12 +179,20 @@ def _saying(what: str, call: Callable[..., T]) -> Callable[..., T]:
     return called
 
 
-def _named(experiment: Experiment) -> Components:
-    """The components of an experiment: what one raises says which, and widths are checked."""
-    config, components, spec = experiment.config, experiment.components, experiment.spec
+def naming(
+    components: Components, config: Config, spec: DataSpec, inputs: PyTree[Shaped]
+) -> Components:
+    """Returns components of which what one raises says which it was, and whose widths are checked.
+
+    Args:
+      components: those of a config.
+      config: the config, for their names.
+      spec: what is known of its data.
+      inputs: what the model is given of each input.
+    """
     names = {section: getattr(config, section).name for section in ("model", "loss", "optim")}
     wide = num_outputs(config, spec)
-    shape = each(lambda one: one.shape, experiment.model_inputs)
+    shape = each(lambda one: one.shape, inputs)
     members = config.model.ensemble
     model, loss, optimizer, average = (
         components.model,
@@ -203,13 +240,15 @@ def _named(experiment: Experiment) -> Components:
     )
 
 
-def unbuildable(experiment: Experiment) -> list[str]:
+def unbuildable(experiment: Traceable) -> list[str]:
     """Traces the real training and evaluation step on shapes, and says in words what can't be.
 
     So it fails before a directory is claimed for it, and the message says which component it was.
+
+    Args:
+      experiment: of components that say which they are (`naming`).
     """
     config, spec = experiment.config, experiment.spec
-    named = dataclasses.replace(experiment, components=_named(experiment))
     size = 2 * config.optim.accumulate
     batch: dict[str, Any] = {
         "inputs": shaped(spec.inputs, size),
@@ -217,12 +256,12 @@ def unbuildable(experiment: Experiment) -> list[str]:
     }
     weights = jax.ShapeDtypeStruct((size,), np.float32)
     try:
-        state = jax.eval_shape(partial(named.init, 0))
+        state = jax.eval_shape(partial(experiment.init, 0))
         if config.model.pretrained is not None:
-            _saying("model.pretrained: can't be read", named.pretrained)()
+            _saying("model.pretrained: can't be read", experiment.pretrained)()
         # losses first: what an evaluation says of one is plainer than what a gradient does
-        jax.eval_shape(named.evaluate_step, state, {**batch, "weights": weights})
-        jax.eval_shape(named.train_step, state, batch)
+        jax.eval_shape(experiment.evaluate_step, state, {**batch, "weights": weights})
+        jax.eval_shape(experiment.train_step, state, batch)
         if config.train.cache_features:
             return _uncacheable(experiment, state)
     except _Failed as failure:
@@ -236,7 +275,7 @@ def unbuildable(experiment: Experiment) -> list[str]:
     return []
 
 
-def _uncacheable(experiment: Experiment, state: TrainState) -> list[str]:
+def _uncacheable(experiment: Traceable, state: TrainState) -> list[str]:
     """What is in the way of ``train.cache_features``, in words."""
     config, params = experiment.config, state.params
     if isinstance(experiment.spec.inputs, Mapping):

@@ -16,9 +16,9 @@ from jdlopt.config import to_dict
 from jdlopt.data import augment, cleaning, feed, preprocess, source, vocabulary
 from jdlopt.data.augment.batch import Part, make_augment
 from jdlopt.data.dataset import Dataset
+from jdlopt.data.fields import DataFields
 from jdlopt.data.given import open_given
 from jdlopt.data.named import INPUT, by_name, each
-from jdlopt.data.source import DataFields
 from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.errors import ConfigError, listing
 from jdlopt.metrics import Collector

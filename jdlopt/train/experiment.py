@@ -101,7 +101,10 @@ class Experiment:
         spec = spec if dataset is None else dataclasses.replace(spec, sizes=dataset.sizes)
         experiment = _assembled(config, spec, dataset, learnt_before)
         if data is None if check is None else check:
-            configs.raise_problems(checks.unbuildable(experiment))
+            made, inputs = experiment.components, experiment.model_inputs
+            named = checks.naming(made, config, spec, inputs)
+            traced = dataclasses.replace(experiment, components=named)
+            configs.raise_problems(checks.unbuildable(traced))
         return experiment
 
     # --- the protocol ----------------------------------------------------------------------------

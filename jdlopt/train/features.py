@@ -13,7 +13,8 @@ from jaxtyping import Array
 
 from jdlopt import mesh as meshes
 from jdlopt.data import preprocess
-from jdlopt.data.dataset import ArrayPool, Arrays, Dataset
+from jdlopt.data.dataset import Dataset
+from jdlopt.data.pools import ArrayPool, Arrays
 from jdlopt.data.spec import InputSpec
 from jdlopt.models.head import features_of, head_of
 from jdlopt.train.compiling import Compiler

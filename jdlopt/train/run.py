@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jdlopt.data.dataset import Arrays
 from jdlopt.data.given import given_inputs, given_targets, only_split
 from jdlopt.data.inputs import Inputs, read_inputs
+from jdlopt.data.pools import Arrays
 from jdlopt.errors import DataError, UserError, WorkdirError
 from jdlopt.train import log, serve
 from jdlopt.train.experiment import Experiment

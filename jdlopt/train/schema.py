@@ -11,8 +11,8 @@ from jdlopt import losses, models, optim
 from jdlopt.config import Count, Field, Natural, Schema, section_of
 from jdlopt.data import augment, preprocess
 from jdlopt.data.arrays import is_own, own_schema
+from jdlopt.data.fields import DataFields
 from jdlopt.data.mixed import KINDS
-from jdlopt.data.source import DataFields
 from jdlopt.data.text import TextFields
 from jdlopt.errors import ConfigError, listing
 from jdlopt.losses import LossFields

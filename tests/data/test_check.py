@@ -24,7 +24,8 @@ from jdlopt.data.check.examples import imbalance, odd_rows
 from jdlopt.data.check.files import folder_findings
 from jdlopt.data.check.labels import label_noise, target_noise
 from jdlopt.data.check.structure import damage, duplicates
-from jdlopt.data.dataset import ArrayPool, Arrays, Dataset
+from jdlopt.data.dataset import Dataset
+from jdlopt.data.pools import ArrayPool, Arrays
 from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.errors import DataError
 

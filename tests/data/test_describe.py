@@ -7,7 +7,7 @@ import pytest
 
 from jdlopt.data import describe, open_dataset
 from jdlopt.data import describe as describe_dataset
-from jdlopt.data.dataset import ArrayPool
+from jdlopt.data.pools import ArrayPool
 
 ROWS = "".join(f"{row},{row % 7}.5,{'ab'[row % 2]}\n" for row in range(40))
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from jdlopt import mesh as meshes
 from jdlopt.data import feed, sampling
-from jdlopt.data.dataset import ArrayPool, Arrays, Records
+from jdlopt.data.pools import ArrayPool, Arrays, Records
 from jdlopt.errors import DataError
 
 sizes = st.integers(1, 60)

@@ -15,9 +15,9 @@ from scipy.signal import resample_poly
 
 from jdlopt.data import sound as sound_room
 from jdlopt.data.damage import Unreadable
+from jdlopt.data.fields import DataFields
 from jdlopt.data.folders import holds_files
 from jdlopt.data.sound import SUFFIXES, decode_sound, open_sounds, read_header
-from jdlopt.data.source import DataFields
 from jdlopt.errors import DataError
 
 RNG = np.random.default_rng(0)

@@ -19,7 +19,7 @@ import pytest
 from jax._src.xla_bridge import backends_are_initialized  # nothing public tells it
 
 from jdlopt.data import feed
-from jdlopt.data.dataset import ArrayPool
+from jdlopt.data.pools import ArrayPool
 from jdlopt.errors import DataError
 from jdlopt.train.loop import fit
 

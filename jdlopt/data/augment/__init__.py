@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jdlopt import config as configs
 from jdlopt.config import NonNegative, Range, Schema
@@ -49,11 +49,9 @@ from jdlopt.data.augment.sequence.time_warp import TIME_WARP
 from jdlopt.data.augment.text.synonyms import SYNONYMS
 from jdlopt.data.augment.text.token_dropout import TOKEN_DROPOUT
 from jdlopt.data.augment.text.token_swap import TOKEN_SWAP
+from jdlopt.data.preprocess import PreprocessFields
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, listing
-
-if TYPE_CHECKING:
-    from jdlopt.data.preprocess import PreprocessFields
 
 __all__ = [
     "AUGMENTATIONS",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import chex
 import jax.numpy as jnp
@@ -12,11 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int32
 
 from jdlopt.config import Field, Range, fields_of
+from jdlopt.data.augment.image.move import Move
+from jdlopt.data.preprocess import PreprocessFields
 from jdlopt.data.spec import DataSpec, InputSpec
-
-if TYPE_CHECKING:
-    from jdlopt.data.augment.image.warp import Move
-    from jdlopt.data.preprocess import PreprocessFields
 
 Images = Float[Array, "n h w c"]
 Waveforms = Float[Array, "n samples *channels"]

@@ -18,9 +18,10 @@ from jdlopt.data.check.cells import MISSING, TEXT, Cells, cells_of, read_cells
 from jdlopt.data.check.files import folder_findings
 from jdlopt.data.check.finding import SEVERITIES, Finding, settled
 from jdlopt.data.dataset import SPLITS, Dataset
+from jdlopt.data.fields import DataFields
 from jdlopt.data.inputs import columns_of
 from jdlopt.data.labelled import names_of
-from jdlopt.data.source import DataFields, open_dataset
+from jdlopt.data.source import open_dataset
 from jdlopt.data.split import split_indices
 from jdlopt.errors import DataError, listing, nearest
 

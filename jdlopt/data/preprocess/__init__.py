@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from jdlopt.data.dataset import Arrays
 from jdlopt.data.named import each
+from jdlopt.data.pools import Arrays
 from jdlopt.data.preprocess import encode, missing, outliers, pca, scale
 from jdlopt.data.preprocess.recipe import (
     IMAGE_KEYS,

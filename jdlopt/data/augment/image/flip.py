@@ -8,7 +8,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
 from jdlopt.data.augment.augmentation import SURVEY, Augmentation, Images, Strength
 from jdlopt.data.augment.image.affine import Affine, scaling
-from jdlopt.data.augment.image.warp import Move, Size, draws, warp
+from jdlopt.data.augment.image.move import Move, Size
+from jdlopt.data.augment.image.warp import draws, warp
 
 
 def _mirror(key: Array, n: int, strength: Array) -> Float[Array, "n"]:

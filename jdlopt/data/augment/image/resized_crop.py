@@ -8,7 +8,8 @@ from jaxtyping import Array, Key
 
 from jdlopt.data.augment.augmentation import Augmentation, Images, Strength
 from jdlopt.data.augment.image.affine import Affine, Interpolation
-from jdlopt.data.augment.image.warp import Move, Size, draws, warp
+from jdlopt.data.augment.image.move import Move, Size
+from jdlopt.data.augment.image.warp import draws, warp
 
 
 def _resized_crop(key: Array, n: int, size: Size, strength: Array) -> Affine:

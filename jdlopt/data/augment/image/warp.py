@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,22 +19,7 @@ from jdlopt.data.augment.image.affine import (
     identity,
     resampled,
 )
-
-Size = tuple[int, int]
-
-
-class Move(NamedTuple):
-    """A random map of each image of a batch.
-
-    Attributes:
-      name: what it draws depends on its key and its name.
-      maps: ``(key, n, (height, width), strength) → n maps``; at strength 0 all are the identity.
-      whole: whether it moves by whole pixels, so that they are copied and need no interpolation.
-    """
-
-    name: str
-    maps: Callable[[Array, int, Size, Array], Affine]
-    whole: bool = False
+from jdlopt.data.augment.image.move import Move, Size
 
 
 def draws(key: Key[Array, ""], count: int, n: int, low: float) -> Float[Array, "count n"]:

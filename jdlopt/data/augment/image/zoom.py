@@ -6,7 +6,8 @@ from jaxtyping import Array, Key
 
 from jdlopt.data.augment.augmentation import SURVEY, Augmentation, Images, Strength
 from jdlopt.data.augment.image.affine import Affine, Fill, Interpolation, scaling
-from jdlopt.data.augment.image.warp import Move, Size, draws, warp
+from jdlopt.data.augment.image.move import Move, Size
+from jdlopt.data.augment.image.warp import draws, warp
 
 
 def _zoom(key: Array, n: int, size: Size, strength: Array) -> Affine:

@@ -1,0 +1,86 @@
+"""Pools: examples that are stored together, whole in memory or read one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Num
+
+from jdlopt.data import named
+
+
+class Arrays(NamedTuple):
+    """A whole split: uint8, float32 or int32 inputs; int32 classes or labels, or float32 values.
+
+    Inputs are one array [examples, …], or a dict of named arrays.
+    """
+
+    inputs: Any
+    targets: Num[np.ndarray, "examples *target"]
+
+
+class Pool(Protocol):
+    """Examples that are stored together; a split is a pool, or some indices of one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Any, np.generic]: ...
+
+    def read(self, indices: np.ndarray | None) -> Arrays:
+        """Returns the examples at the indices, or all of them, and opens no other."""
+        ...
+
+    def targets(self, indices: np.ndarray | None) -> np.ndarray:
+        """Returns the targets of the examples at the indices, or of all; decodes no input."""
+        ...
+
+
+@dataclass
+class ArrayPool:
+    """Examples that lie in arrays, loaded when the first of them is asked for."""
+
+    size: int
+    load: Callable[[], Arrays]
+    _arrays: Arrays | None = None
+
+    @property
+    def arrays(self) -> Arrays:
+        """All examples, in memory."""
+        if self._arrays is None:
+            self._arrays = self.load()
+        return self._arrays
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> tuple[Any, np.generic]:
+        return named.rows(self.arrays.inputs, index), self.arrays.targets[index]
+
+    def read(self, indices: np.ndarray | None) -> Arrays:
+        """Returns the examples at the indices, or all of them."""
+        if indices is None:
+            return self.arrays
+        return Arrays(named.rows(self.arrays.inputs, indices), self.arrays.targets[indices])
+
+    def targets(self, indices: np.ndarray | None) -> np.ndarray:
+        """Returns the targets of the examples at the indices, or of all."""
+        return self.read(indices).targets
+
+
+@dataclass(frozen=True)
+class Records(Sequence[tuple[Any, np.generic]]):
+    """A split as a random-access sequence of ``(input, target)``, for streaming."""
+
+    pool: Pool
+    indices: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.pool) if self.indices is None else len(self.indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self.pool[int(index if self.indices is None else self.indices[index])]
