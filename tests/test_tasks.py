@@ -97,7 +97,8 @@ def test_reports_and_checks_have_the_task(trained, capsys):
     described = json.loads(capsys.readouterr().out)
     key = {"multilabel": "classes", "regression": "targets"}[task]
     assert list(described["splits"]["train"][key]) == list(NAMES[task])
-    assert "data.task=" in described["guess"]
+    assert [note["kind"] for note in described["notes"]] == ["guessed"]
+    assert "data.task=" in described["notes"][0]["remedy"]
     assert main(["data", "check", *words, "--json"]) == 0
     picture = folder / "shown.png"
     assert main(["data", "show", *words, f"--output={picture}", "--examples=2"]) == 0

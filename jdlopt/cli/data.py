@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jdlopt.cli.show import DONE, console, load, print_json, print_rows
 from jdlopt.cli.verbs import CheckFlags, ConfigFlags, ListFlags, ShowFlags
+from jdlopt.data.notes import Note, say
 from jdlopt.errors import UserError
 
 if TYPE_CHECKING:
@@ -107,8 +108,7 @@ def _print_description(description: Mapping[str, Any]) -> None:
     else:
         rows = [{"split": split, **found["target"]} for split, found in read.items()]
         print_rows(rows, "target")
-    if description["guess"]:
-        console().print(description["guess"], highlight=False, markup=False)
+    say([Note.from_dict(note) for note in description["notes"]])
     if any(one["feature_names"] for one in inputs.values()):
         features = read["train"]["features"]
         print_rows([{"feature": name, **found} for name, found in features.items()], "features")

@@ -79,10 +79,6 @@ def _print_result(record: Mapping[str, Any], workdir: Path) -> None:
         + (f"; {speed:,.0f} examples/s" if speed else ""),
         highlight=False,
     )
-    for key, what in (("data_skipped", "damaged"), ("data_left_out", "left out by cleaning")):
-        if record.get(key):
-            counted = ", ".join(f"{count:,} {reason}" for reason, count in record[key].items())
-            out.print(f"{what}: {counted}", highlight=False)
     for file, what in (
         ("result.json", "these numbers and what they depend on"),
         ("metrics.jsonl", "a line per logged step"),

@@ -10,6 +10,7 @@ import numpy as np
 
 from jdlopt.data.dataset import Dataset
 from jdlopt.data.named import INPUT, TABLE, by_name
+from jdlopt.data.notes import MOST_TOLD, Note
 from jdlopt.data.pools import Arrays, Pool
 from jdlopt.data.preprocess import (
     PreprocessFields,
@@ -21,6 +22,8 @@ from jdlopt.data.preprocess import (
     pca,
 )
 from jdlopt.errors import DataError, listing
+
+DROPS = "data.preprocess.{}='drop' says so."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +68,7 @@ def clean(dataset: Dataset, section: PreprocessFields | Mapping[str, object]) ->
       section: ``data.preprocess``.
 
     Returns:
-      The dataset; its ``dropped`` says how many of each were left out.
+      The dataset; its notes say how many of each were left out.
 
     Raises:
       DataError: nothing would be left.
@@ -92,11 +95,12 @@ def clean(dataset: Dataset, section: PreprocessFields | Mapping[str, object]) ->
     given, targets = dataset.read("train")
     inputs = by_name(given)[name]
     kept = np.arange(len(inputs))
-    counts: dict[str, int] = {}
+    notes: list[Note] = []
 
-    def leave_out(what: str, unwanted: np.ndarray) -> None:
+    def leave_out(what: str, unwanted: np.ndarray, remedy: str) -> None:
         nonlocal kept
-        counts[what] = int(unwanted.sum())
+        if unwanted.any():
+            notes.append(Note("left out", what, int(unwanted.sum()), "training rows", (), remedy))
         kept = kept[~unwanted]
         if not len(kept):
             raise DataError(
@@ -105,9 +109,14 @@ def clean(dataset: Dataset, section: PreprocessFields | Mapping[str, object]) ->
             )
 
     if options.missing == "drop":
-        leave_out("rows with missing values", ~missing.complete_rows(inputs[kept]))
+        leave_out(
+            "rows with missing values",
+            ~missing.complete_rows(inputs[kept]),
+            DROPS.format("missing"),
+        )
     if options.duplicates == "drop":
-        leave_out("duplicate rows", outliers.duplicate_rows(inputs[kept], targets[kept]))
+        copies = outliers.duplicate_rows(inputs[kept], targets[kept])
+        leave_out("duplicate rows", copies, DROPS.format("duplicates"))
     if options.outliers != "none" and options.outlier_action == "drop":
         values = inputs[kept].astype(np.float64)
         if options.outliers == "isolation_forest" and options.missing not in ("none", "drop"):
@@ -129,20 +138,25 @@ def clean(dataset: Dataset, section: PreprocessFields | Mapping[str, object]) ->
             contamination=options.contamination,
             categorical=recipe.categorical,
         )
-        leave_out("rows with outliers", marks)
+        leave_out("rows with outliers", marks, DROPS.format("outlier_action"))
     if drops_rows:
         dataset = _with_rows(dataset, kept)
     if options.constant_columns == "drop":
         constant = pca.constant_columns(inputs[kept])
-        counts["constant columns"] = int(constant.sum())
         if constant.all():
             raise DataError(
                 f"data.preprocess: {dataset.spec.source}: every column is constant in the training "
                 "split; there is nothing to learn from."
             )
         if constant.any():
+            names = table.feature_names or tuple(map(str, range(len(constant))))
+            places = tuple(names[column] for column in np.flatnonzero(constant)[:MOST_TOLD])
+            remedy = DROPS.format("constant_columns")
+            count = int(constant.sum())
+            notes.append(Note("left out", "constant columns", count, "columns", places, remedy))
             dataset = _with_columns(dataset, name, np.flatnonzero(~constant))
-    return dataclasses.replace(dataset, dropped=counts)
+    spec = dataclasses.replace(dataset.spec, notes=(*dataset.spec.notes, *notes))
+    return dataclasses.replace(dataset, spec=spec)
 
 
 def _with_rows(dataset: Dataset, kept: np.ndarray) -> Dataset:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from jdlopt.data.notes import Note
 from jdlopt.errors import DataError
 
 ON_BAD = ("error", "skip")
@@ -27,7 +28,7 @@ class Skipped:
 
     Attributes:
       counts: reason → examples.
-      first: the first few for each reason, with where they lie and why they were skipped.
+      first: the reason of the first few for each, with where they lie and why they were skipped.
 
     Example:
       >>> skipped = Skipped()
@@ -38,13 +39,27 @@ class Skipped:
     """
 
     counts: dict[str, int] = field(default_factory=dict)
-    first: list[str] = field(default_factory=list)
+    first: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, reason: str, place: str, detail: str = "") -> None:
         """Counts one more example; ``detail`` says more than the reason, where there is more."""
         self.counts[reason] = self.counts.get(reason, 0) + 1
         if self.counts[reason] <= MOST_TOLD:
-            self.first.append(f"{place} ({detail or reason})")
+            self.first.append((reason, f"{place} ({detail or reason})"))
+
+    def notes(self) -> tuple[Note, ...]:
+        """Returns a note for each reason."""
+        return tuple(
+            Note(
+                "left out",
+                reason,
+                count,
+                "examples",
+                tuple(place for why, place in self.first if why == reason),
+                "data.on_bad='error' refuses them instead.",
+            )
+            for reason, count in self.counts.items()
+        )
 
     def __str__(self) -> str:
         total = sum(self.counts.values())
@@ -54,7 +69,8 @@ class Skipped:
         rest = total - len(self.first)
         more = f"; and {rest} more" if rest else ""
         were = "example was" if total == 1 else "examples were"
-        return f"{total} {were} skipped ({reasons}): {'; '.join(self.first)}{more}"
+        places = "; ".join(place for _, place in self.first)
+        return f"{total} {were} skipped ({reasons}): {places}{more}"
 
 
 def check_finite(

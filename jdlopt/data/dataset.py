@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,7 @@ from jaxtyping import Int
 from jdlopt.data import named
 from jdlopt.data.damage import Skipped, Unreadable, check_finite, check_left, check_targets
 from jdlopt.data.fields import DataFields
+from jdlopt.data.notes import Note
 from jdlopt.data.pools import ArrayPool, Arrays, Pool, Records
 from jdlopt.data.sampling import check_weights
 from jdlopt.data.spec import DataSpec, InputSpec
@@ -54,7 +55,6 @@ class Dataset:
       unchecked: the splits whose damaged examples are looked for when they are first asked for.
       weights: the training examples' weights, where ``data.weight`` names them.
       skips: the examples that were left out as damaged.
-      dropped: what cleaning left out: what → training rows, or columns.
     """
 
     spec: DataSpec
@@ -64,7 +64,6 @@ class Dataset:
     unchecked: frozenset[str] = frozenset()
     weights: np.ndarray | None = field(default=None, repr=False)
     skips: Skipped = field(default_factory=Skipped, repr=False)
-    dropped: Mapping[str, int] = field(default_factory=dict, repr=False)
     _usable: dict[str, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
     def _part(self, split: str) -> tuple[Pool, np.ndarray | None]:
@@ -93,6 +92,11 @@ class Dataset:
     def skipped(self) -> Mapping[str, int]:
         """What was left out with ``on_bad='skip'``: reason → examples; ``skips`` says where."""
         return self.skips.counts
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What was left out, changed, guessed or can't be used, as far as it is known."""
+        return (*self.spec.notes, *self.skips.notes())
 
     def read(self, split: str) -> Arrays:
         """Returns a whole split in memory; no example of another split is opened for it.
@@ -191,7 +195,7 @@ def make_dataset(
     checked: Sequence[str] = (),
     skipped: Skipped | None = None,
     beside: Mapping[str, np.ndarray] | None = None,
-    guess: str = "",
+    notes: Iterable[Note] = (),
 ) -> Dataset:
     """Returns the `Dataset` of a source's pools, after splitting what has to be split.
 
@@ -208,7 +212,8 @@ def make_dataset(
       skipped: where these were counted.
       beside: the ``group``, ``time`` and ``weight`` of each example of the ``train`` pool, where
         the data section names them.
-      guess: what was guessed of the inputs, in a sentence; empty if nothing was.
+      notes: what was left out, changed or guessed of the inputs, or can't be used; what was skipped
+        is in ``skipped``.
     """
     beside = beside or {}
     if parts is None:
@@ -243,7 +248,7 @@ def make_dataset(
         target_names=coding.outputs,
         target_shape=coding.shape,
         target_dtype=coding.dtype,
-        guess=" ".join(filter(None, (coding.guess, guess))),
+        notes=(*coding.notes, *notes),
     )
     return Dataset(
         spec,

@@ -27,6 +27,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     """
     return {
         **dataset.spec.to_dict(),
+        "notes": [note.to_dict() for note in dataset.notes],
         "splits": {
             split: {
                 "examples": dataset.sizes[split],

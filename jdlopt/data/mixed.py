@@ -23,6 +23,7 @@ from jdlopt.data.dataset import Reading
 from jdlopt.data.fields import DataFields
 from jdlopt.data.folders import readable
 from jdlopt.data.named import TABLE
+from jdlopt.data.notes import Note
 from jdlopt.data.pools import ArrayPool, Arrays, Pool
 from jdlopt.data.spec import InputSpec
 from jdlopt.data.split import fit_rows
@@ -52,13 +53,13 @@ class Kinds(NamedTuple):
       table: those of numbers and categories.
       declared: whether one is of categories, where the config says it.
       apart: the kind of each column that is an input of its own.
-      guess: which of these were guessed, in a sentence; empty if none was.
+      notes: which of these were guessed.
     """
 
     table: tuple[str, ...]
     declared: Mapping[str, bool]
     apart: Mapping[str, str]
-    guess: str
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,17 +117,20 @@ def kinds_of(
     }
     kinds = {**given, **guessed}
     apart = {name: kinds[name] for name in names if kinds.get(name) not in (None, *KINDS[:2])}
-    words = [f"{name!r} holds {_WORDS[kind]}" for name, kind in guessed.items()]
-    guess = ""
-    if words:
-        example = next(iter(guessed))
-        guess = (
-            f"Guessed: column {', '.join(words)}. data.columns says otherwise, such as "
-            f"{{{example!r}: 'category'}}; data.ignore leaves columns out."
+    notes = tuple(
+        Note(
+            "guessed",
+            f"column {name!r} holds {_WORDS[kind]}",
+            len(table),
+            "values",
+            (),
+            f"data.columns={{{name!r}: 'category'}} says otherwise; data.ignore leaves it out.",
         )
+        for name, kind in guessed.items()
+    )
     declared = {name: given[name] == "category" for name in names if given.get(name) in KINDS[:2]}
     in_table = tuple(name for name in names if name not in apart)
-    return Kinds(in_table, declared, apart, guess)
+    return Kinds(in_table, declared, apart, notes)
 
 
 _WORDS = {"text": "texts", "image": "paths of images", "sound": "paths of sounds"}

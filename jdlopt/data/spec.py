@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jdlopt.data.named import by_name
+from jdlopt.data.notes import Note
 from jdlopt.data.text_input import TextInput, from_meta
 from jdlopt.errors import DataError, listing
 
@@ -93,7 +94,7 @@ class DataSpec:
       target_names: a name for each value of a target that has several; else empty.
       target_shape: the shape of one example's target.
       target_dtype: ``int32`` (classes, labels) or ``float32`` (values).
-      guess: what was guessed of targets and inputs, in sentences; empty if nothing was.
+      notes: what was left out, changed, guessed or could not be used when it was opened.
     """
 
     name: str
@@ -105,7 +106,7 @@ class DataSpec:
     target_names: tuple[str, ...] = ()
     target_shape: tuple[int, ...] = ()
     target_dtype: str = "int32"
-    guess: str = field(default="", compare=False)
+    notes: tuple[Note, ...] = field(default=(), compare=False)
 
     @property
     def num_classes(self) -> int:
@@ -146,7 +147,7 @@ class DataSpec:
             "target_names": list(self.target_names),
             "target_shape": list(self.target_shape),
             "target_dtype": self.target_dtype,
-            "guess": self.guess,
+            "notes": [note.to_dict() for note in self.notes],
             "sizes": dict(self.sizes),
             **inputs,
         }
@@ -172,5 +173,5 @@ class DataSpec:
             target_names=tuple(str(name) for name in saved.get("target_names", ())),
             target_shape=tuple(int(size) for size in saved.get("target_shape", ())),
             target_dtype=str(np.dtype(saved["target_dtype"])),
-            guess=str(saved.get("guess", "")),
+            notes=tuple(Note.from_dict(note) for note in saved.get("notes", ())),
         )

@@ -92,7 +92,7 @@ def _dataset(
     parts: mixed.Parts = make_parts({"train": targets}, fields, coding, lambda: targets, beside)
     rows = fit_rows(parts, fields, len(table))
     if fields.text_column is not None:
-        kinds = mixed.Kinds((), {}, {fields.text_column: "text"}, "")
+        kinds = mixed.Kinds((), {}, {fields.text_column: "text"})
     else:
         kinds = mixed.kinds_of(table, features, rows, fields, folder)
     inputs: dict[str, InputSpec] = {}
@@ -123,7 +123,7 @@ def _dataset(
         checked=checked,
         skipped=skipped,
         beside=beside,
-        guess=kinds.guess,
+        notes=kinds.notes,
     )
 
 

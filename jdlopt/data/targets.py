@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, Num
 
 from jdlopt.config import find_part
+from jdlopt.data.notes import Note
 from jdlopt.errors import ConfigError, DataError, listing
 
 MAX_INFERRED_CLASSES = 20
@@ -30,7 +32,7 @@ class Coding:
       delimiter: what stands between the labels of an example, where a text holds them.
       shape: of one encoded target.
       dtype: of encoded targets.
-      guess: what was guessed of the targets, in a sentence; empty if nothing was.
+      notes: what was guessed of the targets.
     """
 
     task: str
@@ -40,7 +42,7 @@ class Coding:
     delimiter: str | None = None
     shape: tuple[int, ...] = ()
     dtype: str = "int32"
-    guess: str = ""
+    notes: tuple[Note, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -107,16 +109,16 @@ def infer_coding(
         raise DataError(f"{what}: is empty, there are no examples.")
     if values.dtype.kind not in "biufSUOM":
         raise DataError(f"{what}: holds {values.dtype}; expected classes or real numbers.")
-    guess = ""
+    notes: tuple[Note, ...] = ()
     if task == "auto":
-        task, guess = _guess(values, what, names, delimiter)
+        task, notes = _guess(values, what, names, delimiter)
     if delimiter is not None and task in ("classification", "regression"):
         raise DataError(
             f"data.label_delimiter: is {delimiter!r}, but data.task={task!r} has one target an "
             "example. Leave one of them out."
         )
     coding = coder_of(task).infer(values, what, names, delimiter)
-    return coding if not guess else Coding(**{**coding.__dict__, "guess": guess})
+    return dataclasses.replace(coding, notes=(*coding.notes, *notes))
 
 
 def encode(values: np.ndarray, coding: Coding, what: str) -> Encoded:
@@ -153,17 +155,17 @@ def coder_of(task: str) -> Coder:
 
 def _guess(
     values: np.ndarray, what: str, names: Sequence[str], delimiter: str | None
-) -> tuple[str, str]:
+) -> tuple[str, tuple[Note, ...]]:
     """Returns the task that targets make, and what was guessed of it."""
     if delimiter is not None:
-        return "multilabel", ""
+        return "multilabel", ()
     if values.ndim == 1:
         check_present(values, what)
         if values.dtype.kind not in "iuf":
-            return "classification", ""
+            return "classification", ()
         whole = bool((values == np.floor(values)).all())
         few = len(np.unique(values)) <= MAX_INFERRED_CLASSES
-        return ("classification" if whole and few else "regression"), ""
+        return ("classification" if whole and few else "regression"), ()
     if values.ndim > 2:
         raise DataError(
             f"{what}: found targets of shape {values.shape}, expected one target an example or a "
@@ -171,18 +173,24 @@ def _guess(
             "data.task='package.module:TASK'."
         )
     check_present(values, what, names)
-    which = f"{what}: the {values.shape[1]} targets of an example"
+    which = f"{what}: the targets of an example"
+
+    def guessed(taken: str, remedy: str) -> tuple[Note, ...]:
+        return (Note("guessed", f"{which} {taken}", values.shape[1], "targets", (), remedy),)
+
     if _are_bits(values):
         if bool((values.astype(np.int64).sum(axis=1) == 1).all()):
-            return "classification", (
-                f"{which} are 0 and 1, with one 1 an example: taken for classes. If they are "
-                "labels, set data.task='multilabel'."
+            return "classification", guessed(
+                "are 0 and 1, with one 1 an example, and taken for classes",
+                "If they are labels, set data.task='multilabel'.",
             )
-        return "multilabel", (
-            f"{which} are 0 and 1: taken for labels. If they are numbers to predict, set "
-            "data.task='regression'."
+        return "multilabel", guessed(
+            "are 0 and 1, and taken for labels",
+            "If they are numbers to predict, set data.task='regression'.",
         )
-    return "regression", f"{which} are taken for numbers to predict (data.task='regression')."
+    return "regression", guessed(
+        "are taken for numbers to predict", "data.task='regression' says so."
+    )
 
 
 def _are_bits(values: np.ndarray) -> bool:

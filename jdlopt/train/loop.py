@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ import jax
 from jdlopt import config as configs
 from jdlopt import memory
 from jdlopt import mesh as meshes
-from jdlopt.data import given
+from jdlopt.data import given, notes
 from jdlopt.errors import DivergedError, Interrupted
 from jdlopt.train import features, log, processes, serve
 from jdlopt.train.compiling import Compiler
@@ -71,14 +70,15 @@ def fit(
         config = given.named(config, data)
         dataset = clean_given(resolve_data(config), data)
         experiment = Experiment.build(config, dataset, check=True)
-    if experiment.data.spec.guess and jax.process_index() == 0:
-        print(f"data: {experiment.data.spec.guess}", file=sys.stderr)
-    if on_progress is None:
-        bar = notebook_bar()
-        if bar is not None:
-            with bar:
-                return _trained(experiment, workdir, clock, bar)
-    return _trained(experiment, workdir, clock, on_progress)
+    said = experiment.data.notes
+    if jax.process_index() == 0:
+        notes.say(said)
+    bar = notebook_bar() if on_progress is None else None
+    with nullcontext() if bar is None else bar:
+        run = _trained(experiment, workdir, clock, on_progress if bar is None else bar)
+    if jax.process_index() == 0:  # what only the test split held
+        notes.say([note for note in experiment.data.notes if note not in said])
+    return run
 
 
 def _trained(
@@ -341,8 +341,7 @@ class _Run:
             "versions": log.versions(),
             "devices": [str(device) for device in self.mesh.devices.flat],
             "mesh": dict(self.mesh.shape),
-            "data_skipped": dict(self.experiment.data.skipped),
-            "data_left_out": dict(self.experiment.data.dropped),
+            "data_notes": [note.to_dict() for note in self.experiment.data.notes],
             "config_fingerprint": configs.fingerprint(self.config),
             **(beside or {}),
         }

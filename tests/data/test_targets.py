@@ -33,8 +33,8 @@ def test_task_is_inferred_from_type_and_distinct_values(values, task):
     coding = infer_coding(np.array(values), "auto", "y")
     assert coding.task == task
     guessed = np.ndim(values) == 2  # the same numbers could mean another task
-    assert bool(coding.guess) == guessed
-    assert ("data.task=" in coding.guess) == guessed
+    assert [note.kind for note in coding.notes] == ["guessed"] * guessed
+    assert all("data.task=" in str(note) for note in coding.notes)
 
 
 def test_classes_are_sorted_by_value_and_named():

@@ -77,7 +77,8 @@ def test_every_verb(path, tmp_path, capsys):
         assert cli.main([*map(str, arguments), "--json"]) == 0
         return json.loads(capsys.readouterr().out)
 
-    assert "'note' holds texts" in call("data", "describe", f"--config={config}")["guess"]
+    notes = call("data", "describe", f"--config={config}")["notes"]
+    assert any("'note' holds texts" in note["what"] for note in notes)
     assert call("data", "check", f"--config={config}")["counts"]["error"] == 0
     record = call("train", f"--config={config}", f"--workdir={run}")
     found = call("eval", f"--workdir={run}", "--split=validation")["metrics"]

@@ -285,11 +285,11 @@ def test_cleaning_is_counted_and_leaves_other_splits_alone(config, tmp_path):
     assert not np.isnan(cleaned.read("train").inputs).any()
     assert len(np.unique(cleaned.read("train").inputs, axis=0)) == cleaned.sizes["train"]
     record = fit(config, tmp_path / "run").record
-    assert record["data_left_out"] == {
-        "rows with missing values": cleaned.dropped["rows with missing values"],
-        "duplicate rows": cleaned.dropped["duplicate rows"],
-        "constant columns": 1,
-    }
+    assert record["data_notes"] == [note.to_dict() for note in cleaned.notes]
+    left_out = {note.what: note.count for note in cleaned.notes}
+    assert list(left_out) == ["rows with missing values", "duplicate rows", "constant columns"]
+    assert left_out["constant columns"] == 1
+    assert sum(left_out.values()) - 1 == whole.sizes["train"] - cleaned.sizes["train"]
 
 
 def test_principal_components_of_a_table(config, tmp_path):

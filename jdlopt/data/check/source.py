@@ -66,7 +66,7 @@ class Check:
       kind: what the inputs are, as `arrays.kind_of` says.
       findings: errors first.
       sizes: examples, and of a table columns.
-      looked_at: sentences on what was looked at.
+      looked_at: the dataset's notes, and sentences on what was looked at.
       dataset: the opened dataset; None where it can't be opened as it is.
       fields: the ``data`` section.
     """
@@ -130,7 +130,8 @@ def check_source(fields: DataFields | Mapping[str, Any], *, with_test: bool = Tr
     order = {severity: place for place, severity in enumerate(SEVERITIES)}
     findings = [_seen_to(finding, fields) for finding in made.findings]
     findings.sort(key=lambda finding: order[finding.severity])
-    return dataclasses.replace(made, findings=tuple(findings))
+    notes = () if made.dataset is None else tuple(map(str, made.dataset.notes))
+    return dataclasses.replace(made, findings=tuple(findings), looked_at=(*notes, *made.looked_at))
 
 
 def _seen_to(finding: Finding, fields: DataFields) -> Finding:
@@ -199,7 +200,6 @@ def _check_table(path: Path, fields: DataFields, with_test: bool) -> Check:
         looked = (*looked, SEVERAL_INPUTS)
         if dataset is not None:
             findings += _of_inputs(dataset, with_test)
-            looked = (*looked, *filter(None, [dataset.spec.guess]))
     if not features:
         return Check(fields.source, "", tuple(findings), sizes, looked, dataset, fields)
     splits = _splits(cells, values, coding, fields, dataset)
