@@ -6,10 +6,10 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import util
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jdlopt.config import section_of, shared_keys
 from jdlopt.data import cache, images, npz, sound, table_files, tables
@@ -96,58 +96,141 @@ def check_together(fields: DataFields) -> None:
 
 
 def _open(fields: DataFields, reading: Reading) -> Dataset:
-    source = fields.source.strip()
-    if source.startswith(MEMORY):
+    kind = kind_of_source(fields)
+    if fields.options and kind != "function":
+        key = next(iter(fields.options))
+        known = shared_keys(DataFields)
+        raise DataError(f"data.{key}: is unknown.{nearest(key, known)}")
+    return SOURCES[kind].open(fields.source.strip(), fields, reading)
+
+
+def kind_of_source(fields: DataFields) -> str:
+    """Returns the first of `SOURCES` that knows what ``data.source`` names; it opens nothing.
+
+    Raises:
+      DataError: none does.
+    """
+    name = fields.source.strip()
+    if name.startswith(MEMORY):
         raise DataError(
-            f"data.source: {source!r} stands for data that a Python program gave, which are not "
+            f"data.source: {name!r} stands for data that a Python program gave, which are not "
             "kept. Give them again from Python, as data=…."
         )
-    if not source:
+    if not name:
         raise DataError(
             f"data.source: is empty; name a bundled dataset ({listing(BUNDLED)}), a file, a folder "
             "or a TFDS dataset."
         )
-    if is_own(source) and not Path(source).exists():
-        return open_own(fields, fields.options, reading)
-    if fields.options:
-        key = next(iter(fields.options))
-        known = shared_keys(DataFields)
-        raise DataError(f"data.{key}: is unknown.{nearest(key, known)}")
-    if source in BUNDLED:
-        folder = prepare_bundled(source, fields.data_dir)
-        return open_prepared(folder, fields, source, reading)
-    path = Path(source).expanduser()
-    suffix = path.suffix.lower()
-    if suffix in table_files.SUFFIXES + npz.SUFFIXES:
-        _check_file(path)
-        if suffix in table_files.SUFFIXES:
-            return tables.open_table(path, fields, reading)
-        _check_unused(fields, path)
-        return npz.open_npz(path, fields, reading)
-    if not source.startswith((".", "/", "~")):
-        prepared = cache.prepared_folder(source, fields.data_dir)
-        if prepared is not None:
-            return open_prepared(prepared, fields, source, reading)
-    if path.is_dir():
-        if (path / cache.INFO).is_file():
-            name = path.resolve().parent.name
-            return open_prepared(path, fields, name, reading)
-        _check_unused(fields, path)
-        if holds_files(path, images.SUFFIXES) or not holds_files(path, sound.SUFFIXES):
-            return images.open_images(path, fields)
-        return sound.open_sounds(path, fields)
+    for kind, source in SOURCES.items():
+        if source.knows(name, fields):
+            return kind
+    path = Path(name).expanduser()
     if path.is_file():
         raise DataError(
-            f"data.source: {source!r} has the ending {suffix!r}; a file must be one of "
+            f"data.source: {name!r} has the ending {path.suffix.lower()!r}; a file must be one of "
             f"{', '.join(table_files.SUFFIXES + npz.SUFFIXES)}."
         )
-    if cache.parse_name(source) is None or source.startswith((".", "/", "~")):
-        raise DataError(
-            f"data.source: there is no file or folder {source!r} (from {os.getcwd()})."
-            f"{nearest(path.name, _siblings(path))}"
-        )
-    prepared = _prepare(source, fields.data_dir)
-    return open_prepared(prepared, fields, source, reading)
+    raise DataError(
+        f"data.source: there is no file or folder {name!r} (from {os.getcwd()})."
+        f"{nearest(path.name, _siblings(path))}"
+    )
+
+
+def _is_function(name: str, fields: DataFields) -> bool:
+    return is_own(name) and not Path(name).exists()
+
+
+def _open_function(name: str, fields: DataFields, reading: Reading) -> Dataset:
+    return open_own(fields, fields.options, reading)
+
+
+def _open_bundled(name: str, fields: DataFields, reading: Reading) -> Dataset:
+    return open_prepared(prepare_bundled(name, fields.data_dir), fields, name, reading)
+
+
+def _open_table(name: str, fields: DataFields, reading: Reading) -> Dataset:
+    return tables.open_table(_checked_file(name), fields, reading)
+
+
+def _open_npz(name: str, fields: DataFields, reading: Reading) -> Dataset:
+    path = _checked_file(name)
+    _check_unused(fields, path)
+    return npz.open_npz(path, fields, reading)
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith((".", "/", "~"))
+
+
+def _is_prepared(name: str, fields: DataFields) -> bool:
+    return not _is_path(name) and cache.prepared_folder(name, fields.data_dir) is not None
+
+
+def _open_tfds(name: str, fields: DataFields, reading: Reading) -> Dataset:
+    folder = cache.prepared_folder(name, fields.data_dir) or _prepare(name, fields.data_dir)
+    return open_prepared(folder, fields, name, reading)
+
+
+def _may_be_tfds(name: str, fields: DataFields) -> bool:
+    return not (_is_path(name) or Path(name).is_file()) and cache.parse_name(name) is not None
+
+
+def _is_prepared_folder(name: str, fields: DataFields) -> bool:
+    return (Path(name).expanduser() / cache.INFO).is_file()
+
+
+def _open_prepared_folder(name: str, fields: DataFields, reading: Reading) -> Dataset:
+    folder = Path(name).expanduser()
+    return open_prepared(folder, fields, folder.resolve().parent.name, reading)
+
+
+def _holds_sounds(name: str, fields: DataFields) -> bool:
+    folder = Path(name).expanduser()
+    if not folder.is_dir() or holds_files(folder, images.SUFFIXES):
+        return False
+    return holds_files(folder, sound.SUFFIXES)
+
+
+def _open_sounds(name: str, fields: DataFields, reading: Reading) -> Dataset:
+    folder = Path(name).expanduser()
+    _check_unused(fields, folder)
+    return sound.open_sounds(folder, fields)
+
+
+def _open_images(name: str, fields: DataFields, reading: Reading) -> Dataset:
+    folder = Path(name).expanduser()
+    _check_unused(fields, folder)
+    return images.open_images(folder, fields)
+
+
+class Source(NamedTuple):
+    """A kind of data that ``data.source`` may name.
+
+    Attributes:
+      knows: whether a name is of this kind, where no kind above it knows it.
+      open: opens it.
+    """
+
+    knows: Callable[[str, DataFields], bool]
+    open: Callable[[str, DataFields, Reading], Dataset]
+
+
+def _ends_in(suffixes: Sequence[str]) -> Callable[[str, DataFields], bool]:
+    return lambda name, fields: Path(name).suffix.lower() in suffixes
+
+
+SOURCES: dict[str, Source] = {
+    "bundled": Source(lambda name, fields: name in BUNDLED, _open_bundled),
+    "table": Source(_ends_in(table_files.SUFFIXES), _open_table),
+    "npz": Source(_ends_in(npz.SUFFIXES), _open_npz),
+    "function": Source(_is_function, _open_function),
+    "prepared": Source(_is_prepared, _open_tfds),
+    "prepared folder": Source(_is_prepared_folder, _open_prepared_folder),
+    "sounds": Source(_holds_sounds, _open_sounds),
+    "images": Source(lambda name, fields: Path(name).expanduser().is_dir(), _open_images),
+    "tfds": Source(_may_be_tfds, _open_tfds),
+}
+"""The kinds of sources, tried in this order. A ``function`` is the user's own, by dotted path."""
 
 
 def _siblings(path: Path) -> list[str]:
@@ -165,7 +248,8 @@ def _check_unused(fields: DataFields, path: Path) -> None:
             )
 
 
-def _check_file(path: Path) -> None:
+def _checked_file(name: str) -> Path:
+    path = Path(name).expanduser()
     if path.is_dir():
         raise DataError(f"data.source: {path} is a folder, not a file.")
     if not path.exists():
@@ -175,6 +259,7 @@ def _check_file(path: Path) -> None:
         )
     if not os.access(path, os.R_OK):
         raise DataError(f"data.source: no permission to read {path}.")
+    return path
 
 
 def _prepare(source: str, chosen_data_dir: str | None) -> Path:

@@ -8,6 +8,7 @@ import pytest
 
 from jdlopt.config import check_section, fields_of
 from jdlopt.data import DataFields, PreprocessFields, open_dataset
+from jdlopt.data.source import kind_of_source
 from jdlopt.errors import DataError
 
 
@@ -37,6 +38,27 @@ def test_wrong_sources(tmp_path, monkeypatch, source, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=message):
         open_dataset({"source": source, "data_dir": str(tmp_path / "cache")})
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("digits", "bundled"),
+        ("ads.CSV", "table"),
+        ("ads.npz", "npz"),
+        ("my_data:spirals", "function"),
+        ("./stored", "prepared folder"),
+        ("sounds", "sounds"),
+        ("anything", "images"),
+        ("glue/cola:2.0.0", "tfds"),
+    ],
+)
+def test_a_name_is_of_the_first_kind_that_knows_it(tmp_path, monkeypatch, name, kind):
+    for file in ("stored/dataset_info.json", "sounds/a.wav", "anything/a.txt"):
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert kind_of_source(DataFields(name, data_dir=str(tmp_path / "cache"))) == kind
 
 
 def test_a_failure_while_tfds_prepares_is_one_line(tmp_path, monkeypatch):
