@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 
 
@@ -35,6 +36,22 @@ class DivergedError(Exception):
 
 class Interrupted(Exception):
     """A signal asked the run to stop: its state is saved, exit code 130."""
+
+
+def escaped(text: str) -> str:
+    r"""Returns text that any terminal and any file takes: what is unsafe in it as its escape.
+
+    Unsafe are control characters but for tabs and ends of lines, characters that turn the direction
+    of writing, and surrogates, which stand for bytes of a file's name that are no UTF-8.
+
+    Example:
+      >>> print(escaped("caf\udce9 \x1b[31m"))
+      caf\udce9 \x1b[31m
+    """
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def nearest(name: object, known: Iterable[object]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import io
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ from jdlopt import memory
 from jdlopt.cli.flags import parser, read_flags
 from jdlopt.cli.show import DEFECT, DIVERGED, DONE, INTERRUPTED, WRONG_INPUT
 from jdlopt.cli.verbs import Flags
-from jdlopt.errors import DivergedError, Interrupted, UserError
+from jdlopt.errors import DivergedError, Interrupted, UserError, escaped
 
 REFUSED = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT,
@@ -37,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit code: what a person can mend is one message, code 2."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal can't show is no failure
+            stream.reconfigure(errors="backslashreplace")
     try:
         words, overrides = split_overrides(words)
         verb, flags = read_flags(parser().parse_args(words), overrides)
@@ -117,7 +121,7 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 def _fail(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    print(f"jdlopt: {message}", file=sys.stderr)
+    print(escaped(f"jdlopt: {message}"), file=sys.stderr)
     return code
 
 
@@ -125,7 +129,7 @@ def _show_warning(
     message: Warning | str, category: type[Warning], *_: object, **__: object
 ) -> None:
     if issubclass(category, UserWarning):
-        print(f"jdlopt: warning: {message}", file=sys.stderr)
+        print(escaped(f"jdlopt: warning: {message}"), file=sys.stderr)
 
 
 def script() -> None:

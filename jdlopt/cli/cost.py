@@ -18,7 +18,6 @@ def print_model(config: Mapping[str, Any], as_json: bool) -> int:
         layers = [layer._asdict() for layer in found.layers]
         print_json({**found._asdict(), "layers": layers})
         return DONE
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=f"model.name {config['model']['name']!r}, a batch of {found.batch_size:,}")
@@ -28,7 +27,7 @@ def print_model(config: Mapping[str, Any], as_json: bool) -> int:
         table.add_column(column, justify="right")
     for layer in found.layers:
         table.add_row(
-            escape(layer.path or "(no layer)"),
+            layer.path or "(no layer)",
             layer.kind,
             "" if layer.shape is None else "×".join(map(str, layer.shape)),
             f"{layer.parameters:,}" if layer.parameters else "",
@@ -46,7 +45,6 @@ def print_model(config: Mapping[str, Any], as_json: bool) -> int:
         f"memory: {memory.shown(total)}: {memory.shown(found.parameter_bytes)} parameters, "
         f"{memory.shown(found.optimizer_bytes)} optimizer, "
         f"{memory.shown(found.activation_bytes)} outputs of layers",
-        highlight=False,
     )
     return DONE
 
@@ -72,7 +70,7 @@ def find_batch_size(config: Mapping[str, object], limit: str | None, as_json: bo
         table.add_row(f"{size:,}", memory.shown(needed), f"{needed / found.limit:.1%}", style=style)
     out = console()
     out.print(table)
-    out.print(f"--config.data.batch_size={found.batch_size}", highlight=False)
+    out.print(f"--config.data.batch_size={found.batch_size}")
     return DONE
 
 

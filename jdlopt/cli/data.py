@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jdlopt.cli.show import DONE, console, load, print_json, print_rows
+from jdlopt.cli.show import DONE, console, load, print_json, print_path, print_rows
 from jdlopt.cli.verbs import CheckFlags, ConfigFlags, ListFlags, ShowFlags
 from jdlopt.data.notes import Note, say
 from jdlopt.errors import UserError
@@ -132,7 +132,7 @@ def checked(flags: CheckFlags) -> int:
         return DONE
     _print_check(check)
     if path is not None:
-        console().print(f"{path}  [dim]every finding, with figures[/dim]", soft_wrap=True)
+        print_path(console(), path, "every finding, with figures")
     return DONE
 
 
@@ -167,8 +167,8 @@ def _names(target: str | None) -> str | tuple[str, ...] | None:
 
 
 def _print_check(check: Any) -> None:
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from jdlopt.report.grid import printable
 
@@ -176,9 +176,9 @@ def _print_check(check: Any) -> None:
     out = console()
     title = f"{printable(check.source)}: {sizes}" if sizes else printable(check.source)
     if not check.findings:
-        out.print(escape(f"{title}. Nothing was found that needs attention."), highlight=False)
+        out.print(f"{title}. Nothing was found that needs attention.")
     else:
-        table = Table(title=escape(title), show_lines=True)
+        table = Table(title=title, show_lines=True)
         for name in ("problem", "where", "how much", "what to do"):
             table.add_column(name, overflow="fold")
         for finding in check.findings:
@@ -194,18 +194,18 @@ def _print_check(check: Any) -> None:
                 lines = finding.text.splitlines()
                 cells[1] = "\n".join(printable(line, 300) for line in lines)
             colour = COLOURS[finding.severity]
-            problem = f"[{colour}]{finding.severity}[/{colour}]: {escape(cells[0])}"
-            table.add_row(problem, *(escape(cell) for cell in cells[1:]))
+            problem = Text.assemble((finding.severity, colour), f": {cells[0]}")
+            table.add_row(problem, *cells[1:])
         out.print(table)
         lines = dict.fromkeys(
             line for finding in check.findings for line in (finding.config or "").splitlines()
         )
         if lines:
-            out.print("Lines for the config, each in one piece:", highlight=False)
+            out.print("Lines for the config, each in one piece:")
         for line in lines:
-            out.print(f"  {escape(printable(line, 2000))}", highlight=False, soft_wrap=True)
+            out.print(f"  {printable(line, 2000)}", soft_wrap=True)
     for sentence in check.looked_at:
-        out.print(f"[dim]{escape(sentence)}[/dim]", highlight=False)
+        out.print(sentence, style="dim")
 
 
 def shown(flags: ShowFlags) -> int:
@@ -237,7 +237,7 @@ def shown(flags: ShowFlags) -> int:
         print_json({"output": str(path), "columns": [_as_row(c) for c in taken.columns]})
         return DONE
     print_rows(rows, f"{len(taken.labels):,} training examples")
-    console().print(str(path), highlight=False, soft_wrap=True, markup=False)
+    console().print(str(path), soft_wrap=True)
     return DONE
 
 

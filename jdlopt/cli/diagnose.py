@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jdlopt.cli.show import DONE, console, print_json, start
+from jdlopt.cli.show import DONE, console, print_json, print_path, start
 from jdlopt.cli.verbs import DiagnoseFlags
 from jdlopt.errors import UserError
 
@@ -35,7 +35,7 @@ def diagnose(flags: DiagnoseFlags) -> int:
 
 
 def _print(folder: Path, found: Mapping[str, Any], page: Path) -> None:
-    from rich.markup import escape
+    from rich.text import Text
 
     from jdlopt.report.grid import printable
 
@@ -47,20 +47,20 @@ def _print(folder: Path, found: Mapping[str, Any], page: Path) -> None:
         if any(one["level"] == level for one in findings)
     ]
     told = ", ".join(counts) or "nothing was found that holds it back"
-    out.print(f"[bold]{escape(str(folder))}[/bold]: {told}", highlight=False)
+    out.print(Text.assemble((str(folder), "bold"), f": {told}"))
     for one in findings:
         colour = COLOURS[one["level"]]
         name = one["name"].replace("_", " ")
         # names of classes and columns come from the data: no control character reaches a terminal
-        text, hint = (escape(printable(one[key], 2000)) for key in ("text", "suggestion"))
-        out.print(f"\n[{colour}]{one['level']}[/{colour}] [bold]{name}[/bold]", highlight=False)
-        out.print(f"  {text}", highlight=False)
+        text, hint = (printable(one[key], 2000) for key in ("text", "suggestion"))
+        out.print(Text.assemble("\n", (one["level"], colour), " ", (name, "bold")))
+        out.print(f"  {text}")
         if hint:
-            out.print(f"  [dim]{hint}[/dim]", highlight=False)
+            out.print(f"  {hint}", style="dim")
         if one["techniques"]:
-            out.print(f"  [dim]techniques: {', '.join(one['techniques'])}[/dim]", highlight=False)
+            out.print(f"  techniques: {', '.join(one['techniques'])}", style="dim")
     for reason in found["unseen"]:
-        out.print(f"\n[dim]{escape(printable(reason, 2000))}[/dim]", highlight=False)
+        out.print(f"\n{printable(reason, 2000)}", style="dim")
     out.print("")
     for path, what in ((folder / "diagnosis.json", "the numbers"), (page, "with figures")):
-        out.print(f"  {escape(str(path))}  [dim]{what}[/dim]", highlight=False, soft_wrap=True)
+        print_path(out, path, what)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jdlopt.cli.show import DONE, console, number, print_json
+from jdlopt.cli.show import DONE, console, number, print_json, print_path
 from jdlopt.cli.study import stoppable
 from jdlopt.cli.verbs import AblateFlags, CompareFlags, ImproveFlags
 from jdlopt.evidence.options import PairOptions
@@ -41,7 +41,7 @@ def compare(flags: CompareFlags) -> int:
 
     def look(record: Mapping[str, Any]) -> None:
         if out is not None and record["status"] == "running":
-            out.print(f"{record['seeds']} seeds: {_effect(record['effect'])}", highlight=False)
+            out.print(f"{record['seeds']} seeds: {_effect(record['effect'])}")
 
     with stoppable() as stopped:
         record = comparison.compare(a, b, flags.workdir, options, look, stopped)
@@ -80,7 +80,7 @@ def improve(flags: ImproveFlags) -> int:
 
     def say(text: str) -> None:
         if out is not None:
-            out.print(text, highlight=False, markup=False)
+            out.print(text)
 
     with stoppable() as stopped:
         record = improvement.improve(
@@ -100,7 +100,6 @@ def improve(flags: ImproveFlags) -> int:
 
 
 def _print_improvement(record: Mapping[str, Any], page: Path | None) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     out = console()
@@ -110,28 +109,24 @@ def _print_improvement(record: Mapping[str, Any], page: Path | None) -> None:
     for step in record["steps"]:
         before, after = step["before_step_seconds"], step["step_seconds"]
         table.add_row(
-            escape(step["technique"]),
+            step["technique"],
             _short(step["effect"]),
             number(step["value"]),
             f"{after / before:.2f}×" if before and after else "–",
         )
     if record["steps"]:
         out.print(table)
-    out.print(f"It ended because {escape(record['why'])}.", highlight=False)
+    out.print(f"It ended because {record['why']}.")
     if not record["steps"]:
-        out.print("No technique survived a fair test: the baseline stands.", highlight=False)
+        out.print("No technique survived a fair test: the baseline stands.")
     if record["confirmed"]:
-        out.print(f"The whole, on fresh seeds: {_effect(record['confirmed'])}", highlight=False)
+        out.print(f"The whole, on fresh seeds: {_effect(record['confirmed'])}")
     if record["test"] and record["test"]["effect"]:
         test = record["test"]
-        out.print(f"{test['metric']}: {_effect(test['effect'])}", highlight=False)
-    out.print(
-        f"  {record['file']}  [dim]jdlopt train --config=… trains it[/dim]",
-        highlight=False,
-        soft_wrap=True,
-    )
+        out.print(f"{test['metric']}: {_effect(test['effect'])}")
+    print_path(out, record["file"], "jdlopt train --config=… trains it")
     if page is not None:
-        out.print(f"  {page}", highlight=False, soft_wrap=True)
+        out.print(f"  {page}", soft_wrap=True)
 
 
 def _with_space(options: Options, file: str | None, *marked: str) -> Options:
@@ -210,8 +205,8 @@ def _effect(effect: Mapping[str, Any] | None) -> str:
 
 
 def _print_comparison(record: Mapping[str, Any], page: Path | None) -> None:
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     out = console()
     table = Table(title=f"{record['metric']}, {record['seeds']} seeds")
@@ -232,35 +227,34 @@ def _print_comparison(record: Mapping[str, Any], page: Path | None) -> None:
         table.add_row(words, *(f"{v:,}" if isinstance(v, int) else str(v) for v in shown))
     table.add_row("bytes of a step", *(f"{record['memory'][side]:,}" for side in "ab"))
     for key, (before, after) in record["changes"].items():
-        table.add_row(escape(key), escape(str(before)), escape(str(after)))
+        table.add_row(key, str(before), str(after))
     out.print(table)
     decision = record["decision"]
     out.print(
-        f"[{COLOURS[decision]}]{decision}[/]: B against A "
-        f"{escape(record['reason'] or _effect(record['effect']))}",
-        highlight=False,
+        Text.assemble(
+            (decision, COLOURS[decision]),
+            f": B against A {record['reason'] or _effect(record['effect'])}",
+        )
     )
     if decision == "undecided" and record["effect"]:
         needed = record["effect"]["seeds_needed"]
         if needed is None:
-            out.print("No number of seeds would make so small a gain clear.", highlight=False)
+            out.print("No number of seeds would make so small a gain clear.")
         else:
             out.print(
                 f"If the gain is as large as it looks, {needed} seeds make it clear: "
                 f"--seeds={needed} goes on from here.",
-                highlight=False,
             )
         out.print(
             f"With these looks, a gain of {number(record['detectable'])} is found 8 times in 10.",
-            highlight=False,
         )
     if page is not None:
-        out.print(f"  {page}", highlight=False, soft_wrap=True)
+        out.print(f"  {page}", soft_wrap=True)
 
 
 def _print_ablation(record: Mapping[str, Any], page: Path | None) -> None:
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     out = console()
     title = f"{record['metric']}: {number(record['arms']['baseline']['mean'])} at the baseline"
@@ -271,11 +265,11 @@ def _print_ablation(record: Mapping[str, Any], page: Path | None) -> None:
         ratio = row["cost"]["training_seconds"]
         colour = COLOURS[row["decision"]]
         table.add_row(
-            escape(row["technique"]),
+            row["technique"],
             _short(row["alone"]),
             _short(row["left_out"]),
             "–" if ratio is None else f"{ratio:.2f}×",
-            f"[{colour}]{row['decision']}[/]",
+            Text(row["decision"], colour),
         )
     if record["all"] is not None:
         table.add_row("all together", _short(record["all"]), "", "", "")
@@ -284,12 +278,11 @@ def _print_ablation(record: Mapping[str, Any], page: Path | None) -> None:
         row = next(row for row in record["techniques"] if row["technique"] == name)
         low, high = row["interaction"]["interval"]
         out.print(
-            f"{escape(name)} is worth {gain(row['interaction']['mean'])} ({gain(low)} to "
+            f"{name} is worth {gain(row['interaction']['mean'])} ({gain(low)} to "
             f"{gain(high)}) more beside the others than alone.",
-            highlight=False,
         )
     if page is not None:
-        out.print(f"  {page}", highlight=False, soft_wrap=True)
+        out.print(f"  {page}", soft_wrap=True)
 
 
 def _short(effect: Mapping[str, Any] | None) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jdlopt.cli import cost
-from jdlopt.cli.show import DONE, console, load, number, print_json, start
+from jdlopt.cli.show import DONE, WRONG_INPUT, console, load, number, print_json, print_path, start
 from jdlopt.cli.verbs import EvalFlags, PredictFlags, TrainFlags
 from jdlopt.errors import UserError
 
@@ -45,7 +45,7 @@ def train(flags: TrainFlags) -> int:
         print_json({**result.record, "workdir": str(result.workdir)})
     elif speaks:
         _print_result(result.record, Path(flags.workdir))
-    return DONE
+    return WRONG_INPUT if result.record.get("not_evaluated") else DONE
 
 
 def _print_result(record: Mapping[str, Any], workdir: Path) -> None:
@@ -77,8 +77,9 @@ def _print_result(record: Mapping[str, Any], workdir: Path) -> None:
         f"{record['n_params']:,} parameters; {record['wall_seconds']:.1f} s, of it "
         f"{record['compile_seconds']:.1f} s compiling"
         + (f"; {speed:,.0f} examples/s" if speed else ""),
-        highlight=False,
     )
+    for split, reason in record.get("not_evaluated", {}).items():
+        out.print(f"the {split} split is not evaluated: {reason}", soft_wrap=True)
     for file, what in (
         ("result.json", "these numbers and what they depend on"),
         ("metrics.jsonl", "a line per logged step"),
@@ -86,7 +87,7 @@ def _print_result(record: Mapping[str, Any], workdir: Path) -> None:
         ("tensorboard/", "scalars and hparams"),
     ):
         if (workdir / file).exists():
-            out.print(f"  {workdir / file}  [dim]{what}[/dim]", highlight=False, soft_wrap=True)
+            print_path(out, workdir / file, what)
 
 
 def evaluate(flags: EvalFlags) -> int:
@@ -127,7 +128,7 @@ def predict(flags: PredictFlags) -> int:
         if flags.json:
             print_json(summary)
         else:
-            console().print(f"{summary['rows']:,} predictions in {flags.output}", highlight=False)
+            console().print(f"{summary['rows']:,} predictions in {flags.output}")
     elif flags.json:
         print_json(as_json(serve.as_columns(predictions)))
     else:

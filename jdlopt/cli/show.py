@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from jdlopt.errors import escaped
 
 if TYPE_CHECKING:
     import ml_collections
@@ -52,15 +55,26 @@ def start() -> bool:
 
 
 def console() -> Console:
-    """Returns the terminal that people read: stderr."""
-    from rich.console import Console
+    """Returns the terminal that people read: stderr.
 
-    return Console(stderr=True)
+    Text is printed as it is: nothing in it is markup, and a control character of it becomes its
+    escape. Colours are given apart, as `rich.text.Text` or a style.
+    """
+    from jdlopt.cli.terminal import stderr
+
+    return stderr()
 
 
 def print_json(value: Mapping[str, object]) -> None:
     """Prints one JSON object on stdout, for scripts."""
     print(json.dumps(value))
+
+
+def print_path(out: Console, path: Path | str, what: str) -> None:
+    """Prints a file, on one line whatever its length, and what it holds."""
+    from rich.text import Text
+
+    out.print(Text.assemble("  ", str(path), "  ", (what, "dim")), soft_wrap=True)
 
 
 def number(value: float | None) -> str:
@@ -72,14 +86,13 @@ def number(value: float | None) -> str:
 
 def print_rows(rows: Sequence[Mapping[str, object]], title: str) -> None:
     """Prints rows as one table."""
-    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(title))
+    table = Table(title=title)
     for column in dict.fromkeys(key for row in rows for key in row):
         values = [row.get(column, "") for row in rows]
         numeric = all(isinstance(value, int | float) or value in ("", "–") for value in values)
-        table.add_column(escape(column), justify="right" if numeric else "left")
+        table.add_column(column, justify="right" if numeric else "left")
     for row in rows:
         table.add_row(*(cell(value) for value in row.values()))
     console().print(table)
@@ -87,8 +100,6 @@ def print_rows(rows: Sequence[Mapping[str, object]], title: str) -> None:
 
 def cell(value: object) -> str:
     """Returns a value as a table's cell."""
-    from rich.markup import escape
-
     if isinstance(value, float):
         return f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else escape(str(value))
+    return f"{value:,}" if isinstance(value, int) else escaped(str(value))

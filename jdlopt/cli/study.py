@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jdlopt.cli.show import DONE, console, load, number, print_json
+from jdlopt.cli.show import DONE, console, load, number, print_json, print_path
 from jdlopt.cli.verbs import ReportFlags, TuneFlags
 from jdlopt.errors import UserError
 
@@ -80,7 +80,7 @@ class _Progress:
             self.bar = progress.Progress(
                 progress.TextColumn("{task.completed:.0f} trials"),
                 progress.BarColumn(bar_width=24),
-                progress.TextColumn("{task.fields[values]}"),
+                progress.TextColumn("{task.fields[values]}", markup=False),
                 console=self.console,
                 transient=True,
             )
@@ -120,8 +120,8 @@ def _duration(seconds: float) -> str:
 
 
 def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from jdlopt.report.hyperparameters import shortened
     from jdlopt.study import records
@@ -137,14 +137,14 @@ def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
     keys = [row["key"] for row in record["space"]]
     title = f"{workdir}: {record['status']}, {counts['done']} trials"
     title += "".join(f", {counts[s]} {s}" for s in ("pruned", "infeasible") if counts[s])
-    table = Table(title=escape(title))
+    table = Table(title=title)
     table.add_column("trial", justify="right")
     for objective in record["objectives"]:
-        table.add_column(escape(objective["name"]), justify="right", overflow="fold")
+        table.add_column(objective["name"], justify="right", overflow="fold")
     for name in shortened(keys):
         # a name that does not fit goes on in the next line, cut where it says something
         broken = name if len(keys) < 4 else name.replace("_", "_\n").replace(".", ".\n")
-        table.add_column(escape(broken), justify="right", overflow="fold")
+        table.add_column(broken, justify="right", overflow="fold")
     for best in order[:SHOWN]:
         trial = trials[best]
         values = [number(value) for value in trial["values"]]
@@ -154,19 +154,18 @@ def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
                 for value, (low, high) in zip(values, trial["interval"])
             ]
         params = [_param(trial["params"].get(key)) for key in keys]
-        table.add_row(str(best), *values, *(escape(param) for param in params))
+        table.add_row(str(best), *values, *params)
     out.print(table)
     for reading in record["readings"]:
         if reading["level"] == "warning":
-            out.print(f"[yellow]•[/yellow] {escape(reading['text'])}", highlight=False)
-            out.print(f"  [dim]{escape(reading['suggestion'])}[/dim]", highlight=False)
+            out.print(Text.assemble(("•", "yellow"), f" {reading['text']}"))
+            out.print(f"  {reading['suggestion']}", style="dim")
     if record.get("ended"):
-        out.print(f"ended: {escape(record['ended'])}", highlight=False)
+        out.print(f"ended: {record['ended']}")
     spent = record["time"]
     out.print(
         f"{_duration(spent['wall_seconds'])} with {spent['workers']} workers; "
         f"{spent['outside_share']:.0%} of it neither training nor compiling",
-        highlight=False,
     )
     for file, what in (
         ("report.html", "what the study means"),
@@ -176,7 +175,7 @@ def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
         ("trials/", "the best few as runs"),
     ):
         if (workdir / file).exists():
-            out.print(f"  {workdir / file}  [dim]{what}[/dim]", highlight=False, soft_wrap=True)
+            print_path(out, workdir / file, what)
 
 
 def _param(value: object) -> str:
@@ -193,5 +192,5 @@ def report(flags: ReportFlags) -> int:
     if flags.json:
         print_json({"report": str(path)})
     else:
-        console().print(f"{path}", highlight=False, soft_wrap=True)
+        console().print(f"{path}", soft_wrap=True)
     return DONE

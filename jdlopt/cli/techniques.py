@@ -43,8 +43,8 @@ def listed(flags: TechniquesFlags) -> int:
 
 
 def _print(rows: list[dict[str, Any]], with_config: bool) -> None:
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     if with_config:
         rows = sorted(rows, key=lambda row: row["why_not"] is not None)
@@ -54,11 +54,11 @@ def _print(rows: list[dict[str, Any]], with_config: bool) -> None:
     table.add_column("what it does" if not with_config else "what it would change, or why not")
     for row in rows:
         if not with_config:
-            text = f"{escape(row['summary'])} [dim]{', '.join(row['aims'])}[/dim]"
+            text = Text.assemble(row["summary"], " ", (", ".join(row["aims"]), "dim"))
         elif row["why_not"]:
-            text = f"[dim]{escape(row['why_not'])}[/dim]"
+            text = Text(row["why_not"], "dim")
         else:
-            text = escape(" | ".join(_change(one) for one in row["changes"]))
+            text = Text(" | ".join(_change(one) for one in row["changes"]))
         table.add_row(row["name"], row["group"], text)
     console().print(table)
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from jdlopt.errors import escaped
+
 KINDS = ("left out", "changed", "guessed", "unused", "unseen")
 """What can have happened to a part of the data; ``unused`` can't tell a model anything, and
 ``unseen`` occurs in no training example."""
@@ -119,7 +121,4 @@ class Notes:
 def say(notes: Sequence[Note]) -> None:
     """Writes each note on stderr, a line each, without control characters of the data's own."""
     for note in notes:
-        line = "".join(
-            one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in str(note)
-        )
-        print(f"data: {line}", file=sys.stderr)
+        print(escaped(f"data: {' '.join(str(note).split())}"), file=sys.stderr)

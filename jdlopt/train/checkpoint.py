@@ -16,6 +16,7 @@ import logging
 import re
 import shutil
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -94,7 +95,8 @@ def save(
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
         _together(f"aside-{kind}-{step}")
-        _write(aside.absolute() / TREE, tree)
+        with _in_utf8(aside) as there:
+            _write(there / TREE, tree)
         if primary:
             (aside / META).write_text(json.dumps(meta), encoding="utf-8")
             sums = dict(_digests(aside))
@@ -188,12 +190,12 @@ def restore(folder: Path, template: PyTree) -> Any:
     stored: dict[str, tuple[int, ...]] = {}
     expected = _shapes(template)
     try:
-        with _quiet(), ocp.StandardCheckpointer() as checkpointer:
-            stored = _shapes(checkpointer.metadata(folder.absolute() / TREE).item_metadata.tree)
+        with _quiet(), _in_utf8(folder) as there, ocp.StandardCheckpointer() as checkpointer:
+            stored = _shapes(checkpointer.metadata(there / TREE).item_metadata.tree)
             for name, shape in expected.items():
                 if stored.get(name, shape) != shape:  # Orbax itself would say so in pages
                     raise ValueError(f"{name} has shape {stored[name]}, expected {shape}")
-            return checkpointer.restore(folder.absolute() / TREE, template)
+            return checkpointer.restore(there / TREE, template)
     except (ValueError, KeyError, TypeError, OSError) as error:
         absent = [name for name in expected if name not in stored] if stored else []
         reason = f"{absent[0]} is not in it" if absent else " ".join(str(error).split())[:300]
@@ -201,6 +203,21 @@ def restore(folder: Path, template: PyTree) -> Any:
             f"{folder}: doesn't hold this config's state: {reason}. Was {folder.parents[1]}/"
             "config.json or the model's code changed since?"
         ) from error
+
+
+@contextlib.contextmanager
+def _in_utf8(folder: Path) -> Iterator[Path]:
+    """Gives a folder by a path that is UTF-8, which Orbax needs: a link's where its own is not."""
+    place = folder.absolute()
+    try:
+        str(place).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory(prefix="jdlopt-") as beside:
+            link = Path(beside) / "checkpoint"
+            link.symlink_to(place, target_is_directory=True)
+            yield link
+    else:
+        yield place
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:

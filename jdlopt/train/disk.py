@@ -26,7 +26,7 @@ def write_aside(path: Path, text: str, name: str = "writing") -> None:
     """
     aside = path.with_name(f".{path.name}.{name}")
     try:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
         aside.replace(path)
     except OSError:
         with contextlib.suppress(OSError):

@@ -17,7 +17,7 @@ from jdlopt import config as configs
 from jdlopt import memory
 from jdlopt import mesh as meshes
 from jdlopt.data import given, notes
-from jdlopt.errors import DivergedError, Interrupted
+from jdlopt.errors import DivergedError, Interrupted, UserError
 from jdlopt.train import features, log, processes, serve
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.components import clean_given
@@ -34,6 +34,10 @@ from jdlopt.train.schema import resolve_data
 from jdlopt.train.signals import StopRequest, signals
 from jdlopt.train.state import TrainState, Weights
 from jdlopt.train.tracker import UndefinedMetricWarning, make_tracker
+
+
+class NotEvaluatedWarning(UserWarning):
+    """A split of a trained run can't be evaluated; the result says why."""
 
 
 def fit(
@@ -56,6 +60,8 @@ def fit(
 
     Returns:
       The run, whose record is also written to ``result.json``. A finished one is not trained again.
+      A split whose examples can't be used at the end, when it is first read, has no metrics; the
+      record's ``not_evaluated`` says why, and so does a warning.
 
     Raises:
       ConfigError, DataError, WorkdirError: the input is wrong; nothing was trained or overwritten.
@@ -302,18 +308,36 @@ class _Run:
             for name, value in self._newest_metrics().items()
             if name.startswith("train/")
         }
-        splits = ["validation", *(["test"] if self.options.evaluate_test else [])]
-        for split in splits:
+        faults: dict[str, Exception] = {}
+        for split in ["validation", *(["test"] if self.options.evaluate_test else [])]:
             if self.experiment.data.sizes.get(split):
-                found.update(measure(split, best.weights))
+                try:
+                    found.update(measure(split, best.weights))
+                except Exception as error:  # whatever it is, the training is done and is kept
+                    faults[split] = error
         if self.log:
             self.log.hyperparameters(self.config, found)
         note = self.tracker.best.note()
         if note:
             warnings.warn(note, UndefinedMetricWarning, stacklevel=2)
         trained = Trained(self.experiment, self.state, best.weights, self.rows)
-        record = self._write_result(status, found)
+        reasons = {split: str(error) or type(error).__name__ for split, error in faults.items()}
+        record = self._write_result(status, found, {"not_evaluated": reasons} if reasons else None)
+        for split, fault in faults.items():
+            if not isinstance(fault, UserError):
+                raise fault
+            warnings.warn(self._not_evaluated(split, fault), NotEvaluatedWarning, stacklevel=2)
         return Run(record, self.workdir, trained if self.workdir is None else None)
+
+    def _not_evaluated(self, split: str, error: Exception) -> str:
+        kept, later = "The run is in memory", f"run.evaluate({split!r})"
+        if self.workdir is not None:
+            kept = f"{self.workdir / log.RESULT} has all else"
+            later = f"`jdlopt eval --workdir={self.workdir} --split={split}`"
+        return (
+            f"the training is done, but its {split} split can't be evaluated: {error} {kept}; once "
+            f"this is mended, {later} does it."
+        )
 
     def _write_result(
         self, status: str, found: Mapping[str, Any], beside: Mapping[str, Any] | None = None

@@ -43,8 +43,8 @@ class Bar:
         self._bar = progress.Progress(
             progress.TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
             progress.BarColumn(bar_width=24),
-            progress.TextColumn("{task.fields[values]}"),
-            progress.TextColumn("[dim]{task.fields[speed]}"),
+            progress.TextColumn("{task.fields[values]}", markup=False),
+            progress.TextColumn("{task.fields[speed]}", style="dim", markup=False),
             progress.TimeRemainingColumn(compact=True),
             console=console,
             transient=True,

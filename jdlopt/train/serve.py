@@ -21,7 +21,7 @@ from jdlopt.data import preprocess
 from jdlopt.data.augment.batch import unchanged, without_mixing
 from jdlopt.data.inputs import Inputs, read_inputs
 from jdlopt.data.spec import DataSpec
-from jdlopt.errors import DataError, UserError, WorkdirError, listing
+from jdlopt.errors import DataError, UserError, WorkdirError, escaped, listing
 from jdlopt.metrics.scores import Value
 from jdlopt.tasks import Columns, find_task
 from jdlopt.train import checkpoint, disk, log
@@ -35,6 +35,8 @@ from jdlopt.train.state import TrainState, Weights
 from jdlopt.train.step import averaged_predict_step
 
 OUTPUTS = (".csv", ".npz")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for a formula begins so."""
 
 
 class Predictions(NamedTuple):
@@ -293,11 +295,29 @@ def as_columns(predictions: Predictions) -> Columns:
 
 
 def write_csv(predictions: Predictions, file: TextIO) -> None:
-    """Writes predictions as CSV, a header first."""
+    """Writes predictions as CSV, a header first.
+
+    Text in it is safe for terminals and spreadsheets: see `jdlopt.errors.escaped`, and an
+    apostrophe stands before what a spreadsheet would take for a formula.
+    """
     columns = as_columns(predictions)
     writer = csv.writer(file)
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
+    writer.writerow(map(_cell, columns))
+    writer.writerows(map(_cell, row) for row in zip(*columns.values(), strict=True))
+
+
+def _cell(value: Any) -> Any:
+    """Returns a cell of a CSV, its text safe."""
+    if not isinstance(value, str):
+        return value
+    text = escaped(value)
+    if not text.startswith(FORMULA):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
 
 
 def check_output(path: str | Path) -> None:
