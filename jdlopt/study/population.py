@@ -425,8 +425,8 @@ class Population:
     def _resume(self) -> None:
         assert self.directory is not None
         saved = [checkpoint.place(self.directory, at) for at in checkpoint.steps(self.directory)]
-        if not all(self._is_saved(folder) for folder in saved):
-            return  # another population was here: this one starts anew
+        if not saved or not all(self._is_saved(folder) for folder in saved):
+            return  # none, or another population's: this one starts anew
         like = self._by_member()
         found = checkpoint.restore_newest(self.directory, checkpoint.saved(like))
         if found is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,9 @@ from jdlopt.train.experiment import Experiment
 from jdlopt.train.schema import schema_of
 from jdlopt.train.state import as_arrays
 from jdlopt.train.tracker import Tracker, make_tracker
+
+OF_STEPS = ("augment", "batch_size")
+"""Keys of ``data`` that opening does not look at: a space that searches them opens it once."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ def build(
     for fold in folds or (None,):
         config = raw if fold is None else configs.override(raw, {"data.fold": fold})
         # a step computes alike in all folds: it is traced for the first alone
-        experiment = Experiment.build(config, check=not groups)
+        experiment = experiment_of(config, cache, check=not groups)
         if experiment.config.train.cache_features:
             raise ConfigError(
                 "train.cache_features: is for a single run: each trial of a study has a body of "
@@ -143,6 +147,31 @@ def build(
         fingerprint = configs.fingerprint(configs.override(first.config, {"data.fold": 0}))
         structures.append(Structure(first, schema, made, data, fingerprint))
     return structures
+
+
+def experiment_of(
+    raw: Mapping[str, object], cache: dict[object, object], check: bool = True
+) -> Experiment:
+    """Builds the experiment of a config, on data that stay open from one config to the next.
+
+    Args:
+      raw: a config as `jdlopt.config.load` gives it.
+      cache: the datasets that are open, by what their ``data`` sections say of opening them.
+      check: whether a step is traced on shapes.
+
+    Raises:
+      ConfigError, DataError: the config is wrong.
+    """
+    section = raw.get("data")
+    if not isinstance(section, Mapping):
+        return Experiment.build(raw, check=check)
+    said = {name: value for name, value in section.items() if name not in OF_STEPS}
+    key = "dataset", json.dumps(configs.to_dict(said), sort_keys=True, default=repr)
+    found = cache.get(key)
+    assert found is None or isinstance(found, Dataset)
+    experiment = Experiment.build(raw, found, check=check)
+    cache[key] = experiment.data
+    return experiment
 
 
 def _pooled(

@@ -30,7 +30,7 @@ from jdlopt.study.population import DIVERGED, Cache, Member, Population
 from jdlopt.study.space import from_json, probes
 from jdlopt.study.structure import Structure
 from jdlopt.train import checks, disk, log
-from jdlopt.train.loop import fit
+from jdlopt.train.loop import fit_experiment
 from jdlopt.train.schema import schema_of
 
 MOST_STRUCTURES = 40
@@ -64,7 +64,7 @@ class StudyWorker:
         if isinstance(request, TrainPopulation):
             return self.train(request)
         assert isinstance(request, TrainRun)
-        return RunTrained(request.task, fit(request.config, request.workdir).record)
+        return RunTrained(request.task, self.fit(request.config, request.workdir))
 
     # --- checking ---------------------------------------------------------------------------------
 
@@ -188,6 +188,11 @@ class StudyWorker:
             population.save()
         return population, "given" if given else "measured" if measured else "default"
 
+    def fit(self, config: Mapping[str, object], workdir: str | Path) -> dict[str, Any]:
+        """Trains a config as a run; returns its record. Its structure was checked before."""
+        experiment = structure.experiment_of(config, self.data, check=False)
+        return fit_experiment(experiment, workdir).record
+
     def _train_alone(
         self, one: Structure, members: Sequence[Member], request: TrainPopulation
     ) -> None:
@@ -201,7 +206,7 @@ class StudyWorker:
             if member.fold is not None:
                 changes["data.fold"] = member.fold
             try:
-                record = fit(configs.override(request.config, changes), place).record
+                record = self.fit(configs.override(request.config, changes), place)
                 member.status, member.steps = record["status"], record["steps"]
                 step, value = record["best"]["step"], record["best"]["value"]
                 value = math.nan if value is None else value

@@ -81,19 +81,26 @@ def fit(
         notes.say(said)
     bar = notebook_bar() if on_progress is None else None
     with nullcontext() if bar is None else bar:
-        run = _trained(experiment, workdir, clock, on_progress if bar is None else bar)
+        run = fit_experiment(experiment, workdir, on_progress if bar is None else bar, clock)
     if jax.process_index() == 0:  # what only the test split held
         notes.say([note for note in experiment.data.notes if note not in said])
     return run
 
 
-def _trained(
+def fit_experiment(
     experiment: Experiment,
-    workdir: str | Path | None,
-    clock: _Clock,
-    on_progress: Callable[[Progress], None] | None,
+    workdir: str | Path | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    clock: _Clock | None = None,
 ) -> Run:
-    """Trains an experiment, in a directory if there is one."""
+    """Trains an experiment that is built, as `fit` does a config.
+
+    Args:
+      experiment: what to train.
+      workdir, on_progress: as for `fit`.
+      clock: since when the time is counted; from now on by default.
+    """
+    clock = clock or _Clock()
     if workdir is None:
         with signals() as stop, ExitStack() as opened:
             return _Run(experiment, None, clock, on_progress, opened).train(stop)

@@ -277,6 +277,15 @@ def test_new_values_compile_nothing():
     assert programs == 3  # initialising, training, evaluating
 
 
+def test_structures_of_one_dataset_open_it_once():
+    kept = {}
+    sizes = [{**IRIS, "data": {**IRIS["data"], "batch_size": size}} for size in (10, 20)]
+    other = {**IRIS, "data": {**IRIS["data"], "split_seed": 7}}
+    [first], [second], [third] = [structure.build(raw, None, kept) for raw in (*sizes, other)]
+    assert first.experiment.data is second.experiment.data
+    assert third.experiment.data is not first.experiment.data
+
+
 def test_values_out_of_range_are_refused():
     [one] = structure.build(IRIS)
     with pytest.raises(ConfigError, match=r"model\.dropout_rate"):
