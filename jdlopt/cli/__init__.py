@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
+    # python -m jdlopt.cli: a file in the working directory must not stand in for a library's
+    del sys.path[0]
+
 import contextlib
 import errno
 import importlib
 import io
 import os
 import signal
-import sys
 import threading
 import traceback
 import warnings
@@ -137,4 +142,5 @@ def script() -> None:
     asks = {"-h", "--help"} & set(sys.argv)
     if sys.argv[1:2] == ["train"] and not asks:  # other verbs train in processes of their own
         memory.start_again()
+    os.environ["PYTHONSAFEPATH"] = "1"  # for the processes that it starts
     sys.exit(main())

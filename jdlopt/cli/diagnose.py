@@ -23,7 +23,7 @@ def diagnose(flags: DiagnoseFlags) -> int:
     from jdlopt.evidence import diagnose as evidence
     from jdlopt.report import diagnosis
 
-    found = evidence.diagnose(folder, lr_range=flags.lr_range)
+    found = evidence.diagnose(folder, lr_range=flags.lr_range, allow_code=flags.allow_code)
     page = diagnosis.write_page(folder, found)
     if not speaks:
         return DONE

@@ -88,6 +88,7 @@ def improve(flags: ImproveFlags) -> int:
             flags.workdir,
             flags.options,
             file=Path(name),
+            allow_code=flags.allow_code,
             on_progress=say,
             should_stop=stopped,
         )

@@ -95,7 +95,7 @@ def evaluate(flags: EvalFlags) -> int:
     speaks = start()
     from jdlopt.train.serve import evaluate_run
 
-    record = evaluate_run(flags.workdir, flags.split, flags.checkpoint, flags.tta)
+    record = evaluate_run(flags.workdir, flags.split, flags.checkpoint, flags.tta, flags.allow_code)
     if not speaks:
         return DONE
     if flags.json:
@@ -121,7 +121,9 @@ def predict(flags: PredictFlags) -> int:
 
     if flags.output:
         serve.check_output(flags.output)
-    predictions = serve.predict_run(flags.workdir, flags.input, flags.checkpoint, tta=flags.tta)
+    predictions = serve.predict_run(
+        flags.workdir, flags.input, flags.checkpoint, tta=flags.tta, allow_code=flags.allow_code
+    )
     if flags.output:
         serve.write_predictions(predictions, flags.output)
         summary = {"rows": len(predictions.rows), "output": flags.output}

@@ -188,7 +188,7 @@ def report(flags: ReportFlags) -> int:
     """Writes ``report.html`` of a run or a study."""
     from jdlopt.report import write_report
 
-    path = write_report(Path(flags.workdir))
+    path = write_report(Path(flags.workdir), allow_code=flags.allow_code)
     if flags.json:
         print_json({"report": str(path)})
     else:

@@ -19,6 +19,7 @@ CONFIG = Flag("a config file (.py or .json)", "FILE[:ARG]")
 RUN = Flag("a run's directory", "DIR")
 KEPT = Flag("where trainings are kept", "DIR")
 REPORT = Flag("write no report.html", name="no-report")
+CODE = Flag("import what records in the directory name by dotted path: it runs that code")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,7 @@ class RunFlags(Flags):
         Range(0, MOST_COPIES),
         Flag("average over N augmented copies of each example, too", "N"),
     ] = 0
+    allow_code: Annotated[bool, CODE] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +133,7 @@ class ImproveFlags(ConfigFlags):
     workdir: Annotated[str, Flag("where all of it is kept", "DIR")]
     options: ImprovementOptions
     report: Annotated[bool, REPORT] = True
+    allow_code: Annotated[bool, CODE] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +157,7 @@ class DiagnoseFlags(Flags):
         bool,
         Flag("run the learning-rate range test however long it takes (by default if it is short)"),
     ] = False
+    allow_code: Annotated[bool, CODE] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +165,7 @@ class ReportFlags(Flags):
     """Those of ``report``."""
 
     workdir: Annotated[str, Flag("a run's, a study's, a comparison's", "WORKDIR", positional=True)]
+    allow_code: Annotated[bool, CODE] = False
 
 
 @dataclass(frozen=True, kw_only=True)

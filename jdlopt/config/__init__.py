@@ -3,7 +3,7 @@
 from jdlopt.config.checking import check_section, check_value, raise_problems, settled
 from jdlopt.config.files import load
 from jdlopt.config.overrides import override
-from jdlopt.config.parts import find_part
+from jdlopt.config.parts import Allowed, find_part, is_path, paths_in, refuse_code
 from jdlopt.config.schema import (
     Choice,
     Count,
@@ -26,6 +26,7 @@ from jdlopt.config.values import Override, PartName
 
 __all__ = [
     "TRACED_SECTIONS",
+    "Allowed",
     "AnyConfig",
     "Choice",
     "Count",
@@ -50,10 +51,13 @@ __all__ = [
     "fingerprint",
     "flat",
     "hyperparameters",
+    "is_path",
     "load",
     "override",
     "own_keys",
+    "paths_in",
     "raise_problems",
+    "refuse_code",
     "section_of",
     "settled",
     "shared_keys",

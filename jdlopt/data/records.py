@@ -6,6 +6,7 @@ so features and files are taken from what it wrote beside the records.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import json
@@ -30,6 +31,9 @@ CHUNK = 1024
 DAMAGED = "If the files are damaged, delete this folder and prepare the dataset again."
 FEATURES = "features.json"
 AUDIO = "tensorflow_datasets.core.features.audio_feature.Audio"
+OWN_FEATURES = "tensorflow_datasets.core.features."
+CLASS_KEYS = ("pythonClassName", "python_class_name", "type")
+"""Where a description of features names the class of one."""
 TENSOR = "tensorflow_datasets.core.features.tensor_feature.Tensor"
 
 
@@ -74,6 +78,7 @@ def _features_of(folder: Path, written: int | None) -> tuple[object, Mapping[str
 
     try:
         content = json.loads((folder / FEATURES).read_text(encoding="utf-8"))
+        _check_classes(content, folder)
         stored = content.get("featuresDict", {}).get("features", {})
         sounds = {
             name: _as_tensor(feature)
@@ -82,6 +87,8 @@ def _features_of(folder: Path, written: int | None) -> tuple[object, Mapping[str
         }
         features = tfds.features.FeatureConnector.from_json(content)
         features.load_metadata(str(folder), feature_name=None)
+    except DataError:
+        raise
     except Exception as error:  # TFDS lets through whatever its parsers raise
         raise DataError(
             f"{folder}: can't be opened as a TFDS dataset: {type(error).__name__}: {error}. "
@@ -90,6 +97,35 @@ def _features_of(folder: Path, written: int | None) -> tuple[object, Mapping[str
     if not isinstance(features, tfds.features.FeaturesDict):
         raise DataError(f"{folder}: its records are no dict of features, which jdlopt can't read.")
     return features, sounds
+
+
+def _check_classes(value: object, folder: Path) -> None:
+    """Checks that a description of features names TFDS's own classes alone: TFDS imports them.
+
+    A description may hold another one as text.
+
+    Raises:
+      DataError: it names another class.
+    """
+    import tensorflow_datasets as tfds
+
+    if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+        with contextlib.suppress(ValueError):
+            value = json.loads(value)
+    if isinstance(value, list):
+        for item in value:
+            _check_classes(item, folder)
+    if not isinstance(value, dict):
+        return
+    for key, item in value.items():
+        _check_classes(item, folder)
+        if key in CLASS_KEYS and isinstance(item, str):
+            module, _, name = item.rpartition(".")
+            if not module.startswith(OWN_FEATURES) or not hasattr(tfds.features, name):
+                raise DataError(
+                    f"{folder / FEATURES}: names the class {item!r:.100}, which is none of TFDS's "
+                    "own features. To read it would run its code, which opening data never does."
+                )
 
 
 def _as_tensor(feature: dict[str, Any]) -> Sound:

@@ -274,7 +274,7 @@ def _prepare(source: str, chosen_data_dir: str | None) -> Path:
             "pip install 'jdlopt[tf]', then "
             f"python -m jdlopt.data.prepare {source} --data_dir={root}"
         )
-    command = [sys.executable, "-m", "jdlopt.data.prepare", source, f"--data_dir={root}"]
+    command = [sys.executable, "-P", "-m", "jdlopt.data.prepare", source, f"--data_dir={root}"]
     done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
     folder = cache.prepared_folder(source, chosen_data_dir)
     if done.returncode != 0 or folder is None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jdlopt import config as configs
 from jdlopt.evidence.findings import find
 from jdlopt.evidence.gather import gather
 from jdlopt.train import disk, log
@@ -13,7 +14,9 @@ from jdlopt.train import disk, log
 DIAGNOSIS = "diagnosis.json"
 
 
-def diagnose(workdir: str | Path, *, lr_range: bool = False) -> dict[str, Any]:
+def diagnose(
+    workdir: str | Path, *, lr_range: bool = False, allow_code: configs.Allowed = False
+) -> dict[str, Any]:
     """Diagnoses a run, finished, diverged or not ended yet, and writes ``diagnosis.json``.
 
     The test split is not opened.
@@ -22,6 +25,7 @@ def diagnose(workdir: str | Path, *, lr_range: bool = False) -> dict[str, Any]:
       workdir: the run's directory.
       lr_range: run the learning-rate range test however long it takes; otherwise it is run where
         it takes a few seconds.
+      allow_code: import the parts that the run's config names by dotted path (all, or these).
 
     Returns:
       ``findings``, the most important first, each with ``name``, ``level`` (``serious``,
@@ -32,7 +36,7 @@ def diagnose(workdir: str | Path, *, lr_range: bool = False) -> dict[str, Any]:
       WorkdirError: the directory holds no run, or can't be written.
     """
     folder = Path(workdir)
-    record = gather(folder, lr_range)
+    record = gather(folder, lr_range, allow_code)
     found = {
         "workdir": str(folder),
         "findings": [one.as_dict() for one in find(record)],

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Num
 
+from jdlopt import config as configs
 from jdlopt.data import feed
 from jdlopt.data.check import check_source
 from jdlopt.data.check.arrays import kind_of
@@ -57,12 +58,15 @@ class Subject(NamedTuple):
     validation: Arrays
 
 
-def gather(workdir: Path, lr_range: bool = False) -> dict[str, Any]:
+def gather(
+    workdir: Path, lr_range: bool = False, allow_code: configs.Allowed = False
+) -> dict[str, Any]:
     """Returns all that is known of a run, as JSON-able numbers for `jdlopt.evidence.findings`.
 
     Args:
       workdir: the run's directory.
       lr_range: whether the learning-rate range test is run however long it takes.
+      allow_code: which dotted paths in the run's config may be imported.
 
     Returns:
       ``config``; ``run``; ``curves``; and, as far as they can be measured, ``gradients``,
@@ -72,7 +76,7 @@ def gather(workdir: Path, lr_range: bool = False) -> dict[str, Any]:
     Raises:
       WorkdirError: the directory holds no run.
     """
-    config = serve.run_config(workdir)
+    config = serve.run_config(workdir, allow_code)
     result = read_result(workdir) or {"status": "running"}
     rows = log.read_lines(workdir / log.METRICS)
     record: dict[str, Any] = {

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jdlopt import config as configs
 from jdlopt.errors import UserError
 from jdlopt.evidence import search_rounds
 from jdlopt.evidence.final_test import finish
@@ -45,6 +46,7 @@ def improve(
     options: ImprovementOptions | None = None,
     *,
     file: Path | None = None,
+    allow_code: bool = False,
     on_progress: Callable[[str], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
@@ -55,6 +57,8 @@ def improve(
       workdir: where everything is kept; the same call goes on there.
       options: how.
       file: the baseline's file, which the improved one is written after.
+      allow_code: go on from steps of an earlier call that name code which neither ``config`` nor
+        ``options.techniques`` does.
       on_progress: called with a line for people when something is known anew.
       should_stop: True interrupts, to be gone on with.
 
@@ -76,6 +80,13 @@ def improve(
     what = {"base": key_of(original.config), "seed": original.config.seed, "metric": metric}
     claim(workdir, IMPROVEMENT, what)
     before = _before(workdir)
+    known = {path for _, path in configs.paths_in(original.config)}
+    known |= {path for _, path in configs.paths_in({"techniques": options.techniques})}
+    configs.refuse_code(
+        {"steps": before.get("steps"), "tried": before.get("tried")},
+        workdir / IMPROVEMENT,
+        allow_code or known,
+    )
     if before.get("status") == "done":
         return before
     earlier = float(before.get("seconds", 0.0))

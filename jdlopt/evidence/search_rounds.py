@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jdlopt import config as configs
 from jdlopt.errors import UserError
 from jdlopt.evidence import techniques
 from jdlopt.evidence.compare import effect_record
@@ -300,7 +301,8 @@ def _diagnosed(loop: Loop) -> list[dict[str, Any]]:
     if ended["status"] not in (*ENDED_WELL, "diverged"):
         return []
     try:
-        return list(diagnose(place)["findings"])
+        known = {path for _, path in configs.paths_in(config)}
+        return list(diagnose(place, allow_code=known)["findings"])
     except UserError:
         return []  # a run that can't be looked at has no findings; the catalogue's order is left
     finally:

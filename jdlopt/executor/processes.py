@@ -78,7 +78,9 @@ class Workers:
         """Starts one more worker; returns its index."""
         index = self._next
         self._next += 1
-        environment = {**os.environ, **memory.settings(os.environ)}
+        # a file in the working directory must not stand in for a library's
+        safe = {"PYTHONSAFEPATH": "1"}
+        environment = {**os.environ, **memory.settings(os.environ), **safe}
         if self.one_core:
             # several threads for one operation only get in the way of the other workers
             given = environment.get("XLA_FLAGS", "")

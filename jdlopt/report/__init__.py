@@ -7,11 +7,16 @@ from pathlib import Path
 from jdlopt.errors import WorkdirError
 
 
-def write_report(workdir: str | Path) -> Path:
+def write_report(workdir: str | Path, *, allow_code: bool = False) -> Path:
     """Writes ``report.html`` of a run's, a study's or a comparison's directory; returns its path.
 
+    Args:
+      workdir: the directory.
+      allow_code: import the parts that a run's config names by dotted path, to show what its model
+        predicts.
+
     Raises:
-      WorkdirError: the directory holds none of them.
+      WorkdirError: the directory holds none of them, or a run of code that is not allowed.
     """
     folder = Path(workdir)
     if (folder / "study.json").is_file():
@@ -31,7 +36,7 @@ def write_report(workdir: str | Path) -> Path:
     if (folder / "config.json").is_file():
         from jdlopt.report import run
 
-        return run.write_report(folder)
+        return run.write_report(folder, allow_code)
     hint = (
         "Name a directory that `jdlopt train`, `tune`, `compare`, `ablate` or `improve` was given."
     )

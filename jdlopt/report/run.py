@@ -13,16 +13,20 @@ from jdlopt.report.records import Record, as_written
 from jdlopt.report.saving import save
 
 
-def write_report(workdir: Path) -> Path:
+def write_report(workdir: Path, allow_code: bool = False) -> Path:
     """Writes ``report.html`` of a run, finished or not; returns its path.
 
+    Args:
+      workdir: the run's directory.
+      allow_code: import the parts that its config names by dotted path.
+
     Raises:
-      WorkdirError: the directory's files can't be read.
+      WorkdirError: the directory's files can't be read, or name code that is not allowed.
     """
     from jdlopt.train import log, serve
     from jdlopt.train.result import read_result
 
-    config = serve.run_config(workdir)
+    config = serve.run_config(workdir, allow_code)
     result = read_result(workdir)
     rows = log.read_lines(workdir / log.METRICS)
     unavailable, outcome = "", None

@@ -12,6 +12,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from jdlopt.errors import ConfigError, UserError, listing, nearest
+from jdlopt.study.cmaes import CmaEs
 from jdlopt.study.space import Space, optuna_distribution
 
 
@@ -49,10 +50,7 @@ def _gp(seed: int, study_seed: int, objectives: int) -> BaseSampler:
 def _cmaes(seed: int, study_seed: int, objectives: int) -> BaseSampler:
     if objectives > 1:
         raise UserError("--sampler=cmaes: has one objective alone; choose tpe for several.")
-    return optuna.samplers.CmaEsSampler(
-        seed=seed,
-        independent_sampler=optuna.samplers.RandomSampler(seed=seed),
-    )
+    return CmaEs(seed)
 
 
 SAMPLERS: dict[str, Callable[[int, int, int], BaseSampler]] = {

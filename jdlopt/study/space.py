@@ -174,6 +174,21 @@ def value_of(one: Distribution, held: Value) -> Value:
     return {label(value): value for value in one.choices}[held] if one.kind == "choice" else held
 
 
+def holds(one: Distribution, held: object) -> bool:
+    """Says whether a distribution may have drawn what a storage holds.
+
+    Example:
+      >>> holds(choice("relu", (8, 8)), "(8, 8)"), holds(uniform(0, 1), 2.0)
+      (True, False)
+    """
+    if one.kind == "choice":
+        return any(type(held) is type(label(v)) and held == label(v) for v in one.choices)
+    if isinstance(held, bool) or not isinstance(held, builtins.int | float):
+        return False
+    assert one.low is not None and one.high is not None
+    return one.low <= held <= one.high
+
+
 def words(value: object) -> str:
     """Returns a choice as its reader would write it.
 

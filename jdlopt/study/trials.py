@@ -7,6 +7,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from jdlopt.errors import WorkdirError
 from jdlopt.study import records
 from jdlopt.study import space as spaces
 from jdlopt.study.sampler_view import SamplerView
@@ -81,6 +82,7 @@ class Trials:
     def copy(self, trial: FrozenTrial, known: bool = True) -> None:
         """Takes a trial of the storage in; its result is reported to the sampler if ``known``."""
         number, record, limit = trial.number, None, self.setup.limit
+        self._check(trial)
         if trial.state.is_finished():
             record = self.finished[number] = _record(trial)
         if self.setup.grid is None:
@@ -88,6 +90,21 @@ class Trials:
         within = self.storage.is_ours(trial) and (limit is None or number < limit)
         if record is not None or within:
             self.points[number] = self._point(trial)
+
+    def _check(self, trial: FrozenTrial) -> None:
+        """Checks that a trial's point is one of the space: it becomes a config that is trained.
+
+        Raises:
+          WorkdirError: it is none; another hand has changed the storage.
+        """
+        for key, held in trial.params.items():
+            one = self.setup.space.get(key)
+            if one is not None and not spaces.holds(one, held):
+                raise WorkdirError(
+                    f"--workdir: {self.setup.workdir}: in the study's storage, trial "
+                    f"{trial.number} has {key}={held!r:.60}, which is not in the space that is "
+                    "searched. Something else has written there; choose another --workdir."
+                )
 
     def _point(self, trial: FrozenTrial) -> dict[str, object]:
         """Returns the values that a storage's labels stand for."""

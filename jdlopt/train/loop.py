@@ -107,8 +107,9 @@ def fit_experiment(
     place = Path(workdir)
     with signals() as stop, processes.first_claims(lambda: log.claim(place, experiment.config)):
         finished = read_result(place)
+        known = {path for _, path in configs.paths_in(experiment.config)}
         if finished is not None and Run(finished, place).is_final:
-            return Run(finished, place)
+            return Run(finished, place, allow_code=known)
         with ExitStack() as opened:
             return _Run(experiment, place, clock, on_progress, opened).train(stop)
 

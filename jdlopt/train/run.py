@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from jdlopt import config as configs
 from jdlopt.data.given import given_inputs, given_targets, only_split
 from jdlopt.data.inputs import Inputs, read_inputs
 from jdlopt.data.pools import Arrays
@@ -50,12 +51,19 @@ class Run:
     Attributes:
       record: the content of ``result.json``.
       workdir: the run's directory; None where nothing was written.
+      allow_code: which dotted paths in the directory's records may be imported.
     """
 
     def __init__(
-        self, record: dict[str, Any], workdir: Path | None, trained: Trained | None = None
+        self,
+        record: dict[str, Any],
+        workdir: Path | None,
+        trained: Trained | None = None,
+        *,
+        allow_code: configs.Allowed = False,
     ):
         self.record, self.workdir, self._trained = record, workdir, trained
+        self.allow_code = allow_code
 
     # --- what it came to -------------------------------------------------------------------------
 
@@ -97,7 +105,7 @@ class Run:
         if self._trained is not None:
             return self._trained.experiment
         assert self.workdir is not None
-        return serve.run_experiment(self.workdir)
+        return serve.run_experiment(self.workdir, self.allow_code)
 
     @functools.cached_property
     def state(self) -> TrainState:
@@ -170,7 +178,7 @@ class Run:
             experiment = experiment.on(only_split(experiment.spec, split, examples))
         elif experiment.dataset is None:
             assert self.workdir is not None
-            experiment = serve.experiment_with_data(self.workdir)
+            experiment = serve.experiment_with_data(self.workdir, self.allow_code)
         if not experiment.data.sizes.get(split):
             known = ", ".join(name for name, size in experiment.data.sizes.items() if size)
             raise UserError(f"evaluate: the data have no split {split!r}; there are: {known}.")
@@ -205,15 +213,21 @@ class Run:
         )
 
 
-def open_run(workdir: str | Path) -> Run:
+def open_run(workdir: str | Path, *, allow_code: bool = False) -> Run:
     """Opens a run's directory; nothing of its model or data is loaded before it is asked for.
 
+    Args:
+      workdir: the run's directory.
+      allow_code: import the parts that its config names by dotted path, which runs their code. Only
+        for a directory that you trust.
+
     Raises:
-      WorkdirError: the directory holds no run, or its records are damaged.
+      WorkdirError: the directory holds no run, its records are damaged, or they name code that is
+        not allowed.
     """
     place = Path(workdir)
-    serve.run_config(place)  # whether it is one
+    serve.run_config(place, allow_code)  # whether it is one
     record: Mapping[str, Any] | None = read_result(place)
     if record is None and not (place / log.CHECKPOINTS).exists():
         raise WorkdirError(f"{place}: its run has neither a result nor a checkpoint yet.")
-    return Run(dict(record or {"status": "running"}), place)
+    return Run(dict(record or {"status": "running"}), place, allow_code=allow_code)

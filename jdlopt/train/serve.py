@@ -59,11 +59,15 @@ class Predictions(NamedTuple):
     columns: Columns
 
 
-def run_config(workdir: str | Path) -> dict[str, Any]:
+def run_config(workdir: str | Path, allow_code: configs.Allowed = False) -> dict[str, Any]:
     """Returns the resolved config of a run.
 
+    Args:
+      workdir: the run's directory.
+      allow_code: which dotted paths in it may be imported: all (True), none, or these.
+
     Raises:
-      WorkdirError: the directory holds no run.
+      WorkdirError: the directory holds no run, or its config names code that is not allowed.
     """
     path = Path(workdir) / log.CONFIG
     if not path.is_file():
@@ -78,6 +82,7 @@ def run_config(workdir: str | Path) -> dict[str, Any]:
             f"{path}: is not the resolved config of a run: it lacks {listing(missing)}. "
             "Name a directory that `jdlopt train` was given."
         )
+    configs.refuse_code(config, path, allow_code)
     return config
 
 
@@ -139,7 +144,11 @@ def _on_one_device(template: PyTree) -> PyTree:
 
 
 def evaluate_run(
-    workdir: str | Path, split: str = "validation", which: str = "best", tta: int = 0
+    workdir: str | Path,
+    split: str = "validation",
+    which: str = "best",
+    tta: int = 0,
+    allow_code: configs.Allowed = False,
 ) -> dict[str, Any]:
     """Returns ``{"split", "checkpoint", "step", "metrics"}`` of a run's checkpoint on a split.
 
@@ -149,11 +158,12 @@ def evaluate_run(
       which: ``best`` or ``newest``.
       tta: how many augmented copies of each example predictions are averaged over, beside the
         example itself.
+      allow_code: as in `run_config`.
 
     Raises:
       UserError: the directory holds no run, its data are gone, or the checkpoint is damaged.
     """
-    experiment = experiment_with_data(workdir)
+    experiment = experiment_with_data(workdir, allow_code)
     weights, step = load_weights(experiment, workdir, which)
     found = measure(experiment, weights, split, tta)
     record = {"split": split, "checkpoint": which, "step": step, "tta": tta, "metrics": found}
@@ -206,23 +216,27 @@ def save_inputs_record(experiment: Experiment, workdir: Path) -> None:
     log.write_aside(workdir / log.INPUTS, json.dumps(record) + "\n")
 
 
-def experiment_with_data(workdir: str | Path) -> Experiment:
-    """Returns the experiment of a run with its data, opened anew.
+def experiment_with_data(workdir: str | Path, allow_code: configs.Allowed = False) -> Experiment:
+    """Returns the experiment of a run with its data, opened anew; ``allow_code`` as `run_config`.
 
     Raises:
       UserError: the directory holds no run, or its data are gone.
     """
     # on the devices that are here now, whatever the run had
-    return Experiment.build({**run_config(workdir), "mesh": {"data": 1}})
+    return Experiment.build({**run_config(workdir, allow_code), "mesh": {"data": 1}})
 
 
-def run_experiment(workdir: str | Path) -> Experiment:
+def run_experiment(workdir: str | Path, allow_code: configs.Allowed = False) -> Experiment:
     """Returns the experiment of a run, built from its directory alone, without its data.
 
+    Args:
+      workdir, allow_code: as in `run_config`.
+
     Raises:
-      WorkdirError: the directory holds no run, or its records are damaged.
+      WorkdirError: the directory holds no run, its records are damaged, or they name code that is
+        not allowed.
     """
-    config = run_config(workdir)
+    config = run_config(workdir, allow_code)
     record_path = Path(workdir) / log.INPUTS
     try:
         record = json.loads(record_path.read_text(encoding="utf-8"))
@@ -233,6 +247,7 @@ def run_experiment(workdir: str | Path) -> Experiment:
             f"{record_path}: can't be read: {error}. It says what the model was trained on; "
             "`jdlopt train` writes it anew when the run goes on."
         ) from error
+    configs.refuse_code({"dataset": {"task": spec.task}}, record_path, allow_code)
     # on the devices that are here now, whatever the run had
     return Experiment.build({**config, "mesh": {"data": 1}}, spec, learnt_before=learnt)
 
@@ -243,6 +258,7 @@ def predict_run(
     which: str = "best",
     batch_size: int = 256,
     tta: int = 0,
+    allow_code: configs.Allowed = False,
 ) -> Predictions:
     """Returns a run's predictions for a CSV, Parquet or NPZ file or an image folder.
 
@@ -251,12 +267,12 @@ def predict_run(
       path: the inputs.
       which: ``best`` or ``newest``.
       batch_size: examples in one dispatch.
-      tta: as in `evaluate_run`.
+      tta, allow_code: as in `evaluate_run`.
 
     Raises:
       UserError: the directory holds no finished run, or the file can't be read as its inputs.
     """
-    experiment = run_experiment(workdir)
+    experiment = run_experiment(workdir, allow_code)
     found = read_inputs(path, experiment.spec.inputs)
     if not len(found.ids):
         raise DataError(f"--input: {path} holds no example.")

@@ -15,6 +15,7 @@ from tfds_files import prepare
 
 from jdlopt.data import list_datasets, open_dataset, read_inputs, text
 from jdlopt.data.prepared import TfdsPool
+from jdlopt.data.records import read_features
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import DataError
 
@@ -485,3 +486,30 @@ def test_images_that_can_not_be_decoded_are_skipped_when_asked(tmp_path):
     kept = np.concatenate([dataset.records(split).indices for split in dataset.sizes])
     assert sorted(kept) == [i for i in range(30) if i not in (0, 17)]
     np.testing.assert_array_equal(np.concatenate(list(seen.values()))[..., 0], IMAGES[kept])
+
+
+@pytest.mark.parametrize("written", [
+    {"pythonClassName": "canary.Feature", "tensor": {"shape": {}, "dtype": "int64"}},
+    {"python_class_name": "canary.Feature", "tensor": {"shape": {}, "dtype": "int64"}},
+    {"pythonClassName": "tensorflow_datasets.core.features.sequence_feature.Sequence",
+     "sequence": {"feature": {"pythonClassName": "canary.Feature", "tensor": {}}}},
+    {"pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
+     "jsonFeature": {"json": json.dumps({"x": {"type": "canary.Feature", "content": {}}})}},
+    {"pythonClassName": "tensorflow_datasets.core.features.features_dict.Canary", "tensor": {}},
+    {"pythonClassName": "tensorflow_datasets.core.features.audio_feature_canary.Audio"},
+])  # fmt: skip
+def test_a_class_that_features_name_is_not_imported(written, tmp_path, monkeypatch):
+    (tmp_path / "canary.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    dict_of = "tensorflow_datasets.core.features.features_dict.FeaturesDict"
+    for content in (
+        {"pythonClassName": dict_of, "featuresDict": {"features": {"x": written}}},
+        {"type": dict_of, "content": {"x": written}},
+        {"type": "canary.Feature", "content": {"x": written}},
+        {"type": dict_of, "proto_cls": "tensorflow_datasets.FeaturesDict",
+         "content": json.dumps({"features": {"x": written}})},
+    ):  # fmt: skip
+        (tmp_path / "features.json").write_text(json.dumps(content))
+        with pytest.raises(DataError):
+            read_features(tmp_path)
+        assert not (tmp_path / "ran").exists()

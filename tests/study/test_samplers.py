@@ -1,12 +1,14 @@
 """Samplers: seeds reproduce, numbers decide, two coordinators draw different points."""
 
+import math
+
 import optuna
 import pytest
 
 from jdlopt.errors import ConfigError, UserError
 from jdlopt.study import space as spaces
 from jdlopt.study.samplers import SAMPLERS, make_sampler
-from jdlopt.study.space import choice, uniform
+from jdlopt.study.space import choice, integer, log_uniform, uniform
 from jdlopt.study.storage import quiet
 
 SPACE = spaces.check(
@@ -50,6 +52,32 @@ def test_unknown_samplers_name_the_nearest():
         make_sampler("cma", 0)
     with pytest.raises(UserError, match="one objective"):
         make_sampler("cmaes", 0, objectives=2)
+
+
+def test_cmaes_comes_nearer_and_needs_the_trials_alone():
+    quiet()
+    space = spaces.check({"x": log_uniform(1e-4, 1.0), "n": integer(1, 64), "z": uniform(-3, 1)})
+
+    def distance(p):
+        return math.log10(p["x"] / 0.03) ** 2 + ((p["n"] - 40) / 20) ** 2 + (p["z"] + 2) ** 2
+
+    def draw(study):
+        trial = study.ask()
+        params = spaces.suggest(trial, space)
+        study.tell(trial, distance(params))
+        return params
+
+    first = optuna.create_study(sampler=make_sampler("cmaes", 0, space=space))
+    found = [draw(first) for _ in range(80)]
+    assert all(isinstance(p["n"], int) and 1 <= p["n"] <= 64 for p in found)
+    early, late = ([distance(p) for p in some] for some in (found[:15], found[-15:]))
+    assert sum(late) < 0.2 * sum(early)
+    # a study that holds the same trials goes on with the same points
+    again = optuna.create_study(sampler=make_sampler("cmaes", 0, space=space))
+    for trial in first.trials[:50]:
+        assert all(type(value) is int for value in trial.system_attrs.values())  # no pickle
+        again.add_trial(trial)
+    assert [draw(again) for _ in range(30)] == found[50:]
 
 
 @pytest.mark.slow
