@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import ml_collections
     from rich.progress import Progress
 
+    from jdlopt.config import AnyConfig
+
 Options = TypeVar("Options", bound=PairOptions)
 
 COLOURS = {"adopt": "green", "drop": "red", "undecided": "yellow"}
@@ -23,10 +25,11 @@ COLOURS = {"adopt": "green", "drop": "red", "undecided": "yellow"}
 
 def compare(flags: CompareFlags) -> int:
     """Compares two configs, or one with a technique applied to it."""
+    from jdlopt.config import split_argument
     from jdlopt.evidence import compare as comparison
     from jdlopt.evidence import sides
 
-    marked = () if flags.a.endswith(".json") else (flags.a,)
+    marked = () if split_argument(flags.a)[0].endswith(".json") else (flags.a,)
     options = _with_space(flags.options, flags.space, *marked)
     options.check()
     a = _load(flags.a, flags.overrides)
@@ -34,7 +37,7 @@ def compare(flags: CompareFlags) -> int:
         from jdlopt.evidence import ablate as ablation
 
         chosen = ablation.parse(flags.b.removeprefix("+").split(","))
-        b: Mapping[str, Any] = ablation.applied(sides.side_of(a), chosen)[0].raw
+        b: AnyConfig = ablation.applied(sides.side_of(a), chosen)[0].raw
     else:
         b = _load(flags.b, flags.overrides)
     out = None if flags.json else console()
@@ -75,7 +78,6 @@ def improve(flags: ImproveFlags) -> int:
 
     flags.options.check()
     config = _load(flags.config, flags.overrides)
-    name = flags.config if Path(flags.config).exists() else flags.config.rpartition(":")[0]
     out = None if flags.json else console()
 
     def say(text: str) -> None:
@@ -87,7 +89,7 @@ def improve(flags: ImproveFlags) -> int:
             config,
             flags.workdir,
             flags.options,
-            file=Path(name),
+            file=flags.config,
             allow_code=flags.allow_code,
             on_progress=say,
             should_stop=stopped,
@@ -126,6 +128,8 @@ def _print_improvement(record: Mapping[str, Any], page: Path | None) -> None:
         test = record["test"]
         out.print(f"{test['metric']}: {_effect(test['effect'])}")
     print_path(out, record["file"], "jdlopt train --config=… trains it")
+    if record.get("file_note"):
+        out.print(record["file_note"])
     if page is not None:
         out.print(f"  {page}", soft_wrap=True)
 
@@ -146,7 +150,7 @@ def _load(file: str, overrides: Mapping[str, str]) -> ml_collections.ConfigDict:
     from jdlopt import config
 
     texts = {key: config.Override(text) for key, text in overrides.items()}
-    return config.override(config.load(file), texts)
+    return config.load(file, texts)
 
 
 def _page(flags: CompareFlags | AblateFlags | ImproveFlags) -> Path | None:

@@ -34,10 +34,8 @@ def load(flags: WithConfig) -> ml_collections.ConfigDict:
     from jdlopt import config
 
     assert flags.config is not None
-    loaded = config.load(flags.config)
-    return config.override(
-        loaded, {key: config.Override(text) for key, text in flags.overrides.items()}
-    )
+    texts = {key: config.Override(text) for key, text in flags.overrides.items()}
+    return config.load(flags.config, texts)
 
 
 def start() -> bool:

@@ -23,13 +23,14 @@ SHOWN = 5
 
 def tune(flags: TuneFlags) -> int:
     """Searches a space; the trials train in worker processes."""
+    from jdlopt.config import split_argument
     from jdlopt.study import space as spaces
     from jdlopt.study.tune import tune as search
 
     flags.options.check()
     if flags.config is None:
         raise UserError("--config: is missing; name the file that holds get_config().")
-    if flags.space is None and flags.config.endswith(".json"):
+    if flags.space is None and split_argument(flags.config)[0].endswith(".json"):
         raise UserError("--space: is missing; a JSON config has no get_space().")
     config = load(flags)
     space = spaces.load(flags.space or flags.config)

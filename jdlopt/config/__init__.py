@@ -2,8 +2,17 @@
 
 from jdlopt.config.checking import check_section, check_value, raise_problems, settled
 from jdlopt.config.files import load
-from jdlopt.config.overrides import override
+from jdlopt.config.overrides import References, override
 from jdlopt.config.parts import Allowed, find_part, is_path, paths_in, refuse_code
+from jdlopt.config.python_file import (
+    execute,
+    explained,
+    folders_for_workers,
+    make_importable,
+    make_importable_again,
+    split_argument,
+)
+from jdlopt.config.references import with_values
 from jdlopt.config.schema import (
     Choice,
     Count,
@@ -21,7 +30,7 @@ from jdlopt.config.schema import (
 )
 from jdlopt.config.sections import Value, own_keys, section_of, shared_keys
 from jdlopt.config.traced import TRACED_SECTIONS, fingerprint, hyperparameters, structure
-from jdlopt.config.tree import AnyConfig, dumps, flat, to_dict
+from jdlopt.config.tree import AnyConfig, dumps, flat, to_dict, tuples
 from jdlopt.config.values import Override, PartName
 
 __all__ = [
@@ -39,20 +48,26 @@ __all__ = [
     "Positive",
     "Range",
     "Rate",
+    "References",
     "Required",
     "Schema",
     "Value",
     "check_section",
     "check_value",
     "dumps",
+    "execute",
+    "explained",
     "field_of",
     "fields_of",
     "find_part",
     "fingerprint",
     "flat",
+    "folders_for_workers",
     "hyperparameters",
     "is_path",
     "load",
+    "make_importable",
+    "make_importable_again",
     "override",
     "own_keys",
     "paths_in",
@@ -61,6 +76,9 @@ __all__ = [
     "section_of",
     "settled",
     "shared_keys",
+    "split_argument",
     "structure",
     "to_dict",
+    "tuples",
+    "with_values",
 ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from jdlopt.config.tree import AnyConfig, to_dict
+from jdlopt.config.references import assign, check_references, linked
+from jdlopt.config.tree import AnyConfig, flat, to_dict
 from jdlopt.config.values import inherited_keys, with_inherited
 from jdlopt.errors import ConfigError, listing
 
@@ -25,39 +26,69 @@ def override(config: AnyConfig, assignments: Mapping[str, Any]) -> ml_collection
     """
     import ml_collections  # help must not wait for it
 
-    tree = to_dict(config)
+    kept = linked(config)
+    tree: Any = to_dict(config) if kept is None else kept
     renamed = _renamed(tree, assignments)
     for dotted, value in assignments.items():
         *sections, key = dotted.split(".")
         node = tree
         for depth, section in enumerate(sections):
-            child = node.setdefault(section, {})
-            if not isinstance(child, dict):
+            if section not in node:
+                node[section] = {}
+            node = node[section]
+            if not _is_section(node):
                 prefix = ".".join(sections[: depth + 1])
                 raise ConfigError(f"--config.{dotted}: {prefix} is a value, not a section.")
-            node = child
-        if isinstance(node.get(key), dict) and not isinstance(value, Mapping):
+        if _is_section(_held(node, key)) and not isinstance(value, Mapping):
             raise ConfigError(
                 f"--config.{dotted}: is a section; set one of its keys: {listing(node[key])}."
             )
-        node[key] = with_inherited(value, renamed[dotted]) if dotted in renamed else value
-        before = inherited_keys(node.get("name"))
-        if key in before:
-            node["name"] = with_inherited(node["name"], before - {key})
-    return ml_collections.ConfigDict(tree)
+        before = inherited_keys(_held(node, "name"))
+        wanted = with_inherited(value, renamed[dotted]) if dotted in renamed else value
+        _set(node, key, wanted, dotted)
+        if key in before and key != "name":
+            _set(node, "name", with_inherited(node["name"], before - {key}), dotted)
+    if kept is None:
+        return ml_collections.ConfigDict(tree)
+    check_references(kept, assignments)
+    return kept
 
 
-def _renamed(tree: Mapping[str, Any], assignments: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+def _is_section(node: object) -> bool:
+    import ml_collections
+
+    return isinstance(node, dict | ml_collections.ConfigDict)
+
+
+def _held(node: Any, key: str) -> Any:
+    """The value of a key, or None if it has none, or none yet."""
+    import ml_collections
+
+    try:
+        return node.get(key)
+    except ml_collections.config_dict.RequiredValueError:
+        return None
+
+
+def _set(node: Any, key: str, value: Any, dotted: str) -> None:
+    if isinstance(node, dict):
+        node[key] = value
+        return
+    with node.ignore_type():
+        assign(node, key, value, dotted)
+
+
+def _renamed(tree: Any, assignments: Mapping[str, Any]) -> dict[str, frozenset[str]]:
     """Returns what the section of each part that is named anew holds, but the keys that are set."""
     found: dict[str, frozenset[str]] = {}
     for dotted, value in assignments.items():
         prefix, _, last = dotted.rpartition(".")
         node: Any = tree
         for section in prefix.split("."):
-            node = node.get(section) if isinstance(node, Mapping) else None
-        if last != "name" or not isinstance(node, Mapping):
+            node = _held(node, section) if _is_section(node) else None
+        if last != "name" or not _is_section(node):
             continue
-        before = node.get("name")
+        before = _held(node, "name")
         keys = inherited_keys(before)
         if getattr(before, "text", before) != getattr(value, "text", value):
             keys |= frozenset(node)
@@ -65,3 +96,35 @@ def _renamed(tree: Mapping[str, Any], assignments: Mapping[str, Any]) -> dict[st
                  if key.startswith(f"{prefix}."))  # fmt: skip
         found[dotted] = keys - {key.partition(".")[0] for key in asked}
     return found
+
+
+class References:
+    """What follows from setting keys, of a config whose keys refer to each other.
+
+    Args:
+      config: as `jdlopt.config.load` gives it, its overrides set.
+    """
+
+    def __init__(self, config: AnyConfig | None = None):
+        self._config = None if config is None else linked(config)
+        self._plain = {} if self._config is None else flat(self._config)
+
+    def following(self, assignments: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns assignments together with the keys that follow them, and their new values.
+
+        Example:
+          >>> import ml_collections
+          >>> config = ml_collections.ConfigDict({"train": {"steps": 100}})
+          >>> config.train.eval_every = config.train.get_ref("steps") // 4
+          >>> References(config).following({"train.steps": 200})
+          {'train.steps': 200, 'train.eval_every': 50}
+        """
+        if self._config is None:
+            return dict(assignments)
+        after = flat(override(self._config, assignments))
+        followers = {
+            key: value
+            for key, value in after.items()
+            if key in self._plain and self._plain[key] != value and key not in assignments
+        }
+        return {**assignments, **followers}

@@ -10,11 +10,11 @@ from __future__ import annotations
 import importlib
 import os
 import re
-import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from jdlopt.config.python_file import make_importable
 from jdlopt.config.tree import AnyConfig, to_dict
 from jdlopt.config.values import shown
 from jdlopt.errors import ConfigError, WorkdirError, listing, nearest
@@ -138,8 +138,7 @@ def find_part(
             "or a dotted path 'package.module:Name' to a part of your own."
         )
     module_name, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # `jdlopt` is a script: its sys.path lacks the user's folder
+    make_importable(os.getcwd())  # `jdlopt` is a script: its sys.path lacks the user's folder
     try:
         module = importlib.import_module(module_name)
     except Exception as error:

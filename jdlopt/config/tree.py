@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import is_dataclass
+from enum import Enum
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jdlopt.config.sections import section_dict
@@ -20,7 +22,7 @@ AnyConfig: TypeAlias = "Mapping[str, Any] | ml_collections.ConfigDict | Dataclas
 def to_dict(config: AnyConfig) -> dict[str, Any]:
     """Returns a config or one of its sections as nested dicts, a part's own keys beside the others.
 
-    References of a `ConfigDict` are followed, and lists become tuples.
+    References of a `ConfigDict` are followed, and values are made plain as `tuples` does.
     """
     if is_dataclass(config):
         assert not isinstance(config, type)
@@ -33,10 +35,26 @@ def to_dict(config: AnyConfig) -> dict[str, Any]:
 
 
 def tuples(value: Any) -> Any:
-    """Returns a value with every list in it as a tuple."""
+    """Returns a value as plain Python has it: every list, range and array in it as a tuple.
+
+    NumPy's and JAX's numbers become Python's, a member of an enumeration its value, a path its
+    text.
+
+    Example:
+      >>> tuples([range(2), PurePath("a")])
+      ((0, 1), 'a')
+    """
+    if isinstance(value, Enum):
+        value = value.value
+    if hasattr(value, "dtype") and hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {key: tuples(item) for key, item in value.items()}
-    return tuple(tuples(item) for item in value) if isinstance(value, list) else value
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, list | range) or type(value) is tuple:
+        return tuple(tuples(item) for item in value)
+    return value
 
 
 def is_plain(value: object) -> bool:

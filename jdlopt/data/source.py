@@ -15,6 +15,7 @@ from jdlopt.config import section_of, shared_keys
 from jdlopt.data import cache, images, npz, sound, table_files, tables
 from jdlopt.data.arrays import is_own, open_own
 from jdlopt.data.bundled import BUNDLED, prepare_bundled
+from jdlopt.data.bundled import VERSION as BUNDLED_VERSION
 from jdlopt.data.dataset import Dataset, Reading
 from jdlopt.data.fields import COLUMN_KEYS, DataFields
 from jdlopt.data.folders import LABELS, holds_files
@@ -144,7 +145,13 @@ def _open_function(name: str, fields: DataFields, reading: Reading) -> Dataset:
     return open_own(fields, fields.options, reading)
 
 
+def _bundled(name: str) -> str:
+    """The name without the version that bundled datasets have."""
+    return name.removesuffix(f":{BUNDLED_VERSION}")
+
+
 def _open_bundled(name: str, fields: DataFields, reading: Reading) -> Dataset:
+    name = _bundled(name)
     return open_prepared(prepare_bundled(name, fields.data_dir), fields, name, reading)
 
 
@@ -220,7 +227,7 @@ def _ends_in(suffixes: Sequence[str]) -> Callable[[str, DataFields], bool]:
 
 
 SOURCES: dict[str, Source] = {
-    "bundled": Source(lambda name, fields: name in BUNDLED, _open_bundled),
+    "bundled": Source(lambda name, fields: _bundled(name) in BUNDLED, _open_bundled),
     "table": Source(_ends_in(table_files.SUFFIXES), _open_table),
     "npz": Source(_ends_in(npz.SUFFIXES), _open_npz),
     "function": Source(_is_function, _open_function),

@@ -67,8 +67,8 @@ def decide(effect: statistics.Effect, least: float = 0.0) -> str:
 
 
 def compare(
-    a: Mapping[str, object],
-    b: Mapping[str, object],
+    a: configs.AnyConfig,
+    b: configs.AnyConfig,
     workdir: str | Path,
     options: ComparisonOptions | None = None,
     on_progress: Callable[[dict[str, Any]], None] | None = None,

@@ -20,7 +20,7 @@ from jdlopt.metrics import higher_is_better
 IMPROVED = "improved.py"
 
 
-def finish(loop: Loop, original: Side, file: Path | None, why: str) -> dict[str, Any]:
+def finish(loop: Loop, original: Side, file: str | Path | None, why: str) -> dict[str, Any]:
     """Confirms the whole on fresh seeds, and once on the test split; writes the config.
 
     Args:
@@ -65,14 +65,19 @@ def finish(loop: Loop, original: Side, file: Path | None, why: str) -> dict[str,
             record["confirmed"] = effect_record(effect, loop.options.level, 0.0)
         if original.dataset.sizes.get("test"):
             record["test"] = _tested(loop, original, final)
-    place = rewrite.write(
+    written = rewrite.write(
         file,
         loop.workdir / IMPROVED,
         final.raw,
         loop.comments,
         _headline(record, file),
     )
-    return record | {"file": str(place), "seconds": loop.spent, "config": final.config.to_dict()}
+    return record | {
+        "file": str(written.place),
+        "file_note": written.note,
+        "seconds": loop.spent,
+        "config": final.config.to_dict(),
+    }
 
 
 def _tested(loop: Loop, original: Side, final: Side) -> dict[str, Any]:
@@ -103,8 +108,8 @@ def _tested(loop: Loop, original: Side, final: Side) -> dict[str, Any]:
     return {"metric": f"test/{name}", "seeds": list(seeds), **values, "effect": effect}
 
 
-def _headline(record: Mapping[str, Any], file: Path | None) -> str:
-    source = f" of {file.name}" if file is not None else ""
+def _headline(record: Mapping[str, Any], file: str | Path | None) -> str:
+    source = f" of {Path(file).name}" if file is not None else ""
     if not record["changes"]:
         return f"The baseline{source}: no technique that was tried made it better."
     effect = record["confirmed"]

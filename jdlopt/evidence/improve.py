@@ -45,7 +45,7 @@ def improve(
     workdir: str | Path,
     options: ImprovementOptions | None = None,
     *,
-    file: Path | None = None,
+    file: str | Path | None = None,
     allow_code: bool = False,
     on_progress: Callable[[str], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -56,7 +56,7 @@ def improve(
       config: the baseline, as `jdlopt.config.load` gives it.
       workdir: where everything is kept; the same call goes on there.
       options: how.
-      file: the baseline's file, which the improved one is written after.
+      file: the baseline's file, ``FILE[:ARG]``, which the improved one is written after.
       allow_code: go on from steps of an earlier call that name code which neither ``config`` nor
         ``options.techniques`` does.
       on_progress: called with a line for people when something is known anew.

@@ -7,6 +7,7 @@ it must give the config that was meant, or else a file of its own is written.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -84,44 +85,97 @@ def rewritten(
     raise ConfigError("the config file has no function get_config() at its top level.")
 
 
+class Written(NamedTuple):
+    """An improved config file.
+
+    Attributes:
+      place: where it lies.
+      note: why it is no version of the baseline's file, or None if it is one.
+    """
+
+    place: Path
+    note: str | None = None
+
+
 def write(
-    baseline: Path | None,
+    baseline: str | Path | None,
     place: Path,
-    wanted: Mapping[str, object],
+    wanted: configs.AnyConfig,
     comments: Mapping[str, str],
     headline: str,
-) -> Path:
+) -> Written:
     """Writes the improved config file and checks that it gives the config that was meant.
 
     Args:
-      baseline: the file to change; None, or one that is no Python file, gives a file of its own.
+      baseline: the file to change, ``FILE[:ARG]``; its argument becomes the default of the new
+        file's ``get_config``. None, or one that is no Python file, gives a file of its own.
       place: where it goes.
       wanted: the config that it must give, as `jdlopt.config.load` would; what differs from the
         baseline's is what changes.
       comments: what to say of each key.
       headline: what the file opens with.
-
-    Returns:
-      ``place``.
     """
-    if baseline is not None and baseline.suffix == ".py":
-        source = baseline.read_text(encoding="utf-8")
+    note, meant = None, configs.to_dict(wanted)
+    name, argument = configs.split_argument(str(baseline)) if baseline is not None else ("", None)
+    if baseline is not None and name.endswith(".py"):
+        source = Path(name).read_text(encoding="utf-8")
         try:
-            before, after = configs.flat(configs.load(baseline)), configs.flat(wanted)
+            before, after = configs.flat(_loaded(baseline)), configs.flat(wanted)
             changes = {key: value for key, value in after.items()
                        if key not in before or before[key] != value}  # fmt: skip
-            text = rewritten(source, changes, comments, before.keys() - after.keys())
-            place.write_text(_opened(text, headline), encoding="utf-8")
-            if configs.to_dict(configs.load(place)) == configs.to_dict(wanted):
-                return place
-        except (ConfigError, cst.ParserSyntaxError, ValueError):
-            pass  # it is built in a way of its own
-    empty: dict[str, object] = {
-        key: {} for key, value in configs.to_dict(wanted).items() if value == {}
-    }
+            if argument is not None:
+                source = with_default(source, argument)
+            for _ in range(2):
+                text = rewritten(source, changes, comments, before.keys() - after.keys())
+                place.write_text(_opened(text, headline), encoding="utf-8")
+                found = _loaded(place)
+                if found == meant:
+                    return Written(place)
+                # what the file looks up from where it lies, as a path beside it
+                flat = configs.flat(found)
+                changes |= {key: value for key, value in after.items()
+                            if key not in flat or flat[key] != value}  # fmt: skip
+            note = f"changed lines of {name} do not give the config that is meant"
+        except (ConfigError, cst.ParserSyntaxError, ValueError) as error:
+            note = str(error).rstrip(".")  # it is built in a way of its own
+        note = f"{place.name} is written anew, every value as it is, and not after {name}: {note}."
+    empty: dict[str, object] = {key: {} for key, value in meant.items() if value == {}}
     text = rewritten(ALONE, {**configs.flat(wanted), **empty}, comments)
     place.write_text(_opened(text, headline), encoding="utf-8")
-    return place
+    return Written(place, note)
+
+
+def _loaded(place: str | Path) -> dict[str, Any]:
+    """The config of a file, without the word of paths that lie beside it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return configs.to_dict(configs.load(place))
+
+
+def with_default(source: str, argument: str) -> str:
+    r"""Returns a config file whose ``get_config`` has an argument as its default.
+
+    Raises:
+      ConfigError: it has no parameter that could have one.
+
+    Example:
+      >>> with_default("def get_config(size: str, deep=False):\n    return {}", "large")
+      "def get_config(size: str = 'large', deep=False):\n    return {}"
+    """
+    module = cst.parse_module(source)
+    for function in module.body:
+        if isinstance(function, cst.FunctionDef) and function.name.value == "get_config":
+            places = [*function.params.posonly_params, *function.params.params]
+            if not places:
+                break
+            space = cst.SimpleWhitespace(" " if places[0].annotation else "")
+            given = places[0].with_changes(
+                default=cst.parse_expression(repr(argument)),
+                equal=cst.AssignEqual(space, space),
+            )
+            return module.with_deep_changes(function, params=function.params.deep_replace(
+                places[0], given)).code  # fmt: skip
+    raise ConfigError("its get_config() has no first parameter to give the argument to.")
 
 
 def _statements(

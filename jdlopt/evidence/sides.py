@@ -30,11 +30,12 @@ class Side(NamedTuple):
 
     Attributes:
       experiment: built from it.
-      raw: as given, in plain values; changes are made here, so that defaults can follow them.
+      raw: as given, in plain values; changes are made here, so that defaults can follow them, and
+        keys that refer to others.
     """
 
     experiment: Experiment
-    raw: dict[str, Any]
+    raw: configs.AnyConfig
 
     @property
     def config(self) -> Config:
@@ -48,7 +49,7 @@ class Side(NamedTuple):
 
 
 def side_of(
-    raw: Mapping[str, object], change: Mapping[str, object] | None = None, like: Side | None = None
+    raw: configs.AnyConfig, change: Mapping[str, object] | None = None, like: Side | None = None
 ) -> Side:
     """Returns a config, changed at some keys, as it is compared: resolved, its dataset opened.
 
@@ -66,11 +67,14 @@ def side_of(
 
     tree = changed(raw, change) if change else configs.to_dict(raw)
     tree = configs.settled(tree, schema_of(tree, []))
-    same = like is not None and all(key.startswith(SAME_DATASET) for key in change or ())
-    return Side(Experiment.build(tree, like.dataset if like and same else None), tree)
+    keys = configs.References(raw).following(change or {})
+    same = like is not None and all(key.startswith(SAME_DATASET) for key in keys)
+    experiment = Experiment.build(tree, like.dataset if like and same else None)
+    kept = configs.with_values(configs.override(raw, change) if change else raw, tree)
+    return Side(experiment, kept)
 
 
-def changed(raw: Mapping[str, object], change: Mapping[str, object]) -> dict[str, Any]:
+def changed(raw: configs.AnyConfig, change: Mapping[str, object]) -> dict[str, Any]:
     """Returns a config with keys changed.
 
     Where another part is named, its section keeps what every such part has, and of the old part's

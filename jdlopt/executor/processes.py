@@ -14,6 +14,7 @@ from queue import Empty, Queue
 from typing import NamedTuple
 
 from jdlopt import memory
+from jdlopt.config import folders_for_workers
 from jdlopt.executor.messages import ANSWERS, Answer, MessageError, Request, decode, encode
 
 ACCELERATORS = ("/dev/nvidia0", "/dev/accel0", "/dev/vfio/0", "/dev/kfd")
@@ -79,7 +80,7 @@ class Workers:
         index = self._next
         self._next += 1
         # a file in the working directory must not stand in for a library's
-        safe = {"PYTHONSAFEPATH": "1"}
+        safe = {"PYTHONSAFEPATH": "1", **folders_for_workers()}
         environment = {**os.environ, **memory.settings(os.environ), **safe}
         if self.one_core:
             # several threads for one operation only get in the way of the other workers

@@ -18,6 +18,7 @@ from queue import SimpleQueue
 from typing import IO, NoReturn
 
 from jdlopt import memory
+from jdlopt.config import make_importable_again
 from jdlopt.errors import DivergedError, UserError
 from jdlopt.executor.messages import (
     DEFECT,
@@ -100,6 +101,7 @@ def serve(module: str) -> NoReturn:
 
     keep_programs()
     memory.keep()
+    make_importable_again(os.environ)
     handle: Handler = importlib.import_module(module).start(link)
     devices = jax.local_devices()
     link.send(Ready(devices[0].platform, [str(device) for device in devices]))

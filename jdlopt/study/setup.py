@@ -16,6 +16,8 @@ from jdlopt.study import space as spaces
 from jdlopt.study.options import Options
 
 STUDY, BEST, TRIALS, POPULATIONS = "study.json", "best_config.json", "trials", "populations"
+TRACED = ("model.", "loss.", "optim.", "data.augment.")
+"""How the keys begin whose floats are traced."""
 MOST_POINTS = 10_000
 """Points that a grid may have."""
 
@@ -84,7 +86,7 @@ def traced_keys(space: spaces.Space) -> set[str]:
     return {
         key
         for key, one in space.items()
-        if key.startswith(("model.", "loss.", "optim.", "data.augment."))
+        if key.startswith(TRACED)
         and (
             one.kind in ("uniform", "log_uniform")
             or (one.kind == "choice" and all(type(v) is float for v in one.choices))
@@ -98,6 +100,7 @@ class Setup:
 
     Attributes:
       config: the base experiment; ``resolved`` with all its defaults.
+      references: keys of it that follow others.
       space: what is searched; ``traced`` are its keys that need no program of their own.
       workdir, options: as `tune` was given them.
       objectives: name and direction of each.
@@ -109,6 +112,7 @@ class Setup:
     """
 
     config: dict[str, Any]
+    references: configs.References
     resolved: dict[str, Any]
     space: spaces.Space
     traced: frozenset[str]
@@ -150,21 +154,31 @@ class Setup:
         return 18 if self.options.halving else 8
 
     def structural(self, point: Mapping[str, object]) -> dict[str, object]:
-        """Returns the values of a point that need a program of their own."""
-        return {key: value for key, value in point.items() if key not in self.traced}
+        """Returns the values of a point, and what follows them, that need their own program."""
+        return {key: v for key, v in self._all(point).items() if not self._is_traced(key, v)}
 
     def floats(self, point: Mapping[str, Any]) -> dict[str, float]:
-        """Returns the values of a point that are traced."""
-        return {key: value for key, value in point.items() if key in self.traced}
+        """Returns the values of a point, and what follows them, that are traced."""
+        return {key: v for key, v in self._all(point).items() if self._is_traced(key, v)}
+
+    def _all(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        return self.references.following(point)
+
+    def _is_traced(self, key: str, value: object) -> bool:
+        if key in self.space:
+            return key in self.traced
+        return type(value) is float and key.startswith(TRACED)
 
     def config_of(self, point: Mapping[str, object]) -> dict[str, Any]:
         """Returns the config that trains a point as a run."""
-        return configs.to_dict(configs.override(self.config, {**point, "seed": self.seed}))
+        values = {**self._all(point), "seed": self.seed}
+        return configs.to_dict(configs.override(self.config, values))
 
 
 def set_up(
     config: dict[str, object],
     texts: dict[str, str],
+    references: configs.References,
     space: spaces.Space,
     workdir: Path,
     options: Options,
@@ -174,6 +188,7 @@ def set_up(
 
     Args:
       config: the base experiment; ``texts`` are overrides whose types only its schema knows.
+      references: of its keys to each other.
       space: what is searched.
       workdir, options: as `tune` was given them.
       executor: just started.
@@ -206,6 +221,7 @@ def set_up(
         options = options.replaced(trials=len(grid))
     return Setup(
         config=configs.to_dict(found.config),
+        references=references,
         resolved=found.resolved,
         space=space,
         traced=frozenset(traced),

@@ -16,7 +16,6 @@ A config file's ``get_space()`` returns a dict from dotted keys to distributions
 from __future__ import annotations
 
 import builtins
-import importlib.util
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -93,7 +92,9 @@ def _distribution(
     return Distribution(kind, role=role, when=conditions, **values)
 
 
-def _bounds(kind: str, low: float, high: float) -> None:
+def _bounds(kind: str, low: float, high: float) -> tuple[float, float]:
+    """Returns bounds as Python's numbers, checked."""
+    low, high = configs.tuples(low), configs.tuples(high)
     for name, value in (("low", low), ("high", high)):
         if isinstance(value, bool) or not isinstance(value, builtins.int | float):
             raise ConfigError(f"space: {kind}: {name} must be a number, found {value!r}.")
@@ -101,13 +102,14 @@ def _bounds(kind: str, low: float, high: float) -> None:
             raise ConfigError(f"space: {kind}: {name} must be finite, found {value!r}.")
     if not low < high:
         raise ConfigError(f"space: {kind}({low}, {high}): low must be below high.")
+    return low, high
 
 
 def uniform(
     low: float, high: float, *, role: str | None = None, when: Mapping[str, object] | None = None
 ) -> Distribution:
     """A float drawn evenly from ``[low, high]``."""
-    _bounds("uniform", low, high)
+    low, high = _bounds("uniform", low, high)
     return _distribution("uniform", role, when, low=float(low), high=float(high))
 
 
@@ -115,7 +117,7 @@ def log_uniform(
     low: float, high: float, *, role: str | None = None, when: Mapping[str, object] | None = None
 ) -> Distribution:
     """A float whose logarithm is drawn evenly; for what matters by its order of magnitude."""
-    _bounds("log_uniform", low, high)
+    low, high = _bounds("log_uniform", low, high)
     if low <= 0:
         raise ConfigError(f"space: log_uniform({low}, {high}): low must be greater than 0.")
     return _distribution("log_uniform", role, when, low=float(low), high=float(high))
@@ -131,7 +133,8 @@ def integer(
     when: Mapping[str, object] | None = None,
 ) -> Distribution:
     """A whole number from ``low`` to ``high``, both included; also called ``int``."""
-    _bounds("int", low, high)
+    low, high = _bounds("int", low, high)  # type: ignore[assignment]
+    step = configs.tuples(step)
     if not (isinstance(low, builtins.int) and isinstance(high, builtins.int)):
         raise ConfigError(f"space: int({low}, {high}): the bounds must be whole numbers.")
     if not isinstance(step, builtins.int) or step < 1 or (log and step != 1):
@@ -148,7 +151,7 @@ def choice(
     *values: Value, role: str | None = None, when: Mapping[str, object] | None = None
 ) -> Distribution:
     """One of the values: numbers, names, bools, None or tuples of them."""
-    found = tuple(tuple(value) if isinstance(value, list) else value for value in values)
+    found = tuple(configs.tuples(value) for value in values)
     if len(found) < 2:
         raise ConfigError(f"space: choice: needs at least 2 values, found {listing(found)}.")
     if len({label(value) for value in found}) < len(found):
@@ -210,26 +213,24 @@ def load(file: str | Path) -> Space:
     Raises:
       ConfigError: no such file, it has no ``get_space``, or what it returns is no space.
     """
-    path = Path(str(file).partition(":")[0] if not Path(file).exists() else file)
+    path = Path(configs.split_argument(str(file))[0])
     if not path.is_file():
         raise ConfigError(f"--space: there is no file '{path}'.")
     if path.suffix == ".json":
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(path.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: is not a JSON space: {error}") from error
         return from_json(found)
-    spec = importlib.util.spec_from_file_location(f"jdlopt_space_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"--space: '{path}' is neither a Python file (.py) nor JSON (.json).")
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        found = module.get_space() if hasattr(module, "get_space") else None
+        module = configs.execute(path, "space")
+        found = module.get_space() if module and hasattr(module, "get_space") else None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     except Exception as error:  # the user's own code
-        raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
+        raise ConfigError(configs.explained(error, path)) from error
+    if module is None:
+        raise ConfigError(f"--space: '{path}' is neither a Python file (.py) nor JSON (.json).")
     if found is None:
         raise ConfigError(
             f"{path}: has no function get_space(), so nothing says what may be searched. Add one "

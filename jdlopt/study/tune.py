@@ -28,7 +28,8 @@ def tune(
     """Searches a space around a config; goes on where an earlier call in the directory stopped.
 
     Args:
-      config: the base experiment, as `jdlopt.config.load` gives it.
+      config: the base experiment, as `jdlopt.config.load` gives it. Keys that refer to one that is
+        searched follow it in every trial.
       space: from dotted keys to distributions, as `jdlopt.study.space.check` returns it.
       workdir: the study's directory.
       options: how to search.
@@ -68,7 +69,8 @@ def tune(
 
         storage.quiet()
         with storage.opened(options.storage, workdir) as database:
-            setup = set_up(plain, texts, space, workdir, options, executor)
+            references = configs.References(config)
+            setup = set_up(plain, texts, references, space, workdir, options, executor)
             return Search(setup, database, executor, started, on_progress).run(should_stop)
     finally:
         executor.close()

@@ -30,7 +30,7 @@ CHANGES = {
 def test_a_rewritten_file_gives_the_config_that_was_meant(file: Path, tmp_path: Path) -> None:
     wanted = configs.override(configs.load(file), CHANGES)
     comments = {"model.dropout_rate": "dropout: +0.01 (+0.00 to +0.02, 10 seeds)"}
-    made = rewrite.write(file, tmp_path / "better.py", wanted, comments, "Better.")
+    made = rewrite.write(file, tmp_path / "better.py", wanted, comments, "Better.").place
     assert configs.to_dict(configs.load(made)) == configs.to_dict(wanted)
     text = made.read_text(encoding="utf-8")
     assert text.startswith('"""Better.\n"""')
@@ -47,7 +47,7 @@ def test_keys_of_a_part_that_is_left_go(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     wanted = changed(configs.load(file), {"optim.name": "adamw"})
-    made = rewrite.write(file, tmp_path / "n.py", wanted, {}, "New.")
+    made = rewrite.write(file, tmp_path / "n.py", wanted, {}, "New.").place
     assert configs.to_dict(configs.load(made)) == {
         "data": {"source": "iris"}, "optim": {"name": "adamw", "learning_rate": 0.1},
     }  # fmt: skip
@@ -99,8 +99,10 @@ def test_a_file_that_can_not_be_changed_is_written_anew(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     wanted = configs.override(configs.load(file), {"data.batch_size": 7})
-    made = rewrite.write(file, tmp_path / "n.py", wanted, {}, "New.")
+    made = rewrite.write(file, tmp_path / "n.py", wanted, {}, "New.").place
     assert configs.to_dict(configs.load(made)) == {"data": {"source": "iris", "batch_size": 7}}
-    alone = rewrite.write(None, tmp_path / "a.py", wanted, {"data.batch_size": "+0.1"}, 'A """')
+    alone = rewrite.write(
+        None, tmp_path / "a.py", wanted, {"data.batch_size": "+0.1"}, 'A """'
+    ).place
     assert configs.to_dict(configs.load(alone)) == configs.to_dict(wanted)
     assert "# +0.1" in alone.read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ import time
 import pytest
 from fake import FakeProcesses, trained
 
+from jdlopt import config as configs
 from jdlopt.errors import UserError
 from jdlopt.executor.executor import Executor
 from jdlopt.executor.messages import Failed, TrainPopulation
@@ -39,6 +40,7 @@ def search(opened, workdir, space=SPACE, **options):
     executor = Executor(FakeProcesses(), 1)
     executor.wait_ready()
     setup = Setup(
+        references=configs.References(),
         config={"seed": 0}, resolved={}, space=space, traced=frozenset(traced_keys(space)),
         workdir=workdir, options=asked,
         objectives=[{"name": "validation/loss", "direction": "minimize"}],
