@@ -390,7 +390,7 @@ def test_near_images_share_their_signs_and_others_do_not():
     train, mixed = (
         near_duplicates.signs(one, centre) for one in (images, np.concatenate([other, near]))
     )
-    np.testing.assert_array_equal(near_duplicates.near(mixed, train), np.arange(40, 60))
+    np.testing.assert_array_equal(near_duplicates.near([mixed], [train]), np.arange(40, 60))
 
 
 def test_signs_differ_by_the_angle():

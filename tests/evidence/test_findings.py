@@ -127,8 +127,8 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("shift", {"splits.inputs": {"area": 0.9, "error": 0.01, "z": 40.0}}, "serious"),
     ("shift", {"splits.labels": {"p": 1e-9, "distance": 0.2}}, "warning"),
     ("class_imbalance", {"run.counts": [900, 590, 10]}, "serious"),
-    ("input_scale", {"inputs.rms": 700.0}, "serious"),
-    ("input_scale", {"inputs.rms": 0.05}, "warning"),
+    ("input_scale", {"inputs.input.rms": 700.0}, "serious"),
+    ("input_scale", {"inputs.input.rms": 0.05}, "warning"),
     ("layer_scale", {"gradients.start.layers": [
         a_gradient("a/kernel"), a_gradient("b/kernel", gain=140.0), a_gradient("c/kernel")
     ]}, "serious"),

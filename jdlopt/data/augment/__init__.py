@@ -65,6 +65,7 @@ __all__ = [
     "inputs_of",
     "problems",
     "schema",
+    "unmixable",
 ]
 
 AUGMENTATIONS: dict[str, Augmentation] = {

@@ -212,18 +212,19 @@ def _check_table(path: Path, fields: DataFields, with_test: bool) -> Check:
     seen = np.zeros(len(cells.numbers), bool)
     seen[splits["train"]] = True
     task = "" if coding is None else coding.task
-    findings += columns.table_findings(cells, features, target, seen, values, task)
+    found = list(columns.table_findings(cells, features, target, seen, values, task))
     matrix = cells.features(features)
     mine = None if values is None else values[seen]
     if mine is not None and coding is not None and coding.task == "classification":
         classes = mine[np.isfinite(mine)].astype(np.int64)
-        findings += examples.imbalance(classes, coding.class_names)
-    findings += of_examples(matrix[seen], mine, cells.rows[seen], coding, True)
+        found += examples.imbalance(classes, coding.class_names)
+    found += of_examples(matrix[seen], mine, cells.rows[seen], coding, True)
     if not with_test:
         splits.pop("test", None)
-    findings += near_rows(matrix, splits, cells.rows)
+    found += near_rows(matrix, splits, cells.rows)
     if apart:  # rows that are alike in numbers and categories may differ in all else
-        findings = [one for one in findings if one.kind not in OF_WHOLE_EXAMPLES]
+        found = [one for one in found if one.kind not in OF_WHOLE_EXAMPLES]
+    findings += found
     return Check(fields.source, "table", tuple(findings), sizes, looked, dataset, fields)
 
 

@@ -315,7 +315,7 @@ def duplicate_rows(
             flat = np.where(np.isnan(flat), np.nan, flat) + 0.0  # one NaN, and no -0
         columns.append(np.ascontiguousarray(flat))
     seen: set[bytes] = set()
-    marks = np.zeros(len(values), bool)
+    marks = np.zeros(len(targets), bool)
     for row, parts in enumerate(zip(*columns, strict=True)):
         words = b"".join(part.tobytes() for part in parts)
         digest = hashlib.blake2b(words, digest_size=16).digest()
