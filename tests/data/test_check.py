@@ -148,14 +148,11 @@ def test_a_header_without_names_is_told(tmp_path):
     assert {part.name for part in told.parts} == {"Unnamed: 0", "x.1"}
 
 
-@pytest.mark.parametrize("text", ["", "\n\n", "a,b\n", "a;b\n1;2\n"])
+@pytest.mark.parametrize("text", ["", "\n\n", "a,b\n"])
 def test_what_is_no_table_is_refused_by_name(tmp_path, text):
     path = tmp_path / "t.csv"
     path.write_text(text)
     with pytest.raises(DataError, match=r"t\.csv"):
-        read_cells(path)
-    path.write_text("a,b\n1,2\n", encoding="utf-16")
-    with pytest.raises(DataError, match="UTF-16"):
         read_cells(path)
 
 

@@ -125,7 +125,7 @@ def check_source(fields: DataFields | Mapping[str, Any], *, with_test: bool = Tr
     path = Path(fields.source.strip()).expanduser()
     # fits this small lose more time than they gain where threads wait for one another
     with threadpool_limits(limits=1):
-        if path.suffix.lower() in table_files.SUFFIXES and path.is_file():
+        if table_files.is_table(path) and path.exists():
             made = _check_table(path, fields, with_test)
         else:
             made = _check_dataset(path, fields, with_test)
@@ -161,7 +161,7 @@ def check_table_file(
 
 
 def _check_table(path: Path, fields: DataFields, with_test: bool) -> Check:
-    cells = read_cells(path)
+    cells = read_cells(path, fields.missing_values)
     names = names_of(fields.target)
     named = [*(("data.target", name) for name in names), ("data.text_column", fields.text_column)]
     for key, name in [*named, *(("data.ignore", one) for one in fields.ignore)]:
