@@ -27,6 +27,7 @@ from jdlopt.errors import DivergedError, Interrupted, UserError, escaped
 
 REFUSED = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT,
+    errno.ELOOP,
 )  # fmt: skip
 """What an operating system refuses wherever a path is touched; no defect of jdlopt's own."""
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jdlopt import writing
 from jdlopt.cli.show import DONE, console, load, print_json, print_path, print_rows
 from jdlopt.cli.verbs import CheckFlags, ConfigFlags, ListFlags, ShowFlags
 from jdlopt.data.notes import Note, say
@@ -220,12 +221,8 @@ def shown(flags: ShowFlags) -> int:
         what = "is a folder" if path.is_dir() else "there is no such folder to write it in"
         raise UserError(f"--output: {flags.output}: {what}.")
     taken = samples.take(resolve_data(load(flags)), everything=flags.all, seed=flags.seed)
-    aside = path.with_name(f".{path.name}.writing")
-    try:
-        aside.write_bytes(grid.png(taken, flags.examples))
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with writing.aside(path, binary=True) as file:
+        file.write(grid.png(taken, flags.examples))
     rows = [
         {
             **({"input": one.input} if len(taken) > 1 else {}),

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from jdlopt import writing
 from jdlopt.errors import DataError
 
 INFO = "dataset_info.json"
@@ -106,7 +107,7 @@ def exclusive(root: Path, name: str) -> Iterator[None]:
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock = (root / f".{name}.lock").open("w")
+        lock = writing.lock_file(root / f".{name}.lock")
     except OSError as error:
         raise DataError(
             f"{root}: datasets are prepared here, and it can't be written to ({error.strerror}). "

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from jdlopt import writing
 from jdlopt.data.cache import data_dir, exclusive, parse_name, prepared_folder
 from jdlopt.errors import DataError, UserError, nearest
 
@@ -102,14 +103,15 @@ def use_files(builder: Any, downloads: Path, files: Path, accept_changed_files: 
             print(f"warning: {local} is not the file that TFDS knows; it is used", file=sys.stderr)
         cached = downloads / builder.name / resource.get_dl_fname(url, expected.checksum)
         cached.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(local, cached)
+        with local.open("rb") as given, writing.aside(cached, binary=True) as copy:
+            shutil.copyfileobj(given, copy)
         info = {
             "dataset_names": [builder.name],
             "original_fname": local.name,
             "url_info": expected.asdict(),
             "urls": [url],
         }
-        Path(resource.get_info_path(cached)).write_text(json.dumps(info), encoding="utf-8")
+        writing.write_aside(Path(resource.get_info_path(cached)), json.dumps(info))
         used += 1
     if not used:
         names = sorted({info.filename or "" for info in builder.url_infos.values()})

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jdlopt import config as configs
+from jdlopt import writing
 from jdlopt.errors import UserError
 from jdlopt.evidence import search_rounds
 from jdlopt.evidence.final_test import finish
@@ -89,6 +90,7 @@ def improve(
         return before
     earlier = float(before.get("seconds", 0.0))
     with Trainer(workdir, workers=options.workers, should_stop=should_stop) as trainer:
+        writing.refuse_links(workdir, search_rounds.RUNS)
         trainer.deadline = started + options.budget * (1 - RESERVE) - earlier
         loop = Loop(
             base=base,

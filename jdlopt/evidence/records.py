@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from jdlopt import writing
 from jdlopt.errors import WorkdirError
 from jdlopt.train import disk
 
@@ -34,7 +35,7 @@ def claim(workdir: Path, name: str, what: Mapping[str, object]) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if not beside.exists():
-            disk.write_aside(beside, text)
+            writing.write_aside(beside, text)
     except OSError as error:
         raise WorkdirError(
             f"--workdir: {workdir} can't be written: {error.strerror}. Choose another."
@@ -53,6 +54,6 @@ def save(path: Path, record: Mapping[str, object]) -> None:
       WorkdirError: it can't be written.
     """
     try:
-        disk.write_aside(path, json.dumps(disk.as_json(record), indent=2) + "\n")
+        writing.write_aside(path, json.dumps(disk.as_json(record), indent=2) + "\n")
     except OSError as error:
         raise WorkdirError(f"{path}: can't be written: {disk.reason(path, error)}.") from error

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import libcst as cst
 
 from jdlopt import config as configs
+from jdlopt import writing
 from jdlopt.errors import ConfigError
 
 WIDTH = 100
@@ -127,7 +128,7 @@ def write(
                 source = with_default(source, argument)
             for _ in range(2):
                 text = rewritten(source, changes, comments, before.keys() - after.keys())
-                place.write_text(_opened(text, headline), encoding="utf-8")
+                writing.write_aside(place, _opened(text, headline))
                 found = _loaded(place)
                 if found == meant:
                     return Written(place)
@@ -141,7 +142,7 @@ def write(
         note = f"{place.name} is written anew, every value as it is, and not after {name}: {note}."
     empty: dict[str, object] = {key: {} for key, value in meant.items() if value == {}}
     text = rewritten(ALONE, {**configs.flat(wanted), **empty}, comments)
-    place.write_text(_opened(text, headline), encoding="utf-8")
+    writing.write_aside(place, _opened(text, headline))
     return Written(place, note)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jdlopt import config as configs
+from jdlopt import writing
 from jdlopt.errors import Interrupted, WorkdirError
 from jdlopt.executor.executor import Executor, Received, Spent
 from jdlopt.executor.messages import (
@@ -116,8 +117,9 @@ class Trainer:
     def __enter__(self) -> Trainer:
         try:
             self.workdir.mkdir(parents=True, exist_ok=True)
+            writing.refuse_links(self.workdir, TRAININGS, POPULATIONS)
             (self.workdir / TRAININGS).mkdir(exist_ok=True)
-            self._lock = (self.workdir / ".lock").open("w")
+            self._lock = writing.lock_file(self.workdir / ".lock")
         except OSError as error:
             raise WorkdirError(
                 f"--workdir: {self.workdir} can't be written: {error.strerror}. Choose another."
@@ -162,8 +164,8 @@ class Trainer:
         try:
             beside = path.with_suffix(".json")
             if not beside.exists():
-                disk.write_aside(beside, configs.dumps(config))
-            with path.open("a+b") as file:
+                writing.write_aside(beside, configs.dumps(config))
+            with writing.appended(path) as file:
                 if file.tell():
                     file.seek(-1, os.SEEK_END)
                     if file.read(1) != b"\n":  # a process was killed within its last line

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jdlopt import writing
 from jdlopt.data.check import Check, Finding
 from jdlopt.errors import UserError, WorkdirError
 from jdlopt.report import grid, samples
@@ -46,7 +47,7 @@ def write_page(check: Check, folder: Path) -> Path:
     path = folder / PAGE
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        disk.write_aside(path, make_page(check, _taken(check)))
+        writing.write_aside(path, make_page(check, _taken(check)))
     except OSError as error:
         raise WorkdirError(f"{path}: can't be written: {disk.reason(path, error)}.") from error
     return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from jdlopt import writing
 from jdlopt.errors import WorkdirError
 from jdlopt.report.figures import (
     BAD,
@@ -23,7 +24,6 @@ from jdlopt.report.figures import (
 )  # fmt: skip
 from jdlopt.report.page import Figure, Table, render
 from jdlopt.report.records import Record
-from jdlopt.train import disk
 
 PAGE = "diagnosis.html"
 MATRIX_CLASSES = 40
@@ -45,7 +45,7 @@ def write_page(folder: Path, diagnosis: Record) -> Path:
     """
     path = folder / PAGE
     try:
-        disk.write_aside(path, make_page(folder.resolve().name, diagnosis))
+        writing.write_aside(path, make_page(folder.resolve().name, diagnosis))
     except OSError as error:
         raise WorkdirError(f"{path}: can't be written: {error.strerror}.") from error
     return path

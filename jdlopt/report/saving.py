@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jdlopt import writing
 from jdlopt.errors import WorkdirError
-from jdlopt.train import disk
 
 REPORT = "report.html"
 
@@ -14,7 +14,7 @@ def save(folder: Path, text: str) -> Path:
     """Writes the page beside its final name, renames it, and returns its path."""
     path = folder / REPORT
     try:
-        disk.write_aside(path, text)
+        writing.write_aside(path, text)
     except OSError as error:
         raise WorkdirError(f"{path}: can't be written: {error.strerror}.") from error
     return path

@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from jdlopt import writing
 from jdlopt.executor.messages import RunTrained, TrainRun
 from jdlopt.study import records
 from jdlopt.study.progress import Progress
-from jdlopt.study.setup import BEST, POPULATIONS, STUDY, TRIALS, StudyResult
-
-LOCK = ".finishing"
+from jdlopt.study.setup import BEST, LOCK, POPULATIONS, STUDY, TRIALS, StudyResult
 
 
 def finish(
@@ -69,7 +68,7 @@ def _is_same(progress: Progress, before: Mapping[str, Any]) -> bool:
 def _one_at_a_time(workdir: Path, should_stop: Callable[[], bool]) -> Iterator[bool]:
     """Holds the study's lock; says whether another coordinator had to be waited for."""
     waited = False
-    with (workdir / LOCK).open("w") as file:
+    with writing.lock_file(workdir / LOCK) as file:
         while not should_stop():
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jdlopt import config as configs
+from jdlopt import writing
 from jdlopt.errors import WorkdirError
 from jdlopt.executor.executor import Task
 from jdlopt.executor.messages import PopulationTrained, TrainPopulation
@@ -185,6 +186,6 @@ def trials_of(task: Task) -> list[int]:
 def _write(path: Path, text: str) -> None:
     """Writes a file of the study's directory; several coordinators may do so at once."""
     try:
-        disk.write_aside(path, text, f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        writing.write_aside(path, text, f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
     except OSError as error:
         raise WorkdirError(f"{path}: can't be written: {disk.reason(path, error)}.") from error

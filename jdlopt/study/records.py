@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from jdlopt import writing
 from jdlopt.executor.messages import RUNNING, PopulationTrained, Row, TrialResult
 
 CURVES, PARTS = "curves.parquet", "curves"
@@ -230,6 +231,5 @@ def _table(rows: Sequence[Mapping[str, object]]) -> object:
 def _write(path: Path, table: object) -> None:
     import pyarrow.parquet as pq
 
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(table, aside)
-    aside.replace(path)
+    with writing.aside(path, str(os.getpid()), binary=True) as file:
+        pq.write_table(table, file)

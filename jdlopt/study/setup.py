@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jdlopt import config as configs
+from jdlopt import writing
 from jdlopt.errors import UserError, WorkdirError
 from jdlopt.executor.executor import Executor
 from jdlopt.executor.messages import CheckStudy
@@ -18,6 +19,8 @@ from jdlopt.study.options import Options
 STUDY, BEST, TRIALS, POPULATIONS = "study.json", "best_config.json", "trials", "populations"
 TRACED = ("model.", "loss.", "optim.", "data.augment.")
 """How the keys begin whose floats are traced."""
+LOCK = ".finishing"
+"""Held by the coordinator that ends a study."""
 MOST_POINTS = 10_000
 """Points that a grid may have."""
 
@@ -61,8 +64,8 @@ def claim(workdir: Path, storage: str | None = None) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         probe = workdir / ".writable"
-        probe.touch()
-        probe.unlink(missing_ok=True)
+        with writing.lock_file(probe):
+            probe.unlink(missing_ok=True)
         there = {path.name for path in workdir.iterdir()}
     except OSError as error:
         raise WorkdirError(
@@ -72,6 +75,8 @@ def claim(workdir: Path, storage: str | None = None) -> None:
         raise WorkdirError(
             f"--workdir: {workdir} is a run's directory, not a study's; choose another."
         )
+    databases = [path for path in there if path.startswith("study.db")]
+    writing.refuse_links(workdir, *databases, LOCK, TRIALS, POPULATIONS, records.PARTS)
     known = {STUDY, "study.db", "study.db-wal", "study.db-shm", "study.db-journal", BEST, TRIALS,
              POPULATIONS, records.CURVES, records.PARTS, "report.html"}  # fmt: skip
     if storage is not None:

@@ -18,6 +18,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from jdlopt import config as configs
+from jdlopt import writing
 from jdlopt.errors import UserError, WorkdirError, differences
 from jdlopt.study import space as spaces
 
@@ -52,6 +53,8 @@ def open_storage(url: str | None, workdir: Path) -> object:
     for attempt in range(TRIES):
         try:
             return _open(url, workdir)
+        except WorkdirError:
+            raise
         except Exception as error:  # whatever a database driver raises
             text = " ".join(str(error).split())
             if attempt + 1 < TRIES and any(word in text for word in MEANWHILE):
@@ -70,7 +73,9 @@ def _open(url: str | None, workdir: Path) -> object:
     if url is not None and url.startswith("journal:"):
         from optuna.storages.journal import JournalFileBackend
 
-        backend = JournalFileBackend(url.removeprefix("journal:"))
+        name = url.removeprefix("journal:")
+        writing.refuse_links(Path(name).parent, Path(name).name)
+        backend = JournalFileBackend(name)
         return optuna.storages.JournalStorage(backend)
     if url is not None:
         return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})

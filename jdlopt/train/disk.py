@@ -1,8 +1,7 @@
-"""Files that are whole or not there, and what to tell when one can't be written."""
+"""Numbers that JSON lacks, and what to tell when a file can't be written."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import math
 import os
@@ -10,28 +9,6 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-
-def write_aside(path: Path, text: str, name: str = "writing") -> None:
-    """Writes a file beside its final name and renames it, so that nobody reads half of it.
-
-    Args:
-      path: where it will be.
-      text: all of it.
-      name: tells it from what other processes write for the same path at the same moment. Where
-        there are none, one name lets a killed process leave one such file at most.
-
-    Raises:
-      OSError: it can't be written; what was there before is as it was.
-    """
-    aside = path.with_name(f".{path.name}.{name}")
-    try:
-        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
-        aside.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise
 
 
 def as_json(value: object) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jdlopt import config as configs
+from jdlopt import writing
 from jdlopt.errors import WorkdirError, differences
 from jdlopt.train import checkpoint, disk
 
@@ -28,7 +30,7 @@ def write_aside(path: Path, text: str) -> None:
       WorkdirError: it can't be written; what was there before is as it was.
     """
     with _told(path):
-        disk.write_aside(path, text)
+        writing.write_aside(path, text)
 
 
 def _unwritable(path: Path, error: OSError) -> WorkdirError:
@@ -57,7 +59,7 @@ def claim(workdir: Path, config: configs.AnyConfig) -> Iterator[None]:
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("w")
+        lock = writing.lock_file(workdir / ".lock")
     except (FileExistsError, NotADirectoryError) as error:
         raise WorkdirError(
             f"--workdir: {workdir} is a file, or lies below one; name a directory."
@@ -71,6 +73,7 @@ def claim(workdir: Path, config: configs.AnyConfig) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise WorkdirError(f"--workdir: another process is training in {workdir}.") from error
+        writing.refuse_links(workdir, CHECKPOINTS, TENSORBOARD)
         path = workdir / CONFIG
         if path.exists():
             _check_same(path, config, workdir)
@@ -162,7 +165,9 @@ class RunLog:
         path = workdir / METRICS
         kept = [line for line in read_lines(path) if line["step"] <= step]
         write_aside(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file = path.open("a", encoding="utf-8", buffering=1)  # a line is seen once written
+        lines = writing.appended(path)
+        self._path = path
+        self._file = io.TextIOWrapper(lines, encoding="utf-8", line_buffering=True)
         self._tensorboard = workdir / TENSORBOARD
         self._events: Any = None
         if tensorboard:
@@ -176,7 +181,7 @@ class RunLog:
 
         So two runs of one config write the same ``metrics.jsonl`` to the byte.
         """
-        with _told(Path(self._file.name)):
+        with _told(self._path):
             self._file.write(json.dumps(disk.as_json({"step": step, **values})) + "\n")
         if self._events:
             with _told(self._tensorboard):
@@ -195,7 +200,7 @@ class RunLog:
 
     def flush(self) -> None:
         """Hands everything written so far to the disk."""
-        with _told(Path(self._file.name)):
+        with _told(self._path):
             self._file.flush()
             os.fsync(self._file.fileno())
         if self._events:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import IO, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from jaxtyping import Float, PyTree
 
 from jdlopt import config as configs
 from jdlopt import mesh as meshes
+from jdlopt import writing
 from jdlopt.data import preprocess
 from jdlopt.data.augment.batch import unchanged, without_mixing
 from jdlopt.data.inputs import Inputs, read_inputs
@@ -310,7 +310,7 @@ def as_columns(predictions: Predictions) -> Columns:
     return {"row": predictions.rows, **predictions.columns}
 
 
-def write_csv(predictions: Predictions, file: TextIO) -> None:
+def write_csv(predictions: Predictions, file: IO[str]) -> None:
     """Writes predictions as CSV, a header first.
 
     Text in it is safe for terminals and spreadsheets: see `jdlopt.errors.escaped`, and an
@@ -359,25 +359,21 @@ def write_predictions(predictions: Predictions, path: str | Path) -> None:
     """
     check_output(path)
     path = Path(path)
-    aside = path.with_name(f".{path.stem}.writing{path.suffix}")
     try:
-        if path.suffix == ".csv":
-            with aside.open("w", newline="", encoding="utf-8") as file:
+        with writing.aside(path, binary=path.suffix == ".npz") as file:
+            if path.suffix == ".csv":
                 write_csv(predictions, file)
-        else:
-            columns: dict[str, Any] = {
-                "row": np.array(predictions.rows),
-                "prediction": predictions.values,
-            }
-            if predictions.probabilities is not None:
-                columns["probabilities"] = predictions.probabilities
-            if predictions.class_names:
-                of_values = predictions.probabilities is None
-                names = np.array(predictions.class_names)
-                columns["target_names" if of_values else "class_names"] = names
-            np.savez(aside, **columns)
-        aside.replace(path)
+            else:
+                np.savez(file, **_as_arrays(predictions))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink()
         raise UserError(f"--output: {path} can't be written: {error.strerror or error}.") from error
+
+
+def _as_arrays(predictions: Predictions) -> dict[str, Any]:
+    columns: dict[str, Any] = {"row": np.array(predictions.rows), "prediction": predictions.values}
+    if predictions.probabilities is not None:
+        columns["probabilities"] = predictions.probabilities
+    if predictions.class_names:
+        of_values = predictions.probabilities is None
+        columns["target_names" if of_values else "class_names"] = np.array(predictions.class_names)
+    return columns

@@ -340,6 +340,66 @@ def test_a_study_goes_on_without_reading_a_pickle(
     assert not (place / "ran").exists()
 
 
+# --- links ----------------------------------------------------------------------------------------
+
+LINKS = {
+    "train": (".lock", ".config.json.writing", ".metrics.jsonl.writing", ".result.json.writing",
+              "metrics.jsonl", "result.json", "inputs.json", "checkpoints", "tensorboard"),
+    "report": (".report.html.writing", "report.html"),
+    "diagnose": (".diagnosis.json.writing", "diagnosis.html"),
+    "predict": (".new.csv.writing", "new.csv"),
+    "tune": (".finishing", ".writable", "study.json", "study.db", "study.db-wal", "trials",
+             "populations", "curves", "trials/0000", "trials/0000/checkpoints", "best_config.json"),
+    "compare": (".lock", ".compare.json.of", "compare.json", "trainings", "populations",
+                "report.html"),
+}  # fmt: skip
+"""By verb, what may be a link in the directory that it is given."""
+
+
+def outside_of(place: Path) -> dict[str, str]:
+    """What lies beside the directory: nothing of it may change."""
+    folder = place / "outside"
+    return {
+        str(path.relative_to(folder)): path.read_text() if path.is_file() else ""
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def commands(place: Path) -> dict[str, list[str]]:
+    (place / "config.py").write_text(SPACE.format(config=CONFIG))
+    return {
+        "train": ["train", "--config=config.py", "--workdir=dir"],
+        "report": ["report", "dir"],
+        "diagnose": ["diagnose", "dir"],
+        "predict": ["predict", "--workdir=dir", "--input=new.npz", "--output=dir/new.csv"],
+        "tune": ["tune", "--config=config.py", "--workdir=dir", "--trials=1", "--workers=1"],
+        "compare": ["compare", "config.py", "+wider", "--workdir=dir", "--seeds=3", "--first=3",
+                    "--workers=1"],
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("verb", "name"), [(v, n) for v, names in LINKS.items() for n in names])
+def test_nothing_is_written_through_a_link(
+    verb: str, name: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "outside" / "folder").mkdir(parents=True)
+    (place / "outside" / "file").write_text("mine")
+    before = outside_of(place)
+    if verb in ("report", "diagnose", "predict"):
+        shutil.copytree(place / "run", place / "dir")
+    for target in ("file", "absent", "folder"):
+        link = place / "dir" / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(place / "outside" / target)
+        code = cli.main(commands(place)[verb])
+        assert code in (0, 2), capsys.readouterr().err
+        assert outside_of(place) == before, target
+        if code == 0:
+            break  # it was replaced, or is not there any more
+
+
 # --- where modules come from ----------------------------------------------------------------------
 
 SHADOWS = ("optax", "numpy", "optuna", "argparse", "shutil", "sklearn", "tensorflow_datasets")
