@@ -120,7 +120,7 @@ def preprocess(path: Path) -> dict[str, Any]:
         "open_seconds": opened - start,
         "fit_and_apply_seconds": time.perf_counter() - opened,
         "skipped": dict(dataset.skipped),
-        "dropped": dict(dataset.dropped),
+        "dropped": {note.what: note.count for note in dataset.notes if note.kind == "left out"},
         "largest": float(np.abs(made).max()),
     }
 

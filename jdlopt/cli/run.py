@@ -116,6 +116,7 @@ def evaluate(flags: EvalFlags) -> int:
 def predict(flags: PredictFlags) -> int:
     """Predicts for a file or folder."""
     start()
+    from jdlopt.data.notes import say
     from jdlopt.train import serve
     from jdlopt.train.disk import as_json
 
@@ -124,6 +125,7 @@ def predict(flags: PredictFlags) -> int:
     predictions = serve.predict_run(
         flags.workdir, flags.input, flags.checkpoint, tta=flags.tta, allow_code=flags.allow_code
     )
+    say(predictions.notes)
     if flags.output:
         serve.write_predictions(predictions, flags.output)
         summary = {"rows": len(predictions.rows), "output": flags.output}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jdlopt.data.notes import Note
+from jdlopt.data.notes import Note, Notes
 from jdlopt.errors import DataError
 
 ON_BAD = ("error", "skip")
@@ -29,6 +29,7 @@ class Skipped:
     Attributes:
       counts: reason → examples.
       first: the reason of the first few for each, with where they lie and why they were skipped.
+      changed: what was changed of examples that are used.
 
     Example:
       >>> skipped = Skipped()
@@ -40,6 +41,7 @@ class Skipped:
 
     counts: dict[str, int] = field(default_factory=dict)
     first: list[tuple[str, str]] = field(default_factory=list)
+    changed: Notes = field(default_factory=Notes)
 
     def add(self, reason: str, place: str, detail: str = "") -> None:
         """Counts one more example; ``detail`` says more than the reason, where there is more."""
@@ -48,8 +50,8 @@ class Skipped:
             self.first.append((reason, f"{place} ({detail or reason})"))
 
     def notes(self) -> tuple[Note, ...]:
-        """Returns a note for each reason."""
-        return tuple(
+        """Returns a note for each reason, and of each change."""
+        left_out = (
             Note(
                 "left out",
                 reason,
@@ -60,6 +62,7 @@ class Skipped:
             )
             for reason, count in self.counts.items()
         )
+        return (*left_out, *self.changed)
 
     def __str__(self) -> str:
         total = sum(self.counts.values())

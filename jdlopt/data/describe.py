@@ -25,20 +25,18 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     All values are JSON-able. The test split is counted and not read: what is seen of
     it can't leak into a decision.
     """
-    return {
-        **dataset.spec.to_dict(),
-        "notes": [note.to_dict() for note in dataset.notes],
-        "splits": {
-            split: {
-                "examples": dataset.sizes[split],
-                "nbytes": dataset.nbytes(split),
-                "read": False,
-            }
-            if split == "test"
-            else _describe_split(dataset, split)
-            for split in SPLITS
-        },
+    splits = {
+        split: {
+            "examples": dataset.sizes[split],
+            "nbytes": dataset.nbytes(split),
+            "read": False,
+        }
+        if split == "test"
+        else _describe_split(dataset, split)
+        for split in SPLITS
     }
+    notes = [note.to_dict() for note in dataset.notes]  # reading the splits may have made some
+    return {**dataset.spec.to_dict(), "notes": notes, "splits": splits}
 
 
 def _describe_split(dataset: Dataset, split: str) -> dict[str, Any]:

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int, Int32, Num
 
+from jdlopt.data.class_folders import read_class_folders
 from jdlopt.data.damage import Skipped, Unreadable, check_left
 from jdlopt.data.fields import DataFields
-from jdlopt.data.labelled import BESIDE, names_of, read_labels
+from jdlopt.data.label_file import LABELS, read_label_file
+from jdlopt.data.notes import Note
 from jdlopt.data.split import make_parts
-from jdlopt.data.table_files import read_table
 from jdlopt.data.targets import Coding
-from jdlopt.errors import DataError, listing, nearest
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
-
-
-LABELS = "labels.csv"
-FILE_COLUMNS = ("file", "filename", "path", "image", "sound")
-SPLIT_COLUMN = "split"
+from jdlopt.data.walk import FileKind, PassedOver
+from jdlopt.errors import DataError, listing
 
 
 @dataclass(frozen=True)
@@ -42,174 +30,49 @@ class LabelledFiles:
       targets: split → the encoded target of each file.
       beside: the ``group``, ``time`` and ``weight`` of each file of ``train``, where the data
         section names them.
+      notes: the files that are not used, and what was guessed of those that are.
     """
 
     coding: Coding
     paths: Mapping[str, tuple[Path, ...]]
     targets: Mapping[str, Num[np.ndarray, "files *target"]]
     beside: Mapping[str, np.ndarray] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
 
 
-def read_files(
-    folder: Path, suffixes: Collection[str], what: str, fields: DataFields, skipped: Skipped
-) -> LabelledFiles:
+def read_files(folder: Path, kind: FileKind, fields: DataFields, skipped: Skipped) -> LabelledFiles:
     """Returns a folder's files with their targets, from ``labels.csv`` or the folders' names.
 
     Args:
       folder: the folder.
-      suffixes: the endings, in small letters, of the files that count.
-      what: names what such a file holds, for messages.
+      kind: the files that count.
       fields: the data section.
       skipped: where rows of ``labels.csv`` that are left out are counted.
 
     Raises:
-      DataError: neither tells the targets; see `read_label_file` and `read_class_folders`.
+      DataError: neither tells the targets; see `jdlopt.data.class_folders.read_class_folders` and
+        `jdlopt.data.label_file.read_label_file`.
     """
+    passed = PassedOver()
     if (folder / LABELS).is_file():
-        return read_label_file(folder, suffixes, what, fields, skipped)
+        listed = read_label_file(folder, kind, fields, skipped, passed)
+        rows = {
+            split: np.flatnonzero(listed.splits == split)
+            for split in dict.fromkeys(listed.splits.tolist())
+        }
+        return LabelledFiles(
+            listed.coding,
+            {split: tuple(listed.paths[row] for row in some) for split, some in rows.items()},
+            {split: listed.targets[some] for split, some in rows.items()},
+            {key: values[rows["train"]] for key, values in listed.beside.items()},
+            tuple(passed.notes),
+        )
     if fields.task not in ("auto", "classification"):
         raise DataError(
-            f"{folder}: folders of {what}s give classes; data.task={fields.task!r} needs a file "
-            f"{LABELS} in the folder, with a column 'file' and the targets, or an NPZ file."
+            f"{folder}: folders of {kind.name}s give classes; data.task={fields.task!r} needs a "
+            f"file {LABELS} in the folder, with a column 'file' and the targets, or an NPZ file."
         )
-    return read_class_folders(folder, suffixes, what)
-
-
-def read_label_file(
-    folder: Path, suffixes: Collection[str], what: str, fields: DataFields, skipped: Skipped
-) -> LabelledFiles:
-    """Returns the files that ``labels.csv`` lists, with their targets.
-
-    A column ``file`` (or one of `FILE_COLUMNS`) holds paths in the folder; ``data.target`` names
-    the columns of targets, by default all others. A column ``split`` says which split a file is in;
-    without it, paths that all start with ``train/``, ``test/`` … do, if there are such.
-
-    Args:
-      folder, suffixes, what, fields, skipped: as in `read_files`.
-
-    Raises:
-      DataError: a column is missing, or a file that it lists; a target that can't be used.
-    """
-    where = str(folder / LABELS)
-    table = read_table(
-        folder / LABELS,
-        skipped if fields.on_bad == "skip" else None,
-        remedies=True,
-        missing_values=fields.missing_values,
-    )
-    names = list(table.columns)
-    file_column = next((name for name in FILE_COLUMNS if name in names), None)
-    if file_column is None:
-        raise DataError(
-            f"{where}: expected a column 'file' with the path of each {what} in {folder}; found "
-            f"the columns {listing(names)}."
-        )
-    known = {getattr(fields, key) for key in BESIDE} | {file_column, SPLIT_COLUMN, *fields.ignore}
-    chosen = names_of(fields.target) or tuple(name for name in names if name not in known)
-    for key, name in [("target", each) for each in chosen] + [
-        (key, getattr(fields, key)) for key in BESIDE if getattr(fields, key) is not None
-    ]:
-        if name not in names:
-            hint = nearest(name, names) or f" Columns: {listing(names)}."
-            raise DataError(f"{where}: data.{key}: there is no column {name!r}.{hint}")
-    if not chosen or not len(table):
-        raise DataError(f"{where}: holds no {'target' if len(table) else 'row'} beside the files.")
-    table = _that_are_there(table, file_column, folder, suffixes, what, fields.on_bad, skipped)
-    target = chosen if len(chosen) > 1 else chosen[0]
-    table, coding, targets, beside = read_labels(
-        table, dataclasses.replace(fields, target=target), where, skipped
-    )
-    files = table[file_column].astype(str).tolist()
-    splits = np.array(_splits_of(table, files, where), dtype=object)
-    if "train" not in splits:
-        raise DataError(f"{where}: lists no {what} of the split 'train'.")
-    rows = {split: np.flatnonzero(splits == split) for split in dict.fromkeys(splits)}
-    return LabelledFiles(
-        coding,
-        {split: tuple(folder / files[row] for row in some) for split, some in rows.items()},
-        {split: targets[some] for split, some in rows.items()},
-        {key: values[rows["train"]] for key, values in beside.items()},
-    )
-
-
-def _that_are_there(
-    table: pd.DataFrame,
-    column: str,
-    folder: Path,
-    suffixes: Collection[str],
-    what: str,
-    on_bad: str,
-    skipped: Skipped,
-) -> pd.DataFrame:
-    """Returns the rows whose file is there, of a kind that counts, and in the folder."""
-    keep = np.ones(len(table), bool)
-    for place, (row, value) in enumerate(table[column].items()):
-        path = Path(str(value))
-        inside = not path.is_absolute() and ".." not in path.parts
-        if inside and path.suffix.lower() in suffixes and (folder / path).is_file():
-            continue
-        reason = f"no such {what}" if inside else f"{what} outside the folder"
-        if on_bad != "skip":
-            raise DataError(
-                f"{folder / LABELS}: row {row}: {reason}: {str(value)!r}; expected the path of a "
-                f"file in {folder} ({listing(suffixes)}). data.on_bad='skip' leaves such rows out."
-            )
-        skipped.add(reason, f"{folder / LABELS}, row {row}", f"{reason}: {str(value)!r}")
-        keep[place] = False
-    return table[keep]
-
-
-def _splits_of(table: pd.DataFrame, files: Sequence[str], where: str) -> list[str]:
-    """Returns the split of each row."""
-    if SPLIT_COLUMN in table.columns:
-        found = table[SPLIT_COLUMN].astype(str).tolist()
-        for row, name in zip(table.index, found, strict=True):
-            if name not in SPLIT_FOLDERS:
-                raise DataError(
-                    f"{where}: row {row}: the split {name!r} is none of {listing(SPLIT_FOLDERS)}."
-                )
-    else:
-        found = [Path(file).parts[0] for file in files]
-        if not all(name in SPLIT_FOLDERS for name in found):
-            return ["train"] * len(files)
-    return [SPLIT_FOLDERS[name] for name in found]
-
-
-def read_class_folders(folder: Path, suffixes: Collection[str], what: str) -> LabelledFiles:
-    """Returns the files of ``CLASS/*``, or of ``train/CLASS/*`` and ``test/CLASS/*``.
-
-    Files are listed class by class, each sorted by name; classes are sorted.
-
-    Args:
-      folder: the folder.
-      suffixes: the endings, in small letters, of the files that count.
-      what: names what such a file holds, for messages.
-
-    Raises:
-      DataError: no class folders, a class without files, a class that ``train`` does not have.
-    """
-    roots = {
-        SPLIT_FOLDERS[entry.name]: entry
-        for entry in _subfolders(folder)
-        if entry.name in SPLIT_FOLDERS
-    }
-    if "train" not in roots:
-        if roots:
-            raise DataError(f"{folder}: has a folder for test or validation but none called train.")
-        roots = {"train": folder}
-    files = {split: _class_files(root, suffixes, what) for split, root in roots.items()}
-    classes = tuple(files["train"])
-    if len(classes) < 2:
-        raise DataError(
-            f"{roots['train']}: found {len(classes)} class folders ({listing(classes) or 'none'}), "
-            f"expected at least 2, each with its {what}s, or a file {LABELS}."
-        )
-    for split, by_class in files.items():
-        unknown = [name for name in by_class if name not in classes]
-        if unknown:
-            raise DataError(
-                f"{roots[split]}: classes that train/ does not have: {listing(unknown)}."
-            )
+    classes, files = read_class_folders(folder, kind, passed)
     number = {name: index for index, name in enumerate(classes)}
     return LabelledFiles(
         Coding("classification", classes),
@@ -223,24 +86,7 @@ def read_class_folders(folder: Path, suffixes: Collection[str], what: str) -> La
             )
             for split, by_class in files.items()
         },
-    )
-
-
-def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Returns the files with these endings that lie directly in a folder, sorted by name."""
-    return sorted(
-        entry
-        for entry in folder.iterdir()
-        if entry.suffix.lower() in suffixes and not entry.name.startswith(".") and entry.is_file()
-    )
-
-
-def holds_files(folder: Path, suffixes: Collection[str]) -> bool:
-    """Returns whether a file with one of these endings lies in a folder, however deep."""
-    return any(
-        os.path.splitext(name)[1].lower() in suffixes and not name.startswith(".")
-        for _, _, names in os.walk(folder)
-        for name in names
+        notes=tuple(passed.notes),
     )
 
 
@@ -324,22 +170,3 @@ def check_classes_left(
     lost = [name for number, name in enumerate(classes) if number not in labels]
     if lost:
         raise DataError(f"{where}: no training {what} is left of {listing(lost)}: {skipped}.")
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise DataError(f"{folder}: the folder can't be read: {error.strerror}.") from error
-    return [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-
-
-def _class_files(root: Path, suffixes: Collection[str], what: str) -> dict[str, list[Path]]:
-    by_class = {entry.name: files_in(entry, suffixes) for entry in _subfolders(root)}
-    for name, paths in by_class.items():
-        if not paths:
-            raise DataError(
-                f"{root / name}: the class folder holds no {what} ({listing(suffixes)}). "
-                f"Remove it, or put the {what}s directly in it."
-            )
-    return by_class

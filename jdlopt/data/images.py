@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
-from jdlopt.data.damage import Skipped, Unreadable
+from jdlopt.data.damage import Skipped
 from jdlopt.data.dataset import Dataset, make_dataset
 from jdlopt.data.fields import DataFields
 from jdlopt.data.folders import read_files, split_files
+from jdlopt.data.image_decoding import (
+    KIND,
+    LEAST_DEPTH,
+    Changes,
+    Look,
+    decode_image,
+    look_at,
+    opened,
+    pixels_of,
+)
 from jdlopt.data.pools import Arrays, Pool
 from jdlopt.data.spec import InputSpec
 from jdlopt.errors import DataError
-
-SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-)
-GREY_MODES = ("1", "L")
-COLOUR_MODES = ("RGB", "RGBA", "P", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB", "RGBX", "RGBa")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class ImagePool:
       channels: 1 or 3.
       size: (height, width) that images are resized to.
       expected: the size that they must have then.
+      changes: where what reading them changes is counted.
     """
 
     paths: tuple[Path, ...]
@@ -43,13 +44,14 @@ class ImagePool:
     channels: int
     size: tuple[int, int] | None
     expected: tuple[int, int]
+    changes: Changes
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.generic]:
         path = self.paths[index]
-        image = decode_image(path, self.channels, self.size, str(path))
+        image = decode_image(path, self.channels, self.size, str(path), self.changes)
         if image.shape[:2] != self.expected:
             raise DataError(
                 f"{path}: is {_sides(image.shape[:2])} pixels where training images are "
@@ -70,23 +72,24 @@ class ImagePool:
 def open_images(folder: Path, fields: DataFields) -> Dataset:
     """Opens a folder of images: ``CLASS/*.png``, or ``train/CLASS/*.png`` and ``test/CLASS/*.png``.
 
-    Or one with a ``labels.csv``: see `jdlopt.data.folders.read_label_file`.
+    Or one with a ``labels.csv``: see `jdlopt.data.label_file.read_label_file`.
 
-    Images are grey if all training images are, and RGB otherwise. They must all have one size, or
-    ``data.image_size`` gives the one to resize to. Test images are not opened before
-    ``read("test")``. With ``data.on_bad='skip'`` all training and validation images are decoded
-    once, and those that can't be are left out.
+    Images are read in grey if all training and validation images are, and in colour otherwise. They
+    must all have one size, or ``data.image_size`` gives the one to resize to. What reading changes
+    is counted. Test images are not opened before ``read("test")``. With ``data.on_bad='skip'`` all
+    training and validation images are decoded once, and those that can't be are left out.
 
     Raises:
       DataError: no class folders, a class without images, an unreadable image, unequal sizes.
     """
     skipped = Skipped()
-    found = read_files(folder, SUFFIXES, "image", fields, skipped)
+    found = read_files(folder, KIND, fields, skipped)
     parts, seen = split_files(found, fields, folder, "image", load, skipped)
     size = resize_to(fields.image_size)
-    (height, width), channels = survey(seen, size)
+    changes = Changes(skipped.changed)
+    (height, width), channels = survey(seen, size, changes)
     pools: dict[str, Pool] = {
-        split: ImagePool(paths, found.targets[split], channels, size, (height, width))
+        split: ImagePool(paths, found.targets[split], channels, size, (height, width), changes)
         for split, paths in found.paths.items()
     }
     return make_dataset(
@@ -100,12 +103,13 @@ def open_images(folder: Path, fields: DataFields) -> Dataset:
         checked=("train", "validation"),
         skipped=skipped,
         beside=found.beside,
+        notes=found.notes,
     )
 
 
 def load(path: Path) -> None:
     """Decodes an image, to see whether it can be."""
-    with _opened(path, str(path)) as image:
+    with opened(path, str(path)) as image:
         image.load()
 
 
@@ -126,76 +130,55 @@ def resize_to(image_size: Sequence[int] | None) -> tuple[int, int] | None:
     return sides[0], sides[-1]
 
 
-def survey(paths: Sequence[Path], size: tuple[int, int] | None) -> tuple[tuple[int, int], int]:
-    """Returns the size of all files, from their headers, and the channels: 1 if all are grey."""
-    first: tuple[int, int] | None = None
-    grey = True
+def survey(
+    paths: Sequence[Path], size: tuple[int, int] | None, changes: Changes
+) -> tuple[tuple[int, int], int]:
+    """Returns the size of all files, from their headers, and the channels: 1 if all are grey.
+
+    Args:
+      paths: the files.
+      size: (height, width) that they are resized to.
+      changes: where what reading them changes is counted.
+
+    Raises:
+      DataError: a file can't be read, or is of another size; pixels of 16 bits use too few of them.
+    """
+    looks: list[Look] = []
+    deep: list[Path] = []
     for path in paths:
-        with _opened(path, str(path)) as image:
-            shape = (image.height, image.width)
-            grey = grey and image.mode in GREY_MODES
-        first = first or shape
-        if size is None and shape != first:
+        with opened(path, str(path)) as image:
+            look = look_at(image)
+        looks.append(look)
+        deep += [path] if look.deep else []
+        if size is None and look.size != looks[0].size:
             raise DataError(
-                f"{path}: is {_sides(shape)} pixels where {paths[0]} is {_sides(first)}. "
-                "Set data.image_size=(height, width) to resize all images to one size."
+                f"{path}: is {_sides(look.size)} pixels where {paths[0]} is "
+                f"{_sides(looks[0].size)}. Set data.image_size=(height, width) to resize all "
+                "images to one size."
             )
-    assert first is not None
-    return size or first, 1 if grey else 3
+    _check_depth(deep)
+    channels = 1 if all(look.grey for look in looks) else 3
+    for path, look in zip(paths, looks, strict=True):
+        changes.add(str(path), look, channels)
+    return size or looks[0].size, channels
+
+
+def _check_depth(paths: Sequence[Path]) -> None:
+    """Raises a `DataError` if 8 bits would keep next to nothing of these images of 16 bits."""
+    largest = 0
+    for path in paths:
+        with opened(path, str(path)) as image:
+            largest = max(largest, int(pixels_of(image).max()))
+        if largest >= LEAST_DEPTH:
+            return
+    if paths:
+        raise DataError(
+            f"{paths[0]}: has 16 bits a pixel, and no value of the {len(paths):,} such images is "
+            f"above {largest:,} of 65,535: 8 bits, which images are read as, would keep "
+            f"{largest // 257 + 1} levels. Scale them to the whole range, or store them in an NPZ "
+            "file."
+        )
 
 
 def _sides(shape: tuple[int, int]) -> str:
     return f"{shape[0]} x {shape[1]}"
-
-
-@contextlib.contextmanager
-def _opened(file: Path | io.BytesIO, name: str) -> Iterator[Any]:
-    """Opens an image; whatever Pillow says against it becomes an `Unreadable` that names it."""
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            if image.mode not in GREY_MODES + COLOUR_MODES:
-                raise DataError(
-                    f"{name}: has pixels of mode {image.mode}; expected 8 bits a channel. "
-                    "Convert it, or store the images in an NPZ file."
-                )
-            yield image
-    except DataError:
-        raise
-    except Exception as error:  # Pillow's decoders let all kinds through on damaged bytes
-        raise Unreadable(
-            f"{name}: can't be read as an image: {error}. Replace or remove it, or leave such "
-            "images out with data.on_bad='skip'.",
-            "unreadable image",
-        ) from error
-
-
-def decode_image(
-    file: Path | io.BytesIO,
-    channels: int,
-    size: tuple[int, int] | None,
-    name: str,
-) -> UInt8[np.ndarray, "height width channels"]:
-    """Decodes an image as grey (1 channel) or RGB (3), resized where a size is given.
-
-    Args:
-      file: a path, or the encoded image.
-      channels: 1 or 3; an alpha channel is dropped.
-      size: (height, width) to resize to, with antialiasing; None keeps the image's own.
-      name: names the image, for messages.
-
-    Raises:
-      DataError: the image can't be decoded, or is coloured where grey is expected.
-    """
-    from PIL import Image
-
-    with _opened(file, name) as image:
-        if channels == 1 and image.mode not in GREY_MODES:
-            raise DataError(f"{name}: is a colour image where all training images are grey.")
-        mode = "L" if channels == 1 else "RGB"
-        pixels = image if image.mode == mode else image.convert(mode)
-        if size is not None and (pixels.height, pixels.width) != size:
-            pixels = pixels.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        values = np.asarray(pixels)
-    return values.reshape(*values.shape[:2], channels)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Num
 
-from jdlopt.data import images, npz, table_files
+from jdlopt.data import npz, table_files
 from jdlopt.data.columns import as_texts, number_columns, texts_of
-from jdlopt.data.csv_text import read_text
 from jdlopt.data.damage import check_finite
+from jdlopt.data.image_decoding import KIND, Changes, decode_image
 from jdlopt.data.named import INPUT
-from jdlopt.data.notes import Notes
+from jdlopt.data.notes import Note
 from jdlopt.data.spec import InputSpec
 from jdlopt.data.text_input import TextInput
+from jdlopt.data.walk import FileKind, PassedOver, check_regular, files_under
 from jdlopt.errors import DataError, listing, nearest
 
 if TYPE_CHECKING:
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
 class Inputs(NamedTuple):
     """Inputs without targets, and what to call each of them in the predictions.
 
-    They are one array [examples, …], or a dict of named arrays.
+    They are one array [examples, …], or a dict of named arrays; ``notes`` say what was left out,
+    changed or guessed.
     """
 
     inputs: Any
     ids: list[str]
+    notes: tuple[Note, ...] = ()
 
 
 def read_inputs(path: str | os.PathLike[str], spec: InputSpec | Mapping[str, InputSpec]) -> Inputs:
@@ -58,18 +61,20 @@ def read_inputs(path: str | os.PathLike[str], spec: InputSpec | Mapping[str, Inp
     place = Path(path).expanduser()
     if not place.exists():
         raise DataError(f"{place}: there is no such file or folder (from {os.getcwd()}).")
+    if not place.is_dir():
+        check_regular(place)
     suffix = place.suffix.lower()
     if not isinstance(spec, InputSpec):
         return _read_named(place, spec)
     shape, dtype = spec.shape, np.dtype(spec.dtype)
     if spec.text is not None:
         return _read_texts(place, spec.text)
-    if spec.column is not None and table_files.is_table(place):
+    if spec.column is not None and suffix in table_files.SUFFIXES and place.is_file():
         read = _read_columns(place, {INPUT: spec})
-        return Inputs(read.inputs[INPUT], read.ids)
+        return Inputs(read.inputs[INPUT], read.ids, read.notes)
     if suffix in npz.SUFFIXES and place.is_file():
         values: np.ndarray = _read_npz(place, shape)
-    elif table_files.is_table(place):
+    elif suffix in table_files.SUFFIXES and place.is_file():
         values = read_table_inputs(
             place,
             spec.feature_names,
@@ -77,12 +82,11 @@ def read_inputs(path: str | os.PathLike[str], spec: InputSpec | Mapping[str, Inp
             categories=spec.categories,
             hash_buckets=spec.hash_buckets,
             allow_missing=spec.missing == "fill",
-            missing_values=spec.missing_values,
         )
         values = values.reshape(len(values), *shape)
     elif spec.sample_rate is not None:
         return _read_sounds(place, shape, spec.sample_rate)
-    elif place.is_dir() or suffix in images.SUFFIXES:
+    elif place.is_dir() or KIND.holds(place):
         return _read_images(place, shape, dtype)
     else:
         raise DataError(
@@ -97,7 +101,7 @@ def read_inputs(path: str | os.PathLike[str], spec: InputSpec | Mapping[str, Inp
 def _read_named(place: Path, specs: Mapping[str, InputSpec]) -> Inputs:
     """Reads named inputs: a table's columns, or the arrays of these names in an NPZ file."""
     suffix = place.suffix.lower()
-    if table_files.is_table(place) and _are_columns(specs):
+    if suffix in table_files.SUFFIXES and place.is_file() and _are_columns(specs):
         return _read_columns(place, specs)
     if suffix not in npz.SUFFIXES or not place.is_file():
         raise DataError(
@@ -119,12 +123,12 @@ def _read_columns(place: Path, specs: Mapping[str, InputSpec]) -> Inputs:
     """Reads inputs from a table's columns; paths begin at its folder."""
     apart = [columns_of(one)[0] for one in specs.values() if one.text or one.column]
     categories = [name for one in specs.values() for name in one.categories]
-    words = next(iter(specs.values())).missing_values
-    table = table_files.read_table(place, as_text=(*categories, *apart), missing_values=words)
+    table = table_files.read_table(place, as_text=(*categories, *apart))
     if len(table) == 0:
         raise DataError(f"{place}: is empty: it has a header but no rows.")
-    found = frame_inputs(table, specs, place.parent, str(place))
-    return Inputs(found, [str(row) for row in range(len(table))])
+    changes = Changes()
+    found = frame_inputs(table, specs, place.parent, str(place), changes)
+    return Inputs(found, [str(row) for row in range(len(table))], tuple(changes.notes))
 
 
 def columns_of(spec: InputSpec) -> tuple[str, ...]:
@@ -135,7 +139,11 @@ def columns_of(spec: InputSpec) -> tuple[str, ...]:
 
 
 def frame_inputs(
-    table: pd.DataFrame, specs: Mapping[str, InputSpec], folder: Path, where: str
+    table: pd.DataFrame,
+    specs: Mapping[str, InputSpec],
+    folder: Path,
+    where: str,
+    changes: Changes | None = None,
 ) -> dict[str, Num[np.ndarray, "rows *shape"]]:
     """Returns named inputs from a table's columns, coded and decoded as in training.
 
@@ -144,6 +152,7 @@ def frame_inputs(
       specs: of the inputs.
       folder: where paths begin.
       where: names the table, for messages.
+      changes: where what decoding images changes is counted.
 
     Raises:
       DataError: columns are missing, or a cell or a file can't be used.
@@ -163,7 +172,7 @@ def frame_inputs(
         if spec.text is not None:
             return spec.text.encode(list(texts_of(table[names[0]])))
         if spec.column is not None:
-            return _decoded(table[spec.column], spec, folder, where)
+            return _decoded(table[spec.column], spec, folder, where, changes)
         values = number_columns(
             table, names, where, spec.missing == "fill", spec.categories, spec.hash_buckets
         )
@@ -172,7 +181,9 @@ def frame_inputs(
     return {name: made(one) for name, one in specs.items()}
 
 
-def _decoded(column: pd.Series, spec: InputSpec, folder: Path, where: str) -> np.ndarray:
+def _decoded(
+    column: pd.Series, spec: InputSpec, folder: Path, where: str, changes: Changes | None
+) -> np.ndarray:
     """Returns the images or sounds that a column names."""
     from jdlopt.data import sound
 
@@ -187,7 +198,7 @@ def _decoded(column: pd.Series, spec: InputSpec, folder: Path, where: str) -> np
             made.append(sound.decode_sound(path, spec.sample_rate, spec.shape[0], str(path)))
         else:
             size = (spec.shape[0], spec.shape[1])
-            made.append(images.decode_image(path, spec.shape[-1], size, str(path)))
+            made.append(decode_image(path, spec.shape[-1], size, str(path), changes))
     return np.stack(made)
 
 
@@ -264,7 +275,6 @@ def read_table_inputs(
     categories: Mapping[str, Sequence[str]] | None = None,
     hash_buckets: int | None = None,
     allow_missing: bool = False,
-    missing_values: Sequence[str] | None = None,
 ) -> Float32[np.ndarray, "rows features"]:
     """Returns a table's features as float32, in the order of the training data.
 
@@ -276,15 +286,12 @@ def read_table_inputs(
         from 1 on, and 0 where it is none of them.
       hash_buckets: code categories by so many hashes instead.
       allow_missing: keep missing values as NaN.
-      missing_values: the words that stand for missing values, as `table_files.read_table` takes.
 
     Raises:
       DataError: columns are missing, or hold something other than finite numbers.
     """
     categories = categories or {}
-    table = table_files.read_table(
-        Path(path), as_text=tuple(categories), missing_values=missing_values
-    )
+    table = table_files.read_table(Path(path), as_text=tuple(categories))
     found = list(table.columns)
     if len(table) == 0:
         raise DataError(f"{path}: is empty: it has a header but no rows.")
@@ -306,16 +313,14 @@ def read_table_inputs(
 def _read_texts(place: Path, text: TextInput) -> Inputs:
     """Reads texts: a table's column of the name that it had in training, or a file's lines."""
     suffix = place.suffix.lower()
-    if suffix != ".txt" and not table_files.is_table(place):
+    if place.is_dir() or suffix not in (*table_files.SUFFIXES, ".txt"):
         raise DataError(
             f"{place}: the model was trained on texts; expected a .txt file with one text a line, "
             f"or a table with a column {text.column!r} ({', '.join(table_files.SUFFIXES)})."
         )
     if suffix == ".txt":
         try:
-            whole = read_text(place, Notes())
-            # no other sign ends a line: not U+2028, nor a form feed
-            texts = whole.removesuffix("\n").split("\n") if whole else []
+            texts = place.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, ValueError) as error:
             raise DataError(f"{place}: can't be read as text in UTF-8: {error}.") from error
     else:
@@ -357,33 +362,33 @@ def _read_images(place: Path, shape: tuple[int, ...], dtype: np.dtype) -> Inputs
         raise DataError(
             f"{place}: the model was trained on {dtype} inputs of shape {shape}, not on images."
         )
-    paths, ids = _files(place, images.SUFFIXES, "image")
+    paths, ids, notes = _files(place, KIND)
     size = (shape[0], shape[1])
-    decoded = [images.decode_image(path, shape[-1], size, str(path)) for path in paths]
-    return Inputs(np.stack(decoded), ids)
+    changes = Changes()
+    decoded = [decode_image(path, shape[-1], size, str(path), changes) for path in paths]
+    return Inputs(np.stack(decoded), ids, (*notes, *changes.notes))
 
 
 def _read_sounds(place: Path, shape: tuple[int, ...], sample_rate: int) -> Inputs:
     from jdlopt.data import sound
 
-    if place.is_file() and place.suffix.lower() not in sound.SUFFIXES:
+    if place.is_file() and not sound.KIND.holds(place):
         raise DataError(
             f"{place}: the model was trained on sound; expected a folder of sounds, or a file "
             f"ending in {listing((*sound.SUFFIXES, *npz.SUFFIXES))}."
         )
-    paths, ids = _files(place, sound.SUFFIXES, "sound")
+    paths, ids, notes = _files(place, sound.KIND)
     decoded = [sound.decode_sound(path, sample_rate, shape[0], str(path)) for path in paths]
-    return Inputs(np.stack(decoded), ids)
+    return Inputs(np.stack(decoded), ids, notes)
 
 
-def _files(place: Path, suffixes: Collection[str], what: str) -> tuple[list[Path], list[str]]:
-    """Returns a file, or a folder's files with these endings however deep, and their names."""
+def _files(place: Path, kind: FileKind) -> tuple[list[Path], list[str], tuple[Note, ...]]:
+    """Returns a file, or a folder's files of a kind however deep, their names, and what is left."""
     if not place.is_dir():
-        return [place], [place.name]
-    found = (Path(folder) / name for folder, _, names in os.walk(place) for name in names)
-    paths = sorted(
-        path for path in found if path.suffix.lower() in suffixes and not path.name.startswith(".")
-    )
+        return [place], [place.name], ()
+    passed = PassedOver()
+    paths = files_under(place, kind, passed)
     if not paths:
-        raise DataError(f"{place}: holds no {what} ({listing(suffixes)}).")
-    return paths, [path.relative_to(place).as_posix() for path in paths]
+        why = f" Passed over: {passed}." if str(passed) else ""
+        raise DataError(f"{place}: holds no {kind.name} ({listing(kind.suffixes)}).{why}")
+    return paths, [path.relative_to(place).as_posix() for path in paths], tuple(passed.notes)

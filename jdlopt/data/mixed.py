@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from jdlopt.data import images, sound
+from jdlopt.data import image_decoding, images, sound
 from jdlopt.data.columns import as_texts, shown, texts_of
 from jdlopt.data.damage import Skipped, check_left
 from jdlopt.data.dataset import Reading
 from jdlopt.data.fields import DataFields
 from jdlopt.data.folders import readable
+from jdlopt.data.image_decoding import Changes
 from jdlopt.data.named import TABLE
 from jdlopt.data.notes import Note
 from jdlopt.data.pools import ArrayPool, Arrays, Pool
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 KINDS = ("number", "category", "text", "image", "sound")
 """What a column of a table may hold."""
-FILES: Mapping[str, Sequence[str]] = {"image": tuple(images.SUFFIXES), "sound": sound.SUFFIXES}
+FILES = {"image": image_decoding.KIND, "sound": sound.KIND}
 LOOKED_AT = 1000
 """Values of a column that a guess looks at."""
 LEAST_TEXTS, LEAST_WORDS = 20, 5
@@ -144,8 +145,8 @@ def _guess(column: pd.Series, rows: Int[np.ndarray, " some"], folder: Path) -> s
         return None
     chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), LOOKED_AT)).astype(int)]
     texts = [value for value in as_texts(column.iloc[chosen]) if value is not None]
-    for kind, suffixes in FILES.items():
-        if texts and all(Path(value).suffix.lower() in suffixes for value in texts):
+    for kind, files in FILES.items():
+        if texts and all(Path(value).suffix.lower() in files.suffixes for value in texts):
             some = texts[:: -(-len(texts) // 20)]
             there = sum((folder / value).is_file() for value in some)
             return kind if 2 * there >= len(some) else None
@@ -225,7 +226,7 @@ def open_apart(
             if split != "test"
             for row in (range(len(files)) if rows is None else rows)
         ]
-        inputs[name], pools[name] = _of_files(kind, files, seen, targets, fields, name)
+        inputs[name], pools[name] = _of_files(kind, files, seen, targets, fields, name, skipped)
     return inputs, pools, parts
 
 
@@ -236,13 +237,13 @@ def _encoded(text: Any, texts: np.ndarray, targets: np.ndarray) -> Arrays:
 def _paths(column: pd.Series, kind: str, folder: Path, where: str) -> list[Path | None]:
     """Returns each row's file; None where the column names none of this kind."""
     found = [
-        None if value is None or Path(value).suffix.lower() not in FILES[kind] else folder / value
+        None if value is None or not FILES[kind].holds(folder / value) else folder / value
         for value in as_texts(column)
     ]
     if not any(found):
         raise DataError(
             f"{where}: column {column.name!r} names no {kind} at all; expected paths that end in "
-            f"{listing(sorted(FILES[kind]))}. data.columns says what it holds."
+            f"{listing(FILES[kind].suffixes)}. data.columns says what it holds."
         )
     return found
 
@@ -281,13 +282,15 @@ def _of_files(
     targets: np.ndarray,
     fields: DataFields,
     name: str,
+    skipped: Skipped,
 ) -> tuple[InputSpec, Pool]:
     """Returns one column of files as an input; ``seen`` decides on size, rate and length."""
     if kind == "image":
         size = images.resize_to(fields.image_size)
-        (height, width), channels = images.survey(seen, size)
+        changes = Changes(skipped.changed)
+        (height, width), channels = images.survey(seen, size, changes)
         spec = InputSpec((height, width, channels), "uint8", column=name)
-        return spec, images.ImagePool(files, targets, channels, size, (height, width))
+        return spec, images.ImagePool(files, targets, channels, size, (height, width), changes)
     header = sound.survey(seen, fields.sample_rate, fields.seconds)
     pool = sound.SoundPool(
         files,

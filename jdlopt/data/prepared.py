@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from jdlopt.data.damage import Unreadable
+from jdlopt.data.damage import Skipped, Unreadable
 from jdlopt.data.dataset import PLAIN, Dataset, Reading, make_dataset
 from jdlopt.data.fields import DataFields
+from jdlopt.data.image_decoding import Changes, look_at, opened
 from jdlopt.data.labelled import BESIDE, beside
 from jdlopt.data.layout import (
     Layout,
@@ -23,19 +24,15 @@ from jdlopt.data.layout import (
     labels_in,
     make_layout,
 )
+from jdlopt.data.notes import Note
 from jdlopt.data.pools import Pool
 from jdlopt.data.records import TfdsPool, as_text, read_features, read_info
 from jdlopt.data.spec import InputSpec
-from jdlopt.data.split import fit_rows, make_parts
+from jdlopt.data.split import fit_rows, make_parts, split_named
 from jdlopt.data.targets import Coding, infer_coding
 from jdlopt.data.text_input import fit_texts
 from jdlopt.errors import DataError, listing
 
-SPLIT_NAMES = {
-    "train": ("train",),
-    "validation": ("validation", "val", "valid", "dev"),
-    "test": ("test",),
-}
 KEEP_BYTES = 1 << 30
 """A training split up to this size is kept, once some of it had to be read."""
 
@@ -73,7 +70,7 @@ def open_prepared(folder: Path, fields: DataFields, name: str, reading: Reading 
             "without TensorFlow. Prepare it anew: "
             f"python -m jdlopt.data.prepare {info['name']} --data_dir=FOLDER"
         )
-    sizes = _split_sizes(info["sizes"], folder)
+    sizes, left_out = _split_sizes(info["sizes"], folder)
     features, sounds = read_features(folder)
     target = find_target(features, info["supervised"], fields, str(folder))
     coding = coding_of(features, target, fields)
@@ -103,8 +100,10 @@ def open_prepared(folder: Path, fields: DataFields, name: str, reading: Reading 
     nbytes = train_size * math.prod(layout.shape) * np.dtype(layout.dtype).itemsize
     keep = "test" in sizes and nbytes <= KEEP_BYTES and fields.on_bad == "error"
     keep = keep and fields.in_memory is not False
+    skipped = Skipped()
+    changes = Changes(skipped.changed)
     pools: dict[str, Pool] = {
-        split: TfdsPool(folder, stored, size, layout, coding, keep and split == "train")
+        split: TfdsPool(folder, stored, size, layout, coding, keep and split == "train", changes)
         for split, (stored, size) in sizes.items()
     }
     train_pool = pools["train"]
@@ -124,21 +123,30 @@ def open_prepared(folder: Path, fields: DataFields, name: str, reading: Reading 
         parts=parts,
         reading=reading,
         beside=found,
+        notes=left_out,
+        skipped=skipped,
     )
 
 
-def _split_sizes(stored: dict[str, int], folder: Path) -> dict[str, tuple[str, int]]:
+def _split_sizes(
+    stored: dict[str, int], folder: Path
+) -> tuple[dict[str, tuple[str, int]], list[Note]]:
+    """Returns each split's name in the dataset and its size, and the splits that are not used."""
     if len(stored) == 1:
-        return {"train": next(iter(stored.items()))}
-    found = {
-        split: (name, stored[name])
-        for split, names in SPLIT_NAMES.items()
-        for name in names
-        if name in stored
-    }
+        return {"train": next(iter(stored.items()))}, []
+    found: dict[str, tuple[str, int]] = {}
+    for name in sorted(stored, key=lambda name: (name != split_named(name), name)):
+        split = split_named(name)
+        if split is not None and split not in found:
+            found[split] = (name, stored[name])
     if "train" not in found:
         raise DataError(f"{folder}: has no split 'train'; found {listing(stored) or 'none'}.")
-    return found
+    used = {name for name, _ in found.values()}
+    return found, [
+        Note("left out", f"the split {name!r} of the dataset", size, "examples")
+        for name, size in stored.items()
+        if name not in used
+    ]
 
 
 def _with_vocabulary(layout: Layout, train: TfdsPool, rows: np.ndarray, reading: Reading) -> Layout:
@@ -173,13 +181,12 @@ def _plain(value: Any) -> Any:
 
 def _sized(layout: Layout, train: TfdsPool, skip: bool) -> Layout:
     """Fills in the images' size, which the dataset leaves open, from the first that it can."""
-    from PIL import Image
-
     for index, record in train.raw(np.arange(train.size)):
         try:
-            with Image.open(io.BytesIO(train.decode(record)[layout.inputs[0]])) as image:
-                return replace(layout, shape=(image.height, image.width, layout.shape[-1]))
-        except Exception as error:  # Pillow's decoders let all kinds through on damaged bytes
+            stored = io.BytesIO(train.decode(record)[layout.inputs[0]])
+            with opened(stored, f"image {index}") as image:
+                return replace(layout, shape=(*look_at(image).size, layout.shape[-1]))
+        except Exception as error:  # the parsers let all kinds through on damaged bytes
             if not skip:
                 raise Unreadable(
                     f"{train.folder}, split {train.split!r}: image {index} can't be read: {error}. "

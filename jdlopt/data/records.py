@@ -20,7 +20,7 @@ import numpy as np
 
 from jdlopt.data.cache import INFO
 from jdlopt.data.damage import Unreadable
-from jdlopt.data.images import decode_image
+from jdlopt.data.image_decoding import Changes, decode_image
 from jdlopt.data.layout import Layout, Sound
 from jdlopt.data.pools import Arrays
 from jdlopt.data.targets import Coding, encode
@@ -154,6 +154,7 @@ class TfdsPool:
       layout: which features make an input and a target.
       coding: the target's.
       keep: read all records at once when the first are asked for, and keep them.
+      changes: where what decoding images changes is counted.
     """
 
     folder: Path
@@ -162,6 +163,7 @@ class TfdsPool:
     layout: Layout
     coding: Coding
     keep: bool = False
+    changes: Changes = field(default_factory=Changes, repr=False)
     _kept: Arrays | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -240,7 +242,8 @@ class TfdsPool:
             return self._waveform(first, index)
         if layout.kind == "image":
             channels = layout.shape[-1]
-            value = decode_image(io.BytesIO(first), channels, layout.size, f"image {index}")
+            what = f"{self.split}, image {index}"
+            value = decode_image(io.BytesIO(first), channels, layout.size, what, self.changes)
         elif len(layout.inputs) == 1:
             value = np.asarray(first).reshape(layout.shape)
         else:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,21 +11,28 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Num
 
+from jdlopt.data import wav
 from jdlopt.data.damage import Skipped, Unreadable
 from jdlopt.data.dataset import Dataset, make_dataset
 from jdlopt.data.fields import DataFields
 from jdlopt.data.folders import read_files, split_files
 from jdlopt.data.pools import Arrays, Pool
 from jdlopt.data.spec import InputSpec
+from jdlopt.data.walk import FileKind, check_regular
 from jdlopt.data.waveforms import as_waveform
 from jdlopt.errors import DataError
 
-SUFFIXES = (".wav", ".flac", ".ogg")
-WAV = (b"RIFF", b"RIFX", b"RF64")
+SUFFIXES = frozenset((".wav", ".wave", ".flac", ".ogg", ".oga"))
 COMPRESSED = {b"fLaC": "FLAC", b"OggS": "OGG"}
 """How the files begin that soundfile is needed for."""
 
-_WARNINGS = threading.Lock()  # Python's list of warning filters is one for all threads
+
+def begins_as_sound(head: bytes) -> bool:
+    """Returns whether a file that begins so is a sound of a format that is read here."""
+    return head[:4] in COMPRESSED or (head[:4] in wav.IDENTIFIERS and head[8:12] == b"WAVE")
+
+
+KIND = FileKind("sound", SUFFIXES, begins_as_sound)
 
 
 class Decoded(NamedTuple):
@@ -96,7 +101,7 @@ class SoundPool:
 def open_sounds(folder: Path, fields: DataFields) -> Dataset:
     """Opens a folder of sounds: ``CLASS/*.wav``, or ``train/CLASS/*.wav`` and ``test/CLASS/*.wav``.
 
-    Or one with a ``labels.csv``: see `jdlopt.data.folders.read_label_file`.
+    Or one with a ``labels.csv``: see `jdlopt.data.label_file.read_label_file`.
 
     Inputs are waveforms of one channel, the mean of a file's. Files must all have one sample rate,
     or ``data.sample_rate`` gives the one to resample to; and one length, or ``data.seconds`` gives
@@ -109,7 +114,7 @@ def open_sounds(folder: Path, fields: DataFields) -> Dataset:
         lengths.
     """
     skipped = Skipped()
-    found = read_files(folder, SUFFIXES, "sound", fields, skipped)
+    found = read_files(folder, KIND, fields, skipped)
     parts, seen = split_files(
         found, fields, folder, "sound", lambda path: read_sound(path, str(path)), skipped
     )
@@ -137,6 +142,7 @@ def open_sounds(folder: Path, fields: DataFields) -> Dataset:
         checked=("train", "validation"),
         skipped=skipped,
         beside=found.beside,
+        notes=found.notes,
     )
 
 
@@ -225,13 +231,10 @@ def read_header(path: Path) -> Header:
     """
 
     def of_wav() -> Header:
-        try:
-            values, rate = _read_wav(path, mmap=True)
-        except ValueError as error:
-            if "container size" not in str(error):  # samples of three bytes can't be mapped
-                raise
-            values, rate = _read_wav(path)
-        return Header(rate, len(values))
+        found = _found(path)
+        if not found.is_plain:
+            return of_compressed()
+        return Header(found.rate, found.length // found.frame)
 
     def of_compressed() -> Header:
         import soundfile
@@ -246,9 +249,11 @@ def read_header(path: Path) -> Header:
 
 
 def _read(
-    file: Path | io.BytesIO, name: str, wav: Callable[[], Any], compressed: Callable[[], Any]
+    file: Path | io.BytesIO, name: str, of_wav: Callable[[], Any], compressed: Callable[[], Any]
 ) -> Any:
     """Calls the reader of a file's format; what it says against the file becomes `Unreadable`."""
+    if isinstance(file, Path):
+        check_regular(file, name)
     try:
         if isinstance(file, io.BytesIO):
             start = file.getvalue()[:4]
@@ -258,18 +263,15 @@ def _read(
     except OSError as error:
         raise _unreadable(name, error.strerror or str(error)) from error
     if start in COMPRESSED:
-        try:
-            import soundfile  # noqa: F401
-        except (ImportError, OSError) as error:  # OSError: it lacks its C library
-            raise DataError(
-                f"{name}: {COMPRESSED[start]} needs soundfile: pip install soundfile."
-            ) from error
-    elif start not in WAV:
+        _need_soundfile(f"{name}: {COMPRESSED[start]}")
+    elif start not in wav.IDENTIFIERS:
         raise _unreadable(name, "it begins like no WAV, FLAC or OGG file")
     try:
-        decoded = compressed() if start in COMPRESSED else wav()
+        decoded = compressed() if start in COMPRESSED else of_wav()
         if decoded.rate < 1:
             raise ValueError(f"it has {decoded.rate} samples a second")
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
     except Exception as error:  # decoders let all kinds through on damaged bytes
         kind = "" if isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__}: "
         raise _unreadable(name, f"{kind}{' '.join(str(error).split())}") from error
@@ -284,17 +286,38 @@ def _unreadable(name: str, reason: str) -> Unreadable:
     )
 
 
-def _read_wav(file: Path | io.BytesIO, mmap: bool = False) -> Decoded:
+def _found(file: Path | io.BytesIO) -> wav.Wav:
+    """Returns where a WAV file has its samples, if they are whole and of a kind that is read."""
+    found = wav.find(file)
+    if found.cut:
+        raise ValueError("it is cut off: its header promises more than there is")
+    if not found.is_plain:
+        _need_soundfile("samples of this coding in a WAV file")
+    elif found.bits > 32 and not found.is_float:
+        raise ValueError("its samples have more than 32 bits")
+    elif not found.frame:
+        raise ValueError("its samples have no size")
+    return found
+
+
+def _need_soundfile(what: str) -> None:
+    try:
+        import soundfile  # noqa: F401
+    except (ImportError, OSError) as error:  # OSError: it lacks its C library
+        raise DataError(f"{what} needs soundfile: pip install soundfile.") from error
+
+
+def _read_wav(file: Path | io.BytesIO) -> Decoded:
     from scipy.io import wavfile
 
-    with _WARNINGS, warnings.catch_warnings(record=True) as told:
-        # Chunks that it does not know, such as notes, say nothing of the sound.
-        warnings.simplefilter("always", wavfile.WavFileWarning)
-        rate, values = wavfile.read(file, mmap=mmap)
-    if any("prematurely" in str(warning.message) for warning in told):
-        raise ValueError("it is cut off: its header promises more than there is")
-    if values.dtype.itemsize == 8 and values.dtype.kind in "iu":
-        raise ValueError("its samples have more than 32 bits")
+    found = _found(file)
+    if not found.is_plain:
+        if isinstance(file, io.BytesIO):
+            file.seek(0)
+        return _read_compressed(file)
+    if not found.length:  # which scipy refuses in words of its own
+        return Decoded(np.empty(0, np.int16), found.rate)
+    rate, values = wavfile.read(wav.plain(file, found))
     return Decoded(values, int(rate))
 
 

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jdlopt.config import section_of, shared_keys
-from jdlopt.data import cache, images, npz, sound, table_files, tables
+from jdlopt.data import cache, image_decoding, images, npz, sound, table_files, tables
 from jdlopt.data.arrays import is_own, open_own
 from jdlopt.data.bundled import BUNDLED, prepare_bundled
 from jdlopt.data.bundled import VERSION as BUNDLED_VERSION
 from jdlopt.data.dataset import Dataset, Reading
 from jdlopt.data.fields import COLUMN_KEYS, DataFields
-from jdlopt.data.folders import LABELS, holds_files
+from jdlopt.data.label_file import LABELS
 from jdlopt.data.prepared import open_prepared
+from jdlopt.data.walk import check_regular, most_of
 from jdlopt.errors import DataError, listing, nearest
 
 MEMORY = "memory-"
@@ -74,7 +75,6 @@ def reading_of(fields: DataFields) -> Reading:
     options = fields.preprocess
     return Reading(
         missing="refuse" if options.missing == "none" else "fill",
-        missing_values=fields.missing_values,
         text=fields.text,
         hash_buckets=options.hash_buckets if options.encode == "hashed" else None,
     )
@@ -130,8 +130,7 @@ def kind_of_source(fields: DataFields) -> str:
     if path.is_file():
         raise DataError(
             f"data.source: {name!r} has the ending {path.suffix.lower()!r}; a file must be one of "
-            f"{', '.join(table_files.SUFFIXES + npz.SUFFIXES)}; tables of text may be compressed "
-            "(.csv.gz)."
+            f"{', '.join(table_files.SUFFIXES + npz.SUFFIXES)}."
         )
     raise DataError(
         f"data.source: there is no file or folder {name!r} (from {os.getcwd()})."
@@ -158,14 +157,7 @@ def _open_bundled(name: str, fields: DataFields, reading: Reading) -> Dataset:
 
 
 def _open_table(name: str, fields: DataFields, reading: Reading) -> Dataset:
-    path = Path(name).expanduser()
-    parts = path.is_dir() and table_files.is_table(path)
-    return tables.open_table(path if parts else _checked_file(name), fields, reading)
-
-
-def _is_table(name: str, fields: DataFields) -> bool:
-    path = Path(name).expanduser()
-    return table_files.is_table(path) or path.suffix.lower() in table_files.SUFFIXES
+    return tables.open_table(_checked_file(name), fields, reading)
 
 
 def _open_npz(name: str, fields: DataFields, reading: Reading) -> Dataset:
@@ -202,9 +194,7 @@ def _open_prepared_folder(name: str, fields: DataFields, reading: Reading) -> Da
 
 def _holds_sounds(name: str, fields: DataFields) -> bool:
     folder = Path(name).expanduser()
-    if not folder.is_dir() or holds_files(folder, images.SUFFIXES):
-        return False
-    return holds_files(folder, sound.SUFFIXES)
+    return folder.is_dir() and most_of(folder, (image_decoding.KIND, sound.KIND)) is sound.KIND
 
 
 def _open_sounds(name: str, fields: DataFields, reading: Reading) -> Dataset:
@@ -237,7 +227,7 @@ def _ends_in(suffixes: Sequence[str]) -> Callable[[str, DataFields], bool]:
 
 SOURCES: dict[str, Source] = {
     "bundled": Source(lambda name, fields: _bundled(name) in BUNDLED, _open_bundled),
-    "table": Source(_is_table, _open_table),
+    "table": Source(_ends_in(table_files.SUFFIXES), _open_table),
     "npz": Source(_ends_in(npz.SUFFIXES), _open_npz),
     "function": Source(_is_function, _open_function),
     "prepared": Source(_is_prepared, _open_tfds),
@@ -273,6 +263,7 @@ def _checked_file(name: str) -> Path:
             f"data.source: there is no file '{path}' (from {os.getcwd()})."
             f"{nearest(path.name, _siblings(path))}"
         )
+    check_regular(path, f"data.source: {path}")
     if not os.access(path, os.R_OK):
         raise DataError(f"data.source: no permission to read {path}.")
     return path

@@ -13,7 +13,24 @@ from jdlopt.data.targets import Coding
 from jdlopt.errors import DataError, listing
 
 SPLITS = ("train", "validation", "test")
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training", "trainset", "trainingset", "traindata"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "development"), "validation"),
+    **dict.fromkeys(("validationset", "validset", "valset", "devset"), "validation"),
+    **dict.fromkeys(("test", "testing", "testset", "testingset", "testdata"), "test"),
+}
+"""What splits are called, in small letters and without what stands between words."""
 Indices = Int[np.ndarray, " some"]
+
+
+def split_named(name: str) -> str | None:
+    """Returns the split that a name means, in whatever letters; None if it means none.
+
+    Example:
+      >>> split_named("Testing"), split_named("val"), split_named("training_set"), split_named("x")
+      ('test', 'validation', 'train', None)
+    """
+    return SPLIT_NAMES.get("".join(one for one in name.lower() if one not in "-_ ."))
 
 
 def split_indices(

@@ -20,6 +20,7 @@ from jdlopt import writing
 from jdlopt.data import preprocess
 from jdlopt.data.augment.batch import unchanged, without_mixing
 from jdlopt.data.inputs import Inputs, read_inputs
+from jdlopt.data.notes import Note
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import DataError, UserError, WorkdirError, escaped, listing
 from jdlopt.metrics.scores import Value
@@ -49,6 +50,7 @@ class Predictions(NamedTuple):
       probabilities: [n, classes], or None for regression.
       class_names: the columns of ``probabilities``, or of several values.
       columns: the columns of a table of predictions, beside ``row``.
+      notes: what was left out, changed or guessed of the inputs.
     """
 
     rows: list[str]
@@ -57,6 +59,7 @@ class Predictions(NamedTuple):
     probabilities: Float[np.ndarray, "n classes"] | None
     class_names: tuple[str, ...]
     columns: Columns
+    notes: tuple[Note, ...] = ()
 
 
 def run_config(workdir: str | Path, allow_code: configs.Allowed = False) -> dict[str, Any]:
@@ -302,6 +305,7 @@ def predict(
         found.probabilities,
         spec.class_names or spec.target_names,
         task.columns(decoded, found.probabilities, spec),
+        given.notes,
     )
 
 

@@ -25,6 +25,7 @@ from jdlopt.data.check.files import folder_findings
 from jdlopt.data.check.labels import label_noise, target_noise
 from jdlopt.data.check.structure import damage, duplicates
 from jdlopt.data.dataset import Dataset
+from jdlopt.data.fields import DataFields
 from jdlopt.data.pools import ArrayPool, Arrays
 from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.errors import DataError
@@ -148,11 +149,14 @@ def test_a_header_without_names_is_told(tmp_path):
     assert {part.name for part in told.parts} == {"Unnamed: 0", "x.1"}
 
 
-@pytest.mark.parametrize("text", ["", "\n\n", "a,b\n"])
+@pytest.mark.parametrize("text", ["", "\n\n", "a,b\n", "a;b\n1;2\n"])
 def test_what_is_no_table_is_refused_by_name(tmp_path, text):
     path = tmp_path / "t.csv"
     path.write_text(text)
     with pytest.raises(DataError, match=r"t\.csv"):
+        read_cells(path)
+    path.write_text("a,b\n1,2\n", encoding="utf-16")
+    with pytest.raises(DataError, match="UTF-16"):
         read_cells(path)
 
 
@@ -387,7 +391,7 @@ def test_near_images_share_their_signs_and_others_do_not():
     train, mixed = (
         near_duplicates.signs(one, centre) for one in (images, np.concatenate([other, near]))
     )
-    np.testing.assert_array_equal(near_duplicates.near([mixed], [train]), np.arange(40, 60))
+    np.testing.assert_array_equal(near_duplicates.near(mixed, train), np.arange(40, 60))
 
 
 def test_signs_differ_by_the_angle():
@@ -592,7 +596,7 @@ def test_damaged_and_odd_images_are_named(tmp_path):
     (tmp_path / "cat/0.png").write_bytes(good[: len(good) // 2])
     Image.new("L", (9, 9)).save(tmp_path / "dog/1.png")
     Image.new("RGB", (8, 6), (9, 200, 3)).save(tmp_path / "dog/2.png")
-    kind, found = folder_findings(tmp_path)
+    kind, found, _ = folder_findings(tmp_path, DataFields(source=str(tmp_path)))
     told = kinds(found)
     assert kind == "image"
     assert told["damaged_file"].where == "cat/0.png"
@@ -616,14 +620,32 @@ def test_sounds_of_another_rate_or_length_are_named(tmp_path):
                 file.setparams((1, 2, rate, count, "NONE", ""))
                 file.writeframes(np.zeros(count, "<i2").tobytes())
     (tmp_path / "no/3.wav").write_bytes(b"RIFF none")
-    kind, found = folder_findings(tmp_path)
+    kind, found, opened = folder_findings(tmp_path, DataFields(source=str(tmp_path)))
     told = kinds(found)
-    assert kind == "audio"
+    assert kind == "audio" and "all 8 sounds were opened" in opened
     assert told["odd_rate"].where == "yes/1.wav"
     assert told["odd_rate"].config == "data.sample_rate=16000"
     assert told["odd_length"].where == "no/2.wav"
     assert told["odd_length"].config == "data.seconds=0.1"
     assert told["damaged_file"].where == "no/3.wav"
+
+
+def test_what_a_run_does_not_use_is_a_finding_and_no_file_is_said_to_be_opened(tmp_path):
+    for name in ("train/cat", "train/dog", "Testing/dog/deep"):
+        (tmp_path / name).mkdir(parents=True)
+        for index in range(9):
+            values = np.random.default_rng(index).integers(0, 256, (6, 8), dtype=np.uint8)
+            Image.fromarray(values).save(tmp_path / name / f"{index}.png")
+    (tmp_path / "train/dog/a.heic").write_bytes(b"not read")
+    (tmp_path / "train/dog/.DS_Store").write_bytes(b"hidden")
+    damaged = tmp_path / "Testing/dog/deep/1.png"
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    check = check_source({"source": str(tmp_path)})
+    told = kinds(check.findings)
+    assert told["damaged_file"].where == "Testing/dog/deep/1.png"
+    assert told["passed_over"].where.endswith("train/dog/a.heic")
+    assert "'.heic'" in told["passed_over"].text
+    assert any("all 27 images were opened" in sentence for sentence in check.looked_at)
 
 
 def dataset_of(inputs, sample_rate=None):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jdlopt.data import image_decoding, open_dataset
 from jdlopt.data import images as images_room
-from jdlopt.data import open_dataset
 from jdlopt.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -46,7 +46,11 @@ def test_a_folder_a_class(tmp_path, mode, channels):
         rows = dataset.parts[split][1]
         for image, target, row in zip(inputs, targets, rows):
             name = relative(dataset.pools["train"], row, tmp_path)
-            np.testing.assert_array_equal(image, saved[name].reshape(6, 5, -1)[..., :channels])
+            expected = saved[name].reshape(6, 5, -1)
+            if mode == "RGBA":
+                share = expected[..., 3:] / 255
+                expected = expected[..., :3] * share + 255 * (1 - share)
+            np.testing.assert_allclose(image, expected, atol=1 if mode == "RGBA" else 0)
             assert name.startswith(dataset.spec.class_names[target])
         np.testing.assert_array_equal(dataset.records(split)[0][0], inputs[0])
 
@@ -81,10 +85,11 @@ def test_test_images_are_not_opened_before_they_are_read(tmp_path, monkeypatch, 
     make_folder(tmp_path / "train" if separate else tmp_path)
     if separate:
         make_folder(tmp_path / "test")
-    opened, original = set(), images_room._opened
-    monkeypatch.setattr(
-        images_room, "_opened", lambda file, name: opened.add(file) or original(file, name)
-    )
+    opened, original = set(), image_decoding.opened
+    for room in (images_room, image_decoding):
+        monkeypatch.setattr(
+            room, "opened", lambda file, name: opened.add(file) or original(file, name)
+        )
     dataset = open_dataset({"source": str(tmp_path)})
     dataset.read("train")
     dataset.read("validation")
@@ -141,14 +146,39 @@ def test_wrong_folders(tmp_path):
         open_dataset({"source": str(tmp_path / "good"), "task": "regression"})
 
 
-def test_colour_among_grey_and_deep_pixels_are_named(tmp_path):
+def test_colour_among_grey_is_read_as_grey_and_counted(tmp_path):
     make_folder(tmp_path / "train", mode="L")
-    make_folder(tmp_path / "test", count=1, mode="RGB")
+    saved = make_folder(tmp_path / "test", count=2, mode="RGB")
     dataset = open_dataset({"source": str(tmp_path)})
-    with pytest.raises(DataError, match="colour image where all training images are grey"):
+    assert dataset.spec.input.shape == (6, 5, 1) and not dataset.notes
+    image = dataset.read("test").inputs[0]
+    np.testing.assert_allclose(
+        image[..., 0], saved["ant/0.png"] @ np.array([0.299, 0.587, 0.114]), atol=1
+    )
+    for _ in range(2):  # counted once, however often they are read
         dataset.read("test")
-    Image.fromarray(np.zeros((6, 5), np.uint16)).save(tmp_path / "train" / "ant" / "0.png")
-    with pytest.raises(DataError, match="expected 8 bits a channel"):
+        (note,) = dataset.notes
+        assert (note.what, note.count) == (image_decoding.AS_GREY, 4)
+    save(tmp_path / "train" / "ant" / "0.png")
+    dataset = open_dataset({"source": str(tmp_path)})
+    assert dataset.spec.input.shape == (6, 5, 3)
+    (note,) = dataset.notes
+    assert (note.what, note.count) == (image_decoding.AS_COLOUR, 19)
+
+
+def test_pixels_that_would_lose_their_values_are_refused(tmp_path):
+    make_folder(tmp_path / "train", mode="L")
+    make_folder(tmp_path / "test", count=2, mode="L")
+    path = tmp_path / "train" / "ant" / "0.png"
+    Image.fromarray(np.full((6, 5), 4000, np.uint16)).save(path)
+    with pytest.raises(DataError, match="no value of the 1 such images is above 4,000 of 65,535"):
+        open_dataset({"source": str(tmp_path)})
+    Image.fromarray(np.full((6, 5), 65_535, np.uint16)).save(path)
+    (note,) = open_dataset({"source": str(tmp_path)}).notes
+    assert (note.what, note.count) == (image_decoding.DEEP, 1)
+    path.unlink()
+    Image.fromarray(np.zeros((6, 5), np.float32)).save(path.with_suffix(".tif"))
+    with pytest.raises(DataError, match="mode F; expected 8 or 16 bits a channel"):
         open_dataset({"source": str(tmp_path)})
 
 

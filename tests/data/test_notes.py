@@ -40,4 +40,4 @@ def test_equal_notes_become_one_and_nothing_is_lost_of_their_counts(added):
 
 def test_words_of_the_data_send_nothing_to_the_terminal(capsys):
     say([Note("unused", "a\x1b[31mb\nc")])
-    assert capsys.readouterr().err == "data: unused: a�[31mb�c (1 column)\n"
+    assert capsys.readouterr().err == "data: unused: a\\x1b[31mb c (1 column)\n"

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from scipy.io import wavfile
 from scipy.signal import resample_poly
 from tfds_files import prepare
 
 from jdlopt.data import list_datasets, open_dataset, read_inputs, text
+from jdlopt.data.image_decoding import ROTATED
 from jdlopt.data.prepared import TfdsPool
 from jdlopt.data.records import read_features
 from jdlopt.data.spec import DataSpec
@@ -418,7 +419,7 @@ def test_sounds_become_waveforms_of_one_length(sounds, source, tmp_path):
         np.testing.assert_array_equal(dataset.records(split)[1][0], inputs[1])
     for index in (0, 1):
         (tmp_path / f"{index}.wav").write_bytes(wav(SOUNDS[index]))
-    inputs, ids = read_inputs(
+    inputs, ids, _ = read_inputs(
         tmp_path, DataSpec.from_dict(json.loads(json.dumps(dataset.spec.to_dict()))).input
     )
     assert ids == ["0.wav", "1.wav"]
@@ -513,3 +514,28 @@ def test_a_class_that_features_name_is_not_imported(written, tmp_path, monkeypat
         with pytest.raises(DataError):
             read_features(tmp_path)
         assert not (tmp_path / "ran").exists()
+
+
+def test_photos_are_turned_as_exif_says(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    pixels = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG", exif=exif)
+    examples = [{"image": file.getvalue(), "label": i % 2} for i in range(20)]
+    prepare(
+        tmp_path,
+        "photos",
+        lambda tfds: {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.ClassLabel(names=["ant", "bee"]),
+        },
+        {"train": examples},
+        ("image", "label"),
+    )
+    dataset = open_dataset({"source": "photos", "data_dir": str(tmp_path)})
+    assert dataset.spec.input.shape == (4, 6, 3)
+    for image in dataset.read("train").inputs:
+        np.testing.assert_array_equal(image, np.rot90(pixels, -1))
+    (note,) = dataset.notes
+    assert (note.what, note.count) == (ROTATED, dataset.sizes["train"])

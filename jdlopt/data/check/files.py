@@ -3,53 +3,76 @@
 from __future__ import annotations
 
 import collections
-import importlib
-import os
-import warnings
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from jdlopt.data import images
+from jdlopt.data import image_decoding, sound
 from jdlopt.data.check.examples import sampled
 from jdlopt.data.check.finding import Finding, Part
+from jdlopt.data.damage import Skipped
+from jdlopt.data.fields import DataFields
+from jdlopt.data.folders import read_files
+from jdlopt.data.notes import Note
+from jdlopt.data.walk import HIDDEN, IN_HIDDEN, PassedOver, files_under, most_of
+from jdlopt.errors import DataError
 
 MOST_FILES = 50_000
 """Of more files, so many are opened."""
-SOUNDS = frozenset((".wav", ".flac", ".ogg"))
 
 Looked = TypeVar("Looked")
 
 
-def folder_findings(folder: Path) -> tuple[str, list[Finding]]:
-    """Returns what a folder is of, ``image`` or ``audio``, and what its files show.
+def folder_findings(folder: Path, fields: DataFields) -> tuple[str, list[Finding], str]:
+    """Returns what a folder is of, ``image`` or ``audio``, what its files show, what was opened.
 
-    Every file is opened, those of a test split too: a damaged one stops a run wherever it lies.
+    The files are those that a run uses, the test split's too: a damaged one stops a run wherever
+    it lies. Where a run can't open the folder, they are all files of the kind that are in it.
     """
-    files = sorted(
-        Path(place) / name
-        for place, _, names in os.walk(folder)
-        for name in names
-        if not name.startswith(".")
+    kind = most_of(folder, (image_decoding.KIND, sound.KIND)) or image_decoding.KIND
+    passed = PassedOver()
+    try:
+        found = read_files(folder, kind, fields, Skipped())
+        files = [path for paths in found.paths.values() for path in paths]
+        notes = found.notes
+    except DataError:
+        files = files_under(folder, kind, passed)
+        notes = tuple(passed.notes)
+    chosen = [files[i] for i in sampled(len(files), MOST_FILES)]
+    all_of = "all" if len(chosen) == len(files) else f"{len(chosen):,} of"
+    opened = (
+        f"Of the folder, {all_of} {len(files):,} {kind.name}s were opened and decoded, those of "
+        "the test split too: a damaged one stops a run."
     )
-    pictures = [file for file in files if file.suffix.lower() in images.SUFFIXES]
-    sounds = [file for file in files if file.suffix.lower() in SOUNDS]
-    if len(sounds) > len(pictures):
-        return "audio", _sounds(folder, [sounds[i] for i in sampled(len(sounds), MOST_FILES)])
-    return "image", _images(folder, [pictures[i] for i in sampled(len(pictures), MOST_FILES)])
+    findings = (_sounds if kind is sound.KIND else _images)(folder, chosen)
+    return "audio" if kind is sound.KIND else "image", [*findings, *_left_out(notes)], opened
+
+
+def _left_out(notes: Iterable[Note]) -> Iterator[Finding]:
+    """Yields what is not used of a folder; hidden files are not meant to be."""
+    for note in notes:
+        if note.kind == "left out" and note.what not in (HIDDEN, IN_HIDDEN):
+            yield Finding(
+                kind="passed_over",
+                severity="warning",
+                problem="files that are not used",
+                text=f"{note.count:,} {note.unit}: {note.what}.",
+                count=note.count,
+                of=note.count,
+                unit=note.unit,
+                advice=note.remedy or "Convert or move them, or leave them where they are.",
+                parts=tuple(Part(place, np.array([], int), 1, note.what) for place in note.places),
+            )
 
 
 def _images(folder: Path, files: list[Path]) -> list[Finding]:
-    from PIL import Image
-
     def properties(file: Path) -> tuple[tuple[int, int], bool]:
-        with Image.open(file) as image:
+        with image_decoding.opened(file, str(file)) as image:
+            look = image_decoding.look_at(image)
             image.load()
-            if image.mode not in images.GREY_MODES + images.COLOUR_MODES:
-                raise ValueError(f"pixels of mode {image.mode}")
-            return (image.height, image.width), image.mode in images.GREY_MODES
+            return look.size, look.grey
 
     known, found = _opened(folder, files, properties, "images")
     sizes = {file: size for file, (size, _) in known.items()}
@@ -64,7 +87,7 @@ def _images(folder: Path, files: list[Path]) -> list[Finding]:
         ),
         *_unlike(
             folder, grey, "mixed_colours", "note", "grey and colour images together",
-            str, "", "They are all read as colour ones.",
+            str, "", "All are read in grey if all to train on are grey, else in colour.",
         ),
     ]  # fmt: skip
 
@@ -91,21 +114,8 @@ def _sounds(folder: Path, files: list[Path]) -> list[Finding]:
 
 def _sound(file: Path) -> tuple[int, int]:
     """Returns a file's samples a second and its length in samples."""
-    try:
-        soundfile = importlib.import_module("soundfile")
-    except ImportError:
-        from scipy.io import wavfile
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # chunks of notes, which say nothing of the sound
-            rate, values = wavfile.read(file)
-        length = len(values)
-    else:
-        info = soundfile.info(str(file))
-        rate, length = info.samplerate, info.frames
-    if rate < 1 or length < 1:
-        raise ValueError("it holds no sample")
-    return int(rate), int(length)
+    values, rate = sound.read_sound(file, str(file))
+    return rate, len(values)
 
 
 def _opened(

@@ -1,0 +1,138 @@
+"""A ``labels.csv`` in a folder of files: each file's targets and split."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from jdlopt.data.damage import Skipped
+from jdlopt.data.fields import DataFields
+from jdlopt.data.labelled import BESIDE, names_of, read_labels
+from jdlopt.data.split import SPLIT_NAMES, split_named
+from jdlopt.data.table_files import read_table
+from jdlopt.data.targets import Coding
+from jdlopt.data.walk import FileKind, PassedOver, files_under
+from jdlopt.errors import DataError, listing, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LABELS = "labels.csv"
+FILE_COLUMNS = ("file", "filename", "path", "image", "sound")
+SPLIT_COLUMN = "split"
+
+
+class Listed(NamedTuple):
+    """What a list of labels says.
+
+    Attributes:
+      coding: how targets are coded.
+      paths: of the files.
+      targets: the encoded target of each.
+      splits: the split of each.
+      beside: the ``group``, ``time`` and ``weight`` of each, where the data section names them.
+    """
+
+    coding: Coding
+    paths: list[Path]
+    targets: np.ndarray
+    splits: np.ndarray
+    beside: dict[str, np.ndarray]
+
+
+def read_label_file(
+    folder: Path, kind: FileKind, fields: DataFields, skipped: Skipped, passed: PassedOver
+) -> Listed:
+    """Returns the files that ``labels.csv`` lists, with their targets.
+
+    A column ``file`` (or one of `FILE_COLUMNS`) holds paths in the folder; ``data.target`` names
+    the columns of targets, by default all others. A column ``split`` says which split a file is in;
+    without it, paths that all start with ``train/``, ``test/`` … do, if there are such.
+
+    Args:
+      folder, kind, fields, skipped: as in `jdlopt.data.folders.read_files`.
+      passed: where files that it does not list are counted.
+
+    Raises:
+      DataError: a column is missing, or a file that it lists; a target that can't be used.
+    """
+    where, what = str(folder / LABELS), kind.name
+    table = read_table(folder / LABELS, skipped if fields.on_bad == "skip" else None, remedies=True)
+    names = list(table.columns)
+    file_column = next((name for name in FILE_COLUMNS if name in names), None)
+    if file_column is None:
+        raise DataError(
+            f"{where}: expected a column 'file' with the path of each {what} in {folder}; found "
+            f"the columns {listing(names)}."
+        )
+    known = {getattr(fields, key) for key in BESIDE} | {file_column, SPLIT_COLUMN, *fields.ignore}
+    chosen = names_of(fields.target) or tuple(name for name in names if name not in known)
+    for key, name in [("target", each) for each in chosen] + [
+        (key, getattr(fields, key)) for key in BESIDE if getattr(fields, key) is not None
+    ]:
+        if name not in names:
+            hint = nearest(name, names) or f" Columns: {listing(names)}."
+            raise DataError(f"{where}: data.{key}: there is no column {name!r}.{hint}")
+    if not chosen or not len(table):
+        raise DataError(f"{where}: holds no {'target' if len(table) else 'row'} beside the files.")
+    known_files = set(table[file_column].astype(str))
+    table = _that_are_there(table, file_column, folder, kind, fields.on_bad, skipped)
+    target = chosen if len(chosen) > 1 else chosen[0]
+    table, coding, targets, beside = read_labels(
+        table, dataclasses.replace(fields, target=target), where, skipped
+    )
+    files = table[file_column].astype(str).tolist()
+    splits = np.array(_splits_of(table, files, where), dtype=object)
+    if "train" not in splits:
+        raise DataError(f"{where}: lists no {what} of the split 'train'.")
+    listed = {folder / name for name in known_files}
+    for path in files_under(folder, kind, passed):
+        if path not in listed:
+            passed.file(f"{what}s that {LABELS} does not list", path)
+    return Listed(coding, [folder / name for name in files], targets, splits, beside)
+
+
+def _that_are_there(
+    table: pd.DataFrame,
+    column: str,
+    folder: Path,
+    kind: FileKind,
+    on_bad: str,
+    skipped: Skipped,
+) -> pd.DataFrame:
+    """Returns the rows whose file is there, of a kind that counts, and in the folder."""
+    keep, what = np.ones(len(table), bool), kind.name
+    for place, (row, value) in enumerate(table[column].items()):
+        path = Path(str(value))
+        inside = not path.is_absolute() and ".." not in path.parts
+        if inside and (folder / path).is_file() and kind.holds(folder / path):
+            continue
+        reason = f"no such {what}" if inside else f"{what} outside the folder"
+        if on_bad != "skip":
+            raise DataError(
+                f"{folder / LABELS}: row {row}: {reason}: {str(value)!r}; expected the path of a "
+                f"file in {folder} ({listing(kind.suffixes)}). data.on_bad='skip' leaves such rows "
+                "out."
+            )
+        skipped.add(reason, f"{folder / LABELS}, row {row}", f"{reason}: {str(value)!r}")
+        keep[place] = False
+    return table[keep]
+
+
+def _splits_of(table: pd.DataFrame, files: Sequence[str], where: str) -> list[str]:
+    """Returns the split of each row."""
+    if SPLIT_COLUMN in table.columns:
+        named = table[SPLIT_COLUMN].astype(str).tolist()
+        for row, name in zip(table.index, named, strict=True):
+            if split_named(name) is None:
+                raise DataError(
+                    f"{where}: row {row}: the split {name!r} is none of {listing(SPLIT_NAMES)}."
+                )
+    else:
+        named = [Path(file).parts[0] for file in files]
+    found = [split_named(name) for name in named]
+    return ["train" if split is None or None in found else split for split in found]
