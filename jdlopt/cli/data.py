@@ -225,15 +225,21 @@ def shown(flags: ShowFlags) -> int:
         file.write(grid.png(taken, flags.examples))
     rows = [
         {
+            **({"input": one.input} if len(taken) > 1 else {}),
             "column": column.label,
             "mean absolute change": "–" if column.change is None else column.change,
         }
-        for column in taken.columns
+        for one in taken
+        for column in one.columns
     ]
     if flags.json:
-        print_json({"output": str(path), "columns": [_as_row(c) for c in taken.columns]})
+        inputs = [
+            {"input": one.input, "columns": [_as_row(column) for column in one.columns]}
+            for one in taken
+        ]
+        print_json({"output": str(path), "inputs": inputs})
         return DONE
-    print_rows(rows, f"{len(taken.labels):,} training examples")
+    print_rows(rows, f"{len(taken[0].labels):,} training examples")
     console().print(str(path), soft_wrap=True)
     return DONE
 

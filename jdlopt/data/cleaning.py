@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jdlopt.data.dataset import Dataset
-from jdlopt.data.named import INPUT, TABLE, by_name
+from jdlopt.data.named import by_name, rows
 from jdlopt.data.notes import MOST_TOLD, Note
 from jdlopt.data.pools import Arrays, Pool
 from jdlopt.data.preprocess import (
@@ -21,7 +21,7 @@ from jdlopt.data.preprocess import (
     outliers,
     pca,
 )
-from jdlopt.errors import DataError, listing
+from jdlopt.errors import DataError
 
 DROPS = "data.preprocess.{}='drop' says so."
 
@@ -79,22 +79,16 @@ def clean(dataset: Dataset, section: PreprocessFields | Mapping[str, object]) ->
         or options.duplicates == "drop"
         or (options.outliers != "none" and options.outlier_action == "drop")
     )
-    spec = dataset.spec
-    name = TABLE if isinstance(spec.inputs, Mapping) and TABLE in spec.inputs else INPUT
-    table = spec.named.get(name)
-    wanted = drops_rows or options.constant_columns == "drop"
-    if table is None or len(table.shape) != 1 or not wanted:
+    if not (drops_rows or options.constant_columns == "drop"):
         return dataset
-    if name == TABLE and options.duplicates == "drop":
-        raise DataError(
-            "data.preprocess.duplicates: rows are compared by their numbers and categories, and "
-            f"{spec.source} has other inputs too ({listing(spec.named)}). Leave it out."
-        )
-    recipe = make_recipes(options, spec.inputs, spec.name)
-    recipe = recipe if isinstance(recipe, Recipe) else recipe[name]
+    spec = dataset.spec
+    recipes = by_name(make_recipes(options, spec.inputs, spec.name))
+    tables = [name for name, one in recipes.items() if one.kind == "table"]
+    if not tables:
+        return dataset
     given, targets = dataset.read("train")
-    inputs = by_name(given)[name]
-    kept = np.arange(len(inputs))
+    inputs = by_name(given)
+    kept = np.arange(len(targets))
     notes: list[Note] = []
 
     def leave_out(what: str, unwanted: np.ndarray, remedy: str) -> None:
@@ -105,51 +99,29 @@ def clean(dataset: Dataset, section: PreprocessFields | Mapping[str, object]) ->
         if not len(kept):
             raise DataError(
                 f"data.preprocess: {dataset.spec.source}: leaving out {what} leaves no training "
-                f"row of {len(inputs)}."
+                f"row of {len(targets)}."
             )
 
     if options.missing == "drop":
-        leave_out(
-            "rows with missing values",
-            ~missing.complete_rows(inputs[kept]),
-            DROPS.format("missing"),
-        )
-    if options.duplicates == "drop":
-        copies = outliers.duplicate_rows(inputs[kept], targets[kept])
+        whole = [missing.complete_rows(inputs[name][kept]) for name in tables]
+        leave_out("rows with missing values", ~np.all(whole, axis=0), DROPS.format("missing"))
+    if options.duplicates == "drop":  # equal in all inputs
+        copies = outliers.duplicate_rows(rows(given, kept), targets[kept])
         leave_out("duplicate rows", copies, DROPS.format("duplicates"))
     if options.outliers != "none" and options.outlier_action == "drop":
-        values = inputs[kept].astype(np.float64)
-        if options.outliers == "isolation_forest" and options.missing not in ("none", "drop"):
-            filled = missing.fit(
-                values,
-                method=options.missing,
-                fill_value=options.fill_value,
-                neighbours=options.neighbours,
-                categorical=recipe.categorical,
-                names=recipe.names or None,
-            )
-            import jax.numpy as jnp
-
-            values = np.asarray(missing.apply(filled, jnp.asarray(values)), np.float64)
-        marks = outliers.mark(
-            values,
-            method=options.outliers,
-            threshold=options.outlier_threshold,
-            contamination=options.contamination,
-            categorical=recipe.categorical,
-        )
-        leave_out("rows with outliers", marks, DROPS.format("outlier_action"))
+        marks = [_outliers(inputs[name][kept], recipes[name]) for name in tables]
+        leave_out("rows with outliers", np.any(marks, axis=0), DROPS.format("outlier_action"))
     if drops_rows:
         dataset = _with_rows(dataset, kept)
-    if options.constant_columns == "drop":
-        constant = pca.constant_columns(inputs[kept])
+    for name in tables if options.constant_columns == "drop" else ():
+        constant = pca.constant_columns(inputs[name][kept])
         if constant.all():
             raise DataError(
                 f"data.preprocess: {dataset.spec.source}: every column is constant in the training "
                 "split; there is nothing to learn from."
             )
         if constant.any():
-            names = table.feature_names or tuple(map(str, range(len(constant))))
+            names = spec.named[name].feature_names or tuple(map(str, range(len(constant))))
             places = tuple(names[column] for column in np.flatnonzero(constant)[:MOST_TOLD])
             remedy = DROPS.format("constant_columns")
             count = int(constant.sum())
@@ -157,6 +129,30 @@ def clean(dataset: Dataset, section: PreprocessFields | Mapping[str, object]) ->
             dataset = _with_columns(dataset, name, np.flatnonzero(~constant))
     spec = dataclasses.replace(dataset.spec, notes=(*dataset.spec.notes, *notes))
     return dataclasses.replace(dataset, spec=spec)
+
+
+def _outliers(table: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """Returns which rows of a table hold an outlier."""
+    options, values = recipe.fields, table.astype(np.float64)
+    if options.outliers == "isolation_forest" and options.missing not in ("none", "drop"):
+        filled = missing.fit(
+            values,
+            method=options.missing,
+            fill_value=options.fill_value,
+            neighbours=options.neighbours,
+            categorical=recipe.categorical,
+            names=recipe.names or None,
+        )
+        import jax.numpy as jnp
+
+        values = np.asarray(missing.apply(filled, jnp.asarray(values)), np.float64)
+    return outliers.mark(
+        values,
+        method=options.outliers,
+        threshold=options.outlier_threshold,
+        contamination=options.contamination,
+        categorical=recipe.categorical,
+    )
 
 
 def _with_rows(dataset: Dataset, kept: np.ndarray) -> Dataset:

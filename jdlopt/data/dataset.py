@@ -31,10 +31,12 @@ class Reading:
       missing: what becomes of missing (NaN) inputs: ``refuse`` them; keep them, for preprocessing
         to ``fill`` in; ``keep`` them and infinities as well, to be described.
       text: the ``data.text`` section.
+      missing_values: the words of a table that stand for missing values; None for those of a CSV.
       hash_buckets: categories are coded by so many hashes; None codes them by their own number.
     """
 
     missing: str = "refuse"
+    missing_values: tuple[str, ...] | None = None
     text: TextFields = field(default_factory=TextFields)
     hash_buckets: int | None = None
 
@@ -239,7 +241,10 @@ def make_dataset(
         task=coding.task,
         inputs=named.each(
             lambda one: dataclasses.replace(
-                one, missing=reading.missing, hash_buckets=reading.hash_buckets
+                one,
+                missing=reading.missing,
+                missing_values=reading.missing_values,
+                hash_buckets=reading.hash_buckets,
             ),
             inputs,
         ),

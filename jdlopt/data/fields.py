@@ -68,6 +68,9 @@ class DataFields:
         (Stratified)GroupKFold. It is no input.
       time: the column or feature that says when: train is the earliest, then comes validation, and
         test is the latest. It is no input.
+      missing_values: the words of a table that stand for missing values, beside an empty cell;
+        ``()`` has none. If None, those of pandas in a CSV (``NA``, ``None``, ``nan``, ``null``, …),
+        and none in files that have missing values of their own.
       on_bad: what becomes of an example that can't be used (a row with too many columns, a cell
         that is no number, an infinite value, an image or sound that can't be decoded): ``error``
         names it; ``skip`` leaves it out and counts it.
@@ -106,6 +109,7 @@ class DataFields:
     stratify_bins: Annotated[int, Range(2)] | None = None
     group: str | None = None
     time: str | None = None
+    missing_values: tuple[str, ...] | None = None
     on_bad: Annotated[str, Choice(ON_BAD)] = "error"
     data_dir: str | None = None
     ignore: tuple[str, ...] = ()

@@ -13,11 +13,12 @@ import numpy as np
 from jaxtyping import Num
 
 from jdlopt import config as configs
-from jdlopt.data import arrays, source, tables
+from jdlopt.data import arrays, source, table_files, tables
 from jdlopt.data.dataset import Dataset, make_dataset
 from jdlopt.data.fields import DataFields
 from jdlopt.data.inputs import Inputs, columns_of, fitting, frame_inputs, named_inputs
 from jdlopt.data.named import INPUT, by_name, each, stacked
+from jdlopt.data.notes import Notes
 from jdlopt.data.npz import as_inputs
 from jdlopt.data.pools import ArrayPool, Arrays, Pool
 from jdlopt.data.source import MEMORY
@@ -187,8 +188,8 @@ def given_inputs(given: Any, spec: InputSpec | Mapping[str, InputSpec]) -> Input
     where = "inputs"
     if _is_frame(given):
         frame: pd.DataFrame = given
-        table = frame.set_axis([str(name) for name in frame.columns], axis=1)
-        table = table.reset_index(drop=True)
+        table = table_files.index_as_columns(frame, where, Notes())
+        table = table.set_axis([str(name) for name in table.columns], axis=1)
         specs = by_name(spec)
         if isinstance(spec, InputSpec) and not columns_of(spec):  # by their places
             specs = {INPUT: dataclasses.replace(spec, feature_names=tuple(table.columns))}

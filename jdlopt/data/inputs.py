@@ -13,10 +13,11 @@ from jaxtyping import Float32, Num
 
 from jdlopt.data import npz, table_files
 from jdlopt.data.columns import as_texts, number_columns, texts_of
+from jdlopt.data.csv_text import read_text
 from jdlopt.data.damage import check_finite
 from jdlopt.data.image_decoding import KIND, Changes, decode_image
 from jdlopt.data.named import INPUT
-from jdlopt.data.notes import Note
+from jdlopt.data.notes import Note, Notes
 from jdlopt.data.spec import InputSpec
 from jdlopt.data.text_input import TextInput
 from jdlopt.data.walk import FileKind, PassedOver, check_regular, files_under
@@ -69,12 +70,12 @@ def read_inputs(path: str | os.PathLike[str], spec: InputSpec | Mapping[str, Inp
     shape, dtype = spec.shape, np.dtype(spec.dtype)
     if spec.text is not None:
         return _read_texts(place, spec.text)
-    if spec.column is not None and suffix in table_files.SUFFIXES and place.is_file():
+    if spec.column is not None and table_files.is_table(place):
         read = _read_columns(place, {INPUT: spec})
         return Inputs(read.inputs[INPUT], read.ids, read.notes)
     if suffix in npz.SUFFIXES and place.is_file():
         values: np.ndarray = _read_npz(place, shape)
-    elif suffix in table_files.SUFFIXES and place.is_file():
+    elif table_files.is_table(place):
         values = read_table_inputs(
             place,
             spec.feature_names,
@@ -82,6 +83,7 @@ def read_inputs(path: str | os.PathLike[str], spec: InputSpec | Mapping[str, Inp
             categories=spec.categories,
             hash_buckets=spec.hash_buckets,
             allow_missing=spec.missing == "fill",
+            missing_values=spec.missing_values,
         )
         values = values.reshape(len(values), *shape)
     elif spec.sample_rate is not None:
@@ -101,7 +103,7 @@ def read_inputs(path: str | os.PathLike[str], spec: InputSpec | Mapping[str, Inp
 def _read_named(place: Path, specs: Mapping[str, InputSpec]) -> Inputs:
     """Reads named inputs: a table's columns, or the arrays of these names in an NPZ file."""
     suffix = place.suffix.lower()
-    if suffix in table_files.SUFFIXES and place.is_file() and _are_columns(specs):
+    if table_files.is_table(place) and _are_columns(specs):
         return _read_columns(place, specs)
     if suffix not in npz.SUFFIXES or not place.is_file():
         raise DataError(
@@ -123,7 +125,8 @@ def _read_columns(place: Path, specs: Mapping[str, InputSpec]) -> Inputs:
     """Reads inputs from a table's columns; paths begin at its folder."""
     apart = [columns_of(one)[0] for one in specs.values() if one.text or one.column]
     categories = [name for one in specs.values() for name in one.categories]
-    table = table_files.read_table(place, as_text=(*categories, *apart))
+    words = next(iter(specs.values())).missing_values
+    table = table_files.read_table(place, as_text=(*categories, *apart), missing_values=words)
     if len(table) == 0:
         raise DataError(f"{place}: is empty: it has a header but no rows.")
     changes = Changes()
@@ -275,6 +278,7 @@ def read_table_inputs(
     categories: Mapping[str, Sequence[str]] | None = None,
     hash_buckets: int | None = None,
     allow_missing: bool = False,
+    missing_values: Sequence[str] | None = None,
 ) -> Float32[np.ndarray, "rows features"]:
     """Returns a table's features as float32, in the order of the training data.
 
@@ -286,12 +290,15 @@ def read_table_inputs(
         from 1 on, and 0 where it is none of them.
       hash_buckets: code categories by so many hashes instead.
       allow_missing: keep missing values as NaN.
+      missing_values: the words that stand for missing values, as `table_files.read_table` takes.
 
     Raises:
       DataError: columns are missing, or hold something other than finite numbers.
     """
     categories = categories or {}
-    table = table_files.read_table(Path(path), as_text=tuple(categories))
+    table = table_files.read_table(
+        Path(path), as_text=tuple(categories), missing_values=missing_values
+    )
     found = list(table.columns)
     if len(table) == 0:
         raise DataError(f"{path}: is empty: it has a header but no rows.")
@@ -313,14 +320,16 @@ def read_table_inputs(
 def _read_texts(place: Path, text: TextInput) -> Inputs:
     """Reads texts: a table's column of the name that it had in training, or a file's lines."""
     suffix = place.suffix.lower()
-    if place.is_dir() or suffix not in (*table_files.SUFFIXES, ".txt"):
+    if suffix != ".txt" and not table_files.is_table(place):
         raise DataError(
             f"{place}: the model was trained on texts; expected a .txt file with one text a line, "
             f"or a table with a column {text.column!r} ({', '.join(table_files.SUFFIXES)})."
         )
     if suffix == ".txt":
         try:
-            texts = place.read_text(encoding="utf-8-sig").splitlines()
+            whole = read_text(place, Notes())
+            # no other sign ends a line: not U+2028, nor a form feed
+            texts = whole.removesuffix("\n").split("\n") if whole else []
         except (OSError, ValueError) as error:
             raise DataError(f"{place}: can't be read as text in UTF-8: {error}.") from error
     else:

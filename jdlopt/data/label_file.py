@@ -61,7 +61,12 @@ def read_label_file(
       DataError: a column is missing, or a file that it lists; a target that can't be used.
     """
     where, what = str(folder / LABELS), kind.name
-    table = read_table(folder / LABELS, skipped if fields.on_bad == "skip" else None, remedies=True)
+    table = read_table(
+        folder / LABELS,
+        skipped if fields.on_bad == "skip" else None,
+        remedies=True,
+        missing_values=fields.missing_values,
+    )
     names = list(table.columns)
     file_column = next((name for name in FILE_COLUMNS if name in names), None)
     if file_column is None:

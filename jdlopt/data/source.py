@@ -75,6 +75,7 @@ def reading_of(fields: DataFields) -> Reading:
     options = fields.preprocess
     return Reading(
         missing="refuse" if options.missing == "none" else "fill",
+        missing_values=fields.missing_values,
         text=fields.text,
         hash_buckets=options.hash_buckets if options.encode == "hashed" else None,
     )
@@ -130,7 +131,8 @@ def kind_of_source(fields: DataFields) -> str:
     if path.is_file():
         raise DataError(
             f"data.source: {name!r} has the ending {path.suffix.lower()!r}; a file must be one of "
-            f"{', '.join(table_files.SUFFIXES + npz.SUFFIXES)}."
+            f"{', '.join(table_files.SUFFIXES + npz.SUFFIXES)}; tables of text may be compressed "
+            "(.csv.gz)."
         )
     raise DataError(
         f"data.source: there is no file or folder {name!r} (from {os.getcwd()})."
@@ -157,7 +159,14 @@ def _open_bundled(name: str, fields: DataFields, reading: Reading) -> Dataset:
 
 
 def _open_table(name: str, fields: DataFields, reading: Reading) -> Dataset:
-    return tables.open_table(_checked_file(name), fields, reading)
+    path = Path(name).expanduser()
+    parts = path.is_dir() and table_files.is_table(path)
+    return tables.open_table(path if parts else _checked_file(name), fields, reading)
+
+
+def _is_table(name: str, fields: DataFields) -> bool:
+    path = Path(name).expanduser()
+    return table_files.is_table(path) or path.suffix.lower() in table_files.SUFFIXES
 
 
 def _open_npz(name: str, fields: DataFields, reading: Reading) -> Dataset:
@@ -227,7 +236,7 @@ def _ends_in(suffixes: Sequence[str]) -> Callable[[str, DataFields], bool]:
 
 SOURCES: dict[str, Source] = {
     "bundled": Source(lambda name, fields: _bundled(name) in BUNDLED, _open_bundled),
-    "table": Source(_ends_in(table_files.SUFFIXES), _open_table),
+    "table": Source(_is_table, _open_table),
     "npz": Source(_ends_in(npz.SUFFIXES), _open_npz),
     "function": Source(_is_function, _open_function),
     "prepared": Source(_is_prepared, _open_tfds),

@@ -26,6 +26,7 @@ class InputSpec:
         ``fill`` in; ``keep`` them and infinities as well, to be described.
       categories: the categories of each feature that is none of numbers, in the order of their
         codes: 1 is the first, 0 stands for what was in no training example.
+      missing_values: the words of a table that stand for missing values; None for those of a CSV.
       hash_buckets: categories are coded by so many hashes; None codes them by their own number.
       text: the tokenizer's state, where inputs are texts, and what that feature is called.
       sample_rate: samples a second, where inputs are sound.
@@ -37,6 +38,7 @@ class InputSpec:
     feature_names: tuple[str, ...] | None = None
     missing: str = "refuse"
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    missing_values: tuple[str, ...] | None = None
     hash_buckets: int | None = None
     text: TextInput | None = field(default=None, repr=False)
     sample_rate: int | None = None
@@ -50,6 +52,7 @@ class InputSpec:
             "input_dtype": self.dtype,
             "allow_missing": self.missing == "fill",
             "categories": {name: list(texts) for name, texts in self.categories.items()},
+            "missing_values": None if self.missing_values is None else list(self.missing_values),
             "hash_buckets": self.hash_buckets,
             "text": None if self.text is None else self.text.meta(),
             "sample_rate": self.sample_rate,
@@ -65,6 +68,7 @@ class InputSpec:
           DataError: the tokenizer's state is damaged.
         """
         names, text = saved.get("feature_names"), saved.get("text")
+        words = saved.get("missing_values")
         categories = saved.get("categories") or {}
         return InputSpec(
             shape=tuple(int(size) for size in saved["input_shape"]),
@@ -72,6 +76,7 @@ class InputSpec:
             feature_names=None if names is None else tuple(names),
             missing="fill" if saved.get("allow_missing") else "refuse",
             categories={name: tuple(texts) for name, texts in categories.items()},
+            missing_values=None if words is None else tuple(words),
             hash_buckets=saved.get("hash_buckets"),
             text=None if text is None else from_meta(text),
             sample_rate=saved.get("sample_rate"),

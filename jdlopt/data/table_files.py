@@ -1,10 +1,11 @@
-"""Files of tables: CSV, TSV and Parquet, as columns by name."""
+"""Files of tables: CSV, TSV, Parquet and JSON, as columns by name."""
 
 from __future__ import annotations
 
-import csv
+import collections
+import contextlib
 import io
-import sys
+import json
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,19 +13,38 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jdlopt.data import csv_text
+from jdlopt.data.csv_text import UNNAMED, CsvText, check_header, endings
 from jdlopt.data.damage import Skipped
+from jdlopt.data.notes import Notes
 from jdlopt.errors import DataError, listing
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
+CSV, PARQUET, JSON = (".csv", ".tsv"), (".parquet", ".pq"), (".json", ".jsonl", ".ndjson")
+SUFFIXES = (*CSV, *PARQUET, *JSON)
 WIDE = "too many columns"
 MISSING_WORDS = (
-    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
+    "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
     "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
 )  # fmt: skip
-"""What stands for a missing value in a CSV, as in pandas."""
+"""What stands for a missing value in a CSV beside an empty cell, as in pandas."""
+WORDS_ARE_MISSING = "words that are taken for missing values"
+KEEPS_WORDS = "data.missing_values=() takes them as they stand, another tuple names other words."
+
+
+def is_table(path: Path) -> bool:
+    """Returns whether a path is a table by its ending, or a folder of Parquet parts.
+
+    Example:
+      >>> is_table(Path("a.csv.gz")), is_table(Path("a.png"))
+      (True, False)
+    """
+    if path.is_dir():
+        return any(path.glob("*.parquet")) or any(path.glob("*=*/*.parquet"))
+    ending, compression = endings(path)
+    return ending in SUFFIXES and not (compression and ending in PARQUET)
 
 
 def read_table(
@@ -33,32 +53,41 @@ def read_table(
     raw_text: str | None = None,
     as_text: Sequence[str] = (),
     remedies: bool = False,
+    missing_values: Sequence[str] | None = None,
+    notes: Notes | None = None,
 ) -> pd.DataFrame:
-    """Returns a CSV, TSV or Parquet file's columns; the index counts its rows from 1.
+    """Returns a table's columns; the index counts its rows from 1.
 
     Args:
-      path: the file; row 1 of a CSV is the first below the header, and blank lines are none.
+      path: a CSV or TSV file, maybe compressed, a Parquet file or a folder of them, or JSON: a list
+        of objects, or (``.jsonl``) an object a line. Row 1 of a CSV is the first below the header,
+        and blank lines are none.
       skipped: where rows with more values than the header has names are counted; None refuses
         them.
       raw_text: a column whose texts are kept to the letter: ``NA`` and an empty one are texts.
       as_text: columns of a CSV that are read as text, even if all they hold are numbers.
       remedies: name the config key that leaves such rows out; a file to predict on has none.
+      missing_values: the words that stand for a missing value; None: `MISSING_WORDS` in a CSV, and
+        none in files that have missing values of their own.
+      notes: where is noted what was guessed, changed or left out.
 
     Raises:
       DataError: the file can't be parsed, or two of its columns have one name.
     """
     import pandas as pd
 
-    suffix = path.suffix.lower()
+    notes = Notes() if notes is None else notes
+    ending = endings(path)[0] if path.is_file() else PARQUET[0]
     hint = " data.on_bad='skip' leaves such rows out." if remedies else ""
+    rows: list[int] | None = None
     try:
-        if suffix in (".parquet", ".pq"):
-            import pyarrow.parquet
-
-            check_header(list(pyarrow.parquet.read_schema(path).names), path)
-            table, rows = pd.read_parquet(path, engine="pyarrow"), None
+        if ending in PARQUET:
+            table = _read_parquet(path, notes)
+        elif ending in JSON:
+            table = _read_json(path, ending, notes)
         else:
-            table, rows = _read_csv(path, skipped, raw_text, as_text)
+            table, rows = _read_csv(path, skipped, raw_text, as_text, notes)
+            missing_values = MISSING_WORDS if missing_values is None else missing_values
     except pd.errors.ParserWarning as error:
         raise DataError(
             f"{path}: a row has more values than the header has names ({error}). "
@@ -69,57 +98,56 @@ def read_table(
     except DataError:
         raise
     except Exception as error:  # the parsers let all kinds through on damaged bytes
-        kind = "Parquet" if suffix in (".parquet", ".pq") else "CSV in UTF-8"
+        kind = {".parquet": "Parquet", ".pq": "Parquet", **dict.fromkeys(JSON, "JSON")}
         reason = " ".join(str(error).split())
         hint = f".{hint}" if hint and "fields in line" in reason else ""  # a row is too wide
-        raise DataError(f"{path}: can't be read as {kind}: {reason}{hint}") from error
+        what = kind.get(ending, "CSV in UTF-8")
+        raise DataError(f"{path}: can't be read as {what}: {reason}{hint}") from error
     table.columns = [str(name) for name in table.columns]
     table.index = pd.Index(
         np.arange(1, len(table) + 1) if rows is None or len(rows) != len(table) else rows
     )
+    table = _without_empty(table, notes)
+    if missing_values:
+        table = without_words(table, missing_values, (*as_text, raw_text), raw_text, notes)
     return table
 
 
+# --- kinds of files -------------------------------------------------------------------------------
+
+
 def _read_csv(
-    path: Path, skipped: Skipped | None, raw_text: str | None, as_text: Sequence[str]
+    path: Path, skipped: Skipped | None, raw_text: str | None, as_text: Sequence[str], notes: Notes
 ) -> tuple[pd.DataFrame, list[int] | None]:
     """Returns the table, and which row of the file each is, where some were left out."""
     import pandas as pd
 
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    header = _csv_header(path, separator)
-    check_header(header, path)
-    file: Any = path
-    rows: list[int] | None = None
-    if skipped is not None:
-        text, rows = _without_wide_rows(path, separator, skipped)
-        file = io.StringIO(text)
-    names = [name for name in (*as_text, raw_text) if name in header]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)  # a row with too many values
-        table = pd.read_csv(
-            file,
-            sep=separator,
-            encoding="utf-8-sig",
-            skipinitialspace=True,
-            index_col=False,
-            low_memory=False,
-            dtype=dict.fromkeys(names, "str"),
-            keep_default_na=False,
-            na_values={name: MISSING_WORDS for name in header if name != raw_text},
-        )
+    with csv_text.open_text(path, notes) as opened, csv_text.long_fields():
+        names = opened.names
+        check_header(list(opened.header), path)
+        file: Any = opened.file
+        rows: list[int] | None = None
+        if skipped is not None:
+            text, rows = _without_wide_rows(opened, path, skipped)
+            file = io.StringIO(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # a row with too many values
+            table = pd.read_csv(
+                file,
+                sep=opened.separator,
+                skipinitialspace=True,
+                index_col=False,
+                low_memory=False,
+                header=0,
+                names=names,
+                dtype={name: "str" for name in (*as_text, raw_text) if name in names},
+                keep_default_na=False,
+                na_values={name: [""] for name in names if name != raw_text},
+            )
     return table, rows
 
 
-def _csv_header(path: Path, separator: str) -> list[str]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for row in csv.reader(file, delimiter=separator, skipinitialspace=True):
-            if any(cell.strip() for cell in row):
-                return row
-    raise DataError(f"{path}: is empty: expected a header line and rows.")
-
-
-def _without_wide_rows(path: Path, separator: str, skipped: Skipped) -> tuple[str, list[int]]:
+def _without_wide_rows(opened: CsvText, path: Path, skipped: Skipped) -> tuple[str, list[int]]:
     """Returns a CSV's text without the rows that are wider than its header, and which are left."""
     lines: list[str] = []  # of the record that is being read: a quoted value may hold several
     kept, rows, width, row = [], [], 0, 0
@@ -129,32 +157,153 @@ def _without_wide_rows(path: Path, separator: str, skipped: Skipped) -> tuple[st
             lines.append(line)
             yield line
 
-    limit = csv.field_size_limit(sys.maxsize)  # a text may be longer than csv's own limit
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            for cells in csv.reader(noted(file), delimiter=separator, skipinitialspace=True):
-                blank = len(cells) < 2 and not any(cell.strip() for cell in cells)
-                if not blank and not width:
-                    width = len(cells)
-                    kept += lines
-                elif not blank:
-                    row += 1
-                    if len(cells) > width:
-                        detail = f"{WIDE}: {len(cells)}, expected {width}"
-                        skipped.add(WIDE, f"{path}, row {row}", detail)
-                    else:
-                        kept += lines
-                        rows.append(row)
-                lines.clear()
-    finally:
-        csv.field_size_limit(limit)
+    for cells in csv_text.reader(noted(opened.file), opened.separator):
+        blank = len(cells) < 2 and not any(cell.strip() for cell in cells)
+        if not blank and not width:
+            width = len(opened.names)
+            kept += lines
+        elif not blank:
+            row += 1
+            if len(cells) > width:
+                detail = f"{WIDE}: {len(cells)}, expected {width}"
+                skipped.add(WIDE, f"{path}, row {row}", detail)
+            else:
+                kept += lines
+                rows.append(row)
+        lines.clear()
     return "".join(kept), rows
 
 
-def check_header(names: list[str], path: Path) -> None:
-    """Raises a `DataError` if two columns have one name."""
-    twice = sorted({name for name in names if name and names.count(name) > 1})
+def _read_parquet(path: Path, notes: Notes) -> pd.DataFrame:
+    """Returns a Parquet file, or the parts of a folder, the columns of an index among them."""
+    import pandas as pd
+    import pyarrow.parquet
+
+    if path.is_file():
+        check_header(list(pyarrow.parquet.read_schema(path).names), path)
+    else:
+        parts = sorted(path.rglob("*.parquet"))
+        notes.add(
+            "changed", "the parts of a folder are read as one table", str(path), len(parts), "files"
+        )
+    return index_as_columns(pd.read_parquet(path, engine="pyarrow"), str(path), notes)
+
+
+def index_as_columns(table: pd.DataFrame, where: str, notes: Notes) -> pd.DataFrame:
+    """Returns a DataFrame whose index, where it has a name, is a column like any other.
+
+    Raises:
+      DataError: a column has the name of the index.
+    """
+    named = [name for name in table.index.names if name is not None]
+    if not named:
+        if table.index.dtype.kind not in "iu":
+            what = "the index of the DataFrame, which has no name"
+            notes.add("left out", what, where, remedy="Give it a name to have it as a column.")
+        return table.reset_index(drop=True)
+    twice = [str(name) for name in named if name in table.columns]
     if twice:
         raise DataError(
-            f"{path}: more than one column is called {listing(map(repr, twice))}. Rename them."
+            f"{where}: the index and a column are both called {twice[0]!r}. Rename one of them."
         )
+    for name in named:
+        notes.add(
+            "changed",
+            "the index of the DataFrame is a column",
+            repr(str(name)),
+            unit="columns",
+            remedy="data.ignore leaves it out.",
+        )
+    unnamed = [level for level, name in enumerate(table.index.names) if name is None]
+    table = table.reset_index(level=unnamed, drop=True) if unnamed else table
+    return table.reset_index()
+
+
+def _read_json(path: Path, ending: str, notes: Notes) -> pd.DataFrame:
+    """Returns a list of objects, or an object a line, with a column for each key."""
+    import pandas as pd
+
+    text = csv_text.read_text(path, notes)
+    if ending == ".json":
+        found = json.loads(text)
+        if isinstance(found, dict):  # columns by name, each a list or an object by row
+            columns = {
+                name: list(one.values()) if isinstance(one, dict) else one
+                for name, one in found.items()
+            }
+            if not all(isinstance(one, list) for one in columns.values()):
+                raise DataError(
+                    f"{path}: is an object of {listing(found)}; expected a list of objects, a row "
+                    "each, or an object of columns."
+                )
+            return pd.DataFrame(columns)
+    else:
+        found = [json.loads(line) for line in text.split("\n") if line.strip()]
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise DataError(f"{path}: expected a list of objects, a row each, by the columns' names.")
+    return pd.DataFrame.from_records(found) if found else pd.DataFrame()
+
+
+# --- what the cells hold --------------------------------------------------------------------------
+
+
+def _without_empty(table: pd.DataFrame, notes: Notes) -> pd.DataFrame:
+    """Leaves out columns without a name or value: the header or the rows end in a separator."""
+    empty = [
+        name for name in table.columns if name.startswith(UNNAMED) and table[name].isna().all()
+    ]
+    for name in empty:
+        notes.add("left out", "columns without a name and without a value", name, unit="columns")
+    return table.drop(columns=empty)
+
+
+def without_words(
+    table: pd.DataFrame,
+    words: Sequence[str],
+    texts: Sequence[str | None],
+    raw: str | None,
+    notes: Notes,
+) -> pd.DataFrame:
+    """Returns columns of text with words made missing values; what is left may be numbers.
+
+    Args:
+      table: the columns.
+      words: those that stand for a missing value.
+      texts: columns that stay text.
+      raw: the column that is kept to the letter.
+      notes: where the words are counted.
+    """
+    given = {word.strip() for word in words}
+    made: dict[str, pd.Series] = {}
+    for name in table.columns:
+        column = table[name]
+        if name == raw or (column.dtype.kind not in "OU" and str(column.dtype) != "str"):
+            continue
+        values = column.astype(object).to_numpy()
+        found = np.array([isinstance(one, str) and one.strip() in given for one in values], bool)
+        if not found.any():
+            continue
+        counts = collections.Counter(str(one).strip() for one in values[found])
+        told = ", ".join(f"{word!r} {count} times" for word, count in counts.most_common(3))
+        notes.add(
+            "guessed", WORDS_ARE_MISSING, f"column {name!r}: {told}", int(found.sum()),
+            remedy=KEEPS_WORDS,
+        )  # fmt: skip
+        made[name] = column.mask(found)
+        if name not in texts:
+            made[name] = _inferred(made[name])
+    return table.assign(**made) if made else table
+
+
+def _inferred(column: pd.Series) -> pd.Series:
+    """Returns texts as numbers or booleans where all of them are."""
+    import pandas as pd
+
+    present = column.dropna()
+    if len(present) and set(present.str.lower()) <= {"true", "false"}:
+        return column.map(lambda one: one.lower() == "true", na_action="ignore").astype(object)
+    with contextlib.suppress(ValueError, TypeError):
+        numbers = pd.to_numeric(column)
+        if int(numbers.isna().sum()) == len(column) - len(present):
+            return numbers
+    return column

@@ -14,10 +14,18 @@ from jdlopt.data.damage import Skipped, check_left
 from jdlopt.data.dataset import PLAIN, Dataset, Reading, make_dataset
 from jdlopt.data.fields import DataFields
 from jdlopt.data.named import TABLE
+from jdlopt.data.notes import Notes
 from jdlopt.data.pools import ArrayPool, Arrays, Pool
 from jdlopt.data.spec import InputSpec
 from jdlopt.data.split import fit_rows, make_parts
-from jdlopt.data.table_files import check_header, read_table
+from jdlopt.data.table_files import (
+    WORDS_ARE_MISSING,
+    check_header,
+    endings,
+    index_as_columns,
+    read_table,
+    without_words,
+)
 from jdlopt.errors import DataError, listing, nearest
 
 if TYPE_CHECKING:
@@ -42,7 +50,7 @@ def open_table(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Data
     Raises:
       DataError: the file, its target or one of its columns can't be used.
     """
-    skipped = Skipped()
+    skipped, notes = Skipped(), Notes()
     skip = fields.on_bad == "skip"
     table = read_table(
         path,
@@ -50,12 +58,16 @@ def open_table(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Data
         fields.text_column,
         as_text=(*fields.categorical, *(n for n, k in fields.columns.items() if k != "number")),
         remedies=True,
+        missing_values=fields.missing_values,
+        notes=notes,
     )
-    return _dataset(table, fields, reading, str(path), path.stem, path.parent, skipped)
+    name = Path(path.stem).stem if endings(path)[1] else path.stem
+    folder = path if path.is_dir() else path.parent
+    return _dataset(table, fields, reading, str(path), name, folder, skipped, notes)
 
 
 def open_frame(frame: pd.DataFrame, fields: DataFields, reading: Reading = PLAIN) -> Dataset:
-    """Opens a DataFrame as a table read from a file; its index is passed over.
+    """Opens a DataFrame as a table read from a file; an index with a name is a column.
 
     Args:
       frame: the table; it is not changed.
@@ -67,11 +79,14 @@ def open_frame(frame: pd.DataFrame, fields: DataFields, reading: Reading = PLAIN
     """
     import pandas as pd
 
-    names = [str(name) for name in frame.columns]
-    check_header(names, Path("data"))
-    table = frame.set_axis(names, axis=1)
+    notes = Notes()
+    check_header([str(name) for name in frame.columns], Path("data"))
+    table = index_as_columns(frame, "data", notes)
+    table = table.set_axis([str(name) for name in table.columns], axis=1)
     table.index = pd.Index(np.arange(1, len(table) + 1))
-    return _dataset(table, fields, reading, "data", "data", Path(), Skipped())
+    if fields.missing_values:
+        table = without_words(table, fields.missing_values, (), fields.text_column, notes)
+    return _dataset(table, fields, reading, "data", "data", Path(), Skipped(), notes)
 
 
 def _dataset(
@@ -82,8 +97,28 @@ def _dataset(
     name: str,
     folder: Path,
     skipped: Skipped,
+    notes: Notes,
 ) -> Dataset:
-    """The dataset of a table's columns."""
+    """The dataset of a table's columns; where that fails, what was taken for missing is said."""
+    try:
+        return _opened(table, fields, reading, where, name, folder, skipped, notes)
+    except DataError as error:
+        words = [note for note in notes if note.what == WORDS_ARE_MISSING]
+        if words and "missing value" in str(error):
+            raise DataError("\n".join((str(error), *map(str, words)))) from error
+        raise
+
+
+def _opened(
+    table: pd.DataFrame,
+    fields: DataFields,
+    reading: Reading,
+    where: str,
+    name: str,
+    folder: Path,
+    skipped: Skipped,
+    notes: Notes,
+) -> Dataset:
     features = _feature_names(Path(where), list(table.columns), fields)
     if len(table) == 0:
         left = f": {skipped}" if skipped.counts else ""
@@ -123,7 +158,7 @@ def _dataset(
         checked=checked,
         skipped=skipped,
         beside=beside,
-        notes=kinds.notes,
+        notes=(*notes, *kinds.notes),
     )
 
 
@@ -201,8 +236,6 @@ def _feature_names(path: Path, names: list[str], fields: DataFields) -> tuple[st
     for key, name in named:
         if name not in names:
             hint = nearest(name, names) or f" Columns: {listing(names)}."
-            if len(names) == 1 and ";" in names[0]:
-                hint += " The columns seem to be separated by ';': save the file with ','."
             raise DataError(f"{path}: data.{key}: there is no column {name!r}.{hint}")
     twice = [name for name in fields.columns if name in {one for _, one in used}]
     if twice or (fields.columns and fields.text_column is not None):

@@ -159,7 +159,7 @@ def _stop_words(name: str) -> tuple[str, ...]:
             f"{listing(STOP_WORDS)}; or the path of a file with one word a line."
         )
     words = set()
-    for row, line in enumerate(_read(path, "data.text.stop_words").splitlines(), start=1):
+    for row, line in enumerate(_read(path, "data.text.stop_words").split("\n"), start=1):
         word = clean(line, lowercase=True)
         if word and not _WORD.fullmatch(word):
             raise DataError(

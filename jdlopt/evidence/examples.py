@@ -104,8 +104,8 @@ def vectors(inputs: Num[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n values"
     return filled(np.where(np.isfinite(flat), flat, np.nan))
 
 
-def _reduced(*splits: np.ndarray) -> list[np.ndarray]:
-    """Wide vectors as principal components of the first split."""
+def reduced(*splits: np.ndarray) -> list[np.ndarray]:
+    """Returns wide vectors as principal components of the first split, others as they are."""
     from sklearn.decomposition import PCA
 
     first = splits[0]
@@ -138,7 +138,7 @@ def two_sample(
     one, other = one[sampled(len(one), MOST)], other[sampled(len(other), MOST)]
     if min(len(one), len(other)) < FEW:
         return None
-    one, other = _reduced(one, other)
+    one, other = reduced(one, other)
     values = np.concatenate([one, other])
     split = np.repeat([0, 1], [len(one), len(other)])
     forest = RandomForestClassifier(
@@ -274,7 +274,7 @@ def forest_score(
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
     some = sampled(len(train), 2 * MOST)
-    train, other = _reduced(train[some], other)
+    train, other = reduced(train[some], other)
     kind = RandomForestClassifier if is_classes else RandomForestRegressor
     guesses = kind(TREES, random_state=0, n_jobs=1).fit(train, train_targets[some]).predict(other)
     if is_classes:

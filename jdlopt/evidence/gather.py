@@ -18,6 +18,7 @@ from jdlopt.data.check import check_source
 from jdlopt.data.check.arrays import kind_of
 from jdlopt.data.check.examples import sampled
 from jdlopt.data.dataset import class_counts
+from jdlopt.data.named import by_name, each
 from jdlopt.data.pools import Arrays
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import UserError, WorkdirError
@@ -170,7 +171,7 @@ def open_run(workdir: Path, config: Mapping[str, Any]) -> Subject:
         checkpoint = state.replace(params=weights.params, model_state=weights.model_state)
         break
     dataset = experiment.data
-    values = int(np.prod(dataset.spec.input.shape))
+    values = sum(int(np.prod(one.shape)) for one in dataset.spec.named.values())
     most = min(probe.LOOKED_AT, max(64, (1 << 26) // values))
     some = {
         split: feed.read_examples(
@@ -194,7 +195,7 @@ def _sizes(subject: Subject) -> dict[str, Any]:
         "counts": None if counts is None else counts.tolist(),
         "train_size": dataset.sizes["train"],
         "validation_size": dataset.sizes["validation"],
-        "kind": kind_of(dataset),
+        "kinds": {name: kind_of(one) for name, one in dataset.spec.named.items()},
         "steps_per_epoch": feed.steps_per_epoch(
             dataset.sizes["train"], subject.config.data.batch_size
         ),
@@ -219,9 +220,13 @@ def _look_at_model(record: dict[str, object], subject: Subject) -> None:
         seed = subject.config.seed
         order = feed.batch_examples(seed, 0, batch_size, size, count, experiment.order)
         arrays = feed.read_examples(experiment.data.records("train"), order.ravel())
+
+        def in_batches(values: np.ndarray) -> np.ndarray:
+            return values.reshape(count, batch_size, *values.shape[1:])
+
         batches = {
-            "inputs": arrays.inputs.reshape(count, batch_size, *arrays.inputs.shape[1:]),
-            "targets": arrays.targets.reshape(count, batch_size, *arrays.targets.shape[1:]),
+            "inputs": each(in_batches, arrays.inputs),
+            "targets": in_batches(arrays.targets),
         }
         program = jax.jit(partial(probe.gradients, experiment))
     watch = probe.activation_program(experiment, _weights(subject.start), subject.train.inputs)
@@ -308,9 +313,7 @@ def _pruned(weights: Weights, some: Arrays, predict: Predictor) -> list[dict[str
 
 
 def _look_at_data(record: dict[str, Any], subject: Subject) -> None:
-    dataset = subject.experiment.data
-    train, validation = subject.train, subject.validation
-    kind, shows = kind_of(dataset), find_task(dataset.spec.task).shows
+    dataset, shows = subject.experiment.data, find_task(subject.experiment.spec.task).shows
     of_classes, classes = "classes" in shows, dataset.spec.num_classes
     record["data"] = _checked(record, subject)
     splits: dict[str, object] = {}
@@ -319,23 +322,42 @@ def _look_at_data(record: dict[str, Any], subject: Subject) -> None:
         splits["labels"] = examples.label_shift(
             dataset.targets("train"), dataset.targets("validation"), classes
         )
-    if kind == "text":
-        record["inputs"] = {"padding": float(np.mean(train.inputs == 0))}
-        return
+    train, validation = by_name(subject.train.inputs), by_name(subject.validation.inputs)
     preprocess = jax.jit(subject.experiment.components.preprocess)
-    seen = np.asarray(preprocess(subject.start.preprocess, train.inputs), np.float32)
-    record["inputs"] = input_scale(seen)
-    ours, theirs = examples.vectors(train.inputs), examples.vectors(validation.inputs)
+    seen = by_name(preprocess(subject.start.preprocess, subject.train.inputs))
+    texts = [name for name, one in dataset.spec.named.items() if one.text is not None]
+    record["inputs"] = {
+        name: {"padding": float(np.mean(np.asarray(raw) == 0))}
+        if name in texts
+        else input_scale(np.asarray(seen[name], np.float32))
+        for name, raw in train.items()
+    }
+    parts = {
+        name: (examples.vectors(train[name]), examples.vectors(validation[name]))
+        for name in train
+        if name not in texts  # token ids are no quantities
+    }
+    if not parts:
+        return
+    # of several, so that wide ones don't drown the others
+    pairs = [examples.reduced(*pair) if len(parts) > 1 else pair for pair in parts.values()]
+    ours, theirs = (np.concatenate([pair[side] for pair in pairs], axis=1) for side in (0, 1))
     splits["inputs"] = examples.two_sample(ours, theirs)
-    if kind == "table":
-        names = dataset.spec.input.feature_names or [f"feature {i}" for i in range(ours.shape[1])]
-        splits["columns"] = examples.shifted_columns(ours, theirs, names)[:20]
+    for name, one in dataset.spec.named.items():
+        if name not in parts or kind_of(one) != "table":
+            continue
+        mine, others = parts[name]
+        columns = one.feature_names or [f"feature {i}" for i in range(mine.shape[1])]
+        splits["columns"] = examples.shifted_columns(mine, others, columns)[:20]
         if "simple models" in shows:
             record["data"]["giveaways"] = examples.giveaways(
-                ours, train.targets, names, of_classes, LEAST_GIVEAWAY
+                mine, subject.train.targets, columns, of_classes, LEAST_GIVEAWAY
             )
-    if len(validation.targets) and "simple models" in shows:
-        score = examples.forest_score(ours, train.targets, theirs, validation.targets, of_classes)
+    if texts and "simple models" in shows:
+        return  # a forest that can't read would say too little of what can be reached
+    if len(subject.validation.targets) and "simple models" in shows:
+        targets = subject.train.targets, subject.validation.targets
+        score = examples.forest_score(ours, targets[0], theirs, targets[1], of_classes)
         record["reference"] = {"name": "random forest", "score": score}
 
 

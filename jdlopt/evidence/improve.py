@@ -33,7 +33,6 @@ from jdlopt.evidence.state import (
     Loop,
     retune,
 )
-from jdlopt.evidence.techniques import facts_of
 from jdlopt.evidence.trainer import Trainer, key_of
 
 SMALL_VALIDATION, FOLDS = 1000, 5
@@ -77,7 +76,6 @@ def improve(
     goal = options.goal()
     metric = metric_of(original, options.metric or (goal[0] if goal else None))
     base = _with_folds(measuring(original, metric))
-    facts_of(base.config, base.dataset)  # says what can't be improved before it is trained
     what = {"base": key_of(original.config), "seed": original.config.seed, "metric": metric}
     claim(workdir, IMPROVEMENT, what)
     before = _before(workdir)

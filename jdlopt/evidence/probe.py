@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, Num, PyTree
 
+from jdlopt.data import named
+from jdlopt.data.named import Inputs
 from jdlopt.evidence import activations
 from jdlopt.optim import joined
 from jdlopt.optim.groups import path_name
@@ -178,7 +180,7 @@ def natural(name: str) -> list[tuple[int, str]]:
 
 
 def activation_program(
-    experiment: Experiment, at: Weights, inputs: Num[np.ndarray, "n *shape"]
+    experiment: Experiment, at: Weights, inputs: Inputs
 ) -> Callable[[Weights], list[dict[str, Any]]]:
     """Returns ``weights → rows``, an `activations.finish` row for each activation.
 
@@ -187,11 +189,12 @@ def activation_program(
       at: weights, for their shapes.
       inputs: raw examples that are looked at.
     """
-    size = min(chunk_size(inputs), len(inputs))
+    count = named.count(inputs)
+    size = min(chunk_size(inputs), count)
 
     components = experiment.components
 
-    def forward(params: PyTree, model_state: PyTree, inputs: Array) -> Array:
+    def forward(params: PyTree, model_state: PyTree, inputs: PyTree[Array]) -> Array:
         seen = components.preprocess(at.preprocess, inputs)
         # the model alone: what makes probabilities of its outputs is no layer
         outputs, _ = components.model.apply(
@@ -199,13 +202,15 @@ def activation_program(
         )
         return outputs
 
-    kinds, measure = activations.watch(forward, at.params, at.model_state, inputs[:size])
+    kinds, measure = activations.watch(
+        forward, at.params, at.model_state, named.rows(inputs, slice(size))
+    )
     program = jax.jit(measure)
 
     def look(weights: Weights) -> list[dict[str, Any]]:
         total: list[dict[str, Any]] = []
-        for first in range(0, len(inputs) - size + 1, size):
-            part = inputs[first : first + size]
+        for first in range(0, count - size + 1, size):
+            part = named.rows(inputs, slice(first, first + size))
             found = jax.device_get(program(weights.params, weights.model_state, part))
             total = activations.combine(total, found) if total else found
         return activations.finish(kinds, total)

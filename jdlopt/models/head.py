@@ -34,7 +34,7 @@ def _at_head(change: Callable[[Array], Array]) -> Any:
 
 
 def features_of(
-    model: Model, params: PyTree, model_state: PyTree, inputs: Array, hparams: PyTree
+    model: Model, params: PyTree, model_state: PyTree, inputs: PyTree[Array], hparams: PyTree
 ) -> Float[Array, "n *features"]:
     """Returns what a model's head is given in evaluation mode. Pure.
 
@@ -63,7 +63,7 @@ def features_of(
     return found[0].astype(jnp.float32)
 
 
-def head_of(model: Model, inputs: Any) -> Model:
+def head_of(model: Model, inputs: PyTree[jax.ShapeDtypeStruct]) -> Model:
     """Returns a model of the same parameters whose inputs are the head's.
 
     The whole model runs on zeros, with the features in place of what its body makes of them; so
@@ -71,7 +71,7 @@ def head_of(model: Model, inputs: Any) -> Model:
 
     Args:
       model: the whole model.
-      inputs: shape and dtype of one of its inputs.
+      inputs: the shape and dtype of a batch of its inputs, or of each named one.
     """
 
     def apply(
@@ -81,7 +81,9 @@ def head_of(model: Model, inputs: Any) -> Model:
         hparams: PyTree,
         **options: Any,
     ) -> tuple[Array, PyTree]:
-        zeros = jnp.zeros((len(features), *inputs.shape), inputs.dtype)
+        zeros = jax.tree.map(
+            lambda one: jnp.zeros((len(features), *one.shape[1:]), one.dtype), inputs
+        )
         with _at_head(lambda body: features.astype(body.dtype)):
             outputs, after = model.apply(params, model_state, zeros, hparams, **options)
         return outputs, _with_heads(model_state, after)

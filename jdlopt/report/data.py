@@ -53,7 +53,7 @@ def write_page(check: Check, folder: Path) -> Path:
     return path
 
 
-def _taken(check: Check) -> samples.Samples | str:
+def _taken(check: Check) -> tuple[samples.Samples, ...] | str:
     """Returns samples, or why there are none."""
     if check.dataset is None:
         return "The dataset can't be opened with this config; see above."
@@ -63,7 +63,7 @@ def _taken(check: Check) -> samples.Samples | str:
         return str(error)
 
 
-def make_page(check: Check, taken: samples.Samples | str) -> str:
+def make_page(check: Check, taken: tuple[samples.Samples, ...] | str) -> str:
     """Returns the page as HTML.
 
     Args:
@@ -180,26 +180,31 @@ def _bar(x: np.ndarray, y: np.ndarray, colour: int = 0) -> Spec:
 # --- samples --------------------------------------------------------------------------------------
 
 
-def _samples(taken: samples.Samples | str) -> dict[str, object]:
-    """Returns what the page's template shows of samples."""
-    made: dict[str, object] = dict.fromkeys(
-        ("unavailable", "histograms", "note", "picture", "alternative", "changes")
-    )
+def _samples(taken: tuple[samples.Samples, ...] | str) -> dict[str, object]:
+    """Returns what the page's template shows of samples: a part an input."""
     if isinstance(taken, str):
-        return made | {"unavailable": _clean(taken)}
-    changed = [
-        [grid.printable(column.label), column.change]
-        for column in taken.columns
-        if column.change is not None
-    ]
-    if changed:
-        made["changes"] = Table("Mean absolute change", ["augmentation", "change"], changed)
-    return made | (_histograms(taken) if taken.kind == "table" else _picture(taken))
+        return {"unavailable": _clean(taken), "samples": []}
+    parts, count = [], 0
+    for one in taken:
+        part: dict[str, object] = dict.fromkeys(
+            ("histograms", "note", "picture", "alternative", "changes")
+        )
+        part["input"] = grid.printable(one.input)
+        changed = [
+            [grid.printable(column.label), column.change]
+            for column in one.columns
+            if column.change is not None
+        ]
+        if changed:
+            part["changes"] = Table("Mean absolute change", ["augmentation", "change"], changed)
+        parts.append(part | (_histograms(one, count) if one.kind == "table" else _picture(one)))
+        count += HISTOGRAMS
+    return {"unavailable": "", "samples": parts}
 
 
 def _picture(taken: samples.Samples) -> dict[str, object]:
     for count in EXAMPLES:
-        made = grid.png(taken, count)
+        made = grid.png([taken], count)
         if len(made) <= PICTURE_BYTES:
             names = ", ".join(column.label for column in taken.columns)
             shown = min(count, len(taken.labels))
@@ -208,7 +213,7 @@ def _picture(taken: samples.Samples) -> dict[str, object]:
     return {}
 
 
-def _histograms(taken: samples.Samples) -> dict[str, object]:
+def _histograms(taken: samples.Samples, first: int) -> dict[str, object]:
     raw, prepared = (column.values for column in taken.columns[:2])
     flat = prepared.reshape(len(prepared), -1)
     same = flat.shape[1] == raw.shape[1]
@@ -219,7 +224,7 @@ def _histograms(taken: samples.Samples) -> dict[str, object]:
     if not same:
         note += f"; preprocessing makes {flat.shape[1]} columns of {raw.shape[1]}"
     made = [
-        _histogram(f"sample-{i}", names[i], raw[:, i], flat[:, i] if same else None)
+        _histogram(f"sample-{first + i}", names[i], raw[:, i], flat[:, i] if same else None)
         for i in range(min(HISTOGRAMS, raw.shape[1]))
     ]
     empty = [grid.printable(name, 40) for name, one in zip(names, made) if one is None]

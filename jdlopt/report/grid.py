@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,20 +22,23 @@ MOST_LINES = 8
 """A sequence of more channels is drawn as a picture."""
 LEAST_LINE = 32
 """A vector of fewer values is drawn as bars."""
+MOST_NAMED, NAMED_WIDE = 12, 220
+"""Columns of a table that are written out, and pixels that such a cell is wide."""
 INK, SOFT, BACK = (59, 120, 194), (92, 97, 102), (255, 255, 255)
 COLOURS = (INK, (192, 122, 28), (63, 155, 108), (180, 86, 107), (122, 103, 184), (79, 133, 147))
 DARK = 0.25
 """Bytes that all lie below this share of their range are shown as if the largest were white."""
 
 
-def png(samples: Samples, examples: int = 8) -> bytes:
+def png(samples: Sequence[Samples], examples: int = 8) -> bytes:
     """Returns the picture as the bytes of a PNG file.
 
     Images are shown as they are, signals as lines, spectrograms as pictures with time to the right,
-    tables as bars and texts as words. Columns that can be compared share their range of values.
+    texts as words, a table's raw columns by name and value, and what is made of them as bars.
+    Columns that can be compared share their range of values.
 
     Args:
-      samples: what to draw.
+      samples: what to draw: an input, or several of the same examples.
       examples: rows.
     """
     buffer = io.BytesIO()
@@ -42,25 +46,31 @@ def png(samples: Samples, examples: int = 8) -> bytes:
     return buffer.getvalue()
 
 
-def draw(samples: Samples, examples: int = 8) -> Any:
+def draw(samples: Sequence[Samples], examples: int = 8) -> Any:
     """Returns the picture as a Pillow image; see `png`."""
     from PIL import Image, ImageDraw
 
-    count = min(examples, len(samples.labels))
-    ranges = {space: _range(samples, space, count) for space in ("raw", "model")}
-    columns = [
-        [_cell(column, row, ranges[column.space], samples.tokens) for row in range(count)]
-        for column in samples.columns
-    ]
-    widths = [max(cell.shape[1] for cell in column) for column in columns]
-    heights = [max(column[row].shape[0] for column in columns) for row in range(count)]
+    labels = samples[0].labels
+    count = min(examples, len(labels))
+    drawn: list[tuple[list[str], list[np.ndarray]]] = []
+    for one in samples:
+        ranges = {space: _range(one, space, count) for space in ("raw", "model")}
+        drawn += [
+            (
+                _lines(column, one.input),
+                [_cell(one, column, row, ranges[column.space]) for row in range(count)],
+            )
+            for column in one.columns
+        ]
+    widths = [max(cell.shape[1] for cell in cells) for _, cells in drawn]
+    heights = [max(cells[row].shape[0] for _, cells in drawn) for row in range(count)]
     size = (LEFT + sum(widths) + GAP * (len(widths) + 1), TOP + sum(heights) + GAP * (count + 1))
     canvas = Image.new("RGB", size, BACK)
     pen = ImageDraw.Draw(canvas)
     font = _font()
     x = LEFT + GAP
-    for column, cells, width in zip(samples.columns, columns, widths, strict=True):
-        for line, words in enumerate(_lines(column)):
+    for (title, cells), width in zip(drawn, widths, strict=True):
+        for line, words in enumerate(title):
             fitting = _cut(words, width + GAP - 2, font)
             pen.text((x, 3 + 14 * line), fitting, fill=INK if line == 0 else SOFT, font=font)
         y = TOP + GAP
@@ -69,7 +79,7 @@ def draw(samples: Samples, examples: int = 8) -> Any:
             y += height + GAP
         x += width + GAP
     y = TOP + GAP
-    for label, height in zip(samples.labels, heights, strict=False):
+    for label, height in zip(labels, heights, strict=False):
         fitting = _cut(printable(label, 40), LEFT - GAP, font)
         pen.text((GAP, y + height // 2 - 7), fitting, fill=SOFT, font=font)
         y += height + GAP
@@ -93,9 +103,10 @@ def _font() -> Any:
     return ImageFont.load_default(12)
 
 
-def _lines(column: Column) -> list[str]:
+def _lines(column: Column, which: str) -> list[str]:
     change = "" if column.change is None else f"changes {column.change:.3g}"
-    return [printable(column.label, 40), change]
+    label = f"{which}: {column.label}" if which else column.label
+    return [printable(label, 40), change]
 
 
 def _cut(words: str, width: float, font: Any) -> str:
@@ -132,11 +143,13 @@ def _range(samples: Samples, space: str, count: int) -> tuple[Limit, Limit]:
 
 
 def _cell(
-    column: Column, row: int, limits: tuple[Limit, Limit], tokens: tuple[str, ...]
+    samples: Samples, column: Column, row: int, limits: tuple[Limit, Limit]
 ) -> UInt8[np.ndarray, "height width 3"]:
     values = column.values[row]
-    if values.dtype.kind == "i":
-        return _words(values, tokens)
+    if samples.kind == "text" and values.dtype.kind == "i":
+        return _words(values, samples.tokens)
+    if samples.kind == "table" and column.space == "raw" and samples.names:
+        return _named(values, samples)
     if values.dtype == np.uint8:
         values = values.astype(np.float32) / 255.0
     low, high = limits
@@ -148,7 +161,7 @@ def _cell(
         return _picture(scaled.T[::-1, :, None])
     if scaled.ndim == 2:
         return _curves(scaled.T)
-    if scaled.ndim == 1 and len(scaled) >= LEAST_LINE:
+    if scaled.ndim == 1 and len(scaled) >= LEAST_LINE and samples.kind != "table":
         return _curves(scaled[None])
     missing = ~np.isfinite(values.reshape(-1))
     zero = np.broadcast_to(np.clip(-low / (high - low), 0, 1), scaled.shape)
@@ -168,10 +181,10 @@ def _picture(values: Float[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "height wi
     return np.asarray(image.resize(size, how))
 
 
-def _canvas() -> tuple[Any, Any]:
+def _canvas(width: int = WIDE, height: int = SIDE) -> tuple[Any, Any]:
     from PIL import Image, ImageDraw
 
-    image = Image.new("RGB", (WIDE, SIDE), (246, 246, 243))
+    image = Image.new("RGB", (width, height), (246, 246, 243))
     return image, ImageDraw.Draw(image)
 
 
@@ -201,6 +214,40 @@ def _bars(
             continue
         top, ground = (SIDE - 4 - height * (SIDE - 8) for height in (value, zero))
         pen.rectangle((left, min(top, ground), end, max(top, ground)), fill=INK)
+    return np.asarray(image)
+
+
+def cells_of(values: Num[np.ndarray, " columns"], samples: Samples) -> list[str]:
+    """Returns the values of a table's row as a reader wants them: categories by their names."""
+    found = []
+    for name, value in zip(samples.names, values.tolist(), strict=True):
+        texts = samples.categories.get(name)
+        if not np.isfinite(value):
+            found.append("–")
+        elif texts is None:
+            found.append(f"{value:.4g}")
+        else:
+            code = int(value)
+            found.append(texts[code - 1] if 1 <= code <= len(texts) else "(new)")
+    return found
+
+
+def _named(
+    values: Num[np.ndarray, " columns"], samples: Samples
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The first columns of a table by name and value."""
+    cells = cells_of(values, samples)
+    lines = list(zip(samples.names, cells, strict=True))[:MOST_NAMED]
+    height = max(SIDE, 14 * (len(lines) + (len(cells) > MOST_NAMED)) + 6)
+    image, pen = _canvas(NAMED_WIDE, height)
+    font, half = _font(), NAMED_WIDE // 2
+    for place, (name, value) in enumerate(lines):
+        pen.text((3, 2 + 14 * place), _cut(printable(name), half - 6, font), fill=SOFT, font=font)
+        shown = _cut(printable(value), half - 6, font)
+        pen.text((half, 2 + 14 * place), shown, fill=INK, font=font)
+    if len(cells) > MOST_NAMED:
+        more = f"and {len(cells) - MOST_NAMED:,} columns more"
+        pen.text((3, 2 + 14 * len(lines)), more, fill=SOFT, font=font)
     return np.asarray(image)
 
 

@@ -10,11 +10,13 @@ import numpy as np
 from jaxtyping import Num
 
 from jdlopt import config as configs
-from jdlopt.errors import ConfigError, listing
+from jdlopt.data.check.arrays import kind_of
+from jdlopt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from jaxtyping import Array  # imports jax
+    from jaxtyping import Array, PyTree  # imports jax
 
+    from jdlopt.data.augment import Inputs
     from jdlopt.data.dataset import Dataset
     from jdlopt.data.fields import DataFields
 
@@ -44,14 +46,16 @@ class Column(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """Examples in columns: raw, preprocessed, then each augmentation.
+    """An input of examples in columns: raw, preprocessed, then each augmentation.
 
     Attributes:
       columns: each with all examples that were measured.
       labels: what each example's target is called; untrusted.
-      kind: what the inputs are, as preprocessing takes them.
+      kind: what the input is, as `jdlopt.data.check.arrays.kind_of` says.
       tokens: what each token id stands for, of texts.
       names: of a table's raw columns; untrusted.
+      categories: what the codes of a table's columns stand for, from 1 on; untrusted.
+      input: which of several inputs it is; empty for the only one.
     """
 
     columns: tuple[Column, ...]
@@ -59,9 +63,11 @@ class Samples(NamedTuple):
     kind: str
     tokens: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    categories: Mapping[str, tuple[str, ...]] = {}
+    input: str = ""
 
 
-def take(fields: DataFields, *, everything: bool = False, seed: int = 0) -> Samples:
+def take(fields: DataFields, *, everything: bool = False, seed: int = 0) -> tuple[Samples, ...]:
     """Returns training examples of a resolved ``data`` section, seen in every way it has.
 
     What changes pixels, waveforms or tokens is shown before preprocessing; what changes features or
@@ -73,71 +79,128 @@ def take(fields: DataFields, *, everything: bool = False, seed: int = 0) -> Samp
         others at the largest of the strengths that are tried first.
       seed: of the augmentations' draws.
 
+    Returns:
+      One for each input, of the same examples.
+
     Raises:
       DataError: the dataset can't be opened or used as the section says.
       ConfigError: an augmentation does not fit the data.
     """
     import jax
 
-    from jdlopt.data import preprocess
-    from jdlopt.data.augment.batch import make_augment
+    from jdlopt.data import named, preprocess
     from jdlopt.train import components
 
     dataset = components.open_clean(fields)
-    one = dataset.spec.input
-    recipe = preprocess.make_recipe(fields.preprocess, one, dataset.spec.name)
+    recipe = components.recipe_of(fields, dataset.spec)
     state = components.learnt(recipe, dataset)
-    text = one.text
     raw, targets = _examples(dataset)
 
-    def prepare(inputs: Array) -> Array:
+    def prepare(inputs: PyTree[Array]) -> PyTree[Array]:
         return preprocess.apply(recipe, state, inputs)
 
-    prepared = np.asarray(jax.jit(prepare)(raw))
-    unit = np.asarray(jax.jit(_unit)(raw))
-    columns = [Column("raw", raw, "raw"), Column("preprocessed", prepared, "model")]
-    for name, options, strength, is_raw in _chosen(fields, dataset, everything):
-        change = make_augment(
-            options,
-            size=dataset.sizes["train"],
-            batch_size=len(raw),
-            num_outputs=dataset.spec.num_classes or math.prod(dataset.spec.target_shape),
-            classes=dataset.spec.num_classes,
-            vocabulary=None if text is None else text.vocabulary(),
+    prepared = named.each(np.asarray, jax.jit(prepare)(raw))
+    unit = named.each(np.asarray, jax.jit(_unit)(raw))
+    columns = {
+        name: [Column("raw", one, "raw"), Column("preprocessed", seen, "model")]
+        for (name, one), seen in zip(
+            named.by_name(raw).items(), named.by_name(prepared).values(), strict=True
         )
+    }
+    for name, options, strength, is_raw in _chosen(fields, dataset, everything):
+        change = _augment(fields, dataset, options, named.count(raw))
         stage = _unchanged if is_raw else prepare
         given = configs.hyperparameters({"data": {"augment": options}})["augment"]
         batch = {"inputs": raw, "targets": targets, "step": np.int32(0)}
 
         def run(
             key: Array,
-            batch: Mapping[str, Array],
+            batch: Mapping[str, PyTree[Array]],
             given: Mapping[str, Array],
-            change: Callable[..., Mapping[str, Array]] = change,
-            stage: Callable[[Array], Array] = stage,
-        ) -> Array:
+            change: Callable[..., Mapping[str, PyTree[Array]]] = change,
+            stage: Callable[[PyTree[Array]], PyTree[Array]] = stage,
+        ) -> PyTree[Array]:
             return change(key, batch, given, stage)["inputs"]
 
-        made = np.asarray(jax.jit(run)(jax.random.key(seed), batch, given))
-        base = unit if is_raw else prepared
-        shown = name if strength is None else f"{name} {strength:g}"
-        column = Column(shown, made, "raw" if is_raw else "model", _change(base, made), strength)
-        columns.append(column)
-    kind = recipe.kind
-    tokens = () if text is None else tuple(text.state.tokens)
-    names = tuple(str(name) for name in dataset.spec.input.feature_names or ())
-    return Samples(tuple(columns), _labels(dataset, targets), kind, tokens, names)
+        made = named.by_name(jax.jit(run)(jax.random.key(seed), batch, given))
+        label = name if strength is None else f"{name} {strength:g}"
+        for which, base in named.by_name(unit if is_raw else prepared).items():
+            after = np.asarray(made[which])
+            amount = _change(base, after)
+            if len(made) == 1 or _fits(name, options, dataset, fields, which):
+                column = Column(label, after, "raw" if is_raw else "model", amount, strength)
+                columns[which].append(column)
+    labels = _labels(dataset, targets)
+    return tuple(
+        Samples(
+            tuple(columns[name]),
+            labels,
+            kind_of(one),
+            () if one.text is None else tuple(one.text.state.tokens),
+            tuple(str(column) for column in one.feature_names or ()),
+            {} if one.hash_buckets else one.categories,
+            name if len(columns) > 1 else "",
+        )
+        for name, one in dataset.spec.named.items()
+    )
 
 
-def _examples(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+def _augment(
+    fields: DataFields, dataset: Dataset, options: Mapping[str, Any], count: int
+) -> Callable[..., dict[str, Any]]:
+    """Returns what a ``data.augment`` section does to a batch of examples."""
+    from jdlopt.data import augment
+    from jdlopt.data.augment.batch import Part, make_augment
+
+    words = {
+        name: None if one.text is None else one.text.vocabulary()
+        for name, one in dataset.spec.named.items()
+    }
+    parts = None
+    if len(words) > 1:
+        parts = {
+            name: Part(augment.fitted(options, _inputs(fields, dataset, name)), words[name])
+            for name in words
+        }
+    return make_augment(
+        options,
+        size=dataset.sizes["train"],
+        batch_size=count,
+        num_outputs=dataset.spec.num_classes or math.prod(dataset.spec.target_shape),
+        classes=dataset.spec.num_classes,
+        vocabulary=next(iter(words.values())),
+        parts=parts,
+    )
+
+
+def _inputs(fields: DataFields, dataset: Dataset, name: str) -> Inputs:
+    from jdlopt.data import augment
+
+    return augment.inputs_of(dataset.spec, fields.preprocess, dataset.spec.named[name])
+
+
+def _fits(
+    name: str, options: Mapping[str, Any], dataset: Dataset, fields: DataFields, which: str
+) -> bool:
+    """Says whether the augmentation that a section asks for changes one of several inputs."""
+    from jdlopt.data import augment
+
+    left: Mapping[str, Any] = augment.fitted(options, _inputs(fields, dataset, which))
+    label = name.removeprefix("own.")
+    own: Mapping[str, object] = left["own"]
+    return label in own if name.startswith("own.") else bool(left.get(name) is not None)
+
+
+def _examples(dataset: Dataset) -> tuple[Any, np.ndarray]:
     pool, indices = dataset.parts["train"]
     rows = np.arange(len(dataset.pools[pool])) if indices is None else indices
-    count = max(8, min(MEASURED, VALUES // math.prod(dataset.spec.input.shape)))
+    size = sum(math.prod(one.shape) for one in dataset.spec.named.values())
+    count = max(8, min(MEASURED, VALUES // size))
     places = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))
     # those that are drawn are the first: let them be from the whole split
     places = places[np.argsort(np.random.default_rng(0).random(len(places)), kind="stable")]
     inputs, targets = dataset.pools[pool].read(rows[places])
-    return np.asarray(inputs), np.asarray(targets)
+    return inputs, np.asarray(targets)
 
 
 def _chosen(
@@ -150,13 +213,15 @@ def _chosen(
     from jdlopt.data import augment
 
     given = dict(fields.augment)
-    possible = augment.fitting(augment.inputs_of(dataset.spec, fields.preprocess))
-    wrong = [n for n in augment.AUGMENTATIONS if given.get(n) is not None and n not in possible]
+    wrong = augment.problems(given, dataset.spec, fields.preprocess)
     if wrong:
-        raise ConfigError(
-            f"data.augment.{wrong[0]}: does not fit {dataset.spec.input.dtype} inputs of shape "
-            f"{dataset.spec.input.shape}. Those that fit: {listing(possible)}."
-        )
+        raise ConfigError("\n".join(wrong))
+    every = [_inputs(fields, dataset, name) for name in dataset.spec.named]
+    possible = {
+        name: part
+        for name, part in augment.AUGMENTATIONS.items()
+        if any(part.misfit(one) is None for one in every) and not augment.unmixable(part, every)
+    }
     rest: dict[str, object] = {"alternating_flip": False, "own": {}}
     alone = {**given, **dict.fromkeys(augment.AUGMENTATIONS), **rest}
     found: list[tuple[str, dict[str, Any], float | None, bool]] = []
@@ -176,13 +241,17 @@ def _chosen(
     return found
 
 
-def _unchanged(inputs: Array) -> Array:
+def _unchanged(inputs: PyTree[Array]) -> PyTree[Array]:
     return inputs
 
 
-def _unit(inputs: Array) -> Array:
+def _unit(inputs: PyTree[Array]) -> PyTree[Array]:
     """Bytes as numbers from 0 to 1, as augmentations see them."""
-    return inputs.astype(np.float32) / 255.0 if inputs.dtype == np.uint8 else inputs
+    from jdlopt.data import named
+
+    return named.each(
+        lambda one: one.astype(np.float32) / 255.0 if one.dtype == np.uint8 else one, inputs
+    )
 
 
 def _change(base: np.ndarray, made: np.ndarray) -> float:

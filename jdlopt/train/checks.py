@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -278,8 +278,6 @@ def unbuildable(experiment: Traceable) -> list[str]:
 def _uncacheable(experiment: Traceable, state: TrainState) -> list[str]:
     """What is in the way of ``train.cache_features``, in words."""
     config, params = experiment.config, state.params
-    if isinstance(experiment.spec.inputs, Mapping):
-        return ["train.cache_features: is for data with one input. Leave it out."]
     label = labels_of(to_dict(config.optim))
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     heads = [path for path in paths if re.match("(base/)?(model/)?head/", path)]

@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from jdlopt import mesh as meshes
 from jdlopt.data import preprocess
@@ -35,7 +35,7 @@ def cached(experiment: Experiment, weights: Weights, mesh: Mesh, compile: Compil
       compile: does the compiling.
     """
     evaluator = Evaluator(experiment, mesh, compile)
-    program: Callable[[Weights, Array], Array] | None = None
+    program: Callable[[Weights, PyTree[Array]], Array] | None = None
 
     def computed(split: str) -> Iterator[np.ndarray]:
         nonlocal program
@@ -55,8 +55,7 @@ def cached(experiment: Experiment, weights: Weights, mesh: Mesh, compile: Compil
             targets = experiment.data.targets(split)
             pools[split] = ArrayPool(size, partial(Arrays, features, targets))
     dataset = _of_features(experiment.data, pools)
-    shape, dtype = experiment.model_inputs
-    head = head_of(experiment.components.model, jax.ShapeDtypeStruct(shape, dtype))
+    head = head_of(experiment.components.model, experiment.seen(1))
     recipe = preprocess.make_recipe({}, dataset.spec.input)
     components = experiment.components._replace(
         model=head,
@@ -72,7 +71,7 @@ def cached(experiment: Experiment, weights: Weights, mesh: Mesh, compile: Compil
     )
 
 
-def _features(experiment: Experiment, weights: Weights, inputs: Array) -> Array:
+def _features(experiment: Experiment, weights: Weights, inputs: PyTree[Array]) -> Array:
     seen = experiment.components.preprocess(weights.preprocess, inputs)
     return features_of(
         experiment.components.model,

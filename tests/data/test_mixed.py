@@ -11,9 +11,11 @@ from scipy.io import wavfile
 
 from jdlopt.data import open_dataset, read_inputs
 from jdlopt.data.check import check_source
-from jdlopt.data.given import given_inputs
+from jdlopt.data.check.opened import examined
+from jdlopt.data.given import given_inputs, open_given
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, DataError
+from jdlopt.train.components import open_clean
 from jdlopt.train.schema import resolve_data
 
 
@@ -126,3 +128,40 @@ def test_damage_is_named_or_left_out(path, tmp_path):
 def test_wrong_columns_are_named(path, keys, error, message):
     with pytest.raises(error, match=message):
         opened(path, **keys)
+
+
+def test_equal_examples_and_conflicts_are_judged_by_all_inputs(path, tmp_path):
+    table = pd.read_csv(path)
+    (tmp_path / "photos").symlink_to(path.parent / "photos")
+    table.loc[3] = table.loc[2]  # all equal
+    table.loc[5, ["age", "colour"]] = table.loc[4, ["age", "colour"]]  # the table alone
+    table.loc[7] = table.loc[6]
+    table.loc[7, "size"] = {"no": "yes", "yes": "no"}[table["size"][6]]
+    table.to_csv(tmp_path / "made.csv", index=False)
+    section = {"source": str(tmp_path / "made.csv"), "target": "size"}
+    found = {one.kind: one for one in check_source(section).findings}
+    first = int(pd.read_csv(tmp_path / "made.csv").index[0]) + 1
+    assert found["duplicates"].parts[0].rows.tolist() == [3 + first]
+    assert "equal in all inputs" in found["duplicates"].text
+    assert found["conflicts"].parts[0].rows.tolist() == [6 + first, 7 + first]
+    fields = resolve_data({"data": {**section, "preprocess": {"duplicates": "drop"}}})
+    whole, cleaned = (opener(fields).parts["train"][1] for opener in (open_dataset, open_clean))
+    assert {2, 3, 4, 5} <= set(whole.tolist())
+    assert set(whole.tolist()) - set(cleaned.tolist()) == {3}
+
+
+def test_what_is_near_in_all_inputs_is_a_near_duplicate(tmp_path):
+    draw = np.random.default_rng(0)
+    photos = draw.integers(0, 256, (90, 12, 12, 1), dtype=np.uint8)
+    rows = draw.normal(size=(90, 3)).astype(np.float32)
+    photos[61:64] = np.clip(photos[1:4].astype(int) + 1, 0, 255)
+    rows[61:63] = rows[1:3]  # the third is another row with an image of the same
+    parts = {"train": slice(60), "validation": slice(60, 75), "test": slice(75, 90)}
+    given = {
+        split: ({"photo": photos[some], "row": rows[some]}, np.arange(90)[some] % 2)
+        for split, some in parts.items()
+    }
+    told = list(examined(open_given({"source": "made"}, given), True))
+    [found] = [one for one in told if one.kind == "near_duplicates"]
+    assert [part.count for part in found.parts] == [2]
+    assert "validation like train" in found.where

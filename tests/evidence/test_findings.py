@@ -73,7 +73,7 @@ def sound() -> dict[str, Any]:
         },
         "predictions": {"train": said(0.97, 1500), "validation": said(0.95, 1500)},
         "pruned": [{"share": s, "loss": 0.1 + s, "accuracy": 0.95 - s} for s in (0.0, 0.5, 0.9)],
-        "inputs": {"rms": 1.0, "largest": 1.2, "smallest": 0.8},
+        "inputs": {"input": {"rms": 1.0, "largest": 1.2, "smallest": 0.8}},
         "data": {"giveaways": []},
         "splits": {
             "inputs": {"area": 0.51, "error": 0.01, "z": 1.0},
@@ -127,8 +127,8 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("shift", {"splits.inputs": {"area": 0.9, "error": 0.01, "z": 40.0}}, "serious"),
     ("shift", {"splits.labels": {"p": 1e-9, "distance": 0.2}}, "warning"),
     ("class_imbalance", {"run.counts": [900, 590, 10]}, "serious"),
-    ("input_scale", {"inputs.rms": 700.0}, "serious"),
-    ("input_scale", {"inputs.rms": 0.05}, "warning"),
+    ("input_scale", {"inputs.input.rms": 700.0}, "serious"),
+    ("input_scale", {"inputs.input.rms": 0.05}, "warning"),
     ("layer_scale", {"gradients.start.layers": [
         a_gradient("a/kernel"), a_gradient("b/kernel", gain=140.0), a_gradient("c/kernel")
     ]}, "serious"),
@@ -173,7 +173,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ]}, "note"),
     ("input_bound", {"speed.waiting": 0.8}, "serious"),
     ("dispatch_bound", {"speed.seconds_a_step": 0.1}, "serious"),
-    ("padding", {"inputs": {"padding": 0.9}}, "warning"),
+    ("padding", {"inputs": {"input": {"padding": 0.9}}}, "warning"),
 ]  # fmt: skip
 
 

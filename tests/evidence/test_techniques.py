@@ -81,7 +81,8 @@ def test_colours_are_changed_where_there_are_colours() -> None:
     colours = {"saturation", "hue"}
     grey = {one.name for one in techniques.applicable(side.config, facts)}
     assert "brightness" in grey and not colours & grey
-    coloured = facts._replace(input_shape=(*facts.input_shape[:2], 3))
+    (only,) = facts.inputs.values()
+    coloured = facts._replace(inputs={"input": only._replace(shape=(*only.shape[:2], 3))})
     assert colours <= {one.name for one in techniques.applicable(side.config, coloured)}
 
 

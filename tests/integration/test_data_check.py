@@ -122,7 +122,8 @@ def test_show_draws_a_picture_and_tells_the_changes(place, capsys):
     assert main([*words, "--json"]) == cli.DONE
     found = json.loads(capsys.readouterr().out)
     assert found["output"] == str(output)
-    raw, prepared, jitter = found["columns"]
+    [only] = found["inputs"]
+    raw, prepared, jitter = only["columns"]
     assert raw["change"] is None and prepared["label"] == "preprocessed"
     # the mean absolute value of a normal with this standard deviation
     assert jitter["change"] == pytest.approx(0.5 * np.sqrt(2 / np.pi), rel=0.1)

@@ -12,7 +12,8 @@ from mixed_tables import make_table
 import jdlopt
 from jdlopt import cli
 from jdlopt.errors import ConfigError, UserError
-from jdlopt.evidence.improve import improve
+from jdlopt.evidence import techniques
+from jdlopt.evidence.sides import side_of
 from jdlopt.train.experiment import Experiment
 
 INPUTS = {"photo": ("photo",), "note": ("note",), "table": ("age", "colour")}
@@ -46,10 +47,23 @@ def test_other_models_name_fusion(path):
         Experiment.build(config)
 
 
-def test_improving_is_refused_before_anything_is_trained(path, tmp_path):
-    with pytest.raises(UserError, match=r"has several inputs.*`jdlopt tune`"):
-        improve(config_of(path), tmp_path / "improved")
-    assert not (tmp_path / "improved").exists()
+def test_techniques_are_offered_for_the_inputs_that_they_fit(path):
+    side = side_of(config_of(path))
+    facts = techniques.facts_of(side.config, side.dataset)
+    found = techniques.applicable(side.config, facts)
+    names = {one.name for one in found}
+    assert {"rotate", "jitter", "token_dropout", "wider", "deeper", "clip_outliers"} <= names
+    for one in found:
+        for change in techniques.change(one.name, side.config, facts):
+            assert side_of(side.raw, change, like=side).config != side.config, one.name
+    for name, reason in {
+        "recurrent": r"takes one input; there are 3: note, photo, table\.",
+        "mixup": "can't mix all 3 inputs alike",
+        "log_scale": "would change .*photo.* too",
+        "gain": "does not fit",
+    }.items():
+        with pytest.raises(UserError, match=reason):
+            techniques.change(name, side.config, facts)
 
 
 @pytest.mark.slow
@@ -93,4 +107,15 @@ def test_every_verb(path, tmp_path, capsys):
         "from jdlopt.study.space import log_uniform\n"
         "def get_space():\n    return {'optim.learning_rate': log_uniform(1e-3, 1e-2)}\n"
     )
+    picture = tmp_path / "show.png"
+    assert len(call("data", "show", f"--config={config}", f"--output={picture}")["inputs"]) == 3
+    found = call("diagnose", f"--workdir={run}")["findings"]
+    assert "input_scale" not in {one["name"] for one in found}
+    once = ("--seeds=3", "--workers=1")
+    arms = call("ablate", f"--config={config}", "--techniques=rotate,wider",
+                f"--workdir={tmp_path / 'ablated'}", *once)["arms"]  # fmt: skip
+    assert {"baseline", "+rotate", "+wider"} <= set(arms)
+    improved = call("improve", f"--config={config}", f"--workdir={tmp_path / 'improved'}",
+                    "--budget=20s", "--techniques=learning_rate_up", "--workers=1")  # fmt: skip
+    assert improved["status"] == "done"
     call("tune", f"--config={config}", f"--space={space}", f"--workdir={study}", "--trials=2")

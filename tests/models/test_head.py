@@ -40,7 +40,7 @@ def test_the_head_on_the_features_is_the_whole_model(case, dtype):
     params, state = model.init(key, inputs, {})
     features = features_of(model, params, state, inputs, {})
     assert features.dtype == jnp.float32
-    head = head_of(model, jax.ShapeDtypeStruct(inputs.shape[1:], inputs.dtype))
+    head = head_of(model, jax.ShapeDtypeStruct(inputs.shape, inputs.dtype))
     whole, _ = model.apply(params, state, inputs, {}, key=None, train=False)
     for train in (False, True):
         outputs, after = head.apply(params, state, features, {}, key=key, train=train)

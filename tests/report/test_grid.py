@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mixed_tables import make_table
 from PIL import Image
 
 from jdlopt.errors import ConfigError
@@ -19,7 +20,7 @@ from jdlopt.train.schema import resolve_data
 def made(values, prepared=None, kind="image", **more):
     prepared = values.astype(np.float32) if prepared is None else prepared
     columns = (Column("raw", values, "raw"), Column("preprocessed", prepared, "model"))
-    return Samples(columns, tuple(f"class {i}" for i in range(len(values))), kind, **more)
+    return [Samples(columns, tuple(f"class {i}" for i in range(len(values))), kind, **more)]
 
 
 def cell(image, column, row, size=(grid.SIDE, grid.SIDE)):
@@ -66,7 +67,7 @@ def test_columns_that_can_be_compared_share_their_range():
     low[0, 0] = 1.0
     half = np.zeros((1, 40), np.float32)
     pair = Samples((Column("raw", low, "raw"), Column("jitter 1", half, "raw")), ("a",), "sequence")
-    ink = cell(grid.draw(pair, 1), 1, 0, (grid.WIDE, grid.SIDE))
+    ink = cell(grid.draw([pair], 1), 1, 0, (grid.WIDE, grid.SIDE))
     rows = np.flatnonzero((ink == grid.INK).all(axis=-1).any(axis=1))
     assert abs(rows.mean() - grid.SIDE / 2) < 2  # 0 lies halfway between -1 and 1
 
@@ -81,7 +82,7 @@ def test_dark_bytes_are_shown_bright():
 def test_bars_start_at_zero_and_what_is_missing_is_grey():
     values = np.array([[1.0, -1.0, np.nan, 0.5]], np.float32)
     one = Samples((Column("preprocessed", values, "model"),), ("a",), "table")
-    shown = cell(grid.draw(one, 1), 0, 0, (grid.WIDE, grid.SIDE))
+    shown = cell(grid.draw([one], 1), 0, 0, (grid.WIDE, grid.SIDE))
     blue = (shown == grid.INK).all(axis=-1)
     quarter = grid.WIDE // 4
     heights = [blue[:, i * quarter + 10].sum() for i in range(4)]
@@ -98,6 +99,32 @@ def test_texts_are_words():
     assert all(one.std() > 0 for one in cells) and not np.array_equal(*cells)
 
 
+def test_a_table_of_any_width_is_written_out_by_name_and_value():
+    names = tuple(f"column {i}" for i in range(40))
+    values = np.arange(80, dtype=np.float32).reshape(2, 40) % 3
+    categories = {"column 1": ("no", "yes")}
+    [one] = made(values, kind="table", names=names, categories=categories)
+    assert grid.cells_of(values[0], one)[:3] == ["0", "no", "2"]
+    values[0, :2] = np.nan, 0
+    assert grid.cells_of(values[0], one)[:2] == ["–", "(new)"]
+    height = grid.draw([one], 1).height - grid.TOP - 2 * grid.GAP
+    assert height == 14 * (grid.MOST_NAMED + 1) + 6  # and a line that counts the others
+
+
+def test_several_inputs_stand_side_by_side(tmp_path):
+    fields = section(
+        str(make_table(tmp_path, 60)), target="size", augment={"rotate": 20.0, "token_dropout": 0.3}
+    )
+    table, photo, note = taken = samples.take(fields)
+    assert [one.input for one in taken] == ["table", "photo", "note"]
+    assert [len(one.columns) for one in taken] == [2, 3, 3]
+    assert table.names == ("age", "colour") and note.columns[2].label == "token_dropout 0.3"
+    assert photo.columns[2].change > 0 and table.labels == note.labels
+    shown = grid.draw(taken, 2)
+    assert shown.width > grid.LEFT + grid.NAMED_WIDE + 5 * grid.SIDE
+    assert grid.cells_of(table.columns[0].values[0], table)[1] in ("blue", "white")
+
+
 @given(st.text(max_size=30), st.integers(1, 30))
 def test_nothing_unprintable_is_printed(text, most):
     shown = grid.printable(text, most)
@@ -109,7 +136,7 @@ def test_nothing_unprintable_is_printed(text, most):
 def test_labels_that_are_too_long_stay_in_their_column():
     images = np.full((1, 8, 8, 1), 255, np.uint8)
     columns = tuple(Column("w" * 60, images, "raw") for _ in range(2))
-    picture = grid.draw(Samples(columns, ("x" * 200,), "image"), 1)
+    picture = grid.draw([Samples(columns, ("x" * 200,), "image")], 1)
     shown = np.asarray(picture)
     assert (shown[: grid.TOP, grid.LEFT + grid.SIDE + grid.GAP + 5 :] < 200).any()
     assert (shown[:, -2:] == 255).all()
@@ -132,7 +159,7 @@ def section(source, **more):
 
 def test_each_augmentation_has_a_column_of_its_own(images):
     augment = {"flip": 1.0, "noise": 0.2, "mixup": 0.4, "crop": 0.0, "alternating_flip": True}
-    taken = samples.take(section(images, augment=augment, preprocess={"scale": "standard"}))
+    [taken] = samples.take(section(images, augment=augment, preprocess={"scale": "standard"}))
     columns = {column.label: column for column in taken.columns}
     assert list(columns)[:2] == ["raw", "preprocessed"]
     assert set(list(columns)[2:]) == {
@@ -158,11 +185,11 @@ def test_each_augmentation_has_a_column_of_its_own(images):
 def test_all_that_fit_are_shown_when_asked(images):
     from jdlopt.data import augment
 
-    taken = samples.take(section(images), everything=True)
+    [taken] = samples.take(section(images), everything=True)
     shown = [column.label.split()[0] for column in taken.columns[2:]]
     assert shown == list(augment.fitting(augment.Inputs((6, 6, 1), "uint8", "image")))
     assert all(column.strength > 0 for column in taken.columns[2:])
-    grid.png(taken, 2)
+    grid.png([taken], 2)
 
 
 def test_what_does_not_fit_is_refused(images):
@@ -171,7 +198,7 @@ def test_what_does_not_fit_is_refused(images):
 
 
 def test_the_test_split_is_not_shown(images):
-    taken = samples.take(section(images))
+    [taken] = samples.take(section(images))
     from jdlopt.data import open_dataset
 
     dataset = open_dataset({"source": images})

@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from mixed_tables import make_table
 
 from jdlopt import config as configs
 from jdlopt.errors import ConfigError
@@ -174,6 +175,26 @@ def test_folds_are_scikit_learns_and_each_equals_its_run_alone(tmp_path):
         np.testing.assert_array_equal(population.structure.folds[fold].train, train)
         mine = population.structure.folds[fold]
         np.testing.assert_array_equal(mine.validation[mine.weights > 0], held)
+
+
+def test_folds_of_several_inputs_equal_their_runs_alone(tmp_path):
+    raw = {
+        **IRIS,
+        "data": {
+            "source": str(make_table(tmp_path, 60)),
+            "target": "size",
+            "batch_size": 16,
+            "folds": 3,
+            "text": {"max_tokens": 8},
+            "preprocess": {"scale": "standard"},
+        },
+        "model": {"name": "fusion", "width": 4, "hidden": (4,), "image_features": (4,)},
+        "train": {**IRIS["train"], "epochs": 2},
+    }
+    members = [Member(0, 0, fold, {}) for fold in range(3)]
+    trained(raw, members)
+    alone = fit(configs.override(raw, {"data.fold": 1}), tmp_path / "fold")
+    assert_same(members[1].rows, lines(alone), 1e-5)
 
 
 @pytest.mark.slow

@@ -72,10 +72,6 @@ def test_all_inputs_are_mixed_by_the_same_shares():
         ({"augment": {"cutmix": 1.0}}, "cutmix: can't mix all 2 inputs alike"),
         ({"augment": {"token_swap": 0.1}}, "token_swap: does not fit"),
         ({"data": {"preprocess": {"audio": "mfcc"}}}, "audio: is for sound; none of the inputs"),
-        (
-            {"train": {"cache_features": True}, "optim": {"freeze": ("^(?!head/)",)}},
-            "cache_features: is for data with one input",
-        ),
         ({"model": {"name": "cnn"}}, "'cnn' takes one input; the data have 2: photo, row"),
     ],
 )
@@ -93,6 +89,15 @@ def test_models_around_fusion(model):
     state = jax.eval_shape(lambda: experiment.init(0))
     found = jax.eval_shape(experiment.predict, state, INPUTS)
     assert found.outputs.shape == (SIZE, 2) and found.outputs.dtype == jnp.float32
+
+
+def test_a_head_on_cached_features_of_all_inputs_equals_one_on_a_frozen_body():
+    runs = []
+    for cached in (False, True):
+        frozen = {"optim": {"freeze": ("^(?!head/)",)}, "train": {"cache_features": cached}}
+        runs.append(jdlopt.fit(config_of(**frozen), data=(INPUTS, TARGETS)).metrics)
+    for name, value in runs[0].items():
+        np.testing.assert_allclose(value, runs[1][name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.slow

@@ -348,7 +348,7 @@ def test_the_body_of_a_cached_probe_is_not_run_in_a_step(probe):
     whole = flops(probe)
     parts, state, batch = build(probe)
     features = jnp.ones((32, 6 * 16))
-    whole_model, inputs = parts.components.model, jax.ShapeDtypeStruct((6,), "float32")
+    whole_model, inputs = parts.components.model, jax.ShapeDtypeStruct((1, 6), "float32")
     components = parts.components._replace(model=head_of(whole_model, inputs))
     head = dataclasses.replace(parts, components=components)
     step = stepped(head)

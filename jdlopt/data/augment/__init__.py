@@ -18,7 +18,7 @@ from jdlopt.data.augment.audio.background_noise import BACKGROUND_NOISE
 from jdlopt.data.augment.audio.gain import GAIN
 from jdlopt.data.augment.audio.spec_masks import SPEC_FREQUENCY_MASK, SPEC_TIME_MASK
 from jdlopt.data.augment.audio.speed import SPEED
-from jdlopt.data.augment.augmentation import Augmentation, Inputs, inputs_of
+from jdlopt.data.augment.augmentation import Augmentation, Inputs, inputs_of, unmixable
 from jdlopt.data.augment.image.blur import BLUR
 from jdlopt.data.augment.image.brightness import BRIGHTNESS
 from jdlopt.data.augment.image.contrast import CONTRAST
@@ -65,6 +65,7 @@ __all__ = [
     "inputs_of",
     "problems",
     "schema",
+    "unmixable",
 ]
 
 AUGMENTATIONS: dict[str, Augmentation] = {
@@ -195,8 +196,7 @@ def problems(section: Mapping[str, Any], spec: DataSpec, preprocess: PreprocessF
     found = []
     for name, part in asked.items():
         misfits = [why for one in every if (why := part.misfit(one)) is not None]
-        mixing = part.stage == "mix" and len(every) > 1
-        if mixing and (misfits or not part.alike):
+        if unmixable(part, every):
             why = f"can't mix all {len(every)} inputs alike"
             found.append(f"data.augment.{name}: {why}: {shape}. Leave it out.")
         elif len(misfits) == len(every):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -146,6 +146,13 @@ def inputs_of(spec: DataSpec, fields: PreprocessFields, one: InputSpec | None = 
         kind = "image" if len(one.shape) == 3 else "sequence"
     features = fields.audio != "none"
     return Inputs(one.shape, one.dtype, kind, features, spec.task)
+
+
+def unmixable(part: Augmentation, every: Sequence[Inputs]) -> bool:
+    """Says whether an augmentation mixes examples, and can't mix several inputs of them alike."""
+    if part.stage != "mix" or len(every) == 1:
+        return False
+    return not part.alike or any(part.misfit(one) is not None for one in every)
 
 
 def unless_zero(strength: Strength, changed: Array, inputs: Array) -> Array:

@@ -14,6 +14,7 @@ from jdlopt.data.check.examples import sampled
 from jdlopt.data.check.finding import Finding, Part
 from jdlopt.data.check.near_duplicates import fingerprints
 from jdlopt.data.dataset import Dataset
+from jdlopt.data.spec import InputSpec
 
 VALUES = 1 << 24
 """So many values are read at a time."""
@@ -54,15 +55,14 @@ class Seen(NamedTuple):
     targets: Num[np.ndarray, " examples"]
 
 
-def kind_of(dataset: Dataset) -> str:
-    """Returns what a dataset's inputs are: table, signal, sequence, image, audio or text.
+def kind_of(spec: InputSpec) -> str:
+    """Returns what an input is: table, signal, sequence, image, audio or text.
 
     A signal is a vector of at least `LEAST_SIGNAL` values that have no names; all else is what
     preprocessing takes it for.
     """
-    shape = dataset.spec.input.shape
-    kind = preprocess.kind_of(shape, dataset.spec.input.dtype, dataset.spec.input.sample_rate)
-    unnamed = dataset.spec.input.feature_names is None and shape[0] >= LEAST_SIGNAL
+    kind = preprocess.kind_of(spec.shape, spec.dtype, spec.sample_rate)
+    unnamed = spec.feature_names is None and spec.shape[0] >= LEAST_SIGNAL
     return "signal" if kind == "table" and unnamed else kind
 
 
@@ -109,7 +109,7 @@ def shrunk(inputs: Num[np.ndarray, "examples *shape"]) -> Float[np.ndarray, "exa
 def look(dataset: Dataset, split: str) -> Seen:
     """Goes through a split and keeps what the findings need."""
     chosen = sampled(dataset.sizes[split])
-    is_text = kind_of(dataset) == "text"
+    is_text = kind_of(dataset.spec.input) == "text"
     kept: list[tuple[np.ndarray, ...]] = []
     small, first = [], 0
     for inputs, targets in _chunks(dataset, split):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64, UInt8
 
+from jdlopt.data import csv_text
+from jdlopt.data.csv_text import UNNAMED, CsvText, endings
+from jdlopt.data.notes import Notes
+from jdlopt.data.table_files import CSV, MISSING_WORDS, read_table
 from jdlopt.errors import DataError
 
 NUMBER, MISSING, TEXT = 0, 1, 2
 """What a cell holds."""
-NO_VALUE = frozenset(
-    (
-        "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
-        "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
-    )
-)  # fmt: skip
-"""Cells that mean a missing value, as pandas takes them when a run reads the table."""
 TRUTH = {"true": 1.0, "false": 0.0}
 CHUNK = 10_000
 """Rows that are turned into numbers at a time."""
@@ -95,52 +91,65 @@ class Cells:
         return values
 
 
-def read_cells(path: Path) -> Cells:
-    """Reads a CSV, TSV or Parquet file whatever its cells and rows hold.
+def read_cells(path: Path, missing_values: Sequence[str] | None = None) -> Cells:
+    """Reads a table whatever its cells and rows hold, by the rules that a run reads it by.
 
     A row with too many or too few values is kept with its place and none of its values, since
-    nothing says which column they belong to. Bytes that are no UTF-8 become ``�``.
+    nothing says which column they belong to. Bytes that are no text become ``�``.
+
+    Args:
+      path: what `jdlopt.data.table_files.read_table` takes.
+      missing_values: as there.
 
     Raises:
       DataError: it can't be read at all, or has no header or no rows.
     """
-    if path.suffix.lower() in (".parquet", ".pq"):
-        return _from_frame(path)
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    if path.is_dir() or endings(path)[0] not in CSV:
+        return _from_frame(path, missing_values)
+    words = MISSING_WORDS if missing_values is None else missing_values
     unreadable: list[str] = []
     try:
-        with path.open("rb") as file:
-            start = file.read(4)
-        if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise DataError(f"{path}: is in UTF-16; save it as CSV in UTF-8.")
-        with path.open(newline="", encoding="utf-8-sig", errors="replace") as text:
-            lines = _lines(csv.reader(text, delimiter=separator, skipinitialspace=True), unreadable)
-            header = next(lines, None)
-            if header is None:
-                raise DataError(f"{path}: is empty: expected a header line and rows.")
-            if len(header) == 1 and ";" in header[0]:
-                raise DataError(
-                    f"{path}: its columns seem to be separated by ';': save the file with ','."
-                )
-            names, renamed = _names(header)
-            return _from_lines(path, names, renamed, lines, unreadable)
-    except OSError as error:
-        raise DataError(f"{path}: can't be read: {error.strerror}.") from error
+        with csv_text.open_text(path, Notes(), "replace") as opened, csv_text.long_fields():
+            lines = _lines(opened, unreadable)
+            next(lines)  # the header
+            names, renamed = _names((*opened.header, *[""] * opened.trailing))
+            cells = _from_lines(path, names, renamed, lines, unreadable, {"", *words})
+            return _without_empty(cells)
+    except (OSError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: can't be read: {reason}.") from error
 
 
-def _lines(reader: Any, unreadable: list[str]) -> Iterator[list[str]]:
-    """Yields the rows that hold anything; what the reader can't take is noted and left out."""
+END = "\0the end"
+"""A line after a file's last: a quote that is not closed swallows it."""
+
+
+def _lines(opened: CsvText, unreadable: list[str]) -> Iterator[list[str]]:
+    """Yields the rows that hold anything; what a quote that is not closed holds is noted."""
+    held: list[str] = []  # the lines of the row that is being read
+    number = 0
+
+    def counted(lines: Iterable[str]) -> Iterator[str]:
+        nonlocal number
+        for line in lines:
+            number += 1
+            held.append(line)
+            yield line
+
+    left: Iterable[str] = itertools.chain(opened.file, ["\n", END])
     while True:
-        first = reader.line_num + 1
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            unreadable.append(f"lines {first:,} to {reader.line_num:,}: {error}")
-            continue
-        if row:
-            yield row
+        held.clear()
+        for row in csv_text.reader(counted(left), opened.separator):
+            if row == [END]:
+                return
+            if held and held[-1] == END:
+                break
+            held.clear()
+            if row:
+                yield row
+        first = number - len(held) + 1
+        unreadable.append(f"lines {first:,} to {number - 2:,}: a quote is not closed")
+        left, number = held[1:], first
 
 
 def _names(header: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -164,6 +173,7 @@ def _from_lines(
     renamed: tuple[str, ...],
     lines: Iterator[list[str]],
     unreadable: list[str],
+    missing: Container[str],
 ) -> Cells:
     width = len(names)
     vocabularies: list[dict[str, int]] = [{} for _ in names]
@@ -174,7 +184,7 @@ def _from_lines(
         for place in np.flatnonzero(found != width):
             chunk[place] = blank
         parsed = [
-            _parse(np.array(column, dtype=object), vocabulary)
+            _parse(np.array(column, dtype=object), vocabulary, missing)
             for column, vocabulary in zip(zip(*chunk, strict=True), vocabularies, strict=True)
         ]
         numbers.append(np.stack([one[0] for one in parsed], axis=1))
@@ -196,7 +206,9 @@ def _from_lines(
     )
 
 
-def _parse(column: np.ndarray, vocabulary: dict[str, int]) -> tuple[np.ndarray, ...]:
+def _parse(
+    column: np.ndarray, vocabulary: dict[str, int], missing: Container[str]
+) -> tuple[np.ndarray, ...]:
     """Returns the numbers, kinds and texts of some cells; new texts join the vocabulary."""
     import pandas as pd
 
@@ -205,7 +217,7 @@ def _parse(column: np.ndarray, vocabulary: dict[str, int]) -> tuple[np.ndarray, 
     texts = np.full(len(column), -1, np.int32)
     for place in np.flatnonzero(np.isnan(numbers)):
         cell = str(column[place]).strip()
-        if cell in NO_VALUE:
+        if cell in missing:
             kinds[place] = MISSING
         else:
             kinds[place] = TEXT
@@ -238,10 +250,33 @@ def _cells(
     return Cells(path, names, numbers, kinds, texts, tuple(words), widths, rows, **more)
 
 
-def _from_frame(path: Path) -> Cells:
-    from jdlopt.data.table_files import read_table
+def _without_empty(cells: Cells) -> Cells:
+    """Leaves out columns without a name or value, as a run does."""
+    kept = [
+        place
+        for place, name in enumerate(cells.names)
+        if not (name.startswith(UNNAMED) and (cells.kinds[:, place] == MISSING).all())
+    ]
+    gone = len(cells.names) - len(kept)
+    if not gone:
+        return cells
+    names = tuple(cells.names[place] for place in kept)
+    return Cells(
+        cells.path,
+        names,
+        cells.numbers[:, kept],
+        cells.kinds[:, kept],
+        cells.texts[:, kept],
+        tuple(cells.words[place] for place in kept),
+        cells.widths - gone,
+        cells.rows,
+        tuple(name for name in cells.renamed if name in names),
+        cells.unreadable,
+    )
 
-    frame = read_table(path)
+
+def _from_frame(path: Path, missing_values: Sequence[str] | None) -> Cells:
+    frame = read_table(path, missing_values=missing_values)
     if len(frame) == 0:
         raise DataError(f"{path}: is empty: it has a header but no rows.")
     names = tuple(str(name) for name in frame.columns)
@@ -257,7 +292,8 @@ def _from_frame(path: Path) -> Cells:
         else:
             cells = column.astype(object).to_numpy()
             cells = np.where(column.isna().to_numpy(), "", cells)
-            parsed = _parse(np.array([str(cell) for cell in cells], object), vocabulary)
+            texts_of_it = np.array([str(cell) for cell in cells], object)
+            parsed = _parse(texts_of_it, vocabulary, {""})
             numbers[:, place], kinds[:, place], texts[:, place] = parsed
         words.append(tuple(vocabulary))
     return _cells(

@@ -79,20 +79,35 @@ def signs(
     return np.where(np.nan_to_num(flat) @ projection > 0, np.float32(1), np.float32(-1))
 
 
+def bits(
+    prints: UInt64[np.ndarray, " examples"],
+) -> Float[np.ndarray, "examples bits"]:
+    """Returns fingerprints as `signs`, of which many differ unless the fingerprints are equal."""
+    ones = np.unpackbits(prints[:, None].view(np.uint8), axis=1)
+    signs = ones.astype(np.float32) * 2 - 1
+    return np.tile(signs, BITS // signs.shape[1])
+
+
 def near(
-    some: Float[np.ndarray, "some bits"], others: Float[np.ndarray, "others bits"]
+    some: Sequence[Float[np.ndarray, "some bits"]],
+    others: Sequence[Float[np.ndarray, "others bits"]],
 ) -> Int[np.ndarray, " near"]:
-    """Returns which of ``some`` differ in at most `NEAR_BITS` signs from one of ``others``."""
+    """Returns which of ``some`` differ in at most `NEAR_BITS` signs from one of ``others``.
+
+    Both are a sequence of inputs: it must be the same one in all of them.
+    """
     found = []
-    for first in range(0, len(some), 512):
-        agreement = some[first : first + 512] @ others.T
-        found.append(first + np.flatnonzero(agreement.max(axis=1) >= BITS - 2 * NEAR_BITS))
+    for first in range(0, len(some[0]), 512):
+        alike = np.ones((len(some[0][first : first + 512]), len(others[0])), bool)
+        for mine, theirs in zip(some, others, strict=True):
+            alike &= mine[first : first + 512] @ theirs.T >= BITS - 2 * NEAR_BITS
+        found.append(first + np.flatnonzero(alike.any(axis=1)))
     return np.concatenate(found) if found else NO_ROWS
 
 
 def between_splits(
     prints: Mapping[str, Sequence[UInt64[np.ndarray, " examples"]]],
-    closely: Mapping[str, Float[np.ndarray, "chosen bits"]],
+    closely: Mapping[str, Sequence[Float[np.ndarray, "chosen bits"]]],
     rows: Mapping[str, Int[np.ndarray, " examples"]],
     chosen: Mapping[str, Int[np.ndarray, " chosen"]],
 ) -> list[Finding]:
@@ -100,7 +115,8 @@ def between_splits(
 
     Args:
       prints: each split's fingerprints: the exact ones first, then those of near examples.
-      closely: each split's `signs`, of the ``chosen`` examples; empty for a table.
+      closely: each split's `signs`, of the ``chosen`` examples, an array an input; empty for a
+        table.
       rows: what each split's examples are called.
       chosen: which examples ``closely`` is of.
     """

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Num
+from jaxtyping import Num
 
 from jdlopt.config import section_of, to_dict
 from jdlopt.data import mixed, table_files, targets
-from jdlopt.data.check import arrays, columns, examples, labels, near_duplicates, structure
-from jdlopt.data.check.cells import MISSING, TEXT, Cells, cells_of, read_cells
+from jdlopt.data.check import arrays, columns, examples, structure
+from jdlopt.data.check.cells import MISSING, TEXT, Cells, read_cells
 from jdlopt.data.check.files import folder_findings
 from jdlopt.data.check.finding import SEVERITIES, Finding, settled
+from jdlopt.data.check.opened import (
+    OF_WHOLE_EXAMPLES,
+    examined,
+    near_rows,
+    of_examples,
+    of_inputs,
+)
 from jdlopt.data.dataset import SPLITS, Dataset
 from jdlopt.data.fields import DataFields
 from jdlopt.data.inputs import columns_of
 from jdlopt.data.labelled import names_of
+from jdlopt.data.named import TABLE
 from jdlopt.data.source import open_dataset
 from jdlopt.data.split import split_indices
 from jdlopt.errors import DataError, listing, nearest
 
-COLUMNS = 2000
-"""A table of more columns is looked at as vectors, not column by column."""
 ALL_ROWS = (
     "Damage that stops a run (missing, infinite or unreadable values, rows of another size, equal "
     "rows) is looked for everywhere, in rows of the test split too."
@@ -44,13 +50,9 @@ SEVERAL = (
     "are looked for where it has one."
 )
 SEVERAL_INPUTS = (
-    "An example has several inputs: each is looked at by itself, and doubtful labels and equal "
-    "examples are not looked for."
+    "An example has several inputs: what is said of one begins with its name; equal examples and "
+    "conflicts are those that are equal in all of them; doubtful labels are not looked for."
 )
-OF_WHOLE_EXAMPLES = (
-    "label_noise", "label_noise_unknown", "target_noise", "duplicates", "near_duplicates",
-)  # fmt: skip
-"""Findings that one input of several can't tell."""
 NO_TEST = "The test split's inputs were not looked at, so near-duplicates there are not known."
 
 
@@ -120,7 +122,7 @@ def check_source(fields: DataFields | Mapping[str, Any], *, with_test: bool = Tr
     path = Path(fields.source.strip()).expanduser()
     # fits this small lose more time than they gain where threads wait for one another
     with threadpool_limits(limits=1):
-        if path.suffix.lower() in table_files.SUFFIXES and path.is_file():
+        if table_files.is_table(path) and path.exists():
             made = _check_table(path, fields, with_test)
         else:
             made = _check_dataset(path, fields, with_test)
@@ -156,7 +158,7 @@ def check_table_file(
 
 
 def _check_table(path: Path, fields: DataFields, with_test: bool) -> Check:
-    cells = read_cells(path)
+    cells = read_cells(path, fields.missing_values)
     names = names_of(fields.target)
     named = [*(("data.target", name) for name in names), ("data.text_column", fields.text_column)]
     for key, name in [*named, *(("data.ignore", one) for one in fields.ignore)]:
@@ -191,43 +193,36 @@ def _check_table(path: Path, fields: DataFields, with_test: bool) -> Check:
         findings += structure.damage(cells, features, target)
         findings += structure.duplicates(cells, features, target)
         if dataset is not None:
-            findings += _examined(dataset, with_test)
+            findings += examined(dataset, with_test)
         return Check(fields.source, "text", tuple(findings), sizes, looked, dataset, fields)
     if apart:
         looked = (*looked, SEVERAL_INPUTS)
         if dataset is not None:
-            findings += _of_inputs(dataset, with_test)
+            if len(dataset.spec.named) == 1:
+                findings += examined(dataset, with_test)
+            else:
+                whole = len(dataset.pools["train"]) == len(cells.rows)
+                findings += of_inputs(dataset, with_test, TABLE, cells.rows if whole else None)
     if not features:
         return Check(fields.source, "", tuple(findings), sizes, looked, dataset, fields)
     splits = _splits(cells, values, coding, fields, dataset)
     seen = np.zeros(len(cells.numbers), bool)
     seen[splits["train"]] = True
     task = "" if coding is None else coding.task
-    findings += columns.table_findings(cells, features, target, seen, values, task)
+    found = list(columns.table_findings(cells, features, target, seen, values, task))
     matrix = cells.features(features)
     mine = None if values is None else values[seen]
     if mine is not None and coding is not None and coding.task == "classification":
         classes = mine[np.isfinite(mine)].astype(np.int64)
-        findings += examples.imbalance(classes, coding.class_names)
-    findings += _of_examples(matrix[seen], mine, cells.rows[seen], coding, True)
+        found += examples.imbalance(classes, coding.class_names)
+    found += of_examples(matrix[seen], mine, cells.rows[seen], coding, True)
     if not with_test:
         splits.pop("test", None)
-    findings += _near_rows(matrix, splits, cells.rows)
+    found += near_rows(matrix, splits, cells.rows)
     if apart:  # rows that are alike in numbers and categories may differ in all else
-        findings = [one for one in findings if one.kind not in OF_WHOLE_EXAMPLES]
+        found = [one for one in found if one.kind not in OF_WHOLE_EXAMPLES]
+    findings += found
     return Check(fields.source, "table", tuple(findings), sizes, looked, dataset, fields)
-
-
-def _of_inputs(dataset: Dataset, with_test: bool) -> Iterator[Finding]:
-    """Yields what the inputs beside a table's numbers and categories show, each by itself."""
-    several = len(dataset.spec.named) > 1
-    for name, one in dataset.spec.named.items():
-        if one.feature_names:  # its cells are looked at where the table is
-            continue
-        called = columns_of(one)[0] if one.text or one.column else name
-        for finding in _examined(mixed.of_input(dataset, name) if several else dataset, with_test):
-            if finding.kind not in (*OF_WHOLE_EXAMPLES, "imbalance"):
-                yield dataclasses.replace(finding, text=f"{called!r}: {finding.text}")
 
 
 def _asides(fields: DataFields) -> set[str]:
@@ -318,47 +313,6 @@ def _splits(
     return {"train": usable}
 
 
-def _of_examples(
-    features: np.ndarray,
-    values: np.ndarray | None,
-    rows: np.ndarray,
-    coding: targets.Coding | None,
-    is_table: bool,
-) -> Iterator[Finding]:
-    """Yields what training examples, given as vectors, show together."""
-    if coding is not None and values is not None:
-        known = np.isfinite(values)
-        features, values, rows = features[known], values[known], rows[known]
-        if coding.task == "classification":
-            classes = values.astype(np.int64)
-            yield from labels.label_noise(features, classes, rows, coding.class_names, is_table)
-        elif is_table:
-            yield from labels.target_noise(features, values, rows)
-    if is_table:
-        yield from examples.odd_rows(features, rows)
-
-
-def _near_rows(
-    matrix: np.ndarray, splits: Mapping[str, np.ndarray], rows: np.ndarray
-) -> list[Finding]:
-    train = examples.filled(matrix[splits["train"]])
-    if not len(train):
-        return []
-    first, centre, third = np.percentile(train, (25, 50, 75), axis=0)
-    spread = np.where(third > first, third - first, np.maximum(np.abs(centre), 1.0))
-    width = near_duplicates.grid_width(train)
-    prints = {
-        split: [
-            near_duplicates.fingerprints(matrix[places]),
-            *near_duplicates.grid_fingerprints(matrix[places], centre, spread, width),
-        ]
-        for split, places in splits.items()
-    }
-    return near_duplicates.between_splits(
-        prints, {}, {split: rows[p] for split, p in splits.items()}, {}
-    )
-
-
 # --- everything else ------------------------------------------------------------------------------
 
 
@@ -371,7 +325,7 @@ def _check_dataset(path: Path, fields: DataFields, with_test: bool) -> Check:
     try:
         dataset = open_dataset(fields, allow_missing=True)
         one = len(dataset.spec.named) == 1
-        findings += (_examined if one else _of_inputs)(dataset, with_test)
+        findings += examined(dataset, with_test)
     except DataError as error:
         if not findings:
             raise
@@ -383,69 +337,5 @@ def _check_dataset(path: Path, fields: DataFields, with_test: bool) -> Check:
     looked = (*files, TRAINING, PRINTS if with_test else NO_TEST, "Examples are counted from 0.")
     source, sizes = fields.source, dict(dataset.sizes)
     looked = looked if one else (*looked, SEVERAL_INPUTS)
-    kind = arrays.kind_of(dataset) if one else ""
+    kind = arrays.kind_of(dataset.spec.input) if one else ""
     return Check(source, kind, tuple(findings), sizes, looked, dataset, fields)
-
-
-def _examined(dataset: Dataset, with_test: bool) -> list[Finding]:
-    """Returns what the examples of an opened dataset show, gone through once."""
-    kind = arrays.kind_of(dataset)
-    wanted = [split for split in SPLITS if split != "test" or with_test]
-    seen = {split: arrays.look(dataset, split) for split in wanted}
-    rows = {split: arrays.rows_of(dataset, split) for split in wanted}
-    findings = list(_of_arrays(dataset, kind, seen["train"], rows["train"]))
-    if kind != "table":
-        return findings + _near_arrays(kind, seen, rows)
-    matrices = [one.small.astype(np.float64) for one in seen.values()]
-    ends = np.cumsum([len(matrix) for matrix in matrices])
-    places = np.split(np.arange(ends[-1]), ends[:-1])
-    called = np.concatenate([rows[split][seen[split].chosen] for split in wanted])
-    splits = dict(zip(wanted, places, strict=True))
-    return findings + _near_rows(np.concatenate(matrices), splits, called)
-
-
-def _of_arrays(
-    dataset: Dataset, kind: str, seen: arrays.Seen, rows: np.ndarray
-) -> Iterator[Finding]:
-    names, coding = tuple(dataset.spec.class_names), None
-    features = seen.small.astype(np.float64)
-    called = rows[seen.chosen]
-    values = seen.targets.astype(np.float64)
-    several = values.ndim > 1
-    if several:  # what follows looks at one class or value an example
-        values = np.full(len(values), np.nan)
-    else:
-        coding = targets.Coding(dataset.spec.task, tuple(range(len(names))), names)
-    if kind == "table" and features.shape[1] <= COLUMNS:
-        given = dataset.spec.input.feature_names or [
-            f"feature {i}" for i in range(features.shape[1])
-        ]
-        cells = cells_of(dataset.spec.source, given, features, called)
-        every: Bool[np.ndarray, " rows"] = np.ones(len(features), bool)
-        yield from columns.table_findings(
-            cells,
-            range(len(given)),
-            None,
-            every,
-            None if several else values[seen.chosen],
-            "" if several else dataset.spec.task,
-        )
-    else:
-        yield from arrays.array_findings(kind, dataset.spec.input.dtype, seen, rows)
-    if dataset.spec.task == "classification":
-        yield from examples.imbalance(seen.targets, names)
-    if kind != "text":  # token ids are no quantities
-        finite = np.where(np.isfinite(features), features, np.nan if kind == "table" else 0.0)
-        yield from _of_examples(finite, values[seen.chosen], called, coding, kind == "table")
-
-
-def _near_arrays(
-    kind: str, seen: Mapping[str, arrays.Seen], rows: Mapping[str, np.ndarray]
-) -> list[Finding]:
-    prints = {split: [one.prints] for split, one in seen.items()}
-    closely: dict[str, Any] = {}
-    if kind != "text":
-        centre = np.nan_to_num(seen["train"].small).mean(axis=0)
-        closely = {split: near_duplicates.signs(one.small, centre) for split, one in seen.items()}
-    chosen = {split: one.chosen for split, one in seen.items()}
-    return near_duplicates.between_splits(prints, closely, rows, chosen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, UInt64
+from jaxtyping import Bool, Int, Num, UInt64
 
 from jdlopt.data.check.cells import MISSING, TEXT, Cells
 from jdlopt.data.check.finding import NO_ROWS, Finding, Part, about_columns, column_finding
@@ -172,58 +172,79 @@ def duplicates(cells: Cells, columns: Sequence[int], target: int | None) -> list
     """
     whole = np.flatnonzero(cells.whole)
     features = row_hashes(cells, columns)[whole]
-    everything = row_hashes(cells, [*columns, *_one(target)])[whole]
-    _, first, group = np.unique(everything, return_index=True, return_inverse=True)
-    again = whole[first[group] != np.arange(len(whole))]
-    count, share = len(again), len(again) / max(1, len(whole))
-    found = []
+    answers = None if target is None else cells.codes(target)[whole]
+    return repeated(features, answers, cells.rows[whole])
+
+
+def repeated(
+    features: Num[np.ndarray, " rows"],
+    targets: Num[np.ndarray, " rows"] | None,
+    rows: Int[np.ndarray, " rows"],
+    unit: str = "rows",
+    alike: str = "equal",
+) -> list[Finding]:
+    """Returns examples that equal an earlier one, and equal ones with different targets.
+
+    Args:
+      features: a number for each, the same for equal inputs.
+      targets: likewise of its target.
+      rows: what each is called, in order.
+      unit: what they are.
+      alike: how they are equal, as a verb.
+    """
+    answers = np.zeros(len(features), np.int64) if targets is None else targets
+    _, codes = np.unique(answers, return_inverse=True)
+    _, group = np.unique(features, return_inverse=True)
+    pairs = np.stack([group, codes], axis=1)
+    _, first, place = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
+    original = first[place.reshape(-1)]
+    again = np.flatnonzero(original != np.arange(len(features)))
+    count, share = len(again), len(again) / max(1, len(features))
+    one, found = unit.removesuffix("s"), []
     if count:
-        originals = cells.rows[whole[first[group[first[group] != np.arange(len(whole))]]]]
-        detail = f"row {cells.rows[again[0]]} equals row {originals[0]}"
+        detail = f"{one} {rows[again[0]]} equals {one} {rows[original[again[0]]]}"
         found.append(
             Finding(
                 kind="duplicates",
                 severity="warning" if share < COMMON else "note",
-                problem="duplicate rows",
+                problem=f"duplicate {unit}",
                 text=(
-                    f"{count:,} of {len(whole):,} rows equal an earlier one ({share:.1%}): they "
-                    "count more than once, and one whose equal is in another split makes its "
+                    f"{count:,} of {len(features):,} {unit} {alike} an earlier one ({share:.1%}): "
+                    "they count more than once, and one whose equal is in another split makes its "
                     "metrics look better."
                 ),
                 count=count,
-                of=len(whole),
-                unit="rows",
+                of=len(features),
+                unit=unit,
                 advice=(
                     "Keep the first of each:"
                     if share < COMMON
                     else "With so few different values they may well be different examples; if not:"
                 ),
-                parts=(Part("equal rows", cells.rows[again], count, detail),),
+                parts=(Part(f"equal {unit}", rows[again], count, detail),),
             )
         )
-    if target is None:
+    if targets is None:
         return found
-    _, group = np.unique(features, return_inverse=True)
-    kinds = np.zeros(group.max(initial=-1) + 1, np.int64)
-    pairs = np.unique(np.stack([group, cells.codes(target)[whole]]), axis=1)
-    np.add.at(kinds, pairs[0], 1)
-    torn = whole[kinds[group] > 1]
+    kinds = np.bincount(np.unique(pairs, axis=0)[:, 0], minlength=group.max(initial=-1) + 1)
+    torn = np.flatnonzero(kinds[group] > 1)
     if len(torn):
+        what = "features" if unit == "rows" else "inputs"
         found.append(
             Finding(
                 kind="conflicts",
                 severity="warning",
-                problem="equal features, different targets",
+                problem=f"equal {what}, different targets",
                 text=(
-                    f"{len(torn):,} of {len(whole):,} rows have the same features as another row "
-                    "and another target: no model can be right about all of them."
+                    f"{len(torn):,} of {len(features):,} {unit} have the same {what} as another "
+                    f"{one} and another target: no model can be right about all of them."
                 ),
                 count=len(torn),
-                of=len(whole),
-                unit="rows",
+                of=len(features),
+                unit=unit,
                 config="",
-                advice="Look at these rows: is a column missing that tells them apart?",
-                parts=(Part("rows in conflict", cells.rows[torn], len(torn)),),
+                advice=f"Look at these {unit}: is a column missing that tells them apart?",
+                parts=(Part(f"{unit} in conflict", rows[torn], len(torn)),),
             )
         )
     return found

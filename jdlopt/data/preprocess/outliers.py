@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jdlopt.data.named import Inputs, by_name
 from jdlopt.errors import ConfigError, DataError, listing, nearest
 
 if TYPE_CHECKING:
@@ -295,12 +296,12 @@ class Leak(NamedTuple):
 
 
 def duplicate_rows(
-    values: Num[np.ndarray, "rows *shape"], targets: Num[np.ndarray, "rows *target"]
+    values: Inputs, targets: Num[np.ndarray, "rows *target"]
 ) -> Bool[np.ndarray, " rows"]:
     """Returns which rows equal an earlier one, target included; two missing values are equal.
 
     Args:
-      values: inputs of any shape.
+      values: inputs of any shape; of several, rows are equal where all of them are.
       targets: their targets.
 
     Example:
@@ -308,15 +309,16 @@ def duplicate_rows(
       [False, False, True]
     """
     columns = []
-    for part in (values, targets):
+    for part in (*by_name(values).values(), targets):
         flat = np.asarray(part).reshape(len(part), -1)
         if flat.dtype.kind == "f":
             flat = np.where(np.isnan(flat), np.nan, flat) + 0.0  # one NaN, and no -0
         columns.append(np.ascontiguousarray(flat))
     seen: set[bytes] = set()
-    marks = np.zeros(len(values), bool)
-    for row, (inputs, target) in enumerate(zip(*columns, strict=True)):
-        digest = hashlib.blake2b(inputs.tobytes() + target.tobytes(), digest_size=16).digest()
+    marks = np.zeros(len(targets), bool)
+    for row, parts in enumerate(zip(*columns, strict=True)):
+        words = b"".join(part.tobytes() for part in parts)
+        digest = hashlib.blake2b(words, digest_size=16).digest()
         marks[row] = digest in seen
         seen.add(digest)
     return marks

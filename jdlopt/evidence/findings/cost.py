@@ -57,7 +57,8 @@ def dispatch_bound(record: Record) -> Finding | None:
 
 def padding(record: Record) -> Finding | None:
     """Finds texts most of whose token positions hold nothing."""
-    part = (record.get("inputs") or {}).get("padding")
+    shares = [one["padding"] for one in (record.get("inputs") or {}).values() if "padding" in one]
+    part = max(shares, default=None)
     made = level(part, *PADDING) if part is not None else None
     if part is None or made is None:
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from jdlopt.evidence.findings.finding import Finding, Record, level, share, some
 
 LEAKED = (0.01, 0.1)
@@ -166,18 +168,21 @@ def class_imbalance(record: Record) -> Finding | None:
 
 def input_scale(record: Record) -> Finding | None:
     """Finds inputs far larger or smaller than what the model's initialisation counts on."""
-    inputs = record.get("inputs") or {}
-    rms = inputs.get("rms")
-    if not rms:
+    every = record.get("inputs") or {}
+    sizes = {name: one["rms"] for name, one in every.items() if one.get("rms")}
+    if not sizes:
         return None
+    name = max(sizes, key=lambda name: abs(math.log(sizes[name])))
+    inputs, rms = every[name], sizes[name]
     (low, high), (very_low, very_high) = SCALE
     if low <= rms <= high:
         return None
+    which = "The model's inputs have" if len(every) == 1 else f"The model's input {name!r} has"
     made = "warning" if very_low <= rms <= very_high else "serious"
     return Finding(
         "input_scale",
         made,
-        f"The model's inputs have a root mean square of {rms:.3g} (features from "
+        f"{which} a root mean square of {rms:.3g} (features from "
         f"{inputs['smallest']:.3g} to {inputs['largest']:.3g}), where initialisations count on "
         "about 1.",
         "Give all features mean 0 and variance 1: data.preprocess.scale='standard'.",

@@ -120,7 +120,9 @@ def layer_scale(record: Record) -> Finding | None:
     if len(gains) >= 3:
         middle = median(gains)
         off = {row["name"]: row["gain"] / middle for row in kernels if row["gain"]}
-    before = (record.get("inputs") or {}).get("rms")
+    inputs = list((record.get("inputs") or {}).values())
+    # of several inputs it is not known which a layer follows
+    before = inputs[0].get("rms") if len(inputs) == 1 else None
     steps: dict[str, float] = {}
     for row in (record.get("layers") or {}).get("start") or []:
         if before:

@@ -88,22 +88,12 @@ def read(text: str) -> tuple[Technique, int]:
 
 
 def facts_of(config: Config, dataset: Any) -> Facts:
-    """Returns what is known of a task from its resolved config and its opened dataset.
-
-    Raises:
-      UserError: its examples have several inputs.
-    """
+    """Returns what is known of a task from its resolved config and its opened dataset."""
     from jdlopt.data import feed
     from jdlopt.data.augment import inputs_of
     from jdlopt.data.dataset import class_counts
     from jdlopt.train.components import num_outputs, total_steps
 
-    several = dataset.spec.named
-    if len(several) > 1:
-        raise UserError(
-            f"{dataset.spec.name!r} has several inputs ({listing(several)}); the catalogue of "
-            "techniques is for data with one. `jdlopt tune` looks for better hyperparameters."
-        )
     imbalance = 1.0
     if dataset.spec.num_classes:
         counts = class_counts(dataset)
@@ -111,16 +101,17 @@ def facts_of(config: Config, dataset: Any) -> Facts:
     size = dataset.sizes["train"]
     return Facts(
         task=dataset.spec.task,
-        kind=inputs_of(dataset.spec, config.data.preprocess).kind,
-        input_shape=tuple(dataset.spec.input.shape),
-        input_dtype=str(dataset.spec.input.dtype),
+        inputs={
+            name: inputs_of(dataset.spec, config.data.preprocess, one)
+            for name, one in dataset.spec.named.items()
+        },
         num_outputs=num_outputs(config, dataset.spec),
         train_size=size,
         validation_size=dataset.sizes["validation"],
         total_steps=total_steps(config, dataset.spec),
         steps_per_epoch=feed.steps_per_epoch(size, config.data.batch_size),
         imbalance=imbalance,
-        categorical=bool(dataset.spec.input.categories),
+        categorical=any(one.categories for one in dataset.spec.named.values()),
     )
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jdlopt.data.augment import AUGMENTATIONS, Augmentation, Inputs
+from jdlopt.data.augment import AUGMENTATIONS, Augmentation
+from jdlopt.data.augment.augmentation import unmixable
+from jdlopt.errors import listing
 from jdlopt.evidence.techniques.entry import (
     Change,
     Facts,
     Technique,
     needs_kind,
+    needs_only,
     needs_task,
     needs_unset,
     unless,
@@ -26,17 +29,17 @@ def _augmentation(part: Augmentation) -> Technique:
     key = f"data.augment.{part.name}"
 
     def applies(config: Config, facts: Facts) -> str | None:
-        inputs = Inputs(
-            facts.input_shape,
-            facts.input_dtype,
-            facts.kind,
-            config.data.preprocess.audio != "none",
-            facts.task,
-        )
-        if part.misfit(inputs) is not None:
-            return f"It does not fit {facts.input_dtype} inputs of shape {facts.input_shape}."
-        if part.hindrance is not None and (why := part.hindrance(inputs)) is not None:
-            return why
+        every = list(facts.inputs.values())
+        fitting = [one for one in every if part.misfit(one) is None]
+        if not fitting:
+            shapes = " or ".join(f"{one.dtype} inputs of shape {one.shape}" for one in every)
+            return f"It does not fit {shapes}."
+        if unmixable(part, every):
+            return f"It can't mix all {len(every)} inputs alike: {listing(facts.inputs)}."
+        if part.hindrance is not None:
+            reasons = [part.hindrance(one) for one in fitting]
+            if None not in reasons:
+                return reasons[0]
         lacking = [one for one in part.requires if config.data.augment[one] is None]
         return f"It needs data.augment.{lacking[0]}." if lacking else None
 
@@ -77,6 +80,12 @@ def _pca(config: Config, facts: Facts) -> tuple[Change, ...]:
     )
 
 
+def _projected(config: Config, facts: Facts) -> str | None:
+    if len(facts.inputs) > 1:  # then it is the table alone that is projected
+        return needs_kind("table")(config, facts)
+    return needs_kind("table", "sequence")(config, facts)
+
+
 SCALED = needs_kind("table", "sequence", "image")
 PREPROCESS = (
     Technique(
@@ -95,19 +104,20 @@ PREPROCESS = (
         "Gives each feature median 0 and interquartile range 1: outliers don't move it.",
         values("data.preprocess.scale", "robust"), "nothing",
         "Rousseeuw and Croux, Alternatives to the median absolute deviation, 1993", 0.25,
-        needs_kind("table", "sequence"),
+        needs_only("table", "sequence", beside=("text",)),
     ),
     Technique(
         "log_scale", "data", ("accuracy",),
         "Takes logarithms of features that span orders of magnitude.",
         values("data.preprocess.scale", "log"), "nothing",
-        "Box and Cox, An analysis of transformations, 1964", 0.15, needs_kind("table"),
+        "Box and Cox, An analysis of transformations, 1964", 0.15,
+        needs_only("table", beside=("text",)),
     ),
     Technique(
         "pca", "data", ("accuracy", "size"),
         "Keeps the principal components that hold most of the variance.",
         _pca, "one fit on the training split", "Hotelling, 1933", 0.15,
-        unless(needs_kind("table", "sequence"), needs_unset("data.preprocess.pca")),
+        unless(_projected, needs_unset("data.preprocess.pca")),
     ),
     Technique(
         "contrast_stretch", "data", ("accuracy", "robustness"),

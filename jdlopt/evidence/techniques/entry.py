@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jdlopt import config as configs
+from jdlopt.data.augment import Inputs
+from jdlopt.errors import listing
 
 if TYPE_CHECKING:
     from jdlopt.train.schema import Config
@@ -24,9 +26,7 @@ class Facts(NamedTuple):
 
     Attributes:
       task: ``classification`` or ``regression``.
-      kind: of the inputs, one of `KINDS`.
-      input_shape: of one raw input.
-      input_dtype: ``uint8``, ``float32`` or ``int32``.
+      inputs: what is known of each input, by its name.
       num_outputs: classes, or 1.
       train_size, validation_size: examples.
       total_steps, steps_per_epoch: updates.
@@ -35,9 +35,7 @@ class Facts(NamedTuple):
     """
 
     task: str
-    kind: str
-    input_shape: tuple[int, ...]
-    input_dtype: str
+    inputs: Mapping[str, Inputs]
     num_outputs: int
     train_size: int
     validation_size: int
@@ -45,6 +43,10 @@ class Facts(NamedTuple):
     steps_per_epoch: int
     imbalance: float
     categorical: bool
+
+    def of_kinds(self, *kinds: str) -> list[str]:
+        """Returns the names of the inputs that are of a kind."""
+        return [name for name, one in self.inputs.items() if one.kind in kinds]
 
 
 Change = dict[str, Any]
@@ -162,12 +164,32 @@ def needs_unset(key: str, none: object = None) -> Applies:
 
 
 def needs_kind(*kinds: str) -> Applies:
-    """The inputs must be of a kind."""
+    """The input, or one of several, must be of a kind; the others are left as they are."""
 
     def applies(config: Config, facts: Facts) -> str | None:
-        return None if facts.kind in kinds else f"It is for {' or '.join(kinds)} inputs."
+        return None if facts.of_kinds(*kinds) else f"It is for {' or '.join(kinds)} inputs."
 
     return applies
+
+
+def needs_only(*kinds: str, beside: tuple[str, ...] = ()) -> Applies:
+    """All inputs must be of a kind, since all are changed; but for those ``beside`` them."""
+
+    def applies(config: Config, facts: Facts) -> str | None:
+        if not facts.of_kinds(*kinds):
+            return f"It is for {' or '.join(kinds)} inputs."
+        fitting = facts.of_kinds(*kinds, *beside)
+        others = [name for name in facts.inputs if name not in fitting]
+        return f"It would change {listing(others)} too, which it is not for." if others else None
+
+    return applies
+
+
+def needs_one_input(config: Config, facts: Facts) -> str | None:
+    """The model that it brings in takes one input."""
+    if len(facts.inputs) == 1:
+        return None
+    return f"It takes one input; there are {len(facts.inputs)}: {listing(facts.inputs)}."
 
 
 def needs_task(*tasks: str) -> Applies:

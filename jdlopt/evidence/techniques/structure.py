@@ -12,6 +12,7 @@ from jdlopt.evidence.techniques.entry import (
     Technique,
     needs_key,
     needs_kind,
+    needs_one_input,
     unless,
     value_of,
     values,
@@ -20,7 +21,7 @@ from jdlopt.evidence.techniques.entry import (
 if TYPE_CHECKING:
     from jdlopt.train.schema import Config
 
-FEATURES, LAYERS = "model.features", "model.num_layers"
+FEATURES, LAYERS, HIDDEN = "model.features", "model.num_layers", "model.hidden"
 
 
 def _widths(config: Config) -> tuple[int, ...] | None:
@@ -30,8 +31,23 @@ def _widths(config: Config) -> tuple[int, ...] | None:
     return tuple(found) if found else None
 
 
+def _fusion(config: Config, factor: float) -> Change:
+    """Every width of a model of several inputs, changed by a factor."""
+    keys = ("width", "hidden", "table_features", "image_features", "sequence_features")
+    change: Change = {}
+    for key in (f"model.{name}" for name in (*keys, "embedding_features")):
+        now = value_of(config, key)
+        if isinstance(now, int):
+            change[key] = max(1, round(now * factor))
+        elif now:
+            change[key] = tuple(max(1, round(width * factor)) for width in now)
+    return change
+
+
 def _scaled(*factors: float) -> Changes:
     def changes(config: Config, facts: Facts) -> tuple[Change, ...]:
+        if value_of(config, "model.name") == "fusion":
+            return tuple(_fusion(config, factor) for factor in factors)
         widths = _widths(config)
         if widths is None:
             return ()
@@ -48,6 +64,9 @@ def _scaled(*factors: float) -> Changes:
 
 
 def _deeper(config: Config, facts: Facts) -> tuple[Change, ...]:
+    if value_of(config, "model.name") == "fusion":
+        hidden = value_of(config, HIDDEN) or (value_of(config, "model.width"),)
+        return ({HIDDEN: (*hidden, hidden[-1])}, {HIDDEN: (*hidden, hidden[-1], hidden[-1])})
     layers, stages = value_of(config, LAYERS), value_of(config, "model.stage_sizes")
     if isinstance(layers, int):
         return ({LAYERS: layers + 1}, {LAYERS: 2 * layers}) if layers > 1 else ({LAYERS: 2},)
@@ -60,6 +79,9 @@ def _deeper(config: Config, facts: Facts) -> tuple[Change, ...]:
 
 
 def _shallower(config: Config, facts: Facts) -> tuple[Change, ...]:
+    if value_of(config, "model.name") == "fusion":
+        hidden = value_of(config, HIDDEN)
+        return ({HIDDEN: hidden[:-1]},) if hidden else ()
     layers, widths = value_of(config, LAYERS), _widths(config)
     if isinstance(layers, int):
         return ({LAYERS: layers - 1},) if layers > 1 else ()
@@ -80,12 +102,13 @@ def _another(name: str, **keys: object) -> Changes:
 def _convolutional(config: Config, facts: Facts) -> tuple[Change, ...]:
     if value_of(config, "model.name") not in ("linear", "mlp"):
         return ()
-    deep = (32, 64, 64) if min(facts.input_shape[:2]) >= 8 else (32, 64)
+    (only,) = facts.inputs.values()
+    deep = (32, 64, 64) if min(only.shape[:2]) >= 8 else (32, 64)
     small = {
         "model.name": "cnn", "model.features": deep, "model.kernel_size": 3,
         "model.batch_norm": True,
     }  # fmt: skip
-    if facts.kind == "sequence":
+    if only.kind == "sequence":
         return ({**small, "model.kernel_size": 5, "model.strides": 2}, small)
     return ({**small, "model.pool": "max"}, small)
 
@@ -161,19 +184,19 @@ STRUCTURE = (
         "convolutional", "structure", ("accuracy", "generalisation"),
         "Replaces a perceptron by convolutions with batch norm: neighbours are seen together.",
         _convolutional, "more arithmetic, often fewer parameters", "LeCun et al., 1998", 0.6,
-        needs_kind("sequence", "image"), RATE,
+        unless(needs_one_input, needs_kind("sequence", "image")), RATE,
     ),
     Technique(
         "recurrent", "structure", ("accuracy",),
         "Replaces the model by gated recurrent units that read the sequence step by step.",
         _another("gru", features=64, bidirectional=True), "steps in turn: slow for long sequences",
-        "Cho et al., 2014", 0.25, needs_kind("sequence", "text"), RATE,
+        "Cho et al., 2014", 0.25, unless(needs_one_input, needs_kind("sequence", "text")), RATE,
     ),
     Technique(
         "dilated_convolutions", "structure", ("accuracy",),
         "Replaces the model by residual blocks of causal convolutions whose dilation doubles.",
         _another("tcn"), "more arithmetic, all steps at once", "Bai et al., 2018", 0.3,
-        needs_kind("sequence", "text"), RATE,
+        unless(needs_one_input, needs_kind("sequence", "text")), RATE,
     ),
     Technique(
         "residual_connections", "structure", ("accuracy",),
@@ -181,14 +204,14 @@ STRUCTURE = (
         _another("resnet", stem="cifar", stage_sizes=(1, 1, 1), features=(32, 64, 128)),
         "several times the arithmetic of a small convolutional network",
         "He et al., Deep residual learning for image recognition, 2016", 0.35,
-        unless(needs_kind("image")), RATE,
+        unless(needs_one_input, needs_kind("image")), RATE,
     ),
     Technique(
         "attention", "structure", ("accuracy",),
         "Replaces the model by a transformer's encoder: every position sees all others.",
         _another("transformer_encoder", features=64, num_layers=2, num_heads=4),
         "grows with the square of the length", "Vaswani et al., Attention is all you need, 2017",
-        0.25, needs_kind("sequence", "text"), RATE,
+        0.25, unless(needs_one_input, needs_kind("sequence", "text")), RATE,
     ),
 )  # fmt: skip
 """The techniques of structure."""
