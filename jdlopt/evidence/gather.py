@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Num
 
 from jdlopt import config as configs
 from jdlopt.data import feed
@@ -20,15 +19,14 @@ from jdlopt.data.check.examples import sampled
 from jdlopt.data.dataset import class_counts
 from jdlopt.data.named import by_name, each
 from jdlopt.data.pools import Arrays
-from jdlopt.data.spec import DataSpec
 from jdlopt.errors import UserError, WorkdirError
-from jdlopt.evidence import examples, probe, rates
+from jdlopt.evidence import examples, judged, probe, rates
 from jdlopt.metrics import higher_is_better
 from jdlopt.tasks import find_task
 from jdlopt.train import log, serve
 from jdlopt.train.components import num_outputs
 from jdlopt.train.experiment import Experiment
-from jdlopt.train.predict import Predicted, Predictor, predictor
+from jdlopt.train.predict import predictor
 from jdlopt.train.result import read_result
 from jdlopt.train.schema import Config
 from jdlopt.train.state import TrainState, Weights
@@ -188,9 +186,10 @@ def _sizes(subject: Subject) -> dict[str, Any]:
     experiment, dataset = subject.experiment, subject.experiment.data
     every = dataset.targets("train")
     shows = find_task(dataset.spec.task).shows
-    counts = class_counts(dataset) if "classes" in shows else None
+    counts = class_counts(dataset) if {"classes", "labels"} & shows else None
     return {
         "task": dataset.spec.task,
+        "unit": "label" if "labels" in shows else "class",
         "classes": [str(name) for name in dataset.spec.class_names],
         "counts": None if counts is None else counts.tolist(),
         "train_size": dataset.sizes["train"],
@@ -242,71 +241,18 @@ def _look_at_model(record: dict[str, object], subject: Subject) -> None:
         predict = predictor(experiment)
         weights = _weights(subject.checkpoint)
         looked["predictions"] = {
-            split: of_predictions(
+            split: judged.of_predictions(
                 predict(weights, some.inputs, some.targets), some.targets, experiment.spec
             )
             for split, some in (("train", subject.train), ("validation", subject.validation))
         }
-        looked["pruned"] = _pruned(weights, subject.validation, predict)
+        looked["pruned"] = judged.pruned(experiment, weights, subject.validation, predict)
     record |= looked
 
 
 def _weights(state: TrainState) -> Weights:
     """What a state predicts with as it is: a checkpoint's parameters are averaged already."""
     return Weights(state.params, state.model_state, state.hparams, state.preprocess)
-
-
-def of_predictions(
-    said: Predicted, targets: Num[np.ndarray, "n *k"], spec: DataSpec
-) -> dict[str, Any]:
-    """Returns how good predictions are: loss, and of classes accuracy, calibration, confusions."""
-    assert said.losses is not None
-    losses = said.losses[np.isfinite(said.losses)]
-    found: dict[str, Any] = {
-        "count": len(targets),
-        "finite": len(losses) / max(1, len(said.losses)),
-        "loss": float(losses.mean()) if len(losses) else None,
-    }
-    shows, classes = find_task(spec.task).shows, spec.num_classes
-    if "values" in shows:
-        # of several outputs each counts by its own spread, as the mean of their R² does
-        errors = (said.outputs.reshape(targets.shape) - targets) ** 2
-        spread = np.atleast_1d(np.var(targets, axis=0))
-        explained = 1 - np.mean(errors, axis=0) / np.where(spread > 0, spread, 1.0)
-        found["r2"] = float(np.mean(explained)) if (spread > 0).all() else None
-        found["mse"] = float(np.mean(errors))
-        return found
-    if "classes" not in shows or said.probabilities is None:
-        return found
-    probabilities = np.nan_to_num(said.probabilities)
-    guesses = probabilities.argmax(axis=1)
-    matrix = examples.confusion(guesses, targets, classes)
-    return {
-        **found,
-        "accuracy": float((guesses == targets).mean()),
-        "calibration": examples.calibration(probabilities, targets),
-        "confusion": matrix.tolist() if classes <= 100 else None,
-        "recall": [
-            float(row[place] / row.sum()) if row.sum() else None for place, row in enumerate(matrix)
-        ],
-        "counts": matrix.sum(axis=1).tolist(),
-    }
-
-
-def _pruned(weights: Weights, some: Arrays, predict: Predictor) -> list[dict[str, float]]:
-    """The validation split's loss and accuracy without the smallest weights."""
-    prune = jax.jit(probe.pruned)
-    rows = []
-    for share in (0.0, *probe.PRUNED):
-        fewer = weights.replace(params=prune(weights.params, jnp.float32(share)))
-        said = predict(fewer, some.inputs, some.targets)
-        assert said.losses is not None
-        row = {"share": share, "loss": float(said.losses.mean())}
-        if said.probabilities is not None and some.targets.ndim == 1:
-            right = said.probabilities.argmax(axis=1) == some.targets
-            row["accuracy"] = float(right.mean())
-        rows.append(row)
-    return rows
 
 
 # --- data -----------------------------------------------------------------------------------------

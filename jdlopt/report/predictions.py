@@ -1,84 +1,145 @@
-"""What a run's best checkpoint predicts, as figures, tables and pictures."""
+"""What a run's best checkpoint predicts, as figures and tables: what its task says it shows."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 
-from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.report import figures
-from jdlopt.report.examples import drawer
-from jdlopt.report.page import Figure, Table, number
+from jdlopt.report.outcome import Outcome
+from jdlopt.report.page import Figure, Table
+from jdlopt.report.worst import worst
+from jdlopt.tasks import find_task
+from jdlopt.tasks.multilabel import THRESHOLD
 
-WORST = 12
-"""Examples with the largest loss that are shown."""
-FEATURES = 12
-"""Inputs of a table's example that are shown."""
 MATRIX_CLASSES = 40
 """A confusion matrix of more classes is not drawn."""
 CONFUSIONS = 10
 """The most frequent confusions that are listed."""
 OUTPUTS = 6
-"""Outputs of a regression that are shown."""
+"""Outputs of a regression that have figures."""
 CURVE_CLASSES = 10
 """Of more classes, those with the smallest area under the ROC curve have curves."""
-
-
-class Outcome(NamedTuple):
-    """What the best checkpoint says of the validation split.
-
-    Attributes:
-      inputs: raw, as the data holds them.
-      targets: classes [n], labels of 0 and 1 [n, labels], or values [n] or [n, outputs].
-      outputs: the model's.
-      probabilities: [n, classes or labels], or None for a regression.
-      losses: per example.
-      spec: what is known of the data.
-    """
-
-    inputs: np.ndarray
-    targets: np.ndarray
-    outputs: np.ndarray
-    probabilities: np.ndarray | None
-    losses: np.ndarray
-    spec: DataSpec
+MOST_ROWS = 40
+"""Classes, labels or outputs that have a row; of more, the worst."""
 
 
 def shown(outcome: Outcome) -> dict[str, object]:
-    """Returns what the page's template shows of single examples."""
+    """Returns what the page's template shows of predictions, by what the task says it shows."""
     made: dict[str, object] = dict.fromkeys(
-        ("confusion", "thresholds", "values", "pictures", "worst")
+        ("confusion", "thresholds", "values", "each", "pictures", "worst")
     )
-    made |= _values(outcome) if outcome.probabilities is None else _classes(outcome)
-    return made | _worst(outcome)
+    shows = find_task(outcome.spec.task).shows
+    for name, part in PARTS.items():
+        if name in shows:
+            made |= part(outcome)
+    return made | worst(outcome)
 
 
 def _classes(outcome: Outcome) -> dict[str, object]:
+    """One class an example: what is taken for what, and how good the probabilities are."""
     from sklearn import metrics
 
     assert outcome.probabilities is not None
-    names = [str(name) for name in outcome.spec.class_names or outcome.spec.target_names]
-    several = outcome.targets.ndim == 2
-    made: dict[str, object] = {}
-    if several:
-        right = (outcome.probabilities >= 0.5) == outcome.targets
-        confidence = np.maximum(outcome.probabilities, 1 - outcome.probabilities)
-    else:
-        guesses = outcome.probabilities.argmax(axis=-1)
-        right, confidence = guesses == outcome.targets, outcome.probabilities.max(axis=-1)
-        matrix = metrics.confusion_matrix(outcome.targets, guesses, labels=range(len(names)))
-        pairs = figures.confusions(matrix, names)[:CONFUSIONS]
-        header = ["true", "predicted", "examples"]
-        small = len(names) <= MATRIX_CLASSES
-        made["confusion"] = {
+    names = outcome.spec.class_names
+    guesses = outcome.probabilities.argmax(axis=-1)
+    matrix = metrics.confusion_matrix(outcome.targets, guesses, labels=range(len(names)))
+    pairs = figures.confusions(matrix, names)[:CONFUSIONS]
+    header = ["true", "predicted", "examples"]
+    small = len(names) <= MATRIX_CLASSES
+    binary = len(names) == 2
+    of_class = {c: outcome.targets == c for c in ([1] if binary else range(len(names)))}
+    every = range(len(names))
+    return {
+        "confusion": {
             "figure": figures.confusion("confusions", matrix, names) if small else None,
             "table": Table("Most frequent confusions", header, pairs) if pairs else None,
-        }
-    found = []
-    for index in [1] if len(names) == 2 and not several else range(len(names)):
-        positive = outcome.targets[:, index] > 0 if several else outcome.targets == index
+        },
+        "each": _by_name(
+            "class",
+            names,
+            np.stack([outcome.targets == c for c in every], axis=1),
+            np.stack([guesses == c for c in every], axis=1),
+        ),
+        "thresholds": [
+            *_curves(outcome, of_class, "each class against the rest", single=binary),
+            _reliability(outcome.probabilities.max(axis=-1), guesses == outcome.targets),
+        ],
+    }
+
+
+def _labels(outcome: Outcome) -> dict[str, object]:
+    """Any number of labels: each of them by itself."""
+    assert outcome.probabilities is not None
+    there = outcome.targets > 0
+    found = outcome.probabilities > THRESHOLD
+    of_label = {place: there[:, place] for place in range(there.shape[1])}
+    confidence = np.maximum(outcome.probabilities, 1 - outcome.probabilities)
+    return {
+        "each": _by_name("label", outcome.spec.class_names, there, found, THRESHOLD),
+        "thresholds": [
+            *_curves(outcome, of_label, "each label"),
+            _reliability(confidence.ravel(), (found == there).ravel()),
+        ],
+    }
+
+
+def _by_name(
+    what: str,
+    names: tuple[str, ...],
+    there: np.ndarray,
+    found: np.ndarray,
+    threshold: float | None = None,
+) -> Table:
+    """Returns support, precision, recall and F1 of each class or label, the worst first.
+
+    Args:
+      what: ``class`` or ``label``.
+      names: theirs.
+      there: where each is true, [n, names].
+      found: where each is predicted.
+      threshold: the probability above which it is, where there is one for each.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    scores = precision_recall_fscore_support(there, found, average=None, zero_division=np.nan)
+    precision, recall, f1, support = (np.atleast_1d(one) for one in scores)
+    order = np.argsort(np.nan_to_num(f1, nan=2.0), kind="stable")
+    rows: list[list[object]] = []
+    for place in order[:MOST_ROWS].tolist():
+        row = [names[place], int(support[place])]
+        row += [float(one[place]) for one in (precision, recall, f1)]
+        rows.append(row if threshold is None else [*row, threshold])
+    header = [what, "support", "precision", "recall", "F1"]
+    caption = f"Each {what}, the lowest F1 first"
+    if len(names) > MOST_ROWS:
+        caption = f"The {MOST_ROWS} of {len(names)} {_PLURALS[what]} with the lowest F1"
+    if threshold is not None:
+        header.append("threshold")
+    return Table(caption, header, rows)
+
+
+_PLURALS = {"class": "classes", "label": "labels"}
+
+
+def _curves(
+    outcome: Outcome, positives: Mapping[int, np.ndarray], which: str, single: bool = False
+) -> list[Figure]:
+    """Returns the ROC and the precision by recall of some classes or labels.
+
+    Args:
+      outcome: the probabilities.
+      positives: the classes or labels, and which examples are of each.
+      which: says whose curves these are.
+      single: whether there is one only, which the captions name.
+    """
+    from sklearn import metrics
+
+    assert outcome.probabilities is not None
+    names, found = outcome.spec.class_names, []
+    for index, positive in positives.items():
         if not positive.any() or positive.all():
             continue
         scores = np.nan_to_num(outcome.probabilities[:, index])
@@ -91,23 +152,20 @@ def _classes(outcome: Outcome) -> dict[str, object]:
         precision, recall, _ = metrics.precision_recall_curve(positive, scores)
         mean = metrics.average_precision_score(positive, scores)
         pr.append((f"{name}: {mean:.3f}", recall[::-1], precision[::-1]))
-    curves = []
-    if roc:
-        which = "each label" if several else "each class against the rest"
-        if len(found) > CURVE_CLASSES:
-            which = f"the {CURVE_CLASSES} of {len(names)} with the smallest area"
-        first, second = f"ROC and the area under it, {which}", f"Precision by recall, {which}"
-        if len(names) == 2 and not several:
-            first, second = (
-                f"{words} of {one[0][0]}" for words, one in (("ROC, area", roc), ("PR, mean", pr))
-            )
-        axes = ("false positive rate", "true positive rate")
-        curves += [
-            figures.unit_square("roc", first, roc, axes, diagonal=True),
-            figures.unit_square("pr", second, pr, ("recall", "precision")),
-        ]
-    made["thresholds"] = [*curves, _reliability(confidence.ravel(), right.ravel())]
-    return made
+    if not roc:
+        return []
+    if len(found) > CURVE_CLASSES:
+        which = f"the {CURVE_CLASSES} of {len(names)} with the smallest area"
+    first, second = f"ROC and the area under it, {which}", f"Precision by recall, {which}"
+    if single:
+        first, second = (
+            f"{words} of {one[0][0]}" for words, one in (("ROC, area", roc), ("PR, mean", pr))
+        )
+    axes = ("false positive rate", "true positive rate")
+    return [
+        figures.unit_square("roc", first, roc, axes, diagonal=True),
+        figures.unit_square("pr", second, pr, ("recall", "precision")),
+    ]
 
 
 def _reliability(confidence: np.ndarray, right: np.ndarray) -> Figure:
@@ -125,64 +183,46 @@ def _reliability(confidence: np.ndarray, right: np.ndarray) -> Figure:
 
 
 def _values(outcome: Outcome) -> dict[str, object]:
+    """Numbers: each output's predicted against true values, and of several how good each is."""
     count = len(outcome.targets)
-    columns = zip(outcome.targets.reshape(count, -1).T, outcome.outputs.reshape(count, -1).T)
-    made = []
-    for place, (true, predicted) in enumerate(islice(columns, OUTPUTS)):
-        names = outcome.spec.target_names or range(place + 1)
-        which = f" of output {names[place]}" if outcome.targets.ndim == 2 else ""
+    targets = outcome.targets.reshape(count, -1).astype(np.float64)
+    predicted = outcome.outputs.reshape(count, -1).astype(np.float64)
+    names = outcome.spec.target_names or tuple(str(i) for i in range(targets.shape[1]))
+    several = targets.shape[1] > 1
+    made: list[Figure] = []
+    for place, (true, guess) in enumerate(islice(zip(targets.T, predicted.T), OUTPUTS)):
+        which = f" of output {names[place]}" if several else ""
         made += [
             figures.scatter(f"predicted-{place}", f"Predicted against true{which}",
-                            true, predicted, ("true", "predicted"), True),
+                            true, guess, ("true", "predicted"), True),
             figures.scatter(f"residuals-{place}", f"Residual against prediction{which}",
-                            predicted, true - predicted, ("predicted", "true - predicted"), False),
+                            guess, true - guess, ("predicted", "true - predicted"), False),
         ]  # fmt: skip
-    return {"values": made}
+    return {"values": made, "each": _by_output(names, targets, predicted) if several else None}
 
 
-def _worst(outcome: Outcome) -> dict[str, object]:
-    order = np.argsort(-np.nan_to_num(outcome.losses, nan=np.inf))[:WORST]
-    worst = [(int(index), *_said(outcome, int(index))) for index in order]
-    header = ["example", "true", "predicted", "loss"]
-    if not isinstance(outcome.spec.inputs, InputSpec):
-        return {"worst": Table("By loss", header, [[str(index), *said] for index, *said in worst])}
-    shape = outcome.spec.input.shape
-    draw = drawer(shape)
-    if draw is not None:
-        joined = "predicted" if outcome.probabilities is None else "predicted as"
-        cards = []
-        for index, true, guess, loss in worst:
-            png, smooth = draw(outcome.inputs[index])
-            words = f"{true}, {joined} {guess}"
-            cards.append({"alternative": f"validation example {index}: {words}", "png": png,
-                          "smooth": smooth, "caption": f"{words}; loss {loss}"})  # fmt: skip
-        return {"pictures": cards}
-    size = int(np.prod(shape))
-    names = outcome.spec.input.feature_names or [f"input {i}" for i in range(size)]
-    features = [str(name) for name in names][:FEATURES]
-    inputs = outcome.inputs.reshape(len(outcome.inputs), -1)[:, : len(features)].astype(float)
-    rows = [
-        [str(index), true, guess, loss, *inputs[index].tolist()]
-        for index, true, guess, loss in worst
+def _by_output(names: tuple[str, ...], targets: np.ndarray, predicted: np.ndarray) -> Table:
+    """Returns RMSE, MAE and R² of each output, the lowest R² first, and their means."""
+    errors = predicted - targets
+    rmse, mae = np.sqrt(np.mean(errors**2, axis=0)), np.mean(np.abs(errors), axis=0)
+    spread = np.var(targets, axis=0)
+    unknown = np.full(len(spread), np.nan)  # of an output that is always the same
+    r2 = 1 - np.divide(np.mean(errors**2, axis=0), spread, out=unknown, where=spread > 0)
+    order = np.argsort(np.nan_to_num(r2, nan=2.0), kind="stable")
+    rows: list[list[object]] = [
+        [names[place], float(rmse[place]), float(mae[place]), float(r2[place])]
+        for place in order[:MOST_ROWS].tolist()
     ]
-    more = f", with the first {FEATURES} of {size} inputs" if size > len(features) else ""
-    return {"worst": Table(f"By loss{more}", [*header, *features], rows)}
+    rows.append(["mean of all", *(float(np.mean(one)) for one in (rmse, mae, r2))])
+    caption = "Each output, the lowest R² first"
+    if len(names) > MOST_ROWS:
+        caption = f"The {MOST_ROWS} of {len(names)} outputs with the lowest R²"
+    return Table(caption, ["output", "RMSE", "MAE", "R²"], rows)
 
 
-def _said(outcome: Outcome, index: int) -> tuple[str, str, str]:
-    """Returns the true target, the predicted one and the loss of an example, in words."""
-    targets, loss = outcome.targets[index], number(float(outcome.losses[index]))
-    if outcome.probabilities is None:
-        values = targets, outcome.outputs[index]
-        true, guess = (", ".join(map(number, np.ravel(v)[:OUTPUTS].tolist())) for v in values)
-        return true, guess, loss
-    names, found = (
-        outcome.spec.class_names or outcome.spec.target_names,
-        outcome.probabilities[index],
-    )
-    if outcome.targets.ndim == 2:
-        chosen = np.flatnonzero(targets), np.flatnonzero(found >= 0.5)
-        true, guess = (", ".join(str(names[place]) for place in some) or "none" for some in chosen)
-        return true, guess, loss
-    best = int(found.argmax())
-    return str(names[int(targets)]), f"{names[best]} ({float(found[best]):.0%})", loss
+PARTS: Mapping[str, Callable[[Outcome], dict[str, object]]] = {
+    "classes": _classes,
+    "labels": _labels,
+    "values": _values,
+}
+"""What is shown of what a task says it shows, of `jdlopt.tasks.SHOWN`."""

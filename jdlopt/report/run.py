@@ -7,8 +7,8 @@ from pathlib import Path
 
 from jdlopt.errors import UserError
 from jdlopt.report import figures, predictions
+from jdlopt.report.outcome import Outcome
 from jdlopt.report.page import Figure, Table, number, render
-from jdlopt.report.predictions import Outcome
 from jdlopt.report.records import Record, as_written
 from jdlopt.report.saving import save
 

@@ -10,6 +10,8 @@ from jdlopt.data.spec import DataSpec
 from jdlopt.data.targets import CODERS
 from jdlopt.tasks.task import Columns, Decoded, Task
 
+THRESHOLD = 0.5
+"""A label is predicted where its probability is above this."""
 BETWEEN = "|"
 """What stands between the labels of a prediction."""
 
@@ -27,9 +29,9 @@ def measured(outputs: Array, targets: Array) -> dict[str, Float[Array, ""]]:
 
 
 def decode(outputs: np.ndarray, probabilities: np.ndarray | None, spec: DataSpec) -> Decoded:
-    """Returns the labels of each example whose probability is above one half."""
+    """Returns the labels of each example whose probability is above `THRESHOLD`."""
     assert probabilities is not None
-    there = probabilities > 0.5
+    there = probabilities > THRESHOLD
     names = np.array(spec.class_names, dtype=object)
     return Decoded(there.astype(np.int32), [BETWEEN.join(names[row]) for row in there])
 

@@ -190,6 +190,18 @@ def test_a_finding_fires(sound, name, changes, level):
     assert find(record)[0].name == name
 
 
+def test_findings_of_labels_suggest_what_labels_can_have(sound):
+    said = {"count": 1500, "finite": 1.0, "loss": 0.2, "found": 0.9}
+    said |= {"recall": [0.98, 0.98, 0.7], "counts": [500, 500, 500]}
+    record = changed(sound, "run", {**sound["run"], "unit": "label", "task": "multilabel"})
+    record = changed(record, "predictions", {"train": said, "validation": said})
+    [weak] = [one for one in find(record) if one.name == "weak_classes"]
+    assert "Of all labels 90 % are recognised" in weak.text
+    uneven = FINDINGS["class_imbalance"](changed(record, "run.counts", [900, 590, 10]))
+    assert "The largest label" in uneven.text and "f1_macro" in uneven.suggestion
+    assert weak.techniques == uneven.techniques == ("class_weights",)
+
+
 def test_every_finding_has_a_case_and_a_place():
     assert {name for name, *_ in CASES} == set(FINDINGS) == set(CAUSES)
 

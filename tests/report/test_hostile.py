@@ -156,9 +156,11 @@ def test_no_text_of_a_record_is_alive(kind, quick, tmp_path):
 @pytest.mark.parametrize("taken", [of_table(), of_images(), ALIVE])
 def test_no_text_of_a_data_check_is_alive(taken, quick):
     if not isinstance(taken, str):
-        columns = tuple(one._replace(label=ALIVE, change=0.1) for one in taken.columns)
-        names = (ALIVE,) * len(taken.names)
-        taken = taken._replace(columns=columns, labels=(ALIVE,) * 50, names=names)
+        [one] = taken
+        columns = tuple(column._replace(label=ALIVE, change=0.1) for column in one.columns)
+        names = (ALIVE,) * len(one.names)
+        one = one._replace(columns=columns, labels=(ALIVE,) * 50, names=names, input=ALIVE)
+        taken = (one,)
     for finding in EVERY:
         for field in dataclasses.fields(finding):
             if isinstance(getattr(finding, field.name), str) and field.name != "severity":

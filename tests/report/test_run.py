@@ -1,15 +1,22 @@
 """The report of a run: examples from its data where they can be had, curves in any case."""
 
+import dataclasses
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from outline import check
+from sklearn import metrics as sk
 
 from jdlopt import config as configs
+from jdlopt.data import open_dataset
 from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.errors import ConfigError, DataError
-from jdlopt.report import examples, figures, page, predictions, run, write_report
+from jdlopt.report import examples, figures, page, predictions, run, worst, write_report
+from jdlopt.report.outcome import Outcome
+from jdlopt.tasks import TASKS
+from jdlopt.train.schema import resolve_data
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
@@ -23,8 +30,11 @@ def outcome(shape, classes=0, count=60, names=None, outputs=None, features=None)
         size = (count, outputs)
         targets = draw.integers(0, 2, size) if classes else draw.normal(size=size)
     one = InputSpec(tuple(shape), "uint8", feature_names=features)
-    spec = DataSpec("made", "made", "classification", one, {}, class_names=tuple(names))
-    return predictions.Outcome(
+    task = "regression" if not classes else "multilabel" if outputs else "classification"
+    spec = DataSpec(
+        "made", "made", task, one, {}, class_names=tuple(names), target_shape=targets.shape[1:]
+    )
+    return Outcome(
         inputs=draw.integers(0, 255, (count, *shape)).astype(np.uint8),
         targets=targets,
         outputs=draw.normal(size=(count, max(1, classes, outputs or 0))),
@@ -74,7 +84,7 @@ def test_classes_have_matrix_curves_and_pictures(workdir, monkeypatch):
     made = report(workdir, monkeypatch, outcome((8, 8, 1), 3, names=["a", HOSTILE, "c"]))
     assert {"confusions", "roc", "pr", "reliability", "curve-0"} <= set(made.plots())
     pictures = [attrs for tag, attrs in made.elements if tag == "img"]
-    assert len(pictures) == predictions.WORST
+    assert len(pictures) == worst.WORST
     assert all(attrs["src"].startswith("data:image/png;base64,") for attrs in pictures)
     assert any(HOSTILE in attrs["alt"] for attrs in pictures)
     assert HOSTILE in made.words
@@ -101,6 +111,86 @@ def test_labels_have_a_curve_each_and_no_confusion_matrix(workdir, monkeypatch):
 def test_several_values_have_a_figure_each(workdir, monkeypatch):
     plots = report(workdir, monkeypatch, outcome((5,), outputs=3)).plots()
     assert {f"{what}-{n}" for what in ("predicted", "residuals") for n in range(3)} <= set(plots)
+
+
+def rows_of(found, task=None):
+    if task is not None:
+        found = found._replace(spec=dataclasses.replace(found.spec, task=task))
+    table = predictions.shown(found)["each"]
+    return {row[0]: row[1:] for row in table.rows}, table
+
+
+def test_each_label_has_support_precision_recall_and_f1_as_scikit_learn():
+    found = outcome((5,), 4, outputs=4)
+    rows, table = rows_of(found)
+    assert table.header == ["label", "support", "precision", "recall", "F1", "threshold"]
+    guesses = found.probabilities > 0.5
+    expected = sk.precision_recall_fscore_support(found.targets, guesses, zero_division=np.nan)
+    for place in range(4):
+        *scores, threshold = rows[f"class {place}"]
+        wanted = [expected[i][place] for i in (3, 0, 1, 2)]
+        np.testing.assert_allclose(scores, wanted, rtol=1e-6)
+        assert threshold == 0.5
+
+
+def test_each_class_has_a_row_the_worst_first():
+    found = outcome((5,), 3)
+    rows, table = rows_of(found)
+    f1 = [row[-1] for row in table.rows]
+    assert table.header[-1] == "F1" and f1 == sorted(f1) and len(rows) == 3
+
+
+def test_each_output_has_rmse_mae_and_r2_as_scikit_learn():
+    found = outcome((5,), outputs=3)
+    found.targets[:, 2] = 1.0  # always the same: no R²
+    rows, _ = rows_of(found)
+    for place in range(3):
+        true, guess = found.targets[:, place], found.outputs[:, place]
+        rmse, mae, r2 = rows[str(place)]
+        assert rmse == pytest.approx(sk.root_mean_squared_error(true, guess))
+        assert mae == pytest.approx(sk.mean_absolute_error(true, guess))
+        assert np.isnan(r2) if place == 2 else r2 == pytest.approx(sk.r2_score(true, guess))
+    assert rows["mean of all"][0] == pytest.approx(np.mean([rows[str(i)][0] for i in range(3)]))
+
+
+def test_the_task_decides_what_is_shown_and_not_the_targets_shape(monkeypatch):
+    """Numbers of a task that shows nothing have no figures, though they look like outputs."""
+    ranks = dataclasses.replace(TASKS["regression"], name="ranks", shows=frozenset())
+    monkeypatch.setitem(TASKS, "ranks", ranks)
+    found = outcome((5,), outputs=3)
+    found = found._replace(spec=dataclasses.replace(found.spec, task="ranks"))
+    made = predictions.shown(found)
+    assert made["values"] is None and made["each"] is None and len(made["worst"].rows) == 12
+
+
+def test_texts_and_tables_are_shown_as_they_were_read(tmp_path):
+    frame = pd.DataFrame(
+        {
+            **{f"c{i}": range(60) for i in range(39)},
+            "colour": ["red", "blue"] * 30,
+            "note": [f"a note of some words about item {i}" for i in range(60)],
+            "y": [0, 1] * 30,
+        }
+    )
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    fields = resolve_data({"data": {"source": str(tmp_path / "t.csv"), "target": "y"}})
+    dataset = open_dataset(fields)
+    arrays = dataset.read("validation")
+    count = len(arrays.targets)
+    found = Outcome(
+        arrays.inputs, arrays.targets, np.zeros((count, 2)), np.full((count, 2), 0.5),
+        np.arange(count, dtype=float), dataset.spec,
+    )  # fmt: skip
+    table = worst.worst(found)["worst"]
+    assert table.header[4:7] == ["c0", "c1", "c2"] and table.header[-1] == "note"
+    assert "12 of 40 columns" in table.caption
+    row = table.rows[0]
+    item = dataset.parts["validation"][1][int(row[0])]
+    assert row[4] == item and f"about item {item}" in row[-1]
+    narrow = open_dataset(dataclasses.replace(fields, ignore=tuple(f"c{i}" for i in range(35))))
+    shown = worst.worst(found._replace(inputs=narrow.read("validation").inputs, spec=narrow.spec))
+    place = shown["worst"].header.index("colour")
+    assert {row[place] for row in shown["worst"].rows} <= {"red", "blue"}
 
 
 def test_two_classes_have_one_curve(workdir, monkeypatch):
@@ -176,8 +266,8 @@ def test_the_worst_examples_are_those_with_the_largest_loss_nan_first():
     found = outcome((5,), 3)
     losses = found.losses.copy()
     losses[7] = np.nan
-    table = predictions._worst(found._replace(losses=losses))["worst"]
-    order = np.argsort(-np.nan_to_num(losses, nan=np.inf))[: predictions.WORST]
+    table = worst.worst(found._replace(losses=losses))["worst"]
+    order = np.argsort(-np.nan_to_num(losses, nan=np.inf))[: worst.WORST]
     shown = [int(row[0]) for row in table.rows]
     assert shown[0] == 7 and shown == order.tolist()
 

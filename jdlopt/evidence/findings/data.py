@@ -151,17 +151,22 @@ def class_imbalance(record: Record) -> Finding | None:
     few = counts[rarest] < FEW and ratio >= UNEQUAL
     if ratio < UNEQUAL and not (unlearnt and ratio >= UNEQUAL / 3):
         return None
+    labels = record["run"].get("unit") == "label"
+    kind, ones = ("label", "labels") if labels else ("class", "classes")
     told = "" if recall is None else f" Of its validation examples {share(recall)} are recognised"
     if others and recall is not None:
-        told += f", of the other classes' {share(sum(others) / len(others))}"
+        told += f", of the other {ones}' {share(sum(others) / len(others))}"
     return Finding(
         "class_imbalance",
         "serious" if unlearnt or few else "warning",
-        f"The largest class has {max(counts):,} training examples, {names[rarest]} has "
+        f"The largest {kind} has {max(counts):,} training examples, {names[rarest]} has "
         f"{counts[rarest]:,}: {ratio:.0f} times as many.{told + '.' if told else ''}",
-        "Show each class as often, or weigh it, and watch a metric that counts classes alike "
+        "Weigh each label (loss.class_weights='balanced'), and watch a metric that counts labels "
+        "alike (train.monitor='validation/f1_macro')."
+        if labels
+        else "Show each class as often, or weigh it, and watch a metric that counts classes alike "
         "(train.monitor='validation/balanced_accuracy').",
-        ("balanced_sampling", "class_weights", "focal_loss"),
+        ("class_weights",) if labels else ("balanced_sampling", "class_weights", "focal_loss"),
         {"ratio": ratio, "rarest": names[rarest], "recall": recall, "count": counts[rarest]},
     )
 

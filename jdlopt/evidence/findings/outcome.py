@@ -250,7 +250,8 @@ def weak_classes(record: Record) -> Finding | None:
     names = record["run"].get("classes")
     if not recall or not counts or not names or len(names) < 3:
         return None
-    overall = said["accuracy"]
+    labels = record["run"].get("unit") == "label"
+    overall = said["found"] if labels else said["accuracy"]
     weak = []
     for name, value, count in zip(names, recall, counts, strict=True):
         if value is None or not count:
@@ -268,13 +269,15 @@ def weak_classes(record: Record) -> Finding | None:
         row[names.index(weak[0][1])] = 0
         confused = f" {weak[0][1]} is most often taken for {names[int(row.argmax())]}."
     told = [f"{name} ({share(value)})" for value, name in weak]
+    whole, ones = ("labels", "labels") if labels else ("validation examples", "classes")
     return Finding(
         "weak_classes",
         "note",
-        f"Of all validation examples {share(overall)} are recognised, of some classes far fewer: "
+        f"Of all {whole} {share(overall)} are recognised, of some {ones} far fewer: "
         f"{some(told)}.{confused}",
-        "More examples of these classes, or more weight on them; look at what they are taken for.",
-        ("balanced_sampling", "class_weights", "focal_loss"),
+        f"More examples of these {ones}, or more weight on them"
+        + ("." if labels else "; look at what they are taken for."),
+        ("class_weights",) if labels else ("balanced_sampling", "class_weights", "focal_loss"),
         {"recall": {name: value for value, name in weak}, "overall": overall},
     )
 

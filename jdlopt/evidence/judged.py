@@ -1,0 +1,91 @@
+"""How good a checkpoint's predictions are, by what its task says it shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Num
+
+from jdlopt.data.pools import Arrays
+from jdlopt.data.spec import DataSpec
+from jdlopt.evidence import examples, probe
+from jdlopt.tasks import find_task
+from jdlopt.tasks.multilabel import THRESHOLD
+from jdlopt.train.experiment import Experiment
+from jdlopt.train.predict import Predicted, Predictor
+from jdlopt.train.state import Weights
+
+
+def of_predictions(
+    said: Predicted, targets: Num[np.ndarray, "n *k"], spec: DataSpec
+) -> dict[str, Any]:
+    """Returns how good predictions are: loss, and of classes accuracy, calibration, confusions."""
+    assert said.losses is not None
+    losses = said.losses[np.isfinite(said.losses)]
+    found: dict[str, Any] = {
+        "count": len(targets),
+        "finite": len(losses) / max(1, len(said.losses)),
+        "loss": float(losses.mean()) if len(losses) else None,
+    }
+    shows, classes = find_task(spec.task).shows, spec.num_classes
+    if "values" in shows:
+        # of several outputs each counts by its own spread, as the mean of their R² does
+        errors = (said.outputs.reshape(targets.shape) - targets) ** 2
+        spread = np.atleast_1d(np.var(targets, axis=0))
+        explained = 1 - np.mean(errors, axis=0) / np.where(spread > 0, spread, 1.0)
+        found["r2"] = float(np.mean(explained)) if (spread > 0).all() else None
+        found["mse"] = float(np.mean(errors))
+        return found
+    if "labels" in shows and said.probabilities is not None:
+        there, chosen = targets > 0, np.nan_to_num(said.probabilities) > THRESHOLD
+        hits, counts = (there & chosen).sum(axis=0), there.sum(axis=0)
+        return {
+            **found,
+            "found": float(hits.sum() / max(1, counts.sum())),
+            "recall": [float(h / n) if n else None for h, n in zip(hits, counts, strict=True)],
+            "counts": counts.tolist(),
+        }
+    if "classes" not in shows or said.probabilities is None:
+        return found
+    probabilities = np.nan_to_num(said.probabilities)
+    guesses = probabilities.argmax(axis=1)
+    matrix = examples.confusion(guesses, targets, classes)
+    return {
+        **found,
+        "accuracy": float((guesses == targets).mean()),
+        "calibration": examples.calibration(probabilities, targets),
+        "confusion": matrix.tolist() if classes <= 100 else None,
+        "recall": [
+            float(row[place] / row.sum()) if row.sum() else None for place, row in enumerate(matrix)
+        ],
+        "counts": matrix.sum(axis=1).tolist(),
+    }
+
+
+def pruned(
+    experiment: Experiment, weights: Weights, some: Arrays, predict: Predictor
+) -> list[dict[str, float]]:
+    """Returns the loss, and where examples have a class the accuracy, without small weights.
+
+    Args:
+      experiment: the weights'.
+      weights: a checkpoint's.
+      some: examples.
+      predict: the experiment's.
+    """
+    prune = jax.jit(probe.pruned)
+    of_classes = "classes" in find_task(experiment.spec.task).shows
+    rows = []
+    for share in (0.0, *probe.PRUNED):
+        fewer = weights.replace(params=prune(weights.params, jnp.float32(share)))
+        said = predict(fewer, some.inputs, some.targets)
+        assert said.losses is not None
+        row = {"share": share, "loss": float(said.losses.mean())}
+        if of_classes and said.probabilities is not None:
+            right = said.probabilities.argmax(axis=1) == some.targets
+            row["accuracy"] = float(right.mean())
+        rows.append(row)
+    return rows
