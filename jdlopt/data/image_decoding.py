@@ -38,7 +38,7 @@ LEAST_DEPTH = 1 << 12
 LIGHT = 224
 """What is drawn in colours of at least this, of 255, would not be seen on white."""
 ROTATED = "EXIF says how an image is to be turned, and it is"
-ON_WHITE = "transparent parts are shown on white, or on black where all that is drawn is white"
+ON_WHITE = "transparent parts are shown on white; a drawing in white or one grey, bright on black"
 DEEP = "16 bits a channel are read as 8"
 MODE = "colours of mode {} are read as RGB"
 FRAMES = "of several frames or pages the first is read"
@@ -101,6 +101,9 @@ class Changes:
         turned = () if look.grey == (channels == 1) else (AS_COLOUR if look.grey else AS_GREY,)
         for change in (*look.changes, *turned):
             self.notes.add("changed", change, name, 1, "files")
+
+    def __reduce__(self) -> tuple[type[Changes], tuple[()]]:
+        return Changes, ()  # another process has its own
 
 
 @contextlib.contextmanager
@@ -196,7 +199,7 @@ def _turned(image: Any, orientation: int) -> Any:
 def _opaque(image: Any) -> Any:
     """Returns an image without its alpha channel: on white, or on black if its colours are white.
 
-    Shapes may stand in the alpha channel alone, their colours all the same.
+    A shape in one tone of grey stands in the alpha channel alone, which is taken for it then.
     """
     from PIL import Image
 
@@ -207,6 +210,8 @@ def _opaque(image: Any) -> Any:
         return drawn.convert("RGB")
     values = np.asarray(drawn)
     visible = values[values[..., 3] > 0][:, :3]
+    if visible.size and visible.min() == visible.max():
+        return drawn.getchannel("A")
     ground = (0, 0, 0, 255) if visible.size and visible.min() >= LIGHT else (255,) * 4
     made = Image.new("RGBA", drawn.size, ground)
     made.alpha_composite(drawn)
@@ -228,9 +233,10 @@ def decode_image(
 ) -> UInt8[np.ndarray, "height width channels"]:
     """Decodes an image as grey (1 channel) or RGB (3), resized where a size is given.
 
-    It is turned as its EXIF data say; transparent parts are put on white, or on black where all
-    that is drawn is white; 16 bits become 8 by a division by 257; of several frames the first is
-    taken; colours become luminance (ITU-R BT.601) where grey is wanted.
+    It is turned as its EXIF data say. Transparent parts are put on white, or on black where all
+    that is drawn is white; of a drawing in one tone of grey the alpha channel is taken. 16 bits
+    become 8 by a division by 257. Of several frames the first is taken. Colours become luminance
+    (ITU-R BT.601) where grey is wanted.
 
     Args:
       file: a path, or the encoded image.

@@ -132,7 +132,7 @@ def kind_of_source(fields: DataFields) -> str:
         raise DataError(
             f"data.source: {name!r} has the ending {path.suffix.lower()!r}; a file must be one of "
             f"{', '.join(table_files.SUFFIXES + npz.SUFFIXES)}; tables of text may be compressed "
-            "(.csv.gz)."
+            "(.csv.gz). Unpack an archive, and name its folder."
         )
     raise DataError(
         f"data.source: there is no file or folder {name!r} (from {os.getcwd()})."

@@ -16,6 +16,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
+from jdlopt.errors import escaped
+
 
 class Events:
     """One open event file of a directory."""
@@ -38,7 +40,7 @@ class Events:
     def scalars(self, values: Mapping[str, object], step: int = 0) -> None:
         """Writes those of the values that are numbers, as one event: a run logs every epoch."""
         found = [
-            Summary.Value(tag=name, simple_value=value)
+            Summary.Value(tag=escaped(name), simple_value=value)
             for name, value in values.items()
             if isinstance(value, int | float)
         ]
@@ -47,11 +49,11 @@ class Events:
     def hparams(self, config: Mapping[str, object], metrics: Mapping[str, object]) -> None:
         """Writes a row of TensorBoard's hparams table."""
         plain = {
-            key: value if isinstance(value, int | float | str | bool) else str(value)
+            escaped(key): value if isinstance(value, int | float | bool) else escaped(str(value))
             for key, value in config.items()
         }
         numbers = {
-            key: value
+            escaped(key): value
             for key, value in metrics.items()
             if isinstance(value, int | float) and math.isfinite(value)
         }

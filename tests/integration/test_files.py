@@ -79,14 +79,16 @@ def test_a_damaged_test_split_voids_no_run(tmp_path, capsys):
 
 def test_names_that_no_terminal_shows_and_no_spreadsheet_should_run(tmp_path, monkeypatch, capfd):
     place = tmp_path / os.fsdecode(b"caf\xe9 [bold]")  # no UTF-8, and markup
-    shots, new = place / "shots", place / "new"
+    shots, new = place / os.fsdecode(b"sh\xf6ts"), place / "new"
     make_folder(shots, names=(os.fsdecode(b"d\xe9[red]"), "=light"))
     for name in (os.fsdecode(b"caf\xe9.png"), "=cmd().png", "-1.png", "a\x1b[31mb.png"):
         save(new / name, 0)
-    config_of(place, "shots")
+    config = config_of(place, shots.name)
+    config["train"]["tensorboard"] = True
+    (place / "config.json").write_text(json.dumps(config))
     monkeypatch.chdir(place)
     assert run("data", "describe", "--config=config.json") == cli.DONE
-    assert run("data", "check", "shots") == cli.DONE
+    assert run("data", "check", shots.name) == cli.DONE
     assert run("train", "--config=config.json", "--workdir=run") == cli.DONE
     assert run("eval", "--workdir=run") == cli.DONE
     assert run("report", "run") == cli.DONE
