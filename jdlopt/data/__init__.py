@@ -3,7 +3,7 @@
 from jdlopt.data.dataset import Dataset
 from jdlopt.data.describe import describe, list_datasets
 from jdlopt.data.fields import DataFields
-from jdlopt.data.inputs import Inputs, read_inputs, read_table_inputs
+from jdlopt.data.inputs import Inputs, read_inputs
 from jdlopt.data.pools import Arrays
 from jdlopt.data.preprocess import PreprocessFields
 from jdlopt.data.source import open_dataset
@@ -18,5 +18,4 @@ __all__ = [
     "list_datasets",
     "open_dataset",
     "read_inputs",
-    "read_table_inputs",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,8 +15,9 @@ from jdlopt.data import named
 from jdlopt.data.damage import check_finite
 from jdlopt.data.dataset import PLAIN, Dataset, Reading, make_dataset
 from jdlopt.data.fields import DataFields
-from jdlopt.data.npz import as_inputs
+from jdlopt.data.npz import as_inputs, shaped
 from jdlopt.data.pools import ArrayPool, Arrays, Pool
+from jdlopt.data.precision import Offset, notes_of_matrix, offsets_of
 from jdlopt.data.spec import InputSpec
 from jdlopt.data.split import SPLITS
 from jdlopt.data.targets import encode, infer_coding
@@ -123,8 +124,16 @@ def open_arrays(splits: Splits, fields: DataFields, reading: Reading, name: str)
         raise DataError(f"{where}: the splits' inputs differ in shape: {found}.")
     what = f"{where}, targets of 'train'"
     coding = infer_coding(given["train"][1], fields.task, what, (), fields.label_delimiter)
+    offsets = named.each(offsets_of, given["train"][0])
+
+    def cast(values: np.ndarray, taken: Sequence[Offset]) -> np.ndarray:
+        return as_inputs(values, f"{where}, inputs", taken)
+
     made = {
-        split: Arrays(inputs, encode(targets, coding, f"{where}, targets of {split!r}"))
+        split: Arrays(
+            named.each(cast, inputs, offsets),
+            encode(targets, coding, f"{where}, targets of {split!r}"),
+        )
         for split, (inputs, targets) in given.items()
     }
     train = made["train"]
@@ -144,11 +153,18 @@ def open_arrays(splits: Splits, fields: DataFields, reading: Reading, name: str)
         name=name,
         coding=coding,
         inputs=named.each(
-            lambda values: InputSpec(values.shape[1:], str(values.dtype)), train.inputs
+            lambda values, offset: InputSpec(values.shape[1:], str(values.dtype), offsets=offset),
+            train.inputs,
+            offsets,
         ),
         pools=pools,
         labels=lambda: train.targets,
         reading=reading,
+        notes=[
+            note
+            for name, values in named.by_name(given["train"][0]).items()
+            for note in notes_of_matrix(values, named.by_name(offsets)[name], name)
+        ],
     )
 
 
@@ -190,4 +206,4 @@ def _pair(pair: object, where: str) -> tuple[Any, np.ndarray]:
                 f"{which}: there are {len(values)} inputs and {len(targets)} targets; there must "
                 "be as many."
             )
-    return named.each(partial(as_inputs, what=f"{where}, inputs"), inputs), targets
+    return named.each(partial(shaped, what=f"{where}, inputs"), inputs), targets

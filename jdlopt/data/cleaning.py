@@ -177,6 +177,7 @@ def _with_columns(dataset: Dataset, name: str, columns: np.ndarray) -> Dataset:
         table,
         feature_names=kept,
         shape=(len(columns),),
+        offsets=tuple(table.offsets[column] for column in columns) if table.offsets else (),
         categories={one: found for one, found in table.categories.items() if one in (kept or ())},
     )
     inputs = {**dataset.spec.named, name: narrow} if several else narrow

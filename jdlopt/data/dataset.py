@@ -20,7 +20,7 @@ from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.data.split import SPLITS, make_parts
 from jdlopt.data.targets import Coding
 from jdlopt.data.text import TextFields
-from jdlopt.errors import DataError
+from jdlopt.errors import DataError, listing
 
 
 @dataclass(frozen=True)
@@ -221,6 +221,7 @@ def make_dataset(
     if parts is None:
         parts = make_parts(pools, fields, coding, labels, beside)
     skipped = skipped or Skipped()
+    _check_log(fields, inputs)
     on_bad = fields.on_bad
     if on_bad == "skip":
         for split in ("train", "validation"):
@@ -264,3 +265,18 @@ def make_dataset(
         weights=weights,
         skips=skipped,
     )
+
+
+def _check_log(fields: DataFields, inputs: InputSpec | Mapping[str, InputSpec]) -> None:
+    """Raises a `DataError` where logarithms are to be taken of what float32 can't tell apart."""
+    if fields.preprocess.scale != "log":
+        return
+    for one in named.by_name(inputs).values():
+        names = one.feature_names or [f"feature {place}" for place in range(len(one.offsets))]
+        close = [name for name, offset in zip(names, one.offsets) if offset]
+        if close:
+            raise DataError(
+                f"{fields.source}: data.preprocess.scale='log': float32 can't tell the values of "
+                f"{listing(map(repr, close))} apart, and less so their logarithms. Take "
+                "'standard', or leave the columns out with data.ignore."
+            )

@@ -71,6 +71,8 @@ class DataFields:
       missing_values: the words of a table that stand for missing values, beside an empty cell;
         ``()`` has none. If None, those of pandas in a CSV (``NA``, ``None``, ``nan``, ``null``, …),
         and none in files that have missing values of their own.
+      decimal: the decimal sign of numbers in texts, ``.`` or ``,``; the other may stand between
+        thousands. If None it is guessed column by column, and said.
       on_bad: what becomes of an example that can't be used (a row with too many columns, a cell
         that is no number, an infinite value, an image or sound that can't be decoded): ``error``
         names it; ``skip`` leaves it out and counts it.
@@ -110,6 +112,7 @@ class DataFields:
     group: str | None = None
     time: str | None = None
     missing_values: tuple[str, ...] | None = None
+    decimal: Annotated[str, Choice((".", ","))] | None = None
     on_bad: Annotated[str, Choice(ON_BAD)] = "error"
     data_dir: str | None = None
     ignore: tuple[str, ...] = ()

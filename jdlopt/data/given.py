@@ -18,6 +18,7 @@ from jdlopt.data.dataset import Dataset, make_dataset
 from jdlopt.data.fields import DataFields
 from jdlopt.data.inputs import Inputs, columns_of, fitting, frame_inputs, named_inputs
 from jdlopt.data.named import INPUT, by_name, each, stacked
+from jdlopt.data.notation import stripped
 from jdlopt.data.notes import Notes
 from jdlopt.data.npz import as_inputs
 from jdlopt.data.pools import ArrayPool, Arrays, Pool
@@ -191,11 +192,16 @@ def given_inputs(given: Any, spec: InputSpec | Mapping[str, InputSpec]) -> Input
         table = table_files.index_as_columns(frame, where, Notes())
         table = table.set_axis([str(name) for name in table.columns], axis=1)
         specs = by_name(spec)
+        words = next(iter(specs.values())).missing_values
+        if words:
+            table = table_files.without_words(table, words, (), None, Notes())
         if isinstance(spec, InputSpec) and not columns_of(spec):  # by their places
             specs = {INPUT: dataclasses.replace(spec, feature_names=tuple(table.columns))}
-        found = frame_inputs(table, specs, Path(), where)
+        notes = Notes()
+        found = frame_inputs(table, specs, Path(), where, notes)
         ids = [str(row) for row in frame.index]
-        return Inputs(found[INPUT] if isinstance(spec, InputSpec) else found, ids)
+        values = found[INPUT] if isinstance(spec, InputSpec) else found
+        return Inputs(values, ids, tuple(notes))
     if not isinstance(spec, InputSpec):
         if not isinstance(given, Mapping):
             raise DataError(
@@ -220,7 +226,7 @@ def given_targets(given: Any, spec: DataSpec, count: int) -> Num[np.ndarray, "n 
         )
     if spec.class_names and not spec.target_shape:
         number = {name: index for index, name in enumerate(spec.class_names)}
-        names = Coding("classification", tuple(values.tolist())).class_names
+        names = tuple(map(stripped, Coding("classification", tuple(values.tolist())).class_names))
         strange = [name for name in names if name not in number]
         if strange:
             raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Num
+from jaxtyping import Num
 
 from jdlopt.data import npz, table_files
 from jdlopt.data.columns import as_texts, number_columns, texts_of
@@ -18,6 +19,7 @@ from jdlopt.data.damage import check_finite
 from jdlopt.data.image_decoding import KIND, Changes, decode_image
 from jdlopt.data.named import INPUT
 from jdlopt.data.notes import Note, Notes
+from jdlopt.data.precision import without
 from jdlopt.data.spec import InputSpec
 from jdlopt.data.text_input import TextInput
 from jdlopt.data.walk import FileKind, PassedOver, check_regular, files_under
@@ -28,10 +30,12 @@ if TYPE_CHECKING:
 
 
 class Inputs(NamedTuple):
-    """Inputs without targets, and what to call each of them in the predictions.
+    """Inputs without targets.
 
-    They are one array [examples, …], or a dict of named arrays; ``notes`` say what was left out,
-    changed or guessed.
+    Attributes:
+      inputs: one array [examples, …], or a dict of named arrays.
+      ids: what to call each example in the predictions.
+      notes: what of them was changed or guessed, or was in no training example.
     """
 
     inputs: Any
@@ -70,22 +74,11 @@ def read_inputs(path: str | os.PathLike[str], spec: InputSpec | Mapping[str, Inp
     shape, dtype = spec.shape, np.dtype(spec.dtype)
     if spec.text is not None:
         return _read_texts(place, spec.text)
-    if spec.column is not None and table_files.is_table(place):
+    if table_files.is_table(place):
         read = _read_columns(place, {INPUT: spec})
-        return Inputs(read.inputs[INPUT], read.ids, read.notes)
+        return read._replace(inputs=read.inputs[INPUT])
     if suffix in npz.SUFFIXES and place.is_file():
         values: np.ndarray = _read_npz(place, shape)
-    elif table_files.is_table(place):
-        values = read_table_inputs(
-            place,
-            spec.feature_names,
-            math.prod(shape),
-            categories=spec.categories,
-            hash_buckets=spec.hash_buckets,
-            allow_missing=spec.missing == "fill",
-            missing_values=spec.missing_values,
-        )
-        values = values.reshape(len(values), *shape)
     elif spec.sample_rate is not None:
         return _read_sounds(place, shape, spec.sample_rate)
     elif place.is_dir() or KIND.holds(place):
@@ -124,14 +117,28 @@ def _are_columns(specs: Mapping[str, InputSpec]) -> bool:
 def _read_columns(place: Path, specs: Mapping[str, InputSpec]) -> Inputs:
     """Reads inputs from a table's columns; paths begin at its folder."""
     apart = [columns_of(one)[0] for one in specs.values() if one.text or one.column]
-    categories = [name for one in specs.values() for name in one.categories]
-    words = next(iter(specs.values())).missing_values
-    table = table_files.read_table(place, as_text=(*categories, *apart), missing_values=words)
+    texts = [name for one in specs.values() for name in (*one.categories, *one.notations)]
+    words, notes = next(iter(specs.values())).missing_values, Notes()
+    table = table_files.read_table(
+        place, as_text=(*texts, *apart), missing_values=words, notes=notes
+    )
     if len(table) == 0:
         raise DataError(f"{place}: is empty: it has a header but no rows.")
-    changes = Changes()
-    found = frame_inputs(table, specs, place.parent, str(place), changes)
-    return Inputs(found, [str(row) for row in range(len(table))], tuple(changes.notes))
+    specs = {name: _with_names(one, list(table.columns), str(place)) for name, one in specs.items()}
+    found = frame_inputs(table, specs, place.parent, str(place), notes)
+    return Inputs(found, [str(row) for row in range(len(table))], tuple(notes))
+
+
+def _with_names(spec: InputSpec, names: Sequence[str], where: str) -> InputSpec:
+    """Returns an input's spec, its features found by their places where they have no names."""
+    if columns_of(spec):
+        return spec
+    size = math.prod(spec.shape)
+    if len(names) != size:
+        raise DataError(
+            f"{where}: has {len(names)} columns; the model was trained on {size} inputs."
+        )
+    return dataclasses.replace(spec, feature_names=tuple(names))
 
 
 def columns_of(spec: InputSpec) -> tuple[str, ...]:
@@ -146,7 +153,7 @@ def frame_inputs(
     specs: Mapping[str, InputSpec],
     folder: Path,
     where: str,
-    changes: Changes | None = None,
+    notes: Notes | None = None,
 ) -> dict[str, Num[np.ndarray, "rows *shape"]]:
     """Returns named inputs from a table's columns, coded and decoded as in training.
 
@@ -155,7 +162,7 @@ def frame_inputs(
       specs: of the inputs.
       folder: where paths begin.
       where: names the table, for messages.
-      changes: where what decoding images changes is counted.
+      notes: where is counted what decoding changes, and what was in no training example.
 
     Raises:
       DataError: columns are missing, or a cell or a file can't be used.
@@ -175,10 +182,9 @@ def frame_inputs(
         if spec.text is not None:
             return spec.text.encode(list(texts_of(table[names[0]])))
         if spec.column is not None:
+            changes = None if notes is None else Changes(notes)
             return _decoded(table[spec.column], spec, folder, where, changes)
-        values = number_columns(
-            table, names, where, spec.missing == "fill", spec.categories, spec.hash_buckets
-        )
+        values = number_columns(table, spec, where, notes)
         return values.reshape(len(values), *spec.shape)
 
     return {name: made(one) for name, one in specs.items()}
@@ -237,7 +243,7 @@ def fitting(given: Any, spec: InputSpec, where: str) -> Num[np.ndarray, "n *shap
     if not values.size:
         raise DataError(f"{where}: there is no example.")
     if values.ndim and values.shape[1:] != spec.shape:
-        values = npz.as_inputs(values, where)
+        values = npz.shaped(values, where)
     if values.shape[1:] != spec.shape:
         raise DataError(
             f"{where}: have shape {values.shape}; expected [n, "
@@ -267,54 +273,7 @@ def as_trained(
             f"{where}: holds uint8, where the model was trained on float32 inputs; convert them "
             "the way that the training data was."
         )
-    return values.astype(dtype)
-
-
-def read_table_inputs(
-    path: str | os.PathLike[str],
-    feature_names: Sequence[str] | None,
-    size: int | None = None,
-    *,
-    categories: Mapping[str, Sequence[str]] | None = None,
-    hash_buckets: int | None = None,
-    allow_missing: bool = False,
-    missing_values: Sequence[str] | None = None,
-) -> Float32[np.ndarray, "rows features"]:
-    """Returns a table's features as float32, in the order of the training data.
-
-    Args:
-      path: a CSV, TSV or Parquet file.
-      feature_names: the columns to take, found by name; None takes all, in the file's order.
-      size: the number of columns that there must be, where they have no names.
-      categories: the categories of the columns that hold some: each becomes its place among them,
-        from 1 on, and 0 where it is none of them.
-      hash_buckets: code categories by so many hashes instead.
-      allow_missing: keep missing values as NaN.
-      missing_values: the words that stand for missing values, as `table_files.read_table` takes.
-
-    Raises:
-      DataError: columns are missing, or hold something other than finite numbers.
-    """
-    categories = categories or {}
-    table = table_files.read_table(
-        Path(path), as_text=tuple(categories), missing_values=missing_values
-    )
-    found = list(table.columns)
-    if len(table) == 0:
-        raise DataError(f"{path}: is empty: it has a header but no rows.")
-    names = found if feature_names is None else list(feature_names)
-    missing = [name for name in names if name not in found]
-    if missing:
-        hint = nearest(missing[0], found) if len(missing) == 1 else ""
-        raise DataError(
-            f"{path}: lacks {len(missing)} of the {len(names)} columns that the model was trained "
-            f"on: {listing(missing)}.{hint} Found: {listing(found)}."
-        )
-    if feature_names is None and size is not None and len(found) != size:
-        raise DataError(
-            f"{path}: has {len(found)} columns; the model was trained on {size} inputs."
-        )
-    return number_columns(table, names, str(path), allow_missing, categories, hash_buckets)
+    return without(values, spec.offsets) if dtype == np.float32 else values.astype(dtype)
 
 
 def _read_texts(place: Path, text: TextInput) -> Inputs:
@@ -355,7 +314,7 @@ def _read_npz(path: Path, shape: tuple[int, ...]) -> np.ndarray:
             f"found {listing(headers) or 'none'}."
         )
     raw = npz.read_array(path, keys[0])
-    values = raw if raw.shape[1:] == shape else npz.as_inputs(raw, f"{path}, {keys[0]!r}")
+    values = raw if raw.shape[1:] == shape else npz.shaped(raw, f"{path}, {keys[0]!r}")
     if values.ndim == 0 or len(values) == 0:
         raise DataError(f"{path}: {keys[0]!r} is empty.")
     if values.shape[1:] != shape:
@@ -363,7 +322,9 @@ def _read_npz(path: Path, shape: tuple[int, ...]) -> np.ndarray:
             f"{path}: {keys[0]!r} holds inputs of shape {values.shape[1:]}; the model was trained "
             f"on {shape}."
         )
-    return values if values.dtype == np.uint8 else npz.as_inputs(values, f"{path}, {keys[0]!r}")
+    if values.dtype.kind not in "biuf":
+        raise DataError(f"{path}, {keys[0]!r}: holds {values.dtype}; expected numbers.")
+    return values
 
 
 def _read_images(place: Path, shape: tuple[int, ...], dtype: np.dtype) -> Inputs:

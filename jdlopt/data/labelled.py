@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Num
 
-from jdlopt.data.columns import MOSTLY, as_texts, shown
+from jdlopt.data.columns import MOSTLY, as_texts, shown, written
 from jdlopt.data.damage import Skipped
 from jdlopt.data.fields import DataFields
+from jdlopt.data.notation import Notation, parse, stripped
+from jdlopt.data.notes import Notes
 from jdlopt.data.targets import MAX_INFERRED_CLASSES, Coding, encode, infer_coding
 from jdlopt.errors import DataError
 
@@ -39,7 +41,11 @@ def names_of(target: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def read_labels(
-    table: pd.DataFrame, fields: DataFields, where: str, skipped: Skipped
+    table: pd.DataFrame,
+    fields: DataFields,
+    where: str,
+    skipped: Skipped,
+    notes: Notes | None = None,
 ) -> tuple[pd.DataFrame, Coding, np.ndarray, dict[str, np.ndarray]]:
     """Returns a table's encoded targets and what else the data section names beside them.
 
@@ -52,6 +58,7 @@ def read_labels(
         ``time``, ``weight``.
       where: names the file, for messages.
       skipped: where rows that are left out are counted.
+      notes: where is noted how texts were read as numbers.
 
     Returns:
       The rows that are left, the targets' coding, the encoded targets, and `beside`'s arrays.
@@ -69,9 +76,20 @@ def read_labels(
         raw = as_texts(table[names[0]])  # an example may have no label: none is missing
     else:
         raw = usable = raw_target(table[names[0]], what)
-        numbers = _as_numbers(raw, task)
+        numbers, notation = _as_numbers(raw, task, fields.decimal, what)
         if numbers is not None:
             task, usable = "regression", numbers
+        if numbers is not None and notation is not None:
+            raw = numbers if skip else np.where(np.isnan(numbers), raw, numbers)
+            if notes is not None:
+                first = next(text for text in table[names[0]] if isinstance(text, str))
+                notes.add(
+                    "changed",
+                    f"the target holds {notation.words}",
+                    f"column {names[0]!r}, such as {first!r}",
+                    int(np.isfinite(numbers).sum()),
+                    remedy="data.task='classification' takes them for classes.",
+                )
     if skip:
         if usable is not None:
             table, raw = _skip(table, usable, table[list(names)], "target", where, skipped)
@@ -127,6 +145,8 @@ def raw_target(column: pd.Series, what: str) -> np.ndarray:
 
     if pd.api.types.is_datetime64_any_dtype(column):
         raise DataError(f"{what}: holds dates; expected classes or numbers.")
+    if pd.api.types.is_timedelta64_dtype(column):
+        return column.dt.total_seconds().to_numpy(np.float64)
     if pd.api.types.is_bool_dtype(column) and not column.isna().any():
         return column.to_numpy(dtype=bool)
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
@@ -137,19 +157,41 @@ def raw_target(column: pd.Series, what: str) -> np.ndarray:
     return np.array([None if pd.isna(value) else str(value) for value in values], dtype=object)
 
 
-def _as_numbers(raw: np.ndarray, task: str) -> np.ndarray | None:
-    """Returns text as the numbers to predict that it is meant to hold, NaN for damage, or None."""
+def _as_numbers(
+    raw: np.ndarray, task: str, decimal: str | None, what: str
+) -> tuple[np.ndarray | None, Notation | None]:
+    """Returns text as the numbers to predict that it is meant to hold, NaN for damage, or None.
+
+    Beside them is the notation that they are written in, where it isn't Python's.
+
+    Raises:
+      DataError: a comma in them may be decimal, or stand between thousands.
+    """
     import pandas as pd
 
     if raw.dtype != object or task == "classification":
-        return None
+        return None, None
     present = np.array([value is not None for value in raw], dtype=bool)
     numbers = pd.to_numeric(pd.Series(raw), errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    texts = np.array([None if one is None else stripped(one) for one in raw], dtype=object)
+    found = written(texts, np.arange(len(raw)), decimal)
+    if found.ambiguous:
+        first = next(text for text in texts if text is not None and "," in text)
+        raise DataError(
+            f"{what}: holds numbers such as {first!r}, whose comma may be decimal or stand between "
+            "thousands. Say data.decimal=',' or '.'; data.task='classification' takes them for "
+            "classes."
+        )
+    if found.notation is not None:
+        numbers = parse(list(texts), found.notation)
     if task == "regression":
-        return numbers
+        return numbers, found.notation
     some = numbers[~np.isnan(numbers)]
     classes = len(np.unique(some)) <= MAX_INFERRED_CLASSES and (some == np.floor(some)).all()
-    return None if classes or len(some) < MOSTLY * present.sum() else numbers
+    few = found.notation is not None and len(np.unique(some)) <= MAX_INFERRED_CLASSES
+    if classes or few or len(some) < MOSTLY * present.sum():
+        return None, None
+    return numbers, found.notation
 
 
 def _numbers_or_nan(column: pd.Series, key: str) -> np.ndarray:
@@ -223,6 +265,8 @@ def _times(column: pd.Series) -> tuple[np.ndarray, Bool[np.ndarray, " rows"]]:
     import pandas as pd
 
     missing = column.isna().to_numpy()
+    if pd.api.types.is_timedelta64_dtype(column):
+        return column.dt.total_seconds().to_numpy(np.float64), missing
     if not pd.api.types.is_datetime64_any_dtype(column):
         numbers = pd.to_numeric(column, errors="coerce")
         values = numbers.to_numpy(np.float64, na_value=np.nan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from jdlopt.data.damage import check_finite
 from jdlopt.data.dataset import PLAIN, Dataset, Reading, make_dataset
 from jdlopt.data.fields import DataFields
 from jdlopt.data.pools import ArrayPool, Arrays, Pool
+from jdlopt.data.precision import Offset, notes_of_matrix, offsets_of, without
 from jdlopt.data.spec import InputSpec
 from jdlopt.data.targets import Coding, encode, infer_coding
 from jdlopt.errors import DataError, listing
@@ -65,13 +66,15 @@ def open_npz(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Datase
     raw = read_array(path, y)
     names = _target_names(path, headers, raw.shape)
     coding = infer_coding(raw, fields.task, f"{path}, {y!r}", names, fields.label_delimiter)
+    given = read_array(path, x)
+    offsets = offsets_of(shaped(given, f"{path}, {x!r}"))
     train = Arrays(
-        as_inputs(read_array(path, x), f"{path}, {x!r}"), encode(raw, coding, f"{path}, {y!r}")
+        as_inputs(given, f"{path}, {x!r}", offsets), encode(raw, coding, f"{path}, {y!r}")
     )
     if reading.missing != "keep" and fields.on_bad == "error":
         check_finite(train.inputs, f"{path}, {x!r}", allow_missing=reading.missing == "fill")
     pools: dict[str, Pool] = {
-        split: ArrayPool(headers[x][0][0], partial(_load, path, x, y, coding))
+        split: ArrayPool(headers[x][0][0], partial(_load, path, x, y, coding, offsets))
         for split, (x, y) in keys.items()
     }
     pools["train"] = ArrayPool(len(train.inputs), partial(Arrays, *train))
@@ -79,10 +82,11 @@ def open_npz(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Datase
         fields=fields,
         name=path.stem,
         coding=coding,
-        inputs=InputSpec(train.inputs.shape[1:], str(train.inputs.dtype)),
+        inputs=InputSpec(train.inputs.shape[1:], str(train.inputs.dtype), offsets=offsets),
         pools=pools,
         labels=lambda: train.targets,
         reading=reading,
+        notes=notes_of_matrix(shaped(given, x), offsets, repr(x)),
     )
 
 
@@ -101,9 +105,11 @@ def _target_names(
     return tuple(names.tolist())
 
 
-def _load(path: Path, inputs: str, targets: str, coding: Coding) -> Arrays:
+def _load(
+    path: Path, inputs: str, targets: str, coding: Coding, offsets: Sequence[Offset]
+) -> Arrays:
     return Arrays(
-        as_inputs(read_array(path, inputs), f"{path}, {inputs!r}"),
+        as_inputs(read_array(path, inputs), f"{path}, {inputs!r}", offsets),
         encode(read_array(path, targets), coding, f"{path}, {targets!r}"),
     )
 
@@ -170,12 +176,26 @@ def example_shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
     return shape[1:]
 
 
-def as_inputs(values: np.ndarray, what: str) -> Num[np.ndarray, "examples *shape"]:
-    """Returns an array as inputs: uint8 as it is, all other numbers as float32."""
+def shaped(values: np.ndarray, what: str) -> Num[np.ndarray, "examples *shape"]:
+    """Returns an array of numbers with an axis of features or channels, in its own type.
+
+    Raises:
+      DataError: it holds no numbers.
+    """
     if values.dtype.kind not in "biuf":
         raise DataError(f"{what}: holds {values.dtype}; expected numbers.")
-    values = values.reshape((len(values), *example_shape(values.shape, values.dtype)))
-    if values.dtype == np.uint8:
-        return values
-    with np.errstate(over="ignore"):
-        return values.astype(np.float32)
+    return values.reshape((len(values), *example_shape(values.shape, values.dtype)))
+
+
+def as_inputs(
+    values: np.ndarray, what: str, offsets: Sequence[Offset] = ()
+) -> Num[np.ndarray, "examples *shape"]:
+    """Returns an array as inputs: uint8 as it is, all other numbers as float32.
+
+    Args:
+      values: any numbers.
+      what: names them, for messages.
+      offsets: what is taken off each feature before the cast.
+    """
+    values = shaped(values, what)
+    return values if values.dtype == np.uint8 else without(values, offsets)

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from jdlopt.data.named import by_name
+from jdlopt.data.notation import Notation
 from jdlopt.data.notes import Note
+from jdlopt.data.precision import Offset
 from jdlopt.data.text_input import TextInput, from_meta
 from jdlopt.errors import DataError, listing
 
@@ -26,6 +28,8 @@ class InputSpec:
         ``fill`` in; ``keep`` them and infinities as well, to be described.
       categories: the categories of each feature that is none of numbers, in the order of their
         codes: 1 is the first, 0 stands for what was in no training example.
+      offsets: what was taken off each feature before the cast to float32; empty for nothing.
+      notations: how texts of columns write numbers, where they do so in another way than Python.
       missing_values: the words of a table that stand for missing values; None for those of a CSV.
       hash_buckets: categories are coded by so many hashes; None codes them by their own number.
       text: the tokenizer's state, where inputs are texts, and what that feature is called.
@@ -38,6 +42,8 @@ class InputSpec:
     feature_names: tuple[str, ...] | None = None
     missing: str = "refuse"
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    offsets: tuple[Offset, ...] = ()
+    notations: Mapping[str, Notation] = field(default_factory=dict)
     missing_values: tuple[str, ...] | None = None
     hash_buckets: int | None = None
     text: TextInput | None = field(default=None, repr=False)
@@ -52,6 +58,8 @@ class InputSpec:
             "input_dtype": self.dtype,
             "allow_missing": self.missing == "fill",
             "categories": {name: list(texts) for name, texts in self.categories.items()},
+            "offsets": list(self.offsets),
+            "notations": {name: [one.decimal, one.affix] for name, one in self.notations.items()},
             "missing_values": None if self.missing_values is None else list(self.missing_values),
             "hash_buckets": self.hash_buckets,
             "text": None if self.text is None else self.text.meta(),
@@ -76,6 +84,11 @@ class InputSpec:
             feature_names=None if names is None else tuple(names),
             missing="fill" if saved.get("allow_missing") else "refuse",
             categories={name: tuple(texts) for name, texts in categories.items()},
+            offsets=tuple(saved.get("offsets") or ()),
+            notations={
+                name: Notation(*map(str, one))
+                for name, one in (saved.get("notations") or {}).items()
+            },
             missing_values=None if words is None else tuple(words),
             hash_buckets=saved.get("hash_buckets"),
             text=None if text is None else from_meta(text),

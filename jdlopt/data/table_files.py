@@ -54,6 +54,7 @@ def read_table(
     as_text: Sequence[str] = (),
     remedies: bool = False,
     missing_values: Sequence[str] | None = None,
+    decimal: str | None = None,
     notes: Notes | None = None,
 ) -> pd.DataFrame:
     """Returns a table's columns; the index counts its rows from 1.
@@ -69,6 +70,7 @@ def read_table(
       remedies: name the config key that leaves such rows out; a file to predict on has none.
       missing_values: the words that stand for a missing value; None: `MISSING_WORDS` in a CSV, and
         none in files that have missing values of their own.
+      decimal: the decimal sign of a CSV's numbers; a point if None.
       notes: where is noted what was guessed, changed or left out.
 
     Raises:
@@ -86,7 +88,7 @@ def read_table(
         elif ending in JSON:
             table = _read_json(path, ending, notes)
         else:
-            table, rows = _read_csv(path, skipped, raw_text, as_text, notes)
+            table, rows = _read_csv(path, skipped, raw_text, as_text, decimal or ".", notes)
             missing_values = MISSING_WORDS if missing_values is None else missing_values
     except pd.errors.ParserWarning as error:
         raise DataError(
@@ -117,7 +119,12 @@ def read_table(
 
 
 def _read_csv(
-    path: Path, skipped: Skipped | None, raw_text: str | None, as_text: Sequence[str], notes: Notes
+    path: Path,
+    skipped: Skipped | None,
+    raw_text: str | None,
+    as_text: Sequence[str],
+    decimal: str,
+    notes: Notes,
 ) -> tuple[pd.DataFrame, list[int] | None]:
     """Returns the table, and which row of the file each is, where some were left out."""
     import pandas as pd
@@ -138,6 +145,7 @@ def _read_csv(
                 skipinitialspace=True,
                 index_col=False,
                 low_memory=False,
+                decimal=decimal,
                 header=0,
                 names=names,
                 dtype={name: "str" for name in (*as_text, raw_text) if name in names},

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jdlopt.data import columns, labelled, mixed
+from jdlopt.data import columns, labelled, mixed, table_notes
 from jdlopt.data.damage import Skipped, check_left
 from jdlopt.data.dataset import PLAIN, Dataset, Reading, make_dataset
 from jdlopt.data.fields import DataFields
@@ -59,6 +59,7 @@ def open_table(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Data
         as_text=(*fields.categorical, *(n for n, k in fields.columns.items() if k != "number")),
         remedies=True,
         missing_values=fields.missing_values,
+        decimal=fields.decimal,
         notes=notes,
     )
     name = Path(path.stem).stem if endings(path)[1] else path.stem
@@ -123,7 +124,7 @@ def _opened(
     if len(table) == 0:
         left = f": {skipped}" if skipped.counts else ""
         raise DataError(f"{where}: is empty: it has a header but no rows{left}.")
-    table, coding, targets, beside = labelled.read_labels(table, fields, where, skipped)
+    table, coding, targets, beside = labelled.read_labels(table, fields, where, skipped, notes)
     parts: mixed.Parts = make_parts({"train": targets}, fields, coding, lambda: targets, beside)
     rows = fit_rows(parts, fields, len(table))
     if fields.text_column is not None:
@@ -133,9 +134,9 @@ def _opened(
     inputs: dict[str, InputSpec] = {}
     pools: dict[str, Pool] = {}
     if kinds.table:
-        matrix, categories, parts = _features(table, kinds, parts, fields, where, reading, skipped)
-        shape = (len(kinds.table),)
-        inputs[TABLE] = InputSpec(shape, "float32", kinds.table, categories=categories)
+        inputs[TABLE], matrix, parts = _features(
+            table, kinds, parts, fields, where, reading, skipped, notes
+        )
         pools[TABLE] = ArrayPool(len(table), partial(Arrays, matrix, targets))
     checked: tuple[str, ...] = ("train", "validation", "test")
     if kinds.apart:
@@ -170,11 +171,12 @@ def _features(
     where: str,
     reading: Reading,
     skipped: Skipped,
-) -> tuple[np.ndarray, dict[str, tuple[str, ...]], mixed.Parts]:
-    """Returns the features, the categories among them, and the splits without damaged rows."""
+    notes: Notes,
+) -> tuple[InputSpec, np.ndarray, mixed.Parts]:
+    """Returns what is known of the features, themselves, and the splits without damaged rows."""
     rows = fit_rows(parts, fields, len(table))
     read = {
-        name: columns.read_column(table[name], rows, kinds.declared.get(name))
+        name: columns.read_column(table[name], rows, kinds.declared.get(name), fields.decimal)
         for name in kinds.table
     }
     ignored = () if reading.missing == "refuse" else (columns.MISSING,)
@@ -191,13 +193,26 @@ def _features(
             check_left(indices, split, where, skipped)
         rows = fit_rows(parts, fields, len(table))
     columns.raise_problems(read, where, ignored, damaged)
-    categories = {}
+    categories: dict[str, tuple[str, ...]] = {}
     for name, column in read.items():
         if column.texts is not None:
             from jdlopt.data.preprocess import encode
 
             categories[name] = encode.categories(column.texts[rows])
-    return columns.as_matrix(read, categories, reading.hash_buckets), categories, parts
+    offsets = tuple(columns.offset_in(column, rows) for column in read.values())
+    offsets = offsets if any(offsets) else ()
+    table_notes.of_columns(notes, table, read, kinds.declared, rows, offsets)
+    if reading.hash_buckets is None:
+        table_notes.of_categories(notes, read, categories, parts)
+    spec = InputSpec(
+        (len(kinds.table),),
+        "float32",
+        kinds.table,
+        offsets=offsets,
+        notations=columns.notations_of(read, fields.decimal),
+        categories=categories,
+    )
+    return spec, columns.as_matrix(read, categories, reading.hash_buckets, offsets), parts
 
 
 def _skip_damaged(

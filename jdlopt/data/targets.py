@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, Num
 
 from jdlopt.config import find_part
-from jdlopt.data.notes import Note
+from jdlopt.data.notation import alike, stripped
+from jdlopt.data.notes import Note, Notes
 from jdlopt.errors import ConfigError, DataError, listing
 
 MAX_INFERRED_CLASSES = 20
@@ -211,10 +213,12 @@ def _infer_classes(
         first = int(np.argmax(np.isinf(values).reshape(len(values), -1).any(axis=1)))
         raise DataError(f"{what}: row {first + 1} holds {values[first]}: expected finite numbers.")
     if values.ndim == 1:
-        distinct = sorted(set(values.tolist()), key=lambda value: (str(type(value)), value))
+        given = values.tolist()
+        found = [_class_of(value) for value in given]
+        distinct = sorted(set(found), key=lambda value: (str(type(value)), value))
         if len(distinct) < 2:
             raise _one_only(what, "class", distinct[0], values.size)
-        return Coding("classification", tuple(distinct))
+        return Coding("classification", tuple(distinct), notes=_class_notes(given, found, what))
     _one_hot_classes(values, what)
     columns = values.shape[1]
     return Coding("classification", tuple(range(columns)), tuple(names))
@@ -227,7 +231,7 @@ def _encode_classes(values: np.ndarray, coding: Coding, what: str) -> Int32[np.n
     values = values.reshape(-1)
     check_present(values, what)
     number = {value: index for index, value in enumerate(coding.classes)}
-    codes = np.array([number.get(value, -1) for value in values.tolist()], dtype=np.int32)
+    codes = np.array([number.get(_class_of(value), -1) for value in values.tolist()], np.int32)
     if (codes < 0).any():
         first = int(np.argmax(codes < 0))
         raise DataError(
@@ -235,6 +239,30 @@ def _encode_classes(values: np.ndarray, coding: Coding, what: str) -> Int32[np.n
             f"example has. Known: {listing(coding.class_names)}."
         )
     return codes
+
+
+def _class_of(value: Any) -> Any:
+    """Returns the class that a raw target means: a text without spaces around it."""
+    return stripped(value) if isinstance(value, str) else value
+
+
+def _class_notes(given: Sequence[Any], found: Sequence[Any], what: str) -> tuple[Note, ...]:
+    """Returns what there is to be said of classes: spaces that were taken off, names alike."""
+    notes = Notes()
+    counts = collections.Counter(found)
+    for old, new in zip(given, found, strict=True):
+        if isinstance(old, str) and old != new:
+            notes.add("changed", f"{what}: spaces around classes are taken off", unit="targets")
+    for group in alike([name for name in counts if isinstance(name, str)]):
+        notes.add(
+            "guessed",
+            f"{what}: classes that differ only in case, spaces or unseen signs are different ones",
+            ", ".join(f"{name!r} {counts[name]:,} times" for name in group),
+            len(group),
+            "classes",
+            "Correct them in the source.",
+        )
+    return tuple(notes)
 
 
 def _one_hot_classes(values: np.ndarray, what: str) -> Int32[np.ndarray, "n"]:

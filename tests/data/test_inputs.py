@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from jdlopt.data import open_dataset, read_inputs, read_table_inputs
+from jdlopt.data import open_dataset, read_inputs
 from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.errors import DataError
 
@@ -22,11 +22,11 @@ def test_columns_are_found_by_name(tmp_path, suffix):
     frame = pd.DataFrame({"b": [1, 2], "text": ["x", "y"], "a": [0.5, 0.25]})
     path = tmp_path / f"new{suffix}"
     frame.to_parquet(path) if suffix == ".parquet" else frame.to_csv(path, index=False)
-    inputs, ids, _ = read_inputs(path, TABLE)
+    inputs, ids, notes = read_inputs(path, TABLE)
+    assert notes == ()
     np.testing.assert_array_equal(inputs, np.float32([[0.5, 1], [0.25, 2]]))
     assert inputs.dtype == np.float32
     assert ids == ["0", "1"]
-    np.testing.assert_array_equal(read_table_inputs(path, ["b"]), np.float32([[1], [2]]))
 
 
 def test_columns_without_names_fill_the_input_in_order(tmp_path):

@@ -161,7 +161,7 @@ def _fit_table(recipe: Recipe, values: np.ndarray) -> State:
         state["missing"] = missing.fit(
             current,
             method=options.missing,
-            fill_value=options.fill_value,
+            fill_value=options.fill_value - np.asarray(recipe.offsets or 0.0, np.float64),
             neighbours=options.neighbours,
             missing_indicator=options.missing_indicator,
             categorical=categorical,

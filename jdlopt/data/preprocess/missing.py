@@ -37,7 +37,7 @@ def fit(
     values: Float[np.ndarray, "rows columns"],
     *,
     method: str,
-    fill_value: float = 0.0,
+    fill_value: float | Float[np.ndarray, "*columns"] = 0.0,
     neighbours: int = 5,
     missing_indicator: bool = False,
     categorical: Bool[np.ndarray, " columns"] | None = None,
@@ -59,7 +59,7 @@ def fit(
     Args:
       values: the training rows; NaN where a value is missing.
       method: one of `METHODS`; ``none`` leaves missing values.
-      fill_value: what ``constant`` fills in.
+      fill_value: what ``constant`` fills in, or for each column.
       neighbours: of ``knn``; all donors, if there are fewer.
       missing_indicator: for every column that lacks values in the training rows, a column is
         appended that is 1 where the value was missing and 0 elsewhere.
@@ -143,13 +143,16 @@ def _check_columns(values: np.ndarray, names: Sequence[str] | None) -> None:
 
 
 def _fill(
-    values: np.ndarray, method: str, fill_value: float, is_code: Bool[np.ndarray, " columns"]
+    values: np.ndarray,
+    method: str,
+    fill_value: float | Float[np.ndarray, "*columns"],
+    is_code: Bool[np.ndarray, " columns"],
 ) -> Float[np.ndarray, " columns"]:
     from sklearn.impute import SimpleImputer  # takes a second to import
 
     fill = np.zeros(values.shape[1])
     if method == "constant":
-        fill[~is_code] = fill_value
+        fill[~is_code] = np.broadcast_to(fill_value, fill.shape)[~is_code]
         return fill
     if method == "maximum":
         fill = np.nanmax(values, axis=0)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 
 from jdlopt.config import Choice, Count, Positive, Range
+from jdlopt.data.precision import Offset
 from jdlopt.data.preprocess import encode, missing, outliers, scale
 from jdlopt.data.spec import InputSpec
 from jdlopt.errors import ConfigError
@@ -107,6 +108,7 @@ class Recipe(NamedTuple):
       cardinalities: for each column of a table the number of its categories, 0 for numbers.
       names: the columns' names, for messages.
       sample_rate: of waveforms.
+      offsets: what was taken off each column of a table before; empty for nothing.
     """
 
     fields: PreprocessFields
@@ -114,6 +116,7 @@ class Recipe(NamedTuple):
     cardinalities: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
     sample_rate: int | None = None
+    offsets: tuple[Offset, ...] = ()
 
     @property
     def categorical(self) -> np.ndarray | None:
@@ -151,7 +154,7 @@ def make_recipe(
         else len(spec.categories.get(column, ()))
         for column in names
     )
-    recipe = Recipe(options, kind, cardinalities, names, spec.sample_rate)
+    recipe = Recipe(options, kind, cardinalities, names, spec.sample_rate, spec.offsets)
     found = problems(recipe, spec.shape, name)
     if found:
         raise ConfigError("\n".join(found))

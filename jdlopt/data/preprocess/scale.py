@@ -21,8 +21,8 @@ SAMPLE_VALUES = 1 << 22
 """``robust`` takes its median and quartiles from so many values at most."""
 
 State = dict[str, Any]
-"""Empty, or ``shift`` and ``scale``, and by ``log`` also ``log`` (1 where the logarithm is taken):
-float32, one number a feature or channel."""
+"""Empty, or ``shift``, its ``rest`` (what a float32 can't hold of it) and ``scale``, and by ``log``
+also ``log`` (1 where the logarithm is taken): float32, one number a feature or channel."""
 
 
 def fit(
@@ -94,11 +94,15 @@ def fit_batches(
             shift, scale = found["mean"], found["deviation"]
         # a feature without values has no least one
         shift, scale = np.where(np.isfinite(shift), shift, 0.0), np.where(varies, scale, 1.0)
+        shift = np.where(varies, shift, found["low"].astype(np.float32))  # to the digit
+        shift = np.where(np.isfinite(shift), shift, 0.0)
+    rest = (shift - shift.astype(np.float32)).astype(np.float32)
     shift, scale = shift.astype(np.float32), scale.astype(np.float32)
     scale = np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale)  # can't be divided by
     is_code = np.zeros(len(shift), bool) if categorical is None else np.asarray(categorical)
     state = {
         "shift": np.where(is_code, np.float32(0), shift),
+        "rest": np.where(is_code, np.float32(0), rest),
         "scale": np.where(is_code, np.float32(1), scale),
     }
     return state | {"log": (~is_code).astype(np.float32)} if method == "log" else state
@@ -186,4 +190,5 @@ def apply(state: Mapping[str, Any], values: Num[Array, "*shape"]) -> Float[Array
     if "log" in state:
         taken = jnp.asarray(state["log"]) > 0
         scaled = jnp.where(taken, jnp.sign(scaled) * jnp.log1p(jnp.abs(scaled)), scaled)
-    return (scaled - state["shift"]) / state["scale"]
+    # a large mean is no float32; values near it are taken apart from its first part without loss
+    return ((scaled - state["shift"]) - state["rest"]) / state["scale"]

@@ -51,6 +51,7 @@ def test_uint8_images_are_scaled_channel_by_channel(scale):
     preprocess, state = fitted(scale, inputs)
     assert {name: values.dtype for name, values in state["scale"].items()} == {
         "shift": np.float32,
+        "rest": np.float32,
         "scale": np.float32,
     }
     result = jax.jit(preprocess)(state, inputs)
@@ -84,7 +85,7 @@ def test_batches_give_the_same_state():
 @given(arrays(np.float32, 4, elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
 @settings(max_examples=40, deadline=None)
 def test_survives_json_to_the_bit(values):
-    state = {"shift": values, "scale": np.abs(values) + np.float32(1)}
+    state = {"shift": values, "rest": values * 0, "scale": np.abs(values) + np.float32(1)}
     back = from_dict(json.loads(json.dumps(to_dict(state))))
     for name in state:
         assert back[name].tobytes() == state[name].tobytes()

@@ -80,7 +80,7 @@ def test_robust_looks_at_a_uniform_seeded_sample_of_many(monkeypatch):
     for name in first:
         np.testing.assert_array_equal(first[name], again[name])
         np.testing.assert_array_equal(first[name], recut[name])
-        assert not np.array_equal(first[name], other[name])
+        assert name == "rest" or not np.array_equal(first[name], other[name])
     # 1,000 rows: the median's standard error is about 1.6 % of the range, the quartiles' 1.4 %
     assert abs(first["shift"][1] / 20_000 - 0.5) < 0.08
     assert abs(first["scale"][1] / 20_000 - 0.5) < 0.08
