@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 
 from jdlopt.data import Arrays, open_dataset, read_inputs
+from jdlopt.data.check.cells import read_cells
 from jdlopt.data.given import open_given
 from jdlopt.data.notation import Notation, find, parse
 from jdlopt.data.preprocess import apply, fit, make_recipe
@@ -75,6 +76,8 @@ def test_numbers_in_another_notation_are_numbers_and_said(tmp_path, written, suf
         tmp_path / "new.csv", type(dataset.spec).from_dict(dataset.spec.to_dict()).input
     )
     np.testing.assert_allclose(found.inputs[:, 0], [1234.0, -2.5])
+    cells = read_cells(tmp_path / f"t{suffix}")
+    np.testing.assert_allclose(cells.numbers[:, 0], NUMBERS)
     kept = opened(tmp_path, frame, suffix, columns={"x": "category"})
     assert kept.spec.input.categories["x"]
 

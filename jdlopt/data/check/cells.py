@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64, UInt8
 
 from jdlopt.data import csv_text
+from jdlopt.data.columns import TEXTS_LOOKED_AT
 from jdlopt.data.csv_text import UNNAMED, CsvText, endings
+from jdlopt.data.notation import Notation, find, parse, stripped
 from jdlopt.data.notes import Notes
 from jdlopt.data.table_files import CSV, MISSING_WORDS, read_table
 from jdlopt.errors import DataError
@@ -91,7 +93,9 @@ class Cells:
         return values
 
 
-def read_cells(path: Path, missing_values: Sequence[str] | None = None) -> Cells:
+def read_cells(
+    path: Path, missing_values: Sequence[str] | None = None, decimal: str | None = None
+) -> Cells:
     """Reads a table whatever its cells and rows hold, by the rules that a run reads it by.
 
     A row with too many or too few values is kept with its place and none of its values, since
@@ -99,22 +103,36 @@ def read_cells(path: Path, missing_values: Sequence[str] | None = None) -> Cells
 
     Args:
       path: what `jdlopt.data.table_files.read_table` takes.
-      missing_values: as there.
+      missing_values, decimal: as there.
 
     Raises:
       DataError: it can't be read at all, or has no header or no rows.
     """
     if path.is_dir() or endings(path)[0] not in CSV:
-        return _from_frame(path, missing_values)
-    words = MISSING_WORDS if missing_values is None else missing_values
+        return _from_frame(path, missing_values, decimal)
+    words = {"", *(MISSING_WORDS if missing_values is None else missing_values)}
+    cells = _from_csv(path, words, {})
+    # a column whose texts are numbers in another notation is read again: what looked like a
+    # number of Python's in it, such as 1.234, may be another
+    found = {place: _notation(known, decimal) for place, known in enumerate(cells.words)}
+    notations = {place: one for place, one in found.items() if one is not None}
+    return _without_empty(_from_csv(path, words, notations) if notations else cells)
+
+
+def _notation(known: Sequence[str], decimal: str | None) -> Notation | None:
+    """Returns the notation that a column's texts are numbers in; None for words."""
+    found = find(known[:: -(-len(known) // TEXTS_LOOKED_AT) or 1], decimal)
+    return None if found.ambiguous else found.notation
+
+
+def _from_csv(path: Path, missing: Container[str], notations: Mapping[int, Notation]) -> Cells:
     unreadable: list[str] = []
     try:
         with csv_text.open_text(path, Notes(), "replace") as opened, csv_text.long_fields():
             lines = _lines(opened, unreadable)
             next(lines)  # the header
             names, renamed = _names((*opened.header, *[""] * opened.trailing))
-            cells = _from_lines(path, names, renamed, lines, unreadable, {"", *words})
-            return _without_empty(cells)
+            return _from_lines(path, names, renamed, lines, unreadable, missing, notations)
     except (OSError, EOFError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: can't be read: {reason}.") from error
@@ -174,6 +192,7 @@ def _from_lines(
     lines: Iterator[list[str]],
     unreadable: list[str],
     missing: Container[str],
+    notations: Mapping[int, Notation],
 ) -> Cells:
     width = len(names)
     vocabularies: list[dict[str, int]] = [{} for _ in names]
@@ -184,8 +203,10 @@ def _from_lines(
         for place in np.flatnonzero(found != width):
             chunk[place] = blank
         parsed = [
-            _parse(np.array(column, dtype=object), vocabulary, missing)
-            for column, vocabulary in zip(zip(*chunk, strict=True), vocabularies, strict=True)
+            _parse(np.array(column, dtype=object), vocabulary, missing, notations.get(place))
+            for place, (column, vocabulary) in enumerate(
+                zip(zip(*chunk, strict=True), vocabularies, strict=True)
+            )
         ]
         numbers.append(np.stack([one[0] for one in parsed], axis=1))
         kinds.append(np.stack([one[1] for one in parsed], axis=1))
@@ -207,16 +228,22 @@ def _from_lines(
 
 
 def _parse(
-    column: np.ndarray, vocabulary: dict[str, int], missing: Container[str]
+    column: np.ndarray,
+    vocabulary: dict[str, int],
+    missing: Container[str],
+    notation: Notation | None = None,
 ) -> tuple[np.ndarray, ...]:
     """Returns the numbers, kinds and texts of some cells; new texts join the vocabulary."""
     import pandas as pd
 
-    numbers = pd.to_numeric(column, errors="coerce").astype(np.float64)
+    if notation is None:
+        numbers = pd.to_numeric(column, errors="coerce").astype(np.float64)
+    else:
+        numbers = parse([stripped(str(cell)) for cell in column], notation)
     kinds = np.zeros(len(column), np.uint8)
     texts = np.full(len(column), -1, np.int32)
     for place in np.flatnonzero(np.isnan(numbers)):
-        cell = str(column[place]).strip()
+        cell = stripped(str(column[place]))
         if cell in missing:
             kinds[place] = MISSING
         else:
@@ -275,7 +302,7 @@ def _without_empty(cells: Cells) -> Cells:
     )
 
 
-def _from_frame(path: Path, missing_values: Sequence[str] | None) -> Cells:
+def _from_frame(path: Path, missing_values: Sequence[str] | None, decimal: str | None) -> Cells:
     frame = read_table(path, missing_values=missing_values)
     if len(frame) == 0:
         raise DataError(f"{path}: is empty: it has a header but no rows.")
@@ -286,6 +313,8 @@ def _from_frame(path: Path, missing_values: Sequence[str] | None) -> Cells:
     for place in range(shape[1]):
         vocabulary: dict[str, int] = {}
         column = frame.iloc[:, place]
+        if column.dtype.kind == "m":
+            column = column.dt.total_seconds()
         if column.dtype.kind in "biuf":
             numbers[:, place] = column.to_numpy(np.float64, na_value=np.nan)
             kinds[:, place] = np.where(np.isnan(numbers[:, place]), MISSING, NUMBER)
@@ -293,7 +322,8 @@ def _from_frame(path: Path, missing_values: Sequence[str] | None) -> Cells:
             cells = column.astype(object).to_numpy()
             cells = np.where(column.isna().to_numpy(), "", cells)
             texts_of_it = np.array([str(cell) for cell in cells], object)
-            parsed = _parse(texts_of_it, vocabulary, {""})
+            notation = _notation(list(dict.fromkeys(filter(None, texts_of_it))), decimal)
+            parsed = _parse(texts_of_it, vocabulary, {""}, notation)
             numbers[:, place], kinds[:, place], texts[:, place] = parsed
         words.append(tuple(vocabulary))
     return _cells(

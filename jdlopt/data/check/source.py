@@ -158,7 +158,7 @@ def check_table_file(
 
 
 def _check_table(path: Path, fields: DataFields, with_test: bool) -> Check:
-    cells = read_cells(path, fields.missing_values)
+    cells = read_cells(path, fields.missing_values, fields.decimal)
     names = names_of(fields.target)
     named = [*(("data.target", name) for name in names), ("data.text_column", fields.text_column)]
     for key, name in [*named, *(("data.ignore", one) for one in fields.ignore)]:
