@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jdlopt.config.overrides import override
+from jdlopt.config.overrides import is_reserved, override
 from jdlopt.config.python_file import execute, explained, split_argument
 from jdlopt.config.references import linked
 from jdlopt.config.tree import flat, to_dict
@@ -135,6 +135,9 @@ def _as_config(found: Mapping[str, Any], where: str) -> ml_collections.ConfigDic
             f"{where}: {wrong[0]!r} can't be a key: expected a name without dots; a key of a "
             "section is nested, as in {'optim': {'learning_rate': 0.1}}."
         )
+    unknown = [key for key in _keys(tree) if is_reserved(key)]
+    if unknown:
+        raise ConfigError(f"{where}: {unknown[0]}: is unknown; no key has such a name.")
     return ml_collections.ConfigDict(tree) if kept is None else kept
 
 

@@ -171,7 +171,11 @@ def _stop_words(name: str) -> tuple[str, ...]:
 
 
 def _read(path: Path, key: str) -> str:
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise DataError(f"{key}: {path} can't be read: it is no plain file.")
     try:
+        if path.stat().st_size > vocabulary.LARGEST:
+            raise ValueError(f"it has more than {vocabulary.LARGEST:,} bytes")
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"is not UTF-8 text ({error})"
