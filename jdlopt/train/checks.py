@@ -106,6 +106,12 @@ def impossible(config: Config, spec: DataSpec, known: Sequence[str]) -> list[str
             f"loss.name: {loss.name!r} is not for {task.name}, the task of {spec.name!r}: "
             f"choose one of {listing(task.losses)}."
         )
+    scaled = config.data.preprocess.target_scale is not None and "values" not in task.shows
+    if sound("data.preprocess") and scaled:
+        problems.append(
+            f"data.preprocess.target_scale: is for numbers; {spec.name!r} is a {task.name} "
+            "dataset. Leave it out."
+        )
     if sound("loss") and loss.class_weights is not None:
         problems += _weight_problems(loss.class_weights, spec)
     if sound("train.metrics"):

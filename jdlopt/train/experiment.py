@@ -21,10 +21,12 @@ from jdlopt import config as configs
 from jdlopt import metrics
 from jdlopt.data import feed, preprocess, sampling
 from jdlopt.data.dataset import Dataset, class_counts
+from jdlopt.data.preprocess import target
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, UserError
 from jdlopt.models import lora, pretrained
 from jdlopt.tasks import find_task
+from jdlopt.tasks.regression import REGRESSION
 from jdlopt.train import checks, step
 from jdlopt.train.components import (
     learnt,
@@ -231,6 +233,7 @@ def _resolved(
 ) -> tuple[Config, Dataset | DataSpec]:
     """The config with every default filled in, checked against its data, and the data."""
     raw, data = _with_loss(configs.to_dict(raw), data)
+    raw = _with_target_scale(raw)
     problems: list[str] = []
     checked = configs.check_section(raw, schema_of(raw, problems), "", problems)
     try:
@@ -272,6 +275,20 @@ def _with_loss(
     return {**raw, "loss": {**loss, "name": find_task(spec.task).losses[0]}}, data
 
 
+def _with_target_scale(raw: dict[str, object]) -> dict[str, object]:
+    """A config that says how targets are scaled: of a regression with a bundled loss, they are."""
+    loss, data = raw.get("loss") or {}, raw.get("data") or {}
+    section = data.get("preprocess", {}) if isinstance(data, Mapping) else None
+    if not isinstance(loss, Mapping) or not isinstance(section, Mapping):
+        return raw
+    name = loss.get("name")
+    bundled = getattr(name, "text", name) in REGRESSION.losses
+    if "target_scale" in section or not bundled:
+        return raw
+    assert isinstance(data, Mapping)
+    return {**raw, "data": {**data, "preprocess": {**section, "target_scale": "standard"}}}
+
+
 def _with_frozen_base(config: Config) -> Config:
     """A config of a model with adapters: its ``optim`` section says that the base is frozen."""
     freeze = config.optim.freeze
@@ -300,6 +317,9 @@ def _assembled(
     recipe = recipe_of(config.data, spec)
     if known is None:
         known = {} if dataset is None else learnt(recipe, dataset)
+        scale = config.data.preprocess.target_scale
+        if scale is not None and dataset is not None:
+            known = {**known, **target.fit(dataset.targets("train"), scale)}
     counts, labels = None, None
     sampled = config.data.sampling
     if dataset is not None and config.loss.class_weights == "balanced":

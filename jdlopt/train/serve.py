@@ -78,7 +78,7 @@ def run_config(workdir: str | Path, allow_code: configs.Allowed = False) -> dict
             f"--workdir: {workdir} holds no run: there is no {log.CONFIG}. "
             "Name a directory that `jdlopt train` was given."
         )
-    config = configs.to_dict(configs.load(path))
+    config = log.saved_config(path)
     missing = [section for section in SECTIONS if section not in config]
     if missing:
         raise WorkdirError(
