@@ -96,7 +96,7 @@ def read_label_file(
     if "train" not in splits:
         raise DataError(f"{where}: lists no {what} of the split 'train'.")
     listed = {folder / name for name in known_files}
-    for path in files_under(folder, kind, passed):
+    for path in files_under(folder, kind, passed, but=(folder / LABELS,)):
         if path not in listed:
             passed.file(f"{what}s that {LABELS} does not list", path)
     return Listed(coding, [folder / name for name in files], targets, splits, beside)
