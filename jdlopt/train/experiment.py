@@ -102,6 +102,10 @@ class Experiment:
         spec = known if isinstance(known, DataSpec) else known.spec
         spec = spec if dataset is None else dataclasses.replace(spec, sizes=dataset.sizes)
         experiment = _assembled(config, spec, dataset, learnt_before)
+        if dataset is not None:
+            notes = checks.approximations(config, experiment.learnt, spec.sizes["train"])
+            dataset = dataset.noting(notes)
+            experiment = dataclasses.replace(experiment, dataset=dataset)
         if data is None if check is None else check:
             made, inputs = experiment.components, experiment.model_inputs
             named = checks.naming(made, config, spec, inputs)
@@ -254,6 +258,9 @@ def _resolved(
     if known is not None:
         spec = known if isinstance(known, DataSpec) else known.spec
         problems += checks.impossible(config, spec, problems)
+    if isinstance(known, Dataset) and not problems:
+        problems, notes = checks.undefined(known, config)
+        known = known.noting(notes)
     configs.raise_problems(problems)
     assert known is not None
     return config, known

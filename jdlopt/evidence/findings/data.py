@@ -70,7 +70,7 @@ def split_leak(record: Record) -> Finding | None:
         f"{count:,} of {size:,} validation examples ({share(count / size)}) are (almost) in the "
         "training split too: validation looks better than it is.",
         "Remove them from one of the splits (data.preprocess.duplicates='drop'), or keep what "
-        "belongs together in one with data.group='COLUMN'.",
+        "belongs together in one with data.group='COLUMN' (a folder has columns in a labels.csv).",
         (),
         {"near_duplicates": count, "share": count / size},
     )
