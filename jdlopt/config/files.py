@@ -168,7 +168,7 @@ def _unset(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[str]
 def _load_json(path: Path) -> ml_collections.ConfigDict:
     try:
         data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: is not a JSON config: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds a {type(data).__name__}, not a config.")

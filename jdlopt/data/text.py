@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 from jaxtyping import Int, Int32
 
+from jdlopt import writing
 from jdlopt.config import Choice, Count, section_of
 from jdlopt.data import vocabulary
 from jdlopt.errors import ConfigError, DataError, listing, nearest
@@ -152,7 +153,7 @@ def _stop_words(name: str) -> tuple[str, ...]:
         from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS  # takes a second to import
 
         return tuple(sorted(ENGLISH_STOP_WORDS))
-    path = Path(name).expanduser()
+    path = writing.expanded(name)
     if not path.exists() and path.name == name and not path.suffix:
         raise ConfigError(
             f"data.text.stop_words: {name!r} is unknown.{nearest(name, STOP_WORDS)} Known: "
@@ -267,7 +268,7 @@ def _trained(fields: TextFields, counts: collections.Counter[str]) -> str:
 
 
 def _tokenizer_file(name: str) -> str:
-    path = Path(name).expanduser()
+    path = writing.expanded(name)
     if not path.exists() and path.suffix != ".json":
         raise ConfigError(
             f"data.text.tokenizer: {name!r} is unknown.{nearest(name, vocabulary.TOKENIZERS)} "

@@ -77,6 +77,8 @@ def impossible(config: Config, spec: DataSpec, known: Sequence[str]) -> list[str
     def sound(*keys: str) -> bool:
         return not any(problem.startswith(key) for key in keys for problem in known)
 
+    if not sound("data.batch_size"):
+        return problems  # how many steps there are is not known
     batch_size, train, loss = config.data.batch_size, config.train, config.loss
     size = spec.sizes["train"]
     if batch_size > size:

@@ -180,7 +180,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     for text in texts:
         try:
             line = json.loads(text)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             break
         if not isinstance(line, dict) or "step" not in line:
             break

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Num
 
+from jdlopt import writing
 from jdlopt.config import section_of, to_dict
 from jdlopt.data import mixed, table_files, targets
 from jdlopt.data.check import arrays, columns, examples, structure
@@ -120,7 +121,7 @@ def check_source(fields: DataFields | Mapping[str, Any], *, with_test: bool = Tr
 
     if not isinstance(fields, DataFields):
         fields = section_of(DataFields, fields, "data")
-    path = Path(fields.source.strip()).expanduser()
+    path = writing.expanded(fields.source.strip())
     # fits this small lose more time than they gain where threads wait for one another
     with threadpool_limits(limits=1):
         if table_files.is_table(path) and path.exists():
