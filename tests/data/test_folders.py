@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import wave
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from jdlopt.data import open_dataset, sound
-from jdlopt.data.class_folders import SPLITS_WITHIN
+from jdlopt.data.class_folders import SPLITS_WITHIN, read_class_folders
 from jdlopt.data.image_decoding import KIND, decode_image
 from jdlopt.data.inputs import read_inputs
 from jdlopt.data.walk import HIDDEN, IN_HIDDEN, NO_FILES, NOWHERE, PassedOver, files_under, most_of
@@ -279,3 +283,33 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     passed = PassedOver()
     assert files_under(tmp_path, sound.KIND, passed) == []
     assert "pipes, sockets and devices (5 files)" in str(passed)
+
+
+NAMES = st.sampled_from(["ant", "x", "train", "Valid", ".git", "a", "deep", "__MACOSX"])
+FILES = st.sampled_from(
+    ["1.png", "2.JPEG", "3", "4.txt", ".hidden", "Thumbs.db", "5.wav", "6.scan"]
+)
+
+
+@given(st.lists(st.tuples(st.lists(NAMES, max_size=3), FILES, st.booleans()), max_size=12))
+@settings(max_examples=40)
+def test_of_any_tree_every_file_is_used_or_counted(tree):
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place) / "shots"
+        make_folder(root, 3, names=("ant/0", "bee"))
+        for folders, name, is_image in tree:
+            path = root.joinpath(*folders, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if is_image:
+                shutil.copy(root / "bee" / "0.png", path)
+            else:
+                path.write_bytes(b"something else")
+        there = sum(len(names) for _, _, names in os.walk(root))
+        passed = PassedOver()
+        try:
+            _, files = read_class_folders(root, KIND, passed)
+        except DataError:  # a folder without an image, two of one split …: refused by name
+            return
+        used = [path for by_class in files.values() for some in by_class.values() for path in some]
+        assert len(used) == len(set(used))
+        assert len(used) + count_of(passed.notes, "left out") == there
