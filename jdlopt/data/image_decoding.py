@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -18,6 +18,9 @@ from jdlopt.data.damage import Unreadable
 from jdlopt.data.notes import Notes
 from jdlopt.data.walk import FileKind, check_regular
 from jdlopt.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageFile
 
 FORMATS = (
     "PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF",
@@ -102,15 +105,12 @@ class Changes:
         for change in (*look.changes, *turned):
             self.notes.add("changed", change, name, 1, "files")
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._seen
-
     def __reduce__(self) -> tuple[type[Changes], tuple[()]]:
         return Changes, ()  # another process has its own
 
 
 @contextlib.contextmanager
-def opened(file: Path | io.BytesIO, name: str) -> Iterator[Any]:
+def opened(file: Path | io.BytesIO, name: str) -> Iterator[ImageFile.ImageFile]:
     """Opens an image; whatever Pillow says against it becomes an `Unreadable` that names it.
 
     Raises:
@@ -146,7 +146,7 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def look_at(image: Any) -> Look:
+def look_at(image: ImageFile.ImageFile) -> Look:
     """Returns what the header of an image tells that `opened` gave and nobody has decoded."""
     turned = _orientation(image)
     size = (image.height, image.width)
@@ -165,14 +165,14 @@ def look_at(image: Any) -> Look:
     return Look(size, deep or image.mode in GREY_MODES, deep, changes)
 
 
-def _is_deep(image: Any) -> bool:
+def _is_deep(image: ImageFile.ImageFile) -> bool:
     """Whether an image is grey of 16 bits; that of a PGM comes in 32."""
     if image.mode == "I":
         return image.format == "PPM" or any(";16" in str(tile.args) for tile in image.tile)
     return image.mode in DEEP_MODES
 
 
-def _orientation(image: Any) -> int:
+def _orientation(image: Image.Image) -> int:
     """Returns how EXIF says that an image is to be turned, from 1 (not at all) to 8."""
     from PIL import ExifTags, Image
 
@@ -183,7 +183,7 @@ def _orientation(image: Any) -> int:
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
-def _turned(image: Any, orientation: int) -> Any:
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
     from PIL import Image
 
     turn = Image.Transpose
@@ -199,7 +199,7 @@ def _turned(image: Any, orientation: int) -> Any:
     return image.transpose(turns[orientation]) if orientation in turns else image
 
 
-def _opaque(image: Any) -> Any:
+def _opaque(image: Image.Image) -> Image.Image:
     """Returns an image without its alpha channel: on white, or on black if its colours are white.
 
     A shape in one tone of grey stands in the alpha channel alone, which is taken for it then.
@@ -221,7 +221,7 @@ def _opaque(image: Any) -> Any:
     return made.convert("RGB")
 
 
-def pixels_of(image: Any) -> np.ndarray:
+def pixels_of(image: Image.Image) -> np.ndarray:
     """Returns an opened image's pixels as they are stored: of 16 bits where they have them."""
     image.load()
     return np.asarray(image)
@@ -254,10 +254,10 @@ def decode_image(
     from PIL import Image
 
     with opened(file, name) as image:
-        orientation, deep = _orientation(image), _is_deep(image)
-        if changes is not None and name not in changes:
-            changes.add(name, look_at(image), channels)
-        if deep:
+        look, orientation = look_at(image), _orientation(image)
+        if changes is not None:
+            changes.add(name, look, channels)
+        if look.deep:
             made = Image.fromarray(((pixels_of(image).astype(np.uint32) + 128) // 257).astype("u1"))
         else:
             image.load()

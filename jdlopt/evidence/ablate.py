@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jdlopt.config import Value
 from jdlopt.errors import ConfigError, UserError
 from jdlopt.evidence import statistics, techniques, tuning
 from jdlopt.evidence.compare import (
@@ -35,6 +36,7 @@ from jdlopt.evidence.sides import (
 )
 from jdlopt.evidence.trainer import Trained, Trainer, Training, key_of
 from jdlopt.metrics import higher_is_better
+from jdlopt.study.records import Record
 
 ABLATION = "ablate.json"
 BASELINE, ALL = "baseline", "all"
@@ -72,13 +74,13 @@ def parse(names: Sequence[str]) -> list[Chosen]:
     return found
 
 
-def applied(base: Side, chosen: Sequence[Chosen]) -> tuple[Side, dict[str, dict[str, Any]]]:
+def applied(base: Side, chosen: Sequence[Chosen]) -> tuple[Side, dict[str, dict[str, Value]]]:
     """Returns the config with techniques applied one after the other, and what each changed.
 
     Raises:
       UserError: one can't be used here, or has no such variant, or two change the same key.
     """
-    side, changed = base, dict[str, dict[str, Any]]()
+    side, changed = base, dict[str, dict[str, Value]]()
     facts = techniques.facts_of(base.config, base.dataset)
     for one in chosen:
         variants = techniques.change(one.technique.name, side.config, facts)
@@ -171,7 +173,7 @@ def ablate(
 
 def _arms(
     base: Side, chosen: Sequence[Chosen]
-) -> tuple[dict[str, Side], dict[str, dict[str, Any]]]:
+) -> tuple[dict[str, Side], dict[str, dict[str, Value]]]:
     """All configs to train: the baseline, each alone, all, and all without each."""
     arms = {BASELINE: base}
     everything, changed = applied(base, chosen)
@@ -267,13 +269,13 @@ def _interaction(
     return {"mean": one.mean, "interval": [one.low, one.high], "p_value": one.p_value}
 
 
-def _named(interaction: Mapping[str, Any] | None) -> bool:
+def _named(interaction: Record | None) -> bool:
     return interaction is not None and not (
         interaction["interval"][0] <= 0 <= interaction["interval"][1]
     )
 
 
-def _decision(effect: Mapping[str, Any] | None, bound: float, least: float) -> str:
+def _decision(effect: Record | None, bound: float, least: float) -> str:
     """As `jdlopt.evidence.compare.decide`, but with the p value that is corrected for them all."""
     if effect is None:
         return DROP

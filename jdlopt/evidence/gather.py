@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Num
 
 from jdlopt import config as configs
 from jdlopt.data import feed
@@ -22,6 +21,7 @@ from jdlopt.data.named import by_name, each
 from jdlopt.data.pools import Arrays
 from jdlopt.errors import UserError, WorkdirError
 from jdlopt.evidence import examples, judged, probe, rates
+from jdlopt.evidence.findings.finding import Record
 from jdlopt.metrics import higher_is_better
 from jdlopt.tasks import find_task
 from jdlopt.train import log, serve
@@ -102,7 +102,7 @@ def gather(
     return record
 
 
-def curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float]]]:
+def curves(rows: Sequence[Record]) -> dict[str, dict[str, list[float]]]:
     """Returns the logged values by name, each with its steps.
 
     Example:
@@ -119,7 +119,7 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float]
     return found
 
 
-def _run(config: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+def _run(config: Record, result: Record) -> dict[str, Any]:
     best = result.get("best") or {}
     kept = ("status", "steps", "total_steps", "n_params", "wall_seconds", "compile_seconds")
     return {
@@ -133,9 +133,7 @@ def _run(config: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def precision(
-    config: Mapping[str, Any], result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def precision(config: Record, result: Record, rows: Sequence[Record]) -> dict[str, Any]:
     """Returns the type that the model computes in, and the share of steps that overflowed."""
     steps, skipped, before = 0, 0.0, 0
     for row in rows:
@@ -152,7 +150,7 @@ def precision(
     }
 
 
-def open_run(workdir: Path, config: Mapping[str, Any]) -> Subject:
+def open_run(workdir: Path, config: Record) -> Subject:
     """Opens a run's data, model and checkpoint.
 
     Raises:
@@ -204,21 +202,6 @@ def _sizes(subject: Subject) -> dict[str, Any]:
         "higher": higher_is_better(experiment.monitor.partition("/")[2]),
         "trivial_loss": probe.trivial_loss(experiment, every, subject.validation.targets),
         "num_outputs": num_outputs(experiment.config, experiment.spec),
-        "target": _target(subject, every) if "values" in shows else None,
-    }
-
-
-def _target(subject: Subject, targets: Num[np.ndarray, "n *k"]) -> dict[str, Any]:
-    """The size of the numbers to predict, of several the one that is furthest from 1."""
-    columns = np.asarray(targets, np.float64).reshape(len(targets), -1)
-    rms = np.sqrt(np.mean(columns**2, axis=0))
-    furthest = int(np.argmax(np.abs(np.log(np.where(rms > 0, rms, 1.0)))))
-    column = columns[:, furthest]
-    return {
-        "rms": float(rms[furthest]),
-        "mean": float(column.mean()),
-        "spread": float(column.std()),
-        "scale": subject.config.data.preprocess.target_scale,
     }
 
 
@@ -380,7 +363,7 @@ def _look_at_rates(record: dict[str, Any], subject: Subject, lr_range: bool) -> 
     record["rates"] = rates.range_test(subject.config, dataset)
 
 
-def speed(result: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+def speed(result: Record, record: Record) -> dict[str, Any]:
     """Returns where the time of a run went: waiting for data, and beside the steps themselves."""
     a_second, batch_size = result.get("examples_per_second"), record["run"]["batch_size"]
     dispatch = result.get("dispatch") or {}

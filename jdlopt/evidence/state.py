@@ -186,7 +186,7 @@ def _adopted(tried: Mapping[str, Any]) -> bool:
 
 
 def words_of(step: Mapping[str, Any]) -> str:
-    """Returns a step of the ladder in words: its technique, gain, interval and seeds."""
+    """Returns an adopted change in words: its technique, gain, interval and seeds."""
     effect = step["effect"]
     low, high = effect["interval"]
     gain = f"{effect['mean']:+.4f} ({low:+.4f} to {high:+.4f}, {effect['seeds']} seeds)"
@@ -236,7 +236,7 @@ def adopt(
     level: float,
     trained: Mapping[int, Training],
 ) -> None:
-    """Makes a change that was confirmed the ladder's next step."""
+    """Adds a confirmed change to those that were adopted."""
     before, loop.current = loop.current, side
     summary = summary_of(trained, loop.metric)
     loop.value = summary["mean"]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jdlopt import config as configs
+from jdlopt.config import Value
 from jdlopt.errors import ConfigError
 from jdlopt.evidence.options import PairOptions
 from jdlopt.evidence.sides import Side, side_of
@@ -52,7 +53,7 @@ def resolved_space(nuisance: Mapping[str, Any], config: configs.AnyConfig) -> di
     return space
 
 
-def points(space: Mapping[str, Distribution], count: int, seed: int = 0) -> list[dict[str, Any]]:
+def points(space: Mapping[str, Distribution], count: int, seed: int = 0) -> list[dict[str, Value]]:
     """Returns points of a scrambled Sobol sequence in a space.
 
     Args:
@@ -80,7 +81,7 @@ def points(space: Mapping[str, Distribution], count: int, seed: int = 0) -> list
     ]
 
 
-def _at(one: Distribution, place: float) -> object:
+def _at(one: Distribution, place: float) -> Value:
     """The value at a place in [0, 1) of a distribution."""
     if one.kind == "choice":
         return one.choices[int(place * len(one.choices))]
@@ -109,7 +110,7 @@ class Tuned(NamedTuple):
     """
 
     side: Any
-    point: dict[str, Any]
+    point: dict[str, Value]
     value: float | None
     points: int
 
@@ -131,7 +132,7 @@ def tune_all(
     """
     seeds = range(TUNING_SEED, TUNING_SEED + options.tune_seeds)
     sign = 1.0 if higher_is_better(metric.partition("/")[2]) else -1.0
-    tried: dict[str, list[tuple[dict[str, Any], Any]]] = {}
+    tried: dict[str, list[tuple[dict[str, Value], Any]]] = {}
     for name, side in arms.items():
         drawn = points(resolved_space(options.space, side.config), options.tune)
         tried[name] = [

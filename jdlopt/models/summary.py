@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ class Layer(NamedTuple):
 
 
 def layers_of(
-    model: Model, params: PyTree, model_state: PyTree, inputs: Any, hparams: PyTree
+    model: Model, params: PyTree, model_state: PyTree, inputs: PyTree, hparams: PyTree
 ) -> list[Layer]:
     """Returns a model's layers in the order in which a training step's forward pass calls them.
 
@@ -71,7 +71,7 @@ def layers_of(
             output = jax.tree.map(partial(checkpoint_name, name=_MARK + "/".join(path)), output)
         return output
 
-    def forward(params: PyTree, model_state: PyTree, inputs: object, key: object) -> Any:
+    def forward(params: PyTree, model_state: PyTree, inputs: object, key: object) -> PyTree:
         return model.apply(params, model_state, inputs, hparams, key=key, train=True)[0]
 
     with nn.intercept_methods(note):
@@ -105,7 +105,7 @@ def layers_of(
     return rows
 
 
-def flops_of(function: Any, *shapes: Any) -> int:
+def flops_of(function: Callable[..., object], *shapes: PyTree) -> int:
     """Returns the arithmetic of a function's matrix products and convolutions.
 
     A multiplication and its addition are two. What is computed again in a backward pass counts

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, PyTree
 
 from jdlopt.errors import DivergedError
 from jdlopt.executor.messages import EXECUTION_MODES
@@ -21,63 +21,14 @@ from jdlopt.study.batches import Batches
 from jdlopt.study.halving import RULES, History
 from jdlopt.study.layout import TRIALS, WHOLE, Layout, default_devices
 from jdlopt.study.structure import Structure, stacked
+from jdlopt.study.trial import DIVERGED, DONE, EARLY, PRUNED, RUNNING, Trial
 from jdlopt.train import checkpoint
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.program import CAPACITY
 from jdlopt.train.state import TrainState
-from jdlopt.train.tracker import Tracker
 
 DISPATCH_SECONDS = 1.0
 """About how long one dispatch may take: signals and progress wait for its end."""
-RUNNING, DONE, EARLY, PRUNED, DIVERGED, STOPPED = (
-    "running", "done", "stopped early", "pruned", "diverged", "stopped",
-)  # fmt: skip
-
-
-@dataclass
-class Member:
-    """One training of a trial: a seed and, with cross-validation, a fold of it.
-
-    Attributes:
-      trial: the trial's number.
-      seed: the run's seed, as in ``config.seed``.
-      fold: which fold, or None.
-      params: the trial's floats that differ from the structure's config, by dotted key.
-      status: ``running``, or how it ended.
-      reason: why, where it did not end well.
-      steps: updates made.
-      rows: its logged lines, as a run's ``metrics.jsonl`` has them.
-      tracker: what is known of it from the values that came back.
-    """
-
-    trial: int
-    seed: int
-    fold: int | None
-    params: Mapping[str, Any]
-    status: str = RUNNING
-    reason: str | None = None
-    steps: int = 0
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    tracker: Tracker = field(init=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps of it."""
-        return {
-            "trial": self.trial,
-            "seed": self.seed,
-            "fold": self.fold,
-            "status": self.status,
-            "reason": self.reason,
-            "steps": self.steps,
-            "rows": self.rows,
-            "tracker": self.tracker.to_dict(),
-        }
-
-    def restore(self, record: Mapping[str, Any]) -> None:
-        """Goes on from what `to_dict` returned."""
-        self.status, self.reason = record["status"], record["reason"]
-        self.steps, self.rows = record["steps"], list(record["rows"])
-        self.tracker.restore(record["tracker"])
 
 
 @dataclass
@@ -88,9 +39,9 @@ class Cache:
     """
 
     compile: Compiler = field(default_factory=Compiler)
-    programs: dict[Any, made.Programs] = field(default_factory=dict)
-    inits: dict[Any, Any] = field(default_factory=dict)
-    data: dict[Any, Any] = field(default_factory=dict)
+    programs: dict[object, made.Programs] = field(default_factory=dict)
+    inits: dict[object, Callable[..., TrainState]] = field(default_factory=dict)
+    data: dict[object, PyTree] = field(default_factory=dict)
 
     def forget(self) -> None:
         """Drops all programs, whose structures are dropped as well: keys are their identities."""
@@ -100,27 +51,27 @@ class Cache:
 
 
 class Population:
-    """Trains members of one structure to their end; the host's side of it.
+    """Trains trials of one structure to their end; the host's side of it.
 
     Args:
       structure: what they share.
-      members: whom to train; at most ``width``.
+      trials: those to train; at most ``width``.
       width: how many the programs are compiled for; more where the devices could not share so many
         evenly.
       execution_mode: see `jdlopt.study.programs`.
       cache: programs compiled before.
       halving: ``asha``, ``median`` or None, with what earlier trials reached: ``history``.
-      rungs: the steps at which members are compared.
+      rungs: the steps at which trials are compared.
       reduction: one in so many goes on at a rung, with ``asha``.
       directory: where checkpoints of the population go, or None.
       checkpoint_seconds: least time between two.
-      devices: share the members; all local accelerators by default, or one CPU device.
+      devices: share the trials; all local accelerators by default, or one CPU device.
     """
 
     def __init__(
         self,
         structure: Structure,
-        members: Sequence[Member],
+        trials: Sequence[Trial],
         *,
         width: int,
         execution_mode: str,
@@ -133,9 +84,9 @@ class Population:
         checkpoint_seconds: float = 30.0,
         devices: Sequence[jax.Device] | None = None,
     ):
-        assert structure.data is not None and len(members) <= width
+        assert structure.data is not None and len(trials) <= width
         self.layout = Layout(tuple(devices or default_devices()))
-        self.structure, self.members = structure, list(members)
+        self.structure, self.trials = structure, list(trials)
         self.width = self.layout.width(width)
         self.execution_mode, self.cache = execution_mode, cache
         self.halving, self.history, self.rungs = halving, dict(history or {}), set(rungs)
@@ -153,24 +104,24 @@ class Population:
         self.total, self.every = experiment.total_steps, experiment.eval_every
         self.capacity = min(CAPACITY, self.every, self.total)
         self.batches = Batches(structure, self.capacity)
-        for member in self.members:
-            member.tracker = structure.tracker(member.fold)
-        # padding repeats the last member: its results are not looked at
-        self.rows = self.layout.deal(range(len(self.members)), self.width)
-        everyone = [self.members[-1 if index is None else index] for index in self.rows]
-        folds = [structure.folds[member.fold] for member in everyone]
+        for trial in self.trials:
+            trial.tracker = structure.tracker(trial.fold)
+        # padding repeats the last trial: its results are not looked at
+        self.rows = self.layout.deal(range(len(self.trials)), self.width)
+        everyone = [self.trials[-1 if index is None else index] for index in self.rows]
+        folds = [structure.folds[trial.fold] for trial in everyone]
         self.validation = np.stack([fold.validation for fold in folds])
         self.weights = np.stack([fold.weights for fold in folds])
         learnt = jax.tree.map(
             lambda *values: jnp.asarray(np.stack(values)),
             *[dict(fold.preprocess) for fold in folds],
         )
-        known: dict[int, Any] = {}
-        for member in everyone:
-            if member.trial not in known:
-                known[member.trial] = structure.hyperparameters(member.params)
-        hparams = stacked([known[member.trial] for member in everyone])
-        seeds = np.array([member.seed for member in everyone], np.uint32)
+        known: dict[int, PyTree] = {}
+        for trial in everyone:
+            if trial.number not in known:
+                known[trial.number] = structure.hyperparameters(trial.params)
+        hparams = stacked([known[trial.number] for trial in everyone])
+        seeds = np.array([trial.seed for trial in everyone], np.uint32)
         states = self._initial(seeds, hparams).replace(preprocess=learnt)
         self.states = self.layout.split(states)
         self.n_params = sum(leaf.size // self.width for leaf in jax.tree.leaves(self.states.params))
@@ -178,8 +129,8 @@ class Population:
         if self.directory is not None:
             self._resume()
 
-    def _initial(self, seeds: np.ndarray, hparams: Any) -> Any:
-        """Initialises every member as `fit` does, one after the other in one program."""
+    def _initial(self, seeds: np.ndarray, hparams: PyTree) -> TrainState:
+        """Initialises every trial as `fit` does, one after the other in one program."""
         key = (id(self.structure), self.width, self.layout)
         experiment = self.structure.experiment
         found = experiment.pretrained()
@@ -188,8 +139,8 @@ class Population:
         loaded = self.layout.replicate(loaded)
         if key not in self.cache.inits:
 
-            def init(seeds: Any, hparams: Any, loaded: Any) -> Any:
-                def one(given: tuple[Any, Any]) -> Any:
+            def init(seeds: Array, hparams: PyTree, loaded: PyTree) -> TrainState:
+                def one(given: tuple[Array, PyTree]) -> TrainState:
                     return experiment.init(given[0], given[1], loaded)
 
                 return jax.lax.map(one, (seeds, hparams))
@@ -216,7 +167,7 @@ class Population:
             )
         return self.cache.programs[key]
 
-    def _data(self) -> Any:
+    def _data(self) -> PyTree:
         """The examples of the structure, on every device."""
         key = (id(self.structure), self.layout)
         if key not in self.cache.data:
@@ -231,17 +182,17 @@ class Population:
 
     @property
     def active(self) -> list[int]:
-        """The rows of the stacked states whose members still train."""
+        """The rows of the stacked states whose trials still train."""
         return [
             row
             for row, index in enumerate(self.rows)
-            if index is not None and self.members[index].status == RUNNING
+            if index is not None and self.trials[index].status == RUNNING
         ]
 
-    def _at(self, row: int) -> Member:
+    def _at(self, row: int) -> Trial:
         index = self.rows[row]
         assert index is not None  # nobody asks for padding
-        return self.members[index]
+        return self.trials[index]
 
     def _compact(self) -> None:
         """Moves the survivors into a program of half the width, or a quarter, once they fit.
@@ -267,7 +218,7 @@ class Population:
         self.width = width
 
     def advance(self) -> None:
-        """Trains all active members to their next evaluation and looks at what came back."""
+        """Trains all active trials to their next evaluation and looks at what came back."""
         programs = self._programs(self.execution_mode)
         end = self._end(self.step)
         started, evaluated = time.perf_counter(), False
@@ -318,47 +269,46 @@ class Population:
         measured = {name: np.asarray(value) for name, value in values.items()}
         host = None if collected is None else jax.tree.map(np.asarray, collected)
         for index in active:
-            member = self._at(index)
+            trial = self._at(index)
             own = {name: value[index, :count] for name, value in measured.items()}
             try:
-                member.tracker.add_steps(self.step, own)
-                member.steps = self.step + count
+                trial.tracker.add_steps(self.step, own)
+                trial.steps = self.step + count
             except DivergedError as error:
-                member.status, member.steps = DIVERGED, error.step
-                member.reason = f"diverged at step {error.step}: {error.quantity} is {error.value}"
-            if host is not None and member.status == RUNNING:
+                trial.status, trial.steps = DIVERGED, error.step
+                trial.reason = f"diverged at step {error.step}: {error.quantity} is {error.value}"
+            if host is not None and trial.status == RUNNING:
                 mine = jax.tree.map(lambda leaf, index=index: leaf[index], host)
                 found = self.structure.experiment.collector.finish([mine])
                 named = {f"validation/{name}": value for name, value in found.items()}
-                member.tracker.add_evaluation(member.steps, named)
-                if member.tracker.has_ended():
-                    member.status = EARLY
-            lines = member.tracker.take_lines()
-            member.rows += [{"step": step, **line} for step, line in lines]
+                trial.tracker.add_evaluation(trial.steps, named)
+                if trial.tracker.has_ended():
+                    trial.status = EARLY
+            lines = trial.tracker.take_lines()
+            trial.rows += [{"step": step, **line} for step, line in lines]
 
     def _stop_the_worse(self) -> None:
         """At a rung, drops the trials that the halving's rule would not train further."""
         if self.step not in self.rungs or self.halving is None:
             return
         values: dict[int, float] = {}
-        trials = {self._at(index).trial for index in self.active}
-        for trial in sorted(trials):
-            own = [member for member in self.members if member.trial == trial]
+        for number in sorted({self._at(index).number for index in self.active}):
+            own = [trial for trial in self.trials if trial.number == number]
             sign = 1.0 if own[0].tracker.best.higher else -1.0
-            values[trial] = sign * float(np.mean([member.tracker.best.value for member in own]))
+            values[number] = sign * float(np.mean([trial.tracker.best.value for trial in own]))
         self.reached[self.step] = [value for value in values.values() if not math.isnan(value)]
         stopped = RULES[self.halving](values, self.history.get(self.step, []), self.reduction)
         for index in self.active:
-            member = self._at(index)
-            if member.trial in stopped:
-                member.status = PRUNED
-                member.reason = f"stopped at step {self.step} by {self.halving}"
+            trial = self._at(index)
+            if trial.number in stopped:
+                trial.status = PRUNED
+                trial.reason = f"stopped at step {self.step} by {self.halving}"
         self._compact()
 
     def choose(self, modes: Sequence[str] = EXECUTION_MODES) -> dict[str, float]:
         """Times a few steps in each execution mode on copies and keeps the fastest.
 
-        The seconds are those of one step of one member, compilation not counted.
+        The seconds are those of one step of one trial, compilation not counted.
         """
         active = np.array(self.active, np.int32)
         count = min(self.capacity, 8)
@@ -381,8 +331,8 @@ class Population:
         self,
         stop: Callable[[], bool] = lambda: False,
         on_evaluation: Callable[[Population], None] | None = None,
-    ) -> list[Member]:
-        """Trains every member to its end, or until ``stop()``; returns the members."""
+    ) -> list[Trial]:
+        """Trains every trial to its end, or until ``stop()``; returns the trials."""
         saved = time.perf_counter()
         while self.active:
             if stop():
@@ -394,32 +344,32 @@ class Population:
             if self.directory is not None and due and self.active:
                 self.save()
                 saved = time.perf_counter()
-        return self.members
+        return self.trials
 
     # --- checkpoints -----------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Saves states and members, so that a later population of the same members goes on."""
+        """Saves states and trials, so that a later population of the same trials goes on."""
         assert self.directory is not None
         meta = {
             "step": self.step,
             "reached": {str(step): values for step, values in self.reached.items()},
-            "members": [member.to_dict() for member in self.members],
+            "trials": [trial.to_dict() for trial in self.trials],
         }
-        checkpoint.save(self.directory, self.step, checkpoint.saved(self._by_member()), meta)
+        checkpoint.save(self.directory, self.step, checkpoint.saved(self._by_trial()), meta)
 
-    def _by_member(self) -> TrainState:
-        """The states in the order of the members, whatever the devices; of one that ended, any."""
+    def _by_trial(self) -> TrainState:
+        """The states in the order of the trials, whatever the devices; of one that ended, any."""
         row_of = {index: row for row, index in enumerate(self.rows) if index is not None}
-        places = np.array([row_of.get(index, 0) for index in range(len(self.members))])
+        places = np.array([row_of.get(index, 0) for index in range(len(self.trials))])
         return jax.tree.map(lambda leaf: leaf[places], self.states)
 
     def _is_saved(self, folder: Path) -> bool:
-        """Says whether a checkpoint is one of the same members, so far as it can be read."""
+        """Says whether a checkpoint is one of the same trials, so far as it can be read."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            there = checkpoint.read_meta(folder)["members"]
-            own = [(member.trial, member.seed, member.fold) for member in self.members]
-            return [(one["trial"], one["seed"], one["fold"]) for one in there] == own
+            there = checkpoint.read_meta(folder)["trials"]
+            own = [(trial.number, trial.seed, trial.fold) for trial in self.trials]
+            return [(one["number"], one["seed"], one["fold"]) for one in there] == own
         return True
 
     def _resume(self) -> None:
@@ -427,7 +377,7 @@ class Population:
         saved = [checkpoint.place(self.directory, at) for at in checkpoint.steps(self.directory)]
         if not saved or not all(self._is_saved(folder) for folder in saved):
             return  # none, or another population's: this one starts anew
-        like = self._by_member()
+        like = self._by_trial()
         found = checkpoint.restore_newest(self.directory, checkpoint.saved(like))
         if found is None:
             return
@@ -437,5 +387,5 @@ class Population:
         self.states = self.layout.split(jax.tree.map(lambda leaf: leaf[places], restored))
         self.step = meta["step"]
         self.reached = {int(step): values for step, values in meta["reached"].items()}
-        for member, record in zip(self.members, meta["members"]):
-            member.restore(record)
+        for trial, record in zip(self.trials, meta["trials"]):
+            trial.restore(record)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 
 from jdlopt.study.differences import Difference, compare, late_noise
+from jdlopt.study.records import Record
 from jdlopt.study.space import words
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NEAR = 0.1
 """Within this share of a range from its end, a point is near the boundary."""
@@ -24,27 +28,45 @@ ENOUGH = 8
 """Trials that a reading about a space needs."""
 
 
+class Reading(TypedDict):
+    """One thing that a study says.
+
+    Attributes:
+      name: of the reading.
+      level: ``warning``, ``note`` or ``good``.
+      text: what was found.
+      numbers: what it was found from.
+      suggestion: what to do about it; may be empty.
+    """
+
+    name: str
+    level: str
+    text: str
+    numbers: dict[str, object]
+    suggestion: str
+
+
 class _Found(NamedTuple):
     """A study as the readings look at it: trials with a value, best first."""
 
-    study: Mapping[str, Any]
-    curves: Any
-    trials: list[dict[str, Any]]
+    study: Record
+    curves: pd.DataFrame
+    trials: list[Record]
     sign: float
     metric: str
-    space: list[dict[str, Any]]
+    space: list[Record]
 
     @property
-    def best(self) -> list[dict[str, Any]]:
+    def best(self) -> list[Record]:
         """The best few trials."""
         return self.trials[: max(FEW, round(GOOD * len(self.trials)))]
 
-    def cost(self, trial: Mapping[str, Any]) -> float:
+    def cost(self, trial: Record) -> float:
         """A trial's first objective, lower being better."""
         return self.sign * trial["values"][0]
 
 
-def readings(study: Mapping[str, Any], curves: Any) -> list[dict[str, Any]]:
+def readings(study: Record, curves: pd.DataFrame) -> list[Reading]:
     """Returns what a study means, warnings first. Pure.
 
     Args:
@@ -52,8 +74,7 @@ def readings(study: Mapping[str, Any], curves: Any) -> list[dict[str, Any]]:
       curves: the content of ``curves.parquet`` as a pandas table.
 
     Returns:
-      Readings with ``name``, ``level`` (``warning``, ``note`` or ``good``), ``text``, ``numbers``
-      and ``suggestion``. A reading that the study has too little data for is left out.
+      The readings; one that the study has too little data for is left out.
     """
     objectives = study["objectives"]
     sign = -1.0 if objectives[0]["direction"] == "maximize" else 1.0
@@ -73,9 +94,7 @@ def readings(study: Mapping[str, Any], curves: Any) -> list[dict[str, Any]]:
     return sorted(made, key=lambda reading: order[reading["level"]])
 
 
-def _reading(
-    name: str, level: str, text: str, suggestion: str = "", **numbers: object
-) -> dict[str, Any]:
+def _reading(name: str, level: str, text: str, suggestion: str = "", **numbers: object) -> Reading:
     return {
         "name": name,
         "level": level,
@@ -96,18 +115,18 @@ def _scale(row: Mapping[str, object]) -> tuple[Callable[[float], float], Callabl
     return (math.log, math.exp) if row.get("log") else (float, float)
 
 
-def _place(row: Mapping[str, Any], value: float) -> float:
+def _place(row: Record, value: float) -> float:
     """Where in a range a value lies, from 0 to 1, on the scale that it is drawn on."""
     to, _ = _scale(row)
     low, high = to(row["low"]), to(row["high"])
     return (to(value) - low) / (high - low)
 
 
-def _boundary(found: _Found) -> list[dict[str, Any]]:
+def _boundary(found: _Found) -> list[Reading]:
     """Best points near an end of a range: the best may lie beyond it."""
     if len(found.trials) < ENOUGH:
         return []
-    made: list[dict[str, Any]] = []
+    made: list[Reading] = []
     inside = []
     for row in found.space:
         key = row["key"]
@@ -138,7 +157,7 @@ def _boundary(found: _Found) -> list[dict[str, Any]]:
     return made
 
 
-def _beyond(row: Mapping[str, Any], end: str) -> float:
+def _beyond(row: Record, end: str) -> float:
     """A wider bound: by half the range, but no further than 0, or than 1 for what lies below 1."""
     to, back = _scale(row)
     low, high = to(row["low"]), to(row["high"])
@@ -154,7 +173,7 @@ def _beyond(row: Mapping[str, Any], end: str) -> float:
     return wider
 
 
-def _sampling(found: _Found) -> list[dict[str, Any]]:
+def _sampling(found: _Found) -> list[Reading]:
     """Few trials as good as the best: the good region was hardly sampled."""
     if len(found.trials) < ENOUGH:
         return [
@@ -185,7 +204,7 @@ def _sampling(found: _Found) -> list[dict[str, Any]]:
     return [_reading("sampling", "good", text, close=close, trials=len(costs))]
 
 
-def _infeasible(found: _Found) -> list[dict[str, Any]]:
+def _infeasible(found: _Found) -> list[Reading]:
     """Trials that diverged, and the value of one key that parts them from the others best."""
     everyone = [t for t in found.study["trials"] if t["state"] in ("done", "pruned", "infeasible")]
     bad = [trial for trial in everyone if trial["state"] == "infeasible"]
@@ -195,7 +214,7 @@ def _infeasible(found: _Found) -> list[dict[str, Any]]:
     if not bad:
         return [_reading("infeasible", "good", "No trial diverged.", share=0.0)]
     text = f"{len(bad)} of {len(everyone)} trials are infeasible."
-    numbers: dict[str, Any] = {"share": share}
+    numbers: dict[str, object] = {"share": share}
     suggestion = "Look at their reasons in the table of infeasible trials."
     best: tuple[float, str, float, str] | None = None
     for row in found.space:
@@ -226,7 +245,7 @@ def _infeasible(found: _Found) -> list[dict[str, Any]]:
 # --- differences and noise ------------------------------------------------------------------------
 
 
-def _distinguishable(found: _Found) -> list[dict[str, Any]]:
+def _distinguishable(found: _Found) -> list[Reading]:
     """Whether the winner is better than the runner-up, or only luckier."""
     if len(found.trials) < 2:
         return []
@@ -246,12 +265,12 @@ def _distinguishable(found: _Found) -> list[dict[str, Any]]:
     return [_reading("winner", "warning", text, hint, **one.numbers)]
 
 
-def _compare(found: _Found, first: Mapping[str, Any], second: Mapping[str, Any]) -> Difference:
+def _compare(found: _Found, first: Record, second: Record) -> Difference:
     noise = late_noise(_curve(found, first["number"], found.metric))
     return compare(first, second, found.sign, noise)
 
 
-def _answers(found: _Found) -> list[dict[str, Any]]:
+def _answers(found: _Found) -> list[Reading]:
     """What each scientific key's values reach, everything else tuned away."""
     made = []
     for row in found.space:
@@ -266,7 +285,7 @@ def _answers(found: _Found) -> list[dict[str, Any]]:
                 low, high = min(places), max(places)
                 made.append(_reading("answer", "note", text, key=key, low=low, high=high))
             continue
-        groups: dict[str, list[dict[str, Any]]] = {}
+        groups: dict[str, list[Record]] = {}
         for trial in found.trials:  # best first
             if key in trial["params"]:
                 groups.setdefault(words(trial["params"][key]), []).append(trial)
@@ -279,15 +298,18 @@ def _answers(found: _Found) -> list[dict[str, Any]]:
         text += f" The first two differ by {one.words}."
         level, hint = "good" if one.verdict == "apart" else "note", ""
         if one.verdict in ("same", "unknown"):
-            hint = "The question is open: take the cheaper one, or search on."
+            hint = "The question is open: take the cheaper one, or search further."
         if thin:
-            level, hint = "warning", f"Few trials have {', '.join(thin)}: search on before you say."
+            level, hint = (
+                "warning",
+                f"Few trials have {', '.join(thin)}: search further first.",
+            )
         made.append(_reading("answer", level, text, hint, key=key, **one.numbers))
     return made
 
 
 def _curve(found: _Found, trial: int, metric: str) -> np.ndarray:
-    """A metric's values of a trial by evaluation, the mean over its members."""
+    """A metric's values of a trial by evaluation, the mean over its seeds and folds."""
     curves = found.curves
     if curves is None or len(curves) == 0 or metric not in curves:
         return np.array([])
@@ -295,7 +317,7 @@ def _curve(found: _Found, trial: int, metric: str) -> np.ndarray:
     return rows.groupby("step")[metric].mean().sort_index().to_numpy(float)
 
 
-def _noise(found: _Found) -> list[dict[str, Any]]:
+def _noise(found: _Found) -> list[Reading]:
     """Step-to-step noise late in training, against how much the best trials differ."""
     noises = [late_noise(_curve(found, t["number"], found.metric)) for t in found.best]
     known = [noise for noise in noises if noise is not None]
@@ -314,7 +336,7 @@ def _noise(found: _Found) -> list[dict[str, Any]]:
     return [_reading("noise", "good", text, noise=noise, spread=spread)]
 
 
-def _overfitting(found: _Found) -> list[dict[str, Any]]:
+def _overfitting(found: _Found) -> list[Reading]:
     """Validation loss that rises after its minimum, while training loss falls."""
     rises = []
     for trial in found.best:
@@ -325,7 +347,7 @@ def _overfitting(found: _Found) -> list[dict[str, Any]]:
     if not rises:
         return []
     share = float(np.mean([rise > 0.1 for rise in rises]))
-    numbers: dict[str, Any] = {"share": share, "rise": float(np.median(rises))}
+    numbers: dict[str, object] = {"share": share, "rise": float(np.median(rises))}
     if share >= 0.5:
         return [
             _reading(
@@ -339,10 +361,10 @@ def _overfitting(found: _Found) -> list[dict[str, Any]]:
             )
         ]
     text = "The best trials end near the minimum of their validation loss."
-    return [_reading("overfitting", "good", text, **numbers)]
+    return [_reading("overfitting", "good", text, "", **numbers)]
 
 
-def _length(found: _Found) -> list[dict[str, Any]]:
+def _length(found: _Found) -> list[Reading]:
     """Whether training was too short, too long, or about right."""
     shares = []
     for trial in found.best:
@@ -355,7 +377,7 @@ def _length(found: _Found) -> list[dict[str, Any]]:
     middle = float(np.median(shares))
     late, early = float(np.mean([s > 0.9 for s in shares])), middle < 0.4
     gain = _gain(found)
-    numbers: dict[str, Any] = {"best_at": middle, "late_share": late, "late_gain": gain}
+    numbers: dict[str, object] = {"best_at": middle, "late_share": late, "late_gain": gain}
     if late >= 0.5 and gain is not None and gain > 0.02:
         return [
             _reading(
@@ -380,7 +402,7 @@ def _length(found: _Found) -> list[dict[str, Any]]:
             )
         ]
     text = f"The best trainings are best after {middle:.0%} of their steps (median)."
-    return [_reading("length", "good", text, **numbers)]
+    return [_reading("length", "good", text, "", **numbers)]
 
 
 def _gain(found: _Found) -> float | None:

@@ -9,15 +9,20 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jdlopt import writing
 from jdlopt.executor.messages import RUNNING, PopulationTrained, Row, TrialResult
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 CURVES, PARTS = "curves.parquet", "curves"
 STATES = ("done", "pruned", "infeasible")
+Record = Mapping[str, Any]
+"""A study, a trial or a key of the space, as ``study.json`` has it."""
 
 
 def infeasible(reason: str) -> dict[str, object]:
@@ -120,16 +125,14 @@ def interval(values: Sequence[float], level: float = 0.95) -> list[float]:
     return [mean - half, mean + half]
 
 
-def best(trials: Sequence[Mapping[str, Any]], objectives: Sequence[Mapping[str, str]]) -> list[int]:
+def best(trials: Sequence[Record], objectives: Sequence[Mapping[str, str]]) -> list[int]:
     """Returns the finished trials' numbers, best first; of several objectives, by the first."""
     sign = -1.0 if objectives[0]["direction"] == "maximize" else 1.0
     done = [trial for trial in trials if trial["state"] == "done" and trial["values"]]
     return [t["number"] for t in sorted(done, key=lambda t: (sign * t["values"][0], t["number"]))]
 
 
-def pareto(
-    trials: Sequence[Mapping[str, Any]], objectives: Sequence[Mapping[str, str]]
-) -> list[int]:
+def pareto(trials: Sequence[Record], objectives: Sequence[Mapping[str, str]]) -> list[int]:
     """Returns the trials that no other is at least as good as in all objectives and better in one.
 
     Example:
@@ -177,7 +180,7 @@ def add_curves(workdir: Path, rows: Sequence[Mapping[str, object]]) -> None:
     _write(folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:12]}.parquet", _table(rows))
 
 
-def curves(workdir: Path) -> Any:
+def curves(workdir: Path) -> pd.DataFrame:
     """Returns all rows written so far as a pandas table, those of the newest training alone."""
     import pandas as pd
 
@@ -192,7 +195,7 @@ def curves(workdir: Path) -> Any:
     return found.sort_values([*training, "step"], ignore_index=True)
 
 
-def gather_curves(workdir: Path) -> Any:
+def gather_curves(workdir: Path) -> pd.DataFrame:
     """Joins the parts into ``curves.parquet`` and removes them; returns the table."""
     import pyarrow as pa
 

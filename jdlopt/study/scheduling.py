@@ -215,8 +215,8 @@ def _interrupted(workdir: Path) -> list[list[int]]:
         trials: dict[int, None] = {}
         for meta in folder.glob("*/step-*/meta.json"):
             try:
-                members = json.loads(meta.read_text(encoding="utf-8"))["members"]
-                trials |= dict.fromkeys(int(member["trial"]) for member in members)
+                saved = json.loads(meta.read_text(encoding="utf-8"))["trials"]
+                trials |= dict.fromkeys(int(trial["number"]) for trial in saved)
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # what can't be read is trained anew
         if trials and folder.name == _folder(list(trials)):

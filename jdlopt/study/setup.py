@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from jdlopt import config as configs
 from jdlopt import writing
+from jdlopt.config import Value
 from jdlopt.errors import UserError, WorkdirError
 from jdlopt.executor.executor import Executor
 from jdlopt.executor.messages import CheckStudy
@@ -21,8 +22,6 @@ TRACED = ("model.", "loss.", "optim.", "data.augment.")
 """How the keys begin whose floats are traced."""
 LOCK = ".finishing"
 """Held by the coordinator that ends a study."""
-SEEDS = 2**32
-"""A seed is below this."""
 MOST_POINTS = 10_000
 """Points that a grid may have."""
 
@@ -128,7 +127,7 @@ class Setup:
     objectives: list[dict[str, str]]
     monitor: str
     seed: int
-    grid: list[dict[str, Any]] | None
+    grid: list[dict[str, Value]] | None
     platform: str
     devices: list[str]
     versions: dict[str, str]
@@ -160,15 +159,15 @@ class Setup:
             return 32
         return 18 if self.options.halving else 8
 
-    def structural(self, point: Mapping[str, object]) -> dict[str, object]:
+    def structural(self, point: Mapping[str, Value]) -> dict[str, object]:
         """Returns the values of a point, and what follows them, that need their own program."""
         return {key: v for key, v in self._all(point).items() if not self._is_traced(key, v)}
 
-    def floats(self, point: Mapping[str, Any]) -> dict[str, float]:
+    def floats(self, point: Mapping[str, Value]) -> dict[str, float]:
         """Returns the values of a point, and what follows them, that are traced."""
         return {key: v for key, v in self._all(point).items() if self._is_traced(key, v)}
 
-    def _all(self, point: Mapping[str, Any]) -> dict[str, Any]:
+    def _all(self, point: Mapping[str, Value]) -> dict[str, Any]:
         return self.references.following(point)
 
     def _is_traced(self, key: str, value: object) -> bool:
@@ -176,7 +175,7 @@ class Setup:
             return key in self.traced
         return type(value) is float and key.startswith(TRACED)
 
-    def config_of(self, point: Mapping[str, object]) -> dict[str, Any]:
+    def config_of(self, point: Mapping[str, Value]) -> dict[str, Any]:
         """Returns the config that trains a point as a run."""
         values = {**self._all(point), "seed": self.seed}
         return configs.to_dict(configs.override(self.config, values))
@@ -222,11 +221,6 @@ def set_up(
         )
     )
     objectives = [{"name": name, "direction": way} for name, way in found.directions.items()]
-    if found.seed + options.repeats > SEEDS:
-        raise UserError(
-            f"--repeats: trains each trial with seed={found.seed:,} and the {options.repeats - 1} "
-            f"after it; a seed is at most {SEEDS - 1:,}. Set a smaller --config.seed."
-        )
     if options.halving and len(objectives) > 1:
         raise UserError("--halving: compares by one objective; there are several here.")
     if grid is not None and options.trials is None:
@@ -249,7 +243,7 @@ def set_up(
     )
 
 
-def _grid(space: spaces.Space, options: Options) -> list[dict[str, Any]] | None:
+def _grid(space: spaces.Space, options: Options) -> list[dict[str, Value]] | None:
     if options.sampler != "grid":
         return None
     found = []

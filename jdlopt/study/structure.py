@@ -129,9 +129,9 @@ def build(
         key = (*steps, own, repr(experiment.recipe), learnt, _coding(experiment.data))
         groups.setdefault(key, []).append((fold, experiment))
     structures = []
-    for members in groups.values():
-        datasets = {fold: experiment.data for fold, experiment in members}
-        first = members[0][1]
+    for alike in groups.values():
+        datasets = {fold: experiment.data for fold, experiment in alike}
+        first = alike[0][1]
         positions, data = _pooled(datasets, cache)
         most = first.config.train.eval_batch_size
         largest = max(len(validation) for _, validation in positions.values())
@@ -142,7 +142,7 @@ def build(
                 experiment.learnt,
                 experiment.order,
             )
-            for fold, experiment in members
+            for fold, experiment in alike
         }
         fingerprint = configs.fingerprint(configs.override(first.config, {"data.fold": 0}))
         structures.append(Structure(first, schema, made, data, fingerprint))

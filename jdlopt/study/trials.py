@@ -7,6 +7,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from jdlopt.config import Value
 from jdlopt.errors import WorkdirError
 from jdlopt.study import records
 from jdlopt.study import space as spaces
@@ -106,7 +107,7 @@ class Trials:
                     "searched. Something else has written there; choose another --workdir."
                 )
 
-    def _point(self, trial: FrozenTrial) -> dict[str, object]:
+    def _point(self, trial: FrozenTrial) -> dict[str, Value]:
         """Returns the values that a storage's labels stand for."""
         grid = self.setup.grid
         if grid is not None and trial.number < len(grid):

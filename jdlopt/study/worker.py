@@ -26,9 +26,10 @@ from jdlopt.executor.worker import Link, all_cores
 from jdlopt.metrics import higher_is_better
 from jdlopt.study import structure
 from jdlopt.study.halving import rungs
-from jdlopt.study.population import DIVERGED, Cache, Member, Population
+from jdlopt.study.population import Cache, Population
 from jdlopt.study.space import from_json, probes
 from jdlopt.study.structure import Structure
+from jdlopt.study.trial import DIVERGED, Trial
 from jdlopt.train import checks, disk, log
 from jdlopt.train.loop import fit_experiment
 from jdlopt.train.schema import schema_of
@@ -122,17 +123,17 @@ class StudyWorker:
         """Trains the trials of a population; folds that can't share a program come in turn."""
         compiled = self.cache.compile.seconds
         structures = self._structures(request.config, request.folds)
-        members = [Member(one.number, one.seed, one.fold, one.params) for one in request.trials]
+        trials = [Trial(one.number, one.seed, one.fold, one.params) for one in request.trials]
         populations: list[tuple[Population, str]] = []
         for one in structures:
-            own = [member for member in members if member.fold in one.folds]
+            own = [trial for trial in trials if trial.fold in one.folds]
             if own and one.data is None:
                 self._train_alone(one, own, request)
             elif own:
                 populations.append(self._train_together(one, own, request))
         result = PopulationTrained(
             task=request.task,
-            trials=[_result(member) for member in members],
+            trials=[_result(trial) for trial in trials],
             fingerprint=structures[0].fingerprint,
             total_steps=structures[0].experiment.total_steps,
             train_seconds=sum(one.train_seconds for one, _ in populations),
@@ -155,7 +156,7 @@ class StudyWorker:
         )
 
     def _train_together(
-        self, one: Structure, members: list[Member], request: TrainPopulation
+        self, one: Structure, trials: list[Trial], request: TrainPopulation
     ) -> tuple[Population, str]:
         """Trains trials as one population; returns it and how its execution mode was chosen."""
         import jax
@@ -163,8 +164,8 @@ class StudyWorker:
         experiment, given = one.experiment, request.execution_mode
         population = Population(
             one,
-            members,
-            width=max(request.width, len(members)),
+            trials,
+            width=max(request.width, len(trials)),
             execution_mode=given or ("scan" if jax.default_backend() == "cpu" else "vmap"),
             cache=self.cache,
             halving=request.halving,
@@ -194,40 +195,40 @@ class StudyWorker:
         return fit_experiment(experiment, workdir).record
 
     def _train_alone(
-        self, one: Structure, members: Sequence[Member], request: TrainPopulation
+        self, one: Structure, trials: Sequence[Trial], request: TrainPopulation
     ) -> None:
         """Trains trials by `fit`, one by one, each in a directory of its own."""
-        for member in members:
-            member.tracker = one.tracker(member.fold)
-        for member in members:
-            name = f"{member.trial:04d}-{member.seed}-{member.fold or 0}"
+        for trial in trials:
+            trial.tracker = one.tracker(trial.fold)
+        for trial in trials:
+            name = f"{trial.number:04d}-{trial.seed}-{trial.fold or 0}"
             place = Path(request.directory) / name
-            changes = {**member.params, "seed": member.seed, "train.evaluate_test": False}
-            if member.fold is not None:
-                changes["data.fold"] = member.fold
+            changes = {**trial.params, "seed": trial.seed, "train.evaluate_test": False}
+            if trial.fold is not None:
+                changes["data.fold"] = trial.fold
             try:
                 record = self.fit(configs.override(request.config, changes), place)
-                member.status, member.steps = record["status"], record["steps"]
+                trial.status, trial.steps = record["status"], record["steps"]
                 step, value = record["best"]["step"], record["best"]["value"]
                 value = math.nan if value is None else value
-                member.tracker.best = member.tracker.best.after(step, value)
+                trial.tracker.best = trial.tracker.best.after(step, value)
             except DivergedError as error:
-                member.status, member.steps, member.reason = DIVERGED, error.step, str(error)
-            member.rows = log.read_lines(place / log.METRICS)
+                trial.status, trial.steps, trial.reason = DIVERGED, error.step, str(error)
+            trial.rows = log.read_lines(place / log.METRICS)
             if self.link.stopped(request.task):
                 break
 
 
-def _result(member: Member) -> TrialResult:
-    best = member.tracker.best
+def _result(trial: Trial) -> TrialResult:
+    best = trial.tracker.best
     return TrialResult(
-        number=member.trial,
-        seed=member.seed,
-        fold=member.fold,
-        status=member.status,
-        reason=member.reason,
-        steps=member.steps,
+        number=trial.number,
+        seed=trial.seed,
+        fold=trial.fold,
+        status=trial.status,
+        reason=trial.reason,
+        steps=trial.steps,
         best_step=best.step,
         value=disk.as_json(best.value),
-        rows=disk.as_json(member.rows),
+        rows=disk.as_json(trial.rows),
     )

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from jaxtyping import PyTree
 
 from jdlopt import mesh as meshes
 from jdlopt.errors import UserError
@@ -72,7 +73,7 @@ def summary(experiment: Experiment) -> Summary:
     )
 
 
-def _layers(experiment: Experiment, state: Any, inputs: Any) -> list[Layer]:
+def _layers(experiment: Experiment, state: TrainState, inputs: PyTree) -> list[Layer]:
     """The layers of the model, or of each member of an ensemble."""
     config, hparams = experiment.config, experiment.hparams["model"]
     members = config.model.ensemble
@@ -201,7 +202,7 @@ def step_bytes(experiment: Experiment, mesh: Mesh) -> int:
     )
 
 
-def compiled_step(experiment: Experiment, mesh: Mesh) -> Any:
+def compiled_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Compiled:
     """Returns the compiled training step of an experiment; no array is made for it."""
     everywhere, split = meshes.replicated(mesh), meshes.batch_sharding(mesh)
     state = _shapes(experiment)
@@ -282,7 +283,7 @@ def _batch(experiment: Experiment, size: int) -> dict[str, jax.ShapeDtypeStruct]
     }
 
 
-def _placed(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+def _placed(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 

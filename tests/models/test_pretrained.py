@@ -24,7 +24,8 @@ from jdlopt.errors import ConfigError, UserError, WorkdirError
 from jdlopt.models import make_model, pretrained
 from jdlopt.models.pretrained import files
 from jdlopt.study import structure
-from jdlopt.study.population import Cache, Member, Population
+from jdlopt.study.population import Cache, Population
+from jdlopt.study.trial import Trial
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
 
@@ -183,8 +184,8 @@ def test_a_run_says_what_it_began_with_and_notices_a_changed_file(
 def test_every_member_of_a_population_starts_from_them(checkpoint: Path) -> None:
     config = configs.override(CONFIG, {"model.pretrained": str(checkpoint)})
     (shared,) = structure.build(config)
-    members = [Member(0, 0, None, {}), Member(1, 5, None, {"optim.learning_rate": 1e-7})]
-    made = Population(shared, members, width=2, execution_mode="scan", cache=Cache())
+    trials = [Trial(0, 0, None, {}), Trial(1, 5, None, {"optim.learning_rate": 1e-7})]
+    made = Population(shared, trials, width=2, execution_mode="scan", cache=Cache())
     scale = made.states.params["norm"]["scale"]
     np.testing.assert_allclose(scale, np.stack([vit_tensors()["vit.layernorm.weight"]] * 2))
 

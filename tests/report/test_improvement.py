@@ -1,4 +1,4 @@
-"""The report of an improvement: the ladder, what was tried and why it was dropped."""
+"""The report of an improvement: its steps, what was tried and why it was dropped."""
 
 from __future__ import annotations
 

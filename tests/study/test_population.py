@@ -10,7 +10,8 @@ from mixed_tables import make_table
 from jdlopt import config as configs
 from jdlopt.errors import ConfigError
 from jdlopt.study import structure
-from jdlopt.study.population import Cache, Member, Population
+from jdlopt.study.population import Cache, Population
+from jdlopt.study.trial import Trial
 from jdlopt.train.loop import fit
 
 IRIS = {
@@ -29,12 +30,12 @@ MODELS = {
 }
 
 
-def trained(raw, members, execution_mode="scan", width=None, **more):
-    [one] = structure.build(raw, sorted({m.fold for m in members if m.fold is not None}) or None)
+def trained(raw, trials, execution_mode="scan", width=None, **more):
+    [one] = structure.build(raw, sorted({m.fold for m in trials if m.fold is not None}) or None)
     population = Population(
         one,
-        members,
-        width=width or len(members),
+        trials,
+        width=width or len(trials),
         execution_mode=execution_mode,
         cache=Cache(),
         **more,
@@ -66,25 +67,23 @@ def assert_same(rows, expected, tolerance):
 def test_a_trial_of_a_population_equals_the_same_trial_alone(tmp_path, model):
     raw = {**IRIS, "model": MODELS[model], "train": {**IRIS["train"], "epochs": 2}}
     rates = [1e-3, 3e-2]
-    members = [
-        Member(i, seed=i, fold=None, params={"optim.learning_rate": rates[i]}) for i in (0, 1)
-    ]
-    trained(raw, members)
+    trials = [Trial(i, seed=i, fold=None, params={"optim.learning_rate": rates[i]}) for i in (0, 1)]
+    trained(raw, trials)
     for i in (0, 1):
         alone = fit(
             configs.override(raw, {"seed": i, "optim.learning_rate": rates[i]}), tmp_path / str(i)
         )
-        assert_same(members[i].rows, lines(alone), 1e-6)
-        assert members[i].tracker.best.step == alone.record["best"]["step"]
+        assert_same(trials[i].rows, lines(alone), 1e-6)
+        assert trials[i].tracker.best.step == alone.record["best"]["step"]
 
 
 @pytest.mark.parametrize("execution_mode", ["vmap", "each"])
 def test_execution_modes_agree(execution_mode):
-    def members():
-        return [Member(i, 0, None, {"model.dropout_rate": 0.1 * i}) for i in range(3)]
+    def trials():
+        return [Trial(i, 0, None, {"model.dropout_rate": 0.1 * i}) for i in range(3)]
 
-    expected = trained(IRIS, members()).members
-    for found, want in zip(trained(IRIS, members(), execution_mode).members, expected):
+    expected = trained(IRIS, trials()).trials
+    for found, want in zip(trained(IRIS, trials(), execution_mode).trials, expected):
         assert_same(found.rows, want.rows, 1e-4)
 
 
@@ -94,10 +93,10 @@ def test_trials_differ_in_the_rates_of_groups_and_unfreeze_as_alone(tmp_path, ex
     optim = {**IRIS["optim"], "freeze": ("dense_0/bias",), "groups": {"body": body}}
     raw = {**IRIS, "optim": optim, "train": {**IRIS["train"], "epochs": 2}}
     key = "optim.groups.body.learning_rate_scale"
-    members = [Member(i, i, None, {key: rate}) for i, rate in enumerate((0.1, 2.0))]
-    trained(raw, members, execution_mode)
+    trials = [Trial(i, i, None, {key: rate}) for i, rate in enumerate((0.1, 2.0))]
+    trained(raw, trials, execution_mode)
     alone = fit(configs.override(raw, {"seed": 1, key: 2.0}), tmp_path / "alone")
-    assert_same(members[1].rows, lines(alone), 1e-5)
+    assert_same(trials[1].rows, lines(alone), 1e-5)
 
 
 @pytest.mark.parametrize("execution_mode", ["scan", "vmap", "each"])
@@ -105,16 +104,16 @@ def test_eight_devices_equal_one(execution_mode):
     """To the bit, except side by side: a product of another width may be summed otherwise."""
     rates = [1e-6, 3e-2, 1e-5, 2e-6, 1e-2, 3e-6, 4e-6, 5e-6, 6e-6, 2e-2, 7e-6]
 
-    def members():
-        return [Member(i, i, None, {"optim.learning_rate": r}) for i, r in enumerate(rates)]
+    def trials():
+        return [Trial(i, i, None, {"optim.learning_rate": r}) for i, r in enumerate(rates)]
 
     halving = {"halving": "asha", "rungs": [6, 12]}
-    one = trained(IRIS, members(), execution_mode, **halving)
-    eight = trained(IRIS, members(), execution_mode, devices=jax.local_devices(), **halving)
+    one = trained(IRIS, trials(), execution_mode, **halving)
+    eight = trained(IRIS, trials(), execution_mode, devices=jax.local_devices(), **halving)
     assert len(one.states.step.sharding.device_set) == 1
     assert len(eight.states.step.sharding.device_set) == 8
-    assert {m.status for m in one.members} == {"done", "pruned"}
-    for mine, other in zip(eight.members, one.members):
+    assert {m.status for m in one.trials} == {"done", "pruned"}
+    for mine, other in zip(eight.trials, one.trials):
         assert (mine.status, mine.steps) == (other.status, other.steps)
         if execution_mode == "vmap":
             assert_same(mine.rows, other.rows, 1e-6)
@@ -125,35 +124,35 @@ def test_eight_devices_equal_one(execution_mode):
 def test_survivors_are_shared_evenly_by_the_devices():
     rates = [3e-2, 1e-6] * 4  # those that survive begin on every second of two devices
     devices = jax.local_devices()[:2]
-    members = [Member(i, 0, None, {"optim.learning_rate": r}) for i, r in enumerate(rates)]
-    population = trained(IRIS, members, devices=devices, halving="median", rungs=[6])
+    trials = [Trial(i, 0, None, {"optim.learning_rate": r}) for i, r in enumerate(rates)]
+    population = trained(IRIS, trials, devices=devices, halving="median", rungs=[6])
     kept = [row for row, index in enumerate(population.rows) if index is not None]
-    assert [m.status for m in members].count("done") == len(kept) < 8
+    assert [m.status for m in trials].count("done") == len(kept) < 8
     _, counts = population.layout.turns(kept, population.width)
     assert max(counts) - min(counts) <= 1
 
 
 def test_a_population_saved_on_eight_devices_goes_on_with_one(tmp_path):
-    def members():
-        return [Member(i, i, None, {}) for i in range(5)]
+    def trials():
+        return [Trial(i, i, None, {}) for i in range(5)]
 
-    expected = trained(IRIS, members()).members
+    expected = trained(IRIS, trials()).trials
     [one] = structure.build(IRIS)
     options = {"width": 5, "execution_mode": "scan", "directory": tmp_path}
-    first = Population(one, members(), cache=Cache(), devices=jax.local_devices(), **options)
+    first = Population(one, trials(), cache=Cache(), devices=jax.local_devices(), **options)
     assert first.width == 8
     first.advance()
     first.save()
-    second = Population(one, members(), cache=Cache(), devices=jax.local_devices()[:1], **options)
+    second = Population(one, trials(), cache=Cache(), devices=jax.local_devices()[:1], **options)
     assert second.step == first.step > 0 and second.width == 5
     second.train_all()
-    for found, want in zip(second.members, expected):
+    for found, want in zip(second.trials, expected):
         assert found.rows == want.rows
 
 
 def test_a_wider_program_than_there_are_trials_changes_nothing():
-    one = trained(IRIS, [Member(0, 0, None, {})]).members[0]
-    padded = trained(IRIS, [Member(0, 0, None, {})], width=4).members[0]
+    one = trained(IRIS, [Trial(0, 0, None, {})]).trials[0]
+    padded = trained(IRIS, [Trial(0, 0, None, {})], width=4).trials[0]
     assert_same(padded.rows, one.rows, 1e-6)
 
 
@@ -161,10 +160,10 @@ def test_folds_are_scikit_learns_and_each_equals_its_run_alone(tmp_path):
     from sklearn.model_selection import StratifiedKFold
 
     raw = {**IRIS, "data": {**IRIS["data"], "folds": 4, "preprocess": {"scale": "standard"}}}
-    members = [Member(0, 0, fold, {}) for fold in range(4)]
-    population = trained(raw, members)
+    trials = [Trial(0, 0, fold, {}) for fold in range(4)]
+    population = trained(raw, trials)
     alone = fit(configs.override(raw, {"data.fold": 2}), tmp_path / "fold")
-    assert_same(members[2].rows, lines(alone), 1e-5)
+    assert_same(trials[2].rows, lines(alone), 1e-5)
     from jdlopt.data.source import open_dataset
 
     whole = open_dataset({"source": "iris"})
@@ -191,42 +190,42 @@ def test_folds_of_several_inputs_equal_their_runs_alone(tmp_path):
         "model": {"name": "fusion", "width": 4, "hidden": (4,), "image_features": (4,)},
         "train": {**IRIS["train"], "epochs": 2},
     }
-    members = [Member(0, 0, fold, {}) for fold in range(3)]
-    trained(raw, members)
+    trials = [Trial(0, 0, fold, {}) for fold in range(3)]
+    trained(raw, trials)
     alone = fit(configs.override(raw, {"data.fold": 1}), tmp_path / "fold")
-    assert_same(members[1].rows, lines(alone), 1e-5)
+    assert_same(trials[1].rows, lines(alone), 1e-5)
 
 
 @pytest.mark.slow
 def test_folds_whose_validation_splits_differ_by_an_example_train_together(tmp_path):
     raw = {**IRIS, "data": {"source": "digits", "batch_size": 64, "folds": 5}}
     raw["train"] = {**IRIS["train"], "epochs": 1}
-    members = [Member(0, 0, fold, {}) for fold in range(5)]
-    found = trained(raw, members).structure.folds.values()
+    trials = [Trial(0, 0, fold, {}) for fold in range(5)]
+    found = trained(raw, trials).structure.folds.values()
     assert len({int(fold.weights.sum()) for fold in found}) == 2
     for fold in (0, 4):
         alone = fit(configs.override(raw, {"data.fold": fold}), tmp_path / str(fold))
-        assert_same(members[fold].rows, lines(alone), 1e-5)
+        assert_same(trials[fold].rows, lines(alone), 1e-5)
 
 
 def test_a_diverged_trial_is_dropped_and_the_others_go_on():
     raw = {**IRIS, "optim": {"name": "sgd", "learning_rate": 0.1}, "model": {"name": "mlp"}}
     raw["loss"] = {"name": "cross_entropy", "l2": 1e-3}
-    members = [Member(0, 0, None, {"loss.l2": 1e20}), Member(1, 0, None, {})]
-    trained(raw, members)
-    assert members[0].status == "diverged" and "diverged at step" in members[0].reason
-    assert members[1].status == "done"
-    assert_same(members[1].rows, trained(raw, [Member(1, 0, None, {})]).members[0].rows, 1e-6)
+    trials = [Trial(0, 0, None, {"loss.l2": 1e20}), Trial(1, 0, None, {})]
+    trained(raw, trials)
+    assert trials[0].status == "diverged" and "diverged at step" in trials[0].reason
+    assert trials[1].status == "done"
+    assert_same(trials[1].rows, trained(raw, [Trial(1, 0, None, {})]).trials[0].rows, 1e-6)
 
 
 def test_halving_stops_the_worse_at_a_rung():
-    members = [
-        Member(i, 0, None, {"optim.learning_rate": rate})
+    trials = [
+        Trial(i, 0, None, {"optim.learning_rate": rate})
         for i, rate in enumerate([1e-6, 1e-5, 3e-2])
     ]
-    population = trained(IRIS, members, halving="asha", rungs=[12])
-    assert [member.status for member in members] == ["pruned", "pruned", "done"]
-    assert [member.steps for member in members][:2] == [12, 12]
+    population = trained(IRIS, trials, halving="asha", rungs=[12])
+    assert [trial.status for trial in trials] == ["pruned", "pruned", "done"]
+    assert [trial.steps for trial in trials][:2] == [12, 12]
     assert len(population.reached[12]) == 3
 
 
@@ -234,66 +233,66 @@ def test_halving_stops_the_worse_at_a_rung():
 def test_survivors_move_into_a_narrower_program_and_train_on_as_before(tmp_path):
     rates = [1e-6, 3e-2, 1e-5, 2e-6, 1e-2, 3e-6, 4e-6, 5e-6] * 2
 
-    def members():
-        return [Member(i, i, None, {"optim.learning_rate": r}) for i, r in enumerate(rates)]
+    def trials():
+        return [Trial(i, i, None, {"optim.learning_rate": r}) for i, r in enumerate(rates)]
 
     raw = {**IRIS, "train": {**IRIS["train"], "monitor": "validation/loss"}}
     halving = {"halving": "asha", "rungs": [6, 12]}
-    expected = trained(raw, members(), **halving)
-    found = trained(raw, members(), "vmap", **halving)
+    expected = trained(raw, trials(), **halving)
+    found = trained(raw, trials(), "vmap", **halving)
     assert found.width < expected.width == 16
-    assert [m.status for m in found.members] == [m.status for m in expected.members]
-    assert "pruned" in [m.status for m in found.members]
-    for mine, other in zip(found.members, expected.members):
+    assert [m.status for m in found.trials] == [m.status for m in expected.trials]
+    assert "pruned" in [m.status for m in found.trials]
+    for mine, other in zip(found.trials, expected.trials):
         assert_same(mine.rows, other.rows, 1e-4)
     [one] = structure.build(raw)
-    saved = Population(one, members(), width=16, execution_mode="vmap", cache=Cache(),
+    saved = Population(one, trials(), width=16, execution_mode="vmap", cache=Cache(),
                        directory=tmp_path, **halving)  # fmt: skip
     saved.advance()
     while saved.width == 16:
         saved.advance()
     saved.save()
-    resumed = Population(one, members(), width=16, execution_mode="vmap", cache=Cache(),
+    resumed = Population(one, trials(), width=16, execution_mode="vmap", cache=Cache(),
                          directory=tmp_path, **halving)  # fmt: skip
     assert resumed.step == saved.step
     resumed.train_all()
-    for mine, other in zip(resumed.members, found.members):
+    for mine, other in zip(resumed.trials, found.trials):
         assert mine.status == other.status
         assert_same(mine.rows, other.rows, 1e-4)
 
 
 def test_a_saved_population_goes_on_to_the_same_end(tmp_path):
-    def members():
-        return [Member(i, i, None, {}) for i in range(2)]
+    def trials():
+        return [Trial(i, i, None, {}) for i in range(2)]
 
-    expected = trained(IRIS, members())
+    expected = trained(IRIS, trials())
     [one] = structure.build(IRIS)
-    first = Population(one, members(), width=2, execution_mode="scan", cache=Cache(),
+    first = Population(one, trials(), width=2, execution_mode="scan", cache=Cache(),
                        directory=tmp_path / "p")  # fmt: skip
     first.advance()
     first.save()
-    second = Population(one, members(), width=2, execution_mode="scan", cache=Cache(),
+    second = Population(one, trials(), width=2, execution_mode="scan", cache=Cache(),
                         directory=tmp_path / "p")  # fmt: skip
     assert second.step == first.step > 0
     second.train_all()
-    for found, want in zip(second.members, expected.members):
+    for found, want in zip(second.trials, expected.trials):
         assert found.rows == want.rows
 
 
 def test_patience_ends_a_trial_as_it_ends_a_run(tmp_path):
     raw = {**IRIS, "train": {**IRIS["train"], "epochs": 12, "patience": 2}}
-    member = trained(raw, [Member(0, 0, None, {})]).members[0]
+    trial = trained(raw, [Trial(0, 0, None, {})]).trials[0]
     alone = fit(raw, tmp_path / "run")
-    assert member.steps == alone.record["steps"]
-    assert member.status == alone.record["status"]
+    assert trial.steps == alone.record["steps"]
+    assert trial.status == alone.record["status"]
 
 
 def test_new_values_compile_nothing():
     [one] = structure.build(IRIS)
     cache = Cache()
     for rate in (1e-3, 1e-2, 1e-1):
-        member = Member(0, 0, None, {"optim.learning_rate": rate})
-        Population(one, [member], width=1, execution_mode="scan", cache=cache).train_all()
+        trial = Trial(0, 0, None, {"optim.learning_rate": rate})
+        Population(one, [trial], width=1, execution_mode="scan", cache=cache).train_all()
         programs = cache.compile.programs
     assert programs == 3  # initialising, training, evaluating
 

@@ -17,7 +17,8 @@ from jdlopt.data import augment
 from jdlopt.data.augment.batch import epochs_at
 from jdlopt.errors import ConfigError, UserError
 from jdlopt.study import structure
-from jdlopt.study.population import Cache, Member, Population
+from jdlopt.study.population import Cache, Population
+from jdlopt.study.trial import Trial
 from jdlopt.train import serve
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
@@ -126,17 +127,17 @@ def test_ten_strengths_compile_once(augmented):
 def test_a_population_with_strengths_of_its_own_equals_its_trials(augmented, tmp_path):
     made = structure.build(augmented)[0]
     strengths = [0.0, 5.0, 20.0]
-    members = [
-        Member(trial=number, seed=number, fold=None, params={"data.augment.rotate": strength})
+    trials = [
+        Trial(number=number, seed=number, fold=None, params={"data.augment.rotate": strength})
         for number, strength in enumerate(strengths)
     ]
-    population = Population(made, members, width=3, execution_mode="scan", cache=Cache())
+    population = Population(made, trials, width=3, execution_mode="scan", cache=Cache())
     population.train_all()
-    for member, strength in zip(members, strengths):
-        changes = {"data.augment.rotate": strength, "seed": member.seed}
-        alone = fit(configs.override(augmented, changes), tmp_path / str(member.trial))
+    for trial, strength in zip(trials, strengths):
+        changes = {"data.augment.rotate": strength, "seed": trial.seed}
+        alone = fit(configs.override(augmented, changes), tmp_path / str(trial.number))
         written = (alone.workdir / "metrics.jsonl").read_text().splitlines()
-        for row, line in zip(member.rows, map(json.loads, written), strict=True):
+        for row, line in zip(trial.rows, map(json.loads, written), strict=True):
             assert row.keys() == line.keys()
             for name in row:
                 assert row[name] == pytest.approx(line[name], rel=1e-5, abs=1e-6), name

@@ -14,7 +14,8 @@ from jdlopt import mesh as meshes
 from jdlopt.errors import UserError
 from jdlopt.evidence import probe, rates
 from jdlopt.study import structure
-from jdlopt.study.population import Cache, Member, Population
+from jdlopt.study.population import Cache, Population
+from jdlopt.study.trial import Trial
 from jdlopt.train import memory, step
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
@@ -39,10 +40,10 @@ def test_every_verb_traces_the_one_step(config, traced, tmp_path):
     assert len(traced) == 1  # the check before training is the step itself
     mesh = meshes.make_mesh(experiment.config.mesh)
     [shared] = structure.build(config)
-    members = [Member(trial=0, seed=0, fold=None, params={})]
+    trials = [Trial(number=0, seed=0, fold=None, params={})]
 
     def population(mode):
-        return Population(shared, members, width=1, execution_mode=mode, cache=Cache()).compile()
+        return Population(shared, trials, width=1, execution_mode=mode, cache=Cache()).compile()
 
     for run in (
         partial(memory.compiled_step, experiment, mesh),

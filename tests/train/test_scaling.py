@@ -15,7 +15,8 @@ import pytest
 from jdlopt import config as configs
 from jdlopt.errors import DivergedError, Interrupted
 from jdlopt.study import structure
-from jdlopt.study.population import Cache, Member, Population
+from jdlopt.study.population import Cache, Population
+from jdlopt.study.trial import Trial
 from jdlopt.train import checkpoint, scaling
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
@@ -136,12 +137,12 @@ def test_a_population_of_half_precision_trials(half, monkeypatch, execution_mode
     half["train"] |= {"steps": 12, "eval_every": 6}
     [one] = structure.build(half)
     rates = (1e-3, 3e-2)
-    members = [Member(i, i, None, {"optim.learning_rate": rate}) for i, rate in enumerate(rates)]
-    population = Population(one, members, width=2, execution_mode=execution_mode, cache=Cache())
+    trials = [Trial(i, i, None, {"optim.learning_rate": rate}) for i, rate in enumerate(rates)]
+    population = Population(one, trials, width=2, execution_mode=execution_mode, cache=Cache())
     population.train_all()
     scales = np.asarray(population.states.loss_scale.scale)
     assert (scales < 2.0**22).all() and (scales >= 1).all()
-    for member in members:
-        assert member.status == "done" and len(member.rows) == 2
-        assert member.rows[0]["train/skipped"] > 0
-        assert all(row["train/loss"] > 0 for row in member.rows)
+    for trial in trials:
+        assert trial.status == "done" and len(trial.rows) == 2
+        assert trial.rows[0]["train/skipped"] > 0
+        assert all(row["train/loss"] > 0 for row in trial.rows)

@@ -1,0 +1,59 @@
+"""A trial of a population, as it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jdlopt.train.tracker import Tracker
+
+RUNNING, DONE, EARLY, PRUNED, DIVERGED, STOPPED = (
+    "running", "done", "stopped early", "pruned", "diverged", "stopped",
+)  # fmt: skip
+
+
+@dataclass
+class Trial:
+    """A trial of a population as it trains: a seed of it and, with cross-validation, a fold.
+
+    Attributes:
+      number: the trial's.
+      seed: its seed, as in ``config.seed``.
+      fold: which fold, or None.
+      params: its floats that differ from the structure's config, by dotted key.
+      status: ``running``, or how it ended.
+      reason: why, where it did not end well.
+      steps: updates made.
+      rows: its logged lines, as a run's ``metrics.jsonl`` has them.
+      tracker: what is known of it from the values that came back.
+    """
+
+    number: int
+    seed: int
+    fold: int | None
+    params: Mapping[str, Any]
+    status: str = RUNNING
+    reason: str | None = None
+    steps: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    tracker: Tracker = field(init=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps of it."""
+        return {
+            "number": self.number,
+            "seed": self.seed,
+            "fold": self.fold,
+            "status": self.status,
+            "reason": self.reason,
+            "steps": self.steps,
+            "rows": self.rows,
+            "tracker": self.tracker.to_dict(),
+        }
+
+    def restore(self, record: Mapping[str, Any]) -> None:
+        """Goes on from what `to_dict` returned."""
+        self.status, self.reason = record["status"], record["reason"]
+        self.steps, self.rows = record["steps"], list(record["rows"])
+        self.tracker.restore(record["tracker"])
