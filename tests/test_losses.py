@@ -34,15 +34,16 @@ COMPILED = {name: jax.jit(loss) for name, loss in LOSSES.items()}
 def draw(seed, n=40, classes=5, scale=3.0):
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, scale, (n, classes)).astype(np.float32)
-    return logits, rng.integers(0, classes, n).astype(np.int32)
+    return jnp.asarray(logits), jnp.asarray(rng.integers(0, classes, n), jnp.int32)
 
 
 def one_hot(targets, classes):
-    return np.eye(classes, dtype=np.float32)[targets]
+    return jnp.eye(classes)[targets]
 
 
 def soft_targets(seed, n, classes):
-    return np.random.default_rng(seed).dirichlet(np.ones(classes), n).astype(np.float32)
+    labels = np.random.default_rng(seed).dirichlet(np.ones(classes), n)
+    return jnp.asarray(labels, jnp.float32)
 
 
 # --- numbers --------------------------------------------------------------------------------------
@@ -52,7 +53,7 @@ def soft_targets(seed, n, classes):
 @settings(max_examples=15, deadline=None)
 def test_cross_entropy_is_scikit_learns_log_loss(seed, classes):
     logits, targets = draw(seed, classes=classes, scale=1.5)
-    probabilities = scipy.special.softmax(logits.astype(np.float64), axis=1)
+    probabilities = scipy.special.softmax(np.asarray(logits, np.float64), axis=1)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     expected = sklearn.metrics.log_loss(targets, probabilities, labels=range(classes))
     assert np.mean(COMPILED["cross_entropy"](logits, targets)) == pytest.approx(expected, rel=1e-5)
@@ -61,7 +62,7 @@ def test_cross_entropy_is_scikit_learns_log_loss(seed, classes):
 def test_cross_entropy_of_soft_targets_is_the_closed_form():
     logits, _ = draw(0)
     labels = soft_targets(1, *logits.shape)
-    expected = -(labels * scipy.special.log_softmax(logits.astype(np.float64), axis=1)).sum(axis=1)
+    expected = -(labels * jax.nn.log_softmax(logits)).sum(axis=1)
     np.testing.assert_allclose(losses.cross_entropy(logits, labels), expected, rtol=1e-5)
 
 
@@ -69,7 +70,7 @@ def test_cross_entropy_of_soft_targets_is_the_closed_form():
 def test_label_smoothing_mixes_with_the_uniform_distribution(smoothing):
     logits, targets = draw(0)
     labels = (1 - smoothing) * one_hot(targets, 5) + smoothing / 5
-    expected = -(labels * scipy.special.log_softmax(logits.astype(np.float64), axis=1)).sum(axis=1)
+    expected = -(labels * jax.nn.log_softmax(logits)).sum(axis=1)
     smoothed = losses.cross_entropy(logits, targets, label_smoothing=smoothing)
     np.testing.assert_allclose(smoothed, expected, rtol=1e-5, atol=1e-6)
 
@@ -77,9 +78,9 @@ def test_label_smoothing_mixes_with_the_uniform_distribution(smoothing):
 @pytest.mark.parametrize("smoothing", [None, 0.0, 0.2])
 def test_binary_cross_entropy_is_the_closed_form(smoothing):
     logits, _ = draw(0, classes=1)
-    targets = np.random.default_rng(1).integers(0, 2, len(logits))
+    targets = jnp.asarray(np.random.default_rng(1).integers(0, 2, len(logits)))
     labels = targets if smoothing is None else (1 - smoothing) * targets + smoothing / 2
-    p = scipy.special.expit(logits[:, 0].astype(np.float64))
+    p = scipy.special.expit(np.asarray(logits[:, 0], np.float64))
     expected = -(labels * np.log(p) + (1 - labels) * np.log1p(-p))
     for shaped in (targets, targets[:, None], targets.astype(np.float32)):
         actual = losses.binary_cross_entropy(logits, shaped, label_smoothing=smoothing)
@@ -99,7 +100,7 @@ def test_binary_cross_entropy_of_several_outputs_takes_classes_one_against_the_r
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
 def test_focal_is_the_closed_form(gamma):
     logits, targets = draw(0)
-    log_p = scipy.special.log_softmax(logits.astype(np.float64), axis=1)
+    log_p = scipy.special.log_softmax(np.asarray(logits, np.float64), axis=1)
     log_p = np.take_along_axis(log_p, targets[:, None], 1)[:, 0]
     expected = -((1 - np.exp(log_p)) ** gamma) * log_p
     actual = losses.focal(logits, targets, gamma=gamma)
@@ -120,7 +121,7 @@ def test_focal_with_gamma_zero_is_the_cross_entropy():
 @settings(max_examples=15, deadline=None)
 def test_regression_losses_are_scikit_learns(seed, outputs):
     rng = np.random.default_rng(seed)
-    predictions, targets = rng.normal(size=(2, 30, outputs)).astype(np.float32)
+    predictions, targets = jnp.asarray(rng.normal(size=(2, 30, outputs)), jnp.float32)
     for name, reference in {
         "mse": sklearn.metrics.mean_squared_error,
         "mae": sklearn.metrics.mean_absolute_error,
@@ -133,7 +134,7 @@ def test_regression_losses_are_scikit_learns(seed, outputs):
 @pytest.mark.parametrize("delta", [0.1, 1.0, 3.0])
 def test_huber_is_scipys(delta):
     rng = np.random.default_rng(0)
-    predictions, targets = rng.normal(0, 2, (2, 30, 3)).astype(np.float32)
+    predictions, targets = jnp.asarray(rng.normal(0, 2, (2, 30, 3)), jnp.float32)
     expected = scipy.special.huber(delta, predictions - targets).mean(axis=1)
     np.testing.assert_allclose(losses.huber(predictions, targets, delta=delta), expected, rtol=1e-5)
 
@@ -175,11 +176,12 @@ def test_losses_are_per_example_and_not_negative(name):
     np.testing.assert_allclose(whole[:5], parts, rtol=1e-6)
 
 
+@pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize("name", list(LOSSES))
 def test_a_wrong_shape_of_targets_is_an_error(name):
     outputs, _ = draw(0)
     with pytest.raises(AssertionError, match="targets have shape"):
-        LOSSES[name](outputs, np.zeros(7, np.int32))
+        LOSSES[name](outputs, jnp.zeros(7, jnp.int32))
 
 
 @pytest.mark.parametrize("name", CLASSIFICATION)
@@ -307,7 +309,7 @@ def test_the_objective_is_the_weighted_mean(name, soft):
 
 def test_the_weighted_mean_of_a_single_output_follows_its_targets():
     outputs, _ = draw(11, classes=1)
-    targets = np.random.default_rng(0).integers(0, 2, len(outputs))
+    targets = jnp.asarray(np.random.default_rng(0).integers(0, 2, len(outputs)))
     weights = np.array([1.0, 5.0])
     loss = make_loss({"name": "binary_cross_entropy"}, weights)
     expected = np.average(loss.per_example(outputs, targets, {}), weights=weights[targets])
@@ -402,16 +404,17 @@ def test_a_link_gives_outputs_of_the_probabilities_that_it_gave(seed, link):
 @pytest.mark.parametrize("smoothing", [None, 0.2])
 def test_weights_of_labels_are_on_their_positives(smoothing):
     rng = np.random.default_rng(0)
-    outputs = rng.normal(size=(9, 3)).astype(np.float32)
-    targets = rng.integers(0, 2, (9, 3))
+    outputs = jnp.asarray(rng.normal(size=(9, 3)), jnp.float32)
+    targets = jnp.asarray(rng.integers(0, 2, (9, 3)))
     weights = np.array([1.0, 2.5, 7.0])
     section = {"name": "binary_cross_entropy", "label_smoothing": smoothing}
     hparams = {} if smoothing is None else {"label_smoothing": jnp.float32(smoothing)}
     loss = make_loss(section, weights, link="sigmoid")
-    y = targets if smoothing is None else (1 - smoothing) * targets + smoothing / 2
-    p = scipy.special.expit(outputs.astype(np.float64))
+    y = np.asarray(targets)
+    y = y if smoothing is None else (1 - smoothing) * y + smoothing / 2
+    p = scipy.special.expit(np.asarray(outputs, np.float64))
     expected = -(weights * y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
-    found = loss.objective(outputs, jnp.asarray(targets), {}, hparams)
+    found = loss.objective(outputs, targets, {}, hparams)
     assert float(found) == pytest.approx(expected, rel=1e-5)
     ones = make_loss(section, np.ones(3), link="sigmoid").objective(outputs, targets, {}, hparams)
     plain = make_loss(section, link="sigmoid").objective(outputs, targets, {}, hparams)
@@ -421,8 +424,8 @@ def test_weights_of_labels_are_on_their_positives(smoothing):
 @pytest.mark.parametrize("name", ["mse", "mae", "huber"])
 def test_several_numbers_are_averaged(name):
     rng = np.random.default_rng(1)
-    outputs, targets = rng.normal(size=(2, 8, 3)).astype(np.float32)
-    each = [LOSSES[name](outputs[:, [i]], targets[:, i]) for i in range(3)]
+    outputs, targets = jnp.asarray(rng.normal(size=(2, 8, 3)), jnp.float32)
+    each = [LOSSES[name](outputs[:, i : i + 1], targets[:, i]) for i in range(3)]
     np.testing.assert_allclose(LOSSES[name](outputs, targets), np.mean(each, axis=0), rtol=1e-6)
 
 

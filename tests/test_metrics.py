@@ -47,7 +47,7 @@ def batches_of(collector: Collector, arrays, sizes, padded=None, seed=0):
         collected.append(
             jax.device_get(
                 collector.collect(
-                    pad(outputs, np.nan),
+                    jnp.asarray(pad(outputs, np.nan)),
                     None if probabilities is None else jnp.asarray(pad(probabilities, np.nan)),
                     jnp.asarray(pad(targets, 0)),
                     jnp.asarray(weights),
@@ -314,14 +314,14 @@ def test_a_split_without_examples_is_an_error():
 
 @pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16, np.float16])
 def test_half_precision_probabilities_are_taken_as_they_are(dtype):
-    probabilities, _, targets, loss = classification(0, 30, 3)
+    probabilities, _, targets, loss = map(jnp.asarray, classification(0, 30, 3))
     rounded = np.asarray(jnp.asarray(probabilities, dtype).astype(jnp.float32))
     names = ["accuracy", "roc_auc", "log_loss"]
     collector = make_collector(names, "classification", 3)
     given_half = collector.collect(
-        jnp.asarray(probabilities), jnp.asarray(rounded, dtype), targets, np.ones(30), loss
+        jnp.asarray(probabilities), jnp.asarray(rounded, dtype), targets, jnp.ones(30), loss
     )
-    in_float32 = collector.collect(probabilities, jnp.asarray(rounded), targets, np.ones(30), loss)
+    in_float32 = collector.collect(probabilities, jnp.asarray(rounded), targets, jnp.ones(30), loss)
     assert collector.finish([given_half]) == collector.finish([in_float32])
 
 
@@ -386,9 +386,9 @@ def test_the_order_within_a_split_kept_makes_it_bitwise_the_same():
         collected, start = [], 0
         for each in split_evenly(50, size):
             part = [array[start : start + each] for array in arrays]
-            pad = [np.pad(a, [(0, size - each)] + [(0, 0)] * (a.ndim - 1)) for a in part]
+            pad = [jnp.pad(a, [(0, size - each)] + [(0, 0)] * (a.ndim - 1)) for a in part]
             weights = np.arange(size) < each
-            collected.append(collector.collect(*pad[:3], jnp.asarray(weights), pad[3]))
+            collected.append(collector.collect(*pad[:3], jnp.asarray(weights, jnp.float32), pad[3]))
             start += each
         results.append(collector.finish(collected))
     assert results[0] == results[1] == results[2]
@@ -397,9 +397,9 @@ def test_the_order_within_a_split_kept_makes_it_bitwise_the_same():
 def test_batches_stacked_by_a_scan_are_batches():
     arrays = classification(3, 48, 7)
     collector = make_collector(metrics.all_metrics("classification", 7), "classification", 7)
-    outputs, probabilities, targets, loss = arrays
+    outputs, probabilities, targets, loss = map(jnp.asarray, arrays)
     whole = collector.finish(
-        [collector.collect(outputs, probabilities, targets, np.ones(48), loss)]
+        [collector.collect(outputs, probabilities, targets, jnp.ones(48), loss)]
     )
 
     @jax.jit
@@ -518,6 +518,6 @@ def test_wrong_names_are_errors(names, task, message):
 
 def test_a_classification_metric_without_probabilities_is_an_error():
     collector = make_collector(["accuracy"], "classification", 3)
-    outputs, _, targets, loss = classification(0, 4, 3)
+    outputs, _, targets, loss = map(jnp.asarray, classification(0, 4, 3))
     with pytest.raises(ValueError, match="needs probabilities"):
-        collector.collect(outputs, None, targets, np.ones(4), loss)
+        collector.collect(outputs, None, targets, jnp.ones(4), loss)

@@ -1,5 +1,7 @@
 """Experiments as data: load a config, override, check against signatures, fingerprint, save."""
 
+from typing import TYPE_CHECKING
+
 from jdlopt.config.checking import check_section, check_value, raise_problems, settled
 from jdlopt.config.files import load
 from jdlopt.config.overrides import References, override
@@ -17,12 +19,8 @@ from jdlopt.config.schema import (
     Choice,
     Count,
     Field,
-    Fraction,
     Natural,
-    NonNegative,
-    Positive,
     Range,
-    Rate,
     Required,
     Schema,
     field_of,
@@ -32,6 +30,9 @@ from jdlopt.config.sections import Value, own_keys, section_of, shared_keys
 from jdlopt.config.traced import TRACED_SECTIONS, fingerprint, hyperparameters, structure
 from jdlopt.config.tree import AnyConfig, dumps, flat, to_dict, tuples
 from jdlopt.config.values import Override, PartName
+
+if TYPE_CHECKING:
+    from jdlopt.config.scalars import Fraction, NonNegative, Positive, Rate, Scalar
 
 __all__ = [
     "TRACED_SECTIONS",
@@ -50,6 +51,7 @@ __all__ = [
     "Rate",
     "References",
     "Required",
+    "Scalar",
     "Schema",
     "Value",
     "check_section",
@@ -82,3 +84,12 @@ __all__ = [
     "tuples",
     "with_values",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Loads a type of traced hyperparameters, which needs jax; no verb's help does."""
+    if name not in ("Fraction", "NonNegative", "Positive", "Rate", "Scalar"):
+        raise AttributeError(f"module 'jdlopt.config' has no attribute {name!r}")
+    from jdlopt.config import scalars
+
+    return getattr(scalars, name)

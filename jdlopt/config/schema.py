@@ -55,10 +55,6 @@ class Choice:
     names: Container[str]
 
 
-Rate = Annotated[float, Range(0, 1, high_open=True)]
-Fraction = Annotated[float, Range(0, 1)]
-Positive = Annotated[float, Range(0, low_open=True)]
-NonNegative = Annotated[float, Range(0)]
 Count = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
 
@@ -109,8 +105,8 @@ def field_of(annotation: Any, default: Any = Required) -> Field:
             pending.insert(0, kind)
         elif typing.get_origin(kind) in (typing.Union, types.UnionType):
             pending[:0] = typing.get_args(kind)
-        else:
-            kinds.append(kind)
+        elif not hasattr(kind, "array_type"):  # jaxtyping's: a traced float, of which a config
+            kinds.append(kind)  # holds the value
     return Field(tuple(kinds), default, bounds, choice)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Num
@@ -22,6 +22,7 @@ class Arrays(NamedTuple):
     targets: Num[np.ndarray, "examples *target"]
 
 
+@runtime_checkable
 class Pool(Protocol):
     """Examples that are stored together; a split is a pool, or some indices of one."""
 

@@ -12,7 +12,7 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, Int32
+from jaxtyping import Float, Int, Int32, Num
 
 from jdlopt.errors import DataError, listing
 
@@ -83,7 +83,7 @@ def balanced_order(
 
 
 def weighted_order(
-    seed: int, epoch: int, weights: Float[np.ndarray, " size"]
+    seed: int, epoch: int, weights: Num[np.ndarray, " size"]
 ) -> Int32[np.ndarray, " size"]:
     """Returns the examples of one epoch, each as often as its weight asks for.
 

@@ -20,7 +20,7 @@ SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing", "testset", "testingset", "testdata"), "test"),
 }
 """What splits are called, in small letters and without what stands between words."""
-Indices = Int[np.ndarray, " some"]
+Indices = Int[np.ndarray, "_"]
 
 
 def split_named(name: str) -> str | None:
@@ -332,7 +332,7 @@ def _fold(
     return indices[kept], indices[held]
 
 
-def _apart(indices: Indices, held: Bool[np.ndarray, " some"]) -> tuple[Indices, Indices]:
+def _apart(indices: Indices, held: Bool[np.ndarray, "_"]) -> tuple[Indices, Indices]:
     """Returns what is kept and what is held out."""
     return indices[~held], indices[held]
 

@@ -13,7 +13,7 @@ def as_waveform(
     from_rate: int,
     to_rate: int,
     samples: int | None = None,
-) -> Float32[np.ndarray, " samples"]:
+) -> Float32[np.ndarray, " length"]:
     """Returns sound as one channel of float32 in [-1, 1], at a sample rate and of a length.
 
     Channels are averaged. Whole numbers are divided by the largest that their type holds, but those

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from jdlopt.config import Count, Natural, NonNegative, Range
+from jdlopt.config import Count, Natural, Range
 from jdlopt.config.options import Flag, option_problems, raise_option_problems
 from jdlopt.errors import UserError
 from jdlopt.study.options import Duration, Goal, reached, seconds
@@ -21,8 +21,6 @@ Pairs = Annotated[int, Range(2)]
 Workers = Annotated[Count | None, Flag("processes", "N", shown="one a core")]
 Metric = Annotated[str | None, Flag("validation/METRIC", "NAME")]
 OfIntervals = Annotated[Level, Flag("of the intervals", "P")]
-SEEDS = 2**32
-"""A seed is below this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +42,7 @@ class PairOptions:
     seeds: Annotated[Pairs, Flag("pairs at most", "N")] = 20
     first_seed: Annotated[Natural, Flag("and those after it", "N")] = 0
     metric: Metric = None
-    least: Annotated[NonNegative, Flag("the smallest gain worth having", "X")] = 0.0
+    least: Annotated[float, Range(0), Flag("the smallest gain worth having", "X")] = 0.0
     level: OfIntervals = LEVEL
     tune: Annotated[Natural, Flag("points of nuisance keys, for each side", "N")] = 0
     tune_seeds: Annotated[Count, Flag("seeds a point", "N")] = 2
@@ -58,11 +56,6 @@ class PairOptions:
           UserError: what is wrong, all of it in one message.
         """
         problems = option_problems(self)
-        if self.first_seed + self.seeds > SEEDS:
-            problems.append(
-                f"--first-seed: {self.first_seed:,} and the {self.seeds - 1} after it: a seed is "
-                f"at most {SEEDS - 1:,}."
-            )
         if self.tune and not self.space:
             problems.append(
                 "--tune: which keys? Name a file with get_space() by --space, or mark keys of "

@@ -108,7 +108,7 @@ def range_test(
     places = places.reshape(repeats, steps, batch_size).astype(np.int32)
     arrays = feed.read_examples(dataset.records("train"), needed)
     data = jax.device_put({"inputs": arrays.inputs, "targets": arrays.targets})
-    rates = rates_around(config.optim.learning_rate, steps)
+    rates = rates_around(float(config.optim.learning_rate), steps)
     program = jax.jit(partial(losses_by_rate, experiment=experiment))
     init = jax.jit(experiment.init)
     found, seconds = [], []

@@ -7,8 +7,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from jdlopt.losses.functions import Logits, full_precision
+from jdlopt.losses.functions import full_precision
+
+Outputs = Float[Array, "*batch outputs"]
+Probabilities = Float[Array, "*batch classes"]
 
 
 class Link(NamedTuple):
@@ -19,32 +23,32 @@ class Link(NamedTuple):
       outputs: ``(probabilities, width)`` → outputs of this width that have these probabilities.
     """
 
-    probabilities: Callable[[Logits], Logits]
-    outputs: Callable[[Logits, int], Logits]
+    probabilities: Callable[[Outputs], Probabilities]
+    outputs: Callable[[Probabilities, int], Outputs]
 
 
-def _log(probabilities: Logits) -> Logits:
+def _log(probabilities: Probabilities) -> Probabilities:
     return jnp.log(jnp.maximum(probabilities, jnp.finfo(probabilities.dtype).tiny))
 
 
-def _softmax(outputs: Logits) -> Logits:
+def _softmax(outputs: Outputs) -> Probabilities:
     return jax.nn.softmax(full_precision(outputs))
 
 
-def _sigmoid(outputs: Logits) -> Logits:
+def _sigmoid(outputs: Outputs) -> Probabilities:
     return jax.nn.sigmoid(full_precision(outputs))
 
 
-def _logit(probabilities: Logits, width: int) -> Logits:
+def _logit(probabilities: Probabilities, width: int) -> Outputs:
     return _log(probabilities) - _log(1.0 - probabilities)
 
 
-def _against_the_rest(outputs: Logits) -> Logits:
+def _against_the_rest(outputs: Outputs) -> Probabilities:
     pair = [-outputs, outputs] if outputs.shape[-1] == 1 else [outputs]
     return _sigmoid(jnp.concatenate(pair, axis=-1))
 
 
-def _one_logit_or_each(probabilities: Logits, width: int) -> Logits:
+def _one_logit_or_each(probabilities: Probabilities, width: int) -> Outputs:
     if width > 1:
         return _logit(probabilities, width)
     return _log(probabilities[..., 1:]) - _log(probabilities[..., :1])

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from jdlopt.config import Scalar
 from jdlopt.errors import ConfigError
-from jdlopt.models.layers import ACTIVATIONS, INITIALIZERS, Dropout, rematerialised
+from jdlopt.models.layers import ACTIVATIONS, INITIALIZERS, Dropout, layer_norm, rematerialised
 
 _INIT = INITIALIZERS["glorot_uniform"]
 
@@ -126,8 +127,8 @@ class TransformerLayer(nn.Module):
     num_heads: int
     mlp_features: int
     activation: str
-    norm_epsilon: float
-    dropout_rate: float | Array | None
+    norm_epsilon: Scalar
+    dropout_rate: Scalar | None
     pre_norm: bool
     causal: bool = False
 
@@ -146,7 +147,7 @@ class TransformerLayer(nn.Module):
             FeedForward(self.mlp_features, self.activation, name="mlp"),
         )
         for index, part in enumerate(parts):
-            norm = nn.LayerNorm(self.norm_epsilon, name=f"norm_{index}")
+            norm = layer_norm(self.norm_epsilon, name=f"norm_{index}")
             drop = Dropout(self.dropout_rate, name=f"dropout_{index}")
             x = x + drop(part(norm(x)), train) if self.pre_norm else norm(x + drop(part(x), train))
         return x

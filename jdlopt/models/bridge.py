@@ -72,7 +72,7 @@ def bridge(
             "flax.linen.Module nor a flax.nnx.Module."
         )
 
-    def init(key: Array, inputs: Array, hparams: PyTree) -> tuple[PyTree, PyTree]:
+    def init(key: Array, inputs: PyTree, hparams: PyTree) -> tuple[PyTree, PyTree]:
         params, state = _explained(name, model.init, key, inputs, hparams)
         outputs = jax.eval_shape(
             lambda p, s: _explained(
@@ -142,7 +142,7 @@ def _norm_frozen(call: Callable[..., Any], args: Any, kwargs: Any, context: Any)
 
 
 def _linen(part: Callable[..., nn.Module], fixed: Mapping[str, object], freeze_norm: bool) -> Model:
-    def init(key: Array, inputs: Array, hparams: PyTree) -> tuple[PyTree, PyTree]:
+    def init(key: Array, inputs: PyTree, hparams: PyTree) -> tuple[PyTree, PyTree]:
         module = part(**{**fixed, **hparams})
         params_key, other = jax.random.split(key)
         rngs = {"params": params_key} | dict.fromkeys(_LINEN_STREAMS, other)
@@ -152,7 +152,7 @@ def _linen(part: Callable[..., nn.Module], fixed: Mapping[str, object], freeze_n
     def apply(
         params: PyTree,
         model_state: PyTree,
-        inputs: Array,
+        inputs: PyTree,
         hparams: PyTree,
         *,
         key: Array | None,
@@ -191,13 +191,13 @@ def _nnx(
             nnx.to_pure_dict(nnx.state(module, _is_state)),
         )
 
-    def init(key: Array, inputs: Array, hparams: PyTree) -> tuple[PyTree, PyTree]:
+    def init(key: Array, inputs: PyTree, hparams: PyTree) -> tuple[PyTree, PyTree]:
         return parts(build(key, hparams))
 
     def apply(
         params: PyTree,
         model_state: PyTree,
-        inputs: Array,
+        inputs: PyTree,
         hparams: PyTree,
         *,
         key: Array | None,

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jdlopt.config import Choice, Count, Positive, Rate
+from jdlopt.config import Choice, Count, Positive, Rate, Scalar
 from jdlopt.errors import ConfigError
 from jdlopt.models.layers import (
     ACTIVATIONS,
@@ -19,6 +19,7 @@ from jdlopt.models.layers import (
     Dropout,
     DropPath,
     Head,
+    layer_norm,
     rates_by_depth,
     rematerialised,
 )
@@ -36,16 +37,16 @@ class ConvNeXtBlock(nn.Module):
 
     kernel_size: int
     activation: str
-    layer_scale: float | Array | None
-    norm_epsilon: float
-    drop_path_rate: float | Array | None = None
+    layer_scale: Scalar | None
+    norm_epsilon: Scalar
+    drop_path_rate: Scalar | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "n height width channels"], train: bool) -> Array:
         """Maps images to images of the same shape."""
         width, init = x.shape[-1], INITIALIZERS[_INITIALIZER]
         y = DepthwiseConv((self.kernel_size,) * 2, name="depthwise")(x)
-        y = nn.LayerNorm(self.norm_epsilon, name="norm")(y)
+        y = layer_norm(self.norm_epsilon, name="norm")(y)
         y = nn.Dense(_EXPANSION * width, kernel_init=init, name="expand")(y)
         y = nn.Dense(width, kernel_init=init, name="project")(ACTIVATIONS[self.activation](y))
         scale = self.layer_scale
@@ -86,9 +87,9 @@ class ConvNeXt(nn.Module):
         for stage, (count, width) in enumerate(zip(self.stage_sizes, self.features, strict=True)):
             if stage == 0:
                 x = self._patches(x, width, self.patch_size, "stem")
-                x = nn.LayerNorm(self.norm_epsilon, name="stem_norm")(x)
+                x = layer_norm(self.norm_epsilon, name="stem_norm")(x)
             else:
-                x = nn.LayerNorm(self.norm_epsilon, name=f"stage_{stage}_norm")(x)
+                x = layer_norm(self.norm_epsilon, name=f"stage_{stage}_norm")(x)
                 x = self._patches(x, width, 2, f"stage_{stage}_halving")
             for index in range(count):
                 x = block(
@@ -99,7 +100,7 @@ class ConvNeXt(nn.Module):
                     next(rates),
                     name=f"stage_{stage}_block_{index}",
                 )(x, train)
-        x = nn.LayerNorm(self.norm_epsilon, name="norm")(x.mean(axis=(1, 2)))
+        x = layer_norm(self.norm_epsilon, name="norm")(x.mean(axis=(1, 2)))
         x = Dropout(self.dropout_rate, name="dropout")(x, train)
         return Head(self.num_outputs, (), self.activation, _INITIALIZER, name="head")(x, train)
 

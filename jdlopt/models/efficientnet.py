@@ -7,7 +7,7 @@ from typing import Annotated
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from jdlopt.config import Choice, Count, Rate
+from jdlopt.config import Choice, Count, Rate, Scalar
 from jdlopt.errors import ConfigError
 from jdlopt.models.layers import (
     ACTIVATIONS,
@@ -38,7 +38,7 @@ class InvertedBottleneck(nn.Module):
     kernel_size: int
     strides: int
     activation: str
-    drop_path_rate: float | Array | None = None
+    drop_path_rate: Scalar | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "n height width channels"], train: bool) -> Array:

@@ -89,14 +89,14 @@ def embedded(model: Model, *, tokens: int, columns: tuple[int, ...], features: i
         parts = [found[f"column_{index}"][codes[:, index]] for index in range(len(sizes))]
         return jnp.concatenate([numbers.astype(parts[0].dtype), *parts], axis=1)
 
-    def init(key: Array, inputs: Array, hparams: PyTree) -> tuple[PyTree, PyTree]:
+    def init(key: Array, inputs: PyTree[Array], hparams: PyTree) -> tuple[PyTree, PyTree]:
         table_key, model_key = jax.random.split(key)
         found = tables(table_key)
         params, state = model.init(model_key, look_up(found, inputs), hparams)
         return {"embedding": found, "model": params}, state
 
     def apply(
-        params: PyTree, state: PyTree, inputs: Array, hparams: PyTree, **options: object
+        params: PyTree, state: PyTree, inputs: PyTree[Array], hparams: PyTree, **options: object
     ) -> tuple[Array, PyTree]:
         inputs = look_up(params["embedding"], inputs)
         return model.apply(params["model"], state, inputs, hparams, **options)

@@ -48,7 +48,7 @@ def with_members(
     """
     names = member_names(count)
 
-    def init(key: Array, inputs: Array, hparams: PyTree) -> tuple[PyTree, PyTree]:
+    def init(key: Array, inputs: PyTree[Array], hparams: PyTree) -> tuple[PyTree, PyTree]:
         keys = jax.random.split(key, count)
         made = [model.init(one, inputs, hparams) for one in keys]
         params, states = zip(*made, strict=True)
@@ -57,7 +57,7 @@ def with_members(
     def apply(
         params: PyTree,
         state: PyTree,
-        inputs: Array,
+        inputs: PyTree[Array],
         hparams: PyTree,
         *,
         key: Array | None,

@@ -10,10 +10,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from jdlopt.config import Scalar
 from jdlopt.errors import ConfigError
 from jdlopt.models.transformer import TransformerDecoder, lengths_of
-
-Scalar = float | Float[Array, ""]
 
 
 def sample(

@@ -21,11 +21,11 @@ def _at_head(change: Callable[[Array], Array]) -> Any:
     """Intercepts the call of a Linen model's head; ``change`` takes its input and returns one."""
 
     def intercept(
-        call: Callable[..., Array],
-        args: tuple[Array, ...],
+        call: Callable[..., object],
+        args: tuple[Any, ...],
         kwargs: dict[str, object],
         context: nn.module.InterceptorContext,
-    ) -> Array:
+    ) -> object:
         if context.module.path == HEAD and context.method_name == "__call__":
             args = (change(args[0]), *args[1:])
         return call(*args, **kwargs)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from jdlopt.config import Scalar
 from jdlopt.kernels.algorithms import Padding
 from jdlopt.kernels.bits import sixteen_bits
 from jdlopt.kernels.convolution import convolve
@@ -53,9 +54,12 @@ INITIALIZERS: dict[str, Callable[..., Array]] = {
 _STEPS = 1 << 16
 
 
-def dropout(
-    key: Array, x: Float[Array, "*shape"], rate: float | Float[Array, ""]
-) -> Float[Array, "*shape"]:
+def layer_norm(epsilon: Scalar, name: str | None = None) -> nn.LayerNorm:
+    """Returns flax's layer normalisation, whose ``epsilon`` may be traced; flax's type says not."""
+    return nn.LayerNorm(epsilon, name=name)  # type: ignore[arg-type]
+
+
+def dropout(key: Array, x: Float[Array, "*shape"], rate: Scalar) -> Float[Array, "*shape"]:
     """Sets each value to 0 with probability ``rate`` and scales the others to keep the expectation.
 
     The rate may be traced: one program serves all. It is rounded to a multiple of 2⁻¹⁶, since a
@@ -101,7 +105,7 @@ def rematerialised(block: type[nn.Module], remat: str) -> type[nn.Module]:
 class Dropout(nn.Module):
     """`dropout` as a module: draws its key from the stream ``dropout``; no rate, no cost."""
 
-    rate: float | Array | None
+    rate: Scalar | None
 
     @nn.compact
     def __call__(self, x: Float[Array, "*shape"], train: bool) -> Float[Array, "*shape"]:
@@ -118,7 +122,7 @@ class DropPath(nn.Module):
     "Deep networks with stochastic depth", 2016.
     """
 
-    rate: float | Array | None
+    rate: Scalar | None
 
     @nn.compact
     def __call__(self, y: Float[Array, "n *shape"], train: bool) -> Float[Array, "n *shape"]:
@@ -129,9 +133,7 @@ class DropPath(nn.Module):
         return y * dropout(self.make_rng("dropout"), each, self.rate)
 
 
-def rates_by_depth(
-    rate: float | Float[Array, ""] | None, count: int
-) -> list[float | Float[Array, ""] | None]:
+def rates_by_depth(rate: Scalar | None, count: int) -> list[Scalar | None]:
     """Returns the `DropPath` rate of each of ``count`` blocks: from 0, evenly, to ``rate``.
 
     Example:
@@ -211,7 +213,7 @@ class Head(nn.Module):
     features: tuple[int, ...]
     activation: str
     initializer: str
-    dropout_rate: float | Array | None = None
+    dropout_rate: Scalar | None = None
     batch_norm: bool = False
     remat: str = "none"
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, PyTree
 
+from jdlopt.config import Scalar
 from jdlopt.errors import ConfigError, listing
 from jdlopt.models.bridge import Model
 
@@ -58,7 +59,7 @@ def with_adapters(model: Model, rank: int, patterns: Sequence[str], stacked: str
     """
     compiled = [_compiled(pattern) for pattern in patterns]
 
-    def init(key: Array, inputs: Array, hparams: PyTree) -> tuple[PyTree, PyTree]:
+    def init(key: Array, inputs: PyTree, hparams: PyTree) -> tuple[PyTree, PyTree]:
         base, state = model.init(key, inputs, _own(hparams))
         kernels = _chosen(base, compiled)
         keys = jax.random.split(jax.random.fold_in(key, len(kernels)), len(kernels))
@@ -71,7 +72,7 @@ def with_adapters(model: Model, rank: int, patterns: Sequence[str], stacked: str
         return {"base": base, "adapters": unflatten_dict(adapters)}, state
 
     def apply(
-        params: PyTree, state: PyTree, inputs: Array, hparams: PyTree, **options: object
+        params: PyTree, state: PyTree, inputs: PyTree[Array], hparams: PyTree, **options: object
     ) -> tuple[Array, PyTree]:
         alpha = hparams.get("lora_alpha")
         return model.apply(merged(params, alpha), state, inputs, _own(hparams), **options)
@@ -79,7 +80,7 @@ def with_adapters(model: Model, rank: int, patterns: Sequence[str], stacked: str
     return Model(init, apply)
 
 
-def merged(params: Mapping[str, object], alpha: float | Array | None = None) -> PyTree:
+def merged(params: Mapping[str, object], alpha: Scalar | None = None) -> PyTree:
     """Returns the parameters of the model without adapters that computes the same.
 
     Args:

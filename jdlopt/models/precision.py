@@ -52,7 +52,7 @@ def computing_in(
     def apply(
         params: PyTree,
         model_state: PyTree,
-        inputs: Array,
+        inputs: PyTree[Array],
         hparams: PyTree,
         *,
         train: bool,

@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from jdlopt.config import Choice, Count, Rate
+from jdlopt.config import Choice, Count, Rate, Scalar
 from jdlopt.errors import ConfigError, listing
 from jdlopt.models.layers import (
     ACTIVATIONS,
@@ -59,7 +59,7 @@ class ResidualBlock(nn.Module):
     strides: int
     bottleneck: bool
     activation: str
-    drop_path_rate: float | Array | None = None
+    drop_path_rate: Scalar | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "n height width channels"], train: bool) -> Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jdlopt.config import Choice, Count, Rate
+from jdlopt.config import Choice, Count, Rate, Scalar
 from jdlopt.errors import ConfigError
 from jdlopt.models.layers import ACTIVATIONS, INITIALIZERS, REMAT, Dropout, Head, rematerialised
 
@@ -71,7 +71,7 @@ class TemporalBlock(nn.Module):
     dilation: int
     activation: str
     initializer: str
-    dropout_rate: float | Array | None
+    dropout_rate: Scalar | None
 
     @nn.compact
     def __call__(self, x: Float[Array, "n time channels"], train: bool) -> Array:

@@ -8,10 +8,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from jdlopt.config import Choice, Count, Natural, Positive, Rate
+from jdlopt.config import Choice, Count, Natural, Positive, Rate, Scalar
 from jdlopt.errors import ConfigError
 from jdlopt.models.attention import make_layer, run_layers
-from jdlopt.models.layers import ACTIVATIONS, REMAT, Dropout, Head
+from jdlopt.models.layers import ACTIVATIONS, REMAT, Dropout, Head, layer_norm
 
 POOLINGS = ("cls", "mean")
 _INIT = nn.initializers.normal(0.02)
@@ -33,9 +33,9 @@ class Embeddings(nn.Module):
     features: int
     num_tokens: int
     max_positions: int
-    dropout_rate: float | Array | None
+    dropout_rate: Scalar | None
     num_types: int = 0
-    norm_epsilon: float | None = None
+    norm_epsilon: Scalar | None = None
 
     def setup(self) -> None:
         """Declares the submodules."""
@@ -47,7 +47,7 @@ class Embeddings(nn.Module):
         if self.num_types:
             self.types = nn.Embed(self.num_types, self.features, embedding_init=_INIT)
         if self.norm_epsilon is not None:
-            self.norm = nn.LayerNorm(self.norm_epsilon)
+            self.norm = layer_norm(self.norm_epsilon)
         self.dropout = Dropout(self.dropout_rate)
 
     def __call__(
@@ -199,7 +199,7 @@ class TransformerDecoder(nn.Module):
             self.layers = _layer(self, pre_norm=True, causal=True)
         else:
             self.layer = [_layer(self, pre_norm=True, causal=True) for _ in range(self.num_layers)]
-        self.norm = nn.LayerNorm(self.norm_epsilon)
+        self.norm = layer_norm(self.norm_epsilon)
         self.head = _head(self)
 
     def __call__(self, inputs: Num[Array, "n positions *channels"], train: bool = False) -> Array:

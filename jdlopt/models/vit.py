@@ -8,10 +8,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jdlopt.config import Choice, Count, Positive, Rate
+from jdlopt.config import Choice, Count, Positive, Rate, Scalar
 from jdlopt.errors import ConfigError
 from jdlopt.models.attention import make_layer, run_layers
-from jdlopt.models.layers import ACTIVATIONS, REMAT, Dropout, Head
+from jdlopt.models.layers import ACTIVATIONS, REMAT, Dropout, Head, layer_norm
 
 
 class Sizes(NamedTuple):
@@ -39,7 +39,7 @@ class PatchEmbeddings(nn.Module):
     features: int
     patch_size: int
     class_token: bool
-    dropout_rate: float | Array | None
+    dropout_rate: Scalar | None
 
     @nn.compact
     def __call__(
@@ -110,7 +110,7 @@ class ViT(nn.Module):
             for name in names
         ]
         x = run_layers(layers[0] if self.scan_layers else layers, count, x, train)
-        norm = nn.LayerNorm(self.norm_epsilon, name="norm")
+        norm = layer_norm(self.norm_epsilon, name="norm")
         x = norm(x[:, 0]) if self.pooling == "cls" else norm(x).mean(axis=1)
         return Head(self.num_outputs, (), self.activation, "glorot_uniform", name="head")(x, train)
 

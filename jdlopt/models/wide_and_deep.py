@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jdlopt.config import Choice, Count, Rate
+from jdlopt.config import Choice, Count, Rate, Scalar
 from jdlopt.errors import ConfigError, listing, nearest
 from jdlopt.models.embedding import EMBEDDING_INIT, numbers_and_codes, width_of
 from jdlopt.models.layers import ACTIVATIONS, INITIALIZERS, REMAT, Head
@@ -100,7 +100,7 @@ class Deep(nn.Module):
     features: tuple[int, ...]
     activation: str
     initializer: str
-    dropout_rate: float | Array | None
+    dropout_rate: Scalar | None
     batch_norm: bool
     remat: str
 

@@ -18,6 +18,7 @@ from jdlopt.config import (
     Count,
     NonNegative,
     Positive,
+    Scalar,
     Value,
     fields_of,
     find_part,
@@ -208,7 +209,7 @@ def make_optimizer(
         params: PyTree,
         *,
         hparams: PyTree,
-        value: Float[Array, ""] | None = None,
+        value: Scalar | None = None,
         grad_fn: Callable[[PyTree], PyTree] | None = None,
         **extra: Any,
     ) -> tuple[PyTree, OptimizerState]:

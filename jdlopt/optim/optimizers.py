@@ -14,15 +14,13 @@ from collections.abc import Callable
 from typing import Annotated, TypeAlias
 
 import optax
-from jaxtyping import Array, Float
 from optax import contrib
 
-from jdlopt.config import Count, NonNegative, Positive, Range, Rate
+from jdlopt.config import Count, NonNegative, Positive, Range, Rate, Scalar
 from jdlopt.optim import transforms
 
-Scalar = Float[Array, ""] | float
 Transformation: TypeAlias = optax.GradientTransformation
-OpenRate = Annotated[float, Range(0, 1, low_open=True, high_open=True)]
+OpenRate = Annotated[Scalar, Range(0, 1, low_open=True, high_open=True)]
 
 
 def _descend(

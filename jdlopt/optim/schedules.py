@@ -24,16 +24,18 @@ from jdlopt.config import (
     Positive,
     Range,
     Rate,
+    Scalar,
     Value,
+    fields_of,
     find_part,
     own_keys,
 )
 from jdlopt.errors import ConfigError
 
-Step = Int[Array, ""] | int
+Step = Int[Array, "*steps"] | int
 Steps = Int[Array, ""] | int
 """A number of steps, traced where it depends on a float."""
-Factor = Float[Array, ""]
+Factor = Float[Array, "*steps"]
 
 
 def constant(step: Step, total_steps: Steps) -> Factor:
@@ -201,7 +203,7 @@ def reduce_on_plateau(
     step: Step,
     total_steps: Steps,
     *,
-    factor: Annotated[float, Range(0, 1, low_open=True, high_open=True)] = 0.1,
+    factor: Annotated[Scalar, Range(0, 1, low_open=True, high_open=True)] = 0.1,
     patience: Count = 5,
     relative_tolerance: Rate = 1e-4,
     cooldown: Natural = 0,
@@ -322,7 +324,7 @@ def plateau_keys(section: Mapping[str, object], total_steps: int) -> dict[str, A
     """Returns the keys of `update_plateau` if the section asks for reductions, else None."""
     if section.get("name") != "reduce_on_plateau":
         return None
-    declared = reduce_on_plateau.__kwdefaults__ or {}
-    keys = {key: section.get(key, default) for key, default in declared.items()}
+    declared = fields_of(reduce_on_plateau)
+    keys = {key: section.get(key, field.default) for key, field in declared.items()}
     keys["accumulation_steps"] = keys["accumulation_steps"] or max(total_steps // 100, 1)
     return keys

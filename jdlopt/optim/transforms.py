@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 from optax import contrib
 
-Scalar = Float[Array, ""] | float
+from jdlopt.config import Scalar
 
 
 def clip_by_norm(max_norm: Scalar) -> optax.GradientTransformation:
@@ -194,7 +194,7 @@ def init_plateau() -> PlateauState:
 
 def update_plateau(
     state: PlateauState,
-    value: Float[Array, ""],
+    value: Scalar,
     *,
     factor: Scalar,
     patience: int,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Num, PyTree
 
 from jdlopt.train import step
 from jdlopt.train.experiment import Experiment
@@ -25,7 +25,7 @@ class Predicted(NamedTuple):
     """What a model says of some examples.
 
     Attributes:
-      outputs: the model's; of numbers, in the unit of the targets.
+      outputs: the model's.
       probabilities: of the classes; None for a regression.
       losses: of each example, where its target was given.
     """
@@ -49,7 +49,7 @@ def predictor(experiment: Experiment, batch_size: int | None = None) -> Predicto
 
     @jax.jit
     def program(
-        weights: Weights, inputs: Array, targets: Array | None
+        weights: Weights, inputs: PyTree[Array], targets: Array | None
     ) -> tuple[step.Predictions, Array | None]:
         found = experiment.predict(weights, inputs)
         if targets is None:
@@ -69,8 +69,10 @@ def predictor(experiment: Experiment, batch_size: int | None = None) -> Predicto
             part = jax.tree.map(lambda values, rows=rows: values[rows], (inputs, targets))
             made = jax.device_get(program(weights, *part))
             found.append(jax.tree.map(lambda values, fresh=fresh: values[fresh], made))
-        said, losses = jax.tree.map(lambda *values: np.concatenate(values), *found)
-        return Predicted(said.outputs, said.probabilities, losses)
+        (outputs, probabilities), losses = jax.tree.map(
+            lambda *values: np.concatenate(values), *found
+        )
+        return Predicted(outputs, probabilities, losses)
 
     return predict
 

@@ -73,7 +73,7 @@ def settled(
 
     A skipped step counts, for schedules and the data order too, but leaves parameters, moments,
     running statistics and average alone, and halves the scale. What it measured is 0, with
-    ``skipped`` 1, unless the scale has nowhere to go: then it is told as it is, not finite, and
+    ``skipped`` 1, unless the scale has nowhere to go: then it is reported as it is, not finite, and
     the run ends as one that diverged. Micikevicius et al., "Mixed precision training", 2018.
 
     Args:

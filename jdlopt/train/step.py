@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Key, Num, PyTree
 
-from jdlopt.data.preprocess import target
 from jdlopt.losses import Loss
 from jdlopt.models import Model
 from jdlopt.optim import Average, Freezing, joined
 from jdlopt.train import scaling
 from jdlopt.train.state import TrainState, Weights
 
-Batch = Mapping[str, Array]
+Inputs: TypeAlias = PyTree[Array | np.ndarray]
+"""One array, or named ones."""
+Batch: TypeAlias = Mapping[str, Inputs]
 """``inputs`` [batch, …], ``targets`` [batch] or [batch, …]; in evaluation ``weights`` [batch]."""
 Measured = dict[str, Float[Array, ""]]
 """What a step says of itself: ``loss``, ``grad_norm``, ``learning_rate`` and more, by name."""
@@ -78,22 +80,19 @@ class Predictions(NamedTuple):
     """What a model says of a batch.
 
     Attributes:
-      outputs: the model's own; of numbers, in the unit of the targets.
+      outputs: the model's own.
       probabilities: of the classes or labels; None for a regression.
-      scaled: the model's outputs as the loss takes them.
     """
 
     outputs: Float[Array, "batch outputs"]
     probabilities: Float[Array, "batch classes"] | None
-    scaled: Float[Array, "batch outputs"]
 
 
 def prepared(components: Components, state: TrainState, batch: Batch, key: Key[Array, ""]) -> Batch:
-    """Returns a training batch as model and loss take it: augmented and preprocessed. Pure."""
-    targets = target.scaled(state.preprocess, batch["targets"])
+    """Returns a training batch as the model takes it: augmented and preprocessed. Pure."""
     return components.augment(
         key,
-        {**batch, "targets": targets, "step": state.step},
+        {**batch, "step": state.step},
         state.hparams["augment"],
         partial(components.preprocess, state.preprocess),
     )
@@ -229,12 +228,12 @@ def norm(tree: PyTree) -> Float[Array, ""]:
     return jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(tree)))
 
 
-def predict_step(components: Components, weights: Weights, inputs: Array) -> Predictions:
+def predict_step(components: Components, weights: Weights, inputs: Inputs) -> Predictions:
     """Computes the outputs for raw inputs, and their class probabilities. Pure."""
     return _predictions(components, weights, components.preprocess(weights.preprocess, inputs))
 
 
-def _predictions(components: Components, weights: Weights, inputs: Array) -> Predictions:
+def _predictions(components: Components, weights: Weights, inputs: Inputs) -> Predictions:
     outputs, _ = components.model.apply(
         weights.params,
         weights.model_state,
@@ -244,12 +243,11 @@ def _predictions(components: Components, weights: Weights, inputs: Array) -> Pre
         train=False,
     )
     probabilities = components.loss.probabilities
-    found = None if probabilities is None else probabilities(outputs)
-    return Predictions(target.unscaled(weights.preprocess, outputs), found, outputs)
+    return Predictions(outputs, None if probabilities is None else probabilities(outputs))
 
 
 def averaged_predict_step(
-    components: Components, weights: Weights, inputs: Array, *, draws: int, seed: int = 0
+    components: Components, weights: Weights, inputs: Inputs, *, draws: int, seed: int = 0
 ) -> Predictions:
     """Predicts like `predict_step`, averaged over the batch as it is and augmented copies. Pure.
 
@@ -271,16 +269,15 @@ def averaged_predict_step(
         batch = {"inputs": inputs, "targets": jnp.zeros(rows, jnp.int32), "step": draw}
         augmented = components.augment(key, batch, weights.hparams["augment"], preprocess)
         one = _predictions(components, weights, augmented["inputs"])
-        return one.scaled if one.probabilities is None else one.probabilities
+        return one.outputs if one.probabilities is None else one.probabilities
 
     plain = predict_step(components, weights, inputs)
-    first = plain.scaled if plain.probabilities is None else plain.probabilities
+    first = plain.outputs if plain.probabilities is None else plain.probabilities
     mean = (first + jax.lax.map(drawn, jnp.arange(draws)).sum(axis=0)) / (draws + 1)
     link = components.loss.link
     if link is None:
-        return Predictions(target.unscaled(weights.preprocess, mean), None, mean)
-    outputs = link.outputs(mean, plain.outputs.shape[-1])
-    return Predictions(outputs, mean, outputs)
+        return Predictions(mean, None)
+    return Predictions(link.outputs(mean, plain.outputs.shape[-1]), mean)
 
 
 def per_example(
@@ -289,15 +286,8 @@ def per_example(
     predicted: Predictions,
     targets: Num[Array, "batch *k"],
 ) -> Float[Array, " batch"]:
-    """Returns the loss of each example, without penalties and class weights. Pure.
-
-    Args:
-      components, weights: that predicted.
-      predicted: of a batch.
-      targets: its targets, in their own unit.
-    """
-    of_loss = target.scaled(weights.preprocess, targets)
-    return components.loss.per_example(predicted.scaled, of_loss, weights.hparams["loss"])
+    """Returns the loss of each example, without penalties and class weights. Pure."""
+    return components.loss.per_example(predicted.outputs, targets, weights.hparams["loss"])
 
 
 def evaluate_step(

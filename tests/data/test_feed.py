@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from jdlopt import mesh as meshes
 from jdlopt.data import feed, sampling
+from jdlopt.data.dataset import Dataset
 from jdlopt.data.pools import ArrayPool, Arrays, Records
+from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.errors import DataError
 
 sizes = st.integers(1, 60)
@@ -182,23 +184,17 @@ def test_a_split_larger_than_memory_is_gone_through_in_parts(monkeypatch):
     whole = Arrays(rng.normal(size=(50, 3)).astype(np.float32), np.arange(50, dtype=np.int32))
     asked = []
 
-    class Split:
-        sizes = {"train": 50}  # noqa: RUF012
+    class Pool(ArrayPool):
+        def read(self, indices):
+            asked.append(len(indices))
+            return super().read(indices)
 
-        def nbytes(self, split):
-            return 50 * 16
-
-        def records(self, split):
-            class Pool(ArrayPool):
-                def read(self, indices):
-                    asked.append(len(indices))
-                    return super().read(indices)
-
-            return Records(Pool(50, lambda: whole), None)
-
+    sizes = {"train": 50}
+    spec = DataSpec("made", "made", "regression", InputSpec((3,), "float32"), sizes)
+    dataset = Dataset(spec, {"train": Pool(50, lambda: whole)}, {"train": ("train", None)})
     monkeypatch.setattr(feed, "IN_MEMORY_BYTES", 50 * 16 - 1)
     monkeypatch.setattr(feed, "PART_BYTES", 20 * 16)
-    found = list(feed.parts(Split(), "train"))
+    found = list(feed.parts(dataset, "train"))
     assert asked == [20, 20, 10]
     np.testing.assert_array_equal(np.concatenate([part.inputs for part in found]), whole.inputs)
     np.testing.assert_array_equal(np.concatenate([part.targets for part in found]), whole.targets)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import random
 import unicodedata
 
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from jdlopt.data import text as text_room
-from jdlopt.data import vocabulary
 from jdlopt.data.text import TRUNCATIONS, TextFields, clean, decode, encode, fit, from_json, to_json
 from jdlopt.errors import ConfigError, DataError
 
@@ -203,6 +201,7 @@ def test_training_texts_without_words():
         fit({"stop_words": "english"}, ["the of", "and"])
 
 
+@pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize("missing", [None, float("nan"), 3])
 def test_a_missing_text_is_named(wordpiece, missing):
     for call in (lambda texts: fit({}, texts), lambda texts: encode(wordpiece, texts)):
@@ -256,6 +255,7 @@ def test_megabytes_of_one_thing(tokenizer):
     assert len(clean(texts[1])) <= 32
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_decoding_refuses_what_is_no_id(wordpiece):
     with pytest.raises(DataError, match=r"row 1, token 0 is 999; .* 0 to \d+"):
         decode(wordpiece, np.array([[2, 0], [999, 0]]))
@@ -430,21 +430,3 @@ def test_damaged_tokenizers_are_data_errors_or_work(changes):
         decode(state, encode(state, ["the cat"]))
     except DataError:
         pass
-
-
-def test_a_tokenizer_that_does_not_come_to_an_end_is_told(monkeypatch):
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-
-    made = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.Split(Regex("a*a*[^a]"), "isolated")
-    state = text_room.TextState(made.to_str(), 4, "end", True, False, ())
-    assert encode(state, ["aaa"]).shape == (1, 4)
-    monkeypatch.setattr(vocabulary, "LEAST_SECONDS", 0.2)
-    with pytest.raises(DataError, match="took more than"):
-        encode(state, ["a" * 1500])
-
-
-def test_a_pipe_is_no_tokenizer(tmp_path):
-    os.mkfifo(tmp_path / "tokenizer.json")
-    with pytest.raises(DataError, match="no plain file"):
-        fit({"tokenizer": str(tmp_path / "tokenizer.json")}, ["a"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -46,12 +47,13 @@ def test_two_layers_in_both_directions(cell):
     with torch.no_grad():
         expected, final = peer(x)
     final = final[0] if cell == "lstm" else final
-    y, finals, parameters = x.numpy(), [], 0
+    y, finals, parameters = jnp.asarray(x.numpy()), [], 0
     for layer in range(2):
         both = []
         for direction in ("forward", "backward"):
             module = Recurrence(features, cell, "glorot_uniform", direction == "backward")
-            params = layer_of(cell, state, layer, direction, features)
+            own = layer_of(cell, state, layer, direction, features)
+            params = {name: jnp.asarray(leaf) for name, leaf in own.items()}
             shapes = jax.eval_shape(module.init, jax.random.key(0), y)["params"]
             assert {name: leaf.shape for name, leaf in shapes.items()} == {
                 name: leaf.shape for name, leaf in params.items()
@@ -60,7 +62,7 @@ def test_two_layers_in_both_directions(cell):
             states, last = module.apply({"params": params}, y)
             both.append(np.asarray(states))
             finals.append(np.asarray(last))
-        y = np.concatenate(both, axis=-1)
+        y = jnp.concatenate(both, axis=-1)
     np.testing.assert_allclose(y, expected.numpy(), atol=1e-4)
     np.testing.assert_allclose(np.stack(finals), final.numpy(), atol=1e-4)
     gates = 4 if cell == "lstm" else 3

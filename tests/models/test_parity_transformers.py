@@ -92,17 +92,17 @@ def test_bert():
         pooling="cls",
         num_tokens=20,
     )
-    types = np.array([[0, 0, 0, 1, 1, 1], [0, 0, 1, 0, 0, 0], [0, 1, 0, 0, 0, 0]])
+    types = jnp.array([[0, 0, 0, 1, 1, 1], [0, 0, 1, 0, 0, 0], [0, 1, 0, 0, 0, 0]])
     with torch.no_grad():
         theirs = bert(
             torch.tensor(TOKENS),
             attention_mask=torch.tensor(TOKENS != 0),
             token_type_ids=torch.tensor(types),
         )
-    states = encoder.apply({"params": params}, TOKENS, types=types, method="states")
+    states = encoder.apply({"params": params}, jnp.asarray(TOKENS), types=types, method="states")
     real = TOKENS != 0
     np.testing.assert_allclose(states[real], theirs.last_hidden_state.numpy()[real], atol=1e-4)
-    pooled = encoder.apply({"params": params}, TOKENS, types=types, method="encode")
+    pooled = encoder.apply({"params": params}, jnp.asarray(TOKENS), types=types, method="encode")
     np.testing.assert_allclose(pooled, theirs.pooler_output.numpy(), atol=1e-4)
 
     section = {
@@ -227,7 +227,7 @@ def test_gpt2():
         num_outputs=1, features=24, num_layers=3, num_heads=4, max_positions=16, num_tokens=20
     )
     assert count(params) == sum(p.numel() for p in gpt.parameters())
-    ours = decoder.apply({"params": params}, TOKENS, method="logits")
+    ours = decoder.apply({"params": params}, jnp.asarray(TOKENS), method="logits")
     with torch.no_grad():
         theirs = gpt(torch.tensor(TOKENS)).logits.numpy()
     np.testing.assert_allclose(ours, theirs, atol=1e-4)

@@ -96,7 +96,9 @@ def test_the_deep_part_is_the_mlp_on_embedded_categories():
 
 
 def test_a_table_of_numbers_needs_no_codes():
-    model = make_model({"name": "wide_and_deep", "features": ()}, 2, columns=(0, 0), names="ab")
+    model = make_model(
+        {"name": "wide_and_deep", "features": ()}, 2, columns=(0, 0), names=("a", "b")
+    )
     x = jnp.asarray(rows(4)[:, :2])
     params = initial(model, x)
     deep = params["deep"]["head"]["outputs"]
@@ -243,6 +245,7 @@ def test_says_that_codes_are_needed(tmp_path):
         Experiment.build(config)
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_takes_rows_alone():
     with pytest.raises(ConfigError, match=r"takes the rows of a table.*Use 'mlp'"):
         make_model({"name": "wide_and_deep"}, 2).init(KEY, jnp.ones((1, 8, 8, 3)), {})

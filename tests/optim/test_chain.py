@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
@@ -92,14 +91,6 @@ def test_decay_exclude_chooses_what_decays():
     found = one_update({**section, "decay_exclude": ("kernel",)}, zeros)
     assert not np.any(found["kernel"])
     np.testing.assert_allclose(found["bias"], -0.1 * PARAMS["bias"], rtol=1e-6)
-
-
-def test_the_section_may_be_a_config_dict():
-    section = {"name": "adam", "schedule": {"name": "cosine", "warmup_steps": 3}}
-    config = ml_collections.ConfigDict({"optim": section}).optim
-    optimizer = make_optimizer(config, 10)
-    optimizer.update(GRADS, optimizer.init(PARAMS), PARAMS, hparams={})
-    assert float(learning_rate_at(config, 10, 3, {})) == pytest.approx(1e-3)
 
 
 @pytest.mark.parametrize("warmup", [{"warmup_steps": 3}, {"warmup_fraction": 0.375}])

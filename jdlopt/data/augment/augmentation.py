@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32
 
-from jdlopt.config import Field, Range, fields_of
+from jdlopt.config import Field, Range, Scalar, fields_of
 from jdlopt.data.augment.image.move import Move
 from jdlopt.data.preprocess import PreprocessFields
 from jdlopt.data.spec import DataSpec, InputSpec
@@ -19,7 +19,6 @@ from jdlopt.data.spec import DataSpec, InputSpec
 Images = Float[Array, "n h w c"]
 Waveforms = Float[Array, "n samples *channels"]
 Tokens = Int32[Array, "n tokens"]
-Strength = float | Float[Array, ""]
 
 PADDING, UNKNOWN = 0, 1
 """What the first two token ids stand for."""
@@ -155,7 +154,7 @@ def unmixable(part: Augmentation, every: Sequence[Inputs]) -> bool:
     return not part.alike or any(part.misfit(one) is not None for one in every)
 
 
-def unless_zero(strength: Strength, changed: Array, inputs: Array) -> Array:
+def unless_zero(strength: Scalar, changed: Array, inputs: Array) -> Array:
     """Returns what was changed, in the inputs' dtype, or at strength 0 the inputs to the bit."""
     chex.assert_rank(strength, 0, custom_message="a batch has one strength; for several, jax.vmap")
     chex.assert_equal_shape([changed, inputs], custom_message="an augmentation keeps shapes")

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jdlopt.data.augment.augmentation import Images, Strength
+from jdlopt.config import Scalar
+from jdlopt.data.augment.augmentation import Images
 from jdlopt.kernels.bits import sixteen_bits
 
 
@@ -23,14 +24,14 @@ def normals(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "*shape
     return (math.sqrt(2) * jax.lax.erf_inv(2 * probability - 1)).reshape(shape)
 
 
-def factors(key: Key[Array, ""], images: Images, strength: Strength) -> Float[Array, "n"]:
+def factors(key: Key[Array, ""], images: Images, strength: Scalar) -> Float[Array, "n"]:
     """Draws a factor for each image, uniform in 1 ± strength and at least 0."""
     low = jnp.maximum(0.0, 1 - jnp.asarray(strength))
     return jax.random.uniform(key, images.shape[:1], minval=low, maxval=1 + jnp.asarray(strength))
 
 
 def amounts(
-    key: Key[Array, ""], images: Images, strength: Strength, low: float = 0.0
+    key: Key[Array, ""], images: Images, strength: Scalar, low: float = 0.0
 ) -> Float[Array, "n"]:
     """Draws a number for each image, uniform in [low · strength, strength)."""
     return strength * jax.random.uniform(key, images.shape[:1], minval=low)

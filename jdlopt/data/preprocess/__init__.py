@@ -235,7 +235,7 @@ def apply(recipe: Recipes, state: Mapping[str, Any], inputs: Any) -> Any:
     return values
 
 
-def _as_float(inputs: Num[Array, "n *shape"]) -> Float[Array, "n *shape"]:
+def _as_float(inputs: Num[Array | np.ndarray, "n *shape"]) -> Float[Array, "n *shape"]:
     import jax.numpy as jnp
 
     values = jnp.asarray(inputs).astype(jnp.float32)

@@ -18,8 +18,8 @@ from jaxtyping import Array, Float, Float32
 
 from jdlopt.errors import ConfigError
 
-Waveforms = Float[Array, "*batch samples"]
-Features = Float[Array, "*batch frames features"]
+Waveforms = Float[Array | np.ndarray, "*batch samples"]
+Features = Float[Array | np.ndarray, "*batch frames features"]
 
 FLOOR = 1e-10
 """The least power that counts, -100 dB, so that silence has a logarithm."""
@@ -27,7 +27,7 @@ MOST_MATRIX_VALUES = 1 << 23
 """A resampling filter larger than this (32 MiB) is refused: its rates have no common divisor."""
 
 
-def mono(waveforms: Float[Array, "*batch samples channels"]) -> Waveforms:
+def mono(waveforms: Float[Array | np.ndarray, "*batch samples channels"]) -> Waveforms:
     """Returns the mean of all channels.
 
     Example:
@@ -59,7 +59,9 @@ def resample_host(
     return resample_poly(waveforms, up, down, axis=-1).astype(waveforms.dtype)
 
 
-def resample(waveforms: Waveforms, from_rate: int, to_rate: int) -> Waveforms:
+def resample(
+    waveforms: Waveforms, from_rate: int, to_rate: int
+) -> Float[Array | np.ndarray, "*batch resampled"]:
     """Changes the sample rate: what `resample_host` computes, on the device.
 
     Upsampling by ``up``, a low-pass filter and downsampling by ``down`` are one linear map of a few
@@ -212,7 +214,9 @@ def _hertz(mels: np.ndarray) -> np.ndarray:
     return np.where(mels < _BREAK_MELS, mels * _HERTZ_PER_MEL, above)
 
 
-def decibels(power: Features, *, top: float | None = 80.0) -> Features:
+def decibels(
+    power: Features, *, top: float | None = 80.0
+) -> Float[Array, "*batch frames features"]:
     """Returns ``10 · log₁₀(power)``, cut off below an utterance's loudest value less ``top``.
 
     Equal to ``librosa.power_to_db`` of each utterance.
@@ -355,7 +359,9 @@ def deltas(features: Features, *, width: int = 9, order: int = 1) -> Features:
     return jnp.pad(middle, around, mode="edge")
 
 
-def normalised(features: Features, *, per_feature: bool = False) -> Features:
+def normalised(
+    features: Features, *, per_feature: bool = False
+) -> Float[Array, "*batch frames features"]:
     """Returns features with mean 0 and standard deviation 1 within each utterance.
 
     What is constant becomes 0.
@@ -376,7 +382,7 @@ def normalised(features: Features, *, per_feature: bool = False) -> Features:
 # --- parts ----------------------------------------------------------------------------------------
 
 
-def _padded(waveforms: Waveforms, before: int, after: int) -> Waveforms:
+def _padded(waveforms: Waveforms, before: int, after: int) -> Float[Array, "*batch padded"]:
     return jnp.pad(waveforms, [(0, 0)] * (waveforms.ndim - 1) + [(before, after)])
 
 
@@ -385,7 +391,7 @@ def _framed(
 ) -> Float[Array, "*batch count length"]:
     # XLA fuses this gather with what follows: half the time of joining blocks of `hop` samples, and
     # a transform as a matmul with windowed sines took four to eight times an FFT's time on a CPU
-    return waveforms[..., np.arange(count)[:, None] * hop + np.arange(length)]
+    return jnp.asarray(waveforms)[..., np.arange(count)[:, None] * hop + np.arange(length)]
 
 
 def _matmul(values: Array, matrix: np.ndarray) -> Array:

@@ -28,7 +28,7 @@ def _is_missing(value: object) -> bool:
     return value is None or value != value
 
 
-def categories(column: Sequence[object]) -> tuple[str, ...]:
+def categories(column: Sequence[object] | np.ndarray) -> tuple[str, ...]:
     """Returns a column's categories, sorted by code points: give it the training rows alone.
 
     Args:
@@ -50,7 +50,9 @@ def categories(column: Sequence[object]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def codes(column: Sequence[object], categories: Sequence[str]) -> Float32[np.ndarray, " rows"]:
+def codes(
+    column: Sequence[object] | np.ndarray, categories: Sequence[str]
+) -> Float32[np.ndarray, " rows"]:
     """Returns a column's codes: 1 … k for the categories in order, 0 for others, NaN for missing.
 
     Example:
@@ -62,7 +64,7 @@ def codes(column: Sequence[object], categories: Sequence[str]) -> Float32[np.nda
     return np.array(coded, dtype=np.float32)
 
 
-def buckets(column: Sequence[object], count: int) -> Float32[np.ndarray, " rows"]:
+def buckets(column: Sequence[object] | np.ndarray, count: int) -> Float32[np.ndarray, " rows"]:
     """Returns the bucket, 1 … ``count``, that each value's hash falls into; NaN for missing.
 
     The hash is of the text alone, the same in every process and on every platform, so that a
@@ -100,7 +102,7 @@ def buckets(column: Sequence[object], count: int) -> Float32[np.ndarray, " rows"
 
 
 def one_hot(
-    values: Float[Array, "n columns"], cardinalities: tuple[int, ...]
+    values: Float[Array | np.ndarray, "n columns"], cardinalities: tuple[int, ...]
 ) -> Float[Array, "n outputs"]:
     """Returns the numeric columns in order, then a block of k + 1 columns for each categorical one.
 
@@ -119,7 +121,7 @@ def one_hot(
 
 
 def hashed(
-    values: Float[Array, "n columns"], cardinalities: tuple[int, ...]
+    values: Float[Array | np.ndarray, "n columns"], cardinalities: tuple[int, ...]
 ) -> Float[Array, "n outputs"]:
     """Returns the numeric columns in order, then a block of a column a bucket for each other one.
 
@@ -135,7 +137,7 @@ def hashed(
 
 
 def _blocks(
-    values: Float[Array, "n columns"], cardinalities: tuple[int, ...], first: int
+    values: Float[Array | np.ndarray, "n columns"], cardinalities: tuple[int, ...], first: int
 ) -> Float[Array, "n outputs"]:
     import jax.numpy as jnp
 
@@ -150,7 +152,7 @@ def _blocks(
 
 
 def ordinal(
-    values: Float[Array, "n columns"], cardinalities: tuple[int, ...]
+    values: Float[Array | np.ndarray, "n columns"], cardinalities: tuple[int, ...]
 ) -> Float[Array, "n columns"]:
     """Returns the columns as they are: a category's code is its number.
 
@@ -164,7 +166,7 @@ def ordinal(
 
 
 def embedding(
-    values: Float[Array, "n columns"], cardinalities: tuple[int, ...]
+    values: Float[Array | np.ndarray, "n columns"], cardinalities: tuple[int, ...]
 ) -> Float[Array, "n columns"]:
     """Returns the numeric columns in order, then the codes in order, for a model's embeddings.
 
@@ -200,7 +202,7 @@ ENCODINGS: dict[str, Callable[..., Any]] = {
 
 
 def apply(
-    values: Float[Array, "n columns"], *, method: str, cardinalities: tuple[int, ...]
+    values: Float[Array | np.ndarray, "n columns"], *, method: str, cardinalities: tuple[int, ...]
 ) -> Float[Array, "n outputs"]:
     """Returns what an encoding of `ENCODINGS` makes of values. Pure; nothing is fitted.
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from jdlopt.errors import ConfigError, DataError, listing, nearest
 
-Images = Float[Array, "n h w c"]
+Images = Float[Array | np.ndarray, "n h w c"]
 Rows = Float[Array, "rows pixels"]
 
 BINS = 256
@@ -27,7 +27,7 @@ LUMINANCE = (0.2125, 0.7154, 0.0721)
 # --- size and colour ------------------------------------------------------------------------------
 
 
-def resized(images: Images, size: tuple[int, ...]) -> Images:
+def resized(images: Images, size: tuple[int, ...]) -> Float[Array | np.ndarray, "n height width c"]:
     """Returns images of another size, interpolated linearly; smaller ones are antialiased.
 
     A pixel of the result is a mean of the pixels around its place, weighted by a triangle that is
@@ -51,7 +51,7 @@ def resized(images: Images, size: tuple[int, ...]) -> Images:
     return jax.image.resize(images, shape, "linear", antialias=True)
 
 
-def grayscale(images: Images) -> Float[Array, "n h w 1"]:
+def grayscale(images: Images) -> Float[Array | np.ndarray, "n h w 1"]:
     """Returns the luminance ``0.2125 R + 0.7154 G + 0.0721 B``; grey images stay as they are.
 
     Example:
@@ -65,7 +65,7 @@ def grayscale(images: Images) -> Float[Array, "n h w 1"]:
     return (weights[0] * red + weights[1] * green + weights[2] * blue)[..., None]
 
 
-def rgb_to_hsv(images: Float[Array, "*shape 3"]) -> Float[Array, "*shape 3"]:
+def rgb_to_hsv(images: Float[Array | np.ndarray, "*shape 3"]) -> Float[Array, "*shape 3"]:
     """Returns hue (in turns), saturation and value; hue and saturation of grey are 0.
 
     Smith, "Color gamut transform pairs", SIGGRAPH 1978.
@@ -88,7 +88,7 @@ def rgb_to_hsv(images: Float[Array, "*shape 3"]) -> Float[Array, "*shape 3"]:
     return jnp.stack([hue, saturation, value], axis=-1)
 
 
-def hsv_to_rgb(images: Float[Array, "*shape 3"]) -> Float[Array, "*shape 3"]:
+def hsv_to_rgb(images: Float[Array | np.ndarray, "*shape 3"]) -> Float[Array, "*shape 3"]:
     """Returns red, green and blue of hue (in turns), saturation and value: `rgb_to_hsv` undone.
 
     Each channel is ``V - V·S·max(0, min(k, 4 - k, 1))`` with ``k = (n + 6 H) mod 6`` and n = 5, 3
@@ -104,16 +104,17 @@ def hsv_to_rgb(images: Float[Array, "*shape 3"]) -> Float[Array, "*shape 3"]:
     return value[..., None] * (1.0 - saturation[..., None] * share)
 
 
-def _channels(images: Array, color: str) -> tuple[Array, Array, Array]:
+def _channels(images: Array | np.ndarray, color: str) -> tuple[Array, Array, Array]:
     if images.shape[-1] != 3:
         raise DataError(
             f"data.preprocess.color={color!r}: expected images with 3 channels, found "
             f"{images.shape[-1]}. Leave data.preprocess.color out."
         )
-    return images[..., 0], images[..., 1], images[..., 2]
+    red, green, blue = jnp.moveaxis(jnp.asarray(images), -1, 0)
+    return red, green, blue
 
 
-COLORS: dict[str, Callable[[Array], Array]] = {
+COLORS: dict[str, Callable[[Images], Array | np.ndarray]] = {
     "grayscale": grayscale,
     "hsv": rgb_to_hsv,
     "rgb": hsv_to_rgb,
@@ -209,7 +210,7 @@ def _rows(images: Images, per_channel: bool) -> Rows:
     n, h, w, c = images.shape
     if per_channel and c > 1:
         return jnp.moveaxis(images, -1, 1).reshape(n * c, h * w)
-    return images.reshape(n, h * w * c)
+    return jnp.asarray(images).reshape(n, h * w * c)
 
 
 def _unrows(rows: Rows, images: Images, per_channel: bool) -> Images:
@@ -302,7 +303,7 @@ def _histogram(places: Int[Array, "rows pixels"], bins: int) -> Float[Array, "ro
 # --- all of it ------------------------------------------------------------------------------------
 
 
-def _recolored(images: Images, color: str) -> Images:
+def _recolored(images: Images, color: str) -> Float[Array | np.ndarray, "n h w channels"]:
     if color not in COLORS:
         raise ConfigError(
             f"data.preprocess.color: {color!r} is unknown.{nearest(color, COLORS)} Known: "
@@ -330,7 +331,7 @@ def apply(
     equalize: bool = False,
     standardize: bool = False,
     levels: int | None = None,
-) -> Images:
+) -> Float[Array, "n height width channels"]:
     """Returns images after all stages that are asked for, in the order of `IMAGE_STAGES`.
 
     Args:
@@ -369,4 +370,4 @@ def apply(
             before = images
             images = stage(images, settings[name], levels)
             levels = levels if images is before else None
-    return images
+    return jnp.asarray(images)

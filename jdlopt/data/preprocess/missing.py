@@ -175,7 +175,7 @@ def _sample(rows: int, most: int, seed: int) -> Int[np.ndarray, " chosen"]:
 
 
 def apply(
-    state: Mapping[str, object], values: Float[Array, "n columns"]
+    state: Mapping[str, object], values: Float[Array | np.ndarray, "n columns"]
 ) -> Float[Array, "n columns_and_indicators"]:
     """Returns values with the missing ones filled in, and the indicators appended. Pure.
 
@@ -199,7 +199,7 @@ def apply(
 
 
 def _from_nearest(
-    state: Mapping[str, object], values: Float[Array, "n columns"]
+    state: Mapping[str, object], values: Float[Array | np.ndarray, "n columns"]
 ) -> Float[Array, "n columns"]:
     """Values with the missing ones of the donors' columns filled in from the nearest donors.
 
@@ -234,8 +234,10 @@ def _from_nearest(
 
     chunks_with_cells = (missing.sum() + CELLS - 1) // CELLS
     filled = jax.lax.fori_loop(0, chunks_with_cells, fill_some, rows.reshape(-1))
-    return values.at[:, columns].set(
-        jnp.where(missing, filled.reshape(n, width), values[:, columns])
+    return (
+        jnp.asarray(values)
+        .at[:, columns]
+        .set(jnp.where(missing, filled.reshape(n, width), values[:, columns]))
     )
 
 

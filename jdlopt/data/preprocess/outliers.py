@@ -217,8 +217,8 @@ def _mean_path(samples: np.ndarray) -> np.ndarray:
 
 
 def outlying_cells(
-    limits: Mapping[str, Any], values: Float[Array, "n columns"]
-) -> Bool[Array, "n columns"]:
+    limits: Mapping[str, Any], values: Float[Array | np.ndarray, "n columns"]
+) -> Bool[Array | np.ndarray, "n columns"]:
     """Returns which values lie beyond the bounds ``low`` and ``high``; a missing one not. Pure.
 
     Args:
@@ -229,7 +229,7 @@ def outlying_cells(
 
 
 def outlying_rows(
-    limits: Mapping[str, Any], values: Float[Array, "n columns"]
+    limits: Mapping[str, Any], values: Float[Array | np.ndarray, "n columns"]
 ) -> Bool[Array, " n"]:
     """Returns which rows have a value beyond the bounds, or are isolated by the forest. Pure.
 
@@ -241,7 +241,7 @@ def outlying_rows(
     import jax.numpy as jnp
 
     if "low" in limits:
-        return outlying_cells(limits, values).any(axis=1)
+        return jnp.asarray(outlying_cells(limits, values)).any(axis=1)
     values = jnp.asarray(values)
 
     def add_path(total: Array, tree: tuple[Array, Array, Array]) -> tuple[Array, None]:
@@ -261,7 +261,7 @@ def outlying_rows(
 
 
 def apply(
-    state: Mapping[str, Any], values: Float[Array, "n columns"]
+    state: Mapping[str, Any], values: Float[Array | np.ndarray, "n columns"]
 ) -> Float[Array, "n columns_and_mark"]:
     """Returns values clipped to the bounds, or with the column of marks appended. Pure.
 

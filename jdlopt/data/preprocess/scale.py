@@ -64,7 +64,7 @@ def fit(
 
 
 def fit_batches(
-    batches: Iterable[Num[np.ndarray, "n *shape"]],
+    batches: Iterable[Num[np.ndarray, "_ *shape"]],
     *,
     method: str,
     categorical: Bool[np.ndarray, " features"] | None = None,
@@ -171,7 +171,9 @@ def _sampled(chunks: Iterable[np.ndarray], seed: int) -> Float[np.ndarray, "rows
     return np.concatenate(kept)
 
 
-def apply(state: Mapping[str, Any], values: Num[Array, "*shape"]) -> Float[Array, "*shape"]:
+def apply(
+    state: Mapping[str, Any], values: Num[Array | np.ndarray, "*shape"]
+) -> Float[Array, "*shape"]:
     """Returns values as float32: uint8 divided by 255, then ``(values - shift) / scale``. Pure.
 
     NaN stays NaN. By ``log``, values become ``sign(x) · log(1 + |x|)`` before.

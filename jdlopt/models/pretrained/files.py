@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jdlopt import writing
 from jdlopt.errors import ConfigError, nearest
 from jdlopt.models.pretrained import pickles
 
@@ -46,7 +45,7 @@ def read(place: str | Path) -> Tensors:
     Raises:
       ConfigError: there is none, or it can't be read.
     """
-    path = writing.expanded(place)
+    path = Path(place).expanduser()
     files = _files(path)
     stamp = tuple((str(one), one.stat().st_mtime_ns, one.stat().st_size) for one in files)
     return _read(str(path), stamp)

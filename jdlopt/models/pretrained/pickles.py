@@ -13,7 +13,7 @@ import pickle
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -85,7 +85,9 @@ class _Reader(pickle.Unpickler):
       bytes_of: ``(key, type, numbers) → array``, the bytes that a tensor names.
     """
 
-    def __init__(self, file: BinaryIO, bytes_of: Callable[[str, np.dtype, int], np.ndarray]):
+    def __init__(
+        self, file: io.BufferedIOBase, bytes_of: Callable[[str, np.dtype, int], np.ndarray]
+    ):
         super().__init__(file)
         self.bytes_of = bytes_of
         self.storages: dict[str, _Storage] = {}
@@ -116,7 +118,7 @@ def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(info)
 
 
-def _zipped(file: BinaryIO) -> object:
+def _zipped(file: io.BufferedIOBase) -> object:
     """The content of a file as PyTorch has written it since version 1.6."""
     file.seek(0)
     with zipfile.ZipFile(file) as archive:
@@ -137,7 +139,7 @@ def _zipped(file: BinaryIO) -> object:
         return _Reader(io.BytesIO(_stored(archive, pickles[0])), bytes_of).load()
 
 
-def _one_after_the_other(file: BinaryIO) -> object:
+def _one_after_the_other(file: io.BufferedIOBase) -> object:
     """The content of an older file: four pickles, the names of the storages, and their bytes."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)

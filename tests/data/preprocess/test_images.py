@@ -215,6 +215,7 @@ def test_jit_and_vmap_give_the_same(levels):
     np.testing.assert_allclose(together[0, :1], first, rtol=0, atol=2e-5)
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_wrong_settings():
     with pytest.raises(DataError, match=r"color='hsv'.*3 channels, found 1"):
         room.apply(FLOATS[..., :1], color="hsv")

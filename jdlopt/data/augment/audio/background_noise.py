@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jdlopt.data.augment.augmentation import SURVEY, Augmentation, Strength, Waveforms, unless_zero
+from jdlopt.config import Scalar
+from jdlopt.data.augment.augmentation import SURVEY, Augmentation, Waveforms, unless_zero
 from jdlopt.data.augment.draws import normals
 from jdlopt.data.augment.sequence.timeline import each
 
 
-def background_noise(key: Key[Array, ""], waveforms: Waveforms, strength: Strength) -> Waveforms:
+def background_noise(key: Key[Array, ""], waveforms: Waveforms, strength: Scalar) -> Waveforms:
     """Adds white noise at a random signal-to-noise ratio: ``-20 · log₁₀(r)`` dB.
 
     r, the noise's amplitude relative to the signal's, is uniform in [0, strength].

@@ -5,11 +5,12 @@ from __future__ import annotations
 import jax
 from jaxtyping import Array, Float, Key
 
-from jdlopt.data.augment.augmentation import SURVEY, Augmentation, Strength, Waveforms, unless_zero
+from jdlopt.config import Scalar
+from jdlopt.data.augment.augmentation import SURVEY, Augmentation, Waveforms, unless_zero
 from jdlopt.data.augment.sequence.timeline import each
 
 
-def gain(key: Key[Array, ""], waveforms: Waveforms, strength: Strength) -> Waveforms:
+def gain(key: Key[Array, ""], waveforms: Waveforms, strength: Scalar) -> Waveforms:
     """Makes each waveform louder or softer: ``x · 10^(g / 20)``, g uniform in ``± strength`` dB.
 
     Args:

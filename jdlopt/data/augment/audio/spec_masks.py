@@ -5,15 +5,15 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from jdlopt.config import Count
-from jdlopt.data.augment.augmentation import Augmentation, Strength
+from jdlopt.config import Count, Scalar
+from jdlopt.data.augment.augmentation import Augmentation
 from jdlopt.data.augment.sequence.timeline import along_time, draw_spans, spans
 
 Spectrograms = Float[Array, "n frames mels *channels"]
 
 
 def spec_time_mask(
-    key: Key[Array, ""], features: Spectrograms, strength: Strength, *, spec_masks: Count = 1
+    key: Key[Array, ""], features: Spectrograms, strength: Scalar, *, spec_masks: Count = 1
 ) -> Spectrograms:
     """Hides spans of frames, in all mels: they get the mean of their example's spectrogram.
 
@@ -35,7 +35,7 @@ def spec_time_mask(
 
 
 def spec_frequency_mask(
-    key: Key[Array, ""], features: Spectrograms, strength: Strength, *, spec_masks: Count = 1
+    key: Key[Array, ""], features: Spectrograms, strength: Scalar, *, spec_masks: Count = 1
 ) -> Spectrograms:
     """Hides bands of mels, over all frames: they get the mean of their example's spectrogram.
 

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jdlopt.data.augment.augmentation import Augmentation, Strength, Waveforms, unless_zero
+from jdlopt.config import Scalar
+from jdlopt.data.augment.augmentation import Augmentation, Waveforms, unless_zero
 from jdlopt.data.augment.sequence.timeline import along_time, warped
 
 
-def speed(key: Key[Array, ""], waveforms: Waveforms, strength: Strength) -> Waveforms:
+def speed(key: Key[Array, ""], waveforms: Waveforms, strength: Scalar) -> Waveforms:
     """Plays each waveform faster or slower, its pitch with it, by a factor in ``1 ± strength``.
 
     The factor is uniform. The length stays: what runs over is cut, what is missing is 0.

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from jaxtyping import Array, Key
 
+from jdlopt.config import Scalar
 from jdlopt.data.augment.augmentation import (
     SURVEY,
     Augmentation,
     Images,
-    Strength,
     unless_zero,
 )
 from jdlopt.data.augment.draws import factors
 from jdlopt.data.augment.image.colors import brightened
 
 
-def brightness(key: Key[Array, ""], images: Images, strength: Strength) -> Images:
+def brightness(key: Key[Array, ""], images: Images, strength: Scalar) -> Images:
     """Multiplies each image by a factor that is uniform in 1 ± strength, and clips to [0, 1].
 
     The factor is at least 0. Brightness, contrast and saturation are defined as in torchvision's

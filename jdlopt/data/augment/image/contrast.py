@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from jaxtyping import Array, Key
 
+from jdlopt.config import Scalar
 from jdlopt.data.augment.augmentation import (
     SURVEY,
     Augmentation,
     Images,
-    Strength,
     unless_zero,
 )
 from jdlopt.data.augment.draws import factors
 from jdlopt.data.augment.image.colors import contrasted
 
 
-def contrast(key: Key[Array, ""], images: Images, strength: Strength) -> Images:
+def contrast(key: Key[Array, ""], images: Images, strength: Scalar) -> Images:
     """Moves each image's values from or to its mean grey, by a factor uniform in 1 ± strength."""
     return unless_zero(strength, contrasted(images, factors(key, images, strength)), images)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jdlopt.data.augment.augmentation import SURVEY, Augmentation, Images, Strength
+from jdlopt.config import Scalar
+from jdlopt.data.augment.augmentation import SURVEY, Augmentation, Images
 from jdlopt.data.augment.image.affine import Affine, Fill, translation
 from jdlopt.data.augment.image.move import Move, Size
 from jdlopt.data.augment.image.warp import draws, warp
@@ -25,7 +26,7 @@ MOVE = Move("crop", _crop, whole=True)
 
 
 def crop(
-    key: Key[Array, ""], images: Images, strength: Strength, *, fill: Fill = "constant"
+    key: Key[Array, ""], images: Images, strength: Scalar, *, fill: Fill = "constant"
 ) -> Images:
     """Moves each image by up to ``strength · side`` whole pixels an axis.
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from jdlopt.config import Choice
-from jdlopt.data.augment.augmentation import Augmentation, Images, Strength
+from jdlopt.config import Choice, Scalar
+from jdlopt.data.augment.augmentation import Augmentation, Images
 
 Hidden = Annotated[str, Choice(("zero", "mean"))]
 
@@ -47,7 +47,7 @@ def erased(
 def cutout(
     key: Key[Array, ""],
     images: Images,
-    strength: Strength,
+    strength: Scalar,
     *,
     cutout_fill: Hidden = "zero",
 ) -> Images:

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
-from jdlopt.data.augment.augmentation import SURVEY, Augmentation, Images, Strength
+from jdlopt.config import Scalar
+from jdlopt.data.augment.augmentation import SURVEY, Augmentation, Images
 from jdlopt.data.augment.image.affine import Affine, scaling
 from jdlopt.data.augment.image.move import Move, Size
 from jdlopt.data.augment.image.warp import draws, warp
@@ -28,12 +29,12 @@ FLIP_MOVE = Move("flip", _flip, whole=True)
 FLIP_VERTICAL_MOVE = Move("flip_vertical", _flip_vertical, whole=True)
 
 
-def flip(key: Key[Array, ""], images: Images, strength: Strength) -> Images:
+def flip(key: Key[Array, ""], images: Images, strength: Scalar) -> Images:
     """Swaps left and right with probability ``strength``."""
     return warp(key, images, [(FLIP_MOVE, strength)])
 
 
-def flip_vertical(key: Key[Array, ""], images: Images, strength: Strength) -> Images:
+def flip_vertical(key: Key[Array, ""], images: Images, strength: Scalar) -> Images:
     """Swaps top and bottom with probability ``strength``."""
     return warp(key, images, [(FLIP_VERTICAL_MOVE, strength)])
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from jaxtyping import Array, Key
 
+from jdlopt.config import Scalar
 from jdlopt.data.augment.augmentation import (
     SURVEY,
     Augmentation,
     Images,
     Inputs,
-    Strength,
     unless_zero,
 )
 from jdlopt.data.augment.draws import amounts
 from jdlopt.data.augment.image.colors import hue_shifted
 
 
-def hue(key: Key[Array, ""], images: Images, strength: Strength) -> Images:
+def hue(key: Key[Array, ""], images: Images, strength: Scalar) -> Images:
     """Turns each image's hue by a share of the colour circle that is uniform in ±strength.
 
     Images that are not of three channels stay.

@@ -5,17 +5,17 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
+from jdlopt.config import Scalar
 from jdlopt.data.augment.augmentation import (
     SURVEY,
     Augmentation,
     Images,
-    Strength,
     unless_zero,
 )
 from jdlopt.data.augment.draws import normals
 
 
-def noise(key: Key[Array, ""], images: Images, strength: Strength) -> Images:
+def noise(key: Key[Array, ""], images: Images, strength: Scalar) -> Images:
     """Adds Gaussian noise of standard deviation ``strength``, and clips to [0, 1]."""
     changed = jnp.clip(images + strength * normals(key, images.shape), 0, 1)
     return unless_zero(strength, changed, images)

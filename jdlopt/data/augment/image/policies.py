@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jdlopt.data.augment.augmentation import Images, Strength
+from jdlopt.config import Scalar
+from jdlopt.data.augment.augmentation import Images
 from jdlopt.data.augment.image import colors
 from jdlopt.data.augment.image.affine import (
     Affine,
@@ -127,7 +128,7 @@ def _colored(
 
 
 def with_choices(
-    key: Array, images: Images, strength: Strength, magnitudes: Array, limits: Limits
+    key: Array, images: Images, strength: Scalar, magnitudes: Array, limits: Limits
 ) -> Images:
     """Returns images with operations drawn for each layer and image, at the given magnitudes."""
     choices = jax.random.randint(key, magnitudes.shape, 0, len(OPERATIONS))

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jdlopt.config import Count
-from jdlopt.data.augment.augmentation import Augmentation, Images, Strength
+from jdlopt.config import Count, Scalar
+from jdlopt.data.augment.augmentation import Augmentation, Images
 from jdlopt.data.augment.image.policies import Limits, with_choices
 
 
 def rand_augment(
-    key: Key[Array, ""], images: Images, strength: Strength, *, operations: Count = 2
+    key: Key[Array, ""], images: Images, strength: Scalar, *, operations: Count = 2
 ) -> Images:
     """Applies operations to each image that are drawn for it, all of one magnitude.
 

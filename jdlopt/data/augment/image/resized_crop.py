@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from jdlopt.data.augment.augmentation import Augmentation, Images, Strength
+from jdlopt.config import Scalar
+from jdlopt.data.augment.augmentation import Augmentation, Images
 from jdlopt.data.augment.image.affine import Affine, Interpolation
 from jdlopt.data.augment.image.move import Move, Size
 from jdlopt.data.augment.image.warp import draws, warp
@@ -32,7 +33,7 @@ MOVE = Move("resized_crop", _resized_crop)
 def resized_crop(
     key: Key[Array, ""],
     images: Images,
-    strength: Strength,
+    strength: Scalar,
     *,
     interpolation: Interpolation = "bilinear",
 ) -> Images:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from jaxtyping import Array, Key
 
-from jdlopt.data.augment.augmentation import SURVEY, Augmentation, Images, Strength
+from jdlopt.config import Scalar
+from jdlopt.data.augment.augmentation import SURVEY, Augmentation, Images
 from jdlopt.data.augment.image.affine import Affine, Fill, Interpolation, rotation
 from jdlopt.data.augment.image.move import Move, Size
 from jdlopt.data.augment.image.warp import draws, warp
@@ -20,7 +21,7 @@ MOVE = Move("rotate", _rotate)
 def rotate(
     key: Key[Array, ""],
     images: Images,
-    strength: Strength,
+    strength: Scalar,
     *,
     fill: Fill = "constant",
     interpolation: Interpolation = "bilinear",

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from jaxtyping import Array, Key
 
+from jdlopt.config import Scalar
 from jdlopt.data.augment.augmentation import (
     SURVEY,
     Augmentation,
     Images,
     Inputs,
-    Strength,
     unless_zero,
 )
 from jdlopt.data.augment.draws import factors
 from jdlopt.data.augment.image.colors import saturated
 
 
-def saturation(key: Key[Array, ""], images: Images, strength: Strength) -> Images:
+def saturation(key: Key[Array, ""], images: Images, strength: Scalar) -> Images:
     """Moves each pixel's colour from or to its grey, by a factor uniform in 1 ± strength.
 
     Images that are not of three channels stay.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jdlopt.data.augment.augmentation import SURVEY, Augmentation, Images, Strength
+from jdlopt.config import Scalar
+from jdlopt.data.augment.augmentation import SURVEY, Augmentation, Images
 from jdlopt.data.augment.image.affine import Affine, Fill, Interpolation, shearing
 from jdlopt.data.augment.image.move import Move, Size
 from jdlopt.data.augment.image.warp import draws, warp
@@ -22,7 +23,7 @@ MOVE = Move("shear", _shear)
 def shear(
     key: Key[Array, ""],
     images: Images,
-    strength: Strength,
+    strength: Scalar,
     *,
     fill: Fill = "constant",
     interpolation: Interpolation = "bilinear",

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from jaxtyping import Array, Key
 
+from jdlopt.config import Scalar
 from jdlopt.data.augment.augmentation import (
     SURVEY,
     Augmentation,
     Images,
-    Strength,
     unless_zero,
 )
 from jdlopt.data.augment.draws import amounts
 from jdlopt.data.augment.image.colors import solarized
 
 
-def solarize(key: Key[Array, ""], images: Images, strength: Strength) -> Images:
+def solarize(key: Key[Array, ""], images: Images, strength: Scalar) -> Images:
     """Inverts the values from a threshold up; it is uniform in [1 - strength, 1], an image each."""
     threshold = 1 - amounts(key, images, strength)
     return unless_zero(strength, solarized(images, threshold), images)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from jaxtyping import Array, Key
 
+from jdlopt.config import Scalar
 from jdlopt.data.augment.augmentation import (
     SURVEY,
     Augmentation,
     Images,
-    Strength,
     unless_zero,
 )
 from jdlopt.data.augment.draws import amounts
 from jdlopt.data.augment.image.colors import stretched
 
 
-def stretch(key: Key[Array, ""], images: Images, strength: Strength) -> Images:
+def stretch(key: Key[Array, ""], images: Images, strength: Scalar) -> Images:
     """Moves each image towards full contrast by an amount that is uniform in [0, strength].
 
     At an amount of 1 its values run from 0 to 1.

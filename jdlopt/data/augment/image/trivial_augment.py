@@ -5,11 +5,12 @@ from __future__ import annotations
 import jax
 from jaxtyping import Array, Key
 
-from jdlopt.data.augment.augmentation import Augmentation, Images, Strength
+from jdlopt.config import Scalar
+from jdlopt.data.augment.augmentation import Augmentation, Images
 from jdlopt.data.augment.image.policies import Limits, with_choices
 
 
-def trivial_augment(key: Key[Array, ""], images: Images, strength: Strength) -> Images:
+def trivial_augment(key: Key[Array, ""], images: Images, strength: Scalar) -> Images:
     """Applies one operation to each image, of a magnitude that is uniform in [0, strength].
 
     Both are drawn for each image. Müller and Hutter, "TrivialAugment: tuning-free yet

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jdlopt.data.augment.augmentation import Images, Strength
+from jdlopt.config import Scalar
+from jdlopt.data.augment.augmentation import Images
 from jdlopt.data.augment.image.affine import (
     Affine,
     Fill,
@@ -27,9 +28,7 @@ def draws(key: Key[Array, ""], count: int, n: int, low: float) -> Float[Array, "
     return jax.random.uniform(key, (count, n), minval=low)
 
 
-def drawn(
-    key: Key[Array, ""], n: int, size: Size, moves: Sequence[tuple[Move, Strength]]
-) -> Affine:
+def drawn(key: Key[Array, ""], n: int, size: Size, moves: Sequence[tuple[Move, Scalar]]) -> Affine:
     """Returns one random map an example, of some moves one after the other.
 
     A move draws the same numbers whichever others are there.
@@ -44,7 +43,7 @@ def drawn(
 def warp(
     key: Key[Array, ""],
     images: Images,
-    moves: Sequence[tuple[Move, Strength]],
+    moves: Sequence[tuple[Move, Scalar]],
     *,
     fill: Fill = "constant",
     interpolation: Interpolation = "bilinear",

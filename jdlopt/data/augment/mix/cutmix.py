@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jdlopt.data.augment.augmentation import Augmentation, Strength
+from jdlopt.config import Scalar
+from jdlopt.data.augment.augmentation import Augmentation
 from jdlopt.data.augment.mix.mixing import (
     Examples,
     Targets,
@@ -18,7 +19,7 @@ from jdlopt.data.augment.mix.mixing import (
 
 
 def cutmix(
-    key: Key[Array, ""], inputs: Examples, targets: Targets, strength: Strength
+    key: Key[Array, ""], inputs: Examples, targets: Targets, strength: Scalar
 ) -> tuple[Examples, Targets]:
     """Puts a rectangle of another example into each one, and mixes targets by its area.
 

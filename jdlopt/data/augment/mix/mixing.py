@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jdlopt.data.augment.augmentation import Inputs, Strength
+from jdlopt.config import Scalar
+from jdlopt.data.augment.augmentation import Inputs
 
 Examples = Float[Array, "n ..."]
 Targets = Float[Array, "n ..."]
 
 
 def symmetric_beta(
-    key: Key[Array, ""], alpha: Strength, shape: tuple[int, ...]
+    key: Key[Array, ""], alpha: Scalar, shape: tuple[int, ...]
 ) -> Float[Array, "*shape"]:
     """Draws from Beta(α, α) in closed form, whatever α is, and 1 where α is 0.
 

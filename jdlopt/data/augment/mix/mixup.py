@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from jaxtyping import Array, Key
 
-from jdlopt.data.augment.augmentation import Augmentation, Strength
+from jdlopt.config import Scalar
+from jdlopt.data.augment.augmentation import Augmentation
 from jdlopt.data.augment.mix.mixing import (
     Examples,
     Targets,
@@ -16,7 +17,7 @@ from jdlopt.data.augment.mix.mixing import (
 
 
 def mixup(
-    key: Key[Array, ""], inputs: Examples, targets: Targets, strength: Strength
+    key: Key[Array, ""], inputs: Examples, targets: Targets, strength: Scalar
 ) -> tuple[Examples, Targets]:
     """Makes each example a mean of itself and another one, and its target the same mean.
 

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jdlopt.data.augment.augmentation import SERIES, Augmentation, Strength
+from jdlopt.config import Scalar
+from jdlopt.data.augment.augmentation import SERIES, Augmentation
 from jdlopt.data.augment.sequence.timeline import per_channel
 
 
 def feature_mask(
-    key: Key[Array, ""], inputs: Float[Array, "n *shape"], strength: Strength
+    key: Key[Array, ""], inputs: Float[Array, "n *shape"], strength: Scalar
 ) -> Float[Array, "n *shape"]:
     """Sets each feature of each example to 0, its mean after scaling, with a probability.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from jaxtyping import Array, Float, Key
 
-from jdlopt.data.augment.augmentation import SERIES, Augmentation, Strength, unless_zero
+from jdlopt.config import Scalar
+from jdlopt.data.augment.augmentation import SERIES, Augmentation, unless_zero
 from jdlopt.data.augment.draws import normals
 
 
 def jitter(
-    key: Key[Array, ""], inputs: Float[Array, "n *shape"], strength: Strength
+    key: Key[Array, ""], inputs: Float[Array, "n *shape"], strength: Scalar
 ) -> Float[Array, "n *shape"]:
     """Adds Gaussian noise to every value: ``x + strength · N(0, 1)``.
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import jax
 from jaxtyping import Array, Float, Key
 
-from jdlopt.data.augment.augmentation import SERIES, Augmentation, Strength, unless_zero
+from jdlopt.config import Scalar
+from jdlopt.data.augment.augmentation import SERIES, Augmentation, unless_zero
 from jdlopt.data.augment.sequence.timeline import per_channel
 
 
 def scaling(
-    key: Key[Array, ""], inputs: Float[Array, "n *shape"], strength: Strength
+    key: Key[Array, ""], inputs: Float[Array, "n *shape"], strength: Scalar
 ) -> Float[Array, "n *shape"]:
     """Multiplies each example, and each channel of it, by a factor: ``x · N(1, strength)``.
 

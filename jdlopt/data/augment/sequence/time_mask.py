@@ -5,12 +5,13 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jdlopt.data.augment.augmentation import SERIES, Augmentation, Strength
+from jdlopt.config import Scalar
+from jdlopt.data.augment.augmentation import SERIES, Augmentation
 from jdlopt.data.augment.sequence.timeline import along_time, draw_spans, spans, without_order
 
 
 def time_mask(
-    key: Key[Array, ""], inputs: Float[Array, "n time *channels"], strength: Strength
+    key: Key[Array, ""], inputs: Float[Array, "n time *channels"], strength: Scalar
 ) -> Float[Array, "n time *channels"]:
     """Sets one span of each example to 0, in all of its channels.
 

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jdlopt.data.augment.augmentation import SERIES, Augmentation, Strength
+from jdlopt.config import Scalar
+from jdlopt.data.augment.augmentation import SERIES, Augmentation
 from jdlopt.data.augment.sequence.timeline import shifted, without_order
 
 
 def time_shift(
-    key: Key[Array, ""], inputs: Float[Array, "n time *channels"], strength: Strength
+    key: Key[Array, ""], inputs: Float[Array, "n time *channels"], strength: Scalar
 ) -> Float[Array, "n time *channels"]:
     """Shifts each example in time by whole positions; what comes in is 0.
 

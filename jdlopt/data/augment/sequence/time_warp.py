@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jdlopt.data.augment.augmentation import SERIES, Augmentation, Strength, unless_zero
+from jdlopt.config import Scalar
+from jdlopt.data.augment.augmentation import SERIES, Augmentation, unless_zero
 from jdlopt.data.augment.sequence.timeline import warped, without_order
 
 WAVES = 3
@@ -14,7 +15,7 @@ WAVES = 3
 
 
 def time_warp(
-    key: Key[Array, ""], inputs: Float[Array, "n time *channels"], strength: Strength
+    key: Key[Array, ""], inputs: Float[Array, "n time *channels"], strength: Scalar
 ) -> Float[Array, "n time *channels"]:
     """Plays each example at a speed that varies smoothly; its two ends stay where they are.
 

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jdlopt.data.augment.augmentation import Inputs, Strength
+from jdlopt.config import Scalar
+from jdlopt.data.augment.augmentation import Inputs
 
 
 def shifted(
@@ -59,7 +60,7 @@ def warped(
 
 
 def draw_spans(
-    key: Key[Array, ""], shape: tuple[int, int], length: int, strength: Strength
+    key: Key[Array, ""], shape: tuple[int, int], length: int, strength: Scalar
 ) -> tuple[Int[Array, "n count"], Int[Array, "n count"]]:
     """Draws where spans start and how wide they are: from 0 to ``strength · length``, all inside.
 

@@ -12,19 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int32, Key
 
-from jdlopt import writing
+from jdlopt.config import Scalar
 from jdlopt.data.augment.augmentation import (
     PADDING,
     UNKNOWN,
     Augmentation,
-    Strength,
     Tokens,
 )
 from jdlopt.errors import ConfigError, DataError
 
 
 def synonyms(
-    key: Key[Array, ""], ids: Tokens, strength: Strength, *, table: Int32[Array, "vocabulary most"]
+    key: Key[Array, ""], ids: Tokens, strength: Scalar, *, table: Int32[Array, "vocabulary most"]
 ) -> Tokens:
     """Replaces each token that has synonyms by one of them with a probability.
 
@@ -83,7 +82,7 @@ def read_synonyms(
     Raises:
       DataError: the file can't be read, a line is not of this form, or no word is left.
     """
-    file = writing.expanded(path)
+    file = Path(path).expanduser()
     found: dict[int, dict[int, None]] = {}
     rows = 0
     for row, line in enumerate(_lines(file), start=1):

@@ -6,17 +6,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
+from jdlopt.config import Scalar
 from jdlopt.data.augment.augmentation import (
     PADDING,
     SURVEY,
     UNKNOWN,
     Augmentation,
-    Strength,
     Tokens,
 )
 
 
-def token_dropout(key: Key[Array, ""], ids: Tokens, strength: Strength) -> Tokens:
+def token_dropout(key: Key[Array, ""], ids: Tokens, strength: Scalar) -> Tokens:
     """Replaces each token by the unknown one with a probability; the others keep their places.
 
     Iyyer et al., "Deep unordered composition rivals syntactic methods for text classification",

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Key
 
-from jdlopt.data.augment.augmentation import PADDING, Augmentation, Strength, Tokens
+from jdlopt.config import Scalar
+from jdlopt.data.augment.augmentation import PADDING, Augmentation, Tokens
 
 
-def token_swap(key: Key[Array, ""], ids: Tokens, strength: Strength) -> Tokens:
+def token_swap(key: Key[Array, ""], ids: Tokens, strength: Scalar) -> Tokens:
     """Swaps neighbours: pairs up each text's tokens and swaps each pair with a probability.
 
     The pairs start at the first or at the second token, as often the one as the other.
