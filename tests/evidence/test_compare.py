@@ -140,6 +140,8 @@ def test_a_side_holds_plain_values_of_parts_that_are_named_on_a_command_line() -
     [
         ({"seeds": 1}, "--seeds: must be at least 2"),
         ({"level": 1.5}, "--level"),
+        ({"first_seed": 2**32}, "--first-seed: 4,294,967,296"),
+        ({"first_seed": 2**32 - 19}, "--first-seed: .* a seed is at most 4,294,967,295"),
         ({"tune": 2}, "--tune: which keys"),
     ],
 )

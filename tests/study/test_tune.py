@@ -202,3 +202,10 @@ def test_a_part_named_on_the_command_line_leaves_the_files_other_keys_out(config
     [best] = (tmp_path / "s" / "trials").iterdir()
     model = json.loads((best / "config.json").read_text())["model"]
     assert model["name"] == "linear" and "features" not in model
+
+
+@pytest.mark.slow
+def test_seeds_beyond_the_last_are_refused(config, tmp_path, capsys):
+    flags = ("--trials=1", "--repeats=2", f"--config.seed={2**32 - 1}")
+    assert tuned(config, tmp_path / "study", *flags) == 2
+    assert "--repeats" in capsys.readouterr().err
