@@ -43,9 +43,14 @@ def mesh_problems(fields: MeshFields, batch_size: int, num_devices: int) -> list
         return [f"mesh.fsdp: {fsdp} is more than the {num_devices} devices found."]
     ways = (data if data > 0 else num_devices // fsdp) * fsdp
     if batch_size % ways:
+        below = batch_size // ways * ways
+        sizes = " or ".join(str(size) for size in (below, below + ways) if size)
+        fitting = [n for n in range(1, ways // fsdp) if not batch_size % (n * fsdp)]
+        fewer = max(fitting, default=0)
+        remedy = f", or train on {fewer * fsdp} of them, mesh.data={fewer}" if fewer else ""
         return [
             f"data.batch_size: {batch_size} can't be split evenly over mesh.data × mesh.fsdp "
-            f"= {ways} devices; try {batch_size // ways * ways or ways}."
+            f"= {ways} devices. Set data.batch_size to {sizes}{remedy}."
         ]
     return []
 

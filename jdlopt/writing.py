@@ -127,3 +127,25 @@ def _walked(path: Path) -> Iterable[Path]:
     if path.is_dir() and not path.is_symlink():
         for folder, folders, files in os.walk(path):
             yield from (Path(folder, name) for name in (*folders, *files))
+
+
+# --- homes ----------------------------------------------------------------------------------------
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Returns a path with ``~`` as the user's home; as it is where the user has none.
+
+    Example:
+      >>> expanded("a/b")
+      PosixPath('a/b')
+    """
+    return Path(os.path.expanduser(path))
+
+
+def user_cache() -> Path | None:
+    """Returns ``$XDG_CACHE_HOME`` or ``~/.cache``; None where the user has no home."""
+    named = os.environ.get("XDG_CACHE_HOME")
+    if named:
+        return expanded(named)
+    found = expanded("~/.cache")
+    return found if found.is_absolute() else None

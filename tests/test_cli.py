@@ -229,6 +229,41 @@ def test_a_terminated_process_has_saved_its_run(place, tmp_path):
     assert record["status"] == "interrupted" and record["steps"] >= 500
 
 
+@pytest.mark.slow
+def test_ctrl_c_twice_ends_a_run_without_a_traceback(place, tmp_path):
+    words = ["train", f"--config={place / 'config.py'}", f"--workdir={tmp_path / 'run'}",
+             "--config.train.steps=1000000", "--config.train.eval_every=1000",
+             "--config.train.checkpoint_every=500"]  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-m", "jdlopt.cli", *words], stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not list(tmp_path.glob("run/checkpoints/step-*")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        for _ in range(3):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.02)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == cli.INTERRUPTED
+    assert len(errors.splitlines()) == 1 and errors.startswith("jdlopt: interrupted")
+
+
+@pytest.mark.slow
+def test_a_user_without_a_home_trains(place, tmp_path):
+    kept = {"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    alone = ["unshare", "-U", "--map-user=54321", "--map-group=54321"]
+    if subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("no user of another number can be had here")
+    for words in (
+        ["train", f"--config={place / 'config.py'}", f"--workdir={tmp_path / 'run'}",
+         "--config.data.source=iris", "--config.data.target=None"],
+        ["data", "list"],
+    ):  # fmt: skip
+        command = [*alone, sys.executable, "-m", "jdlopt.cli", *words]
+        done = subprocess.run(command, env=kept, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
 def test_wrong_input_has_a_traceback_only_with_debug(place, capsys):
     words = ["train", f"--config={place / 'nothing.py'}", "--workdir=x"]
     assert "Traceback" not in message(capsys, words)

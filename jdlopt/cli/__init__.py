@@ -31,6 +31,7 @@ REFUSED = (
 )  # fmt: skip
 """What an operating system refuses wherever a path is touched; no defect of jdlopt's own."""
 
+SHOW_CURSOR = "\x1b[?25h"
 TOO_EARLY = "interrupted; what was saved before is kept."
 
 
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         words, overrides = split_overrides(words)
         verb, flags = read_flags(parser().parse_args(words), overrides)
         warnings.showwarning = _show_warning
-        with _sigterm_answered():
+        with _signals_answered():
             return _function(verb.run)(flags)
     except UserError as error:
         return _fail(str(error), WRONG_INPUT, debug)
@@ -80,22 +81,28 @@ def _refusal(error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def _sigterm_answered() -> Iterator[None]:
-    """Makes SIGTERM an interruption from the first import on; a run that trains then saves."""
+def _signals_answered() -> Iterator[None]:
+    """Makes SIGTERM and Ctrl-C an interruption from the first import on; a run then saves.
+
+    A second Ctrl-C while it saves ends it at once.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(*_: object) -> None:
         # an exception would be lost where one can't be raised, as in a callback of the collector
-        os.write(2, f"jdlopt: {TOO_EARLY}\n".encode())
+        shown = SHOW_CURSOR if os.isatty(2) else ""  # a bar may have hidden it
+        os.write(2, f"{shown}jdlopt: {TOO_EARLY}\n".encode())
         os._exit(INTERRUPTED)
 
-    previous = signal.signal(signal.SIGTERM, stop)
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    previous = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -112,7 +112,24 @@ def _print_description(description: Mapping[str, Any]) -> None:
     say([Note.from_dict(note) for note in description["notes"]])
     if any(one["feature_names"] for one in inputs.values()):
         features = read["train"]["features"]
-        print_rows([{"feature": name, **found} for name, found in features.items()], "features")
+        numbers = {name: found for name, found in features.items() if "categories" not in found}
+        print_rows([{"feature": name, **found} for name, found in numbers.items()], "numbers")
+        _print_categories({k: found for k, found in features.items() if k not in numbers})
+
+
+def _print_categories(columns: Mapping[str, Mapping[str, Any]]) -> None:
+    rows = [
+        {
+            "feature": name,
+            **found,
+            "most frequent": ", ".join(
+                f"{one} ({count:,})" for one, count in found["most frequent"].items()
+            ),
+        }
+        for name, found in columns.items()
+    ]
+    if rows:
+        print_rows(rows, "categories")
 
 
 def checked(flags: CheckFlags) -> int:

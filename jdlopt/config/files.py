@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jdlopt.config.overrides import override
+from jdlopt.config.overrides import is_reserved, override
 from jdlopt.config.python_file import execute, explained, split_argument
 from jdlopt.config.references import linked
 from jdlopt.config.tree import flat, to_dict
@@ -135,6 +135,9 @@ def _as_config(found: Mapping[str, Any], where: str) -> ml_collections.ConfigDic
             f"{where}: {wrong[0]!r} can't be a key: expected a name without dots; a key of a "
             "section is nested, as in {'optim': {'learning_rate': 0.1}}."
         )
+    unknown = [key for key in _keys(tree) if is_reserved(key)]
+    if unknown:
+        raise ConfigError(f"{where}: {unknown[0]}: is unknown; no key has such a name.")
     return ml_collections.ConfigDict(tree) if kept is None else kept
 
 
@@ -165,7 +168,7 @@ def _unset(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[str]
 def _load_json(path: Path) -> ml_collections.ConfigDict:
     try:
         data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: is not a JSON config: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds a {type(data).__name__}, not a config.")

@@ -31,6 +31,8 @@ def override(config: AnyConfig, assignments: Mapping[str, Any]) -> ml_collection
     renamed = _renamed(tree, assignments)
     for dotted, value in assignments.items():
         *sections, key = dotted.split(".")
+        if any(map(is_reserved, (*sections, key))):
+            raise ConfigError(f"--config.{dotted}: is unknown; no key has such a name.")
         node = tree
         for depth, section in enumerate(sections):
             if section not in node:
@@ -52,6 +54,16 @@ def override(config: AnyConfig, assignments: Mapping[str, Any]) -> ml_collection
         return ml_collections.ConfigDict(tree)
     check_references(kept, assignments)
     return kept
+
+
+def is_reserved(key: str) -> bool:
+    """Says whether a name is one of Python's own, which a `ConfigDict` can't have as a key.
+
+    Example:
+      >>> is_reserved("__class__"), is_reserved("_class")
+      (True, False)
+    """
+    return key.startswith("__") and key.endswith("__")
 
 
 def _is_section(node: object) -> bool:

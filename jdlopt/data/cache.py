@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,19 +25,26 @@ def data_dir(chosen: str | None) -> Path:
     """Returns the folder that datasets are prepared in.
 
     It is ``data.data_dir``, else ``$TFDS_DATA_DIR``, else ``jdlopt/tensorflow_datasets`` in
-    ``$XDG_CACHE_HOME`` or ``~/.cache``.
+    ``$XDG_CACHE_HOME`` or ``~/.cache``; without a home, a folder of this process.
     """
     if chosen or os.environ.get("TFDS_DATA_DIR"):
-        return Path(chosen or os.environ["TFDS_DATA_DIR"]).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "jdlopt" / "tensorflow_datasets"
+        return writing.expanded(chosen or os.environ["TFDS_DATA_DIR"])
+    return (writing.user_cache() or _of_this_process()) / "jdlopt" / "tensorflow_datasets"
+
+
+@functools.cache
+def _of_this_process() -> Path:
+    """A folder for a user without a home, which goes with the process."""
+    folder = tempfile.mkdtemp(prefix="jdlopt-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def search_dirs(chosen: str | None) -> list[Path]:
     """Returns the folders to look for prepared datasets in: `data_dir`, and TFDS's own default."""
     folders = [data_dir(chosen)]
     if not chosen and not os.environ.get("TFDS_DATA_DIR"):
-        folders.append(Path("~/tensorflow_datasets").expanduser())
+        folders.append(writing.expanded("~/tensorflow_datasets"))
     return folders
 
 

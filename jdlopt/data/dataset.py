@@ -100,6 +100,16 @@ class Dataset:
         """What was left out, changed, guessed or can't be used, as far as it is known."""
         return (*self.spec.notes, *self.skips.notes())
 
+    def noting(self, notes: Iterable[Note]) -> Dataset:
+        """Returns the dataset with more notes, each once."""
+        more = tuple(note for note in notes if note not in self.spec.notes)
+        if not more:
+            return self
+        spec = dataclasses.replace(self.spec, notes=(*self.spec.notes, *more))
+        made = dataclasses.replace(self, spec=spec)
+        made._usable.update(self._usable)
+        return made
+
     def read(self, split: str) -> Arrays:
         """Returns a whole split in memory; no example of another split is opened for it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,13 @@ from jdlopt.data.cache import prepared_folders
 from jdlopt.data.dataset import SPLITS, Dataset
 from jdlopt.data.named import by_name, each, stacked
 from jdlopt.data.pools import Arrays
+from jdlopt.data.precision import restored
 from jdlopt.data.prepared import read_info
 from jdlopt.errors import DataError
 
 MOST_BYTES = 1 << 30
+MOST_CATEGORIES = 5
+"""So many of a column's categories are named."""
 SAMPLE = 10_000
 """So many evenly spaced examples are looked at in a split that takes more than `MOST_BYTES`."""
 
@@ -71,11 +75,27 @@ def _describe_split(dataset: Dataset, split: str) -> dict[str, Any]:
         described["target"] = _summary(values)
     for which, found in spec.named.items():
         if found.feature_names is not None:
-            table = by_name(arrays.inputs)[which]
+            table = restored(by_name(arrays.inputs)[which], found.offsets)
             described["features"] = {
-                name: _summary(table[:, column]) for column, name in enumerate(found.feature_names)
+                name: _categories(table[:, column], found.categories[name])
+                if name in found.categories and found.hash_buckets is None
+                else _summary(table[:, column])
+                for column, name in enumerate(found.feature_names)
             }
     return described
+
+
+def _categories(codes: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """Returns missing values, how many categories there are, and the most frequent, by name."""
+    present = codes[~np.isnan(codes)].astype(np.int64)
+    counts = np.bincount(present, minlength=len(names) + 1)
+    order = np.argsort(-counts, kind="stable")[:MOST_CATEGORIES]
+    called = ["(in no training row)", *names]
+    return {
+        "missing": len(codes) - len(present),
+        "categories": int((counts > 0).sum()),
+        "most frequent": {called[code]: int(counts[code]) for code in order if counts[code]},
+    }
 
 
 def _summary(values: np.ndarray) -> dict[str, Any]:

@@ -105,6 +105,9 @@ class Changes:
         for change in (*look.changes, *turned):
             self.notes.add("changed", change, name, 1, "files")
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._seen
+
     def __reduce__(self) -> tuple[type[Changes], tuple[()]]:
         return Changes, ()  # another process has its own
 
@@ -254,10 +257,10 @@ def decode_image(
     from PIL import Image
 
     with opened(file, name) as image:
-        look, orientation = look_at(image), _orientation(image)
-        if changes is not None:
-            changes.add(name, look, channels)
-        if look.deep:
+        orientation, deep = _orientation(image), _is_deep(image)
+        if changes is not None and name not in changes:
+            changes.add(name, look_at(image), channels)
+        if deep:
             made = Image.fromarray(((pixels_of(image).astype(np.uint32) + 128) // 257).astype("u1"))
         else:
             image.load()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Num
 
+from jdlopt import writing
 from jdlopt.data import npz, table_files
 from jdlopt.data.columns import as_texts, number_columns, texts_of
 from jdlopt.data.csv_text import read_text
@@ -63,7 +64,7 @@ def read_inputs(path: str | os.PathLike[str], spec: InputSpec | Mapping[str, Inp
     Raises:
       DataError: the path can't be read, or does not hold such inputs.
     """
-    place = Path(path).expanduser()
+    place = writing.expanded(path)
     if not place.exists():
         raise DataError(f"{place}: there is no such file or folder (from {os.getcwd()}).")
     if not place.is_dir():

@@ -11,7 +11,7 @@ import numpy as np
 
 from jdlopt.data.damage import Skipped
 from jdlopt.data.fields import DataFields
-from jdlopt.data.labelled import BESIDE, names_of, read_labels
+from jdlopt.data.labelled import BESIDE, names_of, read_labels, with_targets
 from jdlopt.data.split import SPLIT_NAMES, split_named
 from jdlopt.data.table_files import read_table
 from jdlopt.data.targets import Coding
@@ -74,6 +74,7 @@ def read_label_file(
             f"{where}: expected a column 'file' with the path of each {what} in {folder}; found "
             f"the columns {listing(names)}."
         )
+    fields = with_targets(fields, names)
     known = {getattr(fields, key) for key in BESIDE} | {file_column, SPLIT_COLUMN, *fields.ignore}
     chosen = names_of(fields.target) or tuple(name for name in names if name not in known)
     for key, name in [("target", each) for each in chosen] + [
@@ -95,7 +96,7 @@ def read_label_file(
     if "train" not in splits:
         raise DataError(f"{where}: lists no {what} of the split 'train'.")
     listed = {folder / name for name in known_files}
-    for path in files_under(folder, kind, passed):
+    for path in files_under(folder, kind, passed, but=(folder / LABELS,)):
         if path not in listed:
             passed.file(f"{what}s that {LABELS} does not list", path)
     return Listed(coding, [folder / name for name in files], targets, splits, beside)

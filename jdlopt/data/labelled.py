@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,24 @@ def names_of(target: str | Sequence[str] | None) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise DataError(f"data.target: names a column twice: {names}.")
     return names
+
+
+def with_targets(fields: DataFields, known: Sequence[str]) -> DataFields:
+    """Returns a data section whose target is several where it names them in one text.
+
+    ``--config.data.target=a,b`` means the columns ``a`` and ``b``, unless one is called ``a,b``.
+
+    Args:
+      fields: the data section.
+      known: the columns or features that there are.
+    """
+    target = fields.target
+    if not isinstance(target, str) or target in known or "," not in target:
+        return fields
+    parts = tuple(part.strip() for part in target.split(","))
+    if not any(part in known for part in parts):
+        return fields
+    return dataclasses.replace(fields, target=parts)
 
 
 def read_labels(

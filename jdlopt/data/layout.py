@@ -10,7 +10,7 @@ import numpy as np
 
 from jdlopt.data.fields import DataFields
 from jdlopt.data.images import resize_to
-from jdlopt.data.labelled import BESIDE, names_of
+from jdlopt.data.labelled import BESIDE, names_of, with_targets
 from jdlopt.data.targets import Coding
 from jdlopt.data.text_input import TextInput
 from jdlopt.errors import DataError, listing, nearest
@@ -86,7 +86,7 @@ def find_target(
       DataError: there is none, or the data section names a feature that is not there.
     """
     names = sorted(features)
-    target = names_of(fields.target or supervised[1])
+    target = names_of(with_targets(fields, names).target or supervised[1])
     if not target:
         raise DataError(
             f"{where}: does not say which feature to predict. Set data.target to one of: "

@@ -11,6 +11,7 @@ from importlib import util
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jdlopt import writing
 from jdlopt.config import section_of, shared_keys
 from jdlopt.data import cache, image_decoding, images, npz, sound, table_files, tables
 from jdlopt.data.arrays import is_own, open_own
@@ -127,7 +128,7 @@ def kind_of_source(fields: DataFields) -> str:
     for kind, source in SOURCES.items():
         if source.knows(name, fields):
             return kind
-    path = Path(name).expanduser()
+    path = writing.expanded(name)
     if path.is_file():
         raise DataError(
             f"data.source: {name!r} has the ending {path.suffix.lower()!r}; a file must be one of "
@@ -159,13 +160,13 @@ def _open_bundled(name: str, fields: DataFields, reading: Reading) -> Dataset:
 
 
 def _open_table(name: str, fields: DataFields, reading: Reading) -> Dataset:
-    path = Path(name).expanduser()
+    path = writing.expanded(name)
     parts = path.is_dir() and table_files.is_table(path)
     return tables.open_table(path if parts else _checked_file(name), fields, reading)
 
 
 def _is_table(name: str, fields: DataFields) -> bool:
-    path = Path(name).expanduser()
+    path = writing.expanded(name)
     return table_files.is_table(path) or path.suffix.lower() in table_files.SUFFIXES
 
 
@@ -193,27 +194,27 @@ def _may_be_tfds(name: str, fields: DataFields) -> bool:
 
 
 def _is_prepared_folder(name: str, fields: DataFields) -> bool:
-    return (Path(name).expanduser() / cache.INFO).is_file()
+    return (writing.expanded(name) / cache.INFO).is_file()
 
 
 def _open_prepared_folder(name: str, fields: DataFields, reading: Reading) -> Dataset:
-    folder = Path(name).expanduser()
+    folder = writing.expanded(name)
     return open_prepared(folder, fields, folder.resolve().parent.name, reading)
 
 
 def _holds_sounds(name: str, fields: DataFields) -> bool:
-    folder = Path(name).expanduser()
+    folder = writing.expanded(name)
     return folder.is_dir() and most_of(folder, (image_decoding.KIND, sound.KIND)) is sound.KIND
 
 
 def _open_sounds(name: str, fields: DataFields, reading: Reading) -> Dataset:
-    folder = Path(name).expanduser()
+    folder = writing.expanded(name)
     _check_unused(fields, folder)
     return sound.open_sounds(folder, fields)
 
 
 def _open_images(name: str, fields: DataFields, reading: Reading) -> Dataset:
-    folder = Path(name).expanduser()
+    folder = writing.expanded(name)
     _check_unused(fields, folder)
     return images.open_images(folder, fields)
 
@@ -242,7 +243,7 @@ SOURCES: dict[str, Source] = {
     "prepared": Source(_is_prepared, _open_tfds),
     "prepared folder": Source(_is_prepared_folder, _open_prepared_folder),
     "sounds": Source(_holds_sounds, _open_sounds),
-    "images": Source(lambda name, fields: Path(name).expanduser().is_dir(), _open_images),
+    "images": Source(lambda name, fields: writing.expanded(name).is_dir(), _open_images),
     "tfds": Source(_may_be_tfds, _open_tfds),
 }
 """The kinds of sources, tried in this order. A ``function`` is the user's own, by dotted path."""
@@ -264,7 +265,7 @@ def _check_unused(fields: DataFields, path: Path) -> None:
 
 
 def _checked_file(name: str) -> Path:
-    path = Path(name).expanduser()
+    path = writing.expanded(name)
     if path.is_dir():
         raise DataError(f"data.source: {path} is a folder, not a file.")
     if not path.exists():

@@ -80,8 +80,8 @@ class InputSpec:
         categories = saved.get("categories") or {}
         return InputSpec(
             shape=tuple(int(size) for size in saved["input_shape"]),
-            dtype=str(np.dtype(saved["input_dtype"])),
-            feature_names=None if names is None else tuple(names),
+            dtype=_known(saved["input_dtype"]),
+            feature_names=None if names is None else tuple(map(str, names)),
             missing="fill" if saved.get("allow_missing") else "refuse",
             categories={name: tuple(texts) for name, texts in categories.items()},
             offsets=tuple(saved.get("offsets") or ()),
@@ -186,10 +186,22 @@ class DataSpec:
             inputs=InputSpec.from_dict(saved)
             if named is None
             else {str(name): InputSpec.from_dict(one) for name, one in named.items()},
-            sizes={str(split): int(size) for split, size in saved["sizes"].items()},
+            sizes={"train": 0} | {str(name): int(size) for name, size in saved["sizes"].items()},
             class_names=tuple(str(name) for name in saved["class_names"]),
             target_names=tuple(str(name) for name in saved.get("target_names", ())),
             target_shape=tuple(int(size) for size in saved.get("target_shape", ())),
-            target_dtype=str(np.dtype(saved["target_dtype"])),
+            target_dtype=_known(saved["target_dtype"]),
             notes=tuple(Note.from_dict(note) for note in saved.get("notes", ())),
         )
+
+
+def _known(dtype: object) -> str:
+    """Returns the name of a plain type of numbers.
+
+    Raises:
+      ValueError, TypeError: it is none.
+    """
+    found = np.dtype(str(dtype))
+    if found.kind not in "biuf":
+        raise ValueError(f"expected a type of numbers, found {dtype!r:.60}")
+    return str(found)

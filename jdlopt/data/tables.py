@@ -120,6 +120,7 @@ def _opened(
     skipped: Skipped,
     notes: Notes,
 ) -> Dataset:
+    fields = labelled.with_targets(fields, list(table.columns))
     features = _feature_names(Path(where), list(table.columns), fields)
     if len(table) == 0:
         left = f": {skipped}" if skipped.counts else ""

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, Num
 
 from jdlopt.config import find_part
+from jdlopt.data.combined_labels import combined_note
 from jdlopt.data.notation import alike, stripped
 from jdlopt.data.notes import Note, Notes
 from jdlopt.errors import ConfigError, DataError, listing
@@ -120,7 +121,22 @@ def infer_coding(
             "example. Leave one of them out."
         )
     coding = coder_of(task).infer(values, what, names, delimiter)
+    if values.ndim == 1 and values.dtype.kind in "SUO" and coding.task in LABELLED:
+        labels = (label for value in values.tolist() for label in _texts_of(value, delimiter))
+        note = combined_note(labels, len(values), delimiter)
+        notes = (*notes, *([note] if note else []))
     return dataclasses.replace(coding, notes=(*coding.notes, *notes))
+
+
+LABELLED = ("classification", "multilabel")
+"""The tasks whose texts are labels."""
+
+
+def _texts_of(value: object, delimiter: str | None) -> list[str]:
+    """Returns the labels of an example that are texts."""
+    if delimiter is not None:
+        return _labels_of(value, delimiter)
+    return [value] if isinstance(value, str) else []
 
 
 def encode(values: np.ndarray, coding: Coding, what: str) -> Encoded:

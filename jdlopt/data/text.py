@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 from jaxtyping import Int, Int32
 
+from jdlopt import writing
 from jdlopt.config import Choice, Count, section_of
 from jdlopt.data import vocabulary
 from jdlopt.errors import ConfigError, DataError, listing, nearest
@@ -152,7 +153,7 @@ def _stop_words(name: str) -> tuple[str, ...]:
         from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS  # takes a second to import
 
         return tuple(sorted(ENGLISH_STOP_WORDS))
-    path = Path(name).expanduser()
+    path = writing.expanded(name)
     if not path.exists() and path.name == name and not path.suffix:
         raise ConfigError(
             f"data.text.stop_words: {name!r} is unknown.{nearest(name, STOP_WORDS)} Known: "
@@ -171,7 +172,11 @@ def _stop_words(name: str) -> tuple[str, ...]:
 
 
 def _read(path: Path, key: str) -> str:
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise DataError(f"{key}: {path} can't be read: it is no plain file.")
     try:
+        if path.stat().st_size > vocabulary.LARGEST:
+            raise ValueError(f"it has more than {vocabulary.LARGEST:,} bytes")
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"is not UTF-8 text ({error})"
@@ -263,7 +268,7 @@ def _trained(fields: TextFields, counts: collections.Counter[str]) -> str:
 
 
 def _tokenizer_file(name: str) -> str:
-    path = Path(name).expanduser()
+    path = writing.expanded(name)
     if not path.exists() and path.suffix != ".json":
         raise ConfigError(
             f"data.text.tokenizer: {name!r} is unknown.{nearest(name, vocabulary.TOKENIZERS)} "

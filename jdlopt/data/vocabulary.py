@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import functools
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,10 @@ _PADDING_NAMES = (PADDING, "<pad>", "<|pad|>", "<PAD>")
 _UNKNOWN_NAMES = (UNKNOWN, "<unk>", "<|unk|>", "<UNK>")
 _CONTINUES = "##"
 _LINE_WORDS = 1000
+LARGEST = 200_000_000
+"""Characters of a tokenizer; the largest public ones have 35 million."""
+LEAST_SECONDS, LEAST_SPEED = 60.0, 10_000.0
+"""What a tokenizer is given: so long, and longer for more than so many characters a second."""
 
 
 def count_words(texts: Iterable[str]) -> collections.Counter[str]:
@@ -203,6 +208,7 @@ class Vocabulary:
                     self.tokenizer.encode_batch_fast, chunk, add_special_tokens=False
                 ),
                 "the tokenizer fails on a text",
+                sum(map(len, chunk)),
             )
             for encoding in encodings:
                 own = np.array(encoding.ids, dtype=np.int64)
@@ -220,6 +226,7 @@ class Vocabulary:
             guarded(
                 functools.partial(self.tokenizer.encode, "a", add_special_tokens=special),
                 "the tokenizer's template fails",
+                1,
             ).ids
             for special in (False, True)
         )
@@ -250,7 +257,9 @@ def load(text: str) -> Vocabulary:
     from tokenizers import Tokenizer
 
     what = "is no tokenizer in the JSON format of Hugging Face's tokenizers"
-    tokenizer = guarded(functools.partial(Tokenizer.from_str, text), what)
+    if len(text) > LARGEST:
+        raise DataError(f"{what}: it has {len(text):,} characters, more than {LARGEST:,}")
+    tokenizer = guarded(functools.partial(Tokenizer.from_str, text), what, len(text))
     tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -287,10 +296,42 @@ def _first_id(names: Sequence[str], vocabulary: dict[str, int]) -> int | None:
     return next((vocabulary[name] for name in names if name in vocabulary), None)
 
 
-def guarded(call: Callable[[], Any], what: str) -> Any:
-    """Returns what a call of the tokenizer library returns; whatever it raises is a `DataError`."""
+def guarded(call: Callable[[], Any], what: str, size: int) -> Any:
+    """Returns what a call of the tokenizer library returns; whatever it raises is a `DataError`.
+
+    A pattern that splits texts may go back and forth for ever, in code that no signal interrupts:
+    then its thread is left behind.
+
+    Args:
+      call: of the library, which lets other threads run.
+      what: went wrong, if it does.
+      size: characters that it reads; they give it time.
+
+    Raises:
+      DataError: it fails, or takes too long.
+    """
+    found: list[Any] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(call())
+        except BaseException as error:
+            failed.append(error)
+
+    seconds = LEAST_SECONDS + size / LEAST_SPEED
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise DataError(
+            f"{what}: it took more than {seconds:.0f} seconds for {size:,} characters. Does a "
+            "pattern of the tokenizer repeat what it repeats? Use another tokenizer."
+        )
     try:
-        return call()
+        if failed:
+            raise failed[0]
+        return found[0]
     except BaseException as error:
         # a panic of the library's Rust code is no Exception
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":

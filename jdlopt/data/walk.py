@@ -87,7 +87,11 @@ def check_regular(path: Path, name: str = "") -> None:
 
 
 def files_under(
-    folder: Path, kind: FileKind, passed: PassedOver, above: Iterable[Path] = ()
+    folder: Path,
+    kind: FileKind,
+    passed: PassedOver,
+    above: Iterable[Path] = (),
+    but: Sequence[Path] = (),
 ) -> list[Path]:
     """Returns the files of a kind in a folder, however deep, sorted by path.
 
@@ -99,6 +103,7 @@ def files_under(
       kind: of the files.
       passed: where the other files are counted, and those that are taken by their content.
       above: folders that a link must not lead back to, beside this one and those that hold it.
+      but: files that are used otherwise.
 
     Raises:
       DataError: a folder can't be read.
@@ -107,6 +112,8 @@ def files_under(
     for path in _regular(folder, passed, above):
         if path.suffix.lower() in kind.suffixes:
             taken.append(path)
+        elif path in but:
+            continue
         elif kind.begins(head(path)):
             taken.append(path)
             ending = f"end in {path.suffix!r}" if path.suffix else "have no ending"
@@ -146,6 +153,9 @@ def _regular(folder: Path, passed: PassedOver, above: Iterable[Path]) -> Iterato
                 _pass_over(path, passed)
                 continue
             try:
+                if entry.is_file(follow_symlinks=False):
+                    yield path
+                    continue
                 found = entry.stat()  # through links
             except OSError:
                 passed.file(NOWHERE, path)

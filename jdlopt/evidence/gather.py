@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Num
 
 from jdlopt import config as configs
 from jdlopt.data import feed
@@ -202,6 +203,21 @@ def _sizes(subject: Subject) -> dict[str, Any]:
         "higher": higher_is_better(experiment.monitor.partition("/")[2]),
         "trivial_loss": probe.trivial_loss(experiment, every, subject.validation.targets),
         "num_outputs": num_outputs(experiment.config, experiment.spec),
+        "target": _target(subject, every) if "values" in shows else None,
+    }
+
+
+def _target(subject: Subject, targets: Num[np.ndarray, "n *k"]) -> dict[str, Any]:
+    """The size of the numbers to predict, of several the one that is furthest from 1."""
+    columns = np.asarray(targets, np.float64).reshape(len(targets), -1)
+    rms = np.sqrt(np.mean(columns**2, axis=0))
+    furthest = int(np.argmax(np.abs(np.log(np.where(rms > 0, rms, 1.0)))))
+    column = columns[:, furthest]
+    return {
+        "rms": float(rms[furthest]),
+        "mean": float(column.mean()),
+        "spread": float(column.std()),
+        "scale": subject.config.data.preprocess.target_scale,
     }
 
 

@@ -21,6 +21,8 @@ Pairs = Annotated[int, Range(2)]
 Workers = Annotated[Count | None, Flag("processes", "N", shown="one a core")]
 Metric = Annotated[str | None, Flag("validation/METRIC", "NAME")]
 OfIntervals = Annotated[Level, Flag("of the intervals", "P")]
+SEEDS = 2**32
+"""A seed is below this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,11 @@ class PairOptions:
           UserError: what is wrong, all of it in one message.
         """
         problems = option_problems(self)
+        if self.first_seed + self.seeds > SEEDS:
+            problems.append(
+                f"--first-seed: {self.first_seed:,} and the {self.seeds - 1} after it: a seed is "
+                f"at most {SEEDS - 1:,}."
+            )
         if self.tune and not self.space:
             problems.append(
                 "--tune: which keys? Name a file with get_space() by --space, or mark keys of "

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key, Num, PyTree
 
 from jdlopt.data import named
 from jdlopt.data.named import Inputs
+from jdlopt.data.preprocess import target
 from jdlopt.evidence import activations
 from jdlopt.optim import joined
 from jdlopt.optim.groups import path_name
@@ -228,6 +229,9 @@ def trivial_loss(
       train: the training split's targets.
       targets: those that the loss is measured on.
     """
+    if experiment.spec.num_classes == 0:  # in the scale of the loss
+        train = np.asarray(target.scaled(experiment.learnt, jnp.asarray(train)))
+        targets = np.asarray(target.scaled(experiment.learnt, jnp.asarray(targets)))
     classes, width = experiment.spec.num_classes, num_outputs(experiment.config, experiment.spec)
     loss, hparams = experiment.components.loss, experiment.hparams["loss"]
     if loss.link is None:

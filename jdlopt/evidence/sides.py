@@ -123,6 +123,9 @@ def check_pair(a: Side, b: Side, metric: str) -> None:
     """
     if metric == "validation/loss":
         differ = _unlike(a, b, "loss", ADDED_TO_LOSSES)
+        scales = [side.config.data.preprocess.target_scale for side in (a, b)]
+        if scales[0] != scales[1]:
+            differ["data.preprocess.target_scale"] = (scales[0], scales[1])
         if differ:
             raise ConfigError(
                 "validation/loss means another thing for each side: they differ in "

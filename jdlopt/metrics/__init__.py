@@ -36,6 +36,7 @@ class Metric(NamedTuple):
       tasks: the tasks that it measures, by name; empty: any.
       higher_is_better: None where the value is not one number.
       several: whether it says something only where a target holds several numbers.
+      needs: what a split must have for it, else it is NaN: `EACH_CLASS`, `TWO_EXAMPLES` or nothing.
     """
 
     leaves: tuple[str, ...]
@@ -43,8 +44,10 @@ class Metric(NamedTuple):
     tasks: tuple[str, ...]
     higher_is_better: bool | None
     several: bool = False
+    needs: str = ""
 
 
+EACH_CLASS, TWO_EXAMPLES = "examples of each class and of others", "two examples"
 _ONE, _ANY, _BOTH = ("classification",), ("multilabel",), ("classification", "multilabel")
 
 
@@ -103,7 +106,7 @@ METRICS: dict[str, Metric] = {
     },
     "roc_auc": _of_classes(
         _SCORED, lambda split: scores.one_vs_rest(scores.binary_roc_auc, split), tasks=_BOTH
-    ),
+    )._replace(needs=EACH_CLASS),
     "average_precision": _of_classes(
         _SCORED,
         lambda split: scores.one_vs_rest(scores.binary_average_precision, split),
@@ -120,10 +123,10 @@ METRICS: dict[str, Metric] = {
     "mse": _of_values(scores.mean_of(scores.mse)),
     "rmse": _of_values(scores.mean_of(scores.rmse)),
     "mae": _of_values(scores.mean_of(scores.mae)),
-    "r2": _of_values(scores.mean_of(scores.r2), True),
+    "r2": _of_values(scores.mean_of(scores.r2), True)._replace(needs=TWO_EXAMPLES),
     "rmse_per_output": _of_values(scores.each_of(scores.rmse), None),
     "mae_per_output": _of_values(scores.each_of(scores.mae), None),
-    "r2_per_output": _of_values(scores.each_of(scores.r2), None),
+    "r2_per_output": _of_values(scores.each_of(scores.r2), None)._replace(needs=TWO_EXAMPLES),
 }
 """Every metric by name; any other ``top_<k>_accuracy`` is known as well.
 

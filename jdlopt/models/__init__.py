@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from jdlopt.config import Choice, Count, Positive, Value, fields_of, find_part, own_keys
+from jdlopt.data.named import TABLE
 from jdlopt.errors import ConfigError, listing
 from jdlopt.models import lora
 from jdlopt.models.bridge import Model, bridge, parameters_of
@@ -85,6 +86,24 @@ class ModelFields:
     options: Mapping[str, Value] = own_keys()
 
 
+def _of_one_input(name: str, named: Mapping[str, InputFacts]) -> str:
+    """Says that a model takes one input, and every way to go on."""
+    ways = [
+        "Use model.name='fusion', which has an encoder for each (or a module of your own with a "
+        "field 'named_inputs')"
+    ]
+    if TABLE in named:
+        others = tuple(one for one in named if one != TABLE)
+        ways.append(f"or leave columns out, data.ignore={others!r}")
+    texts = {one: "category" for one, facts in named.items() if facts.tokens}
+    if texts:
+        ways.append(f"or take texts for categories, data.columns={texts!r}")
+    return (
+        f"model.name: {name!r} takes one input; the data have {len(named)}: {listing(named)}. "
+        f"{'; '.join(ways)}."
+    )
+
+
 def make_model(
     section: Mapping[str, Any],
     num_outputs: int,
@@ -129,11 +148,7 @@ def make_model(
         keys["column_names"] = names
     if named is not None:
         if "named_inputs" not in own:
-            raise ConfigError(
-                f"model.name: {section['name']!r} takes one input; the data have {len(named)}: "
-                f"{listing(named)}. Use 'fusion', or a module of your own with a field "
-                "'named_inputs'; or leave columns out with data.ignore."
-            )
+            raise ConfigError(_of_one_input(section["name"], named))
         keys["named_inputs"] = tuple(named.items())
     takes_codes = "column_sizes" in own
     if takes_codes:

@@ -104,9 +104,11 @@ def _facts(result: Record, found: Record) -> list[tuple[str, object]]:
         facts.append((f"best {best.get('metric')}", best.get("value")))
     test = next((name for name in ("test/accuracy", "test/rmse", "test/loss") if name in found), "")
     facts += [(test, found[test])] if test else []
+    missing = (result.get("not_evaluated") or {}).items()
     return [
         *facts,
         ("status", result["status"]),
+        *((f"{split} split", f"not evaluated: {reason}"[:300]) for split, reason in missing),
         ("steps", result.get("steps")),
         ("parameters", result.get("n_params")),
         ("wall time", f"{number(result.get('wall_seconds'))} s"),

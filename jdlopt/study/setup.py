@@ -22,6 +22,8 @@ TRACED = ("model.", "loss.", "optim.", "data.augment.")
 """How the keys begin whose floats are traced."""
 LOCK = ".finishing"
 """Held by the coordinator that ends a study."""
+SEEDS = 2**32
+"""A seed is below this."""
 MOST_POINTS = 10_000
 """Points that a grid may have."""
 
@@ -221,6 +223,11 @@ def set_up(
         )
     )
     objectives = [{"name": name, "direction": way} for name, way in found.directions.items()]
+    if found.seed + options.repeats > SEEDS:
+        raise UserError(
+            f"--repeats: trains each trial with seed={found.seed:,} and the {options.repeats - 1} "
+            f"after it; a seed is at most {SEEDS - 1:,}. Set a smaller --config.seed."
+        )
     if options.halving and len(objectives) > 1:
         raise UserError("--halving: compares by one objective; there are several here.")
     if grid is not None and options.trials is None:

@@ -7,12 +7,14 @@ import json
 import os
 import platform
 import random
+import re
 import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib import parse
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -61,12 +63,27 @@ def open_storage(url: str | None, workdir: Path) -> object:
                 time.sleep(random.uniform(0.1, 0.5))
                 continue
             raise UserError(
-                f"--storage: {url or workdir / DATABASE} can't be opened: {type(error).__name__}: "
-                f"{text[:300]}. Expected a database URL such as "
-                "postgresql+psycopg://user@host/name, journal:FILE, or nothing for SQLite in the "
-                "study's directory."
+                f"--storage: {shown(url, url) if url else workdir / DATABASE} can't be opened: "
+                f"{type(error).__name__}: {shown(text, url)[:300]}. Expected a database URL such "
+                "as postgresql+psycopg://user@host/name, journal:FILE, or nothing for SQLite in "
+                "the study's directory."
             ) from error
     raise AssertionError
+
+
+def shown(text: str, url: str | None) -> str:
+    """Returns a text without the passwords that a database's URL holds.
+
+    Example:
+      >>> url = "postgresql://ann:se:cr@t@host/db?sslpassword=hush"
+      >>> shown(url, url), shown("no user 'ann' with se:cr@t", url)
+      ('postgresql://ann:***@host/db?sslpassword=***', "no user 'ann' with ***")
+    """
+    found = re.findall(r"://[^:@/]*:(.*)@", url or "")
+    found += re.findall(r"(?i)(?:password|passwd|pwd|secret|token)=([^&#\s]+)", url or "")
+    for secret in sorted({*found, *map(parse.unquote_plus, found)}, key=len, reverse=True):
+        text = text.replace(secret, "***") if secret else text
+    return text
 
 
 def _open(url: str | None, workdir: Path) -> object:
@@ -123,10 +140,10 @@ def errors_for_people(url: str | None) -> Iterator[None]:
     try:
         yield
     except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
-        text = " ".join(str(error.__cause__ or error).split())[:300]
+        text = " ".join(str(error.__cause__ or error).split())
         raise UserError(
-            f"--storage: {url or DATABASE} failed: {text}. What was finished is kept; the same "
-            "command goes on from there."
+            f"--storage: {shown(url, url) if url else DATABASE} failed: {shown(text, url)[:300]}. "
+            "What was finished is kept; the same command goes on from there."
         ) from error
 
 

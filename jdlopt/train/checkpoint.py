@@ -161,7 +161,7 @@ def damage(folder: Path) -> str | None:
     try:
         expected = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
         found = dict(_digests(folder))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return f"{CHECKSUMS} can't be read ({error})"
     if not isinstance(expected, dict):
         return f"{CHECKSUMS} is no table of checksums"
@@ -174,8 +174,18 @@ def damage(folder: Path) -> str | None:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """Returns what was saved beside the arrays."""
-    return json.loads((folder / META).read_text(encoding="utf-8"))
+    """Returns what was saved beside the arrays.
+
+    Raises:
+      OSError, ValueError: it can't be read, or says of no step.
+    """
+    try:
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{folder / META}: {error}") from error
+    if not isinstance(meta, dict) or type(meta.get("step")) is not int:
+        raise ValueError(f"{folder / META}: says of no step.")
+    return meta
 
 
 def restore(folder: Path, template: PyTree) -> Any:
@@ -251,7 +261,7 @@ def restore_newest(
             found = restore(folder, template), read_meta(folder)
             if with_best:
                 _check_best(directory, found[1]["best_saved"])
-        except (WorkdirError, ValueError, OSError) as error:
+        except (WorkdirError, ValueError, OSError, KeyError, TypeError) as error:
             passed_over.append(str(error))
             continue
         for reason in passed_over:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -14,8 +14,10 @@ from jaxtyping import Array, PyTree
 from jdlopt import losses, mesh, metrics
 from jdlopt.config import to_dict
 from jdlopt.data import augment
+from jdlopt.data.dataset import Dataset
 from jdlopt.data.named import each
-from jdlopt.data.preprocess import Shaped
+from jdlopt.data.notes import Note, Notes
+from jdlopt.data.preprocess import Shaped, pca
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, listing
 from jdlopt.models.head import features_of
@@ -76,6 +78,8 @@ def impossible(config: Config, spec: DataSpec, known: Sequence[str]) -> list[str
     def sound(*keys: str) -> bool:
         return not any(problem.startswith(key) for key in keys for problem in known)
 
+    if not sound("data.batch_size"):
+        return problems  # how many steps there are is not known
     batch_size, train, loss = config.data.batch_size, config.train, config.loss
     size = spec.sizes["train"]
     if batch_size > size:
@@ -107,6 +111,12 @@ def impossible(config: Config, spec: DataSpec, known: Sequence[str]) -> list[str
             f"loss.name: {loss.name!r} is not for {task.name}, the task of {spec.name!r}: "
             f"choose one of {listing(task.losses)}."
         )
+    scaled = config.data.preprocess.target_scale is not None and "values" not in task.shows
+    if sound("data.preprocess") and scaled:
+        problems.append(
+            f"data.preprocess.target_scale: is for numbers; {spec.name!r} is a {task.name} "
+            "dataset. Leave it out."
+        )
     if sound("loss") and loss.class_weights is not None:
         problems += _weight_problems(loss.class_weights, spec)
     if sound("train.metrics"):
@@ -128,6 +138,85 @@ def impossible(config: Config, spec: DataSpec, known: Sequence[str]) -> list[str
     if sound("mesh"):
         problems += mesh.mesh_problems(config.mesh, batch_size, len(jax.devices()))
     return problems
+
+
+def undefined(dataset: Dataset, config: Config) -> tuple[list[str], tuple[Note, ...]]:
+    """Returns why what is monitored can't be computed on validation, and which metrics can't be.
+
+    The notes are on every metric that is undefined on validation or test, whose targets alone are
+    looked at.
+
+    Args:
+      dataset: the data.
+      config: the checked config.
+    """
+    spec, task = dataset.spec, find_task(dataset.spec.task)
+    monitor = config.train.monitor or task.monitor
+    watched = monitor.partition("/")[2]
+    names = {*metrics.all_metrics(spec.task, _outputs(spec)), *config.train.metrics, watched}
+    needing = {name: metrics.find_metric(name).needs for name in sorted(names)}
+    problems: list[str] = []
+    notes = Notes()
+    for split in ("validation", "test"):
+        looked = split == "validation" or dataset.on_bad == "error"
+        if not any(needing.values()) or not looked or not dataset.sizes.get(split):
+            continue
+        lacks = _lacks(dataset.targets(split), spec)
+        for name, need in needing.items():
+            if need not in lacks:
+                continue
+            remedy = (
+                "Give each split every class with data.stratify=True, a larger "
+                f"data.{split}_fraction or data.split_seed, or look at another metric."
+            )
+            if split == "validation" and name == watched:
+                problems.append(
+                    f"train.monitor: {monitor!r} is undefined on the validation split of "
+                    f"{spec.name!r}, which has {lacks[need]}. {remedy}"
+                )
+            what = f"metrics that are undefined on the {split} split, which has {lacks[need]}"
+            notes.add("unused", what, name, unit="metrics", remedy=remedy)
+    return problems, tuple(notes)
+
+
+def approximations(config: Config, learnt: PyTree, rows: int) -> tuple[Note, ...]:
+    """Returns what preprocessing found only almost exactly.
+
+    Args:
+      config: the checked config.
+      learnt: what preprocessing learnt, of the only input or by name.
+      rows: training rows.
+    """
+    wanted = config.data.preprocess.pca
+    notes = Notes()
+    for state in (learnt, *learnt.values()):
+        found = state.get("pca") if isinstance(state, Mapping) else None
+        if isinstance(found, Mapping) and "components" in found and wanted is not None:
+            columns = found["components"].shape[-1]
+            if pca.solver(rows, columns, wanted) == "randomized":
+                notes.add("changed", pca.RANDOMIZED, count=columns, unit="columns")
+    return tuple(notes)
+
+
+def _outputs(spec: DataSpec) -> int:
+    return spec.num_classes or max(1, len(spec.target_names))
+
+
+def _lacks(targets: np.ndarray, spec: DataSpec) -> dict[str, str]:
+    """Returns what a metric may need and these targets have not, each with what they lack."""
+    found = {}
+    if len(targets) < 2:
+        found[metrics.TWO_EXAMPLES] = "one example"
+    if spec.num_classes:
+        one = targets.ndim == 1
+        counts = np.bincount(targets, minlength=spec.num_classes) if one else targets.sum(axis=0)
+        for some, words in ((counts == 0, "no example"), (counts == len(targets), "only examples")):
+            if some.any():
+                first = spec.class_names[int(np.argmax(some))]
+                more = f" and {int(some.sum()) - 1} more" if some.sum() > 1 else ""
+                found[metrics.EACH_CLASS] = f"{words} of {first!r}{more}"
+                break
+    return found
 
 
 def _weight_problems(weights: str | Sequence[float], spec: DataSpec) -> list[str]:

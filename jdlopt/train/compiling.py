@@ -14,6 +14,8 @@ from typing import Any
 
 import jax
 
+from jdlopt import writing
+
 KEEP_PROGRAMS = "JDLOPT_KEEP_PROGRAMS"
 """The environment variable that turns the cache of compiled programs off with ``0``."""
 CPU_LINES = ("model name", "flags", "Features", "CPU part")
@@ -62,7 +64,7 @@ def keep_programs() -> None:
     Hyperparameters are arguments of a program, so one kept program serves all their values. jax
     checks that a program fits what it is asked for; the folder's name adds the processor, which
     machines that share a home need not have in common. ``JAX_COMPILATION_CACHE_DIR`` names another
-    folder; ``JDLOPT_KEEP_PROGRAMS=0`` keeps nothing.
+    folder; ``JDLOPT_KEEP_PROGRAMS=0`` keeps nothing, and neither does a user without a home.
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.environ.get(KEEP_PROGRAMS) == "0":
         return
@@ -72,8 +74,10 @@ def keep_programs() -> None:
     except OSError:
         processor = platform.processor()
     name = hashlib.sha256(f"{platform.machine()} {processor}".encode()).hexdigest()[:12]
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = home / "jdlopt" / "programs" / name
+    cache = writing.user_cache()
+    if cache is None:
+        return
+    folder = cache / "jdlopt" / "programs" / name
     with contextlib.suppress(OSError):  # no cache is no reason not to train
         folder.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -21,10 +21,12 @@ from jdlopt import config as configs
 from jdlopt import metrics
 from jdlopt.data import feed, preprocess, sampling
 from jdlopt.data.dataset import Dataset, class_counts
+from jdlopt.data.preprocess import target
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, UserError
 from jdlopt.models import lora, pretrained
 from jdlopt.tasks import find_task
+from jdlopt.tasks.regression import REGRESSION
 from jdlopt.train import checks, step
 from jdlopt.train.components import (
     learnt,
@@ -100,6 +102,10 @@ class Experiment:
         spec = known if isinstance(known, DataSpec) else known.spec
         spec = spec if dataset is None else dataclasses.replace(spec, sizes=dataset.sizes)
         experiment = _assembled(config, spec, dataset, learnt_before)
+        if dataset is not None:
+            notes = checks.approximations(config, experiment.learnt, spec.sizes["train"])
+            dataset = dataset.noting(notes)
+            experiment = dataclasses.replace(experiment, dataset=dataset)
         if data is None if check is None else check:
             made, inputs = experiment.components, experiment.model_inputs
             named = checks.naming(made, config, spec, inputs)
@@ -231,6 +237,7 @@ def _resolved(
 ) -> tuple[Config, Dataset | DataSpec]:
     """The config with every default filled in, checked against its data, and the data."""
     raw, data = _with_loss(configs.to_dict(raw), data)
+    raw = _with_target_scale(raw)
     problems: list[str] = []
     checked = configs.check_section(raw, schema_of(raw, problems), "", problems)
     try:
@@ -251,6 +258,9 @@ def _resolved(
     if known is not None:
         spec = known if isinstance(known, DataSpec) else known.spec
         problems += checks.impossible(config, spec, problems)
+    if isinstance(known, Dataset) and not problems:
+        problems, notes = checks.undefined(known, config)
+        known = known.noting(notes)
     configs.raise_problems(problems)
     assert known is not None
     return config, known
@@ -270,6 +280,20 @@ def _with_loss(
             return raw, None  # what is wrong is reported together with all else
     spec = data if isinstance(data, DataSpec) else data.spec
     return {**raw, "loss": {**loss, "name": find_task(spec.task).losses[0]}}, data
+
+
+def _with_target_scale(raw: dict[str, object]) -> dict[str, object]:
+    """A config that says how targets are scaled: of a regression with a bundled loss, they are."""
+    loss, data = raw.get("loss") or {}, raw.get("data") or {}
+    section = data.get("preprocess", {}) if isinstance(data, Mapping) else None
+    if not isinstance(loss, Mapping) or not isinstance(section, Mapping):
+        return raw
+    name = loss.get("name")
+    bundled = getattr(name, "text", name) in REGRESSION.losses
+    if "target_scale" in section or not bundled:
+        return raw
+    assert isinstance(data, Mapping)
+    return {**raw, "data": {**data, "preprocess": {**section, "target_scale": "standard"}}}
 
 
 def _with_frozen_base(config: Config) -> Config:
@@ -300,6 +324,9 @@ def _assembled(
     recipe = recipe_of(config.data, spec)
     if known is None:
         known = {} if dataset is None else learnt(recipe, dataset)
+        scale = config.data.preprocess.target_scale
+        if scale is not None and dataset is not None:
+            known = {**known, **target.fit(dataset.targets("train"), scale)}
     counts, labels = None, None
     sampled = config.data.sampling
     if dataset is not None and config.loss.class_weights == "balanced":

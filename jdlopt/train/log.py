@@ -15,12 +15,16 @@ from typing import Any
 
 from jdlopt import config as configs
 from jdlopt import writing
-from jdlopt.errors import WorkdirError, differences
+from jdlopt.errors import WorkdirError, differences, listing
 from jdlopt.train import checkpoint, disk
 
 CONFIG, INPUTS, METRICS, RESULT = "config.json", "inputs.json", "metrics.jsonl", "result.json"
 PRETRAINED = "pretrained.json"
 TENSORBOARD, CHECKPOINTS = "tensorboard", "checkpoints"
+LENGTH = ("train.epochs", "train.steps")
+"""The keys of a run that may grow: a finished one is then trained further."""
+BEFORE: dict[str, object] = {"data.preprocess.target_scale": None}
+"""What a run trained with whose jdlopt did not have a key yet, where that is not its default."""
 
 
 def write_aside(path: Path, text: str) -> None:
@@ -117,22 +121,49 @@ def save_pretrained(workdir: Path, record: Mapping[str, object]) -> None:
     write_aside(path, json.dumps(record, indent=2) + "\n")
 
 
+def saved_config(path: Path) -> dict[str, Any]:
+    """Returns a directory's ``config.json``, with what keys stood for before there were any.
+
+    Raises:
+      ConfigError: it can't be read.
+    """
+    config = configs.to_dict(configs.load(path))
+    for key, value in BEFORE.items():
+        *sections, last = key.split(".")
+        node: Any = config
+        for section in sections:
+            node = node.get(section) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            node.setdefault(last, value)
+    return config
+
+
 def _check_same(path: Path, config: configs.AnyConfig, workdir: Path) -> None:
-    # where a run trains may change, and what reads for it: its batches don't
+    # where a run trains may change, and what reads for it: its batches don't; nor its length,
+    # as long as there is something left to train
     saved, now = (
         {
             key: value
             for key, value in configs.flat(one).items()
-            if not key.startswith(("mesh.", "data.workers"))
+            if not key.startswith(("mesh.", "data.workers")) and key not in LENGTH
         }
-        for one in (configs.load(path), config)
+        for one in (saved_config(path), config)
     )
     changed = differences(saved, now)
-    if changed:
+    if not changed:
+        return
+    new = sorted(now.keys() - saved.keys())
+    if new and not differences(saved, {key: now[key] for key in now if key in saved}):
         raise WorkdirError(
-            f"--workdir: {workdir} holds a run of another config:\n{changed}\n"
-            "Choose another --workdir, or use the same config to go on with that run."
+            f"--workdir: the run in {workdir} was saved by another version of jdlopt, which had no "
+            f"{listing(new)}: whether it was the same training can't be known. `jdlopt eval` and "
+            "`jdlopt predict` still take it; to go on, use that version, or train anew in another "
+            "--workdir."
         )
+    raise WorkdirError(
+        f"--workdir: {workdir} holds a run of another config:\n{changed}\n"
+        "Choose another --workdir, or use the same config to go on with that run."
+    )
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -149,7 +180,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     for text in texts:
         try:
             line = json.loads(text)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             break
         if not isinstance(line, dict) or "step" not in line:
             break

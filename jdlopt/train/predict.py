@@ -25,7 +25,7 @@ class Predicted(NamedTuple):
     """What a model says of some examples.
 
     Attributes:
-      outputs: the model's.
+      outputs: the model's; of numbers, in the unit of the targets.
       probabilities: of the classes; None for a regression.
       losses: of each example, where its target was given.
     """
@@ -69,10 +69,8 @@ def predictor(experiment: Experiment, batch_size: int | None = None) -> Predicto
             part = jax.tree.map(lambda values, rows=rows: values[rows], (inputs, targets))
             made = jax.device_get(program(weights, *part))
             found.append(jax.tree.map(lambda values, fresh=fresh: values[fresh], made))
-        (outputs, probabilities), losses = jax.tree.map(
-            lambda *values: np.concatenate(values), *found
-        )
-        return Predicted(outputs, probabilities, losses)
+        said, losses = jax.tree.map(lambda *values: np.concatenate(values), *found)
+        return Predicted(said.outputs, said.probabilities, losses)
 
     return predict
 

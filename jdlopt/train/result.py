@@ -12,6 +12,9 @@ import jax
 from jdlopt.errors import WorkdirError
 from jdlopt.train import disk, log
 
+KINDS: dict[str, type] = {"status": str, "steps": int, "metrics": dict, "best": dict}
+WORDS = {str: "a text", int: "a whole number", dict: "an object"}
+
 
 def read_result(workdir: Path) -> dict[str, Any] | None:
     """Returns a run's ``result.json``, or None if there is none.
@@ -24,10 +27,17 @@ def read_result(workdir: Path) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WorkdirError(f"{path}: can't be read: {error}") from error
     if not isinstance(record, dict) or "status" not in record:
         raise WorkdirError(f"{path}: is no result of a run; move it away to train here.")
+    for name, kind in KINDS.items():
+        if name in record and (not isinstance(record[name], kind) or record[name] is True):
+            raise WorkdirError(
+                f"{path}: is damaged: {name} is {record[name]!r:.60}, expected "
+                f"{WORDS[kind]}. The run's checkpoints are not concerned: move it away, and the "
+                "same `jdlopt train` command writes it again."
+            )
     return record
 
 

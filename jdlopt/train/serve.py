@@ -78,7 +78,7 @@ def run_config(workdir: str | Path, allow_code: configs.Allowed = False) -> dict
             f"--workdir: {workdir} holds no run: there is no {log.CONFIG}. "
             "Name a directory that `jdlopt train` was given."
         )
-    config = configs.to_dict(configs.load(path))
+    config = log.saved_config(path)
     missing = [section for section in SECTIONS if section not in config]
     if missing:
         raise WorkdirError(
@@ -245,7 +245,9 @@ def run_experiment(workdir: str | Path, allow_code: configs.Allowed = False) -> 
         record = json.loads(record_path.read_text(encoding="utf-8"))
         spec = DataSpec.from_dict(record["dataset"])
         learnt = preprocess.from_dict(record["preprocess"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError
+    ) as error:  # fmt: skip
         raise WorkdirError(
             f"{record_path}: can't be read: {error}. It says what the model was trained on; "
             "`jdlopt train` writes it anew when the run goes on."

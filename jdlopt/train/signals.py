@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 
 class StopRequest:
@@ -14,12 +15,13 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.before: dict[int, Any] = {}
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Notes a signal; the second Ctrl-C ends the process at once."""
-        if self.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        """Notes a signal; a second Ctrl-C is for whoever answered it before the run."""
         self.signal = number
+        if number == signal.SIGINT and number in self.before:
+            signal.signal(number, self.before[number])
 
 
 @contextmanager
@@ -29,11 +31,10 @@ def signals() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    previous = {
-        number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    for number in (signal.SIGTERM, signal.SIGINT):
+        request.before[number] = signal.signal(number, request)
     try:
         yield request
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for known, handler in request.before.items():
+            signal.signal(known, handler)

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key, Num, PyTree
 
+from jdlopt.data.preprocess import target
 from jdlopt.losses import Loss
 from jdlopt.models import Model
 from jdlopt.optim import Average, Freezing, joined
@@ -80,19 +81,22 @@ class Predictions(NamedTuple):
     """What a model says of a batch.
 
     Attributes:
-      outputs: the model's own.
+      outputs: the model's own; of numbers, in the unit of the targets.
       probabilities: of the classes or labels; None for a regression.
+      scaled: the model's outputs as the loss takes them.
     """
 
     outputs: Float[Array, "batch outputs"]
     probabilities: Float[Array, "batch classes"] | None
+    scaled: Float[Array, "batch outputs"]
 
 
 def prepared(components: Components, state: TrainState, batch: Batch, key: Key[Array, ""]) -> Batch:
-    """Returns a training batch as the model takes it: augmented and preprocessed. Pure."""
+    """Returns a training batch as model and loss take it: augmented and preprocessed. Pure."""
+    targets = target.scaled(state.preprocess, batch["targets"])
     return components.augment(
         key,
-        {**batch, "step": state.step},
+        {**batch, "targets": targets, "step": state.step},
         state.hparams["augment"],
         partial(components.preprocess, state.preprocess),
     )
@@ -243,7 +247,8 @@ def _predictions(components: Components, weights: Weights, inputs: Inputs) -> Pr
         train=False,
     )
     probabilities = components.loss.probabilities
-    return Predictions(outputs, None if probabilities is None else probabilities(outputs))
+    found = None if probabilities is None else probabilities(outputs)
+    return Predictions(target.unscaled(weights.preprocess, outputs), found, outputs)
 
 
 def averaged_predict_step(
@@ -269,15 +274,16 @@ def averaged_predict_step(
         batch = {"inputs": inputs, "targets": jnp.zeros(rows, jnp.int32), "step": draw}
         augmented = components.augment(key, batch, weights.hparams["augment"], preprocess)
         one = _predictions(components, weights, augmented["inputs"])
-        return one.outputs if one.probabilities is None else one.probabilities
+        return one.scaled if one.probabilities is None else one.probabilities
 
     plain = predict_step(components, weights, inputs)
-    first = plain.outputs if plain.probabilities is None else plain.probabilities
+    first = plain.scaled if plain.probabilities is None else plain.probabilities
     mean = (first + jax.lax.map(drawn, jnp.arange(draws)).sum(axis=0)) / (draws + 1)
     link = components.loss.link
     if link is None:
-        return Predictions(mean, None)
-    return Predictions(link.outputs(mean, plain.outputs.shape[-1]), mean)
+        return Predictions(target.unscaled(weights.preprocess, mean), None, mean)
+    outputs = link.outputs(mean, plain.outputs.shape[-1])
+    return Predictions(outputs, mean, outputs)
 
 
 def per_example(
@@ -286,8 +292,15 @@ def per_example(
     predicted: Predictions,
     targets: Num[Array, "batch *k"],
 ) -> Float[Array, " batch"]:
-    """Returns the loss of each example, without penalties and class weights. Pure."""
-    return components.loss.per_example(predicted.outputs, targets, weights.hparams["loss"])
+    """Returns the loss of each example, without penalties and class weights. Pure.
+
+    Args:
+      components, weights: that predicted.
+      predicted: of a batch.
+      targets: its targets, in their own unit.
+    """
+    of_loss = target.scaled(weights.preprocess, targets)
+    return components.loss.per_example(predicted.scaled, of_loss, weights.hparams["loss"])
 
 
 def evaluate_step(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,14 @@ def test_what_is_not_found_is_not_imported(name):
     assert configs.paths_in({"name": name}) == []
     with pytest.raises(ConfigError, match="is unknown"):
         configs.find_part(name, {"mlp": 1}, "model.name")
+
+
+@pytest.mark.parametrize("name", ["__class__", "__init__", "__dict__", "__nothing__"])
+def test_names_of_pythons_own_are_unknown_keys(name, tmp_path):
+    file = tmp_path / "config.json"
+    for config in ({name: 1}, {"model": {name: {"a": 1}}}, {"optim": {"schedule": {name: 1}}}):
+        file.write_text(json.dumps(config))
+        with pytest.raises(ConfigError, match=f"{name}: is unknown"):
+            configs.load(file)
+    with pytest.raises(ConfigError, match=f"model.{name}: is unknown"):
+        configs.override({"model": {"name": "mlp"}}, {f"model.{name}": 1})

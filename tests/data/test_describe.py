@@ -75,3 +75,17 @@ def test_a_feature_without_any_value(path):
     path.write_text("\n".join([lines[0], *("," + line.split(",", 1)[1] for line in lines[1:])]))
     described = describe(open_dataset({"source": str(path), "target": "y"}, allow_missing=True))
     assert described["splits"]["train"]["features"]["p"]["mean"] is None
+
+
+def test_categories_are_described_by_their_names_and_numbers_as_they_are_written(path):
+    path.write_text(
+        "kind,seconds,y\n"
+        + "".join(f"{'xyx'[row % 3]},{1_700_000_000 + row},{'ab'[row % 2]}\n" for row in range(40))
+    )
+    described = describe(open_dataset({"source": str(path), "target": "y"}))
+    features = described["splits"]["train"]["features"]
+    assert list(features["kind"]["most frequent"]) == ["x", "y"]
+    assert features["kind"]["categories"] == 2 and features["kind"]["missing"] == 0
+    assert sum(features["kind"]["most frequent"].values()) == 28
+    assert 1_700_000_000 <= features["seconds"]["min"] < 1_700_000_040
+    assert features["seconds"]["std"] > 1

@@ -237,7 +237,10 @@ def test_a_list_of_labels_and_the_files_that_it_lacks(tmp_path):
     (tmp_path / "labels.csv").write_text("\n".join(["file,count,split", *lines]))
     dataset = opened(tmp_path, task="regression")
     assert dataset.sizes == {"train": 9, "validation": 9, "test": 1}
-    assert told(dataset)["left out", "images that labels.csv does not list"] == 2
+    assert told(dataset) == {
+        ("left out", "images that labels.csv does not list"): 2,
+        ("guessed", "files that end in '.scan' are images by their content"): 1,
+    }
     (tmp_path / "labels.csv").write_text("\n".join(["file,count,split", *lines, "a.txt,3,train"]))
     (tmp_path / "a.txt").write_text("no image")
     with pytest.raises(DataError, match=r"no such image: 'a.txt'"):

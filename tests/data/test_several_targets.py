@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,8 @@ from PIL import Image
 from tfds_files import prepare
 
 from jdlopt.data import open_dataset
+from jdlopt.data.check import check_source
+from jdlopt.data.combined_labels import combined, remedy
 from jdlopt.data.split import dealt
 from jdlopt.errors import DataError
 
@@ -223,3 +227,75 @@ def test_each_part_gets_its_share_of_every_label(seed, size, labels, share):
     for place, wanted in enumerate(shares):  # exact for the label that is dealt out first
         count = there[part == place][:, rarest].sum()
         assert abs(count - wanted * there[:, rarest].sum()) <= 1
+
+
+# --- several labels taken for one -----------------------------------------------------------------
+
+GENRES = ["action", "drama", "war", "action|drama", "drama|war", "action|drama|war"]
+
+
+def labelled_table(folder, labels):
+    frame = pd.DataFrame({"x": np.arange(len(labels)) % 7, "genre": labels})
+    frame.to_csv(folder / "films.csv", index=False)
+    return {"source": str(folder / "films.csv"), "target": "genre"}
+
+
+@pytest.mark.parametrize(("delimiter", "told"), [(None, True), (";", True), ("|", False)])
+def test_combinations_that_are_taken_for_one_label_are_told(tmp_path, delimiter, told):
+    section = labelled_table(tmp_path, GENRES * 20)
+    section |= {"label_delimiter": delimiter}
+    notes = [str(note) for note in open_dataset(section).notes]
+    found = [one for one in check_source(section).findings if one.kind == "combined_labels"]
+    assert bool(found) is told is any("data.label_delimiter='|'" in note for note in notes)
+    if told:
+        assert found[0].severity == "warning" and "'|' in it" in found[0].text
+        key = found[0].config if delimiter is None else found[0].advice
+        assert "data.label_delimiter='|'" in key
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["Boston, MA", "New York, NY", "Lowell, MA", "Austin, TX"],
+        ["(0,10]", "(10,20]", "(20,30]"],
+        ["yes", "no"],
+        [str(n) for n in range(40)],
+    ],
+)
+def test_names_with_a_separator_in_them_are_one_label(tmp_path, labels):
+    section = labelled_table(tmp_path, labels * 20) | {"task": "classification"}
+    assert not [note for note in open_dataset(section).notes if "label_delimiter" in str(note)]
+    kinds = {one.kind for one in check_source(section).findings}
+    assert "combined_labels" not in kinds
+
+
+def test_labels_of_which_nearly_every_example_has_its_own_are_told():
+    counts = {f"a text of its own {n}": 1 for n in range(50)} | {"again": 30}
+    assert combined(counts, 80).separator is None
+    assert "data.target" in remedy(combined(counts, 80), None)
+    assert combined({str(n): 10 for n in range(50)}, 500) is None
+
+
+@given(
+    st.lists(st.sets(st.sampled_from("abcde"), min_size=1), min_size=20, max_size=60),
+    st.sampled_from("|;,"),
+)
+def test_splitting_is_advised_only_where_labels_come_back(sets, separator):
+    texts = [separator.join(sorted(one)) for one in sets]
+    counts = collections.Counter(texts)
+    found = combined(counts, len(texts))
+    apart = {label for one in sets for label in one}
+    if found is not None and found.separator is not None:
+        assert found.separator == separator and found.apart == len(apart) <= len(counts)
+
+
+def test_a_target_in_one_text_names_several_columns(tmp_path):
+    frame = pd.DataFrame({"x": range(60), "a": [0, 1, 1] * 20, "b": [1, 1, 0] * 20})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    section = {"source": str(tmp_path / "t.csv"), "target": "a, b"}
+    assert open_dataset(section).spec.class_names == ("a", "b")
+    assert check_source(section).count("error") == 0
+    frame.assign(**{"a, b": [0, 1] * 30}).to_csv(tmp_path / "t.csv", index=False)
+    assert open_dataset(section).spec.class_names == ("0", "1")  # a column of that very name
+    with pytest.raises(DataError, match=r"data\.target: there is no column 'd'"):
+        open_dataset({**section, "target": "a,d"})

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import random
 import unicodedata
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from jdlopt.data import text as text_room
+from jdlopt.data import vocabulary
 from jdlopt.data.text import TRUNCATIONS, TextFields, clean, decode, encode, fit, from_json, to_json
 from jdlopt.errors import ConfigError, DataError
 
@@ -430,3 +432,21 @@ def test_damaged_tokenizers_are_data_errors_or_work(changes):
         decode(state, encode(state, ["the cat"]))
     except DataError:
         pass
+
+
+def test_a_tokenizer_that_does_not_come_to_an_end_is_told(monkeypatch):
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    made = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Split(Regex("a*a*[^a]"), "isolated")
+    state = text_room.TextState(made.to_str(), 4, "end", True, False, ())
+    assert encode(state, ["aaa"]).shape == (1, 4)
+    monkeypatch.setattr(vocabulary, "LEAST_SECONDS", 0.2)
+    with pytest.raises(DataError, match="took more than"):
+        encode(state, ["a" * 1500])
+
+
+def test_a_pipe_is_no_tokenizer(tmp_path):
+    os.mkfifo(tmp_path / "tokenizer.json")
+    with pytest.raises(DataError, match="no plain file"):
+        fit({"tokenizer": str(tmp_path / "tokenizer.json")}, ["a"])

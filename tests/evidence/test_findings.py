@@ -119,6 +119,8 @@ DEAD = [a_layer("dense_0"), a_layer("dense_1", dead=0.7), a_layer("dense_2")]
 FLAT = [a_layer("dense_0", kind="tanh", dead=None, saturated=0.8)] * 3
 WEAK = {**said(0.9, 1500), "recall": [0.98, 0.98, 0.7], "counts": [500, 500, 500]}
 
+TARGET = {"rms": 1.0, "mean": 0.5, "spread": 0.8, "scale": None}
+
 CASES: list[tuple[str, dict[str, Any], str]] = [
     ("target_leak", {"data.giveaways": [{"name": "x", "score": 0.995}]}, "serious"),
     ("target_leak", {"data.leaks": {**NOISE, "count": 1}}, "serious"),
@@ -129,6 +131,8 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("class_imbalance", {"run.counts": [900, 590, 10]}, "serious"),
     ("input_scale", {"inputs.input.rms": 700.0}, "serious"),
     ("input_scale", {"inputs.input.rms": 0.05}, "warning"),
+    ("target_scale", {"run.target": {**TARGET, "rms": 2.5e5}}, "serious"),
+    ("target_scale", {"run.target": {**TARGET, "rms": 0.05}}, "warning"),
     ("layer_scale", {"gradients.start.layers": [
         a_gradient("a/kernel"), a_gradient("b/kernel", gain=140.0), a_gradient("c/kernel")
     ]}, "serious"),

@@ -70,6 +70,8 @@ def test_a_damaged_test_split_voids_no_run(tmp_path, capsys):
     with pytest.warns(NotEvaluatedWarning, match=r"run.evaluate\('test'\)"):
         kept = fit(config)
     assert kept.status == "done"
+    assert run("report", workdir) == cli.DONE
+    assert "not evaluated: " in (workdir / "report.html").read_text()
     damaged.write_bytes(whole)
     capsys.readouterr()
     assert run(*evaluate) == cli.DONE

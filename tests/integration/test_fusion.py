@@ -43,8 +43,18 @@ def path(tmp_path_factory):
 
 def test_other_models_name_fusion(path):
     config = {**config_of(path), "model": {"name": "mlp"}}
-    with pytest.raises(ConfigError, match=r"'mlp' takes one input; the data have 3.*'fusion'"):
+    with pytest.raises(ConfigError, match=r"'mlp' takes one input; the data have 3") as raised:
         Experiment.build(config)
+    for way in (
+        "model.name='fusion'",
+        "data.ignore=('photo', 'note')",
+        "data.columns={'note': 'category'}",
+    ):
+        assert way in str(raised.value)
+    ignored = config_of(path, ignore=("photo", "note"), preprocess={})
+    assert Experiment.build({**ignored, "model": {"name": "mlp"}}).spec.input.shape == (2,)
+    said = config_of(path, columns={"note": "category"}, ignore=("photo",), preprocess={})
+    assert Experiment.build({**said, "model": {"name": "mlp"}}).spec.input.shape == (3,)
 
 
 def test_techniques_are_offered_for_the_inputs_that_they_fit(path):

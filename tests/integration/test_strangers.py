@@ -423,3 +423,45 @@ def test_no_module_of_the_working_directory_stands_in_for_a_library(
     )
     assert done.returncode == 0, done.stderr
     assert not (place / "ran").exists()
+
+
+# --- damage ---------------------------------------------------------------------------------------
+
+WRONG = (None, [], {}, "x", -1, 3.5, [1, "a"], {"a": 1}, 10**30, "\0")
+TEXTS = ("", "null", "[]", "3", "{", '{"a": NaN}', "\0" * 50, "[" * 100_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["result.json", "inputs.json", "metrics.jsonl", "config.json"])
+def test_a_damaged_record_is_told(name: str, place: Path) -> None:
+    """Whatever stands where, opening answers, or says in a message what is wrong."""
+    file = place / "run" / name
+    whole = file.read_text()
+
+    def use() -> None:
+        found = jdlopt.open_run(place / "run")
+        assert repr(found) and found._repr_html_() and found.history is not None
+        if name == "inputs.json":
+            assert found.experiment is not None
+
+    for text in TEXTS:
+        file.write_text(text)
+        answered(use)
+    if name.endswith(".json"):
+        record = json.loads(whole)
+        cases = [(where, value) for where in leaves(record) for value in WRONG if where]
+        for where, value in cases:
+            file.write_text(json.dumps(with_value(record, where, value)))
+            answered(use)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["meta.json", "checksums.json"])
+def test_a_damaged_checkpoint_is_told(name: str, place: Path) -> None:
+    for folder in (place / "run" / "checkpoints").iterdir():
+        for text in TEXTS:
+            (folder / name).write_text(text)
+            if name == "meta.json":
+                in_checksums(place)
+            assert answered(lambda: jdlopt.open_run(place / "run").state) in (0, 2)
+            assert answered(lambda: jdlopt.open_run(place / "run").weights) in (0, 2)

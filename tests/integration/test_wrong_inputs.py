@@ -242,7 +242,8 @@ CONFIGS = {
         ["--config.data.batch_size=500"], ["data.batch_size", "500", "training split", "examples"],
     ),
     "batch over mesh": (
-        ["--config.mesh.data=3"], ["data.batch_size", "16", "mesh.data", "3 devices", "try 15"],
+        ["--config.mesh.data=3"],
+        ["data.batch_size", "16", "= 3 devices", "15 or 18", "train on 2 of them, mesh.data=2"],
     ),
     "more devices": (["--config.mesh.data=64"], ["mesh", "64", "8 found"]),
     "no device": (["--config.mesh.data=0"], ["mesh.data", "at least 1", "found 0"]),

@@ -69,7 +69,7 @@ def test_the_prediction_is_the_mean_of_the_members(config):
 
     def predicted(parts, params, model_state):
         weights = Weights(params, model_state, together.hparams, together.preprocess)
-        outputs, shares = parts.predict(weights, batch["inputs"])
+        outputs, shares, _ = parts.predict(weights, batch["inputs"])
         return outputs if shares is None else shares
 
     mean = predicted(many, together.params, together.model_state)

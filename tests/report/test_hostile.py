@@ -168,9 +168,42 @@ def test_no_text_of_a_data_check_is_alive(taken, quick):
                 assert check_dead(data.make_page(a_check(found), taken))
 
 
+def at(record: Any, place: Place) -> Any:
+    """Returns what stands at a place; None where there is no such place any more."""
+    for step in place:
+        try:
+            record = record[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return record
+
+
+def everywhere(
+    record: Any, make: Callable[[Any, Path], str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    """Returns a record with hostile text for every text, and every key, that a page takes so."""
+    count = 0
+    with monkeypatch.context() as patched:
+        found = {**page.assets(), "plotly": "0"}
+        patched.setattr(page, "assets", lambda: found)
+        patched.setattr(study, "importances", lambda _: ({"optim.learning_rate": 1.0}, "x"))
+        for place in dict.fromkeys(places(record)):
+            for as_key in (False, True):
+                if not isinstance(place[-1] if as_key else at(record, place), str):
+                    continue
+                try:
+                    changed = with_text(record, place, as_key)
+                    make(changed, folder)
+                except (UserError, KeyError, TypeError, ValueError, AttributeError):
+                    continue  # told instead of shown, or its place is called by another name now
+                record, count = changed, count + 1
+    assert count > 10
+    return record
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(browser.program() is None, reason="there is no Chromium to open pages in")
-def test_in_a_browser_nothing_of_it_runs(tmp_path):
+def test_in_a_browser_nothing_of_it_runs(tmp_path, monkeypatch):
     hostile = {
         "study": a_study([{**a_trial(n, 2), "params": {"optim.learning_rate": 1e-3,
                            "model.activation": ALIVE}} for n in range(9)], 2),
@@ -185,12 +218,17 @@ def test_in_a_browser_nothing_of_it_runs(tmp_path):
         {**row, "choices": ["relu", ALIVE]} if row["key"] == "model.activation" else row
         for row in hostile["study"]["space"]
     ]
+    pages = {kind: (MADE[kind][1], record) for kind, record in hostile.items()}
+    for kind, (record, make, _) in MADE.items():
+        folder = tmp_path / f"everywhere-{kind}"
+        folder.mkdir()
+        pages[f"all-of-{kind}"] = (make, everywhere(record, make, folder, monkeypatch))
     with browser.opened() as chromium:
-        for kind, record in hostile.items():
+        for kind, (make, record) in pages.items():
             folder = tmp_path / kind
             folder.mkdir()
             path = folder / "page.html"
-            path.write_text(MADE[kind][1](record, folder), "utf-8")
+            path.write_text(make(record, folder), "utf-8")
             assert "window.alive" in path.read_text("utf-8")
             chromium.open(path)
             assert chromium.complaints() == [], kind  # nor did the policy have to refuse anything

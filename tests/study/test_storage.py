@@ -109,3 +109,19 @@ def test_a_database_that_fails_later_is_told_in_one_message():
         storage.errors_for_people("postgresql://x"),
     ):
         raise optuna.exceptions.StorageInternalError("gone")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://ann:hush%21@nowhere.invalid/db",
+        "mysql://ann:hush!@nowhere.invalid/db",
+        "nosuch://ann:hush!@host:notaport/db",
+        "postgresql://ann@host/db?password=hush!",
+        "://ann:hush!@host",
+    ],
+)
+def test_a_storage_that_can_not_be_opened_is_told_without_its_password(url, tmp_path):
+    with pytest.raises(UserError, match="--storage") as told:
+        storage.open_storage(url, tmp_path)
+    assert "hush" not in str(told.value) and "ann" in str(told.value)

@@ -15,7 +15,7 @@ from jdlopt.data.check.finding import Finding, Part
 from jdlopt.data.damage import Skipped
 from jdlopt.data.fields import DataFields
 from jdlopt.data.folders import read_files
-from jdlopt.data.notes import Note
+from jdlopt.data.notes import MOST_TOLD, Note
 from jdlopt.data.walk import HIDDEN, IN_HIDDEN, PassedOver, files_under, most_of
 from jdlopt.errors import DataError
 
@@ -45,6 +45,8 @@ def folder_findings(folder: Path, fields: DataFields) -> tuple[str, list[Finding
     opened = (
         f"Of the folder, {all_of} {len(files):,} {kind.name}s were opened and decoded, those of "
         "the test split too: a damaged one stops a run."
+        if files
+        else f"The folder holds no {kind.name} that a run could use."
     )
     findings = (_sounds if kind is sound.KIND else _images)(folder, chosen)
     return "audio" if kind is sound.KIND else "image", [*findings, *_left_out(notes)], opened
@@ -63,7 +65,10 @@ def _left_out(notes: Iterable[Note]) -> Iterator[Finding]:
                 of=note.count,
                 unit=note.unit,
                 advice=note.remedy or "Convert or move them, or leave them where they are.",
-                parts=tuple(Part(place, np.array([], int), 1, note.what) for place in note.places),
+                parts=tuple(
+                    Part(place, np.array([], int), 1, note.what)
+                    for place in note.places[:MOST_TOLD]  # then comes how many more there are
+                ),
             )
 
 

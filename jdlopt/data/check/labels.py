@@ -12,6 +12,9 @@ from jaxtyping import Float, Int
 
 from jdlopt.data.check.examples import filled, sampled
 from jdlopt.data.check.finding import NO_ROWS, Finding, Part
+from jdlopt.data.combined_labels import combined, remedy
+from jdlopt.data.dataset import Dataset, class_counts
+from jdlopt.data.fields import DataFields
 
 FOLDS = 3
 LEAST = 50
@@ -233,5 +236,39 @@ def target_noise(
                 "rest:"
             ),
             parts=(Part("farthest first", rows[chosen][far], len(far)),),
+        )
+    ]
+
+
+def label_findings(dataset: Dataset, fields: DataFields) -> list[Finding]:
+    """Returns labels that look like several in one: a wrong, or no, ``data.label_delimiter``."""
+    names = dataset.spec.class_names
+    if not names or (fields.label_delimiter is None and dataset.spec.task != "classification"):
+        return []
+    counts = dict(zip(names, class_counts(dataset).tolist(), strict=True))
+    size = dataset.sizes["train"]
+    found = combined(counts, size)
+    if found is None:
+        return []
+    advice, line = remedy(found, fields.label_delimiter), ""
+    if found.separator is not None and fields.label_delimiter is None:
+        advice, line = "Split them:", f"data.label_delimiter={found.separator!r}"
+    held = "nearly every example has a label of its own"
+    if found.separator is not None:
+        held = f"{found.examples:,} of {size:,} training examples have a label with"
+        held += f" {found.separator!r} in it, which is taken for one"
+    parts = tuple(Part(label, NO_ROWS, counts[label]) for label in found.labels[:100])
+    return [
+        Finding(
+            kind="combined_labels",
+            severity="warning",
+            problem="labels that look like several in one",
+            text=f"There are {len(names):,} labels; {held}.",
+            count=found.examples,
+            of=size,
+            unit="examples",
+            config=line,
+            advice=advice,
+            parts=parts,
         )
     ]

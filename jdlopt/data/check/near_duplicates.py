@@ -145,7 +145,7 @@ def between_splits(
         "may well be as it should be."
         if is_common
         else "Remove them from one of the splits, or keep what belongs together in one with "
-        "data.group='COLUMN'."
+        "data.group='COLUMN' (a folder has columns in a labels.csv)."
     )
     total = sum(len(rows[name]) for name in names[1:])
     count = sum(part.count for part in parts)

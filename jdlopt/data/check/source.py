@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Num
 
+from jdlopt import writing
 from jdlopt.config import section_of, to_dict
 from jdlopt.data import mixed, table_files, targets
 from jdlopt.data.check import arrays, columns, examples, structure
 from jdlopt.data.check.cells import MISSING, TEXT, Cells, read_cells
 from jdlopt.data.check.files import folder_findings
 from jdlopt.data.check.finding import SEVERITIES, Finding, settled
+from jdlopt.data.check.labels import label_findings
 from jdlopt.data.check.opened import (
     OF_WHOLE_EXAMPLES,
     examined,
@@ -27,7 +29,7 @@ from jdlopt.data.check.opened import (
 from jdlopt.data.dataset import SPLITS, Dataset
 from jdlopt.data.fields import DataFields
 from jdlopt.data.inputs import columns_of
-from jdlopt.data.labelled import names_of
+from jdlopt.data.labelled import names_of, with_targets
 from jdlopt.data.named import TABLE
 from jdlopt.data.source import open_dataset
 from jdlopt.data.split import split_indices
@@ -119,7 +121,7 @@ def check_source(fields: DataFields | Mapping[str, Any], *, with_test: bool = Tr
 
     if not isinstance(fields, DataFields):
         fields = section_of(DataFields, fields, "data")
-    path = Path(fields.source.strip()).expanduser()
+    path = writing.expanded(fields.source.strip())
     # fits this small lose more time than they gain where threads wait for one another
     with threadpool_limits(limits=1):
         if table_files.is_table(path) and path.exists():
@@ -127,7 +129,8 @@ def check_source(fields: DataFields | Mapping[str, Any], *, with_test: bool = Tr
         else:
             made = _check_dataset(path, fields, with_test)
     order = {severity: place for place, severity in enumerate(SEVERITIES)}
-    findings = [_seen_to(finding, fields) for finding in made.findings]
+    of_labels = [] if made.dataset is None else label_findings(made.dataset, fields)
+    findings = [_seen_to(finding, fields) for finding in (*made.findings, *of_labels)]
     findings.sort(key=lambda finding: order[finding.severity])
     notes = () if made.dataset is None else tuple(map(str, made.dataset.notes))
     return dataclasses.replace(made, findings=tuple(findings), looked_at=(*notes, *made.looked_at))
@@ -159,6 +162,7 @@ def check_table_file(
 
 def _check_table(path: Path, fields: DataFields, with_test: bool) -> Check:
     cells = read_cells(path, fields.missing_values, fields.decimal)
+    fields = with_targets(fields, cells.names)
     names = names_of(fields.target)
     named = [*(("data.target", name) for name in names), ("data.text_column", fields.text_column)]
     for key, name in [*named, *(("data.ignore", one) for one in fields.ignore)]:

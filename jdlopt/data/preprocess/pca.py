@@ -24,6 +24,13 @@ State = dict[str, Any]
 """
 
 
+EXACT_COST = 1e10
+"""Products of a singular value decomposition that are always computed."""
+EXACT_COLUMNS = 4096
+"""With so many columns or fewer the covariances are decomposed, however many rows there are."""
+RANDOMIZED = "principal components are found by a randomised solver, almost exactly"
+
+
 def fit(
     values: Float[np.ndarray, "rows columns"],
     *,
@@ -38,7 +45,7 @@ def fit(
       components: how many; or, between 0 and 1, the share of the variance that is to be kept by as
         few as will do.
       whiten: divide each component by its standard deviation.
-      seed: of scikit-learn's randomised solver, which it takes for large matrices.
+      seed: of the randomised solver, where `solver` takes it.
 
     Raises:
       ConfigError: the number of components is neither.
@@ -77,7 +84,8 @@ def fit(
             f"data.preprocess.pca: all {values.shape[1]} columns are constant in the training "
             "rows, so there is no variance to keep."
         )
-    fitted = PCA(n_components=components, random_state=seed).fit(values)
+    used = solver(len(values), values.shape[1], components)
+    fitted = PCA(n_components=components, svd_solver=used, random_state=seed).fit(values)
     state = {
         "mean": fitted.mean_.astype(np.float32),
         "components": fitted.components_.astype(np.float32),
@@ -87,6 +95,24 @@ def fit(
         is_noise = deviation < LEAST_DEVIATION * deviation[0]
         state["deviation"] = np.where(is_noise, deviation[0], deviation).astype(np.float32)
     return state
+
+
+def solver(rows: int, columns: int, components: float) -> str:
+    """Returns which of scikit-learn's solvers finds the components: an exact one, if there is time.
+
+    Args:
+      rows, columns: of the training rows' matrix.
+      components: how many are to be found, or the share of the variance.
+
+    Example:
+      >>> solver(1000, 20, 5), solver(100_000, 3000, 50), solver(20_000, 12_288, 50)
+      ('full', 'covariance_eigh', 'randomized')
+    """
+    if min(rows, columns) ** 2 * max(rows, columns) <= EXACT_COST:
+        return "full"
+    if columns <= EXACT_COLUMNS or components < 1:
+        return "covariance_eigh" if rows >= columns else "full"
+    return "randomized"
 
 
 def apply(

@@ -10,7 +10,7 @@ import numpy as np
 
 from jdlopt.config import Choice, Count, Range
 from jdlopt.data.precision import Offset
-from jdlopt.data.preprocess import encode, missing, outliers, scale
+from jdlopt.data.preprocess import encode, missing, outliers, scale, target
 from jdlopt.data.spec import InputSpec
 from jdlopt.errors import ConfigError
 
@@ -68,6 +68,12 @@ class PreprocessFields:
       deltas: append the features' first (1), or first and second (2), derivatives in time.
       normalize: mean 0 and standard deviation 1 within each ``utterance``, or within each
         ``feature`` of each utterance.
+      target_scale: of a regression; what the loss is measured on: ``standard`` gives each output
+        mean 0 and standard deviation 1 over the training split, ``robust`` median 0 and
+        interquartile range 1, ``log`` takes the logarithm of 1 + the size, keeps the sign, and then
+        is ``standard``; None leaves the target as it is. Predictions and all metrics but the loss
+        are in the target's own unit. A config that does not say has ``standard`` for a regression
+        with a bundled loss.
     """
 
     scale: Annotated[str, Choice(scale.METHODS)] = "none"
@@ -97,6 +103,7 @@ class PreprocessFields:
     num_coefficients: Count = 20
     deltas: Annotated[int, Range(0, 2)] = 0
     normalize: Annotated[str, Choice(NORMALISATIONS)] = "none"
+    target_scale: Annotated[str, Choice(target.METHODS)] | None = None
 
 
 class Recipe(NamedTuple):

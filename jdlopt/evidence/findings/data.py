@@ -29,6 +29,8 @@ LOW_RECALL = 0.5
 SCALE = ((0.1, 10.0), (0.01, 100.0))
 """The root mean square that inputs should have, and beyond which the first layer's gradients are
 100 times off: initialisations count on variance 1 (LeCun et al., 1998; He et al., 2015)."""
+LEARNT = 0.9
+"""R² of the training split, from which on the target's size has held nothing back."""
 
 
 def target_leak(record: Record) -> Finding | None:
@@ -68,7 +70,7 @@ def split_leak(record: Record) -> Finding | None:
         f"{count:,} of {size:,} validation examples ({share(count / size)}) are (almost) in the "
         "training split too: validation looks better than it is.",
         "Remove them from one of the splits (data.preprocess.duplicates='drop'), or keep what "
-        "belongs together in one with data.group='COLUMN'.",
+        "belongs together in one with data.group='COLUMN' (a folder has columns in a labels.csv).",
         (),
         {"near_duplicates": count, "share": count / size},
     )
@@ -196,4 +198,33 @@ def input_scale(record: Record) -> Finding | None:
     )
 
 
-FINDINGS = (target_leak, split_leak, shift, label_errors, class_imbalance, input_scale)
+def target_scale(record: Record) -> Finding | None:
+    """Finds numbers to predict that are far larger or smaller than outputs are at the start."""
+    target = record["run"].get("target") or {}
+    size = target.get("rms")
+    if not size or target["scale"] is not None:
+        return None
+    (low, high), (very_low, very_high) = SCALE
+    if low <= size <= high:
+        return None
+    learnt = ((record.get("predictions") or {}).get("train") or {}).get("r2")
+    if learnt is not None and learnt >= LEARNT:
+        return None
+    made = "warning" if very_low <= size <= very_high else "serious"
+    reached = "" if learnt is None else f"; of the training split R² is {learnt:.3g}"
+    return Finding(
+        "target_scale",
+        made,
+        f"The target has a root mean square of {size:,.4g} (mean {target['mean']:,.4g}, standard "
+        f"deviation {target['spread']:,.4g}), where a model's outputs begin near 0 with a size of "
+        f"about 1: steps of a usual learning rate do not get there{reached}.",
+        "Scale it: data.preprocess.target_scale='standard' ('log' where it spans orders of "
+        "magnitude). Predictions and metrics stay in its own unit.",
+        ("scale_target",),
+        target,
+    )
+
+
+FINDINGS = (
+    target_leak, split_leak, shift, label_errors, class_imbalance, input_scale, target_scale,
+)  # fmt: skip

@@ -14,7 +14,7 @@ CAUSES = (
     # the data: what is measured or taught is not what is meant
     *("target_leak", "split_leak", "shift", "label_errors", "class_imbalance"),
     # what is wrong before the first step
-    *("precision_overflow", "input_scale", "layer_scale", "exploding_gradients"),
+    *("precision_overflow", "target_scale", "input_scale", "layer_scale", "exploding_gradients"),
     *("dead_units", "saturated_units", "vanishing_gradients"),
     # how it is trained
     *("noisy_gradients", "learning_rate_too_high", "learning_rate_too_low", "divergence"),

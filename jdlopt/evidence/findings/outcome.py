@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jdlopt.evidence.findings.data import target_scale
 from jdlopt.evidence.findings.finding import Finding, Record, level, share, some
 
 LOST = (0.1, 0.5)
@@ -112,8 +113,8 @@ def overfitting(record: Record) -> Finding | None:
 def underfitting(record: Record) -> Finding | None:
     """Finds that even the training split is not learnt, and something simple does better."""
     fit = _fit(record)
-    if fit is None or fit.train >= FITTED:
-        return None
+    if fit is None or fit.train >= FITTED or target_scale(record) is not None:
+        return None  # what is in the way is the target's size, whatever the model
     reference = record.get("reference")
     validation = record["predictions"]["validation"]
     ahead, error = 0.0, math.inf

@@ -161,6 +161,13 @@ PREPROCESS = (
         lambda config, facts: None if facts.categorical else "There are no categories.",
     ),
     Technique(
+        "scale_target", "data", ("accuracy", "speed"),
+        "Measures the loss on scaled targets; predictions and metrics stay in their own unit.",
+        values("data.preprocess.target_scale", "standard", "robust", "log"), "nothing",
+        "LeCun et al., Efficient BackProp, 1998; Box and Cox, 1964, for the logarithm", 0.5,
+        needs_task("regression"),
+    ),
+    Technique(
         "balanced_sampling", "data", ("accuracy", "robustness"),
         "Draws each class equally often.",
         values("data.sampling", "balanced"), "nothing",

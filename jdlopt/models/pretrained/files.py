@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jdlopt import writing
 from jdlopt.errors import ConfigError, nearest
 from jdlopt.models.pretrained import pickles
 
@@ -45,7 +46,7 @@ def read(place: str | Path) -> Tensors:
     Raises:
       ConfigError: there is none, or it can't be read.
     """
-    path = Path(place).expanduser()
+    path = writing.expanded(place)
     files = _files(path)
     stamp = tuple((str(one), one.stat().st_mtime_ns, one.stat().st_size) for one in files)
     return _read(str(path), stamp)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int32, Key
 
+from jdlopt import writing
 from jdlopt.config import Scalar
 from jdlopt.data.augment.augmentation import (
     PADDING,
@@ -82,7 +83,7 @@ def read_synonyms(
     Raises:
       DataError: the file can't be read, a line is not of this form, or no word is left.
     """
-    file = Path(path).expanduser()
+    file = writing.expanded(path)
     found: dict[int, dict[int, None]] = {}
     rows = 0
     for row, line in enumerate(_lines(file), start=1):
