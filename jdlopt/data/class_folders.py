@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jdlopt.data.label_file import LABELS
+from jdlopt.data.notation import alike
 from jdlopt.data.split import split_named
 from jdlopt.data.walk import (
     IN_HIDDEN,
@@ -20,7 +21,7 @@ from jdlopt.data.walk import (
     is_aside,
     why_not,
 )
-from jdlopt.errors import DataError, listing
+from jdlopt.errors import DataError, listing, nearest
 
 ByClass = dict[str, list[Path]]
 SPLITS_WITHIN = "files of subfolders that are named like splits are read as part of their class"
@@ -72,7 +73,14 @@ def read_class_folders(folder: Path, kind: FileKind, passed: PassedOver) -> Clas
         if unknown:
             raise DataError(
                 f"{roots[split]}: classes that train/ does not have: {listing(unknown)}."
+                f"{nearest(unknown[0], classes)}"
             )
+    for group in alike(classes):
+        what = "class folders whose names differ only in case or spaces are different classes"
+        remedy = "Put their files together if they are one class."
+        passed.notes.add(
+            "guessed", what, ", ".join(map(repr, group)), len(group), "classes", remedy
+        )
     return ClassFolders(classes, _by_subfolder(files, roots, kind, passed))
 
 

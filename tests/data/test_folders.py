@@ -285,6 +285,20 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     assert "pipes, sockets and devices (5 files)" in str(passed)
 
 
+def test_class_folders_that_look_alike_are_told(tmp_path):
+    make_folder(tmp_path, names=("ant", "Ant", "bee "))
+    assert told(opened(tmp_path)) == {
+        (
+            "guessed",
+            "class folders whose names differ only in case or spaces are different classes",
+        ): 2
+    }
+    make_folder(tmp_path / "s" / "train")
+    make_folder(tmp_path / "s" / "test", names=("ANT",))
+    with pytest.raises(DataError, match=r"does not have: ANT. Did you mean 'ant'"):
+        opened(tmp_path / "s")
+
+
 NAMES = st.sampled_from(["ant", "x", "train", "Valid", ".git", "a", "deep", "__MACOSX"])
 FILES = st.sampled_from(
     ["1.png", "2.JPEG", "3", "4.txt", ".hidden", "Thumbs.db", "5.wav", "6.scan"]
