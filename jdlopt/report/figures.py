@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -97,7 +98,10 @@ def curves(name: str, caption: str, lines: Sequence[Line], what: str, across: st
 
 
 def by_split(
-    name: str, what: str, found: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    name: str,
+    what: str,
+    found: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    best: int | None = None,
 ) -> Figure | None:
     """Returns the curves of a metric on both splits, or None where there are none.
 
@@ -105,13 +109,22 @@ def by_split(
       name: the element's id.
       what: the metric.
       found: steps and values of a split.
+      best: the step of the best checkpoint, which is marked.
     """
     lines = [
         Line(split, *found[split], colour)
         for colour, split in enumerate(("train", "validation"))
         if split in found and len(found[split][1])
     ]
-    return curves(name, f"{what} by step", lines, what, height=340) if lines else None
+    if not lines:
+        return None
+    caption = f"{what} by step" if best is None else f"{what} by step; dotted: the best, {best:,}"
+    made = curves(name, caption, lines, what, height=340)
+    if best is None:
+        return made
+    line = {"color": COLOURS[2], "width": 1.5, "dash": "dot"}
+    mark = {"type": "line", "x0": best, "x1": best, "yref": "paper", "y0": 0, "y1": 1, "line": line}
+    return replace(made, layout={**made.layout, "shapes": [mark]})
 
 
 def bars(

@@ -65,7 +65,7 @@ def make_page(
         footer=", ".join(f"{k} {v}" for k, v in (result or {}).get("versions", {}).items()),
         result=None if result is None else {"diverged": None, **result},
         facts=_facts(result, found) if result else [],
-        curves=_curves(rows),
+        curves=_curves(rows, _best_step(result)),
         metrics=_metrics(found) if found else None,
         unavailable=unavailable,
         **(predictions.shown(outcome) if outcome else {}),
@@ -115,7 +115,13 @@ def _facts(result: Record, found: Record) -> list[tuple[str, object]]:
     ]
 
 
-def _curves(rows: Sequence[Record]) -> list[Figure]:
+def _best_step(result: Record | None) -> int | None:
+    """Returns the step of the best checkpoint, if there is one."""
+    step = ((result or {}).get("best") or {}).get("step", -1)
+    return step if isinstance(step, int) and step >= 0 else None
+
+
+def _curves(rows: Sequence[Record], best: int | None) -> list[Figure]:
     names = dict.fromkeys(name.partition("/")[2] for row in rows for name in row if "/" in name)
     names = dict.fromkeys(["loss", "accuracy", *names, "grad_norm"])
     names["grad_norm"] = names.pop("grad_norm")  # last: it matters when something is wrong
@@ -129,7 +135,7 @@ def _curves(rows: Sequence[Record]) -> list[Figure]:
                 if isinstance(value, int | float):
                     steps.append(row["step"])
                     values.append(value)
-        figure = figures.by_split(f"curve-{len(made)}", name, points)
+        figure = figures.by_split(f"curve-{len(made)}", name, points, best)
         made += [figure] if figure else []
     return made
 

@@ -223,6 +223,13 @@ def test_a_run_that_has_not_ended_or_logged_anything_has_a_report(workdir, monke
     assert "No step has been logged yet" in report(workdir, monkeypatch, DataError("x")).words
 
 
+def test_the_best_step_is_marked_in_every_curve(workdir, monkeypatch):
+    made = report(workdir, monkeypatch, DataError("x"))
+    curves = [plot for name, plot in made.plots().items() if name.startswith("curve-")]
+    assert curves and all(one["layout"]["shapes"][0]["x0"] == 20 for one in curves)
+    assert "dotted: the best, 20" in made.words
+
+
 def test_a_diverged_run_says_where(workdir, monkeypatch):
     path = workdir / "result.json"
     result = json.loads(path.read_text())
