@@ -6,17 +6,20 @@ import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jdlopt.cli import cost
 from jdlopt.cli.show import DONE, WRONG_INPUT, console, load, number, print_json, print_path, start
 from jdlopt.cli.verbs import EvalFlags, PredictFlags, TrainFlags
 from jdlopt.errors import UserError
 
+if TYPE_CHECKING:
+    import ml_collections
+
 
 def train(flags: TrainFlags) -> int:
     """Trains one config, or shows it, its model or the batch that fits."""
-    config = load(flags)
+    config = load(flags) if flags.config is not None else _of_run(flags)
     speaks = start()
     if flags.print_config:
         from jdlopt.config import dumps
@@ -46,6 +49,20 @@ def train(flags: TrainFlags) -> int:
     elif speaks:
         _print_result(result.record, Path(flags.workdir))
     return WRONG_INPUT if result.record.get("not_evaluated") else DONE
+
+
+def _of_run(flags: TrainFlags) -> ml_collections.ConfigDict:
+    """The config of the run that the flags name, its overrides still as text."""
+    from jdlopt import config
+    from jdlopt.train.serve import run_config
+
+    if not flags.workdir or not (Path(flags.workdir) / "config.json").is_file():
+        raise UserError(
+            "--config: is missing; name the file that holds get_config(), or with --workdir a run "
+            "that is to go on."
+        )
+    texts = {key: config.Override(text) for key, text in flags.overrides.items()}
+    return config.override(run_config(flags.workdir, flags.allow_code), texts)
 
 
 def _print_result(record: Mapping[str, Any], workdir: Path) -> None:

@@ -43,9 +43,13 @@ class ConfigFlags(Flags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainFlags(ConfigFlags):
+class TrainFlags(Flags):
     """Those of ``train``."""
 
+    config: Annotated[
+        str | None, Flag("a config file (.py or .json); by default the run's own", "FILE[:ARG]")
+    ] = None
+    allow_code: Annotated[bool, CODE] = False
     workdir: Annotated[str | None, Flag("the run's directory", "DIR")] = None
     print_config: Annotated[bool, Flag("show the resolved config only")] = False
     print_model: Annotated[bool, Flag("show the model's layers only")] = False

@@ -48,6 +48,10 @@ def finish(loop: Loop, original: Side, file: str | Path | None, why: str) -> dic
         "findings": loop.findings,
         "plans": loop.plans,
         "first_rung": loop.first_rung,
+        "value": loop.value,
+        "screened": loop.screened,
+        "dropped": sorted(loop.dropped),
+        "budget": loop.options.budget,
         "changes": changes,
         "confirmed": None,
         "test": None,
@@ -84,17 +88,20 @@ def _tested(loop: Loop, original: Side, final: Side) -> dict[str, Any]:
     """Runs both configs on fresh seeds, whose best checkpoints are evaluated on the test split."""
     name = loop.metric.partition("/")[2]
     seeds = loop.seeds(FINAL_SEEDS, loop.options.test_seeds)
-    wanted = {}
+    wanted, places = {}, {}
     for label, side in (("baseline", original), ("improved", final)):
         asked = {"train.evaluate_test": True, "train.tensorboard": False}
         config = side_of(measuring(side, loop.metric).raw, asked).config
+        # a loop that goes on may end with another config
+        name_of = label if label == "baseline" else f"{label}-{key_of(config)}"
         for seed in seeds:
-            wanted[loop.workdir / RUNS / f"{label}-{seed}"] = replace(config, seed=seed)
+            places[label, seed] = place = loop.workdir / RUNS / f"{name_of}-{seed}"
+            wanted[place] = replace(config, seed=seed)
     found = loop.trainer.runs(wanted)
     values: dict[str, list[float]] = {"baseline": [], "improved": []}
     for label, one in values.items():
         for seed in seeds:
-            metrics = found[loop.workdir / RUNS / f"{label}-{seed}"].get("metrics", {})
+            metrics = found[places[label, seed]].get("metrics", {})
             one.append(float(metrics.get(f"test/{name}", math.nan)))
     sign = 1.0 if higher_is_better(name) else -1.0
     differences = [sign * (b - a) for a, b in zip(values["baseline"], values["improved"])]

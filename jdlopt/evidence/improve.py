@@ -35,6 +35,8 @@ from jdlopt.evidence.state import (
 )
 from jdlopt.evidence.trainer import Trainer, key_of
 
+TIME_ENDED, GOAL_REACHED = "the time budget ended", "the goal"
+"""Why a loop may end that goes on once it is given more time, or another goal."""
 SMALL_VALIDATION, FOLDS = 1000, 5
 """With fewer validation examples, seeds go through so many folds instead: a choice among many
 techniques would otherwise fit the few examples that it is made on."""
@@ -54,7 +56,8 @@ def improve(
 
     Args:
       config: the baseline, as `jdlopt.config.load` gives it.
-      workdir: where everything is kept; the same call goes on there.
+      workdir: where everything is kept; the same call goes on there. A loop that ended with its
+        budget goes on with a larger one, one that reached its goal with a further one.
       options: how.
       file: the baseline's file, ``FILE[:ARG]``, which the improved one is written after.
       allow_code: go on from steps of an earlier call that name code which neither ``config`` nor
@@ -86,7 +89,7 @@ def improve(
         workdir / IMPROVEMENT,
         allow_code or known,
     )
-    if before.get("status") == "done":
+    if before.get("status") == "done" and not _goes_on(before, options):
         return before
     earlier = float(before.get("seconds", 0.0))
     with Trainer(workdir, workers=options.workers, should_stop=should_stop) as trainer:
@@ -114,6 +117,17 @@ def improve(
         record = finish(loop, original, file, why)
         save(workdir / IMPROVEMENT, record)
     return record
+
+
+def _goes_on(before: Mapping[str, Any], options: ImprovementOptions) -> bool:
+    """Says whether a loop that ended is asked for more: more time, or another goal."""
+    why, goal = before.get("why"), options.goal()
+    if why == TIME_ENDED:
+        return options.budget > float(before.get("budget") or before.get("seconds", 0.0))
+    if not str(why).startswith(GOAL_REACHED):
+        return False
+    value = before.get("value")
+    return goal is None or (value is not None and not goal[1](value))
 
 
 def _before(workdir: Path) -> dict[str, Any]:
@@ -148,15 +162,15 @@ def _climb(loop: Loop, number: int) -> str:
             loop.tried[-1]["tuned"] = True
         goal = loop.options.goal()
         if goal is not None and loop.value is not None and goal[1](loop.value):
-            return f"the goal {loop.options.until} was reached"
+            return f"{GOAL_REACHED} {loop.options.until} was reached"
         if loop.left <= 0:
-            return "the time budget ended"
+            return TIME_ENDED
         number += 1
         loop.note()
         if search_rounds.play(loop, number):
             retuned = False
         elif loop.left <= 0:
-            return "the time budget ended"
+            return TIME_ENDED
         elif any(one.name not in loop.dropped for one in search_rounds.candidates_of(loop)):
             continue  # there was no time to try them all at once
         elif not retuned and retune(loop, number, LAST_PLACE):

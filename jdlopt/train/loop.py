@@ -17,8 +17,8 @@ from jdlopt import config as configs
 from jdlopt import memory
 from jdlopt import mesh as meshes
 from jdlopt.data import given, notes
-from jdlopt.errors import DivergedError, Interrupted, UserError
-from jdlopt.train import features, log, processes, serve
+from jdlopt.errors import DivergedError, Interrupted, UserError, WorkdirError
+from jdlopt.train import checkpoint, features, log, processes, serve
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.components import clean_given
 from jdlopt.train.evaluate import Evaluator
@@ -108,10 +108,50 @@ def fit_experiment(
     with signals() as stop, processes.first_claims(lambda: log.claim(place, experiment.config)):
         finished = read_result(place)
         known = {path for _, path in configs.paths_in(experiment.config)}
-        if finished is not None and Run(finished, place).is_final:
+        longer = _is_longer(experiment, place, finished)
+        if finished is not None and Run(finished, place).is_final and not longer:
             return Run(finished, place, allow_code=known)
         with ExitStack() as opened:
             return _Run(experiment, place, clock, on_progress, opened).train(stop)
+
+
+class LongerRunWarning(UserWarning):
+    """A run is trained for more steps than it began with."""
+
+
+def _is_longer(experiment: Experiment, place: Path, finished: Mapping[str, Any] | None) -> bool:
+    """Says whether a run is to be trained for more steps than its directory's config asks for.
+
+    Raises:
+      WorkdirError: it is to be trained for fewer than it has made.
+    """
+    saved = log.saved_config(place / log.CONFIG).get("train", {})
+    now = experiment.config.to_dict()["train"]
+    if all(saved.get(key) == now[key] for key in ("epochs", "steps")):
+        return False
+    total = experiment.total_steps
+    made = max([*checkpoint.steps(place / log.CHECKPOINTS), int((finished or {}).get("steps", 0))],
+               default=0)  # fmt: skip
+    if total < made:
+        raise WorkdirError(
+            f"--workdir: the run in {place} has made {made:,} steps, and this config's "
+            f"train.epochs or train.steps asks for {total:,}. Ask for more, or choose another "
+            "--workdir."
+        )
+    if total == made:
+        return False
+    schedule = experiment.config.optim.schedule.name
+    about = "" if schedule == "constant" else (
+        f" Its schedule {schedule!r} is that of {total:,} steps from here on: the learning rate "
+        f"goes on where that schedule is at step {made:,}, and not where the shorter one was."
+    )  # fmt: skip
+    if jax.process_index() == 0:
+        warnings.warn(
+            f"the run in {place} goes on from step {made:,} to {total:,}.{about}",
+            LongerRunWarning,
+            stacklevel=4,
+        )
+    return True
 
 
 @dataclass

@@ -1,0 +1,74 @@
+"""Runs that go on: for more epochs, from their directory alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import jdlopt
+from jdlopt import config as configs
+from jdlopt.cli import main
+from jdlopt.errors import WorkdirError
+from jdlopt.train import log
+from jdlopt.train.loop import LongerRunWarning
+
+CONFIG: dict[str, Any] = {
+    "data": {"source": "iris", "batch_size": 15},
+    "model": {"name": "mlp", "features": (8,)},
+    "optim": {"name": "adam", "learning_rate": 0.02},
+    "train": {"epochs": 4, "tensorboard": False},
+    "mesh": {"data": 1},
+}
+
+
+def config(**keys: Any) -> dict[str, Any]:
+    return configs.to_dict(configs.override(CONFIG, keys))
+
+
+def test_a_finished_run_trained_further_equals_one_that_was_that_long(tmp_path: Path) -> None:
+    short = jdlopt.fit(config(), tmp_path / "run")
+    with pytest.warns(LongerRunWarning, match="goes on from step") as warned:
+        more = jdlopt.fit(config(**{"train.epochs": 9}), tmp_path / "run")
+    assert "schedule" not in str(warned[0].message)
+    whole = jdlopt.fit(config(**{"train.epochs": 9}), tmp_path / "whole")
+    assert (short.status, more.status) == ("done", "done")
+    assert more.record["steps"] == whole.record["steps"] > short.record["steps"]
+    for one, other in zip(jax.tree.leaves(more.state.params), jax.tree.leaves(whole.state.params)):
+        np.testing.assert_array_equal(one, other)
+    assert log.read_lines(tmp_path / "run/metrics.jsonl") == log.read_lines(
+        tmp_path / "whole/metrics.jsonl"
+    )
+    again = jdlopt.fit(config(**{"train.epochs": 9}), tmp_path / "run")  # and then it is finished
+    assert again.record == more.record
+
+
+def test_fewer_steps_than_were_made_are_refused(tmp_path: Path) -> None:
+    jdlopt.fit(config(), tmp_path / "run")
+    with pytest.raises(WorkdirError, match=r"has made 28 steps.* asks for 14"):
+        jdlopt.fit(config(**{"train.epochs": 2}), tmp_path / "run")
+    with pytest.raises(WorkdirError, match="another config"):
+        jdlopt.fit(config(**{"train.epochs": 9, "optim.b1": 0.8}), tmp_path / "run")
+
+
+def test_a_run_goes_on_by_its_directory_alone_and_its_schedule_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jdlopt.fit(config(**{"optim.schedule.name": "cosine"}), tmp_path / "run")
+    words = ["train", f"--workdir={tmp_path}/run", "--config.train.epochs=6"]
+    assert main(words) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "goes on from step 28 to 42. Its schedule 'cosine' is that of 42 steps" in told
+    assert main(["train", f"--workdir={tmp_path}/none"]) == 2
+    assert "--config: is missing" in capsys.readouterr().err
+
+
+def test_a_run_of_a_version_without_a_key_says_so(tmp_path: Path) -> None:
+    jdlopt.fit(config(), tmp_path / "run")
+    place = tmp_path / "run/config.json"
+    place.write_text(place.read_text().replace('"accumulate": 1,', ""))
+    with pytest.raises(WorkdirError, match=r"another version of jdlopt.*no optim\.accumulate"):
+        jdlopt.fit(config(), tmp_path / "run")
