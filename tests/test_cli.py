@@ -415,7 +415,7 @@ def test_a_module_of_ones_own_keeps_what_no_config_can_hold(place, resolved, mon
         ([], ["VERB", "--help"]),
         (["data"], ["WHAT", "jdlopt data --help"]),
         (["data", "lst"], ["'lst'", "Did you mean 'list'?"]),
-        (["train"], ["--config", "required"]),
+        (["train"], ["--config", "is missing"]),
         (["train", "--config=@"], ["--workdir", "is missing"]),
         (["train", "--config"], ["--config", "expected one argument"]),
         (["train", "--confg=@", "--workdir=x"], ["--confg", "Did you mean '--config'?"]),

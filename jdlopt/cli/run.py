@@ -112,7 +112,10 @@ def evaluate(flags: EvalFlags) -> int:
     speaks = start()
     from jdlopt.train.serve import evaluate_run
 
-    record = evaluate_run(flags.workdir, flags.split, flags.checkpoint, flags.tta, flags.allow_code)
+    record = evaluate_run(
+        flags.workdir, flags.split, flags.checkpoint, flags.tta, flags.allow_code,
+        flags.changed_data,
+    )  # fmt: skip
     if not speaks:
         return DONE
     if flags.json:

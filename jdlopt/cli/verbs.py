@@ -84,6 +84,9 @@ class EvalFlags(RunFlags):
     split: Annotated[str, Choice(SPLITS), Flag("which data: train, validation or test", "NAME")] = (
         "validation"
     )
+    changed_data: Annotated[
+        str, Choice(("refuse", "ok")), Flag("data that are not those of training", "WHAT")
+    ] = "refuse"
 
 
 @dataclass(frozen=True, kw_only=True)

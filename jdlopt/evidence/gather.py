@@ -25,7 +25,7 @@ from jdlopt.evidence import examples, judged, probe, rates
 from jdlopt.evidence.findings.finding import Record
 from jdlopt.metrics import higher_is_better
 from jdlopt.tasks import find_task
-from jdlopt.train import log, serve
+from jdlopt.train import data_record, log, serve
 from jdlopt.train.components import num_outputs
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.predict import predictor
@@ -159,6 +159,7 @@ def open_run(workdir: Path, config: Record) -> Subject:
     """
     model = {**config["model"], "dtype": "float32"}
     experiment = Experiment.build({**config, "model": model, "mesh": {"data": 1}})
+    data_record.check(workdir, experiment.data)
     state = jax.jit(experiment.init)(jnp.uint32(experiment.config.seed))
     checkpoint = None
     for which in ("best", "newest"):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +19,7 @@ from jdlopt import memory
 from jdlopt import mesh as meshes
 from jdlopt.data import given, notes
 from jdlopt.errors import DivergedError, Interrupted, UserError, WorkdirError
-from jdlopt.train import checkpoint, features, log, processes, serve
+from jdlopt.train import checkpoint, data_record, features, log, processes, serve
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.components import clean_given
 from jdlopt.train.evaluate import Evaluator
@@ -105,7 +106,7 @@ def fit_experiment(
         with signals() as stop, ExitStack() as opened:
             return _Run(experiment, None, clock, on_progress, opened).train(stop)
     place = Path(workdir)
-    with signals() as stop, processes.first_claims(lambda: log.claim(place, experiment.config)):
+    with signals() as stop, processes.first_claims(lambda: _claimed(place, experiment)):
         finished = read_result(place)
         known = {path for _, path in configs.paths_in(experiment.config)}
         longer = _is_longer(experiment, place, finished)
@@ -113,6 +114,14 @@ def fit_experiment(
             return Run(finished, place, allow_code=known)
         with ExitStack() as opened:
             return _Run(experiment, place, clock, on_progress, opened).train(stop)
+
+
+@contextlib.contextmanager
+def _claimed(place: Path, experiment: Experiment) -> Iterator[None]:
+    """Holds a directory that is this config's, and of these data."""
+    with log.claim(place, experiment.config):
+        data_record.keep(place, experiment.data)
+        yield
 
 
 class LongerRunWarning(UserWarning):

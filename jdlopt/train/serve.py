@@ -25,7 +25,7 @@ from jdlopt.data.spec import DataSpec
 from jdlopt.errors import DataError, UserError, WorkdirError, escaped, listing
 from jdlopt.metrics.scores import Value
 from jdlopt.tasks import Columns, find_task
-from jdlopt.train import checkpoint, disk, log
+from jdlopt.train import checkpoint, data_record, disk, log
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.components import augment_of
 from jdlopt.train.evaluate import Evaluator
@@ -152,6 +152,7 @@ def evaluate_run(
     which: str = "best",
     tta: int = 0,
     allow_code: configs.Allowed = False,
+    changed_data: str = "refuse",
 ) -> dict[str, Any]:
     """Returns ``{"split", "checkpoint", "step", "metrics"}`` of a run's checkpoint on a split.
 
@@ -162,11 +163,13 @@ def evaluate_run(
       tta: how many augmented copies of each example predictions are averaged over, beside the
         example itself.
       allow_code: as in `run_config`.
+      changed_data: as in `experiment_with_data`.
 
     Raises:
-      UserError: the directory holds no run, its data are gone, or the checkpoint is damaged.
+      UserError: the directory holds no run, its data are gone or others, or the checkpoint is
+        damaged.
     """
-    experiment = experiment_with_data(workdir, allow_code)
+    experiment = experiment_with_data(workdir, allow_code, changed_data)
     weights, step = load_weights(experiment, workdir, which)
     found = measure(experiment, weights, split, tta)
     record = {"split": split, "checkpoint": which, "step": step, "tta": tta, "metrics": found}
@@ -219,14 +222,22 @@ def save_inputs_record(experiment: Experiment, workdir: Path) -> None:
     log.write_aside(workdir / log.INPUTS, json.dumps(record) + "\n")
 
 
-def experiment_with_data(workdir: str | Path, allow_code: configs.Allowed = False) -> Experiment:
-    """Returns the experiment of a run with its data, opened anew; ``allow_code`` as `run_config`.
+def experiment_with_data(
+    workdir: str | Path, allow_code: configs.Allowed = False, changed_data: str = "refuse"
+) -> Experiment:
+    """Returns the experiment of a run with its data, opened anew.
+
+    Args:
+      workdir, allow_code: as in `run_config`.
+      changed_data: ``ok`` takes data that are not those of training.
 
     Raises:
-      UserError: the directory holds no run, or its data are gone.
+      UserError: the directory holds no run, or its data are gone or others.
     """
     # on the devices that are here now, whatever the run had
-    return Experiment.build({**run_config(workdir, allow_code), "mesh": {"data": 1}})
+    experiment = Experiment.build({**run_config(workdir, allow_code), "mesh": {"data": 1}})
+    data_record.check(Path(workdir), experiment.data, changed_data)
+    return experiment
 
 
 def run_experiment(workdir: str | Path, allow_code: configs.Allowed = False) -> Experiment:

@@ -1,0 +1,150 @@
+"""What a run was trained on, so that other data in its place are noticed: ``data.json``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jdlopt.data import feed
+from jdlopt.data.dataset import Dataset
+from jdlopt.data.pools import ArrayPool
+from jdlopt.errors import DataError, WorkdirError
+from jdlopt.train import log
+
+DATA = "data.json"
+WHOLE = 1 << 26
+"""Bytes of a split up to which every example is looked at."""
+SAMPLE = 64
+"""Examples of a larger split that are looked at, evenly spaced."""
+CHANGED = ("refuse", "ok")
+"""What becomes of data that are not those of training."""
+
+
+def fingerprint(dataset: Dataset) -> dict[str, Any]:
+    """Returns what tells data from others: columns, classes, and of each split which rows and what.
+
+    Of a split that is in memory and at most `WHOLE` bytes, all inputs and targets are looked at, of
+    any other `SAMPLE` examples. A test split that is not in memory is not read: its rows alone
+    count.
+
+    Args:
+      dataset: as a run opens it.
+    """
+    spec = dataset.spec
+    return {
+        "columns": {name: list(one.feature_names or ()) for name, one in spec.named.items()},
+        "classes": [str(name) for name in spec.class_names],
+        "splits": {
+            split: {
+                "count": size,
+                "rows": _rows(dataset.parts[split][1]),
+                "content": _content(dataset, split) if size else None,
+            }
+            for split, size in dataset.sizes.items()
+        },
+    }
+
+
+def _rows(indices: np.ndarray | None) -> str | None:
+    if indices is None:
+        return None
+    return hashlib.sha256(np.asarray(indices, "<i8").tobytes()).hexdigest()[:16]
+
+
+def _content(dataset: Dataset, split: str) -> str | None:
+    in_memory = isinstance(dataset.pools[dataset.parts[split][0]], ArrayPool)
+    if split == "test" and not in_memory:
+        return None
+    size = dataset.sizes[split]
+    whole = in_memory and dataset.nbytes(split) <= WHOLE
+    chosen = np.arange(size) if whole else np.unique(np.linspace(0, size - 1, SAMPLE).astype(int))
+    try:
+        found = feed.read_examples(dataset.records(split), chosen)
+    except DataError:
+        return None  # told where it is read to train on
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves((found.inputs, found.targets)):
+        values = np.ascontiguousarray(leaf)
+        digest.update(f"{values.dtype}{values.shape}".encode() + values.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def keep(workdir: Path, dataset: Dataset) -> None:
+    """Writes what a run is trained on, or checks that it goes on with the same data.
+
+    Raises:
+      WorkdirError: the data are not those that it began with.
+    """
+    now, path = fingerprint(dataset), workdir / DATA
+    before = _read(path)
+    if before is None:
+        log.write_aside(path, json.dumps(now, indent=2) + "\n")
+        return
+    changed = differences(before, now)
+    if changed:
+        raise WorkdirError(
+            f"--workdir: the run in {workdir} began with other data in {dataset.spec.source!r}:\n"
+            f"{changed}\nBring them back to go on with it, or choose another --workdir to train on "
+            "what is there now."
+        )
+
+
+def check(workdir: Path, dataset: Dataset, changed_data: str = "refuse") -> None:
+    """Checks that data are those that a run was trained on; one of before `DATA` can't be checked.
+
+    Args:
+      workdir: the run's directory.
+      dataset: its data, opened anew.
+      changed_data: of `CHANGED`: ``ok`` takes other data.
+
+    Raises:
+      WorkdirError: they are not, and ``changed_data`` is ``refuse``.
+    """
+    before = _read(workdir / DATA)
+    changed = differences(before, fingerprint(dataset)) if before is not None else ""
+    if changed and changed_data != "ok":
+        raise WorkdirError(
+            f"{workdir}: the data in {dataset.spec.source!r} are not those that the run was "
+            f"trained on:\n{changed}\nThe splits may have other rows now: what is in a test or "
+            "validation split may have been trained on, and look better than it is. Bring the old "
+            "data back or train anew; `jdlopt eval --changed-data=ok` (changed_data='ok') "
+            "evaluates all the same."
+        )
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("splits"), dict) else None
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Returns in words, a line each, how fingerprints differ; nothing if they are equal.
+
+    Example:
+      >>> split = {"count": 3, "rows": None, "content": "a"}
+      >>> print(differences({"splits": {"test": split}},
+      ...                   {"splits": {"test": {**split, "count": 4, "content": "b"}}}))
+        test: 3 examples there, 4 now
+    """
+    lines = []
+    for what in ("columns", "classes"):
+        if before.get(what) != now.get(what):
+            lines.append(f"  {what}: {before.get(what)} there, {now.get(what)} now"[:200])
+    for split, one in now["splits"].items():
+        old = before["splits"].get(split) or {}
+        if old.get("count") != one["count"]:
+            lines.append(f"  {split}: {old.get('count')} examples there, {one['count']} now")
+        elif old.get("rows") != one["rows"]:
+            lines.append(f"  {split}: other rows of the source")
+        elif old.get("content") and one["content"] and old["content"] != one["content"]:
+            lines.append(f"  {split}: its {one['count']} examples have other values")
+    return "\n".join(lines)
