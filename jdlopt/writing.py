@@ -3,7 +3,8 @@
 A link that somebody put where a file is to be written would lead out of the directory. New files
 are made as such (``O_EXCL``) and renamed, which replaces a link instead of following it; files that
 are written on are opened without following one (``O_NOFOLLOW``); folders that are links are
-refused.
+refused. What was written is on the disk before it is renamed, and the name before it is relied on:
+a power cut leaves the file before or the whole new one.
 """
 
 from __future__ import annotations
@@ -45,7 +46,10 @@ def aside(path: Path, name: str = "writing", *, binary: bool = False) -> Iterato
     try:
         with _as_file(number, "w", binary) as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
         beside.replace(path)
+        settle(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             beside.unlink()
@@ -66,6 +70,44 @@ def write_aside(path: Path, text: str, name: str = "writing") -> None:
     """
     with aside(path, name) as file:
         file.write(text)
+
+
+def settle(folder: Path) -> None:
+    """Waits until a folder's entries are on the disk: names that were made, renamed or removed.
+
+    A file system that has no such wait is left as it is.
+    """
+    with contextlib.suppress(OSError):
+        number = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def settle_all(folder: Path) -> None:
+    """Waits until all that lies below a folder is on the disk.
+
+    Raises:
+      OSError: a file's content can't be written.
+    """
+    for inner, _, names in os.walk(folder):
+        for name in names:
+            with open(Path(inner, name), "rb") as file:
+                os.fsync(file.fileno())
+        settle(Path(inner))
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and those that it lies in, if they are not there; see `settle`.
+
+    Raises:
+      OSError: it can't be made.
+    """
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in made:
+        settle(one.parent)
 
 
 def appended(path: Path) -> IO[bytes]:

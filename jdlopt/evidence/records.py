@@ -33,7 +33,7 @@ def claim(workdir: Path, name: str, what: Mapping[str, object]) -> None:
         )
     text = json.dumps(what, sort_keys=True)
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        writing.make_folder(workdir)
         if not beside.exists():
             writing.write_aside(beside, text)
     except OSError as error:

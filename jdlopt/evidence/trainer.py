@@ -7,20 +7,21 @@ asks for trainings can be killed at any moment and asked again.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import shutil
 import time
+import warnings
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jdlopt import config as configs
 from jdlopt import writing
-from jdlopt.errors import Interrupted, WorkdirError
+from jdlopt.errors import Interrupted, WorkdirError, listing
 from jdlopt.executor.executor import Executor, Received, Spent
 from jdlopt.executor.messages import (
     DIVERGED,
@@ -41,6 +42,10 @@ TRAININGS, POPULATIONS = "trainings", "populations"
 WIDTH_CPU, WIDTH_ACCELERATOR = 8, 32
 """Trials in a population."""
 ENDED_WELL = ("done", "stopped early")
+
+
+class TrainingsWarning(UserWarning):
+    """A line of what was trained is damaged and was passed over."""
 
 
 class Training(NamedTuple):
@@ -112,13 +117,14 @@ class Trainer:
         self.deadline, self.on_progress = deadline, on_progress
         self.count = workers or default_workers()
         self.trained = 0
+        self._told: set[str] = set()
         self._executor: Executor | None = None
 
     def __enter__(self) -> Trainer:
         try:
-            self.workdir.mkdir(parents=True, exist_ok=True)
+            writing.make_folder(self.workdir)
             writing.refuse_links(self.workdir, TRAININGS, POPULATIONS)
-            (self.workdir / TRAININGS).mkdir(exist_ok=True)
+            writing.make_folder(self.workdir / TRAININGS)
             self._lock = writing.lock_file(self.workdir / ".lock")
         except OSError as error:
             raise WorkdirError(
@@ -151,16 +157,26 @@ class Trainer:
         """Returns the trainings of a config that are on disk, by seed; a damaged line is none."""
         path = self.workdir / TRAININGS / f"{key_of(config)}.jsonl"
         found: dict[int, Training] = {}
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError, TypeError):
-                    one = Training(**json.loads(line))
-                    found[one.seed] = one
+        damaged: list[int] = []
+        for number, line in enumerate(path.read_bytes().split(b"\n") if path.exists() else [], 1):
+            one = _read(line)
+            if one is not None:
+                found[one.seed] = one
+            elif line:
+                damaged.append(number)
+        if damaged:
+            told = (
+                f"{path}: line {listing(damaged)} is damaged and counts as none; what is missing "
+                "is trained again."
+            )
+            if told not in self._told:
+                self._told.add(told)
+                warnings.warn(told, TrainingsWarning, stacklevel=2)
         return found
 
     def _keep(self, config: configs.AnyConfig, trainings: Sequence[Training]) -> None:
         path = self.workdir / TRAININGS / f"{key_of(config)}.jsonl"
-        text = "".join(json.dumps(disk.as_json(one._asdict())) + "\n" for one in trainings)
+        text = "".join(_line(one) for one in trainings)
         try:
             beside = path.with_suffix(".json")
             if not beside.exists():
@@ -173,6 +189,7 @@ class Trainer:
                 file.write(text.encode())
                 file.flush()
                 os.fsync(file.fileno())
+            writing.settle(path.parent)
         except OSError as error:
             raise WorkdirError(f"{path}: can't be written: {disk.reason(path, error)}.") from error
 
@@ -332,6 +349,26 @@ class Trainer:
                 status = DIVERGED if message.kind == DIVERGED else "failed"
                 found[place] = {"status": status, "reason": message.message}
         return found
+
+
+def _line(one: Training) -> str:
+    """Returns a training as a line of JSON with a checksum: a bit that flips must be seen."""
+    held = disk.as_json(one._asdict())
+    return json.dumps({"crc32": _sum(held), "training": held}) + "\n"
+
+
+def _read(line: bytes) -> Training | None:
+    """Returns the training that `_line` wrote; None if the line is not as it was written."""
+    try:
+        record = json.loads(line)
+        held = record["training"]
+        return Training(**held) if record["crc32"] == _sum(held) else None
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _sum(held: object) -> int:
+    return zlib.crc32(json.dumps(held, sort_keys=True).encode())
 
 
 def _training(one: TrialResult, facts: PopulationTrained) -> Training:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import UndefinedError
 
 from jdlopt.errors import ConfigError, WorkdirError, listing
-from jdlopt.study import records
+from jdlopt.study import curves
 from jdlopt.study.space import from_row
 
 if TYPE_CHECKING:
@@ -100,20 +100,15 @@ def read_study(workdir: Path) -> dict[str, object]:
 def read_curves(workdir: Path) -> tuple[pd.DataFrame, str]:
     """Returns the trials' curves, and what is wrong with the files, if anything.
 
-    A damaged file costs the curves, not the report.
+    A damaged file costs its curves, not the report.
     """
-    import pandas as pd
-
-    try:
-        table = records.curves(workdir)
-        lacking = [name for name in ("trial", "step") if name not in table]
-        if lacking:
-            raise ValueError(f"it has no column {lacking[0]!r}")
+    table, damaged = curves.read(workdir)
+    if not damaged:
         return table, ""
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).partition("\n")[0][:200]
-        empty = pd.DataFrame(columns=["trial", "seed", "fold", "step", "epoch"])
-        return empty, f"There are no curves: {records.CURVES} can't be read: {reason}."
+    names = listing([path.name for path in damaged])
+    reason = next(iter(damaged.values()))
+    lost = "Some curves are missing" if len(table) else "There are no curves"
+    return table, f"{lost}: {names} can't be read: {reason}."
 
 
 def _problems(study: Record) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from jdlopt import writing
 from jdlopt.executor.messages import RunTrained, TrainRun
-from jdlopt.study import records
+from jdlopt.study import curves, records
 from jdlopt.study.progress import Progress
 from jdlopt.study.setup import BEST, LOCK, POPULATIONS, STUDY, TRIALS, StudyResult
 
@@ -46,7 +46,7 @@ def finish(
             return None
         whole = not any(trial.state.name == "RUNNING" for trial in storage.trials())
         storage.leave()
-        table = records.gather_curves(workdir)
+        table = curves.gather(workdir)
         from jdlopt.study.readings import readings
 
         record["readings"] = readings(record, table)
@@ -83,10 +83,12 @@ def _one_at_a_time(workdir: Path, should_stop: Callable[[], bool]) -> Iterator[b
 
 
 def tidy(workdir: Path) -> None:
-    """Removes what processes that were killed had begun to write."""
-    for path in workdir.glob(".*.*-*"):
-        if path.name.startswith((f".{STUDY}.", f".{BEST}.")):
-            path.unlink(missing_ok=True)
+    """Removes what processes that were killed had begun to write; no other is at work now."""
+    texts = [
+        path for path in workdir.glob(".*.*-*") if path.name.startswith((f".{STUDY}.", f".{BEST}."))
+    ]
+    for path in (*texts, *curves.half_written(workdir)):
+        path.unlink(missing_ok=True)
 
 
 def _train_best(progress: Progress, numbers: list[int], should_stop: Callable[[], bool]) -> bool:

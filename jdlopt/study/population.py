@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -378,7 +379,13 @@ class Population:
         if not saved or not all(self._is_saved(folder) for folder in saved):
             return  # none, or another population's: this one starts anew
         like = self._by_trial()
-        found = checkpoint.restore_newest(self.directory, checkpoint.saved(like))
+        try:
+            found = checkpoint.restore_newest(self.directory, checkpoint.saved(like))
+        except checkpoint.AllDamagedError as error:
+            # it is the study's own, and costs no more than training once more
+            checkpoint.say_trained_anew(self.directory, error)
+            shutil.rmtree(self.directory, ignore_errors=True)
+            return
         if found is None:
             return
         tree, meta = found

@@ -1,25 +1,15 @@
-"""What trials came to: one record a trial, the best of them, the front, and the curves on disk."""
+"""What trials came to: one record a trial, the best of them, and the front."""
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
-import time
-import uuid
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from jdlopt import writing
 from jdlopt.executor.messages import RUNNING, PopulationTrained, Row, TrialResult
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-CURVES, PARTS = "curves.parquet", "curves"
 STATES = ("done", "pruned", "infeasible")
 Record = Mapping[str, Any]
 """A study, a trial or a key of the space, as ``study.json`` has it."""
@@ -152,87 +142,3 @@ def pareto(trials: Sequence[Record], objectives: Sequence[Mapping[str, str]]) ->
         if not beaten.any():
             front.append(done[index]["number"])
     return front
-
-
-# --- curves ---------------------------------------------------------------------------------------
-
-
-def rows_of(trainings: Sequence[TrialResult]) -> list[Row]:
-    """Returns the logged lines of trainings as rows of ``curves.parquet``."""
-    return [
-        {
-            "trial": one.number,
-            "seed": one.seed,
-            "fold": -1 if one.fold is None else one.fold,
-            **row,
-        }
-        for one in trainings
-        for row in one.rows
-    ]
-
-
-def add_curves(workdir: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Writes rows to a file of their own, aside and renamed: what is there is whole."""
-    if not rows:
-        return
-    folder = workdir / PARTS
-    folder.mkdir(exist_ok=True)
-    _write(folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:12]}.parquet", _table(rows))
-
-
-def curves(workdir: Path) -> pd.DataFrame:
-    """Returns all rows written so far as a pandas table, those of the newest training alone."""
-    import pandas as pd
-
-    paths = [workdir / CURVES, *sorted((workdir / PARTS).glob("*.parquet"))]
-    tables = [pd.read_parquet(path) for path in paths if path.exists()]
-    if not tables:
-        return pd.DataFrame(columns=["trial", "seed", "fold", "step", "epoch"])
-    joined = pd.concat(tables, keys=range(len(tables)), names=["written"]).reset_index("written")
-    training = ["trial", "seed", "fold"]
-    newest = joined["written"] == joined.groupby(training)["written"].transform("max")
-    found = joined[newest].drop(columns="written").drop_duplicates([*training, "step"], keep="last")
-    return found.sort_values([*training, "step"], ignore_index=True)
-
-
-def gather_curves(workdir: Path) -> pd.DataFrame:
-    """Joins the parts into ``curves.parquet`` and removes them; returns the table."""
-    import pyarrow as pa
-
-    parts = sorted((workdir / PARTS).glob("*.parquet"))
-    table = curves(workdir)
-    if parts:
-        _write(workdir / CURVES, pa.Table.from_pandas(table, preserve_index=False))
-        for part in parts:
-            part.unlink(missing_ok=True)
-    for folder in (workdir, workdir / PARTS):
-        for aside in folder.glob(".*.parquet.*"):
-            if not _lives(aside.suffix[1:]):
-                aside.unlink(missing_ok=True)  # its process was killed
-    with contextlib.suppress(OSError):  # another coordinator may write there still
-        (workdir / PARTS).rmdir()
-    return table
-
-
-def _lives(pid: str) -> bool:
-    return not pid.isdigit() or not Path("/proc/self").exists() or Path("/proc", pid).exists()
-
-
-def _table(rows: Sequence[Mapping[str, object]]) -> object:
-    import pyarrow as pa
-
-    whole = {"trial": pa.int32(), "seed": pa.int64(), "fold": pa.int32(), "step": pa.int32()}
-    names = dict.fromkeys([*whole, "epoch", *(name for row in rows for name in row)])
-    columns = {}
-    for name in names:
-        kind = whole.get(name, pa.float32())
-        values = [row.get(name) for row in rows]
-        columns[name] = pa.array(values, kind)
-    return pa.table(columns)
-
-
-def _write(path: Path, table: object) -> None:
-    import pyarrow.parquet as pq
-
-    with writing.aside(path, str(os.getpid()), binary=True) as file:
-        pq.write_table(table, file)

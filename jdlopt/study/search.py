@@ -11,12 +11,12 @@ from typing import NoReturn
 from jdlopt.errors import Interrupted, UserError
 from jdlopt.executor.executor import Executor, GivenBack, Received, Task
 from jdlopt.executor.messages import RUNNING, Failed, PopulationTrained, TrainPopulation
-from jdlopt.study import records
+from jdlopt.study import curves, records
 from jdlopt.study.finishing import finish
 from jdlopt.study.progress import Progress, trials_of
 from jdlopt.study.samplers import HISTORY_FREE
 from jdlopt.study.scheduling import Scheduler
-from jdlopt.study.setup import Setup, StudyProgress, StudyResult
+from jdlopt.study.setup import Setup, StudyProgress, StudyResult, check_whole
 from jdlopt.study.storage import StudyStorage
 from jdlopt.study.trials import Trials
 
@@ -50,6 +50,8 @@ class Search:
         directions = [one["direction"] for one in setup.objectives]
         name = setup.options.study_name or "study"
         self.storage = StudyStorage(database, name, directions, setup.definition)
+        known = {trial.number for trial in self.storage.trials() if trial.state.is_finished()}
+        check_whole(setup.workdir, known, setup.options.storage)
         # results may decide what is trained next: then a worker waits until they are written down
         self.waits = setup.options.halving is not None or setup.options.until is not None
         executor.any_order = setup.options.sampler in HISTORY_FREE
@@ -149,7 +151,7 @@ class Search:
             kept = [n for n in numbers if n not in unfinished or n in begun]
             self.trials.release([number for number in numbers if number not in kept])
         trainings = [one for one in result.trials if one.number in kept]
-        records.add_curves(self.setup.workdir, records.rows_of(trainings))
+        curves.add(self.setup.workdir, curves.rows_of(trainings))
         for number in kept:
             own = [one for one in trainings if one.number == number]
             record = records.of_trial(own, result, self.setup.objectives, self.setup.monitor)

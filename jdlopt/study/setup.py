@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from jdlopt.config import Value
 from jdlopt.errors import UserError, WorkdirError
 from jdlopt.executor.executor import Executor
 from jdlopt.executor.messages import CheckStudy
-from jdlopt.study import records
+from jdlopt.study import curves, records
 from jdlopt.study import space as spaces
 from jdlopt.study.options import Options
 
@@ -65,7 +66,7 @@ def claim(workdir: Path, storage: str | None = None) -> None:
     if workdir.exists() and not workdir.is_dir():
         raise WorkdirError(f"--workdir: {workdir} is a file; name a directory.")
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        writing.make_folder(workdir)
         probe = workdir / ".writable"
         with writing.lock_file(probe):
             probe.unlink(missing_ok=True)
@@ -79,14 +80,56 @@ def claim(workdir: Path, storage: str | None = None) -> None:
             f"--workdir: {workdir} is a run's directory, not a study's; choose another."
         )
     databases = [path for path in there if path.startswith("study.db")]
-    writing.refuse_links(workdir, *databases, LOCK, TRIALS, POPULATIONS, records.PARTS)
+    writing.refuse_links(workdir, *databases, LOCK, TRIALS, POPULATIONS, curves.PARTS)
     known = {STUDY, "study.db", "study.db-wal", "study.db-shm", "study.db-journal", BEST, TRIALS,
-             POPULATIONS, records.CURVES, records.PARTS, "report.html"}  # fmt: skip
+             POPULATIONS, curves.CURVES, curves.PARTS, "report.html"}  # fmt: skip
     if storage is not None:
         known |= {name for name in there if name.startswith(Path(storage).name)}
     strange = sorted(name for name in there - known if not name.startswith("."))
     if strange and STUDY not in there and "study.db" not in there:
         raise WorkdirError(f"--workdir: {workdir} holds {strange[0]} but no study; choose another.")
+    database = workdir / "study.db"
+    if storage is None and not (database.exists() and database.stat().st_size):
+        check_whole(workdir, set())
+
+
+def check_whole(workdir: Path, finished: set[int], storage: str | None = None) -> None:
+    """Checks that a storage still has the trials that ``study.json`` tells of.
+
+    One that was lost would be taken for a new study's, whose record would overwrite the old one's.
+
+    Args:
+      workdir: the study's directory.
+      finished: the numbers of the storage's finished trials.
+      storage: its URL, if it is not in the directory.
+
+    Raises:
+      WorkdirError: it lacks some.
+    """
+    path, where = workdir / STUDY, "study.db" if storage is None else "the --storage"
+    choices = (
+        f"Put {where} back (study.db-wal belongs to a study.db), or move study.json away to begin "
+        "anew in the same directory, or choose another --workdir."
+    )
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["trials"]
+        told = {row["number"] for row in rows if row["state"] in records.STATES}
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if finished:
+            return  # it is written again from the storage
+        raise WorkdirError(
+            f"--workdir: {path} is damaged, and {where} has no finished trial that it could be "
+            f"written from. {choices}"
+        ) from error
+    lost = sorted(told - finished)
+    if lost:
+        raise WorkdirError(
+            f"--workdir: {path} tells of {len(told):,} finished trials, {len(lost):,} of which are "
+            f"not in {where} (trial {lost[0]} is the first): it was lost or emptied, or is another "
+            f"study's. {choices}"
+        )
 
 
 def traced_keys(space: spaces.Space) -> set[str]:

@@ -8,6 +8,7 @@ import os
 import platform
 import random
 import re
+import sqlite3
 import time
 import uuid
 import warnings
@@ -96,21 +97,23 @@ def _open(url: str | None, workdir: Path) -> object:
         return optuna.storages.JournalStorage(backend)
     if url is not None:
         return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-    from sqlalchemy import event
+    return _sqlite(workdir / DATABASE)
 
-    path = (workdir / DATABASE).absolute()
-    storage = optuna.storages.RDBStorage(
-        f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}}
-    )
 
-    def configure(connection: Any, _: Any) -> None:
-        # a commit is one append and outlives the process; the default rewrites and waits
+def _sqlite(path: Path) -> object:
+    """Opens the database at a path, whatever its name holds: a URL would cut it at ``?``."""
+    place = os.fsencode(path.absolute())
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(place, timeout=60, check_same_thread=False)
+        # a commit is one append to a log; FULL: it is on the disk when it returns, so that what is
+        # told as finished outlives a power cut
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        return connection
 
-    event.listen(storage.engine, "connect", configure)
-    storage.engine.dispose()
-    return storage
+    # the URL says no more than that it is SQLite in a file
+    return optuna.storages.RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs={"creator": connect})
 
 
 @contextlib.contextmanager

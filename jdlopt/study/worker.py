@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from jdlopt.study.population import Cache, Population
 from jdlopt.study.space import from_json, probes
 from jdlopt.study.structure import Structure
 from jdlopt.study.trial import DIVERGED, Trial
-from jdlopt.train import checks, disk, log
+from jdlopt.train import checkpoint, checks, disk, log
 from jdlopt.train.loop import fit_experiment
 from jdlopt.train.schema import schema_of
 
@@ -194,6 +195,15 @@ class StudyWorker:
         experiment = structure.experiment_of(config, self.data, check=False)
         return fit_experiment(experiment, workdir).record
 
+    def _fit_whole(self, config: Mapping[str, object], place: Path) -> dict[str, Any]:
+        """Trains as `fit` does, from the beginning where no checkpoint is whole."""
+        try:
+            return self.fit(config, place)
+        except checkpoint.AllDamagedError as error:
+            checkpoint.say_trained_anew(place, error)
+            shutil.rmtree(place, ignore_errors=True)
+            return self.fit(config, place)
+
     def _train_alone(
         self, one: Structure, trials: Sequence[Trial], request: TrainPopulation
     ) -> None:
@@ -207,7 +217,7 @@ class StudyWorker:
             if trial.fold is not None:
                 changes["data.fold"] = trial.fold
             try:
-                record = self.fit(configs.override(request.config, changes), place)
+                record = self._fit_whole(configs.override(request.config, changes), place)
                 trial.status, trial.steps = record["status"], record["steps"]
                 step, value = record["best"]["step"], record["best"]["value"]
                 value = math.nan if value is None else value

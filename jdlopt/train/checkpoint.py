@@ -29,6 +29,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
+from jdlopt import writing
 from jdlopt.errors import WorkdirError
 from jdlopt.train import disk
 from jdlopt.train.state import NOT_SAVED, TrainState, Weights
@@ -41,6 +42,10 @@ KEEP = 2
 SETTLE_SECONDS = 3.0
 """How long what still writes after a failed write is waited for."""
 GO_ON = "Make room (or choose another --workdir), then run the same command to go on."
+
+
+class AllDamagedError(WorkdirError):
+    """There are checkpoints, and none of them can be gone on from."""
 
 
 class CheckpointWarning(UserWarning):
@@ -101,8 +106,10 @@ def save(
             (aside / META).write_text(json.dumps(meta), encoding="utf-8")
             sums = dict(_digests(aside))
             (aside / CHECKSUMS).write_text(json.dumps(sums), encoding="utf-8")
+            writing.settle_all(aside)
             shutil.rmtree(final, ignore_errors=True)
             aside.rename(final)
+            writing.settle(directory)  # before those that it replaces are dropped
             # no step checkpoint names this best one yet: those before it are still needed
             kept = KEEP + (kind == "best")
             for old in steps(directory, kind)[:-kept]:
@@ -252,7 +259,7 @@ def restore_newest(
       with_best: whether the best checkpoint that it names must be whole too.
 
     Raises:
-      WorkdirError: there are checkpoints, and all are damaged.
+      AllDamagedError: there are checkpoints, and all are damaged.
     """
     passed_over: list[str] = []
     for step in reversed(steps(directory)):
@@ -273,12 +280,22 @@ def restore_newest(
         return found
     if passed_over:
         reasons = "\n".join(f"  {reason}" for reason in passed_over)
-        raise WorkdirError(
+        raise AllDamagedError(
             f"{directory}: all {len(passed_over)} checkpoints are damaged or another model's; "
             "move them away to start from the beginning, or choose another --workdir:\n"
             f"{reasons}"
         )
     return None
+
+
+def say_trained_anew(directory: Path, error: AllDamagedError) -> None:
+    """Warns that what had been trained is trained once more, from the beginning."""
+    reason = " ".join(str(error).splitlines()[1:]).strip()
+    warnings.warn(
+        f"{directory}: no checkpoint is whole, so its training begins anew: {reason}",
+        CheckpointWarning,
+        stacklevel=2,
+    )
 
 
 def _check_best(directory: Path, step: int) -> None:

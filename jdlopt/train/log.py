@@ -62,7 +62,7 @@ def claim(workdir: Path, config: configs.AnyConfig) -> Iterator[None]:
         directory, or it can't be written.
     """
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        writing.make_folder(workdir)
         lock = writing.lock_file(workdir / ".lock")
     except (FileExistsError, NotADirectoryError) as error:
         raise WorkdirError(

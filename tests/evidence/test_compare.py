@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import warnings
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from jdlopt.errors import ConfigError, UserError, WorkdirError
 from jdlopt.evidence import sides
 from jdlopt.evidence.compare import compare
 from jdlopt.evidence.options import ComparisonOptions
-from jdlopt.evidence.trainer import Trainer, key_of
+from jdlopt.evidence.trainer import Trainer, TrainingsWarning, key_of
 from jdlopt.study.space import log_uniform
 from jdlopt.train.loop import fit
 
@@ -55,13 +57,38 @@ def test_what_is_on_disk_is_not_trained_again(compared) -> None:
     path = workdir / "trainings" / f"{key_of(both[0])}.jsonl"
     with path.open("a") as file:
         file.write('{"seed": 3, "sta')  # a process that was killed within a line
-    again = compare(both[0], both[1], workdir, ComparisonOptions(seeds=15, workers=1))
+    with pytest.warns(TrainingsWarning, match="damaged"):
+        again = compare(both[0], both[1], workdir, ComparisonOptions(seeds=15, workers=1))
+    path.write_text(path.read_text().rpartition("\n")[0] + "\n")
     assert again["pairs"] == record["pairs"]
     assert again["seconds"] == {"training": 0.0, "compiling": 0.0}
     with Trainer(workdir, workers=1) as trainer:
         assert set(trainer.known(both[0])) == {pair["seed"] for pair in record["pairs"]}
         with pytest.raises(WorkdirError, match="another process is at work"), Trainer(workdir):
             pass
+
+
+def test_a_bit_that_flips_costs_its_line_and_changes_no_other(compared, tmp_path: Path) -> None:
+    record, workdir = compared
+    config = record["configs"]["a"]
+    name = f"{key_of(config)}.jsonl"
+    content = (workdir / "trainings" / name).read_bytes()
+    (tmp_path / "trainings").mkdir()
+    with Trainer(workdir) as trainer:
+        whole = trainer.known(config)
+    rng = random.Random(0)
+    for _ in range(100):
+        place = rng.randrange(len(content))
+        flipped = bytes([content[place] ^ (1 << rng.randrange(8))])
+        damaged = content[:place] + flipped + content[place + 1 :]
+        (tmp_path / "trainings" / name).write_bytes(damaged)
+        with Trainer(tmp_path) as trainer, warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            found = trainer.known(config)
+        assert all(whole[seed] == one for seed, one in found.items())
+        assert len(whole) - 2 <= len(found)  # 2: an end of line was hit
+        # the 17th digit may make no other number, nor "E" instead of "e"
+        assert found == whole or "trained again" in str(told[0].message)
 
 
 def test_a_directory_of_other_configs_is_refused(compared) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jdlopt.study import records
+from jdlopt.study import curves, records
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&<b>"
 SPACE = [
@@ -93,7 +93,7 @@ def write_study(folder: Path, study: dict[str, Any]) -> Path:
         for trial in study["trials"] if trial["state"] != "running"
         for step in range(1, 21)
     ]  # fmt: skip
-    records.add_curves(folder, rows)
+    curves.add(folder, rows)
     return folder
 
 

@@ -12,6 +12,7 @@ from jdlopt.errors import ConfigError
 from jdlopt.study import structure
 from jdlopt.study.population import Cache, Population
 from jdlopt.study.trial import Trial
+from jdlopt.train import checkpoint
 from jdlopt.train.loop import fit
 
 IRIS = {
@@ -277,6 +278,31 @@ def test_a_saved_population_goes_on_to_the_same_end(tmp_path):
     second.train_all()
     for found, want in zip(second.trials, expected.trials):
         assert found.rows == want.rows
+
+
+@pytest.mark.parametrize("spoil", [lambda _: b"", lambda content: content[: len(content) // 2]])
+def test_a_damaged_checkpoint_costs_the_training_since_the_one_before(tmp_path, spoil):
+    def population():
+        trials = [Trial(i, i, None, {}) for i in range(2)]
+        return Population(one, trials, width=2, execution_mode="scan", cache=cache,
+                          directory=tmp_path / "p")  # fmt: skip
+
+    [one], cache = structure.build(IRIS), Cache()
+    first = population()
+    for _ in range(2):
+        first.advance()
+        first.save()
+    steps = checkpoint.steps(tmp_path / "p")
+    assert len(steps) == 2
+    for step, goes_on in zip(reversed(steps), (steps[0], 0)):
+        meta = checkpoint.place(tmp_path / "p", step) / checkpoint.META
+        meta.write_bytes(spoil(meta.read_bytes()))
+        with pytest.warns(checkpoint.CheckpointWarning, match="passed over|begins anew"):
+            again = population()
+        assert again.step == goes_on
+    again.train_all()
+    expected = trained(IRIS, [Trial(i, i, None, {}) for i in range(2)])
+    assert [trial.rows for trial in again.trials] == [trial.rows for trial in expected.trials]
 
 
 def test_patience_ends_a_trial_as_it_ends_a_run(tmp_path):

@@ -125,3 +125,25 @@ def test_a_storage_that_can_not_be_opened_is_told_without_its_password(url, tmp_
     with pytest.raises(UserError, match="--storage") as told:
         storage.open_storage(url, tmp_path)
     assert "hush" not in str(told.value) and "ann" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["q?1", "q#1", "a%20b", "{x}", ":memory:", "file:a?b=c", "[*]", "é&;"]
+)
+def test_a_study_lies_in_its_directory_whatever_the_name(tmp_path, name):
+    storage.quiet()
+    for folder in (tmp_path / name, tmp_path / f"{name}2"):
+        folder.mkdir()
+        with storage.opened(None, folder) as found:
+            one = owner(found)
+            assert one.trials() == []
+            add(one)
+    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
+    assert found == sorted([name, f"{name}2", f"{name}/study.db", f"{name}2/study.db"])
+
+
+def test_what_is_finished_is_on_the_disk_when_that_is_told(tmp_path):
+    with storage.opened(None, tmp_path) as found, found.engine.connect() as connection:
+        settings = [connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+                    for name in ("journal_mode", "synchronous")]  # fmt: skip
+    assert settings == ["wal", 2]  # 2: FULL
