@@ -1,7 +1,8 @@
-"""How a process keeps its memory: what must be said to the C library before it starts."""
+"""How a process keeps its memory, and what is said where there is too little of it."""
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Mapping
@@ -19,6 +20,37 @@ HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_THRESHOLD = -1, -3
 """What glibc's ``mallopt`` calls the sizes from which freed memory goes back to the kernel, and the
 number of its heaps."""
+
+
+EXHAUSTED = (
+    "out of memory", "resource_exhausted", "failed to allocate", "cannot allocate memory",
+    "bad_alloc", "unable to allocate", "memoryerror",
+)  # fmt: skip
+"""What XLA, NumPy, the C++ library and the operating system call it, in lower case."""
+LESS_MEMORY = (
+    "There is too little memory. What a step takes falls with data.batch_size (`jdlopt train "
+    "--find-batch-size` finds the largest that fits), with model.remat='full' and with "
+    "optim.accumulate; that of a study with a smaller --width or fewer --workers."
+)
+
+
+def is_exhausted(error: BaseException | str | None) -> bool:
+    """Says whether an error, or one that it was raised from, means that memory is short.
+
+    Example:
+      >>> is_exhausted(RuntimeError("INTERNAL: Out of memory allocating 8 bytes"))
+      True
+      >>> is_exhausted(KeyError("x"))
+      False
+    """
+    if isinstance(error, str):
+        return any(words in error.lower() for words in EXHAUSTED)
+    while error is not None:
+        no_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
+        if isinstance(error, MemoryError) or no_memory or is_exhausted(str(error)):
+            return True
+        error = error.__cause__
+    return False
 
 
 def settings(environment: Mapping[str, str]) -> dict[str, str]:

@@ -288,6 +288,21 @@ def test_what_the_system_refuses_is_wrong_input(monkeypatch, capsys, error, tell
     assert telling in message(capsys, ["train"])
 
 
+@pytest.mark.parametrize("error", [
+    MemoryError(), OSError(12, "Cannot allocate memory"),
+    RuntimeError("INTERNAL: Out of memory allocating 68719476736 bytes."),
+    RuntimeError("RESOURCE_EXHAUSTED: Failed to allocate request"),
+])  # fmt: skip
+def test_too_little_memory_is_no_defect(monkeypatch, capsys, error):
+    def exhausted(words):
+        raise error
+
+    monkeypatch.setattr(cli, "split_overrides", exhausted)
+    assert cli.main(["train"]) == 2
+    told = capsys.readouterr().err
+    assert "Traceback" not in told and "--find-batch-size" in told and "too little memory" in told
+
+
 def test_a_defect_of_its_own_is_exit_code_1_with_a_traceback(monkeypatch, capsys):
     def broken(words):
         raise RuntimeError("a defect")

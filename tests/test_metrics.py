@@ -127,6 +127,8 @@ def reference_classification(probabilities, targets, classes):
             values[f"{name}_{average}"] = score(
                 targets, predicted, average=average, zero_division=0
             )
+        if classes == 2:
+            values[name] = score(targets, predicted, zero_division=0)
         values[f"{name}_per_class"] = score(
             targets, predicted, average=None, labels=labels, zero_division=0
         ).tolist()
@@ -476,6 +478,7 @@ def test_what_a_final_evaluation_reports():
     two, ten, many = (metrics.all_metrics("classification", n) for n in (2, 10, 1000))
     assert "top_5_accuracy" not in two
     assert set(ten) - set(two) == {"top_5_accuracy"}
+    assert set(two) - set(ten) == {"precision", "recall", "f1"}  # of the positive class
     assert set(ten) - set(many) == {"roc_auc", "average_precision", "confusion_matrix"}
     assert metrics.all_metrics("regression", 0) == ("mse", "rmse", "mae", "r2")
     several = metrics.all_metrics("regression", 3)
@@ -484,7 +487,7 @@ def test_what_a_final_evaluation_reports():
     assert set(labels) - set(hundreds) == {
         "roc_auc", "average_precision", "label_ranking_average_precision",
     }  # fmt: skip
-    assert {*ten, *labels, *several, "loss"} == set(METRICS)
+    assert {*two, *ten, *labels, *several, "loss"} == set(METRICS)
 
 
 def test_which_way_is_better():
@@ -508,6 +511,7 @@ def test_which_way_is_better():
         (["accuracy"], "regression", "is for classification, but the task is regression"),
         (["r2"], "classification", "is for regression"),
         (["f1_macro"], "regression", "is for classification and multilabel"),
+        (["f1"], "classification", "positive class among two; there are 3"),
         (["accuracy"], "multilabel", "is for classification"),
     ],
 )

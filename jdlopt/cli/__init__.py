@@ -65,14 +65,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return DONE
+    except MemoryError as error:
+        return _fail(_too_little(error), WRONG_INPUT, debug)
     except OSError as error:
+        if memory.is_exhausted(error):
+            return _fail(_too_little(error), WRONG_INPUT, debug)
         if error.errno in REFUSED:
             return _fail(_refusal(error), WRONG_INPUT, debug)
         traceback.print_exc()
         return DEFECT
-    except Exception:
+    except Exception as error:
+        if memory.is_exhausted(error):
+            return _fail(_too_little(error), WRONG_INPUT, debug)
         traceback.print_exc()
         return DEFECT
+
+
+def _too_little(error: BaseException) -> str:
+    first = next(iter(str(error).strip().splitlines()), "")[:200]
+    return f"{first or 'memory'}: {memory.LESS_MEMORY} What was saved before is kept."
 
 
 def _refusal(error: OSError) -> str:

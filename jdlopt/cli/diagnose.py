@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,16 @@ def diagnose(flags: DiagnoseFlags) -> int:
     from jdlopt.evidence import diagnose as evidence
     from jdlopt.report import diagnosis
 
-    found = evidence.diagnose(folder, lr_range=flags.lr_range, allow_code=flags.allow_code)
+    started, out = time.perf_counter(), console()
+
+    def say(text: str) -> None:
+        if speaks:
+            seconds = time.perf_counter() - started
+            out.print(f"{seconds:5.0f} s  {text}", style="dim", soft_wrap=True)
+
+    found = evidence.diagnose(
+        folder, lr_range=flags.lr_range, allow_code=flags.allow_code, on_progress=say
+    )
     page = diagnosis.write_page(folder, found)
     if not speaks:
         return DONE

@@ -105,6 +105,8 @@ def improve(flags: ImproveFlags) -> int:
 def _print_improvement(record: Mapping[str, Any], page: Path | None) -> None:
     from rich.table import Table
 
+    from jdlopt.evidence.remaining import in_words
+
     out = console()
     table = Table(title=f"{record['metric']}, what was adopted")
     for name in ("technique", "gain", record["metric"], "step time"):
@@ -120,7 +122,10 @@ def _print_improvement(record: Mapping[str, Any], page: Path | None) -> None:
     if record["steps"]:
         out.print(table)
     out.print(f"It ended because {record['why']}.")
-    if not record["steps"]:
+    told = in_words(record)
+    if told is not None:
+        out.print(told)
+    elif not record["steps"]:
         out.print("No technique survived a fair test: the baseline stands.")
     if record["confirmed"]:
         out.print(f"The whole, on fresh seeds: {_effect(record['confirmed'])}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,11 @@ DIAGNOSIS = "diagnosis.json"
 
 
 def diagnose(
-    workdir: str | Path, *, lr_range: bool = False, allow_code: configs.Allowed = False
+    workdir: str | Path,
+    *,
+    lr_range: bool = False,
+    allow_code: configs.Allowed = False,
+    on_progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Diagnoses a run, finished, diverged or not ended yet, and writes ``diagnosis.json``.
 
@@ -26,6 +31,7 @@ def diagnose(
       lr_range: run the learning-rate range test however long it takes; otherwise it is run where
         it takes a few seconds.
       allow_code: import the parts that the run's config names by dotted path (all, or these).
+      on_progress: called with a line for people before each part that takes time.
 
     Returns:
       ``findings``, the most important first, each with ``name``, ``level`` (``serious``,
@@ -36,7 +42,7 @@ def diagnose(
       WorkdirError: the directory holds no run, or can't be written.
     """
     folder = Path(workdir)
-    record = gather(folder, lr_range, allow_code)
+    record = gather(folder, lr_range, allow_code, on_progress)
     found = {
         "workdir": str(folder),
         "findings": [one.as_dict() for one in find(record)],

@@ -98,10 +98,33 @@ def confusion(
 # --- two splits -----------------------------------------------------------------------------------
 
 
-def vectors(inputs: Num[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n values"]:
-    """Returns examples as vectors of floats, gaps filled with medians."""
-    flat = np.asarray(inputs, np.float64).reshape(len(inputs), -1)
-    return filled(np.where(np.isfinite(flat), flat, np.nan))
+def vectors(
+    inputs: Num[np.ndarray, "n *shape"],
+    train: Num[np.ndarray, "m *shape"] | None = None,
+    categories: Sequence[int] = (),
+) -> Float[np.ndarray, "n values"]:
+    """Returns examples as vectors of floats, gaps filled with the training split's medians.
+
+    Args:
+      inputs: of a split.
+      train: the training split's, whose medians fill gaps; by default ``inputs`` are these.
+      categories: columns of category codes. Code 0, a category that the training split does not
+        have, is as unknown as any other: in its place stands one drawn from the training split's.
+    """
+
+    def flat(values: np.ndarray) -> np.ndarray:
+        found = np.asarray(values, np.float64).reshape(len(values), -1)
+        return np.where(np.isfinite(found), found, np.nan)
+
+    ours = flat(inputs)
+    theirs = ours if train is None else flat(train)
+    draw = np.random.default_rng(0)
+    for column in categories:
+        unknown = np.flatnonzero(ours[:, column] == 0)
+        seen = theirs[theirs[:, column] > 0, column]
+        if len(unknown) and len(seen):
+            ours[unknown, column] = draw.choice(seen, len(unknown))
+    return filled(ours, theirs)
 
 
 def reduced(*splits: np.ndarray) -> list[np.ndarray]:

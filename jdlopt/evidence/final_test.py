@@ -11,9 +11,10 @@ from typing import Any
 from jdlopt import config as configs
 from jdlopt.evidence import rewrite, statistics
 from jdlopt.evidence.compare import effect_record, summary_of
-from jdlopt.evidence.search_rounds import RUNS
+from jdlopt.evidence.remaining import unjudged
+from jdlopt.evidence.search_rounds import FINALISTS, MOST_SEEDS, RUNS, candidates_of
 from jdlopt.evidence.sides import Side, measuring, side_of
-from jdlopt.evidence.state import FINAL_SEEDS, Loop, paired
+from jdlopt.evidence.state import BUDGET_ENDED, FINAL_SEEDS, Loop, paired
 from jdlopt.evidence.trainer import key_of
 from jdlopt.metrics import higher_is_better
 
@@ -46,6 +47,7 @@ def finish(loop: Loop, original: Side, file: str | Path | None, why: str) -> dic
         "steps": loop.steps,
         "tried": loop.tried,
         "findings": loop.findings,
+        "remaining": _remaining(loop) if why == BUDGET_ENDED else None,
         "plans": loop.plans,
         "first_rung": loop.first_rung,
         "value": loop.value,
@@ -84,6 +86,31 @@ def finish(loop: Loop, original: Side, file: str | Path | None, why: str) -> dic
     }
 
 
+def _remaining(loop: Loop) -> dict[str, Any] | None:
+    """What is left to test when the budget has ended; None where nothing is.
+
+    ``promising`` are techniques that were better while choosing and that no confirmation has
+    judged, each with its ``gain`` over so many ``seeds``; ``untried`` names, best guess first;
+    ``seconds`` is about how long testing them takes, at the pace of the newest trainings.
+    """
+    promising = [
+        {name: row[name] for name in ("technique", "gain", "seeds")}
+        for row in unjudged(loop.tried[-1] if loop.tried else {})
+    ]
+    seen = {row["technique"] for one in loop.tried for row in one["candidates"] if row["seeds"]}
+    untried = [
+        one.name
+        for one in candidates_of(loop)
+        if one.name not in seen and one.name not in loop.dropped
+    ]
+    if not promising and not untried:
+        return None
+    confirmed = min(FINALISTS, len(promising) or len(untried))
+    trainings = len(untried) * (loop.first_rung or MOST_SEEDS)
+    trainings += 2 * (confirmed + 1) * loop.options.confirm + 2 * loop.options.test_seeds
+    return {"promising": promising, "untried": untried, "seconds": trainings * loop.pace}
+
+
 def _tested(loop: Loop, original: Side, final: Side) -> dict[str, Any]:
     """Runs both configs on fresh seeds, whose best checkpoints are evaluated on the test split."""
     name = loop.metric.partition("/")[2]
@@ -117,6 +144,8 @@ def _tested(loop: Loop, original: Side, final: Side) -> dict[str, Any]:
 
 def _headline(record: Mapping[str, Any], file: str | Path | None) -> str:
     source = f" of {Path(file).name}" if file is not None else ""
+    if not record["changes"] and record["remaining"]:
+        return f"The baseline{source}: the time budget ended before anything could be confirmed."
     if not record["changes"]:
         return f"The baseline{source}: no technique that was tried made it better."
     effect = record["confirmed"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +20,10 @@ from jdlopt.data.check.examples import sampled
 from jdlopt.data.dataset import class_counts
 from jdlopt.data.named import by_name, each
 from jdlopt.data.pools import Arrays
+from jdlopt.data.spec import InputSpec
 from jdlopt.errors import UserError, WorkdirError
-from jdlopt.evidence import examples, judged, probe, rates
+from jdlopt.evidence import examples, judged, probe, rates, techniques
+from jdlopt.evidence.findings.cures import ruled_out
 from jdlopt.evidence.findings.finding import Record
 from jdlopt.metrics import higher_is_better
 from jdlopt.tasks import find_task
@@ -37,7 +39,11 @@ MOST_VALIDATION = 5000
 """Validation examples that are looked at one by one, at most."""
 LEAST_GIVEAWAY = 0.98
 """How well one column must tell the target alone, on a scale from chance (0) to certainty (1)."""
-KINDS_OF_CHECK = ("leaks", "near_duplicates", "label_noise", "imbalance", "duplicates", "conflicts")
+KINDS_OF_CHECK = (
+    "leaks", "group_leak", "near_duplicates", "label_noise", "imbalance", "duplicates", "conflicts",
+)  # fmt: skip
+NUMBERS = ("equal", "agreement")
+"""Of a check's finding, what a finding of diagnosis looks at."""
 
 
 class Subject(NamedTuple):
@@ -60,7 +66,10 @@ class Subject(NamedTuple):
 
 
 def gather(
-    workdir: Path, lr_range: bool = False, allow_code: configs.Allowed = False
+    workdir: Path,
+    lr_range: bool = False,
+    allow_code: configs.Allowed = False,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Returns all that is known of a run, as JSON-able numbers for `jdlopt.evidence.findings`.
 
@@ -68,11 +77,13 @@ def gather(
       workdir: the run's directory.
       lr_range: whether the learning-rate range test is run however long it takes.
       allow_code: which dotted paths in the run's config may be imported.
+      say: called with a line for people before each part that takes time.
 
     Returns:
       ``config``; ``run``; ``curves``; and, as far as they can be measured, ``gradients``,
       ``layers``, ``predictions``, ``pruned``, ``inputs``, ``data``, ``splits``, ``reference``,
-      ``rates``, ``speed`` and ``precision``. ``unseen`` says what could not be looked at, and why.
+      ``rates``, ``speed`` and ``precision``. ``ruled_out`` says which techniques no finding may
+      suggest, ``unseen`` what could not be looked at, each with the reason.
 
     Raises:
       WorkdirError: the directory holds no run.
@@ -88,6 +99,7 @@ def gather(
         "unseen": [],
     }
     try:
+        say("opening the run, its data and its checkpoint")
         subject = open_run(workdir, config)
     except UserError as error:
         record["unseen"].append(f"The data or the model can't be opened now: {error}")
@@ -96,8 +108,15 @@ def gather(
     if subject.checkpoint is None:
         record["unseen"].append("There is no checkpoint: what was trained can't be looked at.")
     record["run"] |= _sizes(subject)
+    facts = techniques.facts_of(subject.config, subject.experiment.data)
+    record["ruled_out"] = ruled_out(subject.config, facts)
+    say("looking at gradients, activations and predictions")
     _look_at_model(record, subject)
+    say("checking the data")
+    record["data"] = _checked(record, subject)
+    say("comparing training and validation examples")
     _look_at_data(record, subject)
+    say("testing learning rates")
     _look_at_rates(record, subject, lr_range)
     record["speed"] = speed(result, record)
     return record
@@ -167,7 +186,7 @@ def open_run(workdir: Path, config: Record) -> Subject:
             weights, _ = serve.load_weights(experiment, workdir, which)
         except WorkdirError:
             continue
-        checkpoint = state.replace(params=weights.params, model_state=weights.model_state)
+        checkpoint = _placed(state.replace(params=weights.params, model_state=weights.model_state))
         break
     dataset = experiment.data
     values = sum(int(np.prod(one.shape)) for one in dataset.spec.named.values())
@@ -179,8 +198,14 @@ def open_run(workdir: Path, config: Record) -> Subject:
         for split, limit in (("train", probe.LOOKED_AT), ("validation", MOST_VALIDATION))
     }
     return Subject(
-        experiment.config, experiment, state, checkpoint, some["train"], some["validation"]
+        experiment.config, experiment, _placed(state), checkpoint, some["train"], some["validation"]
     )
+
+
+def _placed(state: TrainState) -> TrainState:
+    """A state whose weights lie where any other's do: a program is compiled for a placement."""
+    weights = jax.device_put(jax.device_get((state.params, state.model_state)))
+    return state.replace(params=weights[0], model_state=weights[1])
 
 
 def _sizes(subject: Subject) -> dict[str, Any]:
@@ -277,7 +302,6 @@ def _weights(state: TrainState) -> Weights:
 def _look_at_data(record: dict[str, Any], subject: Subject) -> None:
     dataset, shows = subject.experiment.data, find_task(subject.experiment.spec.task).shows
     of_classes, classes = "classes" in shows, dataset.spec.num_classes
-    record["data"] = _checked(record, subject)
     splits: dict[str, object] = {}
     record["splits"] = splits
     if of_classes:
@@ -295,7 +319,10 @@ def _look_at_data(record: dict[str, Any], subject: Subject) -> None:
         for name, raw in train.items()
     }
     parts = {
-        name: (examples.vectors(train[name]), examples.vectors(validation[name]))
+        name: tuple(
+            examples.vectors(split[name], train[name], _codes(dataset.spec.named[name]))
+            for split in (train, validation)
+        )
         for name in train
         if name not in texts  # token ids are no quantities
     }
@@ -323,6 +350,13 @@ def _look_at_data(record: dict[str, Any], subject: Subject) -> None:
         record["reference"] = {"name": "random forest", "score": score}
 
 
+def _codes(spec: InputSpec) -> list[int]:
+    """The columns of category codes in which 0 stands for all that the training split lacks."""
+    names = spec.feature_names or ()
+    hashed = spec.hash_buckets is not None
+    return [] if hashed else [place for place, one in enumerate(names) if one in spec.categories]
+
+
 def _checked(record: dict[str, Any], subject: Subject) -> dict[str, object]:
     """What `jdlopt data check` finds, without a look at the test split."""
     if not feed.fits(subject.experiment.data.nbytes("train")):
@@ -339,6 +373,7 @@ def _checked(record: dict[str, Any], subject: Subject) -> dict[str, object]:
             "severity": one.severity,
             "text": one.text,
             "config": one.config,
+            "numbers": {key: one.numbers[key] for key in NUMBERS if key in one.numbers},
             "parts": [
                 {"name": part.name, "count": part.count, "detail": part.detail}
                 for part in one.parts[:10]

@@ -26,6 +26,7 @@ from jdlopt.evidence.options import ImprovementOptions
 from jdlopt.evidence.records import claim, save
 from jdlopt.evidence.sides import Side, measuring, metric_of, side_of
 from jdlopt.evidence.state import (
+    BUDGET_ENDED,
     CONFIRM_SEEDS,
     IMPROVEMENT,
     LAST_PLACE,
@@ -35,8 +36,8 @@ from jdlopt.evidence.state import (
 )
 from jdlopt.evidence.trainer import Trainer, key_of
 
-TIME_ENDED, GOAL_REACHED = "the time budget ended", "the goal"
-"""Why a loop may end that goes on once it is given more time, or another goal."""
+GOAL_REACHED = "the goal"
+"""How it is said that a loop ended which goes on once it is given another goal."""
 SMALL_VALIDATION, FOLDS = 1000, 5
 """With fewer validation examples, seeds go through so many folds instead: a choice among many
 techniques would otherwise fit the few examples that it is made on."""
@@ -77,7 +78,7 @@ def improve(
     options.check()
     original = side_of(config)
     goal = options.goal()
-    metric = metric_of(original, options.metric or (goal[0] if goal else None))
+    metric = metric_of(original, options.metric or (goal[0] if goal else _watched(original)))
     base = _with_folds(measuring(original, metric))
     what = {"base": key_of(original.config), "seed": original.config.seed, "metric": metric}
     claim(workdir, IMPROVEMENT, what)
@@ -122,12 +123,18 @@ def improve(
 def _goes_on(before: Mapping[str, Any], options: ImprovementOptions) -> bool:
     """Says whether a loop that ended is asked for more: more time, or another goal."""
     why, goal = before.get("why"), options.goal()
-    if why == TIME_ENDED:
+    if why == BUDGET_ENDED:
         return options.budget > float(before.get("budget") or before.get("seconds", 0.0))
     if not str(why).startswith(GOAL_REACHED):
         return False
     value = before.get("value")
     return goal is None or (value is not None and not goal[1](value))
+
+
+def _watched(side: Side) -> str | None:
+    """What the config says that a run is judged by; None leaves it to the task."""
+    monitor = side.config.train.monitor
+    return monitor if monitor and monitor.startswith("validation/") else None
 
 
 def _before(workdir: Path) -> dict[str, Any]:
@@ -164,13 +171,13 @@ def _climb(loop: Loop, number: int) -> str:
         if goal is not None and loop.value is not None and goal[1](loop.value):
             return f"{GOAL_REACHED} {loop.options.until} was reached"
         if loop.left <= 0:
-            return TIME_ENDED
+            return BUDGET_ENDED
         number += 1
         loop.note()
         if search_rounds.play(loop, number):
             retuned = False
         elif loop.left <= 0:
-            return TIME_ENDED
+            return BUDGET_ENDED
         elif any(one.name not in loop.dropped for one in search_rounds.candidates_of(loop)):
             continue  # there was no time to try them all at once
         elif not retuned and retune(loop, number, LAST_PLACE):

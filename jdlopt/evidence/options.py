@@ -111,7 +111,8 @@ class ImprovementOptions:
     Attributes:
       budget: seconds in all, those of earlier calls included.
       until: stop once the config reaches this, such as ``validation/accuracy>=0.95``.
-      metric: ``validation/METRIC`` that is to get better; the goal's by default.
+      metric: ``validation/METRIC`` that is to get better; by default the goal's, else the config's
+        ``train.monitor``, else the task's.
       techniques: names and groups to try; all that apply by default.
       confirm: fresh seeds of every confirmation.
       test_seeds: runs of either config that are evaluated on the test split at the end.

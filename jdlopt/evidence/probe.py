@@ -149,7 +149,8 @@ def look_at_gradients(
     for (path, leaf), square in zip(leaves, squares, strict=True):
         if leaf.ndim < 2:
             continue
-        parameter = float(jnp.linalg.norm(leaf.ravel()))
+        # on the host: on the device each shape of a layer would be a program to compile
+        parameter = float(np.linalg.norm(np.asarray(leaf, np.float32)))
         gradient = float(np.sqrt(square.mean()))
         rows.append(
             {
@@ -234,15 +235,22 @@ def trivial_loss(
         targets = np.asarray(target.scaled(experiment.learnt, jnp.asarray(targets)))
     classes, width = experiment.spec.num_classes, num_outputs(experiment.config, experiment.spec)
     loss, hparams = experiment.components.loss, experiment.hparams["loss"]
-    if loss.link is None:
-        constant = jnp.asarray(np.mean(train, axis=0), jnp.float32)
+    link = loss.link
+    if link is None:
+        known = np.mean(train, axis=0)
     else:
         one_class = train.ndim == 1
         shares = np.bincount(train, minlength=classes) if one_class else train.sum(axis=0)
-        shares = np.clip(shares / len(train), 1e-6, 1 - 1e-6)
-        constant = loss.link.outputs(jnp.asarray(shares, jnp.float32), width)
-    outputs = jnp.broadcast_to(constant, (len(targets), width))
-    return float(jnp.mean(loss.per_example(outputs, jnp.asarray(targets), hparams)))
+        known = np.clip(shares / len(train), 1e-6, 1 - 1e-6)
+
+    def mean_loss(known: Array, targets: Array, hparams: PyTree) -> Array:
+        constant = known if link is None else link.outputs(known, width)
+        outputs = jnp.broadcast_to(constant, (len(targets), width))
+        return jnp.mean(loss.per_example(outputs, targets, hparams))
+
+    # in one program: one by one, thirty small operations take longer to compile
+    found = jax.jit(mean_loss)(jnp.asarray(known, jnp.float32), jnp.asarray(targets), hparams)
+    return float(found)
 
 
 def pruned(params: PyTree, share: Float[Array, ""]) -> PyTree:

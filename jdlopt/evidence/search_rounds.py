@@ -121,7 +121,7 @@ def play(loop: Loop, number: int) -> bool:
     finalists, record = _halved(loop, number, candidates)
     loop.tried.append(record)
     level = 1 - (1 - loop.options.level) / FINALISTS  # of so many, none is adopted by chance
-    changed, place = set[str](), 0
+    changed, place, judged = set[str](), 0, True
     for candidate in finalists:
         side = _on_top(loop, candidate, changed)
         if side is None:
@@ -130,8 +130,11 @@ def play(loop: Loop, number: int) -> bool:
             break
         effect, trained = confirmed(loop, number, place, side, level)
         place += 1
+        if effect is None and loop.late:
+            judged = False
+            break
         if effect is None:
-            break  # time is up
+            continue  # a training of it failed
         row = effect_record(effect, level, 0.0)
         record["confirmed"].append({"technique": candidate.name, "effect": row})
         if effect.low > 0:
@@ -139,10 +142,12 @@ def play(loop: Loop, number: int) -> bool:
             adopt(loop, candidate.name, candidate.change, side, effect, level, trained)
             changed |= candidate.change.keys()
     rows = record["candidates"]
-    loop.screened |= {row["technique"]: row["gain"] or 0.0 for row in rows}
-    tried = {row["technique"] for row in rows if not row["later"]}
-    loop.dropped = set() if changed else loop.dropped | tried
-    record["done"] = True
+    judged = judged and all(row["seeds"] for row in rows)
+    loop.screened |= {row["technique"]: row["gain"] for row in rows if row["gain"] is not None}
+    if judged:
+        tried = {row["technique"] for row in rows if not row["later"]}
+        loop.dropped = set() if changed else loop.dropped | tried
+    record["done"] = judged  # what there was no time for is no result: a later call plays it again
     loop.note()
     return bool(changed)
 
@@ -213,10 +218,13 @@ def _halved(
         for one in left:
             other = trained[key_of(one.side.config)]
             found = paired(loop, base, other, seeds)
+            trained_all = all(seed in base and seed in other for seed in seeds)
+            if not trained_all and one.name in rows:
+                continue  # time was up: what fewer seeds said stands
             rows[one.name] = {
-                "technique": one.name, "seeds": count, "change": one.change, "score": one.score,
-                "gain": sum(found) / len(found) if found else None,
-                "cost": _cost(base, other), "later": False,
+                "technique": one.name, "seeds": count if trained_all else 0, "change": one.change,
+                "score": one.score, "gain": sum(found) / len(found) if found else None,
+                "cost": _cost(base, other) if trained_all else None, "later": False,
             }  # fmt: skip
         left = [one for one in left if (rows[one.name]["gain"] or 0.0) > 0]
         left.sort(key=lambda one: -_worth(rows[one.name]))

@@ -23,6 +23,8 @@ from jdlopt.train.schema import Config
 IMPROVEMENT = "improve.json"
 TUNING = "tuning"
 """The name of a step that is no technique's: other values of what goes with them."""
+BUDGET_ENDED = "the time budget ended"
+"""Why a loop may end that goes on once it is given more time."""
 RESERVE = 0.15
 """Of the budget, what is kept for the end."""
 TUNED = ((32, 2), (8, 6), (3, 12))
@@ -101,6 +103,11 @@ class Loop:
         needed = self.pace * (self.options.confirm + self.options.test_seeds)
         beyond = max(0.0, needed - RESERVE * self.options.budget)
         return self.deadline - beyond - time.perf_counter()
+
+    @property
+    def late(self) -> bool:
+        """Whether nothing more is trained before the end."""
+        return time.perf_counter() > self.deadline
 
     def seeds(self, first: int, count: int) -> range:
         """Returns seeds that no loop of another ``seed`` uses."""

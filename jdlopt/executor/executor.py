@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
+from jdlopt import memory
 from jdlopt.errors import ConfigError, UserError
 from jdlopt.executor.messages import (
     DIVERGED,
@@ -402,8 +403,8 @@ def _error_of(failure: Failed) -> Exception:
     """Returns the exception that a failure is to its coordinator's caller."""
     if failure.kind == ENVIRONMENT:
         text = failure.message
-        if "RESOURCE_EXHAUSTED" in text or "MemoryError" in text:
-            text += " There is too little memory: try a smaller --width or fewer --workers."
+        if memory.is_exhausted(text):
+            text += f" {memory.LESS_MEMORY}"
         return UserError(text if "same command" in text else f"{text} {KEPT}")
     if failure.kind == WRONG_INPUT:
         return ConfigError(failure.message)

@@ -88,6 +88,9 @@ METRICS: dict[str, Metric] = {
         False,
         _ANY,
     ),
+    "precision": _of_classes(_PAIR, scores.of_positive(scores.precision)),
+    "recall": _of_classes(_PAIR, scores.of_positive(scores.recall)),
+    "f1": _of_classes(_PAIR, scores.of_positive(scores.f1)),
     **{
         f"{name}_{average}": _of_classes(
             _PAIR, scores.averaged(score, average), None if tasks != _BOTH else True, tasks
@@ -134,7 +137,8 @@ Classification takes the predicted class from the probabilities (the first of eq
 target's likeliest class as the true one. Of labels, those with a probability above one half are
 predicted. All equal scikit-learn's functions of the same name:
 
-- ``precision``, ``recall``, ``f1`` are 0 where their denominator is 0; ``macro`` is over the
+- ``precision``, ``recall``, ``f1`` are those of class 1 of two, the positive class (the later in
+  the order of the class names), and 0 where their denominator is 0; ``macro`` is over the
   classes that occur as a target or a prediction, or over all labels, ``micro`` over all decisions
   together, ``per_class`` and ``per_label`` a list over all; ``balanced_accuracy`` is over the
   classes that occur as a target.
@@ -155,6 +159,8 @@ predicted. All equal scikit-learn's functions of the same name:
 predicted class's probability (Guo et al., 2017, https://arxiv.org/abs/1706.04599).
 """
 
+OF_TWO = ("precision", "recall", "f1")
+"""Metrics of the positive class, class 1 of two."""
 _TOP_K = re.compile(r"top_([1-9][0-9]*)_accuracy")
 
 
@@ -212,6 +218,7 @@ def all_metrics(task: str, size: int) -> tuple[str, ...]:
         for name, metric in METRICS.items()
         if task in metric.tasks
         and not (name == "top_5_accuracy" and size <= 5)
+        and not (name in OF_TWO and size != 2)
         and not (name in too_large and size > MANY_CLASSES)
         and not (metric.several and size <= 1)
     )
@@ -266,6 +273,11 @@ def make_collector(names: Iterable[str], task: str, num_classes: int) -> Collect
                 f"choose from: {listing(all_metrics(task, num_classes), 40)}."
             )
         match = _TOP_K.fullmatch(name)
+        if name in OF_TWO and num_classes != 2:
+            raise ConfigError(
+                f"metric {name!r} is of a positive class among two; there are {num_classes}: take "
+                f"{name}_macro or {name}_per_class."
+            )
         if match and int(match[1]) >= num_classes:
             raise ConfigError(f"metric {name!r} of {num_classes} classes is always 1.")
     wanted = ["real", *(leaf for metric in metrics.values() for leaf in metric.leaves)]

@@ -79,6 +79,15 @@ def averaged(score: Callable[..., np.ndarray], average: str) -> Callable[[Split]
     return compute
 
 
+def of_positive(score: Callable[..., np.ndarray]) -> Callable[[Split], float]:
+    """Returns a score of hits, true and predicted counts of class 1 of two, the positive one."""
+
+    def compute(split: Split) -> float:
+        return float(score(*(counts[1] for counts in _class_counts(split))))
+
+    return compute
+
+
 def balanced_accuracy(split: Split) -> float:
     """Returns the mean recall of the classes that occur."""
     hits, actual, _ = _class_counts(split)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from jdlopt.evidence.remaining import in_words, unjudged
 from jdlopt.report.effects import changes, forest, gain, interval, pair
 from jdlopt.report.figures import Line, curves, scale
 from jdlopt.report.page import Figure, Table, render
@@ -46,6 +47,7 @@ def _page(record: Record, workdir: Path) -> str:
         "evaluated once, at the end.",
         facts=facts,
         why=record.get("why"),
+        left=in_words(record),
         steps=forest(
             "steps",
             "Gain of each technique over the config before it, on seeds that did not choose it",
@@ -91,13 +93,21 @@ def _improved(workdir: Path) -> str | None:
 
 def _round(record: Record) -> Mapping[str, object]:
     confirmed = {one["technique"]: one["effect"] for one in record["confirmed"]}
+    promising = {one["technique"] for one in unjudged(record)}
     rows = []
     for one in record["candidates"][:SHOWN]:
         effect = confirmed.get(one["technique"])
         verdict = "deferred: expensive" if one.get("later") else "eliminated early"
-        if effect is not None:
+        if not one["seeds"]:
+            verdict = "not tried: out of time"
+        elif one["gain"] is None:
+            verdict = "a training failed"
+        elif effect is not None:
             verdict = "adopted" if effect["interval"][0] > 0 else "not confirmed"
-        rows.append([one["technique"], one["seeds"], gain(one["gain"]), f"{one['cost']:.2f}×",
+        elif one["technique"] in promising:
+            verdict = "promising, not tested yet"
+        seeds, cost = (one["seeds"], f"{one['cost']:.2f}×") if one["seeds"] else ("–", "–")
+        rows.append([one["technique"], seeds, gain(one["gain"]), cost,
                      pair(effect), verdict, changes(one["change"])])  # fmt: skip
     header = ("technique", "seeds", "gain while choosing", "training time", "gain confirmed",
               "verdict", "change")  # fmt: skip

@@ -19,10 +19,19 @@ from threadpoolctl import threadpool_limits
 from jdlopt.data.check import check_source, check_table_file, finding, near_duplicates
 from jdlopt.data.check.arrays import array_findings, look
 from jdlopt.data.check.cells import MISSING, NUMBER, TEXT, cells_of, read_cells
-from jdlopt.data.check.columns import bounds, cardinalities, constants, leaks, outliers, scales
+from jdlopt.data.check.columns import (
+    bounds,
+    cardinalities,
+    constants,
+    leaks,
+    outliers,
+    scales,
+    table_findings,
+)
 from jdlopt.data.check.examples import imbalance, odd_rows
 from jdlopt.data.check.files import folder_findings
 from jdlopt.data.check.labels import label_noise, target_noise
+from jdlopt.data.check.opened import near_rows
 from jdlopt.data.check.structure import damage, duplicates
 from jdlopt.data.dataset import Dataset
 from jdlopt.data.fields import DataFields
@@ -291,6 +300,46 @@ def test_a_column_of_equal_values_gives_nothing_away(values):
     assert leaks(cells, [0], every(cells), classes.astype(float), "classification") == []
 
 
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_group_that_has_one_target_is_split_by(tmp_path, task):
+    draw = np.random.default_rng(0)
+    patient = draw.permutation(np.repeat(np.arange(120), 4))
+    target = draw.integers(0, 2, 120) if task == "classification" else draw.normal(size=120)
+    wanted = target[patient] + (0.01 * draw.normal(size=480) if task == "regression" else 0.0)
+    frame = pd.DataFrame({
+        "patient": [f"p{one}" for one in patient], "number": draw.permutation(120)[patient],
+        "city": [f"city {one}" for one in draw.integers(0, 60, 480)],
+        "quantity": np.round(10 * np.argsort(np.argsort(target))[patient] + draw.normal(size=480)),
+    })  # fmt: skip
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    cells = read_cells(tmp_path / "t.csv")
+    told = kinds(table_findings(cells, range(4), None, every(cells), wanted, task))
+    assert {part.name for part in told["group_leak"].parts} == {"patient", "number"}
+    assert told["group_leak"].config == "data.group='patient'"
+    assert told["cardinality"].where == "city"  # what is split by is not hashed
+    shuffled = draw.permutation(wanted)
+    again = kinds(table_findings(cells, range(4), None, every(cells), shuffled, task))
+    assert "group_leak" not in again
+
+
+def test_lines_of_a_check_can_all_be_followed():
+    def a_finding(kind: str, config: str) -> finding.Finding:
+        return finding.Finding(kind, "note", f"the {kind}", "", 1, 2, "columns", config)
+
+    lines = [
+        "data.ignore=('a',)", "data.preprocess.scale='standard'", "data.ignore=('b', 'c')",
+        "data.preprocess.outliers='iqr'", "data.preprocess.scale='log'",
+        "data.preprocess.outliers='isolation_forest'\ndata.preprocess.outlier_action='drop'",
+        "data.preprocess.scale='standard'",
+    ]  # fmt: skip
+    made = finding.agreed([a_finding(f"k{i}", line) for i, line in enumerate(lines)], ("z",))
+    all_out = "data.ignore=('z', 'a', 'b', 'c')"
+    assert [one.config for one in made] == [
+        all_out, lines[1], all_out, lines[3], "", "", lines[1]
+    ]  # fmt: skip
+    assert "data.preprocess.scale='standard' (for the k1)" in made[4].advice
+
+
 def test_leaks_of_a_value_are_correlations():
     draw = np.random.default_rng(0)
     target = draw.normal(size=100)
@@ -357,6 +406,15 @@ def test_flipped_labels_are_found(is_table):
     names = [f"{'abc'[(c + 1) % 3]} → {'abc'[c]}" for c in range(3)]
     assert set(names) <= {part.name for part in told.parts}
     assert np.sum(told.numbers["matrix"]) == told.count == len(found)
+
+
+def test_models_that_agree_with_two_labels_of_three_doubt_none():
+    draw = np.random.default_rng(0)
+    true = draw.integers(0, 3, 600)
+    told_to_model = np.where(draw.random(600) < 0.42, draw.integers(0, 3, 600), true)
+    features = draw.normal(size=(600, 5)) + 6.0 * np.eye(3, 5)[told_to_model]
+    [told] = label_noise(features, true, np.arange(600), "abc", True)
+    assert told.kind == "label_noise_unknown" and "agree with 7" in told.text
 
 
 def test_a_model_that_knows_nothing_doubts_no_label():
@@ -430,6 +488,20 @@ def test_rows_drawn_at_random_are_no_near_duplicates(columns):
     alike = np.any([np.isin(a, b) for a, b in zip(one, other)], axis=0)
     assert alike.mean() < 0.01
     assert width <= near_duplicates.GRID
+
+
+@pytest.mark.parametrize("hidden", [1, 2, 4])
+def test_columns_that_depend_on_one_another_bring_rows_close_by_chance(hidden):
+    draw = np.random.default_rng(hidden)
+    causes = draw.normal(size=(1500, hidden))
+    rows = causes @ draw.normal(size=(hidden, 12)) + 1e-3 * draw.normal(size=(1500, 12))
+    splits = {"train": np.arange(1000), "test": np.arange(1000, 1500)}
+    found = near_rows(rows, splits, np.arange(1500))
+    assert sum(one.count for one in found) <= 3
+    rows[1000:1060] = rows[:60] + 1e-9 * draw.normal(size=(60, 12))
+    [told] = near_rows(rows, splits, np.arange(1500))
+    assert told.severity == "warning" and set(range(1000, 1060)) <= set(told.parts[0].rows.tolist())
+    assert told.count <= 63 and told.numbers["equal"] == 0
 
 
 def test_rows_of_few_values_are_equal_by_nature(tmp_path):

@@ -29,7 +29,10 @@ def run(tmp_path_factory):
 
 def test_a_run_is_diagnosed(run, capsys):
     assert main(["diagnose", str(run), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    for part in ("opening the run", "checking the data", "testing learning rates"):
+        assert part in printed.err  # also where it is no terminal
     saved = json.loads((run / "diagnosis.json").read_text())
     assert saved == {key: value for key, value in found.items() if key != "page"}
     assert {"curves", "gradients", "layers", "predictions", "rates", "inputs"} <= set(

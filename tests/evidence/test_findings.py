@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from jdlopt import config as configs
+from jdlopt.evidence import techniques
 from jdlopt.evidence.findings import CAUSES, FINDINGS, LEVELS, Finding, find
+from jdlopt.evidence.findings.cures import CURES, opposite, ruled_out
+from jdlopt.evidence.sides import side_of
+from jdlopt.evidence.techniques import TECHNIQUES
 
 STEPS = list(range(10, 210, 10))
 
@@ -109,6 +115,7 @@ def test_nothing_is_found_where_nothing_is_known():
 
 
 NEAR_DUPLICATES = {"count": 400, "of": 1500, "severity": "warning", "text": "", "config": "",
+         "numbers": {"equal": 0, "agreement": 0.95},
          "parts": [{"name": "validation like train", "count": 400, "detail": ""}]}  # fmt: skip
 NOISE = {**NEAR_DUPLICATES, "count": 300, "parts": [{"name": "a → b", "count": 300, "detail": ""}]}
 WORSE = a_curve([1.0, 0.6, 0.4, *np.linspace(0.4, 1.0, 17)])
@@ -124,6 +131,7 @@ TARGET = {"rms": 1.0, "mean": 0.5, "spread": 0.8, "scale": None}
 CASES: list[tuple[str, dict[str, Any], str]] = [
     ("target_leak", {"data.giveaways": [{"name": "x", "score": 0.995}]}, "serious"),
     ("target_leak", {"data.leaks": {**NOISE, "count": 1}}, "serious"),
+    ("target_leak", {"data.group_leak": {**NOISE, "count": 1}}, "serious"),
     ("split_leak", {"data.near_duplicates": NEAR_DUPLICATES}, "serious"),
     ("label_errors", {"data.label_noise": NOISE}, "serious"),
     ("shift", {"splits.inputs": {"area": 0.9, "error": 0.01, "z": 40.0}}, "serious"),
@@ -210,13 +218,93 @@ def test_every_finding_has_a_case_and_a_place():
     assert {name for name, *_ in CASES} == set(FINDINGS) == set(CAUSES)
 
 
-def test_suggested_techniques_are_in_the_catalogue(sound):
-    techniques = pytest.importorskip("jdlopt.evidence.techniques").TECHNIQUES
+def test_suggested_techniques_have_a_direction_and_an_entry_in_the_catalogue(sound):
+    assert set(CURES) <= set(TECHNIQUES)
     for name, changes, _ in CASES:
         record = sound
         for path, value in changes.items():
             record = changed(record, path, value)
-        assert set(FINDINGS[name](record).techniques) <= set(techniques)
+        found = FINDINGS[name](record)
+        assert set(found.techniques) <= set(CURES)
+        assert set(found.words) <= set(found.techniques)
+        for cure in found.techniques:  # a finding's own cures work for what it needs
+            for quantity, sign in CURES[cure].turns.items():
+                assert found.needs.get(quantity, sign) == sign, (name, cure)
+
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "tabular/iris_mlp": {
+        "train.patience": 5, "loss.label_smoothing": 0.1, "model.dropout_rate": 0.5,
+        "optim.clip_norm": 1.0, "data.preprocess.scale": "standard",
+    },
+    "tabular/diabetes_mlp": {"model.activation": "gelu", "optim.average.name": "ema"},
+    "image/digits_cnn": {"data.augment.mixup": 0.2, "model.ensemble": 3},
+    "sequence/mnist1d_gru": {"optim.weight_decay": 0.1},
+}  # fmt: skip
+"""Configs whose data and settings rule out most of what findings may suggest."""
+
+
+@pytest.fixture(scope="module")
+def settings():
+    """Each config as a record has it, with what the catalogue says of it."""
+    made = []
+    for file, changes in CONFIGS.items():
+        raw = configs.override(configs.load(f"configs/{file}.py"), {**changes, "mesh.data": 1})
+        side = side_of(raw)
+        facts = techniques.facts_of(side.config, side.dataset)
+        made.append((side.config, facts, ruled_out(side.config, facts)))
+    return made
+
+
+def test_no_set_of_findings_suggests_what_is_there_or_contradicts_itself(sound, settings):
+    draw = np.random.default_rng(0)
+    for trial in range(300):
+        config, facts, excluded = settings[trial % len(settings)]
+        record = copy.deepcopy(sound)
+        record |= {"config": configs.to_dict(config), "ruled_out": excluded}
+        taken = set[str]()
+        for place in draw.permutation(len(CASES))[: draw.integers(1, 9)]:
+            sections = {path.partition(".")[0] for path in CASES[place][1]}
+            if not sections.isdisjoint(taken):
+                continue  # two records of the same layers, or of a table's scale and a text's
+            taken |= sections & {"layers", "inputs"}
+            for path, value in CASES[place][1].items():
+                record = changed(record, path, value)
+        findings = find(record)
+        told = [cure for one in findings for cure in one.techniques]
+        for cure in told:
+            assert techniques.why_not(TECHNIQUES[cure], config, facts) is None, cure
+        assert not [pair for pair in itertools.combinations(told, 2) if opposite(*pair)]
+        for finding in findings:
+            assert finding.suggestion.endswith("."), finding
+            for cure in finding.techniques:
+                words = finding.words.get(cure, CURES[cure].words)
+                assert words in finding.suggestion
+            tried = finding.suggestion.partition("Try ")[2]
+            for cure in set(CURES) - set(told):  # what is not suggested is not said either
+                assert CURES[cure].words not in tried, (finding.name, cure)
+            for quantity, sign in finding.needs.items():
+                first = next(one.needs[quantity] for one in findings if quantity in one.needs)
+                acts = [CURES[cure].turns.get(quantity, 0) for cure in told]
+                assert first == sign or sign not in acts, (finding.name, quantity)
+
+
+def test_under_confidence_is_never_answered_with_what_lowers_confidence(sound, settings):
+    config, _, excluded = settings[0]
+    sound |= {"config": configs.to_dict(config), "ruled_out": excluded}
+    sound["predictions"]["validation"] = said(0.95, 1500, ece=0.1)
+    sound["predictions"]["validation"]["calibration"] |= {"confidence": 0.7, "accuracy": 0.95}
+    sound["data"]["label_noise"] = NOISE
+    found = {one.name: one for one in find(sound)}
+    assert "underconfident" in found["miscalibration"].text
+    lowered = "Lower optim.weight_decay (0.05) and loss.label_smoothing (0.1)."
+    assert lowered in found["miscalibration"].suggestion
+    assert found["miscalibration"].techniques == ("longer_training",)
+    assert found["label_errors"].techniques == ()
+    sound["predictions"]["validation"]["calibration"] |= {"confidence": 0.99, "accuracy": 0.9}
+    again = {one.name: one for one in find(sound)}
+    assert "more label smoothing" in again["miscalibration"].suggestion
+    assert "train.patience" not in again["miscalibration"].suggestion  # it is set already
 
 
 def test_the_page_names_every_finding():

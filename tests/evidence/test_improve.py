@@ -105,6 +105,27 @@ def test_the_same_call_takes_the_same_decisions_and_trains_nothing(improved) -> 
 
 
 @pytest.mark.slow
+def test_a_budget_that_ended_before_anything_was_tested_says_so(tmp_path, capsys) -> None:
+    file = tmp_path / "slow.py"
+    watched = SLOW.replace('"epochs": 20', '"epochs": 20, "monitor": "validation/f1_macro"')
+    file.write_text(watched, encoding="utf-8")
+    args = [
+        "improve", f"--config={file}", f"--workdir={tmp_path / 'work'}", "--budget=1s",
+        "--confirm=3", "--test-seeds=2", "--workers=1", "--no-diagnosis",
+    ]  # fmt: skip
+    assert cli.main(args) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "is not known yet" in told and "survived" not in told and "--budget=" in told
+    record = json.loads((tmp_path / "work" / "improve.json").read_text())
+    assert record["metric"] == "validation/f1_macro"  # what the config watches
+    assert record["steps"] == [] and record["remaining"]["promising"] == []
+    assert "learning_rate_up" in record["remaining"]["untried"]
+    assert record["remaining"]["seconds"] > 0
+    improved = (tmp_path / "work" / "improved.py").read_text()
+    assert "before anything could be confirmed" in improved
+
+
+@pytest.mark.slow
 def test_a_loop_that_was_killed_at_its_end_keeps_its_steps(improved) -> None:
     record, workdir, file = improved
     late = {**record, "status": "running", "seconds": 1e6, "screened": {}, "dropped": []}

@@ -270,6 +270,28 @@ def test_the_calibration_error_against_scikit_learns_bins():
     assert told["ece"] < 1.2 * told["chance"]
 
 
+def test_gaps_and_categories_that_training_lacks_are_no_shift():
+    draw = np.random.default_rng(0)
+    values = np.stack([draw.normal(size=(800,)), draw.gamma(2.0, size=800)], axis=1)
+    values[draw.random((800, 2)) < 0.3] = np.nan
+    names = draw.integers(0, 300, 800)  # many occur once
+    train, validation = names[:500], names[500:]
+    known = {name: code for code, name in enumerate(np.unique(train), 1)}
+    codes = np.array([known.get(name, 0) for name in names], float)
+    rows = np.concatenate([values, codes[:, None]], axis=1)
+    assert (codes[500:] == 0).mean() > 0.1 and len(train) > len(validation)
+    one, other = (examples.vectors(rows[part], rows[:500], [2]) for part in
+                  (slice(0, 500), slice(500, 800)))  # fmt: skip
+    assert np.isfinite(one).all() and np.isfinite(other).all()
+    median = np.nanmedian(rows[:500, 1])
+    np.testing.assert_array_equal(other[np.isnan(rows[500:, 1]), 1], median)
+    assert abs(examples.two_sample(one, other)["z"]) < 3
+    assert examples.shifted_columns(one, other, "abc") == []
+    more_gaps = rows[500:].copy()
+    more_gaps[draw.random(300) < 0.8, 0] = np.nan  # how often a value is missing may differ
+    assert examples.two_sample(one, examples.vectors(more_gaps, rows[:500], [2]))["z"] > 3
+
+
 def test_two_samples_that_differ_are_told_apart_and_equal_ones_are_not():
     draw = np.random.default_rng(0)
     one, other = draw.normal(size=(300, 5)), draw.normal(size=(200, 5))

@@ -168,6 +168,7 @@ def test_workers_that_die_in_a_row_end_the_call(processes):
     [
         ("environment", "OSError: No space left", UserError, "No space left.*goes on from there"),
         ("environment", "RESOURCE_EXHAUSTED: x", UserError, "too little memory.*--width"),
+        ("environment", "INTERNAL: x Out of memory", UserError, "--find-batch-size"),
         ("defect", "KeyError: 'x'", RuntimeError, "the traceback"),
     ],
 )

@@ -29,6 +29,8 @@ def caused(error, cause):
         (OSError(28, "No space left on device"), "environment"),
         (MemoryError(), "environment"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes"), "environment"),
+        (RuntimeError("INTERNAL: Buffer Definition Event: Out of memory"), "environment"),
+        (caused(RuntimeError("step"), MemoryError()), "environment"),
         (KeyError("x"), "defect"),
     ],
 )

@@ -119,7 +119,8 @@ def an_improvement() -> dict[str, Any]:
         "candidates": [
             _candidate("batch_norm", 0.02), _candidate("dropout", 0.01),
             _candidate("mixup", -0.01), _candidate("wider", 0.03, cost=3.0, later=True),
-            _candidate("deeper", None),
+            _candidate("deeper", None, seeds=0, cost=None),
+            _candidate("l2", None),
         ],
         "confirmed": [{"technique": "batch_norm", "effect": an_effect(0.01, 0.03)},
                       {"technique": "dropout", "effect": an_effect(-0.01, 0.02)}],

@@ -28,6 +28,11 @@ LEAST_ROWS = 20
 RANGES = 100.0
 """How many times wider than another's a column's range is, to speak of skewed scales."""
 MANY_CATEGORIES = 50
+GROUPED = 0.95
+"""How well the other rows of a value must tell a row's target, on a scale from chance to certainty,
+for the column to name groups of one target."""
+SMOOTH = 0.5
+"""The same of the next value of a column of numbers, from which on it is a quantity."""
 
 
 def outliers(
@@ -181,6 +186,90 @@ def _determines(cells: Cells, column: int, known: np.ndarray, classes: np.ndarra
     return ""
 
 
+def group_leaks(
+    cells: Cells,
+    columns: Sequence[int],
+    seen: Bool[np.ndarray, " rows"],
+    targets: Num[np.ndarray, " rows"],
+    task: str,
+) -> list[Finding]:
+    """Returns the columns of many values whose rows share one target, such as a patient's id.
+
+    A model learns such a column by heart, and a random split tests it on rows of groups that it has
+    seen. A row's target is told by the other rows of its value; of a column of numbers it must not
+    be told as well by those of the next value, as it is where the target depends on a quantity.
+
+    Args:
+      cells, columns: the table and its features.
+      seen: the training rows.
+      targets: each row's class or value; only those of training rows are looked at.
+      task: ``classification`` or ``regression``.
+    """
+    known = np.flatnonzero(seen & np.isfinite(targets))
+    wanted = targets[known]
+    if len(known) < LEAST_ROWS or np.ptp(wanted) == 0:
+        return []
+    kinds = len(np.unique(wanted)) if task == "classification" else 1
+    found = []
+    for column in columns:
+        codes = cells.codes(column)[known]
+        rows = codes >= 0
+        values, groups, sizes = np.unique(codes[rows], return_inverse=True, return_counts=True)
+        few = len(values) <= max(2 * kinds, FEW_VALUES)
+        if few or sizes.mean() < 2 or (sizes > 1).sum() < LEAST_ROWS // 2:
+            continue
+        numbers = cells.numbers[known, column][rows]
+        quantity = cells.numeric[column]
+        if quantity and (not np.isfinite(numbers).all() or (numbers != np.round(numbers)).any()):
+            continue
+        told, other = _told_by_others(groups, wanted[rows], task)
+        skill = _skill(told, other, wanted[rows], task)
+        if skill < GROUPED:
+            continue
+        if quantity:
+            order = np.argsort(numbers, kind="stable")
+            steps = np.flatnonzero(np.diff(numbers[order]) > 0)
+            ours, next_ones = wanted[rows][order[steps]], wanted[rows][order[steps + 1]]
+            if _skill(next_ones, ours, wanted[rows], task) >= SMOOTH:
+                continue
+        found.append((cells.names[column], f"{len(values):,} values in {rows.sum():,} rows"))
+    return about_columns(
+        "group_leak", "warning", "columns that name groups of one target",
+        "{count} of {of} columns name groups whose rows (almost) always have one target: it can be "
+        "learnt by heart, and a random split tests rows of groups that were trained on.",
+        found, len(columns), config=f"data.group={found[0][0]!r}" if found else "",
+        advice="Keep each group in one split, and out of the features:",
+    )  # fmt: skip
+
+
+def _told_by_others(
+    groups: np.ndarray, targets: np.ndarray, task: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the other rows of a row's group say of its target, and the target; none if alone."""
+    sizes = np.bincount(groups)
+    has = sizes[groups] > 1
+    if task != "classification":
+        sums = np.bincount(groups, targets)
+        return ((sums[groups] - targets) / np.maximum(sizes[groups] - 1, 1))[has], targets[has]
+    _, classes = np.unique(targets, return_inverse=True)
+    counts = np.zeros((len(sizes), classes.max() + 1), np.int64)
+    np.add.at(counts, (groups, classes), 1)
+    others = counts[groups]
+    others[np.arange(len(groups)), classes] -= 1
+    return others.argmax(axis=1)[has], classes[has]
+
+
+def _skill(told: np.ndarray, truth: np.ndarray, targets: np.ndarray, task: str) -> float:
+    """How well targets are told, on a scale from chance (0) to certainty (1)."""
+    if not len(truth):
+        return 0.0
+    if task != "classification":
+        return float(1 - np.mean((told - truth) ** 2) / np.var(targets))
+    _, counts = np.unique(targets, return_counts=True)
+    chance = counts.max() / counts.sum()
+    return float(((told == truth).mean() - chance) / (1 - chance))
+
+
 def scales(cells: Cells, columns: Sequence[int], seen: Bool[np.ndarray, " rows"]) -> list[Finding]:
     """Returns one finding if columns' ranges differ by more than `RANGES` times."""
     ranges: dict[str, float] = {}
@@ -263,9 +352,17 @@ def table_findings(
     yield from damage(cells, columns, target)
     yield from duplicates(cells, columns, target)
     filled = [c for c in columns if (cells.kinds[cells.whole, c] != MISSING).any()]
+    told = set[str]()
     if targets is not None:
-        yield from leaks(cells, filled, seen, targets, task)
+        given = leaks(cells, filled, seen, targets, task)
+        told = {part.name for one in given for part in one.parts}
+        rest = [column for column in filled if cells.names[column] not in told]
+        given += group_leaks(cells, rest, seen, targets, task)
+        told = {part.name for one in given for part in one.parts}
+        yield from given
     yield from outliers(cells, filled, seen)
     yield from constants(cells, filled, seen)
     yield from scales(cells, filled, seen)
-    yield from cardinalities(cells, filled, seen)
+    # a column that is to be left out is not to be hashed as well
+    rest = [column for column in filled if cells.names[column] not in told]
+    yield from cardinalities(cells, rest, seen)

@@ -77,14 +77,23 @@ def imbalance(targets: Int[np.ndarray, " examples"], class_names: Sequence[str])
     ]
 
 
-def filled(features: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows features"]:
-    """Returns features with the median of their column for what is missing; 0 in an empty one."""
+def filled(
+    features: Float[np.ndarray, "rows features"],
+    train: Float[np.ndarray, "others features"] | None = None,
+) -> Float[np.ndarray, "rows features"]:
+    """Returns features with the median of their column for what is missing; 0 in an empty one.
+
+    Args:
+      features: of some rows.
+      train: the rows whose medians these are; ``features`` by default.
+    """
+    train = features if train is None else train
     missing = np.isnan(features)
     if not missing.any():
         return features
     medians = np.zeros(features.shape[1])
-    for column in np.flatnonzero(~missing.all(axis=0)):
-        medians[column] = np.nanmedian(features[:, column])
+    for column in np.flatnonzero(~np.isnan(train).all(axis=0)):
+        medians[column] = np.nanmedian(train[:, column])
     return np.where(missing, medians, features)
 
 

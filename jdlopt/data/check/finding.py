@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,10 @@ import numpy as np
 SEVERITIES = ("error", "warning", "note")
 """A run stops at an error; a warning costs accuracy or makes it look better than it is."""
 MOST_PARTS = 100
+IGNORE = "data.ignore"
+INSTEAD = ("odd_rows",)
+"""Kinds whose lines are another way to deal with what lines of another kind, ``outliers``, are for:
+said in words, whether there are such lines or not, since test rows decide that as well."""
 FIRST = 20
 """So many parts, and rows of a part, are named in JSON and on a page."""
 OFF: tuple[Any, ...] = (None, "none", "error", "uniform", "keep", "one_hot", "", (), [])
@@ -193,6 +197,55 @@ def ignoring(names: Sequence[str], section: Mapping[str, Any] | None = None) -> 
     return f"data.ignore={kept + tuple(name for name in names if name not in kept)!r}"
 
 
+def agreed(findings: Sequence[Finding], kept: Sequence[str] = ()) -> list[Finding]:
+    """Returns findings whose config lines can all be followed at once.
+
+    Of two lines that set one key to different values the first stays, and the later finding says
+    so; columns to leave out are gathered in one line, which each of its findings shows.
+
+    Args:
+      findings: the most severe first.
+      kept: columns that the config leaves out already.
+
+    Example:
+      >>> one, other = (
+      ...     Finding(kind, "note", "", "", 1, 2, "columns", f"data.preprocess.scale={way!r}")
+      ...     for kind, way in (("scales", "standard"), ("heavy_tail", "log"))
+      ... )
+      >>> [found.config for found in agreed([one, other])]
+      ["data.preprocess.scale='standard'", '']
+    """
+    left_out = list(kept)
+    for one in findings:
+        for key, value in _lines(one):
+            if key == IGNORE:
+                left_out += [name for name in ast.literal_eval(value) if name not in left_out]
+    taken: dict[str, tuple[str, str]] = {}
+    made = []
+    for one in findings:
+        if one.kind in INSTEAD and one.config:
+            ways = " and ".join(one.config.splitlines())
+            advice = f"Look at the first of them; if they are errors, correct them, or: {ways}."
+            made.append(replace(one, config="", advice=advice))
+            continue
+        lines = [(k, repr(tuple(left_out)) if k == IGNORE else v) for k, v in _lines(one)]
+        against = [key for key, value in lines if taken.get(key, (value,))[0] != value]
+        if against:
+            value, problem = taken[against[0]]
+            advice = f"First follow {against[0]}={value} (for {problem}), then look again."
+            made.append(replace(one, config="", advice=advice))
+            continue
+        taken |= {key: (value, one.problem) for key, value in lines if key not in taken}
+        config = "\n".join(f"{key}={value}" for key, value in lines)
+        made.append(replace(one, config=config))
+    return made
+
+
+def _lines(finding: Finding) -> list[tuple[str, str]]:
+    lines = [line.partition("=") for line in (finding.config or "").splitlines()]
+    return [(key, value) for key, _, value in lines]
+
+
 def settled(finding: Finding, section: Mapping[str, object]) -> bool:
     """Returns whether a ``data`` section does something about a finding already.
 
@@ -201,8 +254,8 @@ def settled(finding: Finding, section: Mapping[str, object]) -> bool:
       >>> settled(one, {"preprocess": {"missing": "knn"}}), settled(one, {"preprocess": {}})
       (True, False)
     """
-    lines = [line.partition("=") for line in (finding.config or "").splitlines()]
-    return bool(lines) and all(_is_set(key, value, section) for key, _, value in lines)
+    lines = _lines(finding)
+    return bool(lines) and all(_is_set(key, value, section) for key, value in lines)
 
 
 def _is_set(key: str, value: str, section: Mapping[str, object]) -> bool:

@@ -19,6 +19,9 @@ from jdlopt.data.fields import DataFields
 FOLDS = 3
 LEAST = 50
 """Of fewer examples nothing is said."""
+LEAST_AGREEMENT, LEAST_SKILL = 0.75, 0.5
+"""Of the labels, that models must agree with for their doubt of others to say anything, and how far
+that must be from chance (always the largest class, 0) to all of them (1)."""
 CONFIDENT = 0.8
 """A probability that is enough for doubt, however sure the model is of most examples."""
 COMPONENTS = 50
@@ -64,7 +67,7 @@ def label_noise(
     probabilities = _out_of_fold(features[chosen], labels, is_table)
     accuracy = float((probabilities.argmax(axis=1) == labels).mean())
     majority = float(np.bincount(labels).max() / len(labels))
-    if accuracy < (1 + majority) / 2:
+    if accuracy < max(LEAST_AGREEMENT, majority + LEAST_SKILL * (1 - majority)):
         return [_too_weak(accuracy, majority, len(labels))]
     doubtful, others = _doubtful(probabilities, labels)
     if not len(doubtful):
@@ -97,7 +100,10 @@ def label_noise(
                 "with the rest:"
             ),
             parts=tuple(parts),
-            numbers={"matrix": matrix.tolist(), "names": names} if len(kept) <= 30 else {},
+            numbers={
+                "agreement": accuracy,
+                **({"matrix": matrix.tolist(), "names": names} if len(kept) <= 30 else {}),
+            },
         )
     ]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int, Num, UInt64
+from jaxtyping import Bool, Float, Int, Num, UInt64
 
+from jdlopt.data.check.examples import sampled
 from jdlopt.data.check.finding import NO_ROWS, Finding, Part
 from jdlopt.data.check.structure import mixed
 
@@ -19,6 +20,8 @@ CHANCE = 1e-3
 MANY_VALUES = 20
 """A column of more different values than this tells rows apart."""
 SHIFTS = 4
+LOOKED_AT = 500
+"""Rows that the dimension of a table is told by."""
 WARNED_SHARE = 0.01
 """Of a split's examples, that are near-duplicates: from which on it is a warning."""
 
@@ -66,6 +69,40 @@ def grid_fingerprints(
     return [fingerprints(np.floor(scaled + shift)) for shift in shifts]
 
 
+def closer_than_chance(
+    some: Float[np.ndarray, "some features"], others: Float[np.ndarray, "others features"]
+) -> Bool[np.ndarray, " some"]:
+    """Returns which rows are nearer to one of the others than rows drawn alike come to lie.
+
+    Columns that depend on one another fill fewer dimensions than there are columns, and rows lie
+    closer there by chance. Of k others within a distance R, those within r are expected to be
+    ``k (r / R)^d``, where d is the dimension that the others themselves show (Levina and Bickel,
+    2004): a row is closer if that is below `CHANCE`.
+
+    Args:
+      some, others: rows on one scale, without missing values.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    count = min(max(10, int(len(others) ** 0.5)), len(others) - 2)
+    if count < 3 or not len(some):
+        return np.ones(len(some), bool)
+    nearest = NearestNeighbors(n_neighbors=count + 1).fit(others)
+    looked = others[sampled(len(others), LOOKED_AT)]
+    away = nearest.kneighbors(looked)[0][:, 1:]  # a row itself is the nearest
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(away[:, -1:] / away[:, 1:-1])  # the nearest may be a duplicate
+        each = logs.shape[1] / logs.sum(axis=1)
+    each = each[np.isfinite(each) & (each > 0)]
+    if not len(each):
+        return np.ones(len(some), bool)
+    dimension = float(np.median(each))
+    away = nearest.kneighbors(some)[0][:, :count]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = count * (away[:, 0] / away[:, -1]) ** dimension
+    return np.nan_to_num(expected) < CHANCE
+
+
 def signs(
     inputs: Num[np.ndarray, "examples *shape"], centre: Float[np.ndarray, " values"]
 ) -> Float[np.ndarray, "examples bits"]:
@@ -110,6 +147,7 @@ def between_splits(
     closely: Mapping[str, Sequence[Float[np.ndarray, "chosen bits"]]],
     rows: Mapping[str, Int[np.ndarray, " examples"]],
     chosen: Mapping[str, Int[np.ndarray, " chosen"]],
+    scaled: Mapping[str, Float[np.ndarray, "examples features"]] | None = None,
 ) -> list[Finding]:
     """Returns the examples of one split that are (almost) in another as well.
 
@@ -119,9 +157,11 @@ def between_splits(
         table.
       rows: what each split's examples are called.
       chosen: which examples ``closely`` is of.
+      scaled: of a table, each split's rows on one scale: rows that are alike but not equal count
+        where chance alone does not bring them so close.
     """
     names = list(prints)
-    parts, worst = [], 0.0
+    parts, worst, equal = [], 0.0, 0
     for later, earlier in ((b, a) for i, a in enumerate(names) for b in names[i + 1 :]):
         exact = np.isin(prints[later][0], prints[earlier][0])
         alike = exact.copy()
@@ -129,8 +169,12 @@ def between_splits(
             alike |= np.isin(one, other)
         if closely:
             alike[chosen[later][near(closely[later], closely[earlier])]] = True
+        if scaled is not None:
+            places = np.flatnonzero(alike & ~exact)
+            alike[places] = closer_than_chance(scaled[later][places], scaled[earlier])
         if not alike.any():
             continue
+        equal += int(exact.sum())
         share = float(alike.mean())
         worst = max(worst, share)
         detail = f"{share:.1%} of {later}; {int(exact.sum()):,} of them equal"
@@ -144,7 +188,7 @@ def between_splits(
         "Training examples are equal to one another as often: with so few different values, that "
         "may well be as it should be."
         if is_common
-        else "Remove them from one of the splits, or keep what belongs together in one with "
+        else "Leave them out of one of the splits, or keep what belongs together in one with "
         "data.group='COLUMN' (a folder has columns in a labels.csv)."
     )
     total = sum(len(rows[name]) for name in names[1:])
@@ -165,5 +209,6 @@ def between_splits(
             config="",
             advice=advice,
             parts=tuple(parts),
+            numbers={"equal": equal},
         )
     ]

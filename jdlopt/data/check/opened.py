@@ -226,6 +226,9 @@ def near_rows(
         ]
         for split, places in splits.items()
     }
+    scaled = {
+        split: np.nan_to_num((matrix[places] - centre) / spread) for split, places in splits.items()
+    }
     return near_duplicates.between_splits(
-        prints, {}, {split: rows[p] for split, p in splits.items()}, {}
+        prints, {}, {split: rows[p] for split, p in splits.items()}, {}, scaled
     )

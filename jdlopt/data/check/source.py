@@ -17,7 +17,7 @@ from jdlopt.data import mixed, table_files, targets
 from jdlopt.data.check import arrays, columns, examples, structure
 from jdlopt.data.check.cells import MISSING, TEXT, Cells, read_cells
 from jdlopt.data.check.files import folder_findings
-from jdlopt.data.check.finding import SEVERITIES, Finding, settled
+from jdlopt.data.check.finding import SEVERITIES, Finding, agreed, settled
 from jdlopt.data.check.labels import label_findings
 from jdlopt.data.check.opened import (
     OF_WHOLE_EXAMPLES,
@@ -132,6 +132,7 @@ def check_source(fields: DataFields | Mapping[str, Any], *, with_test: bool = Tr
     of_labels = [] if made.dataset is None else label_findings(made.dataset, fields)
     findings = [_seen_to(finding, fields) for finding in (*made.findings, *of_labels)]
     findings.sort(key=lambda finding: order[finding.severity])
+    findings = agreed(findings, fields.ignore)
     notes = () if made.dataset is None else tuple(map(str, made.dataset.notes))
     return dataclasses.replace(made, findings=tuple(findings), looked_at=(*notes, *made.looked_at))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jdlopt.evidence.findings import cost, data, layers, outcome, training
+from jdlopt.evidence.findings import cost, cures, data, layers, outcome, training
 from jdlopt.evidence.findings.finding import CAUSES, LEVELS, Finding, Record
 
 __all__ = ["CAUSES", "FINDINGS", "LEVELS", "Finding", "Record", "find"]
@@ -16,6 +16,8 @@ FINDINGS = {
 def find(record: Record) -> list[Finding]:
     """Returns all findings of a record, those first that matter most. Pure.
 
+    What they suggest applies to the run, is not in its config already, and agrees.
+
     Args:
       record: what `jdlopt.evidence.gather.gather` returns, or any part of it that has ``run``.
 
@@ -24,4 +26,5 @@ def find(record: Record) -> list[Finding]:
       ['divergence']
     """
     found = [one(record) for one in FINDINGS.values()]
-    return sorted((one for one in found if one), key=lambda one: -one.score)
+    ordered = sorted((one for one in found if one), key=lambda one: -one.score)
+    return cures.agreed(ordered, record)

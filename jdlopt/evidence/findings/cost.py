@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jdlopt.evidence.findings.finding import Finding, Record, level, share
+from jdlopt.evidence.findings.finding import Finding, Record, level, setting, share
 
 WAITING = (0.2, 0.5)
 """Of the time, spent waiting for data."""
@@ -21,12 +21,14 @@ def input_bound(record: Record) -> Finding | None:
     made = level(waiting, *WAITING) if waiting is not None else None
     if waiting is None or made is None:
         return None
+    memory = "Read with more processes (data.workers)"
+    if setting(record, "data.in_memory") is not True:
+        memory += ", keep the data in memory (data.in_memory)"
     return Finding(
         "input_bound",
         made,
         f"{share(waiting)} of the training time is spent waiting for data.",
-        "Read with more processes (data.workers), keep the data in memory (data.in_memory), or "
-        "prepare it once in the size that is used.",
+        f"{memory}, or prepare it once in the size that is used.",
         (),
         {"waiting": waiting},
     )
@@ -43,13 +45,16 @@ def dispatch_bound(record: Record) -> Finding | None:
     made = level(mine / bare, *OVERHEAD)
     if made is None or lost < WORTH_IT:
         return None
+    ways = ["Evaluate less often (train.eval_every)"]
+    if setting(record, "train.steps_per_dispatch") is not None:
+        ways.insert(0, "Leave train.steps_per_dispatch to be measured")
+        ways[1] = ways[1].lower()
     return Finding(
         "dispatch_bound",
         made,
         f"A step takes {1e3 * mine:.2g} ms in the run and {1e3 * bare:.2g} ms alone: {lost:.0f} s "
         "went to handing steps to the device, evaluating and saving.",
-        "Leave train.steps_per_dispatch to be measured, and evaluate less often "
-        "(train.eval_every); or train several trials together (`jdlopt tune`).",
+        f"{', or '.join(ways)}; or train several trials together (`jdlopt tune`).",
         ("larger_batch",),
         {"seconds_a_step": mine, "bare_step": bare, "lost_seconds": lost},
     )

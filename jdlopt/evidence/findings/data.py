@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from jdlopt.evidence.findings.finding import Finding, Record, level, share, some
+from jdlopt.evidence.findings.finding import Finding, Record, level, setting, share, some
 
 LEAKED = (0.01, 0.1)
 """Of a split that is in another one. From 1 % on the check of data warns; at 10 % an accuracy may
@@ -20,12 +21,16 @@ others."""
 WRONG_LABELS = (0.03, 0.1)
 """Northcutt, Athalye and Mueller (2021) found 3.3 % wrong labels in the mean of ten test sets, and
 10.1 % in the worst of them."""
+WEAKER = 0.05
+"""Points of accuracy by which a run's model is better than the models that judge labels."""
 UNEQUAL = 10.0
 """Times that the largest class is larger than the smallest."""
 FEW = 30
 """Training examples of a class that can hardly be learnt from."""
 LOW_RECALL = 0.5
 """Of the recall of the other classes."""
+FAIR = ("balanced_accuracy", "_macro")
+"""How metrics end that count all classes alike."""
 SCALE = ((0.1, 10.0), (0.01, 100.0))
 """The root mean square that inputs should have, and beyond which the first layer's gradients are
 100 times off: initialisations count on variance 1 (LeCun et al., 1998; He et al., 2015)."""
@@ -39,8 +44,9 @@ def target_leak(record: Record) -> Finding | None:
     columns = {row["name"]: row["score"] for row in data.get("giveaways", [])}
     for part in (data.get("leaks") or {}).get("parts", []):
         columns.setdefault(part["name"], 1.0)
+    groups = [part["name"] for part in (data.get("group_leak") or {}).get("parts", [])]
     if not columns:
-        return None
+        return _grouped(groups) if groups else None
     names = sorted(columns, key=lambda name: -columns[name])
     best = names[0]
     return Finding(
@@ -54,6 +60,18 @@ def target_leak(record: Record) -> Finding | None:
     )
 
 
+def _grouped(names: Sequence[str]) -> Finding:
+    return Finding(
+        "target_leak",
+        "serious",
+        f"{some(names)}: names groups whose rows (almost) always have one target, and a random "
+        "split tests rows of groups that were trained on.",
+        f"Keep each group in one split, and out of the features: data.group={names[0]!r}.",
+        (),
+        {"groups": list(names)},
+    )
+
+
 def split_leak(record: Record) -> Finding | None:
     """Finds validation examples that are (almost) training examples."""
     found = (record.get("data") or {}).get("near_duplicates")
@@ -64,13 +82,22 @@ def split_leak(record: Record) -> Finding | None:
     made = level(count / size, *LEAKED)
     if made is None:
         return None
+    ways = []
+    if found["numbers"]["equal"] and setting(record, "data.preprocess.duplicates") != "drop":
+        ways.append("leave out what is equal (data.preprocess.duplicates='drop')")
+    if not setting(record, "data.group"):
+        ways.append(
+            "keep what belongs together in one split (data.group='COLUMN'; a folder has columns in "
+            "a labels.csv)"
+        )
+    ways.append("leave what is almost equal out of one of them (`jdlopt data check` lists it)")
+    told = ", or ".join(ways)
     return Finding(
         "split_leak",
         made,
         f"{count:,} of {size:,} validation examples ({share(count / size)}) are (almost) in the "
         "training split too: validation looks better than it is.",
-        "Remove them from one of the splits (data.preprocess.duplicates='drop'), or keep what "
-        "belongs together in one with data.group='COLUMN' (a folder has columns in a labels.csv).",
+        f"{told[0].upper()}{told[1:]}.",
         (),
         {"near_duplicates": count, "share": count / size},
     )
@@ -99,14 +126,16 @@ def shift(record: Record) -> Finding | None:
             f"{share(labels['distance'])} of the labels would have to be others for the classes to "
             f"have the same shares (p = {labels['p']:.1g})"
         )
+    stratified = setting(record, "data.stratify") is True
+    split = "If" if stratified else "Split by class (data.stratify), or, if"
     columns = [row["name"] for row in splits.get("columns") or []]
     where = f" The columns that differ most: {some(columns)}." if columns and by_inputs else ""
     return Finding(
         "shift",
         "serious" if "serious" in levels else "warning",
         f"Validation is from another distribution: {'; and '.join(words)}.{where}",
-        "Split at random and by class (data.stratify), or, if the difference is real (another time "
-        "or place), choose a validation split that is like what the model will meet.",
+        f"{split} the difference is real (another time or place), choose a validation split that "
+        "is like what the model will meet.",
         (),
         {
             "area": inputs["area"] if inputs else None,
@@ -121,6 +150,10 @@ def label_errors(record: Record) -> Finding | None:
     found = (record.get("data") or {}).get("label_noise")
     if not found:
         return None
+    said = (record.get("predictions") or {}).get("validation") or {}
+    agreement = found["numbers"]["agreement"]
+    if (said.get("accuracy") or 0.0) > agreement + WEAKER:
+        return None  # what the model of the run knows better is no error of the labels
     part = found["count"] / found["of"]
     made = level(part, *WRONG_LABELS)
     if made is None:
@@ -131,8 +164,7 @@ def label_errors(record: Record) -> Finding | None:
         made,
         f"{found['count']:,} of {found['of']:,} training labels ({share(part)}) look wrong to "
         f"models that have not seen them; most often {some(pairs)}.",
-        "Look at the first of each (`jdlopt data check`) and correct them; until then a loss that "
-        "trusts labels less.",
+        "Look at the first of each (`jdlopt data check`) and correct them.",
         ("label_smoothing", "early_stopping", "mixup"),
         {"share": part, "count": found["count"]},
     )
@@ -158,16 +190,19 @@ def class_imbalance(record: Record) -> Finding | None:
     told = "" if recall is None else f" Of its validation examples {share(recall)} are recognised"
     if others and recall is not None:
         told += f", of the other {ones}' {share(sum(others) / len(others))}"
+    fair = str(setting(record, "train.monitor")).endswith(FAIR)
+    better = "f1_macro" if labels else "balanced_accuracy"
+    watched = (
+        f"The metric that is watched counts {ones} alike; look at each {kind}'s."
+        if fair
+        else f"Watch a metric that counts {ones} alike (train.monitor='validation/{better}')."
+    )
     return Finding(
         "class_imbalance",
         "serious" if unlearnt or few else "warning",
         f"The largest {kind} has {max(counts):,} training examples, {names[rarest]} has "
         f"{counts[rarest]:,}: {ratio:.0f} times as many.{told + '.' if told else ''}",
-        "Weigh each label (loss.class_weights='balanced'), and watch a metric that counts labels "
-        "alike (train.monitor='validation/f1_macro')."
-        if labels
-        else "Show each class as often, or weigh it, and watch a metric that counts classes alike "
-        "(train.monitor='validation/balanced_accuracy').",
+        watched,
         ("class_weights",) if labels else ("balanced_sampling", "class_weights", "focal_loss"),
         {"ratio": ratio, "rarest": names[rarest], "recall": recall, "count": counts[rarest]},
     )
@@ -192,7 +227,7 @@ def input_scale(record: Record) -> Finding | None:
         f"{which} a root mean square of {rms:.3g} (features from "
         f"{inputs['smallest']:.3g} to {inputs['largest']:.3g}), where initialisations count on "
         "about 1.",
-        "Give all features mean 0 and variance 1: data.preprocess.scale='standard'.",
+        "Bring what the model is given to a scale of about 1.",
         ("standardise", "min_max", "batch_norm"),
         inputs,
     )
@@ -218,8 +253,7 @@ def target_scale(record: Record) -> Finding | None:
         f"The target has a root mean square of {size:,.4g} (mean {target['mean']:,.4g}, standard "
         f"deviation {target['spread']:,.4g}), where a model's outputs begin near 0 with a size of "
         f"about 1: steps of a usual learning rate do not get there{reached}.",
-        "Scale it: data.preprocess.target_scale='standard' ('log' where it spans orders of "
-        "magnitude). Predictions and metrics stay in its own unit.",
+        "Scaled, it is learnt in steps of a usual size; predictions and metrics stay in its unit.",
         ("scale_target",),
         target,
     )

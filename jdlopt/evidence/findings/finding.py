@@ -40,9 +40,11 @@ class Finding:
       name: one of `CAUSES`.
       level: one of `LEVELS`.
       text: what was found, with its numbers.
-      suggestion: what to do.
-      techniques: names of `jdlopt.evidence.techniques.TECHNIQUES` that may help, best first.
+      suggestion: what to do beside the techniques; `cures.agreed` adds these in words.
+      techniques: names of `cures.CURES` that may help, best first.
       numbers: what it was decided by, JSON-able.
+      needs: which of `cures.KNOBS` and `cures.OUTCOMES` must rise (1) or fall (-1).
+      words: how a technique is suggested here, in place of what `cures.CURES` says.
     """
 
     name: str
@@ -51,6 +53,8 @@ class Finding:
     suggestion: str = ""
     techniques: Sequence[str] = ()
     numbers: Mapping[str, Any] = field(default_factory=dict)
+    needs: Mapping[str, int] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def score(self) -> float:
@@ -73,6 +77,19 @@ class Finding:
             "techniques": list(self.techniques),
             "score": round(self.score, 4),
         }
+
+
+def setting(record: Record, key: str) -> Any:
+    """Returns a key of the run's config; None where it is not known.
+
+    Example:
+      >>> setting({"config": {"train": {"patience": 5}}}, "train.patience")
+      5
+    """
+    node: Any = record.get("config")
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return node
 
 
 def level(value: float, warning: float, serious: float) -> str | None:

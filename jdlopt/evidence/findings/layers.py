@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from jdlopt.evidence.findings.finding import Finding, Record, level, share, some
+from jdlopt.evidence.findings.finding import Finding, Record, level, setting, share, some
 
 EXPLODING = (10.0, 100.0)
 """The gradient of a layer by the size of its weights, before the first step, of a loss that is 1
@@ -27,6 +27,8 @@ high."""
 SATURATED = (0.25, 0.5)
 """Of a layer's values; there the derivative is below 2 % of its largest (Glorot and Bengio,
 2010)."""
+SOUND = ("gelu", "silu", "elu", "leaky_relu", "selu")
+"""Activations that pass a gradient below 0 as well, and have no upper limit."""
 PRUNED = 0.9
 """Of the weights, that can be set to 0 without a difference."""
 
@@ -49,8 +51,7 @@ def exploding_gradients(record: Record) -> Finding | None:
         f"Before the first step the gradient of {worst['name']} is {relative:,.3g} times as "
         f"large as its weights, in units of the loss that is left to who knows nothing, "
         f"{trivial:,.3g}; the loss is {start['loss']:,.3g}.",
-        "Initialise the layers so that they keep the variance (He for ReLU), normalise between "
-        "them, or clip the gradient.",
+        "The first steps must not be larger than the weights.",
         ("initializer", "batch_norm", "clip_norm", "residual_connections", "warmup"),
         {"layer": worst["name"], "relative": relative, "loss": start["loss"]},
     )
@@ -83,16 +84,17 @@ def vanishing_gradients(record: Record) -> Finding | None:
     if ratio > warning:
         return None
     few = [layer for layer in ratios if ratios[layer] <= warning]
+    passing = _activation(record, ("relu", "gelu"))
     escaped_late = f" It took {share(stalled)} of the steps to learn anything." if escaped else ""
     return Finding(
         "vanishing_gradients",
         "serious" if ratio <= serious else "warning",
         f"The gradient of {name}, by the size of its weights, is {ratio:.2g} of the largest "
         f"layer's: it hardly learns. So with {some(few)}.{escaped_late}",
-        "Use an activation that passes gradients (relu, gelu), residual connections or "
-        "normalisation, or fewer layers.",
-        ("activation", "residual_connections", "batch_norm", "shallower"),
+        "Every layer must get a gradient.",
+        (*passing, "residual_connections", "batch_norm", "shallower"),
         {"layer": name, "ratio": ratio, "layers": few, "stalled": stalled},
+        words=passing,
     )
 
 
@@ -150,7 +152,7 @@ def layer_scale(record: Record) -> Finding | None:
         "serious" if "serious" in (by_weights, by_values) else "warning",
         f"One layer has another scale before the first step: {scales} (an initialisation that "
         "keeps the variance has a gain between 1 and 1.4).",
-        "Initialise it like the others, or normalise what it puts out.",
+        "Start it from weights of the others' scale.",
         ("initializer", "batch_norm", "clip_norm"),
         {
             "layer": worst if by_weights else jump,
@@ -210,21 +212,30 @@ def _units(
             f"looked at, {when}: no gradient passes them."
         )
         suggestion = (
-            "Look at its initialisation (a bias far below 0?)" if from_start else "A smaller rate"
-        ) + ", or an activation that can't die (leaky_relu, gelu), or normalisation before it."
-        techniques: Sequence[str] = ("activation", "batch_norm", "learning_rate_down", "warmup")
+            "Look at its initialisation: its bias may lie far below 0."
+            if from_start
+            else "No unit should be driven below 0 for every example."
+        )
+        others = _activation(record, ("leaky_relu", "gelu"))
+        techniques: Sequence[str] = (*others, "batch_norm", "learning_rate_down", "warmup")
     else:
         text = (
             f"{share(value)} of the values after {layer} lie where {kind} is flat, {when}: hardly "
             "a gradient passes them."
         )
-        suggestion = (
-            "Smaller initial weights, standardised inputs or normalisation before it, or an "
-            "activation that doesn't saturate (relu, gelu)."
-        )
-        techniques = ("standardise", "batch_norm", "activation", "initializer")
+        suggestion = "What goes into it must be smaller: inputs, or initial weights."
+        others = _activation(record, ("relu", "gelu"))
+        techniques = ("standardise", "batch_norm", *others, "initializer")
     numbers = {"layer": layer, "share": value, "layers": [list(pair) for pair in rows]}
-    return Finding(name, made, text, suggestion, techniques, numbers)
+    return Finding(name, made, text, suggestion, techniques, numbers, words=others)
+
+
+def _activation(record: Record, better: Sequence[str]) -> dict[str, str]:
+    """Suggests one of some activations in words; nothing where the model has one of them."""
+    now = setting(record, "model.activation")
+    if now in SOUND or now in better:
+        return {}
+    return {"activation": f"model.activation={better[-1]!r} or {better[0]!r}"}
 
 
 def _relative(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -255,7 +266,7 @@ def unused_capacity(record: Record) -> Finding | None:
         "note",
         f"{share(max(fine))} of the weights can be set to 0 without a difference on the validation "
         "split: the model is larger than it has to be.",
-        "A smaller model may do as well, in less time.",
+        "What is larger than it has to be costs time.",
         ("narrower", "shallower"),
         {"share": max(fine), "loss": whole["loss"]},
     )

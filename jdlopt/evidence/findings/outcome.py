@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jdlopt.evidence.findings.data import target_scale
-from jdlopt.evidence.findings.finding import Finding, Record, level, share, some
+from jdlopt.evidence.findings.finding import Finding, Record, level, setting, share, some
 
 LOST = (0.1, 0.5)
 """Of what training won on the validation loss, that it lost again by the end."""
@@ -28,6 +28,7 @@ EARLY = 0.25
 """Of the steps, after which nothing was won any more."""
 MISCALIBRATED = (0.05, 0.2)
 """The expected calibration error. Guo et al. (2017) found 0.04 to 0.17 in deep networks."""
+LESS_SURE = ("label_smoothing", "mixup", "ensemble", "weight_decay", "early_stopping")
 PRECISE = (0.02, 0.05)
 """The standard error of the validation accuracy."""
 
@@ -100,13 +101,13 @@ def overfitting(record: Record) -> Finding | None:
         "overfitting",
         "serious" if "serious" in levels else "warning",
         f"It overfits: {'; '.join(words)}.",
-        "More data or augmentation, dropout, weight decay, or a smaller model; and stop at the "
-        "best step (train.patience).",
+        "More data helps most.",
         (
             *("dropout", "weight_decay", "label_smoothing", "mixup", "rand_augment", "time_shift"),
             *("jitter", "token_dropout", "early_stopping", "average_ema", "narrower"),
         ),
         numbers,
+        needs={"fit": -1},
     )
 
 
@@ -140,13 +141,13 @@ def underfitting(record: Record) -> Finding | None:
         made,
         f"It underfits: on the way from chance to certainty it is at {share(max(0.0, fit.train))} "
         f"on the training split and at {share(max(0.0, fit.validation))} on validation.{told}",
-        "A larger model, or one that fits the data's structure; less regularisation; a better "
-        "rate; more steps.",
+        "The training split itself must be learnt first.",
         (
             *("wider", "deeper", "activation", "convolutional", "batch_norm", "longer_training"),
             *("learning_rate_up", "residual_connections"),
         ),
         {"train": fit.train, "validation": fit.validation, "ahead": ahead},
+        needs={"fit": 1},
     )
 
 
@@ -173,9 +174,11 @@ def still_improving(record: Record) -> Finding | None:
         made,
         f"It was still improving when it ended: the second half of the {total:,} steps brought "
         f"{share(late)} of all that was won on the validation loss.",
-        "Train longer, for example twice as many epochs; or with a larger rate.",
+        "What it can do is known when it no longer improves.",
         ("longer_training", "learning_rate_up", "schedule_cosine"),
         {"best_step": best, "late": late, "steps": total},
+        needs={"steps": 1},
+        words={"longer_training": "twice as many epochs"},
     )
 
 
@@ -196,10 +199,10 @@ def saturated_early(record: Record) -> Finding | None:
         "saturated_early",
         "note",
         f"After {there:,} of {total:,} steps hardly anything was won on the validation loss.",
-        "Fewer steps do as well (train.patience stops by itself); the time is better spent on "
-        "other settings.",
+        "The time is better spent on other settings.",
         ("early_stopping",),
         {"step": there, "steps": total},
+        needs={"steps": -1},
     )
 
 
@@ -230,17 +233,18 @@ def miscalibration(record: Record) -> Finding | None:
     made = level(found["ece"], *MISCALIBRATED)
     if made is None:
         return None
-    sure = "overconfident" if found["confidence"] > found["accuracy"] else "underconfident"
+    too_sure = found["confidence"] > found["accuracy"]
+    sure = "overconfident" if too_sure else "underconfident"
     return Finding(
         "miscalibration",
         made,
         f"The model is {sure}: its mean confidence is {share(found['confidence'])}, and "
         f"{share(found['accuracy'])} is right; the calibration error is {found['ece']:.3f} "
         f"(by chance at most {found['chance']:.3f}).",
-        "Label smoothing or mixup while training, an ensemble, or a temperature fitted on "
-        "validation.",
-        ("label_smoothing", "mixup", "ensemble", "weight_decay", "early_stopping"),
+        "A temperature fitted on validation corrects probabilities either way.",
+        LESS_SURE if too_sure else ("longer_training",),
         {"ece": found["ece"], "chance": found["chance"], "confidence": found["confidence"]},
+        needs={"confidence": -1 if too_sure else 1},
     )
 
 
@@ -276,7 +280,7 @@ def weak_classes(record: Record) -> Finding | None:
         "note",
         f"Of all {whole} {share(overall)} are recognised, of some {ones} far fewer: "
         f"{some(told)}.{confused}",
-        f"More examples of these {ones}, or more weight on them"
+        f"More examples of these {ones} help most"
         + ("." if labels else "; look at what they are taken for."),
         ("class_weights",) if labels else ("balanced_sampling", "class_weights", "focal_loss"),
         {"recall": {name: value for value, name in weak}, "overall": overall},
@@ -293,12 +297,13 @@ def noisy_validation(record: Record) -> Finding | None:
     made = level(error, *PRECISE)
     if made is None:
         return None
+    folds = "" if setting(record, "data.folds") else ", cross-validation (data.folds)"
     return Finding(
         "noisy_validation",
         "note" if made == "warning" else "warning",
         f"With {count:,} validation examples the accuracy is known to ± {100 * error:.1f} points "
         "(a standard error): smaller differences are chance.",
-        "More validation examples, cross-validation (data.folds), or several seeds.",
+        f"More validation examples{folds}, or several seeds.",
         (),
         {"error": error, "count": count},
     )

@@ -48,7 +48,7 @@ def precision_overflow(record: Record) -> Finding | None:
         "precision_overflow",
         made,
         f"float16 overflowed: {found['skipped']:.0f} steps ({share(part)}) were skipped{ended}.",
-        "bfloat16 has float32's range: model.dtype='bfloat16'. Or standardise what overflows.",
+        "float16 ends at 65,504: numbers must be smaller, or of a type with a larger range.",
         ("bfloat16", "standardise", "clip_norm"),
         {"skipped": found["skipped"], "share": part},
     )
@@ -75,10 +75,11 @@ def learning_rate_too_high(record: Record) -> Finding | None:
         "learning_rate_too_high",
         made,
         f"The learning rate is {rate:.2g}; a range test's loss is lowest at {best:.2g}{beyond}.",
-        f"Try optim.learning_rate={rates['suggested']:.2g}, a tenth of the rate with the lowest "
-        "loss; warm-up and clipping bear larger ones.",
+        "Steps beyond it do harm.",
         ("learning_rate_down", "warmup", "clip_norm", "schedule_cosine"),
         {"rate": rate, "best_rate": best, "suggested": rates["suggested"]},
+        needs={"rate": -1},
+        words={"learning_rate_down": _tenth(rates)},
     )
 
 
@@ -105,11 +106,17 @@ def learning_rate_too_low(record: Record) -> Finding | None:
         made,
         f"The learning rate is {rate:.2g}; in a range test the loss falls up to {best:.2g}, and "
         f"{told} to {rates['lowest']:.3g}, the whole run to {losses[-1]:.3g}.",
-        f"Try optim.learning_rate={rates['suggested']:.2g}, a tenth of the rate with the lowest "
-        "loss.",
+        "Its steps are small for this loss.",
         ("learning_rate_up", "warmup", "schedule_cosine"),
         {"rate": rate, "best_rate": best, "suggested": rates["suggested"]},
+        needs={"rate": 1},
+        words={"learning_rate_up": _tenth(rates)},
     )
+
+
+def _tenth(rates: Record) -> str:
+    suggested = f"optim.learning_rate={rates['suggested']:.2g}"
+    return f"{suggested} (a tenth of the rate with the lowest loss)"
 
 
 def _comes_short(loss: float, rates: Record) -> bool:
@@ -132,9 +139,10 @@ def divergence(record: Record) -> Finding | None:
         "serious",
         f"Training diverged: {found['quantity']} was not finite at step {found['step']:,} of "
         f"{record['run'].get('total_steps') or 0:,}.",
-        "A smaller rate, warm-up, or clipping; and see what else is said here of scales.",
+        "See what else is said here of scales.",
         ("learning_rate_down", "warmup", "clip_norm"),
         dict(found),
+        needs={"rate": -1},
     )
 
 
@@ -154,10 +162,11 @@ def noisy_gradients(record: Record) -> Finding | None:
         made,
         f"Batches of {batch:,} are far below the gradient noise scale, {least:,.0f} examples: a "
         f"step's gradient is {least / batch:,.0f} parts noise to one part signal.",
-        f"Try data.batch_size={_power(least)}; a larger batch bears a larger rate and takes fewer "
-        "steps.",
+        "Most of a step is chance.",
         ("larger_batch", "average_ema", "learning_rate_down"),
         {"batch_size": batch, "noise_scale": least, **scales},
+        needs={"batch": 1},
+        words={"larger_batch": f"data.batch_size={_power(least)}"},
     )
 
 
@@ -175,9 +184,11 @@ def batch_too_large(record: Record) -> Finding | None:
         "note",
         f"Batches of {batch:,} are far above the gradient noise scale, {most:,.0f} examples: "
         "smaller ones would learn as much in a step.",
-        f"Try data.batch_size={_power(most)} with as many epochs.",
+        "The examples of a batch are mostly wasted.",
         ("smaller_batch",),
         {"batch_size": batch, "noise_scale": most, **scales},
+        needs={"batch": -1},
+        words={"smaller_batch": f"data.batch_size={_power(most)} with as many epochs"},
     )
 
 
@@ -213,7 +224,7 @@ def loss_spikes(record: Record) -> Finding | None:
         "warning" if len(places) > 1 else "note",
         f"The training loss jumped {len(places)} times, at worst to {values[worst]:.3g} at step "
         f"{curve['steps'][worst]:,} (before: {np.median(_before(values, worst)):.3g}).",
-        "Clip the gradient, warm up longer, or lower the rate.",
+        "One step must not undo many.",
         ("clip_norm", "warmup", "learning_rate_down"),
         {"steps": steps, "worst": float(values[worst])},
     )

@@ -1,0 +1,207 @@
+"""What a suggested technique raises or lowers, and which suggestions of a report agree.
+
+Findings name techniques that may help. Before they are shown, every one passes through one filter:
+it applies to the data and the model by the catalogue's own rule, it is not in the config already,
+and it works against no other finding of the same report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from jdlopt.evidence.findings.finding import Finding, Record, setting
+
+if TYPE_CHECKING:
+    from jdlopt.evidence.techniques.entry import Facts
+    from jdlopt.train.schema import Config
+
+KNOBS = ("width", "depth", "rate", "batch", "steps")
+"""What a cure sets: two cures of one report never turn one of these in different directions."""
+OUTCOMES = ("fit", "confidence")
+"""What a cure acts upon: how closely the training split is fitted, how sure predictions are."""
+
+
+class Cure(NamedTuple):
+    """How a technique is suggested.
+
+    Attributes:
+      words: what is suggested, as people read it.
+      turns: of `KNOBS` and `OUTCOMES`, what it raises (1) and what it lowers (-1).
+      key: a number of the config that it makes larger, so that a larger one already is the opposite
+        cure's to lower; None where there is no such number.
+    """
+
+    words: str
+    turns: Mapping[str, int] = {}
+    key: str | None = None
+
+
+CURES: dict[str, Cure] = {
+    # size and structure
+    "wider": Cure("wider layers", {"width": 1, "fit": 1}),
+    "narrower": Cure("narrower layers", {"width": -1, "fit": -1}),
+    "deeper": Cure("more layers", {"depth": 1, "fit": 1}),
+    "shallower": Cure("fewer layers", {"depth": -1, "fit": -1}),
+    "activation": Cure("another activation"),
+    "initializer": Cure(
+        "an initialisation that keeps the variance (model.initializer='he_normal')"
+    ),
+    "batch_norm": Cure("batch normalisation (model.batch_norm=True)"),
+    "residual_connections": Cure("residual connections"),
+    "convolutional": Cure("convolutions, which see neighbours together"),
+    # regularisation
+    "dropout": Cure("dropout", {"fit": -1}, "model.dropout_rate"),
+    "weight_decay": Cure("weight decay", {"fit": -1, "confidence": -1}, "optim.weight_decay"),
+    "label_smoothing": Cure("label smoothing", {"confidence": -1}, "loss.label_smoothing"),
+    "mixup": Cure("mixup", {"fit": -1, "confidence": -1}, "data.augment.mixup"),
+    "cutmix": Cure("CutMix", {"fit": -1, "confidence": -1}, "data.augment.cutmix"),
+    "rand_augment": Cure("RandAugment (data.augment.rand_augment)", {"fit": -1}),
+    "time_shift": Cure("random shifts in time (data.augment.time_shift)", {"fit": -1}),
+    "jitter": Cure("noise on the inputs (data.augment.jitter)", {"fit": -1}),
+    "token_dropout": Cure("token dropout (data.augment.token_dropout)", {"fit": -1}),
+    "early_stopping": Cure(
+        "stopping at the best step (train.patience)", {"steps": -1, "confidence": -1}
+    ),
+    "average_ema": Cure("a moving average of the parameters (optim.average.name='ema')"),
+    "ensemble": Cure("an ensemble (model.ensemble)", {"confidence": -1}),
+    # classes
+    "balanced_sampling": Cure("drawing each class as often (data.sampling='balanced')"),
+    "class_weights": Cure("weighing rare classes more (loss.class_weights='balanced')"),
+    "focal_loss": Cure("the focal loss (loss.name='focal')", {"confidence": -1}),
+    # optimisation
+    "learning_rate_up": Cure("a larger learning rate", {"rate": 1}),
+    "learning_rate_down": Cure("a smaller learning rate", {"rate": -1}),
+    "warmup": Cure("warm-up"),
+    "clip_norm": Cure("clipping the gradient (optim.clip_norm)"),
+    "schedule_cosine": Cure("a rate that falls to 0 (optim.schedule.name='cosine')"),
+    "longer_training": Cure("more epochs", {"steps": 1}),
+    "larger_batch": Cure("larger batches", {"batch": 1}),
+    "smaller_batch": Cure("smaller batches", {"batch": -1}),
+    # numbers
+    "standardise": Cure("features of mean 0 and variance 1 (data.preprocess.scale='standard')"),
+    "scale_target": Cure(
+        "data.preprocess.target_scale='standard' ('log' where it spans orders of magnitude)"
+    ),
+    "min_max": Cure("features from 0 to 1 (data.preprocess.scale='minmax')"),
+    "bfloat16": Cure("model.dtype='bfloat16', which has float32's range"),
+}
+"""Every technique that a finding may suggest."""
+
+EITHER = {
+    "class_weights": ("data.sampling", "balanced"),
+    "balanced_sampling": ("loss.class_weights", "balanced"),
+}
+"""What makes classes count alike already, so that another way to do so is too much."""
+
+
+def opposite(one: str, other: str) -> bool:
+    """Says whether two cures turn one knob in different directions.
+
+    Example:
+      >>> opposite("wider", "narrower"), opposite("wider", "dropout")
+      (True, False)
+    """
+    a, b = CURES[one].turns, CURES[other].turns
+    return any(a.get(knob, 0) * b.get(knob, 0) < 0 for knob in KNOBS)
+
+
+def ruled_out(config: Config, facts: Facts) -> dict[str, str]:
+    """Returns the cures that make no sense on a config, each with the reason.
+
+    Those that the catalogue rules out for the data and the model or that the config has already,
+    and those whose number the catalogue could only make smaller.
+    """
+    from jdlopt.evidence import techniques
+    from jdlopt.evidence.techniques.entry import value_of
+
+    found: dict[str, str] = {}
+    for name, cure in CURES.items():
+        reason = techniques.why_not(techniques.TECHNIQUES[name], config, facts)
+        other, balanced = EITHER.get(name, ("", None))
+        if reason is None and other and value_of(config, other) == balanced:
+            reason = f"{other} is {balanced!r} already: the classes count alike."
+        if name == "initializer" and str(value_of(config, "model.initializer")).startswith("he_"):
+            reason = "The model's initialisation keeps the variance already."
+        if reason is None and cure.key is not None:
+            now = value_of(config, cure.key) or 0.0
+            tried = techniques.change(name, config, facts)
+            if not any(one.get(cure.key, now) > now for one in tried):
+                reason = f"{cure.key} is {now:g} already."
+        if reason is not None:
+            found[name] = reason
+    return found
+
+
+def agreed(findings: Sequence[Finding], record: Record) -> list[Finding]:
+    """Returns findings with the cures that apply and agree, and with what to do in words. Pure.
+
+    What a finding needs (more steps, less confidence) is decided by the first of them that needs
+    it; of two opposite cures the first one stays.
+
+    Args:
+      findings: the most important first.
+      record: ``ruled_out`` names the cures that don't apply; ``config`` has what is set.
+    """
+    excluded = record.get("ruled_out") or {}
+    needs: dict[str, int] = {}
+    for finding in findings:
+        for quantity, sign in finding.needs.items():
+            needs.setdefault(quantity, sign)
+    kept: list[str] = []
+    made = []
+    for finding in findings:
+        here: list[str] = []
+        for name in finding.techniques:
+            wrong = any(needs.get(q, 0) * sign < 0 for q, sign in CURES[name].turns.items())
+            if name in excluded or wrong or any(opposite(name, other) for other in kept):
+                continue
+            kept.append(name)
+            here.append(name)
+        made.append(replace(finding, techniques=tuple(here)))
+    return [
+        replace(one, suggestion=_in_words(one, _to_lower(one, needs, kept, record), record))
+        for one in made
+    ]
+
+
+def _to_lower(
+    finding: Finding, needs: Mapping[str, int], kept: Sequence[str], record: Record
+) -> list[str]:
+    """What the config has that works against what a finding needs: keys, each with its value."""
+    found = []
+    for name, cure in CURES.items():
+        now = setting(record, cure.key) if cure.key else None
+        if not isinstance(now, int | float) or not now or name in kept:
+            continue
+        helps = any(finding.needs.get(q, 0) * sign < 0 for q, sign in cure.turns.items())
+        harms = any(needs.get(q, 0) * sign > 0 for q, sign in cure.turns.items())
+        if helps and not harms:
+            found.append(f"{cure.key} ({now:g})")
+    return found
+
+
+def _in_words(finding: Finding, to_lower: Sequence[str], record: Record) -> str:
+    words = [_words(name, finding, record) for name in finding.techniques]
+    sentences = [finding.suggestion]
+    if to_lower:
+        sentences.append(f"Lower {_listed(to_lower, 'and')}.")
+    if words:
+        sentences.append(f"Try {_listed(words, 'or')}.")
+    return " ".join(one for one in sentences if one)
+
+
+def _words(name: str, finding: Finding, record: Record) -> str:
+    cure = CURES[name]
+    if name in finding.words:
+        return finding.words[name]
+    now = setting(record, cure.key) if cure.key else None
+    if cure.key is None:
+        return cure.words
+    return f"more {cure.words} ({cure.key}, now {now:g})" if now else f"{cure.words} ({cure.key})"
+
+
+def _listed(words: Sequence[str], joint: str) -> str:
+    *first, last = words
+    return f"{', '.join(first)} {joint} {last}" if first else last
