@@ -143,12 +143,13 @@ def test_a_loop_that_was_killed_at_its_end_keeps_its_steps(improved) -> None:
 def test_a_larger_budget_or_another_goal_goes_on(improved, tmp_path: Path) -> None:
     _, _, file = improved
     options = ImprovementOptions(
-        budget=0.1, confirm=3, test_seeds=1, workers=1, techniques=("learning_rate_up",),
+        budget=0.1, confirm=3, test_seeds=2, workers=1, techniques=("learning_rate_up",),
         diagnose=False,
     )  # fmt: skip
     first = improve(configs.load(file), tmp_path / "work", options, file=file)
     assert first["why"] == "the time budget ended" and not first["steps"]
-    assert improve(configs.load(file), tmp_path / "work", options, file=file) == first
+    again = improve(configs.load(file), tmp_path / "work", options, file=file)
+    assert again["seconds"] == first["seconds"]
     more = replace(options, budget=300.0, until="validation/accuracy>=0.5")
     second = improve(configs.load(file), tmp_path / "work", more, file=file)
     assert second["why"].startswith("the goal") and second["value"] >= 0.5
