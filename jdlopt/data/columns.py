@@ -151,7 +151,7 @@ def read_column(
         is_category = declared or int(text[fit_rows].sum()) > (1 - MOSTLY) * present
     if is_category:
         texts = as_texts(column)
-        if undecided and not declared and _are_dates(texts[fit_rows]):
+        if undecided and not declared and are_dates(texts[fit_rows]):
             return unusable(f"holds dates; leave it out with data.ignore=({name!r},)")
         missing = np.array([value is None for value in texts], dtype=bool)
         return Column(nothing, texts, _problems(column, missing, {}))
@@ -235,7 +235,8 @@ def _as_text(value: Any) -> str | None:
     return stripped(str(value)) or None
 
 
-def _are_dates(texts: np.ndarray) -> bool:
+def are_dates(texts: np.ndarray) -> bool:
+    """Returns whether at least half of some texts are dates; None stands for a missing one."""
     some = [value for value in texts if value is not None][:DATES_LOOKED_AT]
     return bool(some) and 2 * sum(DATE.fullmatch(value) is not None for value in some) >= len(some)
 

@@ -109,7 +109,7 @@ def _summary(values: np.ndarray) -> dict[str, Any]:
             "min": float(np.nanmin(values)),
             "max": float(np.nanmax(values)),
             "mean": float(np.nanmean(values, dtype=np.float64)),
-            "std": float(np.nanstd(values, dtype=np.float64)),
+            "std": float(np.nanstd(values.astype(np.float64))),
         }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Num
 
-from jdlopt.data.columns import MOSTLY, as_texts, shown, written
+from jdlopt.data.columns import MOSTLY, are_dates, as_texts, shown, written
 from jdlopt.data.damage import Skipped
 from jdlopt.data.fields import DataFields
 from jdlopt.data.notation import Notation, parse, stripped
@@ -90,7 +90,7 @@ def read_labels(
     usable: np.ndarray | None = None
     if len(names) > 1:
         what = f"{where}, target columns {', '.join(map(repr, names))}"
-        raw = usable = _side_by_side(table, names, what, skip)
+        raw = usable = _side_by_side(table, names, what, skip, fields.decimal)
     elif fields.label_delimiter is not None:
         raw = as_texts(table[names[0]])  # an example may have no label: none is missing
     else:
@@ -127,22 +127,19 @@ def read_labels(
 
 
 def _side_by_side(
-    table: pd.DataFrame, names: Sequence[str], what: str, skip: bool
+    table: pd.DataFrame, names: Sequence[str], what: str, skip: bool, decimal: str | None
 ) -> Bool[np.ndarray, "rows columns"] | Num[np.ndarray, "rows columns"]:
     """Returns several target columns: booleans if all are, else numbers, NaN where one is missing.
 
     Raises:
       DataError: a column holds something else, and such rows are not left out.
     """
-    import pandas as pd
-
     raw = [raw_target(table[name], f"{what}: {name!r}") for name in names]
     if all(values.dtype == bool for values in raw):
         return np.stack(raw, axis=1)
     matrix = np.empty((len(table), len(names)))
     for place, (name, values) in enumerate(zip(names, raw, strict=True)):
-        numbers = pd.to_numeric(pd.Series(values), errors="coerce")
-        matrix[:, place] = numbers.to_numpy(np.float64, na_value=np.nan)
+        matrix[:, place] = _read_numbers(values, decimal, f"{what}: {names[place]!r}")[0]
         text = np.isnan(matrix[:, place]) & table[name].notna().to_numpy()
         if text.any() and (not skip or text.mean() > MOSTLY):
             first = int(np.argmax(text))
@@ -186,13 +183,40 @@ def _as_numbers(
     Raises:
       DataError: a comma in them may be decimal, or stand between thousands.
     """
-    import pandas as pd
-
     if raw.dtype != object or task == "classification":
         return None, None
+    if are_dates(raw):
+        raise DataError(
+            f"{what}: holds dates, such as {next(one for one in raw if one is not None)!r}; "
+            "expected classes or numbers. data.task='classification' takes them for classes."
+        )
     present = np.array([value is not None for value in raw], dtype=bool)
+    numbers, notation = _read_numbers(raw, decimal, what)
+    if task == "regression":
+        return numbers, notation
+    some = numbers[~np.isnan(numbers)]
+    classes = len(np.unique(some)) <= MAX_INFERRED_CLASSES and (some == np.floor(some)).all()
+    with_unit = notation is not None and bool(notation.affix)
+    few = with_unit and len(np.unique(some)) <= MAX_INFERRED_CLASSES
+    if classes or few or len(some) < MOSTLY * present.sum():
+        return None, None
+    return numbers, notation
+
+
+def _read_numbers(
+    raw: np.ndarray, decimal: str | None, what: str
+) -> tuple[np.ndarray, Notation | None]:
+    """Returns values as numbers, NaN for others, and the notation where it isn't Python's.
+
+    Raises:
+      DataError: a comma in them may be decimal, or stand between thousands.
+    """
+    import pandas as pd
+
     numbers = pd.to_numeric(pd.Series(raw), errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    texts = np.array([None if one is None else stripped(one) for one in raw], dtype=object)
+    if raw.dtype != object:
+        return numbers, None
+    texts = np.array([stripped(one) if isinstance(one, str) else None for one in raw], object)
     found = written(texts, np.arange(len(raw)), decimal)
     if found.ambiguous:
         first = next(text for text in texts if text is not None and "," in text)
@@ -201,16 +225,9 @@ def _as_numbers(
             "thousands. Say data.decimal=',' or '.'; data.task='classification' takes them for "
             "classes."
         )
-    if found.notation is not None:
-        numbers = parse(list(texts), found.notation)
-    if task == "regression":
-        return numbers, found.notation
-    some = numbers[~np.isnan(numbers)]
-    classes = len(np.unique(some)) <= MAX_INFERRED_CLASSES and (some == np.floor(some)).all()
-    few = found.notation is not None and len(np.unique(some)) <= MAX_INFERRED_CLASSES
-    if classes or few or len(some) < MOSTLY * present.sum():
-        return None, None
-    return numbers, found.notation
+    if found.notation is None:
+        return numbers, None
+    return parse(list(texts), found.notation), found.notation
 
 
 def _numbers_or_nan(column: pd.Series, key: str) -> np.ndarray:

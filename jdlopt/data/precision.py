@@ -150,4 +150,6 @@ def rounded(values: Num[np.ndarray, " some"]) -> bool:
     if len(finite) < 2:
         return False
     large = float(np.abs(finite).max())
+    if large <= 2.0**53 and bool((finite == np.floor(finite)).all()):
+        return False  # whole numbers are held as they are
     return 2.0**-53 * large > LOSS * float(np.std(finite - finite[0]))

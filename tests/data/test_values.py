@@ -92,6 +92,24 @@ def test_a_target_in_another_notation_is_a_number(tmp_path, written):
     assert [note.kind for note in dataset.notes] == ["changed"]
 
 
+def test_several_targets_and_few_values_in_another_notation_are_numbers(tmp_path):
+    texts = [WRITTEN["comma and points"](one) for one in NUMBERS]
+    frame = pd.DataFrame(
+        {"x": range(ROWS), "y": texts, "z": [f"{row % 4},5" for row in range(ROWS)]}
+    )
+    dataset = opened(tmp_path, frame, target=("y", "z"))
+    (pool,) = dataset.pools.values()
+    np.testing.assert_allclose(pool.targets(None)[:, 0], NUMBERS, rtol=1e-6)
+    few = opened(tmp_path, frame[["x", "z"]], target="z")
+    assert few.spec.task == "regression"
+
+
+def test_a_target_of_dates_is_refused(tmp_path):
+    days = [f"2024-01-{row % 28 + 1:02}" for row in range(ROWS)]
+    with pytest.raises(DataError, match="holds dates, such as '2024-01-01'"):
+        opened(tmp_path, pd.DataFrame({"x": range(ROWS), "y": days}))
+
+
 def test_a_comma_that_may_mean_either_is_asked_about(tmp_path):
     frame = pd.DataFrame({"x": [f"{1 + row},{row + 100}" for row in range(ROWS)], "y": LABELS})
     with pytest.raises(DataError, match=r"'1,100', whose comma may be .*data.decimal=',' or"):
