@@ -17,7 +17,7 @@ from jdlopt.study.progress import Progress, trials_of
 from jdlopt.study.samplers import HISTORY_FREE
 from jdlopt.study.scheduling import Scheduler
 from jdlopt.study.setup import Setup, StudyProgress, StudyResult, check_whole
-from jdlopt.study.storage import StudyStorage
+from jdlopt.study.storage import StudyStorage, lock_folder
 from jdlopt.study.trials import Trials
 
 LOOK_SECONDS, IDLE_SECONDS = 15.0, 1.0
@@ -49,7 +49,8 @@ class Search:
         self.setup, self.executor = setup, executor
         directions = [one["direction"] for one in setup.objectives]
         name = setup.options.study_name or "study"
-        self.storage = StudyStorage(database, name, directions, setup.definition)
+        locks = lock_folder(setup.options.storage, setup.workdir)
+        self.storage = StudyStorage(database, name, directions, setup.definition, locks)
         known = {trial.number for trial in self.storage.trials() if trial.state.is_finished()}
         check_whole(setup.workdir, known, setup.options.storage)
         # results may decide what is trained next: then a worker waits until they are written down

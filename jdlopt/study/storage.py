@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import math
 import os
 import platform
 import random
@@ -14,7 +16,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib import parse
 
 import optuna
@@ -27,18 +29,24 @@ from jdlopt.study import space as spaces
 
 DATABASE = "study.db"
 DEFINITION, RECORD, OWNER, OWNERS = "definition", "record", "owner", "owner:"
+LOCKS = ".owner-"
+"""How the files begin that owners lock."""
 GENERATION = "generation"
-GONE = {"host": "", "pid": 0, "start": "", "beat": 0.0, "slot": None}
+GONE = {"machine": "", "pid": 0, "start": "", "lock": False, "beat": 0.0, "slot": None}
 """The mark of an owner that works no more."""
 BEAT_SECONDS = 10.0
 """How often an owner says that it lives."""
 SILENT_SECONDS = 90.0
-"""After so long without a word, an owner on another machine is taken for dead."""
+"""After so long without a word, an owner whose process can't be asked for is taken for dead."""
 
 
 TRIES = 40
 """How often a storage is opened that another coordinator makes at the same moment."""
 MEANWHILE = ("already exists", "locked", "UniqueViolation", "UNIQUE constraint", "duplicate key")
+
+
+class JournalWarning(UserWarning):
+    """The last line of a journal was cut, and has been left out."""
 
 
 def quiet() -> None:
@@ -56,7 +64,7 @@ def open_storage(url: str | None, workdir: Path) -> object:
     for attempt in range(TRIES):
         try:
             return _open(url, workdir)
-        except WorkdirError:
+        except UserError:
             raise
         except Exception as error:  # whatever a database driver raises
             text = " ".join(str(error).split())
@@ -93,11 +101,70 @@ def _open(url: str | None, workdir: Path) -> object:
 
         name = url.removeprefix("journal:")
         writing.refuse_links(Path(name).parent, Path(name).name)
+        _mend_journal(Path(name))
         backend = JournalFileBackend(name)
         return optuna.storages.JournalStorage(backend)
     if url is not None:
         return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
     return _sqlite(workdir / DATABASE)
+
+
+def _mend_journal(path: Path) -> None:
+    """Cuts what a full disk or a power cut left of a journal's last line, or joined to the next.
+
+    Optuna reads no journal with such a line, and its writer was told that it failed.
+
+    Raises:
+      UserError: another line is damaged, which may not be left out.
+    """
+    if not path.is_file() or _whole_lines(path) is None:
+        return
+    from optuna.storages.journal import JournalFileSymlinkLock
+
+    lock = JournalFileSymlinkLock(str(path))
+    lock.acquire()  # who appends has it: what it writes now is no line that was cut
+    try:
+        text = _whole_lines(path)
+        if text is None:
+            return
+        with writing.aside(path, binary=True) as file:
+            file.write(text)
+    finally:
+        lock.release()
+    warnings.warn(
+        f"{path}: a line was cut while it was written, and is left out: what it would have said is "
+        "done again.",
+        JournalWarning,
+        stacklevel=2,
+    )
+
+
+def _whole_lines(path: Path) -> bytes | None:
+    """Returns a journal without what was cut; None if nothing was."""
+    content = path.read_bytes()
+    lines = content.split(b"\n")[:-1]
+    kept = [mended for line in lines if (mended := _mended(line, path)) is not None]
+    text = b"".join(line + b"\n" for line in kept)
+    return None if text == content else text
+
+
+def _mended(line: bytes, path: Path) -> bytes | None:
+    """Returns a line without what was cut before it; None if nothing is left."""
+    start = line
+    while start:
+        try:
+            json.loads(start)
+        except ValueError:
+            place = start.find(b'{"op_code"', 1)
+            start = start[place:] if place > 0 else b""
+        else:
+            return start
+    if line.strip(b"\0"):
+        raise UserError(
+            f"--storage: {path} is damaged in the line that begins with {line[:60]!r}. Put back a "
+            "copy of it, or name another journal."
+        )
+    return None
 
 
 def _sqlite(path: Path) -> object:
@@ -158,6 +225,25 @@ def close_storage(storage: Any) -> None:
         engine.dispose()
 
 
+def lock_folder(url: str | None, workdir: Path) -> Path | None:
+    """Returns where the owners of a study can see each other's locks; None for a database server.
+
+    All of them see the files of the storage, so they see those beside it.
+    """
+    if url is None:
+        return workdir
+    return Path(url.removeprefix("journal:")).parent if url.startswith("journal:") else None
+
+
+def machine() -> str:
+    """Returns what tells where process numbers mean the same: this boot, this PID namespace."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return platform.node()
+
+
 def process_start(pid: int) -> str:
     """Returns when a process of this machine started, as the kernel counts; '' if it is gone."""
     try:
@@ -175,10 +261,16 @@ class StudyStorage:
       name: the study's name in it.
       directions: ``maximize`` or ``minimize``, for each objective.
       definition: config, space and options; another one under the same name is refused.
+      locks: a folder that all owners see, see `lock_folder`; what is locked there lives.
     """
 
     def __init__(
-        self, storage: Any, name: str, directions: Sequence[Any], definition: Mapping[str, Any]
+        self,
+        storage: Any,
+        name: str,
+        directions: Sequence[Any],
+        definition: Mapping[str, Any],
+        locks: Path | None = None,
     ):
         self.study = optuna.create_study(
             storage=storage, study_name=name, directions=list(directions), load_if_exists=True
@@ -191,7 +283,9 @@ class StudyStorage:
         elif there != text:
             raise WorkdirError(_another(name, json.loads(there), json.loads(text)))
         self.owner = uuid.uuid4().hex[:12]
-        self._beaten, self.slot = 0.0, 0
+        self._beaten, self.slot = -math.inf, 0
+        self._locks, self._heard = locks, dict[str, tuple[float, float]]()
+        self._lock = self._hold()
         self._take_slot()
 
     def _take_slot(self) -> None:
@@ -209,43 +303,85 @@ class StudyStorage:
             self.slot = random.choice(sorted(set(range(len(taken) + 8)) - taken))
 
     def _slots(self) -> set[int]:
-        marks = [mark for owner, mark in self._owners().items() if owner != self.owner]
-        return {mark["slot"] for mark in marks if self._lives(mark)}
+        marks = [one for one in self._owners().items() if one[0] != self.owner]
+        return {mark["slot"] for owner, mark in marks if self._lives(owner, mark)}
 
     def _owners(self) -> dict[str, Any]:
         attrs = self.storage.get_study_user_attrs(self.id)
         return {
-            key.removeprefix(OWNERS): json.loads(value)
+            key.removeprefix(OWNERS): _mark(value)
             for key, value in attrs.items()
             if key.startswith(OWNERS)
         }
 
     def beat(self, anew: bool = False) -> None:
         """Says that this owner lives, if it was not said a moment ago."""
-        now = time.time()
+        now = time.monotonic()  # a clock that is set makes nobody silent
         if now - self._beaten < BEAT_SECONDS and not anew:
             return
         self._beaten = now
         pid = os.getpid()
         mark = {
-            "host": platform.node(), "pid": pid, "start": process_start(pid), "beat": now,
-            "slot": self.slot,
+            "machine": machine(), "pid": pid, "start": process_start(pid), "beat": now,
+            "lock": self._lock is not None, "slot": self.slot,
         }  # fmt: skip
         self.storage.set_study_user_attr(self.id, f"{OWNERS}{self.owner}", json.dumps(mark))
 
     def leave(self) -> None:
         """Says that this owner works no more."""
         self.storage.set_study_user_attr(self.id, f"{OWNERS}{self.owner}", json.dumps(GONE))
+        if self._lock is not None and self._locks is not None:
+            self._lock.close()
+            self._lock = None
+            (self._locks / f"{LOCKS}{self.owner}").unlink(missing_ok=True)
 
-    def _lives(self, mark: Mapping[str, Any]) -> bool:
-        if mark["host"] == platform.node():
-            return bool(mark["start"]) and process_start(mark["pid"]) == mark["start"]
-        return time.time() - mark["beat"] < SILENT_SECONDS
+    def _hold(self) -> IO[bytes] | None:
+        """Locks a file of this owner's own, which the kernel unlocks however the process ends."""
+        if self._locks is None:
+            return None
+        try:
+            file = writing.lock_file(self._locks / f"{LOCKS}{self.owner}")
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # a file system without locks
+            return None
+        return file
+
+    def _lives(self, owner: str, mark: Mapping[str, Any]) -> bool:
+        """Says whether an owner works: by its lock, else by its process, else by its beats.
+
+        A process number says nothing in another PID namespace, whatever the host is called; and
+        the beats are compared with this process's own clock, not with that of another machine.
+        """
+        if not mark["start"]:
+            return False
+        if mark["lock"] and self._locks is not None:
+            path = self._locks / f"{LOCKS}{owner}"
+            try:
+                with path.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink(missing_ok=True)
+                return False
+            except BlockingIOError:
+                return True
+            except FileNotFoundError:
+                return False
+            except OSError:
+                pass  # no locks here, though there were where it began
+        if mark["machine"] == machine():
+            return process_start(mark["pid"]) == mark["start"]
+        now = time.monotonic()
+        beat, heard = self._heard.get(owner, (None, now))
+        if beat != mark["beat"]:
+            heard = now
+        self._heard[owner] = mark["beat"], heard
+        return now - heard < SILENT_SECONDS
 
     def alone(self) -> bool:
         """Says whether no other owner works on the study now."""
         return not any(
-            self._lives(mark) for owner, mark in self._owners().items() if owner != self.owner
+            self._lives(owner, mark)
+            for owner, mark in self._owners().items()
+            if owner != self.owner
         )
 
     def trials(self) -> list[FrozenTrial]:
@@ -281,8 +417,8 @@ class StudyStorage:
     def _claim(self, trial: FrozenTrial, owners: Mapping[str, Any]) -> bool:
         storage, trial_id = self.storage, trial._trial_id
         if trial.state == TrialState.RUNNING:
-            owner = trial.user_attrs[OWNER]
-            if owner == self.owner or self._lives(owners.get(owner, GONE)):
+            owner = str(trial.user_attrs[OWNER])
+            if owner == self.owner or self._lives(owner, owners.get(owner, GONE)):
                 return False
             now = storage.get_trial(trial_id)
             if now.state == TrialState.RUNNING and now.user_attrs[OWNER] == owner:
@@ -362,6 +498,18 @@ class StudyStorage:
         except optuna.exceptions.UpdateFinishedTrialError:
             return dict(self.storage.get_trial(trial_id).user_attrs.get(RECORD) or record)
         return dict(record)
+
+
+def _mark(text: object) -> dict[str, Any]:
+    """Returns what an owner said of itself; what is no such mark is that of one that is gone."""
+    try:
+        mark = json.loads(str(text))
+    except ValueError:
+        return GONE
+    if not isinstance(mark, dict):
+        return GONE
+    kinds = {"machine": str, "pid": int, "start": str, "lock": bool, "beat": float, "slot": int}
+    return mark if all(isinstance(mark.get(key), kind) for key, kind in kinds.items()) else GONE
 
 
 def _another(name: str, there: Mapping[str, object], now: Mapping[str, object]) -> str:

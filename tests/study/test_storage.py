@@ -1,5 +1,6 @@
 """A study's rows in Optuna's storage: owners, their slots, who takes what over, what counts."""
 
+import contextlib
 import json
 
 import optuna
@@ -8,7 +9,7 @@ import pytest
 from jdlopt.errors import UserError
 from jdlopt.study import space as spaces
 from jdlopt.study import storage
-from jdlopt.study.storage import GONE, StudyStorage
+from jdlopt.study.storage import StudyStorage
 
 SPACE = spaces.check({"x": spaces.uniform(0, 1), "y": spaces.choice((1,), (1, 2))})
 
@@ -22,8 +23,8 @@ def opened(request, tmp_path):
     storage.close_storage(found)
 
 
-def owner(opened):
-    return StudyStorage(opened, "study", ["maximize"], {"seed": 0})
+def owner(opened, locks=None):
+    return StudyStorage(opened, "study", ["maximize"], {"seed": 0}, locks)
 
 
 def dead(one):
@@ -96,11 +97,86 @@ def test_trials_of_other_programs_are_left_alone(opened):
     assert not one.is_ours(one.trials()[0])
 
 
-def test_an_owner_elsewhere_is_dead_after_a_silence(opened, monkeypatch):
-    one = owner(opened)
-    mark = {**GONE, "host": "elsewhere", "pid": 1, "start": "1", "beat": storage.time.time()}
-    assert one._lives(mark)
-    assert not one._lives({**mark, "beat": mark["beat"] - storage.SILENT_SECONDS - 1})
+@pytest.mark.parametrize("text", ["", "[", "3", "{}", '{"pid": "1"}'])
+def test_an_owner_that_another_hand_wrote_is_gone(opened, text):
+    first, second = owner(opened), owner(opened)
+    add(first)
+    first.storage.set_study_user_attr(first.id, f"owner:{first.owner}", text)
+    assert second.alone() and second.claim() == 1
+
+
+@pytest.mark.parametrize(("field", "value"), [("machine", "x"), ("start", "1"), ("pid", 1)])
+def test_who_holds_a_lock_lives_whatever_its_process_number_says(opened, tmp_path, field, value):
+    first = owner(opened, tmp_path)
+    number = add(first)
+    key = f"owner:{first.owner}"
+    mark = json.loads(first.storage.get_study_user_attrs(first.id)[key])
+    first.storage.set_study_user_attr(first.id, key, json.dumps({**mark, field: value}))
+    second = owner(opened, tmp_path)
+    assert not second.alone() and second.claim() == 0 and second.slot == 1
+    first._lock.close()  # as the kernel does where a process ends
+    assert second.alone() and second.claim() == 1
+    assert second.is_mine(second.trials()[number])
+    second.leave()
+    assert not list(tmp_path.glob(".owner-*"))
+
+
+def test_an_owner_in_another_namespace_is_dead_after_a_silence_by_ones_own_clock(
+    opened, monkeypatch
+):
+    first, second = owner(opened), owner(opened)
+    where = "another container of the same host"
+    here = storage.machine
+    monkeypatch.setattr(storage, "machine", lambda: where)
+    now = storage.time.monotonic()
+    monkeypatch.setattr(storage.time, "monotonic", lambda: now)
+    monkeypatch.setattr(storage.time, "time", lambda: 1e12)  # a clock that was set
+    assert not second.alone()
+    now += storage.SILENT_SECONDS - 1
+    assert not second.alone()
+    monkeypatch.setattr(storage, "machine", here)
+    first.beat()
+    monkeypatch.setattr(storage, "machine", lambda: where)
+    now += 2
+    assert not second.alone()
+    now += storage.SILENT_SECONDS + 1
+    assert second.alone()
+
+
+WHOLE = b'{"op_code":0,"a":1}\n'
+
+
+@pytest.mark.parametrize("cut", [b'{"op_code":4,"x', b"{", b"\0\0"])
+@pytest.mark.parametrize("then", [b"", WHOLE])
+def test_a_line_that_was_cut_is_left_out_of_a_journal(tmp_path, cut, then):
+    path = tmp_path / "journal"
+    path.write_bytes(WHOLE + cut + then)
+    with pytest.warns(storage.JournalWarning, match="left out"):
+        storage._mend_journal(path)
+    assert path.read_bytes() == WHOLE + then
+
+
+def test_a_journal_that_was_cut_opens_again(tmp_path):
+    storage.quiet()
+    url = f"journal:{tmp_path / 'journal'}"
+    with storage.opened(url, tmp_path) as found:
+        add(owner(found))
+    with (tmp_path / "journal").open("ab") as file:
+        file.write(b'{"op_code":4,"worker')
+    for trials in (1, 2):
+        with (
+            pytest.warns(storage.JournalWarning) if trials == 1 else contextlib.nullcontext(),
+            storage.opened(url, tmp_path) as found,
+        ):
+            one = owner(found)
+            assert len(one.trials()) == trials
+            add(one)
+
+
+def test_a_journal_with_another_damaged_line_is_refused(tmp_path):
+    (tmp_path / "journal").write_bytes(WHOLE + b'{"op_cide":4}}\n' + WHOLE)
+    with pytest.raises(UserError, match="is damaged in the line"):
+        storage.open_storage(f"journal:{tmp_path / 'journal'}", tmp_path)
 
 
 def test_a_database_that_fails_later_is_told_in_one_message():
