@@ -30,7 +30,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from jdlopt import writing
-from jdlopt.errors import WorkdirError
+from jdlopt.errors import WorkdirError, escaped
 from jdlopt.train import disk
 from jdlopt.train.state import NOT_SAVED, TrainState, Weights
 
@@ -100,7 +100,7 @@ def save(
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
         _together(f"aside-{kind}-{step}")
-        with _in_utf8(aside) as there:
+        with _plainly_named(aside) as there:
             _write(there / TREE, tree)
         if primary:
             (aside / META).write_text(json.dumps(meta), encoding="utf-8")
@@ -207,7 +207,7 @@ def restore(folder: Path, template: PyTree) -> Any:
     stored: dict[str, tuple[int, ...]] = {}
     expected = _shapes(template)
     try:
-        with _quiet(), _in_utf8(folder) as there, ocp.StandardCheckpointer() as checkpointer:
+        with _quiet(), _plainly_named(folder) as there, ocp.StandardCheckpointer() as checkpointer:
             stored = _shapes(checkpointer.metadata(there / TREE).item_metadata.tree)
             for name, shape in expected.items():
                 if stored.get(name, shape) != shape:  # Orbax itself would say so in pages
@@ -223,18 +223,20 @@ def restore(folder: Path, template: PyTree) -> Any:
 
 
 @contextlib.contextmanager
-def _in_utf8(folder: Path) -> Iterator[Path]:
-    """Gives a folder by a path that is UTF-8, which Orbax needs: a link's where its own is not."""
+def _plainly_named(folder: Path) -> Iterator[Path]:
+    """Gives a folder by a path that Orbax takes: a link's, where its own is no UTF-8 or a pattern.
+
+    Orbax looks for what lies in a folder by patterns, and ``[a]`` is one.
+    """
     place = folder.absolute()
-    try:
-        str(place).encode()
-    except UnicodeEncodeError:
-        with tempfile.TemporaryDirectory(prefix="jdlopt-") as beside:
-            link = Path(beside) / "checkpoint"
-            link.symlink_to(place, target_is_directory=True)
-            yield link
-    else:
+    name = str(place)
+    if name == escaped(name) and not any(sign in name for sign in "*?[]"):
         yield place
+        return
+    with tempfile.TemporaryDirectory(prefix="jdlopt-") as beside:
+        link = Path(beside) / "checkpoint"
+        link.symlink_to(place, target_is_directory=True)
+        yield link
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:

@@ -79,8 +79,11 @@ def test_a_damaged_test_split_voids_no_run(tmp_path, capsys):
     assert "accuracy" in kept.evaluate("test")
 
 
-def test_names_that_no_terminal_shows_and_no_spreadsheet_should_run(tmp_path, monkeypatch, capfd):
-    place = tmp_path / os.fsdecode(b"caf\xe9 [bold]")  # no UTF-8, and markup
+@pytest.mark.parametrize("name", [b"caf\xe9", b"[bold]a*?"], ids=["no_utf8", "markup"])
+def test_names_that_no_terminal_shows_and_no_spreadsheet_should_run(
+    tmp_path, monkeypatch, capfd, name
+):
+    place = tmp_path / os.fsdecode(name)
     shots, new = place / os.fsdecode(b"sh\xf6ts"), place / "new"
     make_folder(shots, names=(os.fsdecode(b"d\xe9[red]"), "=light"))
     for name in (os.fsdecode(b"caf\xe9.png"), "=cmd().png", "-1.png", "a\x1b[31mb.png"):
