@@ -21,7 +21,7 @@ from jdlopt.kernels.convolution import convolve
 from jdlopt.kernels.depthwise import depthwise
 from jdlopt.kernels.pooling import average_pool, max_pool
 from jdlopt.losses import LINKS, LOSSES, positively_weighted
-from jdlopt.metrics import METRICS, make_collector
+from jdlopt.metrics import METRICS, OF_TWO, make_collector
 from jdlopt.optim.schedules import SCHEDULES, make_schedule
 
 N = 4
@@ -48,13 +48,16 @@ INPUTS = {
 TARGETS = {"classification": CLASSES, "multilabel": LABELS, "regression": NUMBERS}
 
 
-def collected(task):
+def collected(task, positive=False):
     names = [name for name, metric in METRICS.items() if task in metric.tasks and name != "loss"]
+    names = [name for name in names if task != "classification" or (name in OF_TWO) is positive]
     size = 7 if task == "classification" else 3  # top-5 accuracy is of more than five
+    size = 2 if positive else size
     outputs = floats(N, size)
     said = None if task == "regression" else np.asarray(jax.nn.softmax(outputs))
     collect = make_collector(names, task, size).collect
-    return collect, (outputs, said, TARGETS[task], WEIGHTS, floats(N))
+    targets = np.minimum(CLASSES, 1) if positive else TARGETS[task]
+    return collect, (outputs, said, targets, WEIGHTS, floats(N))
 
 
 def augmented(entry):
@@ -74,6 +77,7 @@ CASES = {
     "loss positively_weighted": (positively_weighted, (LOGITS, LABELS, floats(3))),
     **{f"link {name}": (link.probabilities, (LOGITS,)) for name, link in LINKS.items() if link},
     **{f"metrics {task}": collected(task) for task in TARGETS},
+    "metrics of a positive class": collected("classification", positive=True),
     **{f"schedule {name}": (make_schedule({"name": name, "warmup_fraction": 0.1}, 100),
                             (jnp.int32(20), {"warmup_fraction": jnp.float32(0.1)}))
        for name in SCHEDULES},
