@@ -23,6 +23,42 @@ def infeasible(reason: str) -> dict[str, object]:
     }  # fmt: skip
 
 
+def problem(record: object, objectives: int) -> str | None:
+    """Returns what is wrong with a trial's record that a storage holds; None if it can be used.
+
+    Example:
+      >>> problem({**infeasible("x"), "steps": "many"}, 1)
+      "steps: 'many'"
+    """
+    if not isinstance(record, Mapping):
+        return f"it is no object: {record!r:.60}"
+    values = record.get("values")
+    fits = {
+        "state": record.get("state") in STATES,
+        "values": values is None or _are_finite(values, objectives),
+        "interval": isinstance(record.get("interval"), list | None),
+        "trainings": isinstance(record.get("trainings"), list),
+        "metrics": isinstance(record.get("metrics"), Mapping),
+        "steps": type(record.get("steps")) is int,
+        "reason": isinstance(record.get("reason"), str | None),
+    }
+    if record.get("state") == "done" and values is None:
+        fits["values"] = False
+    wrong = [key for key, right in fits.items() if not right or key not in record]
+    if not wrong:
+        return None
+    found = f"{record[wrong[0]]!r:.60}" if wrong[0] in record else "is missing"
+    return f"{wrong[0]}: {found}"
+
+
+def _are_finite(values: object, count: int) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(type(value) in (int, float) and math.isfinite(value) for value in values)
+    )
+
+
 def of_trial(
     trainings: Sequence[TrialResult],
     population: PopulationTrained,

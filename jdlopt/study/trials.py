@@ -85,12 +85,32 @@ class Trials:
         number, record, limit = trial.number, None, self.setup.limit
         self._check(trial)
         if trial.state.is_finished():
-            record = self.finished[number] = _record(trial)
+            record = self.finished[number] = self._record(trial)
         if self.setup.grid is None:
             self.sampler.add(trial, record if known else None)
         within = self.storage.is_ours(trial) and (limit is None or number < limit)
         if record is not None or within:
             self.points[number] = self._point(trial)
+
+    def _record(self, trial: FrozenTrial) -> dict[str, Any]:
+        """Returns a finished trial's record, checked.
+
+        Raises:
+          WorkdirError: another hand has changed it.
+        """
+        record = trial.user_attrs.get(RECORD)
+        if record is None:
+            return records.infeasible(FOREIGN)
+        problem = records.problem(record, len(self.setup.objectives))
+        if problem is None and trial.state.name == "COMPLETE" and record["values"] != trial.values:
+            problem = f"values: {record['values']!r:.60}, but Optuna's are {trial.values!r:.60}"
+        if problem is not None:
+            raise WorkdirError(
+                f"--workdir: {self.setup.workdir}: in the study's storage, the record of trial "
+                f"{trial.number} is not as jdlopt writes it: {problem}. Something else has written "
+                "there; put back a copy of the storage, or choose another --workdir."
+            )
+        return dict(record)
 
     def _check(self, trial: FrozenTrial) -> None:
         """Checks that a trial's point is one of the space: it becomes a config that is trained.
@@ -130,7 +150,7 @@ class Trials:
                 self.copy(trial)
             elif ended:
                 self.points[number] = self._point(trial)
-                self.finished[number] = _record(trial)
+                self.finished[number] = self._record(trial)
                 self.report(number, self.finished[number])
 
     def claimed(self, known: Iterable[int]) -> list[int]:
@@ -154,7 +174,3 @@ class Trials:
             for trial in self.storage.trials()
             if not trial.state.is_finished()
         )
-
-
-def _record(trial: FrozenTrial) -> dict[str, Any]:
-    return trial.user_attrs.get(RECORD) or records.infeasible(FOREIGN)
