@@ -151,12 +151,21 @@ class Progress:
         return record
 
     def before(self) -> dict[str, Any]:
-        """Returns what ``study.json`` holds: of a structure, an earlier call may know more."""
+        """Returns what ``study.json`` holds: of a structure, an earlier call may know more.
+
+        What is not as it was written counts as nothing: the storage has all that matters.
+        """
         try:
             found = json.loads((self.setup.workdir / STUDY).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        if not isinstance(found, dict) or not isinstance(found.get("structures"), dict):
+            return {}
+        rows = found.get("trials")
+        if not isinstance(rows, list):
+            return {}
+        whole = all(isinstance(row, dict) and {"number", "state"} <= set(row) for row in rows)
+        return found if whole else {}
 
     def times(self) -> dict[str, Any]:
         """Returns where the call's time went."""
