@@ -29,24 +29,25 @@ def train(trials: list[int], epochs: int) -> dict[str, float]:
 
     from jdlopt import memory
     from jdlopt.study import structure
-    from jdlopt.study.population import Cache, Member, Population
+    from jdlopt.study.population import Cache, Population
+    from jdlopt.study.trial import Trial
 
     memory.keep()
     config = {**EXPERIMENTS["mnist1d_mlp"], "train": {"epochs": epochs}}
     [one] = structure.build(config)
     rates = {index: 1e-3 * 1.1**index for index in trials}
-    members = [Member(i, i, None, {"optim.learning_rate": rate}) for i, rate in rates.items()]
+    trained = [Trial(i, i, None, {"optim.learning_rate": rate}) for i, rate in rates.items()]
     population = Population(
         one,
-        members,
-        width=len(members),
+        trained,
+        width=len(trained),
         execution_mode="scan",
         cache=Cache(),
         devices=jax.local_devices(),
     )
     population.compile()
     population.train_all()
-    assert all(member.status == "done" for member in members)
+    assert all(trial.status == "done" for trial in trained)
     return {
         "steps": population.trained_steps,
         "seconds": population.train_seconds,
