@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.datasets import load_digits
 from threadpoolctl import threadpool_limits
 
 from jdlopt.data.check import check_source, check_table_file, finding, near_duplicates
@@ -408,13 +409,23 @@ def test_flipped_labels_are_found(is_table):
     assert np.sum(told.numbers["matrix"]) == told.count == len(found)
 
 
-def test_models_that_agree_with_two_labels_of_three_doubt_none():
+def test_a_third_of_labels_drawn_anew_are_doubted_though_models_agree_with_few():
+    rng = np.random.default_rng(0)
+    features, true = load_digits(return_X_y=True)
+    wrong = rng.random(len(true)) < 0.3
+    given_labels = np.where(wrong, rng.integers(10, size=len(true)), true)
+    [told] = label_noise(features, given_labels, np.arange(len(true)), "0123456789", False)
+    doubted = np.concatenate([part.rows for part in told.parts])
+    assert told.kind == "label_noise" and told.numbers["agreement"] < 0.75
+    assert np.isin(np.flatnonzero(given_labels != true), doubted).mean() > 0.75
+
+
+def test_models_that_agree_with_two_labels_of_three_of_overlapping_classes_doubt_none():
     draw = np.random.default_rng(0)
-    true = draw.integers(0, 3, 600)
-    told_to_model = np.where(draw.random(600) < 0.42, draw.integers(0, 3, 600), true)
-    features = draw.normal(size=(600, 5)) + 6.0 * np.eye(3, 5)[told_to_model]
-    [told] = label_noise(features, true, np.arange(600), "abc", True)
-    assert told.kind == "label_noise_unknown" and "agree with 7" in told.text
+    true = draw.integers(0, 3, 900)
+    features = draw.normal(size=(900, 5)) + 1.2 * np.eye(3, 5)[true]
+    [told] = label_noise(features, true, np.arange(900), "abc", True)
+    assert told.kind == "label_noise_unknown" and "agree with 6" in told.text
 
 
 def test_a_model_that_knows_nothing_doubts_no_label():
