@@ -71,7 +71,7 @@ BASELINES = {
     ),
     "diabetes_plain_mlp": Baseline(
         {
-            "data": {"source": "diabetes", "batch_size": 32},
+            "data": {"source": "diabetes", "batch_size": 32, "preprocess": {"target_scale": None}},
             "model": {"name": "mlp", "features": (100, 100)},
             "loss": {"name": "mse"},
             "train": {"epochs": 20},

@@ -51,10 +51,11 @@ def get_config():
 '''
 MLP = '{"name": "mlp", "features": (100, 100)}'
 CNN = '{"name": "cnn", "features": (16, 32)}'
+UNSCALED = ', "preprocess": {"target_scale": None}'
 SOURCES = {
     "digits": {"batch": 64, "more": ', "test_fraction": 0.2'},
     "breast_cancer": {"batch": 32},
-    "diabetes": {"batch": 32, "loss": '"loss": {"name": "mse"},\n        '},
+    "diabetes": {"batch": 32, "more": UNSCALED, "loss": '"loss": {"name": "mse"},\n        '},
     "mnist1d_cnn": {"source": "mnist1d", "batch": 100, "model": CNN},
 }
 

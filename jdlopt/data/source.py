@@ -15,7 +15,7 @@ from jdlopt import writing
 from jdlopt.config import section_of, shared_keys
 from jdlopt.data import cache, image_decoding, images, npz, sound, table_files, tables
 from jdlopt.data.arrays import is_own, open_own
-from jdlopt.data.bundled import BUNDLED, prepare_bundled
+from jdlopt.data.bundled import BUNDLED, prepare_bundled, random_state_kept
 from jdlopt.data.bundled import VERSION as BUNDLED_VERSION
 from jdlopt.data.dataset import Dataset, Reading
 from jdlopt.data.fields import COLUMN_KEYS, DataFields
@@ -48,7 +48,8 @@ def open_dataset(fields: DataFields | Mapping[str, Any], *, allow_missing: bool 
     if allow_missing:
         reading = dataclasses.replace(reading, missing="keep")
     check_together(fields)
-    dataset = _open(fields, reading)
+    with random_state_kept():
+        dataset = _open(fields, reading)
     size = images.resize_to(fields.image_size)
     inputs = dataset.spec.named.values()
     if size is not None and not any(one.shape[:2] == size for one in inputs):

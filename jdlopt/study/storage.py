@@ -14,6 +14,7 @@ import sqlite3
 import time
 import uuid
 import warnings
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -341,8 +342,13 @@ class StudyStorage:
             return None
         try:
             file = writing.lock_file(self._locks / f"{LOCKS}{self.owner}")
+        except OSError:
+            return None
+        weakref.finalize(self, file.close)  # an owner that nobody has any more works no more
+        try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:  # a file system without locks
+            file.close()
             return None
         return file
 

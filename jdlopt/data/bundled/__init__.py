@@ -95,8 +95,11 @@ def prepare_bundled(name: str, chosen_data_dir: str | None) -> Path:
 
 
 @contextlib.contextmanager
-def _random_state_kept() -> Iterator[None]:
-    """Leaves the global random states of Python and NumPy as they were: generators seed them."""
+def random_state_kept() -> Iterator[None]:
+    """Leaves the global random states of Python and NumPy as they were.
+
+    Generators seed them, and libraries draw from them when they are first imported.
+    """
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         yield
@@ -112,7 +115,6 @@ def _write(name: str, root: Path, final: Path) -> None:
         builder = module.Builder(data_dir=str(scratch), file_format="array_record")
         silent = io.StringIO()  # TFDS prints, and draws progress bars
         with (
-            _random_state_kept(),
             contextlib.redirect_stdout(silent),
             contextlib.redirect_stderr(silent),
         ):
