@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from jdlopt.data.notes import Note
 from jdlopt.data.precision import Offset
 from jdlopt.data.text_input import TextInput, from_meta
 from jdlopt.errors import DataError, listing
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -83,17 +85,17 @@ class InputSpec:
             dtype=_known(saved["input_dtype"]),
             feature_names=None if names is None else tuple(map(str, names)),
             missing="fill" if saved.get("allow_missing") else "refuse",
-            categories={name: tuple(texts) for name, texts in categories.items()},
-            offsets=tuple(saved.get("offsets") or ()),
+            categories={name: tuple(map(str, texts)) for name, texts in categories.items()},
+            offsets=tuple(_number(one) for one in saved.get("offsets") or ()),
             notations={
                 name: Notation(*map(str, one))
                 for name, one in (saved.get("notations") or {}).items()
             },
-            missing_values=None if words is None else tuple(words),
-            hash_buckets=saved.get("hash_buckets"),
+            missing_values=None if words is None else tuple(map(str, words)),
+            hash_buckets=_optional(saved, "hash_buckets", int),
             text=None if text is None else from_meta(text),
-            sample_rate=saved.get("sample_rate"),
-            column=saved.get("column"),
+            sample_rate=_optional(saved, "sample_rate", int),
+            column=_optional(saved, "column", str),
         )
 
 
@@ -193,6 +195,24 @@ class DataSpec:
             target_dtype=_known(saved["target_dtype"]),
             notes=tuple(Note.from_dict(note) for note in saved.get("notes", ())),
         )
+
+
+def _number(value: object) -> Offset:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    raise TypeError(f"expected a number, found {value!r:.60}")
+
+
+def _optional(saved: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
+    """Returns a value of a record that may be missing.
+
+    Raises:
+      TypeError: it is of another type.
+    """
+    value = saved.get(name)
+    if value is None or type(value) is kind:
+        return value
+    raise TypeError(f"{name}: expected {kind.__name__}, found {value!r:.60}")
 
 
 def _known(dtype: object) -> str:
