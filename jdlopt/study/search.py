@@ -12,12 +12,13 @@ from jdlopt.errors import Interrupted, UserError
 from jdlopt.executor.executor import Executor, GivenBack, Received, Task
 from jdlopt.executor.messages import RUNNING, Failed, PopulationTrained, TrainPopulation
 from jdlopt.study import curves, records
+from jdlopt.study.database import lock_folder
 from jdlopt.study.finishing import finish
 from jdlopt.study.progress import Progress, trials_of
 from jdlopt.study.samplers import HISTORY_FREE
 from jdlopt.study.scheduling import Scheduler
 from jdlopt.study.setup import Setup, StudyProgress, StudyResult, check_whole
-from jdlopt.study.storage import StudyStorage, lock_folder
+from jdlopt.study.storage import StudyStorage
 from jdlopt.study.trials import Trials
 
 LOOK_SECONDS, IDLE_SECONDS = 15.0, 1.0

@@ -64,13 +64,13 @@ def tune(
     # workers import while this process does
     executor = Executor.start(WORKER, options.workers or default_workers(), deadline)
     try:
-        from jdlopt.study import storage
+        from jdlopt.study import database
         from jdlopt.study.search import Search
 
-        storage.quiet()
-        with storage.opened(options.storage, workdir) as database:
+        database.quiet()
+        with database.opened(options.storage, workdir) as storage:
             references = configs.References(config)
             setup = set_up(plain, texts, references, space, workdir, options, executor)
-            return Search(setup, database, executor, started, on_progress).run(should_stop)
+            return Search(setup, storage, executor, started, on_progress).run(should_stop)
     finally:
         executor.close()

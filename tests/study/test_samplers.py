@@ -7,9 +7,9 @@ import pytest
 
 from jdlopt.errors import ConfigError, UserError
 from jdlopt.study import space as spaces
+from jdlopt.study.database import quiet
 from jdlopt.study.samplers import SAMPLERS, make_sampler
 from jdlopt.study.space import choice, integer, log_uniform, uniform
-from jdlopt.study.storage import quiet
 
 SPACE = spaces.check(
     {"x": uniform(-1, 1), "y": choice("a", "b"), "z": uniform(0, 1, when={"y": "b"})}

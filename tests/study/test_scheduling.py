@@ -11,8 +11,8 @@ from jdlopt.errors import UserError
 from jdlopt.executor.executor import Executor
 from jdlopt.executor.messages import Failed, TrainPopulation
 from jdlopt.executor.processes import Ended
+from jdlopt.study import database
 from jdlopt.study import space as spaces
-from jdlopt.study import storage
 from jdlopt.study.options import Options
 from jdlopt.study.search import Search
 from jdlopt.study.setup import Setup, traced_keys
@@ -28,10 +28,10 @@ GRID = spaces.check({"optim.learning_rate": spaces.choice(0.1, 0.2, 0.3)})
 
 @pytest.fixture
 def opened(tmp_path):
-    storage.quiet()
-    found = storage.open_storage(None, tmp_path)
+    database.quiet()
+    found = database.open_storage(None, tmp_path)
     yield found
-    storage.close_storage(found)
+    database.close_storage(found)
 
 
 def search(opened, workdir, space=SPACE, **options):
@@ -87,7 +87,7 @@ def states(found):
 @pytest.mark.parametrize("sampler", ["quasi_random", "random", "tpe", "cmaes"])
 @pytest.mark.parametrize("cut", [1, 2, 3])
 def test_a_study_that_was_cut_draws_what_it_would_have_drawn(opened, tmp_path, sampler, cut):
-    whole = search(storage.open_storage("journal:" + str(tmp_path / "j"), tmp_path),
+    whole = search(database.open_storage("journal:" + str(tmp_path / "j"), tmp_path),
                    tmp_path / "whole", sampler=sampler, trials=32)  # fmt: skip
     (tmp_path / "whole").mkdir()
     train(whole)

@@ -7,8 +7,8 @@ import optuna
 import pytest
 
 from jdlopt.errors import UserError
+from jdlopt.study import database, storage
 from jdlopt.study import space as spaces
-from jdlopt.study import storage
 from jdlopt.study.storage import StudyStorage
 
 SPACE = spaces.check({"x": spaces.uniform(0, 1), "y": spaces.choice((1,), (1, 2))})
@@ -16,11 +16,11 @@ SPACE = spaces.check({"x": spaces.uniform(0, 1), "y": spaces.choice((1,), (1, 2)
 
 @pytest.fixture(params=["sqlite", "journal"])
 def opened(request, tmp_path):
-    storage.quiet()
+    database.quiet()
     url = f"journal:{tmp_path / 'journal'}" if request.param == "journal" else None
-    found = storage.open_storage(url, tmp_path)
+    found = database.open_storage(url, tmp_path)
     yield found
-    storage.close_storage(found)
+    database.close_storage(found)
 
 
 def owner(opened, locks=None):
@@ -151,22 +151,22 @@ WHOLE = b'{"op_code":0,"a":1}\n'
 def test_a_line_that_was_cut_is_left_out_of_a_journal(tmp_path, cut, then):
     path = tmp_path / "journal"
     path.write_bytes(WHOLE + cut + then)
-    with pytest.warns(storage.JournalWarning, match="left out"):
-        storage._mend_journal(path)
+    with pytest.warns(database.JournalWarning, match="left out"):
+        database.mend_journal(path)
     assert path.read_bytes() == WHOLE + then
 
 
 def test_a_journal_that_was_cut_opens_again(tmp_path):
-    storage.quiet()
+    database.quiet()
     url = f"journal:{tmp_path / 'journal'}"
-    with storage.opened(url, tmp_path) as found:
+    with database.opened(url, tmp_path) as found:
         add(owner(found))
     with (tmp_path / "journal").open("ab") as file:
         file.write(b'{"op_code":4,"worker')
     for trials in (1, 2):
         with (
-            pytest.warns(storage.JournalWarning) if trials == 1 else contextlib.nullcontext(),
-            storage.opened(url, tmp_path) as found,
+            pytest.warns(database.JournalWarning) if trials == 1 else contextlib.nullcontext(),
+            database.opened(url, tmp_path) as found,
         ):
             one = owner(found)
             assert len(one.trials()) == trials
@@ -176,13 +176,13 @@ def test_a_journal_that_was_cut_opens_again(tmp_path):
 def test_a_journal_with_another_damaged_line_is_refused(tmp_path):
     (tmp_path / "journal").write_bytes(WHOLE + b'{"op_cide":4}}\n' + WHOLE)
     with pytest.raises(UserError, match="is damaged in the line"):
-        storage.open_storage(f"journal:{tmp_path / 'journal'}", tmp_path)
+        database.open_storage(f"journal:{tmp_path / 'journal'}", tmp_path)
 
 
 def test_a_database_that_fails_later_is_told_in_one_message():
     with (
         pytest.raises(UserError, match="goes on from there"),
-        storage.errors_for_people("postgresql://x"),
+        database.errors_for_people("postgresql://x"),
     ):
         raise optuna.exceptions.StorageInternalError("gone")
 
@@ -199,7 +199,7 @@ def test_a_database_that_fails_later_is_told_in_one_message():
 )
 def test_a_storage_that_can_not_be_opened_is_told_without_its_password(url, tmp_path):
     with pytest.raises(UserError, match="--storage") as told:
-        storage.open_storage(url, tmp_path)
+        database.open_storage(url, tmp_path)
     assert "hush" not in str(told.value) and "ann" in str(told.value)
 
 
@@ -207,10 +207,10 @@ def test_a_storage_that_can_not_be_opened_is_told_without_its_password(url, tmp_
     "name", ["q?1", "q#1", "a%20b", "{x}", ":memory:", "file:a?b=c", "[*]", "é&;"]
 )
 def test_a_study_lies_in_its_directory_whatever_the_name(tmp_path, name):
-    storage.quiet()
+    database.quiet()
     for folder in (tmp_path / name, tmp_path / f"{name}2"):
         folder.mkdir()
-        with storage.opened(None, folder) as found:
+        with database.opened(None, folder) as found:
             one = owner(found)
             assert one.trials() == []
             add(one)
@@ -219,7 +219,7 @@ def test_a_study_lies_in_its_directory_whatever_the_name(tmp_path, name):
 
 
 def test_what_is_finished_is_on_the_disk_when_that_is_told(tmp_path):
-    with storage.opened(None, tmp_path) as found, found.engine.connect() as connection:
+    with database.opened(None, tmp_path) as found, found.engine.connect() as connection:
         settings = [connection.exec_driver_sql(f"PRAGMA {name}").scalar()
                     for name in ("journal_mode", "synchronous")]  # fmt: skip
     assert settings == ["wal", 2]  # 2: FULL
