@@ -141,6 +141,9 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("input_scale", {"inputs.input.rms": 0.05}, "warning"),
     ("target_scale", {"run.target": {**TARGET, "rms": 2.5e5}}, "serious"),
     ("target_scale", {"run.target": {**TARGET, "rms": 0.05}}, "warning"),
+    ("target_scale", {
+        "run.target": {**TARGET, "rms": 2.5e5}, "predictions.train": {"r2": 0.4},
+    }, "warning"),
     ("layer_scale", {"gradients.start.layers": [
         a_gradient("a/kernel"), a_gradient("b/kernel", gain=140.0), a_gradient("c/kernel")
     ]}, "serious"),

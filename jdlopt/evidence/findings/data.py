@@ -245,14 +245,15 @@ def target_scale(record: Record) -> Finding | None:
     learnt = ((record.get("predictions") or {}).get("train") or {}).get("r2")
     if learnt is not None and learnt >= LEARNT:
         return None
-    made = "warning" if very_low <= size <= very_high else "serious"
+    near = very_low <= size <= very_high or (learnt is not None and learnt > 0)  # it does get there
+    made = "warning" if near else "serious"
     reached = "" if learnt is None else f"; of the training split R² is {learnt:.3g}"
     return Finding(
         "target_scale",
         made,
         f"The target has a root mean square of {size:,.4g} (mean {target['mean']:,.4g}, standard "
         f"deviation {target['spread']:,.4g}), where a model's outputs begin near 0 with a size of "
-        f"about 1: steps of a usual learning rate do not get there{reached}.",
+        f"about 1: steps of a usual learning rate get there late, if at all{reached}.",
         "Scaled, it is learnt in steps of a usual size; predictions and metrics stay in its unit.",
         ("scale_target",),
         target,
