@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +65,8 @@ def open_table(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Data
     )
     name = Path(path.stem).stem if endings(path)[1] else path.stem
     folder = path if path.is_dir() else path.parent
-    return _dataset(table, fields, reading, str(path), name, folder, skipped, notes)
+    with _words_told(notes):
+        return _dataset(table, fields, reading, str(path), name, folder, skipped, notes)
 
 
 def open_frame(frame: pd.DataFrame, fields: DataFields, reading: Reading = PLAIN) -> Dataset:
@@ -87,22 +89,15 @@ def open_frame(frame: pd.DataFrame, fields: DataFields, reading: Reading = PLAIN
     table.index = pd.Index(np.arange(1, len(table) + 1))
     if fields.missing_values:
         table = without_words(table, fields.missing_values, (), fields.text_column, notes)
-    return _dataset(table, fields, reading, "data", "data", Path(), Skipped(), notes)
+    with _words_told(notes):
+        return _dataset(table, fields, reading, "data", "data", Path(), Skipped(), notes)
 
 
-def _dataset(
-    table: pd.DataFrame,
-    fields: DataFields,
-    reading: Reading,
-    where: str,
-    name: str,
-    folder: Path,
-    skipped: Skipped,
-    notes: Notes,
-) -> Dataset:
-    """The dataset of a table's columns; where that fails, what was taken for missing is said."""
+@contextlib.contextmanager
+def _words_told(notes: Notes) -> Iterator[None]:
+    """Says with an error about missing values which words were taken for them."""
     try:
-        return _opened(table, fields, reading, where, name, folder, skipped, notes)
+        yield
     except DataError as error:
         words = [note for note in notes if note.what == WORDS_ARE_MISSING]
         if words and "missing value" in str(error):
@@ -110,7 +105,7 @@ def _dataset(
         raise
 
 
-def _opened(
+def _dataset(
     table: pd.DataFrame,
     fields: DataFields,
     reading: Reading,
