@@ -65,18 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return DONE
-    except MemoryError as error:
-        return _fail(_too_little(error), WRONG_INPUT, debug)
-    except OSError as error:
-        if memory.is_exhausted(error):
-            return _fail(_too_little(error), WRONG_INPUT, debug)
-        if error.errno in REFUSED:
-            return _fail(_refusal(error), WRONG_INPUT, debug)
-        traceback.print_exc()
-        return DEFECT
     except Exception as error:
         if memory.is_exhausted(error):
             return _fail(_too_little(error), WRONG_INPUT, debug)
+        if isinstance(error, OSError) and error.errno in REFUSED:
+            return _fail(_refusal(error), WRONG_INPUT, debug)
         traceback.print_exc()
         return DEFECT
 

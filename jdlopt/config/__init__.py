@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from jdlopt.config.checking import check_section, check_value, raise_problems, settled
 from jdlopt.config.files import load
 from jdlopt.config.overrides import References, override
-from jdlopt.config.parts import Allowed, find_part, is_path, paths_in, refuse_code
+from jdlopt.config.parts import Allowed, code_in, find_part, is_path, paths_in, refuse_code
 from jdlopt.config.python_file import (
     execute,
     explained,
@@ -56,6 +56,7 @@ __all__ = [
     "Value",
     "check_section",
     "check_value",
+    "code_in",
     "dumps",
     "execute",
     "explained",

@@ -81,6 +81,11 @@ def _texts(value: object, key: str) -> Iterator[tuple[str, str]]:
         yield key, value
 
 
+def code_in(config: AnyConfig) -> set[str]:
+    """Returns the dotted paths that a config names, whatever keys name them."""
+    return {path for _, path in paths_in(config)}
+
+
 def refuse_code(record: AnyConfig, place: Path, allowed: Allowed = False) -> None:
     """Checks that what a directory's record names by dotted path may be imported.
 

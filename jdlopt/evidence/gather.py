@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -309,9 +309,11 @@ def _look_at_data(record: dict[str, Any], subject: Subject) -> None:
             dataset.targets("train"), dataset.targets("validation"), classes
         )
     train, validation = by_name(subject.train.inputs), by_name(subject.validation.inputs)
-    preprocess = jax.jit(subject.experiment.components.preprocess)
-    seen = by_name(preprocess(subject.start.preprocess, subject.train.inputs))
     texts = [name for name, one in dataset.spec.named.items() if one.text is not None]
+    seen: Mapping[str, Any] = {}
+    if len(texts) < len(train):
+        preprocess = jax.jit(subject.experiment.components.preprocess)
+        seen = by_name(preprocess(subject.start.preprocess, subject.train.inputs))
     record["inputs"] = {
         name: {"padding": float(np.mean(np.asarray(raw) == 0))}
         if name in texts

@@ -83,8 +83,8 @@ def improve(
     what = {"base": key_of(original.config), "seed": original.config.seed, "metric": metric}
     claim(workdir, IMPROVEMENT, what)
     before = _before(workdir)
-    known = {path for _, path in configs.paths_in(original.config)}
-    known |= {path for _, path in configs.paths_in({"techniques": options.techniques})}
+    known = configs.code_in(original.config)
+    known |= configs.code_in({"techniques": options.techniques})
     configs.refuse_code(
         {"steps": before.get("steps"), "tried": before.get("tried")},
         workdir / IMPROVEMENT,

@@ -309,7 +309,7 @@ def _diagnosed(loop: Loop) -> list[dict[str, Any]]:
     if ended["status"] not in (*ENDED_WELL, "diverged"):
         return []
     try:
-        known = {path for _, path in configs.paths_in(config)}
+        known = configs.code_in(config)
         return list(diagnose(place, allow_code=known)["findings"])
     except UserError:
         return []  # a run that can't be looked at has no findings; the catalogue's order is left

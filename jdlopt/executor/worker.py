@@ -130,9 +130,10 @@ def failure_kind(error: BaseException) -> str:
     """
     if isinstance(error, DivergedError):
         return DIVERGED
-    for one in _causes(error):
-        if isinstance(one, OSError) or disk.is_full(one) or memory.is_exhausted(one):
-            return ENVIRONMENT  # also a device's memory, and a disk in a library's words
+    if memory.is_exhausted(error):
+        return ENVIRONMENT
+    if any(isinstance(one, OSError) or disk.is_full(one) for one in _causes(error)):
+        return ENVIRONMENT  # also a disk in a library's words
     return WRONG_INPUT if isinstance(error, UserError) else DEFECT
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +15,13 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from jdlopt.errors import DivergedError
-from jdlopt.executor.messages import EXECUTION_MODES
+from jdlopt.executor.messages import EXECUTION_MODES, RUNNING
 from jdlopt.study import programs as made
 from jdlopt.study.batches import Batches
 from jdlopt.study.halving import RULES, History
 from jdlopt.study.layout import TRIALS, WHOLE, Layout, default_devices
 from jdlopt.study.structure import Structure, stacked
-from jdlopt.study.trial import DIVERGED, DONE, EARLY, PRUNED, RUNNING, Trial
+from jdlopt.study.trial import DIVERGED, DONE, EARLY, PRUNED, Trial
 from jdlopt.train import checkpoint
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.program import CAPACITY
@@ -382,9 +381,7 @@ class Population:
         try:
             found = checkpoint.restore_newest(self.directory, checkpoint.saved(like))
         except checkpoint.AllDamagedError as error:
-            # it is the study's own, and costs no more than training once more
-            checkpoint.say_trained_anew(self.directory, error)
-            shutil.rmtree(self.directory, ignore_errors=True)
+            checkpoint.begin_anew(self.directory, error)  # costs no more than training once more
             return
         if found is None:
             return

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from jdlopt.executor.messages import RUNNING
 from jdlopt.train.tracker import Tracker
 
-RUNNING, DONE, EARLY, PRUNED, DIVERGED, STOPPED = (
-    "running", "done", "stopped early", "pruned", "diverged", "stopped",
-)  # fmt: skip
+DONE, EARLY, PRUNED, DIVERGED = "done", "stopped early", "pruned", "diverged"
 
 
 @dataclass

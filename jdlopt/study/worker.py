@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -200,8 +199,7 @@ class StudyWorker:
         try:
             return self.fit(config, place)
         except checkpoint.AllDamagedError as error:
-            checkpoint.say_trained_anew(place, error)
-            shutil.rmtree(place, ignore_errors=True)
+            checkpoint.begin_anew(place, error)
             return self.fit(config, place)
 
     def _train_alone(

@@ -290,14 +290,15 @@ def restore_newest(
     return None
 
 
-def say_trained_anew(directory: Path, error: AllDamagedError) -> None:
-    """Warns that what had been trained is trained once more, from the beginning."""
+def begin_anew(directory: Path, error: AllDamagedError) -> None:
+    """Removes what is a study's own and not whole, and warns that it is trained once more."""
     reason = " ".join(str(error).splitlines()[1:]).strip()
     warnings.warn(
         f"{directory}: no checkpoint is whole, so its training begins anew: {reason}",
         CheckpointWarning,
         stacklevel=2,
     )
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _check_best(directory: Path, step: int) -> None:

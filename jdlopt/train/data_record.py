@@ -22,8 +22,6 @@ WHOLE = 1 << 26
 """Bytes of a split up to which every example is looked at."""
 SAMPLE = 64
 """Examples of a larger split that are looked at, evenly spaced."""
-CHANGED = ("refuse", "ok")
-"""What becomes of data that are not those of training."""
 
 
 def fingerprint(dataset: Dataset) -> dict[str, Any]:
@@ -101,7 +99,7 @@ def check(workdir: Path, dataset: Dataset, changed_data: str = "refuse") -> None
     Args:
       workdir: the run's directory.
       dataset: its data, opened anew.
-      changed_data: of `CHANGED`: ``ok`` takes other data.
+      changed_data: ``refuse``, or ``ok``, which takes other data.
 
     Raises:
       WorkdirError: they are not, and ``changed_data`` is ``refuse``.

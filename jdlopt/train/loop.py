@@ -108,7 +108,7 @@ def fit_experiment(
     place = Path(workdir)
     with signals() as stop, processes.first_claims(lambda: _claimed(place, experiment)):
         finished = read_result(place)
-        known = {path for _, path in configs.paths_in(experiment.config)}
+        known = configs.code_in(experiment.config)
         longer = _is_longer(experiment, place, finished)
         if finished is not None and Run(finished, place).is_final and not longer:
             return Run(finished, place, allow_code=known)
