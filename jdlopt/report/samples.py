@@ -149,26 +149,17 @@ def _augment(
     fields: DataFields, dataset: Dataset, options: Mapping[str, Any], count: int
 ) -> Callable[..., dict[str, Any]]:
     """Returns what a ``data.augment`` section does to a batch of examples."""
-    from jdlopt.data import augment
-    from jdlopt.data.augment.batch import Part, make_augment
+    from jdlopt.data.augment.batch import make_augment
+    from jdlopt.train.components import parts_of
 
-    words = {
-        name: None if one.text is None else one.text.vocabulary()
-        for name, one in dataset.spec.named.items()
-    }
-    parts = None
-    if len(words) > 1:
-        parts = {
-            name: Part(augment.fitted(options, _inputs(fields, dataset, name)), words[name])
-            for name in words
-        }
+    parts, vocabulary = parts_of(dataset.spec, fields.preprocess, options)
     return make_augment(
         options,
         size=dataset.sizes["train"],
         batch_size=count,
         num_outputs=dataset.spec.num_classes or math.prod(dataset.spec.target_shape),
         classes=dataset.spec.num_classes,
-        vocabulary=next(iter(words.values())),
+        vocabulary=vocabulary,
         parts=parts,
     )
 

@@ -126,18 +126,7 @@ def make_components(
 
 def augment_of(config: Config, spec: DataSpec, section: Mapping[str, object]) -> Any:
     """Returns the augmentation that a ``data.augment`` section describes."""
-    parts, vocabulary = None, None
-    if isinstance(spec.inputs, InputSpec):
-        vocabulary = _vocabulary(spec.inputs)
-    else:
-        fitting = {
-            name: augment.inputs_of(spec, config.data.preprocess, one)
-            for name, one in spec.inputs.items()
-        }
-        parts = {
-            name: Part(augment.fitted(section, fitting[name]), _vocabulary(one))
-            for name, one in spec.inputs.items()
-        }
+    parts, vocabulary = parts_of(spec, config.data.preprocess, section)
     return make_augment(
         section,
         size=spec.sizes["train"],
@@ -147,6 +136,26 @@ def augment_of(config: Config, spec: DataSpec, section: Mapping[str, object]) ->
         vocabulary=vocabulary,
         parts=parts,
     )
+
+
+def parts_of(
+    spec: DataSpec, fields: preprocess.PreprocessFields, section: Mapping[str, object]
+) -> tuple[dict[str, Part] | None, dict[str, int] | None]:
+    """Returns what augments each of named inputs, and the vocabulary of an only one that is text.
+
+    Args:
+      spec: what is known of the data.
+      fields: their ``data.preprocess`` section.
+      section: ``data.augment``.
+    """
+    if isinstance(spec.inputs, InputSpec):
+        return None, _vocabulary(spec.inputs)
+    fitting = {name: augment.inputs_of(spec, fields, one) for name, one in spec.inputs.items()}
+    parts = {
+        name: Part(augment.fitted(section, fitting[name]), _vocabulary(one))
+        for name, one in spec.inputs.items()
+    }
+    return parts, None
 
 
 def _vocabulary(one: InputSpec) -> dict[str, int] | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -155,6 +157,17 @@ def images(tmp_path):
 
 def section(source, **more):
     return resolve_data({"data": {"source": source, **more}})
+
+
+def test_the_only_input_may_have_a_name(monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 6, 6, 1)).astype(np.uint8)
+    own = types.ModuleType("own_pictures")
+    own.named = lambda: ({"picture": pixels}, np.arange(60) % 2)
+    monkeypatch.setitem(sys.modules, "own_pictures", own)
+    [taken] = samples.take(section("own_pictures:named", augment={"flip": 1.0}))
+    columns = {column.label: column.values for column in taken.columns}
+    raw = columns["raw"].astype(np.float32) / 255
+    np.testing.assert_allclose(columns["flip 1"], raw[:, :, ::-1], atol=1e-6)
 
 
 def test_each_augmentation_has_a_column_of_its_own(images):
