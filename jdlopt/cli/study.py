@@ -94,9 +94,7 @@ class _Progress:
         finished = now.done + now.pruned + now.infeasible
         if now.improved and now.best is not None:
             trial, value = now.best
-            self.console.print(
-                f"trial {trial}: {number(value)}, the best of {finished}", highlight=False
-            )
+            self.console.print(f"trial {trial}: {number(value)}, the best of {finished}")
         if self.bar is None:
             return
         parts = [f"{now.running} running"]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from jdlopt.config.checking import check_section, check_value, raise_problems, settled
 from jdlopt.config.files import load
 from jdlopt.config.overrides import References, override
-from jdlopt.config.parts import Allowed, code_in, find_part, is_path, paths_in, refuse_code
+from jdlopt.config.parts import Allowed, code_in, find_part, paths_in, refuse_code
 from jdlopt.config.python_file import (
     execute,
     explained,
@@ -67,7 +67,6 @@ __all__ = [
     "flat",
     "folders_for_workers",
     "hyperparameters",
-    "is_path",
     "load",
     "make_importable",
     "make_importable_again",

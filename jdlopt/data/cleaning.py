@@ -127,8 +127,7 @@ def clean(dataset: Dataset, section: PreprocessFields | Mapping[str, object]) ->
             count = int(constant.sum())
             notes.append(Note("left out", "constant columns", count, "columns", places, remedy))
             dataset = _with_columns(dataset, name, np.flatnonzero(~constant))
-    spec = dataclasses.replace(dataset.spec, notes=(*dataset.spec.notes, *notes))
-    return dataclasses.replace(dataset, spec=spec)
+    return dataset.noting(notes)
 
 
 def _outliers(table: np.ndarray, recipe: Recipe) -> np.ndarray:

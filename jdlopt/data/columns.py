@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
+from jdlopt.data.csv_text import UNNAMED
 from jdlopt.data.notation import Found, Notation, find, is_plain, parse, stripped
 from jdlopt.data.notes import Notes
-from jdlopt.data.precision import Offset, less, offset_of
+from jdlopt.data.precision import LARGEST_EXACT, Offset, less, offset_of
 from jdlopt.data.spec import InputSpec
 from jdlopt.errors import DataError
 
@@ -42,8 +43,6 @@ NOT_A_NUMBER, INFINITE, MISSING, UNUSABLE = (
 """What can be wrong with a cell; the last, with a whole column."""
 SECONDS = Notation("", "seconds")
 """Of a column of durations."""
-LARGEST_EXACT = 2.0**53
-"""A float64 holds all whole numbers up to this one."""
 
 
 class Problem(NamedTuple):
@@ -113,7 +112,7 @@ def read_column(
         whole = Problem(UNUSABLE, np.ones(len(column), bool), column, why)
         return Column(nothing, None, (whole,))
 
-    if name.startswith("Unnamed: "):
+    if name.startswith(UNNAMED):
         return unusable("has no name in the header: a saved row index?")
     if pd.api.types.is_datetime64_any_dtype(column):
         return unusable(f"holds dates; leave it out with data.ignore=({name!r},)")
@@ -128,7 +127,7 @@ def read_column(
     except (TypeError, ValueError):
         return unusable(f"holds {column.dtype} values")
     text = np.isnan(numbers) & ~missing
-    notation = None
+    notation, texts = None, None
     if text.any() or (known is not None and pd.api.types.is_string_dtype(column)):
         first = column.iloc[int(np.argmax(text if text.any() else ~missing))]
         if text.any() and not isinstance(first, str):
@@ -150,7 +149,7 @@ def read_column(
         present = len(fit_rows) - int(missing[fit_rows].sum())
         is_category = declared or int(text[fit_rows].sum()) > (1 - MOSTLY) * present
     if is_category:
-        texts = as_texts(column)
+        texts = as_texts(column) if texts is None else texts
         if undecided and not declared and are_dates(texts[fit_rows]):
             return unusable(f"holds dates; leave it out with data.ignore=({name!r},)")
         missing = np.array([value is None for value in texts], dtype=bool)

@@ -21,6 +21,9 @@ TAKEN_OFF = "numbers that float32 can't tell apart have a constant taken off bef
 ROUNDED = "numbers so close together that float64 has rounded them"
 TAKE_OFF = "Take off a constant before the data are written."
 
+LARGEST_EXACT = 2.0**53
+"""Up to here every whole number is a float64."""
+
 Offset = int | float
 
 
@@ -39,11 +42,11 @@ def offset_of(
       >>> offset_of(np.array([20.5, 21.5, 23.0]))
       0
     """
-    known = np.flatnonzero(np.isfinite(values)).tolist()
-    if not known:
+    known = np.flatnonzero(np.isfinite(values))
+    if not len(known):
         return 0
     if exact is not None:
-        whole = sorted(exact[index] or 0 for index in known)
+        whole = sorted(exact[index] or 0 for index in known.tolist())
         middle = whole[len(whole) // 2]
         return middle if whole[0] < whole[-1] else 0
     finite = np.asarray(values, np.float64)[known]
@@ -66,7 +69,7 @@ def offsets_of(values: Num[np.ndarray, "rows columns"]) -> tuple[Offset, ...]:
         return ()
     if values.dtype == np.float32 or not len(values):
         return ()
-    whole = values.dtype.kind in "iu" and values.size and float(np.abs(values).max()) > 2.0**53
+    whole = values.dtype.kind in "iu" and float(np.abs(values).max(initial=0)) > LARGEST_EXACT
     found = tuple(
         offset_of(column.astype(np.float64), column.tolist() if whole else None)
         for column in values.T
@@ -150,6 +153,6 @@ def rounded(values: Num[np.ndarray, " some"]) -> bool:
     if len(finite) < 2:
         return False
     large = float(np.abs(finite).max())
-    if large <= 2.0**53 and bool((finite == np.floor(finite)).all()):
+    if large <= LARGEST_EXACT and bool((finite == np.floor(finite)).all()):
         return False  # whole numbers are held as they are
     return 2.0**-53 * large > LOSS * float(np.std(finite - finite[0]))

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64, UInt8
 
 from jdlopt.data import csv_text
-from jdlopt.data.columns import TEXTS_LOOKED_AT
+from jdlopt.data.columns import MOSTLY, TEXTS_LOOKED_AT
 from jdlopt.data.csv_text import UNNAMED, CsvText, endings
 from jdlopt.data.notation import Notation, find, parse, stripped
 from jdlopt.data.notes import Notes
@@ -24,8 +24,6 @@ NUMBER, MISSING, TEXT = 0, 1, 2
 TRUTH = {"true": 1.0, "false": 0.0}
 CHUNK = 10_000
 """Rows that are turned into numbers at a time."""
-MOSTLY = 0.5
-"""A column with at least this share of numbers among its values is one of numbers."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +173,7 @@ def _names(header: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     names: list[str] = []
     renamed = []
     for place, name in enumerate(header):
-        unique = name if name.strip() else f"Unnamed: {place}"
+        unique = name if name.strip() else f"{UNNAMED}{place}"
         for number in itertools.count(1):
             if unique not in names:
                 break
