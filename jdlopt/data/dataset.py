@@ -13,11 +13,13 @@ from jaxtyping import Int
 from jdlopt.data import named
 from jdlopt.data.damage import Skipped, Unreadable, check_finite, check_left, check_targets
 from jdlopt.data.fields import DataFields
+from jdlopt.data.key_split import BY_PATH
 from jdlopt.data.notes import Note
+from jdlopt.data.parts import make_parts
 from jdlopt.data.pools import ArrayPool, Arrays, Pool, Records
 from jdlopt.data.sampling import check_weights
 from jdlopt.data.spec import DataSpec, InputSpec
-from jdlopt.data.split import SPLITS, make_parts
+from jdlopt.data.split import SPLITS
 from jdlopt.data.targets import Coding
 from jdlopt.data.text import TextFields
 from jdlopt.errors import DataError, listing
@@ -57,6 +59,8 @@ class Dataset:
       unchecked: the splits whose damaged examples are looked for when they are first asked for.
       weights: the training examples' weights, where ``data.weight`` names them.
       skips: the examples that were left out as damaged.
+      origins: of pools whose examples are more than numbered, where each comes from: see
+        `jdlopt.data.origin.origins`.
     """
 
     spec: DataSpec
@@ -66,6 +70,7 @@ class Dataset:
     unchecked: frozenset[str] = frozenset()
     weights: np.ndarray | None = field(default=None, repr=False)
     skips: Skipped = field(default_factory=Skipped, repr=False)
+    origins: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict, repr=False)
     _usable: dict[str, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
     def _part(self, split: str) -> tuple[Pool, np.ndarray | None]:
@@ -208,6 +213,7 @@ def make_dataset(
     skipped: Skipped | None = None,
     beside: Mapping[str, np.ndarray] | None = None,
     notes: Iterable[Note] = (),
+    origins: Mapping[str, Mapping[str, np.ndarray]] | None = None,
 ) -> Dataset:
     """Returns the `Dataset` of a source's pools, after splitting what has to be split.
 
@@ -226,8 +232,9 @@ def make_dataset(
         the data section names them.
       notes: what was left out, changed or guessed of the inputs, or can't be used; what was skipped
         is in ``skipped``.
+      origins: see `Dataset`.
     """
-    beside = beside or {}
+    beside, origins = beside or {}, dict(origins or {})
     if parts is None:
         parts = make_parts(pools, fields, coding, labels, beside)
     skipped = skipped or Skipped()
@@ -264,8 +271,10 @@ def make_dataset(
         target_names=coding.outputs,
         target_shape=coding.shape,
         target_dtype=coding.dtype,
-        notes=(*coding.notes, *notes),
+        notes=(*coding.notes, *notes, *_of_keys(fields, coding, sum(sizes.values()))),
     )
+    if "split_by" in beside and fields.split_by != BY_PATH:
+        origins["train"] = {**origins.get("train", {}), "key": beside["split_by"]}
     return Dataset(
         spec,
         pools=pools,
@@ -274,7 +283,16 @@ def make_dataset(
         unchecked=frozenset({"test"} - set(checked) if on_bad == "skip" else ()),
         weights=weights,
         skips=skipped,
+        origins=origins,
     )
+
+
+def _of_keys(fields: DataFields, coding: Coding, size: int) -> tuple[Note, ...]:
+    """Returns what a split by keys leaves undone of what the data section asks for."""
+    if fields.split_by is None or not fields.stratify or coding.task == "regression":
+        return ()
+    what = f"data.split_by: splits go by the hash of {fields.split_by!r} and are not stratified"
+    return (Note("guessed", what, size, "examples", (), "data.stratify=False says so."),)
 
 
 def _check_log(fields: DataFields, inputs: InputSpec | Mapping[str, InputSpec]) -> None:

@@ -21,6 +21,7 @@ COLUMN_KEYS = (
     "group",
     "time",
     "weight",
+    "split_by",
     "text_column",
     "categorical",
     "columns",
@@ -37,6 +38,8 @@ class DataFields:
         of sounds, a TFDS name such as ``mnist`` or ``name/config:1.0.0``, or
         ``package.module:name``, a function of yours that returns arrays. A path that looks like a
         name is written with ``./`` before it.
+      validation_source, test_source: of a table, the files that hold these splits; their columns
+        are found by name. What is not named is taken out of ``source``.
       target: the column or feature to predict, or several of them: numbers, or labels that are 0
         or 1. A TFDS dataset knows its own; a folder's ``labels.csv`` has them in all its columns.
       label_delimiter: what stands between the labels of an example where one text holds them, such
@@ -66,6 +69,10 @@ class DataFields:
       group: the column or feature that says what belongs together (a patient, a place): no group
         is in two splits, the fractions are of groups, and folds are scikit-learn's
         (Stratified)GroupKFold. It is no input.
+      split_by: the column or feature whose hash, with ``split_seed``, says which split an example
+        is in, whatever other examples there are: one that is added moves none, and equal keys are
+        in one split. The fractions and folds are expected shares of the keys, and nothing is
+        stratified. ``path`` takes the path of each file of a folder. It is no input.
       time: the column or feature that says when: train is the earliest, then comes validation, and
         test is the latest. It is no input.
       missing_values: the words of a table that stand for missing values, beside an empty cell;
@@ -95,6 +102,8 @@ class DataFields:
     """
 
     source: str
+    validation_source: str | None = None
+    test_source: str | None = None
     target: str | tuple[str, ...] | None = None
     label_delimiter: str | None = None
     text_column: str | None = None
@@ -110,6 +119,7 @@ class DataFields:
     stratify: bool = True
     stratify_bins: Annotated[int, Range(2)] | None = None
     group: str | None = None
+    split_by: str | None = None
     time: str | None = None
     missing_values: tuple[str, ...] | None = None
     decimal: Annotated[str, Choice((".", ","))] | None = None

@@ -14,7 +14,7 @@ from jdlopt.data.damage import Skipped, Unreadable, check_left
 from jdlopt.data.fields import DataFields
 from jdlopt.data.label_file import LABELS, read_label_file
 from jdlopt.data.notes import Note
-from jdlopt.data.split import make_parts
+from jdlopt.data.parts import make_parts
 from jdlopt.data.targets import Coding
 from jdlopt.data.walk import FileKind, PassedOver
 from jdlopt.errors import DataError, listing
@@ -38,6 +38,14 @@ class LabelledFiles:
     targets: Mapping[str, Num[np.ndarray, "files *target"]]
     beside: Mapping[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
+
+    def origins(self, folder: Path) -> dict[str, dict[str, np.ndarray]]:
+        """Returns the paths in a folder of each split's files, as `Dataset.origins`."""
+        return {split: {"file": _within(folder, paths)} for split, paths in self.paths.items()}
+
+
+def _within(folder: Path, paths: Sequence[Path]) -> np.ndarray:
+    return np.array([path.relative_to(folder).as_posix() for path in paths], object)
 
 
 def read_files(folder: Path, kind: FileKind, fields: DataFields, skipped: Skipped) -> LabelledFiles:
@@ -74,6 +82,10 @@ def read_files(folder: Path, kind: FileKind, fields: DataFields, skipped: Skippe
         )
     classes, files = read_class_folders(folder, kind, passed)
     number = {name: index for index, name in enumerate(classes)}
+    beside = {}
+    if fields.split_by is not None:
+        trained = [path for paths in files["train"].values() for path in paths]
+        beside["split_by"] = _within(folder, trained)
     return LabelledFiles(
         Coding("classification", classes),
         {
@@ -86,7 +98,8 @@ def read_files(folder: Path, kind: FileKind, fields: DataFields, skipped: Skippe
             )
             for split, by_class in files.items()
         },
-        notes=tuple(passed.notes),
+        beside,
+        tuple(passed.notes),
     )
 
 

@@ -74,9 +74,9 @@ def open_given(fields: DataFields | Mapping[str, Any], given: Given) -> Dataset:
 
     Args:
       fields: the data section; ``target`` names the target of a DataFrame.
-      given: inputs and targets as ``(X, y)``; a DataFrame; a dict of such pairs by split
-        (``train``, ``validation``, ``test``); or an object with a length, whose items, by index or
-        in turn, are ``(input, target)``. By index it is not read into memory.
+      given: inputs and targets as ``(X, y)``; a DataFrame; a dict of such pairs, or of DataFrames,
+        by split (``train``, ``validation``, ``test``); or an object with a length, whose items, by
+        index or in turn, are ``(input, target)``. By index it is not read into memory.
 
     Raises:
       DataError: they are no such data, or can't be used; says what to do about it.
@@ -88,6 +88,10 @@ def open_given(fields: DataFields | Mapping[str, Any], given: Given) -> Dataset:
     fields = dataclasses.replace(fields, source=fields.source or where)
     if _is_frame(given):
         return tables.open_frame(given, fields, reading)
+    if isinstance(given, Mapping) and given and all(map(_is_frame, given.values())):
+        return tables.open_frames(
+            {str(split): one for split, one in given.items()}, fields, reading
+        )
     if isinstance(given, Mapping | tuple | list):
         splits: Any = given  # what it must be, `open_arrays` checks
         return arrays.open_arrays(splits, fields, reading, where)
@@ -189,15 +193,15 @@ def given_inputs(given: Any, spec: InputSpec | Mapping[str, InputSpec]) -> Input
     where = "inputs"
     if _is_frame(given):
         frame: pd.DataFrame = given
-        table = table_files.index_as_columns(frame, where, Notes())
+        notes = Notes()
+        table = table_files.index_as_columns(frame, where, notes)
         table = table.set_axis([str(name) for name in table.columns], axis=1)
         specs = by_name(spec)
         words = next(iter(specs.values())).missing_values
         if words:
-            table = table_files.without_words(table, words, (), None, Notes())
+            table = table_files.without_words(table, words, (), None, notes)
         if isinstance(spec, InputSpec) and not columns_of(spec):  # by their places
             specs = {INPUT: dataclasses.replace(spec, feature_names=tuple(table.columns))}
-        notes = Notes()
         found = frame_inputs(table, specs, Path(), where, notes)
         ids = [str(row) for row in frame.index]
         values = found[INPUT] if isinstance(spec, InputSpec) else found

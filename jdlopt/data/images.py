@@ -104,6 +104,7 @@ def open_images(folder: Path, fields: DataFields) -> Dataset:
         skipped=skipped,
         beside=found.beside,
         notes=found.notes,
+        origins=found.origins(folder),
     )
 
 

@@ -285,15 +285,16 @@ def _read_texts(place: Path, text: TextInput) -> Inputs:
             f"{place}: the model was trained on texts; expected a .txt file with one text a line, "
             f"or a table with a column {text.column!r} ({', '.join(table_files.SUFFIXES)})."
         )
+    notes = Notes()
     if suffix == ".txt":
         try:
-            whole = read_text(place, Notes())
+            whole = read_text(place, notes)
             # no other sign ends a line: not U+2028, nor a form feed
             texts = whole.removesuffix("\n").split("\n") if whole else []
         except (OSError, ValueError) as error:
             raise DataError(f"{place}: can't be read as text in UTF-8: {error}.") from error
     else:
-        table = table_files.read_table(place, raw_text=text.column)
+        table = table_files.read_table(place, raw_text=text.column, notes=notes)
         names = list(table.columns)
         if text.column not in names:
             hint = nearest(text.column, names) or f" Found: {listing(names)}."
@@ -301,7 +302,7 @@ def _read_texts(place: Path, text: TextInput) -> Inputs:
         texts = list(texts_of(table[text.column]))
     if not texts:
         raise DataError(f"{place}: is empty: it holds no text.")
-    return Inputs(text.encode(texts), [str(row) for row in range(len(texts))])
+    return Inputs(text.encode(texts), [str(row) for row in range(len(texts))], tuple(notes))
 
 
 def _read_npz(path: Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -11,12 +11,13 @@ import numpy as np
 
 from jdlopt.data.damage import Skipped
 from jdlopt.data.fields import DataFields
-from jdlopt.data.labelled import BESIDE, names_of, read_labels, with_targets
+from jdlopt.data.key_split import BY_PATH
+from jdlopt.data.labelled import beside_named, check_named, names_of, read_labels, with_targets
 from jdlopt.data.split import SPLIT_NAMES, split_named
-from jdlopt.data.table_files import read_table
+from jdlopt.data.table_files import read_table, words_told
 from jdlopt.data.targets import Coding
 from jdlopt.data.walk import FileKind, PassedOver, files_under
-from jdlopt.errors import DataError, listing, nearest
+from jdlopt.errors import DataError, listing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,12 +61,22 @@ def read_label_file(
     Raises:
       DataError: a column is missing, or a file that it lists; a target that can't be used.
     """
+    with words_told(passed.notes):
+        return _read(folder, kind, fields, skipped, passed)
+
+
+def _read(
+    folder: Path, kind: FileKind, fields: DataFields, skipped: Skipped, passed: PassedOver
+) -> Listed:
     where, what = str(folder / LABELS), kind.name
     table = read_table(
         folder / LABELS,
         skipped if fields.on_bad == "skip" else None,
+        as_text=() if fields.split_by is None else (fields.split_by,),
         remedies=True,
         missing_values=fields.missing_values,
+        decimal=fields.decimal,
+        notes=passed.notes,
     )
     names = list(table.columns)
     file_column = next((name for name in FILE_COLUMNS if name in names), None)
@@ -75,21 +86,19 @@ def read_label_file(
             f"the columns {listing(names)}."
         )
     fields = with_targets(fields, names)
-    known = {getattr(fields, key) for key in BESIDE} | {file_column, SPLIT_COLUMN, *fields.ignore}
+    if fields.split_by == BY_PATH and BY_PATH not in names:
+        fields = dataclasses.replace(fields, split_by=file_column)
+    aside = beside_named(fields)
+    known = {*(name for _, name in aside), file_column, SPLIT_COLUMN, *fields.ignore}
     chosen = names_of(fields.target) or tuple(name for name in names if name not in known)
-    for key, name in [("target", each) for each in chosen] + [
-        (key, getattr(fields, key)) for key in BESIDE if getattr(fields, key) is not None
-    ]:
-        if name not in names:
-            hint = nearest(name, names) or f" Columns: {listing(names)}."
-            raise DataError(f"{where}: data.{key}: there is no column {name!r}.{hint}")
+    check_named(where, [("target", name) for name in chosen] + aside, names)
     if not chosen or not len(table):
         raise DataError(f"{where}: holds no {'target' if len(table) else 'row'} beside the files.")
     known_files = set(table[file_column].astype(str))
     table = _that_are_there(table, file_column, folder, kind, fields.on_bad, skipped)
     target = chosen if len(chosen) > 1 else chosen[0]
     table, coding, targets, beside = read_labels(
-        table, dataclasses.replace(fields, target=target), where, skipped
+        table, dataclasses.replace(fields, target=target), where, skipped, passed.notes
     )
     files = table[file_column].astype(str).tolist()
     splits = np.array(_splits_of(table, files, where), dtype=object)

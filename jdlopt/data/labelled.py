@@ -14,15 +14,38 @@ from jdlopt.data.damage import Skipped
 from jdlopt.data.fields import DataFields
 from jdlopt.data.notation import Notation, parse, stripped
 from jdlopt.data.notes import Notes
+from jdlopt.data.parts import BESIDE
 from jdlopt.data.targets import MAX_INFERRED_CLASSES, Coding, encode, infer_coding
-from jdlopt.errors import DataError
+from jdlopt.errors import DataError, listing, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-BESIDE = ("group", "time", "weight")
-"""The keys of the data section that name a column which is no feature, beside the target."""
+def check_named(
+    where: str,
+    named: Sequence[tuple[str, str | None]],
+    columns: Sequence[str],
+    what: str = "column",
+) -> None:
+    """Raises a `DataError` for a key that names a column which there is not.
+
+    Args:
+      where: names the file or dataset.
+      named: keys of the data section and the column that each names, or None.
+      columns: those that there are.
+      what: what they are called.
+    """
+    for key, name in named:
+        if name is not None and name not in columns:
+            hint = nearest(name, columns) or f" {what.capitalize()}s: {listing(columns)}."
+            raise DataError(f"{where}: data.{key}: there is no {what} {name!r}.{hint}")
+
+
+def beside_named(fields: DataFields) -> list[tuple[str, str]]:
+    """Returns the keys of `BESIDE` that the data section sets, and the column that each names."""
+    named = [(key, getattr(fields, key)) for key in BESIDE]
+    return [(key, name) for key, name in named if name is not None]
 
 
 def names_of(target: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -65,6 +88,7 @@ def read_labels(
     where: str,
     skipped: Skipped,
     notes: Notes | None = None,
+    known: Coding | None = None,
 ) -> tuple[pd.DataFrame, Coding, np.ndarray, dict[str, np.ndarray]]:
     """Returns a table's encoded targets and what else the data section names beside them.
 
@@ -78,6 +102,7 @@ def read_labels(
       where: names the file, for messages.
       skipped: where rows that are left out are counted.
       notes: where is noted how texts were read as numbers.
+      known: the coding, where another file's targets decided it: then nothing else is read.
 
     Returns:
       The rows that are left, the targets' coding, the encoded targets, and `beside`'s arrays.
@@ -85,7 +110,9 @@ def read_labels(
     Raises:
       DataError: one of these columns can't be used.
     """
-    names, task, skip = names_of(fields.target), fields.task, fields.on_bad == "skip"
+    names, skip = names_of(fields.target), fields.on_bad == "skip"
+    task = fields.task if known is None else known.task
+    aside = beside_named(fields) if known is None else []
     what = f"{where}, target column {names[0]!r}"
     usable: np.ndarray | None = None
     if len(names) > 1:
@@ -112,16 +139,13 @@ def read_labels(
     if skip:
         if usable is not None:
             table, raw = _skip(table, usable, table[list(names)], "target", where, skipped)
-        for key in BESIDE:
-            name = getattr(fields, key)
-            if name is not None:
-                values = _numbers_or_nan(table[name], key)
-                table, raw = _skip(table, values, table[[name]], key, where, skipped, raw)
-    coding = infer_coding(raw, task, what, names[1:] and names, fields.label_delimiter)
-    columns = {key: getattr(fields, key) for key in BESIDE if getattr(fields, key) is not None}
+        for key, name in aside:
+            values = _numbers_or_nan(table[name], key)
+            table, raw = _skip(table, values, table[[name]], key, where, skipped, raw)
+    delimiter = fields.label_delimiter
+    coding = known or infer_coding(raw, task, what, names[1:] and names, delimiter)
     found = {
-        key: beside(table[name], key, f"{where}, data.{key} column {name!r}")
-        for key, name in columns.items()
+        key: beside(table[name], key, f"{where}, data.{key} column {name!r}") for key, name in aside
     }
     return table, coding, encode(raw, coding, what), found
 
@@ -234,7 +258,7 @@ def _numbers_or_nan(column: pd.Series, key: str) -> np.ndarray:
     """Returns NaN where a value of this key can't be used."""
     import pandas as pd
 
-    if key == "group":
+    if key in ("group", "split_by"):
         return np.where(column.isna(), np.nan, 0.0)
     if key == "time":
         values, bad = _times(column)
@@ -274,7 +298,7 @@ def beside(column: pd.Series, key: str, what: str) -> np.ndarray:
       column: its index counts the file's rows.
       key: ``group``: any values; each row gets its group's number. ``time``: numbers, dates, or
         text that ISO 8601 allows for, such as ``2024-03-01``; ordered as they follow one another.
-        ``weight``: numbers of at least 0.
+        ``weight``: numbers of at least 0. ``split_by``: any values, as text.
       what: names the column, for messages.
 
     Raises:
@@ -282,9 +306,11 @@ def beside(column: pd.Series, key: str, what: str) -> np.ndarray:
     """
     import pandas as pd
 
-    if key == "group":
+    if key in ("group", "split_by"):
         bad = column.isna().to_numpy()
-        _refuse(column, bad, what, "a group")
+        _refuse(column, bad, what, "a group" if key == "group" else "a key")
+        if key == "split_by":
+            return np.array([text or "" for text in as_texts(column)], object)
         texts = column.astype(object).map(str).to_numpy(dtype=object)
         return np.unique(texts, return_inverse=True)[1]
     if key == "time":
@@ -318,8 +344,9 @@ def _times(column: pd.Series) -> tuple[np.ndarray, Bool[np.ndarray, " rows"]]:
 def _refuse(column: pd.Series, bad: np.ndarray, what: str, expected: str) -> None:
     if bad.any():
         first = int(np.argmax(bad))
+        value = "a missing value" if column.isna().iloc[first] else shown(column, first)
         raise DataError(
-            f"{what}: row {column.index[first]} holds {shown(column, first)}, one of "
-            f"{int(bad.sum())} rows that can't be used; expected {expected}. Correct these rows, "
-            "or leave them out with data.on_bad='skip'."
+            f"{what}: row {column.index[first]} holds {value}, one of {int(bad.sum())} rows that "
+            f"can't be used; expected {expected}. Correct these rows, or leave them out with "
+            "data.on_bad='skip'."
         )

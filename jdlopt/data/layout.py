@@ -10,10 +10,10 @@ import numpy as np
 
 from jdlopt.data.fields import DataFields
 from jdlopt.data.images import resize_to
-from jdlopt.data.labelled import BESIDE, names_of, with_targets
+from jdlopt.data.labelled import beside_named, check_named, names_of, with_targets
 from jdlopt.data.targets import Coding
 from jdlopt.data.text_input import TextInput
-from jdlopt.errors import DataError, listing, nearest
+from jdlopt.errors import DataError, listing
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,10 @@ def find_target(
             f"{where}: does not say which feature to predict. Set data.target to one of: "
             f"{listing(names)}."
         )
-    named = [("target", name) for name in target]
+    named: list[tuple[str, str | None]] = [("target", name) for name in target]
     named += [("ignore", name) for name in fields.ignore]
-    for key in ("text_column", *BESIDE):
-        named += [] if getattr(fields, key) is None else [(key, getattr(fields, key))]
-    for key, name in named:
-        if name not in names:
-            hint = nearest(name, names) or f" Features: {listing(names)}."
-            raise DataError(f"{where}: data.{key}: there is no feature {name!r}.{hint}")
+    named += [("text_column", fields.text_column), *beside_named(fields)]
+    check_named(where, named, names, "feature")
     return target
 
 
@@ -128,7 +124,7 @@ def make_layout(
       DataError: the features can't be used.
     """
     names = sorted(features)  # their stored order differs from one process to the next
-    taken = {*target, *fields.ignore, *(getattr(fields, key) for key in BESIDE)}
+    taken = {*target, *fields.ignore, *(name for _, name in beside_named(fields))}
     inputs: tuple[str, ...]
     if fields.text_column is not None:
         inputs = (fields.text_column,)

@@ -25,9 +25,9 @@ from jdlopt.data.folders import readable
 from jdlopt.data.image_decoding import Changes
 from jdlopt.data.named import TABLE
 from jdlopt.data.notes import Note
+from jdlopt.data.parts import fit_rows
 from jdlopt.data.pools import ArrayPool, Arrays, Pool
 from jdlopt.data.spec import InputSpec
-from jdlopt.data.split import fit_rows
 from jdlopt.data.text_input import fit_texts
 from jdlopt.errors import DataError, listing
 

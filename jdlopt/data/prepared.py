@@ -15,7 +15,7 @@ from jdlopt.data.damage import Skipped, Unreadable
 from jdlopt.data.dataset import PLAIN, Dataset, Reading, make_dataset
 from jdlopt.data.fields import DataFields
 from jdlopt.data.image_decoding import Changes, look_at, opened
-from jdlopt.data.labelled import BESIDE, beside
+from jdlopt.data.labelled import beside, beside_named
 from jdlopt.data.layout import (
     Layout,
     coding_of,
@@ -25,10 +25,11 @@ from jdlopt.data.layout import (
     make_layout,
 )
 from jdlopt.data.notes import Note
+from jdlopt.data.parts import fit_rows, make_parts
 from jdlopt.data.pools import Pool
 from jdlopt.data.records import TfdsPool, as_text, read_features, read_info
 from jdlopt.data.spec import InputSpec
-from jdlopt.data.split import fit_rows, make_parts, split_named
+from jdlopt.data.split import split_named
 from jdlopt.data.targets import Coding, infer_coding
 from jdlopt.data.text_input import fit_texts
 from jdlopt.errors import DataError, listing
@@ -159,7 +160,7 @@ def _with_vocabulary(layout: Layout, train: TfdsPool, rows: np.ndarray, reading:
 
 def _beside(train: TfdsPool, fields: DataFields) -> dict[str, np.ndarray]:
     """Returns the group, time and weight of each training record, where features hold them."""
-    named = {key: getattr(fields, key) for key in BESIDE if getattr(fields, key) is not None}
+    named = dict(beside_named(fields))
     if not named:
         return {}
     import pandas as pd

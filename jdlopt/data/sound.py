@@ -143,6 +143,7 @@ def open_sounds(folder: Path, fields: DataFields) -> Dataset:
         skipped=skipped,
         beside=found.beside,
         notes=found.notes,
+        origins=found.origins(folder),
     )
 
 

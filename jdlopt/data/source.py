@@ -19,6 +19,7 @@ from jdlopt.data.bundled import BUNDLED, prepare_bundled, random_state_kept
 from jdlopt.data.bundled import VERSION as BUNDLED_VERSION
 from jdlopt.data.dataset import Dataset, Reading
 from jdlopt.data.fields import COLUMN_KEYS, DataFields
+from jdlopt.data.key_split import BY_PATH
 from jdlopt.data.label_file import LABELS
 from jdlopt.data.prepared import open_prepared
 from jdlopt.data.walk import check_regular, most_of
@@ -98,6 +99,25 @@ def check_together(fields: DataFields) -> None:
         )
     if fields.group is not None and fields.time is not None:
         raise DataError("data.group and data.time: a split goes by one of them; leave one out.")
+    _check_key(fields)
+
+
+def _check_key(fields: DataFields) -> None:
+    """Raises a `DataError` for what can't be had where a hash of a key says who goes where."""
+    if fields.split_by is None:
+        return
+    if fields.group not in (None, fields.split_by):
+        raise DataError(
+            f"data.group={fields.group!r} and data.split_by={fields.split_by!r}: a hash of the one "
+            "would tear apart what the other keeps together. data.split_by="
+            f"{fields.group!r} keeps groups together, too; leave data.group out."
+        )
+    for key in ("time", "stratify_bins"):
+        if getattr(fields, key) is not None:
+            raise DataError(
+                f"data.{key} and data.split_by: a hash of the key alone says which split an "
+                f"example is in. Leave data.{key} or data.split_by out."
+            )
 
 
 def _open(fields: DataFields, reading: Reading) -> Dataset:
@@ -106,6 +126,13 @@ def _open(fields: DataFields, reading: Reading) -> Dataset:
         key = next(iter(fields.options))
         known = shared_keys(DataFields)
         raise DataError(f"data.{key}: is unknown.{nearest(key, known)}")
+    for key in ("validation_source", "test_source"):
+        if getattr(fields, key) is not None and kind != "table":
+            raise DataError(
+                f"data.{key}: names a table beside a table; {fields.source} is none. A folder of "
+                "files has its splits in folders (train/CLASS, test/CLASS), an NPZ in arrays "
+                "(x_test, y_test)."
+            )
     return SOURCES[kind].open(fields.source.strip(), fields, reading)
 
 
@@ -256,8 +283,9 @@ def _siblings(path: Path) -> list[str]:
 
 def _check_unused(fields: DataFields, path: Path) -> None:
     listed = path.is_dir() and (path / LABELS).is_file()
+    by_path = path.is_dir() and fields.split_by == BY_PATH
     for key in ("text_column", "categorical", "columns") if listed else COLUMN_KEYS:
-        if getattr(fields, key):
+        if getattr(fields, key) and not (key == "split_by" and by_path):
             hint = f" (a folder may have them in {LABELS})" if path.is_dir() and not listed else ""
             raise DataError(
                 f"data.{key}: names columns of a table or features of a TFDS dataset; {path} has "

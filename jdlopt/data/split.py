@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Int, Num
 
-from jdlopt.data.fields import DataFields
-from jdlopt.data.targets import Coding
+from jdlopt.data import key_split
+from jdlopt.data.stratification import dealt
 from jdlopt.errors import DataError, listing
 
 SPLITS = ("train", "validation", "test")
@@ -45,6 +45,7 @@ def split_indices(
     fold: tuple[int, int] | None = None,
     groups: Int[np.ndarray, " size"] | None = None,
     times: Num[np.ndarray, " size"] | None = None,
+    keys: Sequence[str] | None = None,
 ) -> dict[str, Indices]:
     """Splits ``size`` examples into train and, where a fraction is given, validation and test.
 
@@ -71,6 +72,9 @@ def split_indices(
       times: when each example was made: the test split is the latest, before it lies validation,
         before that train, and equal times stay together, so that no split is trained on what came
         after it. Nothing is drawn.
+      keys: the key of each example, whose hash with the seed alone says which split it is in (see
+        `jdlopt.data.key_split`): the fractions are expected ones, of the keys; labels decide on
+        nothing.
 
     Returns:
       Sorted, disjoint indices for each split; together they are ``0 … size - 1``.
@@ -90,196 +94,41 @@ def split_indices(
         validation_fraction = None
     fractions = {"test": test_fraction, "validation": validation_fraction}
     wanted = {name: fraction for name, fraction in fractions.items() if fraction is not None}
-    _check_asked(groups, times, fold)
+    _check_asked(groups, times, fold, keys)
     of_classes = labels is not None and labels.ndim == 1
-    if labels is not None and of_classes and groups is None and times is None:
+    drawn = groups is None and times is None and keys is None
+    if labels is not None and of_classes and drawn:
         parts = 1 + len(wanted) + (0 if fold is None else fold[0] - 1)
         _check_classes(labels, parts=parts, where=where, class_names=class_names)
     splits = {}
     train = np.arange(size)
     for name, fraction in wanted.items():
-        if times is not None:
+        if keys is not None:
+            some = [keys[place] for place in train.tolist()]
+            held = key_split.held_out(some, fraction, seed, name, where)
+            train, splits[name] = _apart(train, held)
+        elif times is not None:
             train, splits[name] = _latest(train, times, fraction, name, where)
         elif groups is not None:
             train, splits[name] = _hold_out_groups(train, groups, fraction, seed, name, where)
         else:
             train, splits[name] = _hold_out(train, labels, fraction, seed, name, where)
-    if fold is not None:
+    if fold is not None and keys is not None:
+        held = key_split.fold_of([keys[place] for place in train.tolist()], *fold, seed, where)
+        train, splits["validation"] = _apart(train, held)
+    elif fold is not None:
         train, splits["validation"] = _fold(
             train, labels, *fold, seed, where, groups=groups, class_names=class_names
         )
-    if labels is not None and of_classes and (groups is not None or times is not None):
+    if labels is not None and of_classes and not drawn:
         _check_trained(labels, train, where, class_names)
     return {"train": train, **splits}
 
 
-def make_parts(
-    pools: Mapping[str, Sized],
-    fields: DataFields,
-    coding: Coding,
-    targets: Callable[[], np.ndarray],
-    beside: Mapping[str, np.ndarray] | None = None,
-) -> dict[str, tuple[str, np.ndarray | None]]:
-    """Returns which pool, and which of its examples, each split is made of.
-
-    A split that the source has is taken as it is; the others are taken out of ``train``.
-
-    Args:
-      pools: the source's own splits, ``train`` among them.
-      fields: the data section: fractions, folds, ``split_seed`` and ``stratify``.
-      coding: how targets are coded.
-      targets: gives the encoded targets of the ``train`` pool.
-      beside: the ``group`` or ``time`` of each example of the ``train`` pool, where data.group or
-        data.time names it.
-    """
-    where = fields.source
-    parts: dict[str, tuple[str, np.ndarray | None]] = {name: (name, None) for name in pools}
-    for name, pool in pools.items():
-        if len(pool) == 0:
-            raise DataError(f"{where}: split {name!r} is empty.")
-    folds = fields.folds
-    if folds is not None and "validation" in pools:
-        raise DataError(
-            f"data.folds: {where} has a validation split of its own, so there is nothing to fold. "
-            "Leave data.folds out."
-        )
-    beside = beside or {}
-    if all(split in pools for split in SPLITS):
-        for key in ("group", "time"):
-            if key in beside:
-                raise DataError(
-                    f"data.{key}: {where} has three splits of its own, so there is nothing to "
-                    f"split. Leave data.{key} out."
-                )
-        return parts
-    test_fraction = None if "test" in pools else fields.test_fraction
-    least = (1 if test_fraction is None else 2) + (folds - 1 if folds else 1)
-    indices = split_indices(
-        len(pools["train"]),
-        labels=_strata(fields, coding, targets, least),
-        test_fraction=test_fraction,
-        validation_fraction=None if "validation" in pools else fields.validation_fraction,
-        seed=fields.split_seed,
-        where=where,
-        class_names=coding.class_names,
-        fold=None if folds is None else (folds, fields.fold),
-        groups=beside.get("group"),
-        times=beside.get("time"),
-    )
-    return parts | {split: ("train", index) for split, index in indices.items()}
-
-
-def _strata(
-    fields: DataFields, coding: Coding, targets: Callable[[], np.ndarray], least: int
-) -> np.ndarray | None:
-    """Returns what a split is stratified by: classes, labels or bins of a value; None: nothing."""
-    bins = fields.stratify_bins
-    if not fields.stratify:
-        return None
-    if coding.task in ("classification", "multilabel"):
-        return targets()
-    if bins is None or coding.task != "regression":
-        return None
-    if coding.shape:
-        raise DataError(
-            "data.stratify_bins: bins the one number that a regression predicts; "
-            f"{fields.source} has {coding.shape[0]}. Leave it out."
-        )
-    return binned(targets(), bins, least)
-
-
-def dealt(
-    labels: Int[np.ndarray, "size labels"], shares: Sequence[float], seed: int
-) -> Int[np.ndarray, " size"]:
-    """Deals examples out to parts, so that each part has its share of every label.
-
-    Iterative stratification: the label with the fewest examples left comes first, and each of its
-    examples goes to the part that lacks most of this label, then to the one that lacks most
-    examples. Sechidis, Tsoumakas and Vlahavas, On the stratification of multi-label data, 2011.
-
-    Args:
-      labels: which labels each example has, 0 and 1.
-      shares: of the parts; they sum to 1.
-      seed: of the order of the examples, which settles ties.
-
-    Returns:
-      The part of each example.
-
-    Example:
-      >>> labels = np.array([[1, 0], [1, 1], [0, 1], [0, 0]] * 5)
-      >>> part = dealt(labels, (0.8, 0.2), seed=0)
-      >>> labels[part == 1].sum(axis=0)
-      array([2, 2])
-    """
-    size = len(labels)
-    order = np.random.default_rng(seed).permutation(size)
-    mine = labels[order].astype(bool)
-    room = np.asarray(shares, np.float64) * size
-    wanted = np.outer(shares, mine.sum(axis=0))
-    part = np.full(size, -1)
-    left = mine.sum(axis=0)
-    while left.any():
-        rarest = int(np.argmin(np.where(left > 0, left, size + 1)))
-        for row in np.flatnonzero(mine[:, rarest] & (part < 0)):
-            place = int(np.lexsort((-room, -wanted[:, rarest]))[0])
-            part[row] = place
-            wanted[place] -= mine[row]
-            room[place] -= 1
-        left = mine[part < 0].sum(axis=0)
-    for row in np.flatnonzero(part < 0):
-        place = int(np.argmax(room))
-        part[row] = place
-        room[place] -= 1
-    given = np.empty(size, np.intp)
-    given[order] = part
-    return given
-
-
-def fit_rows(
-    parts: Mapping[str, tuple[str, np.ndarray | None]], fields: DataFields, size: int
-) -> Indices:
-    """Returns the examples of the ``train`` pool that decide how inputs are coded.
-
-    They are the training split; but with ``data.folds`` they are all that are not test, so that the
-    inputs of all folds are coded alike, and one program serves them.
-
-    Args:
-      parts: what `make_parts` returned.
-      fields: the data section.
-      size: the number of examples in the ``train`` pool.
-    """
-    splits = ("train",) if fields.folds is None else ("train", "validation")
-    rows = [parts[split][1] for split in splits]
-    chosen = [np.arange(size) if some is None else some for some in rows]
-    return np.sort(np.concatenate(chosen))
-
-
-def binned(values: Float[np.ndarray, " size"], bins: int, least: int) -> Int[np.ndarray, " size"]:
-    """Returns the quantile bin of each value, so that a regression can be split by its bins.
-
-    Bin ``b`` of ``k`` holds what is above the ``b/k`` quantile and not above the ``(b + 1)/k``
-    quantile, as in ``pandas.qcut``; quantiles that coincide make one edge.
-
-    Args:
-      values: the targets.
-      bins: the most bins; fewer are made where one would hold fewer than ``least`` values.
-      least: the fewest values of a bin.
-
-    Example:
-      >>> binned(np.arange(10.0), bins=5, least=2)
-      array([0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
-      >>> binned(np.arange(10.0), bins=5, least=4)
-      array([0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
-    """
-    for count in range(bins, 1, -1):
-        edges = np.unique(np.quantile(values, np.linspace(0.0, 1.0, count + 1)))
-        labels = np.searchsorted(edges[1:-1], values, side="left")
-        if np.unique(labels, return_counts=True)[1].min() >= least:
-            return labels
-    return np.zeros(len(values), np.intp)
-
-
-def _check_asked(groups: object, times: object, fold: tuple[int, int] | None) -> None:
+def _check_asked(groups: object, times: object, fold: tuple[int, int] | None, keys: object) -> None:
+    if keys is not None and (groups is not None or times is not None):
+        key = "group" if groups is not None else "time"
+        raise DataError(f"data.split_by and data.{key}: a split goes by one of them.")
     if groups is not None and times is not None:
         raise DataError("data.group and data.time: a split goes by one of them; leave one out.")
     if times is not None and fold is not None:

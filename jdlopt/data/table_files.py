@@ -6,6 +6,7 @@ import collections
 import contextlib
 import io
 import json
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from jdlopt.data import csv_text
 from jdlopt.data.csv_text import UNNAMED, CsvText, check_header, endings
 from jdlopt.data.damage import Skipped
 from jdlopt.data.notes import Notes
+from jdlopt.data.split import split_named
 from jdlopt.errors import DataError, listing
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 CSV, PARQUET, JSON = (".csv", ".tsv"), (".parquet", ".pq"), (".json", ".jsonl", ".ndjson")
 SUFFIXES = (*CSV, *PARQUET, *JSON)
 WIDE = "too many columns"
+PART = re.compile(r"-\d{5}-of-\d{5}$")
+PARTS_JOINED = "the parts of a folder are read as one table"
 MISSING_WORDS = (
     "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
     "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
@@ -35,16 +39,48 @@ KEEPS_WORDS = "data.missing_values=() takes them as they stand, another tuple na
 
 
 def is_table(path: Path) -> bool:
-    """Returns whether a path is a table by its ending, or a folder of Parquet parts.
+    """Returns whether a path is a table by its ending, or a folder of Parquet parts or of splits.
 
     Example:
       >>> is_table(Path("a.csv.gz")), is_table(Path("a.png"))
       (True, False)
     """
     if path.is_dir():
-        return any(path.glob("*.parquet")) or any(path.glob("*=*/*.parquet"))
+        parts = any(path.glob("*.parquet")) or any(path.glob("*=*/*.parquet"))
+        return parts or bool(split_tables(path))
     ending, compression = endings(path)
     return ending in SUFFIXES and not (compression and ending in PARQUET)
+
+
+def split_tables(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Returns the tables that a folder has for splits, by their names; none without ``train``.
+
+    One is called by the split's name, ``train.csv``, or is a part of it, as the files of Hugging
+    Face's datasets are: ``train-00000-of-00002.parquet``. A folder that holds folders has none.
+
+    Raises:
+      DataError: two tables are called by the name of one split.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            if not path.name.startswith((".", "_")):
+                return {}
+        elif is_table(path):
+            split = split_named(PART.sub("", path.name.split(".")[0]))
+            if split is not None:
+                found.setdefault(split, []).append(path)
+    if "train" not in found:
+        return {}
+    for split, paths in found.items():
+        parts = [PART.search(path.name.split(".")[0]) is not None for path in paths]
+        if len(paths) > 1 and not all(parts):
+            raise DataError(
+                f"{folder}: has several tables for the split {split!r}: "
+                f"{listing(path.name for path in paths)}. Leave one, or name the files with "
+                "data.source, data.validation_source and data.test_source."
+            )
+    return {split: tuple(paths) for split, paths in found.items()}
 
 
 def read_table(
@@ -113,6 +149,28 @@ def read_table(
     if missing_values:
         table = without_words(table, missing_values, (*as_text, raw_text), raw_text, notes)
     return table
+
+
+@contextlib.contextmanager
+def words_told(notes: Notes) -> Iterator[None]:
+    """Says with an error about missing values which words were taken for them in its columns."""
+    try:
+        yield
+    except DataError as error:
+        words = [
+            note
+            for note in notes
+            if note.what == WORDS_ARE_MISSING
+            and any(_column_in(place) in str(error) for place in note.places)
+        ]
+        if words and "missing value" in str(error):
+            raise DataError("\n".join((str(error), *map(str, words)))) from error
+        raise
+
+
+def _column_in(place: str) -> str:
+    """Returns the column, in quotes, that a note of `without_words` counts words in."""
+    return place.partition("column ")[2].rpartition("': ")[0] + "'"
 
 
 # --- kinds of files -------------------------------------------------------------------------------
@@ -191,9 +249,7 @@ def _read_parquet(path: Path, notes: Notes) -> pd.DataFrame:
         check_header(list(pyarrow.parquet.read_schema(path).names), path)
     else:
         parts = sorted(path.rglob("*.parquet"))
-        notes.add(
-            "changed", "the parts of a folder are read as one table", str(path), len(parts), "files"
-        )
+        notes.add("changed", PARTS_JOINED, str(path), len(parts), "files")
     return index_as_columns(pd.read_parquet(path, engine="pyarrow"), str(path), notes)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,19 +15,28 @@ from jdlopt.data.damage import Skipped, check_left
 from jdlopt.data.dataset import PLAIN, Dataset, Reading, make_dataset
 from jdlopt.data.fields import DataFields
 from jdlopt.data.named import TABLE
-from jdlopt.data.notes import Notes
+from jdlopt.data.notes import Note, Notes
+from jdlopt.data.parts import fit_rows
 from jdlopt.data.pools import ArrayPool, Arrays, Pool
 from jdlopt.data.spec import InputSpec
-from jdlopt.data.split import fit_rows, make_parts
+from jdlopt.data.split import SPLITS
 from jdlopt.data.table_files import (
-    WORDS_ARE_MISSING,
+    PARTS_JOINED,
     check_header,
     endings,
     index_as_columns,
     read_table,
     without_words,
+    words_told,
 )
-from jdlopt.errors import DataError, listing, nearest
+from jdlopt.data.table_splits import (
+    SplitTable,
+    check_columns,
+    find_tables,
+    from_one_folder,
+    placed_rows,
+)
+from jdlopt.errors import DataError, listing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,21 +61,65 @@ def open_table(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Data
       DataError: the file, its target or one of its columns can't be used.
     """
     skipped, notes = Skipped(), Notes()
-    skip = fields.on_bad == "skip"
-    table = read_table(
-        path,
-        skipped if skip else None,
-        fields.text_column,
-        as_text=(*fields.categorical, *(n for n, k in fields.columns.items() if k != "number")),
-        remedies=True,
-        missing_values=fields.missing_values,
-        decimal=fields.decimal,
-        notes=notes,
-    )
+    paths = find_tables(path, fields, notes)
+    as_text = (*fields.categorical, *(n for n, k in fields.columns.items() if k != "number"))
+    as_text = (*as_text, *([] if fields.split_by is None else [fields.split_by]))
+    tables: dict[str, SplitTable] = {}
+    for split, files in paths.items():
+        of_this = notes if len(paths) == 1 else Notes()
+        table = _read(files, fields, as_text, skipped, of_this)
+        if split == "train":  # what is text there is text in the others, such as "007"
+            texts = [n for n in table.columns if table[n].dtype.kind == "O" or _is_text(table[n])]
+            as_text = (*as_text, *texts)
+        if of_this is not notes:
+            notes.extend(_of_file(note, files[0].name) for note in of_this)
+        folder = files[0] if files[0].is_dir() else files[0].parent
+        tables[split] = SplitTable(table, str(files[0]), folder)
     name = Path(path.stem).stem if endings(path)[1] else path.stem
-    folder = path if path.is_dir() else path.parent
-    with _words_told(notes):
-        return _dataset(table, fields, reading, str(path), name, folder, skipped, notes)
+    with words_told(notes):
+        return _dataset(tables, fields, reading, name, skipped, notes)
+
+
+def _of_file(note: Note, name: str) -> Note:
+    """Returns a note whose places say which file they lie in."""
+    places = (f"{name}, {one}" if one and not one.startswith("and ") else one or name
+              for one in note.places or ("",))  # fmt: skip
+    return dataclasses.replace(note, places=tuple(places))
+
+
+def _is_text(column: pd.Series) -> bool:
+    return str(column.dtype) == "str" or column.dtype.kind == "U"
+
+
+def _read(
+    files: Sequence[Path],
+    fields: DataFields,
+    as_text: Sequence[str],
+    skipped: Skipped,
+    notes: Notes,
+) -> pd.DataFrame:
+    """Returns the table of a split, maybe in parts; its index counts the rows from 1."""
+    import pandas as pd
+
+    read = [
+        read_table(
+            path,
+            skipped if fields.on_bad == "skip" else None,
+            fields.text_column,
+            as_text=as_text,
+            remedies=True,
+            missing_values=fields.missing_values,
+            decimal=fields.decimal,
+            notes=notes,
+        )
+        for path in files
+    ]
+    if len(read) == 1:
+        return read[0]
+    notes.add("changed", PARTS_JOINED, str(files[0].parent), len(files), "files")
+    table = pd.concat(read, ignore_index=True)
+    table.index = pd.Index(np.arange(1, len(table) + 1))
+    return table
 
 
 def open_frame(frame: pd.DataFrame, fields: DataFields, reading: Reading = PLAIN) -> Dataset:
@@ -80,53 +133,75 @@ def open_frame(frame: pd.DataFrame, fields: DataFields, reading: Reading = PLAIN
     Raises:
       DataError: its target or one of its columns can't be used, or two have one name.
     """
+    return open_frames({"train": frame}, fields, reading)
+
+
+def open_frames(
+    frames: Mapping[str, pd.DataFrame], fields: DataFields, reading: Reading = PLAIN
+) -> Dataset:
+    """Opens a DataFrame a split as tables of their own files; see `open_frame`.
+
+    Args:
+      frames: by the name of their split, ``train`` among them.
+      fields, reading: as in `open_frame`.
+
+    Raises:
+      DataError: as in `open_frame`, or there is no such split, or none to train on.
+    """
+    unknown = [split for split in frames if split not in SPLITS]
+    if unknown or "train" not in frames:
+        raise DataError(
+            f"data: DataFrames are given by split, 'train' among them; found {listing(frames)}."
+        )
+    notes = Notes()
+    tables = {
+        split: _as_table(frames[split], split if len(frames) > 1 else "data", fields, notes)
+        for split in ("train", "validation", "test")
+        if split in frames
+    }
+    with words_told(notes):
+        return _dataset(tables, fields, reading, "data", Skipped(), notes)
+
+
+def _as_table(frame: pd.DataFrame, where: str, fields: DataFields, notes: Notes) -> SplitTable:
     import pandas as pd
 
-    notes = Notes()
-    check_header([str(name) for name in frame.columns], Path("data"))
-    table = index_as_columns(frame, "data", notes)
+    check_header([str(name) for name in frame.columns], Path(where))
+    table = index_as_columns(frame, where, notes)
     table = table.set_axis([str(name) for name in table.columns], axis=1)
     table.index = pd.Index(np.arange(1, len(table) + 1))
     if fields.missing_values:
         table = without_words(table, fields.missing_values, (), fields.text_column, notes)
-    with _words_told(notes):
-        return _dataset(table, fields, reading, "data", "data", Path(), Skipped(), notes)
-
-
-@contextlib.contextmanager
-def _words_told(notes: Notes) -> Iterator[None]:
-    """Says with an error about missing values which words were taken for them."""
-    try:
-        yield
-    except DataError as error:
-        words = [note for note in notes if note.what == WORDS_ARE_MISSING]
-        if words and "missing value" in str(error):
-            raise DataError("\n".join((str(error), *map(str, words)))) from error
-        raise
+    return SplitTable(table, where, Path())
 
 
 def _dataset(
-    table: pd.DataFrame,
+    tables: Mapping[str, SplitTable],
     fields: DataFields,
     reading: Reading,
-    where: str,
     name: str,
-    folder: Path,
     skipped: Skipped,
     notes: Notes,
 ) -> Dataset:
-    fields = labelled.with_targets(fields, list(table.columns))
-    features = _feature_names(Path(where), list(table.columns), fields)
-    if len(table) == 0:
+    _, where, folder = tables["train"]
+    columns_there = list(tables["train"].table.columns)
+    fields = labelled.with_targets(fields, columns_there)
+    features = _feature_names(Path(where), columns_there, fields)
+    if len(tables["train"].table) == 0:
         left = f": {skipped}" if skipped.counts else ""
         raise DataError(f"{where}: is empty: it has a header but no rows{left}.")
-    table, coding, targets, beside = labelled.read_labels(table, fields, where, skipped, notes)
-    parts: mixed.Parts = make_parts({"train": targets}, fields, coding, lambda: targets, beside)
+    check_columns(tables, fields, features, notes)
+    table, targets, coding, beside, parts, origin = placed_rows(
+        tables, features, fields, skipped, notes
+    )
     rows = fit_rows(parts, fields, len(table))
     if fields.text_column is not None:
         kinds = mixed.Kinds((), {}, {fields.text_column: "text"})
     else:
         kinds = mixed.kinds_of(table, features, rows, fields, folder)
+    if len(tables) > 1:
+        files = [name for name, kind in kinds.apart.items() if kind in mixed.FILES]
+        table = from_one_folder(table, list(tables.values()), files)
     inputs: dict[str, InputSpec] = {}
     pools: dict[str, Pool] = {}
     if kinds.table:
@@ -156,6 +231,7 @@ def _dataset(
         skipped=skipped,
         beside=beside,
         notes=(*notes, *kinds.notes),
+        origins={"train": origin},
     )
 
 
@@ -235,19 +311,12 @@ def _feature_names(path: Path, names: list[str], fields: DataFields) -> tuple[st
             f"{path}: data.target is not set; name the column to predict. "
             f"Columns: {listing(names)}."
         )
-    used = [("target", name) for name in targets] + [
-        (key, getattr(fields, key))
-        for key in (*labelled.BESIDE, "text_column")
-        if getattr(fields, key) is not None
-    ]
+    used = [("target", name) for name in targets] + labelled.beside_named(fields)
+    used += [] if fields.text_column is None else [("text_column", fields.text_column)]
     many = [
         (key, name) for key in ("ignore", "categorical", "columns") for name in getattr(fields, key)
     ]
-    named = [*used, *many]
-    for key, name in named:
-        if name not in names:
-            hint = nearest(name, names) or f" Columns: {listing(names)}."
-            raise DataError(f"{path}: data.{key}: there is no column {name!r}.{hint}")
+    labelled.check_named(str(path), [*used, *many], names)
     twice = [name for name in fields.columns if name in {one for _, one in used}]
     if twice or (fields.columns and fields.text_column is not None):
         name = twice[0] if twice else fields.text_column

@@ -19,7 +19,15 @@ from jdlopt import memory
 from jdlopt import mesh as meshes
 from jdlopt.data import given, notes
 from jdlopt.errors import DivergedError, Interrupted, UserError, WorkdirError
-from jdlopt.train import checkpoint, data_record, features, log, processes, serve
+from jdlopt.train import (
+    checkpoint,
+    data_record,
+    features,
+    log,
+    processes,
+    serve,
+    split_record,
+)
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.components import clean_given
 from jdlopt.train.evaluate import Evaluator
@@ -121,6 +129,8 @@ def _claimed(place: Path, experiment: Experiment) -> Iterator[None]:
     """Holds a directory that is this config's, and of these data."""
     with log.claim(place, experiment.config):
         data_record.keep(place, experiment.data)
+        if jax.process_index() == 0:
+            split_record.save(place, experiment.data)
         yield
 
 

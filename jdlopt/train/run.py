@@ -14,7 +14,7 @@ from jdlopt.data.given import given_inputs, given_targets, only_split
 from jdlopt.data.inputs import Inputs, read_inputs
 from jdlopt.data.pools import Arrays
 from jdlopt.errors import DataError, UserError, WorkdirError
-from jdlopt.train import log, serve
+from jdlopt.train import log, serve, split_record
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.result import read_result
 from jdlopt.train.schema import Config
@@ -98,6 +98,24 @@ class Run:
     def config(self) -> Config:
         """The resolved config."""
         return self.experiment.config
+
+    @functools.cached_property
+    def splits(self) -> dict[str, pd.DataFrame]:
+        """The examples of each split, a row each: which row of the source it is, or which file.
+
+        As ``splits.csv`` in the run's directory has them; ``row`` counts from 0, as ``iloc`` does.
+
+        Raises:
+          UserError: the record is damaged; or there is none, and the data are gone or others.
+        """
+        path = None if self.workdir is None else split_record.find(self.workdir)
+        if path is not None:
+            return split_record.read(path)
+        experiment = self.experiment
+        if experiment.dataset is None:
+            assert self.workdir is not None
+            experiment = serve.experiment_with_data(self.workdir, self.allow_code)
+        return split_record.of_dataset(experiment.data)
 
     @functools.cached_property
     def experiment(self) -> Experiment:

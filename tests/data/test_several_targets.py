@@ -15,7 +15,7 @@ from tfds_files import prepare
 from jdlopt.data import open_dataset
 from jdlopt.data.check import check_source
 from jdlopt.data.combined_labels import combined, remedy
-from jdlopt.data.split import dealt
+from jdlopt.data.stratification import dealt
 from jdlopt.errors import DataError
 
 RNG = np.random.default_rng(0)

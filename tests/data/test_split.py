@@ -14,7 +14,8 @@ from sklearn.model_selection import (
     train_test_split,
 )
 
-from jdlopt.data.split import binned, split_indices
+from jdlopt.data.split import split_indices
+from jdlopt.data.stratification import binned
 from jdlopt.errors import DataError
 
 fractions = st.floats(0.1, 0.5)

@@ -520,7 +520,9 @@ def test_rows_without_a_group_or_time_are_skipped_when_asked(visits, tmp_path):
     visits["day"] = visits["day"].astype(str)
     visits.loc[8, "day"] = "soon"
     source = {"source": str(save(visits, tmp_path, ".csv")), "target": "ill"}
-    with pytest.raises(DataError, match=r"row 4 holds nan, one of 2 rows.*data.on_bad='skip'"):
+    with pytest.raises(
+        DataError, match=r"row 4 holds a missing value, one of 2 rows.*data.on_bad='skip'"
+    ):
         open_dataset(source | KEYS | {"group": "patient"})
     grouped = open_dataset(source | KEYS | {"group": "patient", "on_bad": "skip"})
     assert grouped.skipped == {"no group": 2}

@@ -50,16 +50,26 @@ def _rows(
 def _of_one(
     dataset: Dataset, seen: Mapping[str, arrays.Seen], rows: Mapping[str, np.ndarray]
 ) -> list[Finding]:
-    kind, wanted = arrays.kind_of(dataset.spec.input), list(seen)
+    kind = arrays.kind_of(dataset.spec.input)
     findings = list(_of_arrays(dataset, kind, seen["train"], rows["train"]))
     if kind != "table":
         return findings + _near_arrays([seen], [kind], rows)
+    return findings + _near_tables(seen, rows)
+
+
+def between_splits(dataset: Dataset, with_test: bool, called: np.ndarray) -> list[Finding]:
+    """Returns the rows of a table that are (almost) in another split; ``called`` names each."""
+    return _near_tables(_looked(dataset, with_test), _rows(dataset, with_test, called))
+
+
+def _near_tables(seen: Mapping[str, arrays.Seen], rows: Mapping[str, np.ndarray]) -> list[Finding]:
+    wanted = list(seen)
     matrices = [one.small.astype(np.float64) for one in seen.values()]
     ends = np.cumsum([len(matrix) for matrix in matrices])
     places = np.split(np.arange(ends[-1]), ends[:-1])
     called = np.concatenate([rows[split][seen[split].chosen] for split in wanted])
     splits = dict(zip(wanted, places, strict=True))
-    return findings + near_rows(np.concatenate(matrices), splits, called)
+    return near_rows(np.concatenate(matrices), splits, called)
 
 
 def _of_arrays(

@@ -21,6 +21,7 @@ from jdlopt.data.check.finding import SEVERITIES, Finding, agreed, settled
 from jdlopt.data.check.labels import label_findings
 from jdlopt.data.check.opened import (
     OF_WHOLE_EXAMPLES,
+    between_splits,
     examined,
     near_rows,
     of_examples,
@@ -29,11 +30,11 @@ from jdlopt.data.check.opened import (
 from jdlopt.data.dataset import SPLITS, Dataset
 from jdlopt.data.fields import DataFields
 from jdlopt.data.inputs import columns_of
-from jdlopt.data.labelled import names_of, with_targets
+from jdlopt.data.labelled import beside_named, check_named, names_of, with_targets
 from jdlopt.data.named import TABLE
 from jdlopt.data.source import open_dataset
 from jdlopt.data.split import split_indices
-from jdlopt.errors import DataError, listing, nearest
+from jdlopt.errors import DataError
 
 ALL_ROWS = (
     "Damage that stops a run (missing, infinite or unreadable values, rows of another size, equal "
@@ -121,7 +122,7 @@ def check_source(fields: DataFields | Mapping[str, Any], *, with_test: bool = Tr
 
     if not isinstance(fields, DataFields):
         fields = section_of(DataFields, fields, "data")
-    path = writing.expanded(fields.source.strip())
+    path = _training_table(writing.expanded(fields.source.strip()))
     # fits this small lose more time than they gain where threads wait for one another
     with threadpool_limits(limits=1):
         if table_files.is_table(path) and path.exists():
@@ -161,18 +162,22 @@ def check_table_file(
     return check_source({"source": str(path), "target": target, **section})
 
 
+def _training_table(path: Path) -> Path:
+    """Returns the table that is looked at cell by cell, where a folder has one for each split."""
+    found = table_files.split_tables(path) if path.is_dir() else {}
+    return found["train"][0] if len(found.get("train", ())) == 1 else path
+
+
 def _check_table(path: Path, fields: DataFields, with_test: bool) -> Check:
     cells = read_cells(path, fields.missing_values, fields.decimal)
     fields = with_targets(fields, cells.names)
     names = names_of(fields.target)
-    named = [*(("data.target", name) for name in names), ("data.text_column", fields.text_column)]
-    for key, name in [*named, *(("data.ignore", one) for one in fields.ignore)]:
-        if name is not None and name not in cells.names:
-            hint = nearest(name, cells.names) or f" Columns: {listing(cells.names)}."
-            raise DataError(f"{path}: {key}: there is no column {name!r}.{hint}")
+    named = [*(("target", name) for name in names), ("text_column", fields.text_column)]
+    named += [*(("ignore", one) for one in fields.ignore), *beside_named(fields)]
+    check_named(str(path), named, cells.names)
     one = len(names) == 1 and fields.label_delimiter is None
     target = cells.names.index(names[0]) if one else None
-    aside = {*names, *fields.ignore, *_asides(fields)}
+    aside = {*names, *fields.ignore, *(name for _, name in beside_named(fields))}
     if fields.text_column is not None:
         aside |= set(cells.names) - {fields.text_column}
     features = [place for place, name in enumerate(cells.names) if name not in aside]
@@ -206,8 +211,7 @@ def _check_table(path: Path, fields: DataFields, with_test: bool) -> Check:
             if len(dataset.spec.named) == 1:
                 findings += examined(dataset, with_test)
             else:
-                whole = len(dataset.pools["train"]) == len(cells.rows)
-                findings += of_inputs(dataset, with_test, TABLE, cells.rows if whole else None)
+                findings += of_inputs(dataset, with_test, TABLE, _called(dataset, cells))
     if not features:
         return Check(fields.source, "", tuple(findings), sizes, looked, dataset, fields)
     splits = _splits(cells, values, coding, fields, dataset)
@@ -223,16 +227,21 @@ def _check_table(path: Path, fields: DataFields, with_test: bool) -> Check:
     found += of_examples(matrix[seen], mine, cells.rows[seen], coding, True)
     if not with_test:
         splits.pop("test", None)
-    found += near_rows(matrix, splits, cells.rows)
+    called = None if dataset is None else _called(dataset, cells)
+    if dataset is not None and called is not None and len(called) > len(cells.rows) and not apart:
+        found += between_splits(dataset, with_test, called)
+    else:
+        found += near_rows(matrix, splits, cells.rows)
     if apart:  # rows that are alike in numbers and categories may differ in all else
         found = [one for one in found if one.kind not in OF_WHOLE_EXAMPLES]
     findings += found
     return Check(fields.source, "table", tuple(findings), sizes, looked, dataset, fields)
 
 
-def _asides(fields: DataFields) -> set[str]:
-    """Columns that say how to split or weigh the rows; no features."""
-    return {name for name in (fields.group, fields.time, fields.weight) if name}
+def _called(dataset: Dataset, cells: Cells) -> np.ndarray | None:
+    """Returns what each row of a table is called; None where some were left out."""
+    rows = dataset.origins["train"]["row"] + 1
+    return rows if len(rows) >= len(cells.rows) else None
 
 
 def _opening(error: DataError) -> Finding:
@@ -296,6 +305,8 @@ def _splits(
     """Returns the rows of each split: a run's own, or alike over the rows that could be used."""
     if dataset is not None:
         parts = {split: arrays.rows_of(dataset, split) for split in SPLITS}
+        if len(dataset.pools["train"]) > len(cells.numbers):  # splits in files of their own
+            parts = {split: rows[rows < len(cells.numbers)] for split, rows in parts.items()}
         if sum(map(len, parts.values())) == len(cells.numbers):
             return parts
     usable = np.flatnonzero(cells.whole if values is None else cells.whole & np.isfinite(values))

@@ -1,0 +1,39 @@
+"""Where examples come from: the row of a file, or the file, that each of a split's is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jdlopt.data.dataset import Dataset
+from jdlopt.data.split import SPLITS
+
+Columns = dict[str, np.ndarray]
+"""Named columns, an example a row."""
+
+
+def origins(dataset: Dataset) -> dict[str, Columns]:
+    """Returns where the examples of each split come from, in the order of the split.
+
+    Returns:
+      Of each split some of these columns: ``row``, counted from 0, of the table, the array or the
+      TFDS split; ``file``, a file's path in the source's folder, or the table that a row is in,
+      where there are several; ``part``, the source's own split that ``row`` counts in, where it has
+      several; ``key``, the value of ``data.split_by``.
+    """
+    return {split: _of_split(dataset, split) for split in SPLITS}
+
+
+def _of_split(dataset: Dataset, split: str) -> Columns:
+    name, indices = dataset.parts[split]
+    pool = dataset.pools[name]
+    chosen = np.arange(len(pool)) if indices is None else np.asarray(indices)
+    known: Mapping[str, Any] = dataset.origins.get(name, {})
+    made: Columns = {}
+    if "row" not in known and "file" not in known:
+        made["row"] = chosen
+        if len(dataset.pools) > 1:
+            made["part"] = np.full(len(chosen), name, object)
+    return made | {column: np.asarray(values)[chosen] for column, values in known.items()}
