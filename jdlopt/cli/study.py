@@ -124,6 +124,7 @@ def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
 
     from jdlopt.report.hyperparameters import shortened
     from jdlopt.study import records
+    from jdlopt.study.enqueue import BASE
 
     out = console()
     trials = {trial["number"]: trial for trial in record["trials"]}
@@ -144,21 +145,30 @@ def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
         # a name that does not fit goes on in the next line, cut where it says something
         broken = name if len(keys) < 4 else name.replace("_", "_\n").replace(".", ".\n")
         table.add_column(broken, justify="right", overflow="fold")
-    for best in order[:SHOWN]:
+    shown = order[:SHOWN]
+    bases = [n for n, one in trials.items() if one.get("origin") == BASE and one["values"]]
+    shown += [number for number in bases if number not in shown]
+    for best in shown:
         trial = trials[best]
         values = [number(value) for value in trial["values"]]
-        if trial["interval"]:
+        if trial.get("interval"):
             values = [
                 f"{value} ± {(high - low) / 2:.4f}"
                 for value, (low, high) in zip(values, trial["interval"])
             ]
         params = [_param(trial["params"].get(key)) for key in keys]
-        table.add_row(str(best), *values, *params)
+        table.add_row(_named(trial), *values, *params)
     out.print(table)
     for reading in record["readings"]:
         if reading["level"] == "warning":
             out.print(Text.assemble(("•", "yellow"), f" {reading['text']}"))
             out.print(f"  {reading['suggestion']}", style="dim")
+    left = [one for one in record.get("enqueued", ()) if one["trial"] is None]
+    if left:
+        out.print(
+            f"{len(left)} of the points that were asked for are not trained yet: the same command "
+            f"with --trials={len(trials) + len(left)} trains them."
+        )
     if record.get("ended"):
         out.print(f"ended: {record['ended']}")
     spent = record["time"]
@@ -175,6 +185,14 @@ def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
     ):
         if (workdir / file).exists():
             print_path(out, workdir / file, what)
+
+
+def _named(trial: Mapping[str, Any]) -> str:
+    """Returns a trial's number, and where its point comes from if no sampler drew it."""
+    from jdlopt.study.enqueue import SAMPLER
+
+    origin = trial.get("origin", SAMPLER)
+    return str(trial["number"]) + ("" if origin == SAMPLER else f" ({origin})")
 
 
 def _param(value: object) -> str:

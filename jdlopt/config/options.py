@@ -32,7 +32,8 @@ class Flag:
         by default begins with ``no-``.
       group: the heading that help lists it under.
       positional: whether it is written without a name.
-      read: text → value, where the type alone does not say how; raises `UserError`.
+      read: text → value, where the type alone does not say how; raises `UserError`. Of a tuple,
+        text → the items that one flag stands for, which its class checks by itself.
       shown: the default as help shows it.
     """
 
@@ -99,6 +100,8 @@ def option_problems(options: Any) -> list[str]:
     """
     problems: list[str] = []
     for option in options_of(type(options)):
+        if option.flag.read is not None and takes_several(option):
+            continue
         check_value(getattr(options, option.name), option.field, option.spelt, problems)
     return problems
 
@@ -134,6 +137,8 @@ def _value(option: Option, given: Any) -> Any:
     if option.is_switch:
         return not option.field.default
     if isinstance(given, list):  # a flag that was given several times
+        if option.flag.read is not None:
+            return tuple(item for text in given for item in option.flag.read(text))
         return tuple(part.strip() for text in given for part in text.split(",") if part.strip())
     if option.flag.read is not None:
         return option.flag.read(given)

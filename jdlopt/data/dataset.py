@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -61,6 +62,7 @@ class Dataset:
       skips: the examples that were left out as damaged.
       origins: of pools whose examples are more than numbered, where each comes from: see
         `jdlopt.data.origin.origins`.
+      kept: what has been computed of all the examples, to be computed once: its fingerprint.
     """
 
     spec: DataSpec
@@ -71,6 +73,7 @@ class Dataset:
     weights: np.ndarray | None = field(default=None, repr=False)
     skips: Skipped = field(default_factory=Skipped, repr=False)
     origins: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict, repr=False)
+    kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
     _usable: dict[str, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
     def _part(self, split: str) -> tuple[Pool, np.ndarray | None]:
@@ -113,6 +116,7 @@ class Dataset:
         spec = dataclasses.replace(self.spec, notes=(*self.spec.notes, *more))
         made = dataclasses.replace(self, spec=spec)
         made._usable.update(self._usable)
+        made.kept.update(self.kept)
         return made
 
     def read(self, split: str) -> Arrays:

@@ -213,11 +213,14 @@ class StudyChecked:
 
     Attributes:
       config: with the overrides read as their keys' types.
-      resolved: the config with all its defaults.
+      resolved: the config at a point of the space, with all its defaults.
+      base: what the base config has at the keys of the space.
       directions: ``maximize`` or ``minimize``, by objective.
       monitor: the metric that the ``value`` of a trial is.
       seed: of the config.
       versions: of the libraries.
+      data: what tells the data from others, as `jdlopt.train.data_record.fingerprint` has it.
+      notes: what was left out, changed or guessed of them, as `Note.to_dict` has it.
     """
 
     config: Config
@@ -226,6 +229,9 @@ class StudyChecked:
     monitor: str
     seed: int
     versions: dict[str, str]
+    base: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    notes: list[dict[str, Any]] = field(default_factory=list)
     task: int = 0
 
 

@@ -16,6 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 GENERATION = "cmaes:generation"
 """Of a drawn trial: how often the distribution had moved before, a number."""
+FIXED = "fixed_params"
+"""Optuna's name for the values of a trial that was enqueued."""
 FIRST_SIGMA = 1 / 6
 """Of the first distribution, in every key's range."""
 Range = FloatDistribution | IntDistribution
@@ -58,8 +60,9 @@ class CmaEs(BaseSampler):
             return {}
         sign = 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0
         optimizer = moved(study.get_trials(deepcopy=False), space, sign, self.seed)
-        generation = optimizer.generation
-        study._storage.set_trial_system_attr(trial._trial_id, GENERATION, generation)
+        if FIXED not in trial.system_attrs:  # what was asked for is no draw of the distribution
+            generation = optimizer.generation
+            study._storage.set_trial_system_attr(trial._trial_id, GENERATION, generation)
         drawn = optimizer.ask()
         return {key: _value(space[key], unit) for key, unit in zip(space, drawn, strict=True)}
 

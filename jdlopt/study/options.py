@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -11,6 +11,7 @@ from jdlopt.config import Choice, Count, Natural, Range
 from jdlopt.config.options import Flag, option_problems, raise_option_problems
 from jdlopt.errors import UserError
 from jdlopt.executor.messages import EXECUTION_MODES
+from jdlopt.study.enqueue import read_points
 
 SAMPLERS = ("quasi_random", "random", "grid", "tpe", "gp", "cmaes")
 HALVINGS = ("asha", "median")
@@ -85,6 +86,9 @@ class Options:
       folds: cross-validation with so many folds, ranked by their mean.
       objectives: metrics of the validation split, ``n_params`` or ``step_seconds``; the config's
         monitored metric by default.
+      enqueue: points that are trained first, each a dict from some of the space's keys to values;
+        the sampler draws the other keys.
+      base: whether the first trial is the base config, as far as it lies in the space.
       halving: ``asha`` or ``median`` stops the worse trials early.
       reduction: with ``asha``, one in so many goes on.
       workers: processes; one a core on a CPU by default, one on an accelerator.
@@ -122,6 +126,19 @@ class Options:
             group="search",
         ),
     ] = ()
+    enqueue: Annotated[
+        tuple[Mapping[str, object], ...],
+        Flag(
+            "a point to train first, KEY=VALUE,KEY=VALUE, or a JSON file of points; may be given "
+            "several times",
+            "POINT",
+            group="search",
+            read=read_points,
+        ),
+    ] = ()
+    base: Annotated[
+        bool, Flag("don't train the base config first", name="no-base", group="search")
+    ] = True
     halving: Annotated[
         str | None,
         Choice(HALVINGS),

@@ -17,6 +17,7 @@ from jdlopt.executor.executor import Task
 from jdlopt.executor.messages import PopulationTrained, TrainPopulation
 from jdlopt.study import records
 from jdlopt.study import space as spaces
+from jdlopt.study.enqueue import SAMPLER
 from jdlopt.study.scheduling import Scheduler
 from jdlopt.study.setup import BEST, STUDY, StudyProgress
 from jdlopt.train import disk
@@ -120,13 +121,18 @@ class Progress:
           why: it ended before all trials were trained.
         """
         self.trials.see_others()
-        setup, rows, running = self.setup, [], self.running
+        setup, running = self.setup, self.running
+        rows: list[dict[str, Any]] = []
+        queue = self.trials.queue
+        origins = queue.origins()
         for number in sorted(self.trials.points):
             known = self.trials.finished.get(number)
             if known is None and (status != "running" or number not in running):
                 continue  # it waits, or trains elsewhere
             known = known or {"state": "running", "values": None}
-            rows.append({"number": number, "params": self.trials.points[number], **known})
+            origin = origins.get(number, SAMPLER)
+            params = self.trials.points[number]
+            rows.append({"number": number, "origin": origin, "params": params, **known})
         order = records.best(rows, setup.objectives)
         record = {
             "status": status,
@@ -135,6 +141,7 @@ class Progress:
             "config": setup.resolved,
             "space": spaces.to_json(setup.space),
             "trials": rows,
+            "enqueued": queue.record({row["number"] for row in rows}),
             "best": order[0] if order else None,
             "pareto": records.pareto(rows, setup.objectives),
             "structures": {**self.before().get("structures", {}), **self.structures},

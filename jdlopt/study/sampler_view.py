@@ -8,8 +8,12 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from jdlopt.config import Value
 from jdlopt.study import space as spaces
-from jdlopt.study.samplers import make_sampler
+from jdlopt.study.samplers import FIXED, make_sampler
+
+NAME = "enqueued"
+"""Of a trial whose point was asked for: the system attribute that says which it is."""
 
 
 class SamplerView:
@@ -50,8 +54,20 @@ class SamplerView:
         if record is not None:
             self.report(trial.number, record)
 
-    def draw(self) -> tuple[dict[str, Any], FrozenTrial]:
-        """Draws a point; returns it, and as Optuna holds it. `name` says which trial it became."""
+    def draw(
+        self, values: Mapping[str, Value] | None = None, name: str = ""
+    ) -> tuple[dict[str, Any], FrozenTrial]:
+        """Draws a point; returns it, and as Optuna holds it. `name` says which trial it became.
+
+        Args:
+          values: what some of its keys have, as with Optuna's ``enqueue_trial``.
+          name: by which a point with such values is known.
+        """
+        if values:
+            held = {key: spaces.label(value) for key, value in values.items()}
+            attrs = {FIXED: held, NAME: name}
+            waiting = optuna.trial.create_trial(state=TrialState.WAITING, system_attrs=attrs)
+            self.study.add_trial(waiting)  # the next one that is asked for
         trial = self.study.ask()
         params = spaces.suggest(trial, self.space)
         return params, self.study.get_trials(deepcopy=False)[trial.number]

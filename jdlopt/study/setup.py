@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from jdlopt.executor.executor import Executor
 from jdlopt.executor.messages import CheckStudy
 from jdlopt.study import curves, records
 from jdlopt.study import space as spaces
+from jdlopt.study.enqueue import Planned, checked, completed, first_points
 from jdlopt.study.options import Options
 
 STUDY, BEST, TRIALS, POPULATIONS = "study.json", "best_config.json", "trials", "populations"
@@ -27,6 +29,10 @@ SEEDS = 2**32
 """A seed is below this."""
 MOST_POINTS = 10_000
 """Points that a grid may have."""
+
+
+class OutsideWarning(UserWarning):
+    """The base config does not wholly lie in the space that is searched around it."""
 
 
 class StudyResult(NamedTuple):
@@ -157,7 +163,8 @@ class Setup:
       objectives: name and direction of each.
       monitor: the metric that decides which evaluation of a training is best.
       seed: of the config.
-      grid: all points, where the sampler is the grid.
+      first: the points that are trained before those of the sampler.
+      grid: all points, where the sampler is the grid: ``first`` comes first.
       platform, devices: what the workers train on.
       versions: of the libraries.
     """
@@ -172,6 +179,7 @@ class Setup:
     objectives: list[dict[str, str]]
     monitor: str
     seed: int
+    first: tuple[Planned, ...]
     grid: list[dict[str, Value]] | None
     platform: str
     devices: list[str]
@@ -188,12 +196,15 @@ class Setup:
     @property
     def definition(self) -> dict[str, Any]:
         """What makes another study of it."""
-        return {
+        known = {
             "config": self.config,
             "space": spaces.to_json(self.space),
             "objectives": self.objectives,
             **self.options.definition(),
         }
+        if self.grid is not None and self.first:  # its points are known by their numbers
+            known["enqueued"] = [one.values for one in self.first]
+        return known
 
     @property
     def width(self) -> int:
@@ -254,7 +265,7 @@ def set_up(
         config = configs.to_dict(
             configs.override(config, {"data.folds": options.folds, "data.fold": 0})
         )
-    grid = _grid(space, options)
+    checked(space, options.enqueue)
     found = executor.check(
         CheckStudy(
             config=config,
@@ -273,6 +284,10 @@ def set_up(
         )
     if options.halving and len(objectives) > 1:
         raise UserError("--halving: compares by one objective; there are several here.")
+    first, said = first_points(space, found.base, options.enqueue, options.base)
+    if said:
+        warnings.warn(said, OutsideWarning, stacklevel=3)
+    grid = _grid(space, options, first)
     if grid is not None and options.trials is None:
         options = options.replaced(trials=len(grid))
     return Setup(
@@ -286,6 +301,7 @@ def set_up(
         objectives=objectives,
         monitor=found.monitor,
         seed=found.seed,
+        first=tuple(first),
         grid=grid,
         platform=executor.platform,
         devices=executor.devices,
@@ -293,12 +309,17 @@ def set_up(
     )
 
 
-def _grid(space: spaces.Space, options: Options) -> list[dict[str, Value]] | None:
+def _grid(
+    space: spaces.Space, options: Options, first: Sequence[Planned]
+) -> list[dict[str, Value]] | None:
+    """All points of a grid, those that are asked for first and no other twice."""
     if options.sampler != "grid":
         return None
-    found = []
+    found = [completed(space, one, options.seed) for one in first]
+    known = {repr(sorted(point.items())) for point in found}
     for point in spaces.points(space):
-        found.append(point)
+        if repr(sorted(point.items())) not in known:
+            found.append(point)
         if len(found) > MOST_POINTS:
             raise UserError(
                 f"--sampler=grid: the space has more than {MOST_POINTS:,} points; use fewer "

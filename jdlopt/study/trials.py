@@ -11,6 +11,7 @@ from jdlopt.config import Value
 from jdlopt.errors import WorkdirError
 from jdlopt.study import records
 from jdlopt.study import space as spaces
+from jdlopt.study.queue import Queue
 from jdlopt.study.sampler_view import SamplerView
 from jdlopt.study.samplers import HISTORY_FREE
 from jdlopt.study.setup import Setup
@@ -35,6 +36,7 @@ class Trials:
         self.sampler = SamplerView(
             options.sampler, options.seed, storage.slot, directions, setup.space
         )
+        self.queue = Queue(setup, storage)
         self.points: dict[int, dict[str, Any]] = {}
         self.finished: dict[int, dict[str, Any]] = {}
 
@@ -44,9 +46,13 @@ class Trials:
         """Draws a point and writes it; returns its number, None if others drew the last ones."""
         grid, limit = self.setup.grid, self.setup.limit
         if grid is None:
-            point, drawn = self.sampler.draw()
+            asked = self.queue.next()
+            known = (asked.values, asked.name) if asked else ()
+            point, drawn = self.sampler.draw(*known)
             number = self.storage.add(drawn, generation)
             self.sampler.name(number)
+            if asked:
+                self.queue.numbers[asked.name] = number
         else:
             number = self.storage.reserve(generation)
         if limit is not None and number >= limit:
@@ -84,6 +90,7 @@ class Trials:
         """Takes a trial of the storage in; its result is reported to the sampler if ``known``."""
         number, record, limit = trial.number, None, self.setup.limit
         self._check(trial)
+        self.queue.note(trial)
         if trial.state.is_finished():
             record = self.finished[number] = self._record(trial)
         if self.setup.grid is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from jdlopt import config as configs
@@ -24,6 +24,8 @@ def tune(
     options: Options | None = None,
     on_progress: Callable[[StudyProgress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    *,
+    enqueue: Sequence[Mapping[str, object]] = (),
 ) -> StudyResult:
     """Searches a space around a config; goes on where an earlier call in the directory stopped.
 
@@ -35,6 +37,8 @@ def tune(
       options: how to search.
       on_progress: called when something is known anew.
       should_stop: asked about ten times a second; True interrupts the study, to be gone on with.
+      enqueue: points to train first, beside those of the options: from some keys of the space to
+        values. A point that the study has had already is not trained again.
 
     Returns:
       The result, also written to ``study.json``.
@@ -46,6 +50,7 @@ def tune(
       Interrupted: ``should_stop()`` said so; what was finished is kept.
     """
     options = options or Options()
+    options = options.replaced(enqueue=(*options.enqueue, *enqueue))
     started = time.perf_counter()
     workdir = Path(workdir)
     options.check()

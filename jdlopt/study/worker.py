@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from jdlopt.study.population import Cache, Population
 from jdlopt.study.space import from_json, probes
 from jdlopt.study.structure import Structure
 from jdlopt.study.trial import DIVERGED, Trial
-from jdlopt.train import checkpoint, checks, disk, log
+from jdlopt.train import checkpoint, checks, data_record, disk, log
 from jdlopt.train.loop import fit_experiment
 from jdlopt.train.schema import schema_of
 
@@ -98,10 +99,13 @@ class StudyWorker:
         return StudyChecked(
             config=config,
             resolved=disk.as_json(experiment.config.to_dict()),
+            base=_values(config, [row["key"] for row in request.space]),
             directions=directions,
             monitor=experiment.monitor,
             seed=experiment.config.seed,
             versions=log.versions(),
+            data=data_record.fingerprint(experiment.data),
+            notes=[note.to_dict() for note in experiment.data.notes],
         )
 
     def _structures(
@@ -225,6 +229,19 @@ class StudyWorker:
             trial.rows = log.read_lines(place / log.METRICS)
             if self.link.stopped(request.task):
                 break
+
+
+def _values(config: Mapping[str, object], keys: Sequence[str]) -> dict[str, object]:
+    """Returns what a config has at some keys, given or by default; None where it has no such key.
+
+    The config need not be one that can be trained: a searched key may replace what is wrong.
+    """
+    ignored: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # told where it is trained
+        whole = configs.check_section(config, schema_of(config, ignored), "", ignored)
+    flat = configs.flat(whole)
+    return {key: disk.as_json(flat.get(key)) for key in keys}
 
 
 def _result(trial: Trial) -> TrialResult:

@@ -27,6 +27,8 @@ SAMPLE = 64
 def fingerprint(dataset: Dataset) -> dict[str, Any]:
     """Returns what tells data from others: columns, classes, and of each split which rows and what.
 
+    It is computed once of an open dataset.
+
     Of a split that is in memory and at most `WHOLE` bytes, all inputs and targets are looked at, of
     any other `SAMPLE` examples. A test split that is not in memory is not read: its rows alone
     count.
@@ -34,6 +36,13 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
     Args:
       dataset: as a run opens it.
     """
+    if "fingerprint" not in dataset.kept:
+        dataset.kept["fingerprint"] = _fingerprint(dataset)
+    found: dict[str, Any] = dataset.kept["fingerprint"]
+    return found
+
+
+def _fingerprint(dataset: Dataset) -> dict[str, Any]:
     spec = dataset.spec
     return {
         "columns": {name: list(one.feature_names or ()) for name, one in spec.named.items()},
@@ -80,7 +89,7 @@ def keep(workdir: Path, dataset: Dataset) -> None:
       WorkdirError: the data are not those that it began with.
     """
     now, path = fingerprint(dataset), workdir / DATA
-    before = _read(path)
+    before = read(path)
     if before is None:
         log.write_aside(path, json.dumps(now, indent=2) + "\n")
         return
@@ -104,7 +113,7 @@ def check(workdir: Path, dataset: Dataset, changed_data: str = "refuse") -> None
     Raises:
       WorkdirError: they are not, and ``changed_data`` is ``refuse``.
     """
-    before = _read(workdir / DATA)
+    before = read(workdir / DATA)
     changed = differences(before, fingerprint(dataset)) if before is not None else ""
     if changed and changed_data != "ok":
         raise WorkdirError(
@@ -116,12 +125,19 @@ def check(workdir: Path, dataset: Dataset, changed_data: str = "refuse") -> None
         )
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def read(path: Path) -> dict[str, Any] | None:
+    """Returns the fingerprint that a file holds; None if there is none, or it is damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and isinstance(found.get("splits"), dict) else None
+    return found if is_whole(found) else None
+
+
+def is_whole(found: object) -> bool:
+    """Says whether something that was written down is a fingerprint."""
+    splits = found.get("splits") if isinstance(found, dict) else None
+    return isinstance(splits, dict) and all(isinstance(one, dict) for one in splits.values())
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from jdlopt.executor.messages import Failed, TrainPopulation
 from jdlopt.executor.processes import Ended
 from jdlopt.study import database
 from jdlopt.study import space as spaces
+from jdlopt.study.enqueue import BASE, Planned, checked, completed
 from jdlopt.study.options import Options
 from jdlopt.study.search import Search
 from jdlopt.study.setup import Setup, traced_keys
@@ -24,6 +25,10 @@ SPACE = spaces.check(
     }
 )
 GRID = spaces.check({"optim.learning_rate": spaces.choice(0.1, 0.2, 0.3)})
+FIRST = (
+    Planned(BASE, {"optim.learning_rate": 0.01, "model.dropout_rate": 0.25}),
+    *checked(SPACE, [{"optim.learning_rate": 0.5}, {"model.dropout_rate": 0.0}]),
+)
 
 
 @pytest.fixture
@@ -34,7 +39,7 @@ def opened(tmp_path):
     database.close_storage(found)
 
 
-def search(opened, workdir, space=SPACE, **options):
+def search(opened, workdir, space=SPACE, first=(), grid=None, **options):
     """Opens a study as `tune` does, with one worker that is no process."""
     asked = Options(width=4, **options)
     executor = Executor(FakeProcesses(), 1)
@@ -44,8 +49,8 @@ def search(opened, workdir, space=SPACE, **options):
         config={"seed": 0}, resolved={}, space=space, traced=frozenset(traced_keys(space)),
         workdir=workdir, options=asked,
         objectives=[{"name": "validation/loss", "direction": "minimize"}],
-        monitor="validation/loss", seed=0,
-        grid=list(spaces.points(space)) if asked.sampler == "grid" else None,
+        monitor="validation/loss", seed=0, first=tuple(first),
+        grid=(grid or list(spaces.points(space))) if asked.sampler == "grid" else None,
         platform="cpu", devices=[], versions={},
     )  # fmt: skip
     return Search(setup, opened, executor, time.perf_counter())
@@ -88,15 +93,18 @@ def states(found):
 @pytest.mark.parametrize("cut", [1, 2, 3])
 def test_a_study_that_was_cut_draws_what_it_would_have_drawn(opened, tmp_path, sampler, cut):
     whole = search(database.open_storage("journal:" + str(tmp_path / "j"), tmp_path),
-                   tmp_path / "whole", sampler=sampler, trials=32)  # fmt: skip
+                   tmp_path / "whole", first=FIRST, sampler=sampler, trials=32)  # fmt: skip
     (tmp_path / "whole").mkdir()
     train(whole)
-    part = search(opened, tmp_path, sampler=sampler, trials=32)
+    part = search(opened, tmp_path, first=FIRST, sampler=sampler, trials=32)
     train(part, tasks=cut)
     part.scheduler.advance()
     part.storage.leave()  # as if it were dead: what it had drawn is nobody's
-    rest = search(opened, tmp_path, sampler=sampler, trials=32)
+    rest = search(opened, tmp_path, sampler=sampler, trials=32)  # it keeps what was asked for
     train(rest)
+    for number, planned in enumerate(FIRST):
+        assert planned.values.items() <= rest.trials.points[number].items()
+    assert rest.trials.queue.origins() == {0: "base", 1: "enqueued", 2: "enqueued"}
     assert rest.trials.points == whole.trials.points and len(rest.trials.points) == 32
     assert states(rest) == ["COMPLETE"] * 32
     assert {n: r["values"] for n, r in rest.trials.finished.items()} == {
@@ -181,3 +189,61 @@ def test_a_fault_of_the_environment_is_no_result_and_the_next_call_goes_on(opene
     second = search(opened, tmp_path, trials=8)
     train(second)
     assert states(second) == ["COMPLETE"] * 8
+
+
+def values(found, key="optim.learning_rate"):
+    return [trial.params[key] for trial in found.storage.trials()]
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+def test_what_is_enqueued_is_trained_once_however_often_it_is_asked_for(opened, tmp_path, cut):
+    asked = checked(SPACE, [{"optim.learning_rate": 0.5 + number / 100} for number in range(6)])
+    first = search(opened, tmp_path, first=asked, trials=12)
+    train(first, tasks=cut)
+    first.storage.leave()
+    both = [search(opened, tmp_path, first=asked, trials=12) for _ in range(2)]
+    for _ in range(6):
+        for one in both:
+            one.trials.see_others()
+            train(one, tasks=1)
+    drawn = values(first)
+    assert len(drawn) == 12
+    assert [drawn.count(one.values["optim.learning_rate"]) for one in asked] == [1] * 6
+
+
+def test_a_study_that_has_begun_takes_more_points_and_no_base_config(opened, tmp_path):
+    first = search(opened, tmp_path, trials=4)
+    train(first)
+    first.storage.leave()
+    second = search(opened, tmp_path, first=FIRST, trials=8)
+    train(second)
+    assert values(second)[4] == 0.5 and second.trials.queue.origins() == {
+        4: "enqueued",
+        5: "enqueued",
+    }
+    assert [row["trial"] for row in second.trials.queue.record(range(8))] == [4, 5]
+    second.storage.leave()
+    third = search(opened, tmp_path, first=checked(SPACE, [{"optim.learning_rate": 0.7}]), trials=8)
+    train(third)
+    assert third.trials.queue.record(range(8))[-1]["trial"] is None  # no trial is left for it
+
+
+def test_a_grid_begins_with_what_is_enqueued_and_has_no_point_twice(opened, tmp_path):
+    space = spaces.check({**GRID, "model.features": spaces.choice((8,), (8, 8))})
+    first = checked(space, [{"optim.learning_rate": 0.2, "model.features": [8, 8]}])
+    rest = [point for point in spaces.points(space) if point != first[0].values]
+    grid = [completed(space, first[0], 0), *rest]
+    found = search(opened, tmp_path, space, first, grid, sampler="grid")
+    train(found)
+    assert found.trials.points[0] == first[0].values and len(found.trials.points) == 6
+    assert found.trials.queue.origins() == {0: "enqueued"}
+
+
+def test_a_point_that_another_hand_wrote_into_the_storage_is_refused(opened, tmp_path):
+    found = search(opened, tmp_path, first=FIRST, trials=4)
+    found.storage.leave()
+    name = f"enqueued:{FIRST[0].name}"
+    for text in ("{", "[]", json.dumps({**FIRST[0].to_dict(), "values": {"seed": 3}, "order": 0})):
+        found.storage.storage.set_study_user_attr(found.storage.id, name, text)
+        with pytest.raises(UserError, match="no point as jdlopt writes it"):
+            search(opened, tmp_path, trials=4)

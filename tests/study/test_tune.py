@@ -62,6 +62,10 @@ def test_a_study_leaves_what_the_design_says(study):
     record = read(study)
     assert record["status"] == "done" and len(record["trials"]) == 8
     assert {trial["state"] for trial in record["trials"]} == {"done"}
+    assert [trial["origin"] for trial in record["trials"]] == ["base"] + ["sampler"] * 7
+    assert record["trials"][0]["params"] == {
+        "optim.learning_rate": 0.01, "model.features": [8], "model.dropout_rate": 0.1,
+    }  # fmt: skip
     curves = pd.read_parquet(study / "curves.parquet")
     assert sorted(curves["trial"].unique()) == list(range(8))
     assert len(curves) == 8 * 3
