@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jdlopt.evidence.diagnose import diagnose
     from jdlopt.evidence.improve import improve
     from jdlopt.report import write_report
+    from jdlopt.starter.make import init
     from jdlopt.study.tune import tune
     from jdlopt.train.experiment import Experiment
     from jdlopt.train.loop import fit
@@ -30,6 +31,7 @@ __all__ = [
     "diagnose",
     "fit",
     "improve",
+    "init",
     "load",
     "open_run",
     "tune",
@@ -44,6 +46,7 @@ _PLACES = {
     "diagnose": "jdlopt.evidence.diagnose",
     "fit": "jdlopt.train.loop",
     "improve": "jdlopt.evidence.improve",
+    "init": "jdlopt.starter.make",
     "load": "jdlopt.config",
     "open_run": "jdlopt.train.run",
     "tune": "jdlopt.study.tune",

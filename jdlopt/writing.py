@@ -72,6 +72,26 @@ def write_aside(path: Path, text: str, name: str = "writing") -> None:
         file.write(text)
 
 
+def write_new(path: Path, text: str) -> None:
+    """Writes a text where nothing is yet.
+
+    Raises:
+      FileExistsError: something is there, which stays as it is.
+      OSError: it can't be written, and nothing is there.
+    """
+    number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, 0o666)
+    try:
+        with _as_file(number, "w", False) as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        settle(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
+
+
 def settle(folder: Path) -> None:
     """Waits until a folder's entries are on the disk: names that were made, renamed or removed.
 

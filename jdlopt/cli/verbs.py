@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from jdlopt.config import Choice, Range
 from jdlopt.config.options import Flag
 from jdlopt.evidence.options import AblationOptions, ComparisonOptions, ImprovementOptions
+from jdlopt.starter.facts import TASKS
 from jdlopt.study.options import Options as StudyOptions
 
 SPLITS = ("train", "validation", "test")
@@ -209,6 +210,20 @@ class ShowFlags(ConfigFlags):
     seed: Annotated[int, Range(0), Flag("of the augmentations' draws", "N")] = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class InitFlags(Flags):
+    """Those of ``init``."""
+
+    source: Annotated[str, Flag("a file, folder or dataset's name", "SOURCE", positional=True)]
+    target: Annotated[str | None, Flag("the column to predict, or several: A,B", "COLUMN")] = None
+    task: Annotated[
+        str | None,
+        Choice(TASKS),
+        Flag("classification, multilabel or regression; by default the targets tell", "NAME"),
+    ] = None
+    out: Annotated[str, Flag("the config file, which must not be there", "FILE.py")] = "config.py"
+
+
 @dataclass(frozen=True)
 class Verb:
     """One verb.
@@ -230,6 +245,7 @@ class Verb:
 
 
 VERBS = {
+    "init": Verb("init:init", "Write a first config for your own data, with comments.", InitFlags),
     "train": Verb("run:train", "Train one config, or go on with its run.", TrainFlags),
     "eval": Verb("run:evaluate", "Evaluate a run's checkpoint on a split.", EvalFlags),
     "predict": Verb(

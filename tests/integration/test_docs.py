@@ -199,8 +199,9 @@ def test_the_python_page_runs(own_parts, monkeypatch, tmp_path):
     assert documented == {*record, "diverged"}
 
 
-def test_the_data_page_runs():
-    run_examples(ROOT / "docs/data.md")
+@pytest.mark.parametrize("name", ["data.md", "your-data.md"])
+def test_the_pages_on_data_run(name):
+    run_examples(ROOT / "docs" / name)
 
 
 def run_examples(page: Path) -> dict[str, Any]:

@@ -1,0 +1,376 @@
+"""Tables: which columns are used and how, which are left out, and which a person should look at."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jdlopt.data import labelled, text
+from jdlopt.data.check import columns
+from jdlopt.data.check.cells import cells_of
+from jdlopt.data.check.finding import Finding
+from jdlopt.data.columns import texts_of
+from jdlopt.data.damage import Skipped
+from jdlopt.data.dataset import Dataset
+from jdlopt.data.fields import DataFields
+from jdlopt.data.named import INPUT, TABLE, by_name
+from jdlopt.data.precision import restored
+from jdlopt.data.table_files import read_table
+from jdlopt.data.text import TextFields
+from jdlopt.errors import DataError, UserError, nearest
+from jdlopt.starter import looks, training
+from jdlopt.starter.facts import Choice
+from jdlopt.starter.files_source import image_size, sound_size
+from jdlopt.starter.found import (
+    Found,
+    Row,
+    counted,
+    facts_of,
+    listed,
+    notes_of,
+    rows_of,
+    skipping,
+    splits_of,
+)
+from jdlopt.starter.looks import Look, as_target, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Open = Callable[[DataFields], Dataset]
+MOST_ROWS = 20_000
+"""Training rows in which a column is looked for that gives the target away."""
+MOST_TEXTS = 2000
+"""Texts whose tokens are counted."""
+OF_KIND = {words: kind for kind, words in looks.APART.items()}
+"""What a column holds → its kind in ``data.columns``."""
+
+
+def read(path: Path) -> tuple[pd.DataFrame, bool]:
+    """Returns a table, and whether rows of it were left out, which have too many values."""
+    try:
+        return read_table(path), False
+    except DataError:
+        return read_table(path, Skipped()), True  # which raises for all else
+
+
+def survey(
+    table: pd.DataFrame, fields: DataFields, folder: Path, opened: Open, damaged: bool
+) -> Found:
+    """Returns what is known of a table whose target is named.
+
+    Args:
+      table: as it was read.
+      fields: ``source``, ``target``, and maybe ``task``.
+      folder: where paths begin.
+      opened: opens it as a data section says.
+      damaged: whether rows have to be left out.
+
+    Raises:
+      UserError: the target can't be predicted, or no column is left; says why.
+      DataError: the table can't be used, even without its odd columns and rows.
+    """
+    fields = labelled.with_targets(fields, list(table.columns))
+    seen = looks.look_at(table, fields, folder)
+    names = labelled.names_of(fields.target)
+    fields, target = _target(fields, names, seen)
+    left_out = _left_out(seen, names)
+    kinds = {
+        name: OF_KIND[look.holds]
+        for name, look in seen.items()
+        if look.holds in OF_KIND and name not in names and name not in left_out
+    }
+    used = [name for name in seen if name not in names and name not in left_out]
+    if not used:
+        told = "\n".join(f"  {shown(name)}: {reason}" for name, reason in left_out.items())
+        raise UserError(f"{fields.source}: no column is left to predict from:\n{told}")
+    share = training.validation_share(len(table))
+    fields = dataclasses.replace(fields, ignore=tuple(left_out), validation_fraction=share)
+    section, fields = _inputs(table, fields, kinds, used, folder)
+    dataset, fields = _opened(fields, opened, damaged)
+    missing = [name for name in used if name not in kinds and seen[name].missing]
+    tokens = max(
+        (_tokens(table[name]) for name, kind in kinds.items() if kind == "text"), default=0
+    )
+    facts = facts_of(dataset, missing=len(missing), tokens=tokens)
+    task = Choice("data.task", dataset.spec.task, _of_task(dataset, names, seen, fields))
+    leaks, groups = _suspects(dataset)
+    choices = [
+        *target,
+        task,
+        *_ignored(left_out, leaks),
+        *section,
+        *_hints(table, seen, used, groups, kinds),
+    ]
+    if fields.on_bad == "skip":
+        choices.append(skipping(dataset))
+    choices += training.split(facts.rows, splits_of(dataset), share)
+    rows = rows_of(dataset)
+    rows[1:1] = [Row("columns", _columns(seen, used, names, left_out))]
+    if missing:
+        rows.append(
+            Row("missing", f"values in {counted(len(missing), 'column')}: {listed(missing)}")
+        )
+    rows += [Row("left out", f"{shown(name)}: {reason}") for name, reason in left_out.items()]
+    rows += [
+        Row("look at", f"{shown(name)}: {reason}") for name, reason in {**leaks, **groups}.items()
+    ]
+    rows += notes_of(dataset)
+    return Found(Path(fields.source).name, facts, tuple(choices), tuple(rows))
+
+
+# --- the target -----------------------------------------------------------------------------------
+
+
+def _target(
+    fields: DataFields, names: tuple[str, ...], seen: Mapping[str, Look]
+) -> tuple[DataFields, list[Choice]]:
+    """Returns the data section with what the target's texts say, and the choices of it."""
+    for name in names:
+        if name not in seen:
+            raise DataError(
+                f"--target: {fields.source} has no column {name!r}.{nearest(name, seen)} Columns: "
+                f"{', '.join(map(repr, seen))}."
+            )
+    target = names[0] if len(names) == 1 else names
+    made = [Choice("data.target", target, "the column to predict" if len(names) == 1 else "")]
+    for name in names:
+        found = as_target(seen[name])
+        impossible = seen[name].holds in (looks.NOTHING, looks.ONE_VALUE, *looks.APART.values())
+        if (found.task is None and fields.task == "auto") or impossible:
+            raise UserError(
+                f"--target: {name!r} can't be predicted: it {_said(found.words)}. Name another "
+                "column; `jdlopt init FILE` without --target lists what each holds."
+            )
+    delimiter = seen[names[0]].delimiter
+    if len(names) > 1 or delimiter is None or fields.task in ("classification", "regression"):
+        return fields, made
+    why = "what stands between the labels of a row"
+    made.append(Choice("data.label_delimiter", delimiter, why))
+    return dataclasses.replace(fields, label_delimiter=delimiter), made
+
+
+def _said(words: str) -> str:
+    return words if words.split()[0] in ("is", "has", "holds", "names") else f"is {words}"
+
+
+def _of_task(
+    dataset: Dataset, names: tuple[str, ...], seen: Mapping[str, Look], fields: DataFields
+) -> str:
+    """Returns why this task, and how to have another."""
+    task = dataset.spec.task
+    if len(names) > 1:
+        other = "multilabel" if task == "regression" else "regression"
+        bits = all(seen[name].different == 2 for name in names)
+        what = {"multilabel": "labels", "regression": "numbers to predict"}.get(task, "classes")
+        meant = {"multilabel": "labels", "regression": "numbers"}[other]
+        instead = f" For {meant}, run init with --task={other}." if bits else ""
+        return f"{counted(len(names), 'column')}, taken for {what}.{instead}"
+    found = as_target(seen[names[0]])
+    words = found.words[0].upper() + found.words[1:]
+    if found.task != task:
+        return f"{words}; the task was asked for."
+    if found.other is None:
+        return ""
+    wanted = {
+        "regression": "a number to predict, whose order and distances count",
+        "classification": "classes, without an order",
+        "multilabel": "any number of labels each",
+    }[found.other]
+    taken = {
+        "regression": "taken for a number to predict",
+        "classification": "taken for classes",
+        "multilabel": "taken for labels",
+    }[task]
+    return f"{words}: {taken}. For {wanted}, run init with --task={found.other}."
+
+
+# --- the inputs -----------------------------------------------------------------------------------
+
+
+def _left_out(seen: Mapping[str, Look], targets: tuple[str, ...]) -> dict[str, str]:
+    """Returns the columns that are no inputs, and why."""
+    made = {}
+    for name, look in seen.items():
+        if name in targets:
+            continue
+        if look.holds == looks.UNUSABLE or look.holds == looks.DATES:
+            made[name] = look.words
+        elif look.holds in (looks.NOTHING, looks.ONE_VALUE):
+            made[name] = f"says nothing: {look.words}"
+        elif look.names_rows:
+            which = "(almost) every row" if look.holds == looks.CATEGORIES else "every row"
+            made[name] = f"names the row: another value in {which}, {look.words}"
+    return made
+
+
+def _ignored(left_out: Mapping[str, str], leaks: Mapping[str, str]) -> list[Choice]:
+    made = []
+    if left_out:
+        told = "\n".join(f"  {shown(name)} {reason}" for name, reason in left_out.items())
+        made.append(Choice("data.ignore", tuple(left_out), f"Left out, as\n{told}"))
+    if leaks:
+        told = "\n".join(f"  {shown(name)}: {reason}" for name, reason in leaks.items())
+        why = (
+            f"LOOK AT THIS: what (almost) gives the target away by itself:\n{told}\n"
+            "If it is not known when one predicts, leave it out, or all figures are too good:"
+        )
+        made.append(Choice("data.ignore", (*left_out, *leaks), why, on=False))
+    return made
+
+
+def _inputs(
+    table: pd.DataFrame,
+    fields: DataFields,
+    kinds: Mapping[str, str],
+    used: list[str],
+    folder: Path,
+) -> tuple[list[Choice], DataFields]:
+    """Returns the choices that say which columns are texts and files, and the section with them."""
+    if not kinds:
+        return [], fields
+    made: list[Choice] = []
+    only = next(iter(kinds)) if len(used) == len(kinds) == 1 else None
+    if only is not None and kinds[only] == "text":
+        made.append(Choice("data.text_column", only, "its texts are the only input"))
+        return made, dataclasses.replace(fields, text_column=only)
+    named = {name: kind for name, kind in kinds.items() if is_key(name)}
+    if named:
+        why = "inputs of their own, as these columns look; 'category' takes one for categories"
+        made.append(Choice("data.columns", named, why))
+        fields = dataclasses.replace(fields, columns=named)
+    for kind, size in (("image", image_size), ("sound", sound_size)):
+        paths = [
+            folder / str(value)
+            for name in kinds
+            if kinds[name] == kind
+            for value in table[name].dropna()
+        ]
+        if paths:
+            choices, sizes = size(paths)
+            made += choices
+            fields = dataclasses.replace(fields, **sizes)
+    return made, fields
+
+
+def is_key(name: str) -> bool:
+    """Returns whether a column's name can be a key of a config; else what it holds is guessed.
+
+    Example:
+      >>> is_key("note"), is_key("a.b"), is_key("__class__")
+      (True, False, False)
+    """
+    from ml_collections import ConfigDict
+
+    try:
+        return not (name.startswith("__") and name.endswith("__")) and name in ConfigDict({name: 1})
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
+
+
+def _opened(fields: DataFields, opened: Open, damaged: bool) -> tuple[Dataset, DataFields]:
+    """Returns the dataset, without its damaged rows if it has any, and what opens it."""
+    without = dataclasses.replace(fields, on_bad="skip")
+    if damaged:
+        return opened(without), without
+    try:
+        return opened(fields), fields
+    except DataError as error:
+        try:
+            return opened(without), without
+        except DataError:
+            raise error from None
+
+
+def _tokens(column: pd.Series) -> int:
+    """Returns how many tokens 19 of 20 texts of a column have at most."""
+    texts = list(texts_of(column))
+    some = texts[:: -(-len(texts) // MOST_TEXTS)]
+    state = text.fit(TextFields(max_tokens=2048), some)
+    return int(np.percentile((text.encode(state, some) != 0).sum(axis=1), 95))
+
+
+def _suspects(dataset: Dataset) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns the columns that give the target away, and those that name groups of one target."""
+    spec = dataset.spec
+    which = next((name for name, one in spec.named.items() if one.feature_names), None)
+    if which is None or spec.target_shape or spec.task not in ("classification", "regression"):
+        return {}, {}
+    one, train = spec.named[which], dataset.read("train")
+    size = len(train.targets)
+    rows = np.linspace(0, size - 1, min(size, MOST_ROWS)).astype(int)
+    values = restored(by_name(train.inputs)[which][rows], one.offsets)
+    assert which in (INPUT, TABLE) and one.feature_names is not None
+    cells = cells_of(spec.source, one.feature_names, values)
+    wanted = train.targets[rows].astype(np.float64)
+    every = np.ones(len(rows), bool)
+    filled = [place for place in range(values.shape[1]) if np.isfinite(values[:, place]).any()]
+    leaks = _parts(columns.leaks(cells, filled, every, wanted, spec.task))
+    rest = [place for place in filled if cells.names[place] not in leaks]
+    groups = _parts(columns.group_leaks(cells, rest, every, wanted, spec.task))
+    return leaks, {
+        name: f"names groups whose rows (almost) always have one target: {words}"
+        for name, words in groups.items()
+    }
+
+
+def _parts(findings: list[Finding]) -> dict[str, str]:
+    return {part.name: part.detail for finding in findings for part in finding.parts}
+
+
+def _hints(
+    table: pd.DataFrame,
+    seen: Mapping[str, Look],
+    used: list[str],
+    groups: Mapping[str, str],
+    kinds: Mapping[str, str],
+) -> list[Choice]:
+    """Returns keys that a person may want, by what the columns look like."""
+    made = []
+    codes = tuple(name for name in used if name not in kinds and seen[name].may_be_categories)
+    if codes:
+        told = "\n".join(
+            f"  {shown(name)}: {seen[name].different:,} values, {seen[name].words}"
+            for name in codes
+        )
+        why = f"Whole numbers that may mean categories; name those that do:\n{told}"
+        made.append(Choice("data.categorical", codes, why, on=False))
+    may_group = [*groups, *(name for name in used if seen[name].may_group and name not in groups)]
+    for name in may_group[:2]:
+        reason = groups.get(name, f"{seen[name].different:,} values in {len(table):,} rows")
+        why = (
+            f"If rows of one {shown(name)} belong together ({reason}), keep them in one split; it "
+            "is no input then:"
+        )
+        made.append(Choice("data.group", name, why, on=False))
+    times = [
+        name for name, look in seen.items() if look.holds == looks.DATES and _is_time(table[name])
+    ]
+    for name in times[:1]:
+        why = "To be tested on what came last, as when one predicts the future:"
+        made.append(Choice("data.time", name, why, on=False))
+    return made
+
+
+def _is_time(column: pd.Series) -> bool:
+    """Whether a column's values can be read as times."""
+    try:
+        labelled.beside(column, "time", "")
+    except DataError:
+        return False
+    return True
+
+
+def _columns(
+    seen: Mapping[str, Look], used: list[str], targets: tuple[str, ...], left_out: Mapping[str, str]
+) -> str:
+    counts: dict[str, int] = {}
+    for name in used:
+        counts[seen[name].holds] = counts.get(seen[name].holds, 0) + 1
+    of = ", ".join(f"{count} of {holds}" for holds, count in counts.items())
+    out = f"; {len(left_out)} left out" if left_out else ""
+    return f"{len(seen)}: {of}; {len(targets)} to predict{out}"
