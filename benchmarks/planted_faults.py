@@ -226,6 +226,26 @@ def unscaled_inputs(folder: Path, seed: int) -> Config:
     return on_mnist1d(seed, data__source=split_npz(folder, "unscaled", *splits))
 
 
+def unscaled_target(folder: Path, seed: int) -> Config:
+    """Numbers to predict of 250,000 ± 100,000, and nothing scales them."""
+    import pandas as pd
+
+    inputs, targets = arrays_of("diabetes")
+    frame = pd.DataFrame(inputs, columns=[f"measured_{i}" for i in range(inputs.shape[1])])
+    spread = (targets - targets.mean()) / targets.std()
+    frame["price"] = 250_000 + 100_000 * spread
+    path = folder / "prices.csv"
+    frame.to_csv(path, index=False)
+    return on_table(
+        seed,
+        str(path),
+        data__target="price",
+        data__task="regression",
+        data__preprocess={"scale": "standard", "target_scale": None},
+        loss__name="mse",
+    )
+
+
 def rare_class(folder: Path, seed: int) -> Config:
     """One class has ten training examples."""
     (inputs, targets), validation = shuffled_split("mnist1d", seed)
@@ -377,6 +397,7 @@ FAULTS: dict[str, Fault] = {
         ("layer_scale",), with_model("LayerOffScale"), LayerOffScale.__doc__ or ""
     ),
     "inputs not scaled": Fault(("input_scale",), unscaled_inputs, unscaled_inputs.__doc__ or ""),
+    "target not scaled": Fault(("target_scale",), unscaled_target, unscaled_target.__doc__ or ""),
     "a class in ten examples": Fault(("class_imbalance",), rare_class, rare_class.__doc__ or ""),
     "a class thirty times rarer": Fault(
         ("class_imbalance",), rare_in_all, rare_in_all.__doc__ or ""

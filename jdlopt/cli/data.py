@@ -142,7 +142,7 @@ def checked(flags: CheckFlags) -> int:
     if flags.workdir is not None:
         from jdlopt.report import data
 
-        path = data.write_page(check, Path(flags.workdir))
+        path = data.write_page(check, Path(flags.workdir), flags.config)
     if flags.json:
         from jdlopt.train.disk import as_json
 

@@ -34,7 +34,7 @@ def diagnose(flags: DiagnoseFlags) -> int:
     found = evidence.diagnose(
         folder, lr_range=flags.lr_range, allow_code=flags.allow_code, on_progress=say
     )
-    page = diagnosis.write_page(folder, found)
+    page = diagnosis.write_page(folder, found, flags.allow_code)
     if not speaks:
         return DONE
     if flags.json:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -69,6 +70,52 @@ class ArrayPool:
     def targets(self, indices: np.ndarray | None) -> np.ndarray:
         """Returns the targets of the examples at the indices, or of all."""
         return self.read(indices).targets
+
+
+@runtime_checkable
+class OfFiles(Protocol):
+    """A pool each of whose examples is a file."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files, in the order of the examples."""
+        ...
+
+
+@runtime_checkable
+class OfPools(Protocol):
+    """A pool whose examples have several inputs, each of a pool of its own."""
+
+    @property
+    def pools(self) -> Mapping[str, Pool]:
+        """The pools by the names of the inputs, in the order of the examples."""
+        ...
+
+
+def names_of(pool: Pool, indices: np.ndarray, folder: Path) -> list[str]:
+    """Returns what examples are called: their files, or their rows, counted from 0.
+
+    Args:
+      pool: the examples.
+      indices: which of them.
+      folder: names of files begin there.
+    """
+    if isinstance(pool, OfFiles):
+        return [_within(pool.paths[index], folder) for index in indices.tolist()]
+    rows = [f"row {index:,}" for index in indices.tolist()]
+    if isinstance(pool, OfPools):
+        for one in pool.pools.values():
+            if isinstance(one, OfFiles):
+                files = names_of(one, indices, folder)
+                rows = [f"{row}, {file}" for row, file in zip(rows, files, strict=True)]
+    return rows
+
+
+def _within(path: Path, folder: Path) -> str:
+    for parent in (folder, folder.parent):
+        if path.is_relative_to(parent):
+            return path.relative_to(parent).as_posix()
+    return str(path)
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,8 @@ def compare(
     check_space(options.space, metric)
     sides = [measuring(side, metric) for side in sides]
     claim(workdir, COMPARISON, {"a": key_of(sides[0].config), "b": key_of(sides[1].config)})
+    for name, side in zip("ab", sides):  # to be trained, or compared with more seeds
+        save(workdir / f"{name}.json", side.config.to_dict())
     with Trainer(workdir, workers=options.workers, should_stop=should_stop) as trainer:
         tuned = None
         if options.tune:

@@ -2,67 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Num
 
 from jdlopt import config as configs
 from jdlopt.data import feed
-from jdlopt.data.check import check_source
-from jdlopt.data.check.arrays import kind_of
-from jdlopt.data.check.examples import sampled
-from jdlopt.data.dataset import class_counts
-from jdlopt.data.named import by_name, each
-from jdlopt.data.pools import Arrays
-from jdlopt.data.spec import InputSpec
-from jdlopt.errors import UserError, WorkdirError
-from jdlopt.evidence import examples, judged, probe, rates, techniques
+from jdlopt.data.named import each
+from jdlopt.errors import UserError
+from jdlopt.evidence import judged, probe, rates, techniques
+from jdlopt.evidence.data_probe import checked, look_at_data
 from jdlopt.evidence.findings.cures import ruled_out
 from jdlopt.evidence.findings.finding import Record
-from jdlopt.metrics import higher_is_better
-from jdlopt.tasks import find_task
-from jdlopt.train import data_record, log, serve
-from jdlopt.train.components import num_outputs
-from jdlopt.train.experiment import Experiment
+from jdlopt.evidence.subject import Subject, open_run, sizes_of, weights_of
+from jdlopt.train import log, serve
 from jdlopt.train.predict import predictor
 from jdlopt.train.result import read_result
-from jdlopt.train.schema import Config
-from jdlopt.train.state import TrainState, Weights
-
-MOST_VALIDATION = 5000
-"""Validation examples that are looked at one by one, at most."""
-LEAST_GIVEAWAY = 0.98
-"""How well one column must tell the target alone, on a scale from chance (0) to certainty (1)."""
-KINDS_OF_CHECK = (
-    "leaks", "group_leak", "near_duplicates", "label_noise", "imbalance", "duplicates", "conflicts",
-)  # fmt: skip
-NUMBERS = ("equal", "agreement")
-"""Of a check's finding, what a finding of diagnosis looks at."""
-
-
-class Subject(NamedTuple):
-    """A run, opened: its experiment in float32, and where its parameters stood.
-
-    Attributes:
-      config: the run's resolved config, computing in float32 on one device.
-      experiment: built from it.
-      start: the state before the first step.
-      checkpoint: that of the best checkpoint, or of the newest; None where there is none.
-      train, validation: raw examples.
-    """
-
-    config: Config
-    experiment: Experiment
-    start: TrainState
-    checkpoint: TrainState | None
-    train: Arrays
-    validation: Arrays
 
 
 def gather(
@@ -107,15 +66,15 @@ def gather(
         return record
     if subject.checkpoint is None:
         record["unseen"].append("There is no checkpoint: what was trained can't be looked at.")
-    record["run"] |= _sizes(subject)
+    record["run"] |= sizes_of(subject)
     facts = techniques.facts_of(subject.config, subject.experiment.data)
     record["ruled_out"] = ruled_out(subject.config, facts)
     say("looking at gradients, activations and predictions")
     _look_at_model(record, subject)
     say("checking the data")
-    record["data"] = _checked(record, subject)
+    record["data"] = checked(record, subject)
     say("comparing training and validation examples")
-    _look_at_data(record, subject)
+    look_at_data(record, subject)
     say("testing learning rates")
     _look_at_rates(record, subject, lr_range)
     record["speed"] = speed(result, record)
@@ -170,83 +129,6 @@ def precision(config: Record, result: Record, rows: Sequence[Record]) -> dict[st
     }
 
 
-def open_run(workdir: Path, config: Record) -> Subject:
-    """Opens a run's data, model and checkpoint.
-
-    Raises:
-      UserError: the data or the model's module is not there any more.
-    """
-    model = {**config["model"], "dtype": "float32"}
-    experiment = Experiment.build({**config, "model": model, "mesh": {"data": 1}})
-    data_record.check(workdir, experiment.data)
-    state = jax.jit(experiment.init)(jnp.uint32(experiment.config.seed))
-    checkpoint = None
-    for which in ("best", "newest"):
-        try:
-            weights, _ = serve.load_weights(experiment, workdir, which)
-        except WorkdirError:
-            continue
-        checkpoint = _placed(state.replace(params=weights.params, model_state=weights.model_state))
-        break
-    dataset = experiment.data
-    values = sum(int(np.prod(one.shape)) for one in dataset.spec.named.values())
-    most = min(probe.LOOKED_AT, max(64, (1 << 26) // values))
-    some = {
-        split: feed.read_examples(
-            dataset.records(split), sampled(dataset.sizes[split], min(most, limit))
-        )
-        for split, limit in (("train", probe.LOOKED_AT), ("validation", MOST_VALIDATION))
-    }
-    return Subject(
-        experiment.config, experiment, _placed(state), checkpoint, some["train"], some["validation"]
-    )
-
-
-def _placed(state: TrainState) -> TrainState:
-    """A state whose weights lie where any other's do: a program is compiled for a placement."""
-    weights = jax.device_put(jax.device_get((state.params, state.model_state)))
-    return state.replace(params=weights[0], model_state=weights[1])
-
-
-def _sizes(subject: Subject) -> dict[str, Any]:
-    experiment, dataset = subject.experiment, subject.experiment.data
-    every = dataset.targets("train")
-    shows = find_task(dataset.spec.task).shows
-    counts = class_counts(dataset) if {"classes", "labels"} & shows else None
-    return {
-        "task": dataset.spec.task,
-        "unit": "label" if "labels" in shows else "class",
-        "classes": [str(name) for name in dataset.spec.class_names],
-        "counts": None if counts is None else counts.tolist(),
-        "train_size": dataset.sizes["train"],
-        "validation_size": dataset.sizes["validation"],
-        "kinds": {name: kind_of(one) for name, one in dataset.spec.named.items()},
-        "steps_per_epoch": feed.steps_per_epoch(
-            dataset.sizes["train"], subject.config.data.batch_size
-        ),
-        "total_steps": experiment.total_steps,
-        "monitor": experiment.monitor,
-        "higher": higher_is_better(experiment.monitor.partition("/")[2]),
-        "trivial_loss": probe.trivial_loss(experiment, every, subject.validation.targets),
-        "num_outputs": num_outputs(experiment.config, experiment.spec),
-        "target": _target(subject, every) if "values" in shows else None,
-    }
-
-
-def _target(subject: Subject, targets: Num[np.ndarray, "n *k"]) -> dict[str, Any]:
-    """The size of the numbers to predict, of several the one that is furthest from 1."""
-    columns = np.asarray(targets, np.float64).reshape(len(targets), -1)
-    rms = np.sqrt(np.mean(columns**2, axis=0))
-    furthest = int(np.argmax(np.abs(np.log(np.where(rms > 0, rms, 1.0)))))
-    column = columns[:, furthest]
-    return {
-        "rms": float(rms[furthest]),
-        "mean": float(column.mean()),
-        "spread": float(column.std()),
-        "scale": subject.config.data.preprocess.target_scale,
-    }
-
-
 # --- the model ------------------------------------------------------------------------------------
 
 
@@ -269,18 +151,18 @@ def _look_at_model(record: dict[str, object], subject: Subject) -> None:
             "targets": in_batches(arrays.targets),
         }
         program = jax.jit(partial(probe.gradients, experiment))
-    watch = probe.activation_program(experiment, _weights(subject.start), subject.train.inputs)
+    watch = probe.activation_program(experiment, weights_of(subject.start), subject.train.inputs)
     for place, at in places.items():
         if at is None:
             continue
-        looked["layers"][place] = watch(_weights(at))
+        looked["layers"][place] = watch(weights_of(at))
         if count:
             looked["gradients"][place] = probe.look_at_gradients(
                 experiment, program, at, batches, jax.random.key(0)
             )
     if subject.checkpoint is not None:
         predict = predictor(experiment)
-        weights = _weights(subject.checkpoint)
+        weights = weights_of(subject.checkpoint)
         looked["predictions"] = {
             split: judged.of_predictions(
                 predict(weights, some.inputs, some.targets), some.targets, experiment.spec
@@ -289,117 +171,6 @@ def _look_at_model(record: dict[str, object], subject: Subject) -> None:
         }
         looked["pruned"] = judged.pruned(experiment, weights, subject.validation, predict)
     record |= looked
-
-
-def _weights(state: TrainState) -> Weights:
-    """What a state predicts with as it is: a checkpoint's parameters are averaged already."""
-    return Weights(state.params, state.model_state, state.hparams, state.preprocess)
-
-
-# --- data -----------------------------------------------------------------------------------------
-
-
-def _look_at_data(record: dict[str, Any], subject: Subject) -> None:
-    dataset, shows = subject.experiment.data, find_task(subject.experiment.spec.task).shows
-    of_classes, classes = "classes" in shows, dataset.spec.num_classes
-    splits: dict[str, object] = {}
-    record["splits"] = splits
-    if of_classes:
-        splits["labels"] = examples.label_shift(
-            dataset.targets("train"), dataset.targets("validation"), classes
-        )
-    train, validation = by_name(subject.train.inputs), by_name(subject.validation.inputs)
-    texts = [name for name, one in dataset.spec.named.items() if one.text is not None]
-    seen: Mapping[str, Any] = {}
-    if len(texts) < len(train):
-        preprocess = jax.jit(subject.experiment.components.preprocess)
-        seen = by_name(preprocess(subject.start.preprocess, subject.train.inputs))
-    record["inputs"] = {
-        name: {"padding": float(np.mean(np.asarray(raw) == 0))}
-        if name in texts
-        else input_scale(np.asarray(seen[name], np.float32))
-        for name, raw in train.items()
-    }
-    parts = {
-        name: tuple(
-            examples.vectors(split[name], train[name], _codes(dataset.spec.named[name]))
-            for split in (train, validation)
-        )
-        for name in train
-        if name not in texts  # token ids are no quantities
-    }
-    if not parts:
-        return
-    # of several, so that wide ones don't drown the others
-    pairs = [examples.reduced(*pair) if len(parts) > 1 else pair for pair in parts.values()]
-    ours, theirs = (np.concatenate([pair[side] for pair in pairs], axis=1) for side in (0, 1))
-    splits["inputs"] = examples.two_sample(ours, theirs)
-    for name, one in dataset.spec.named.items():
-        if name not in parts or kind_of(one) != "table":
-            continue
-        mine, others = parts[name]
-        columns = one.feature_names or [f"feature {i}" for i in range(mine.shape[1])]
-        splits["columns"] = examples.shifted_columns(mine, others, columns)[:20]
-        if "simple models" in shows:
-            record["data"]["giveaways"] = examples.giveaways(
-                mine, subject.train.targets, columns, of_classes, LEAST_GIVEAWAY
-            )
-    if texts and "simple models" in shows:
-        return  # a forest that can't read would say too little of what can be reached
-    if len(subject.validation.targets) and "simple models" in shows:
-        targets = subject.train.targets, subject.validation.targets
-        score = examples.forest_score(ours, targets[0], theirs, targets[1], of_classes)
-        record["reference"] = {"name": "random forest", "score": score}
-
-
-def _codes(spec: InputSpec) -> list[int]:
-    """The columns of category codes in which 0 stands for all that the training split lacks."""
-    names = spec.feature_names or ()
-    hashed = spec.hash_buckets is not None
-    return [] if hashed else [place for place, one in enumerate(names) if one in spec.categories]
-
-
-def _checked(record: dict[str, Any], subject: Subject) -> dict[str, object]:
-    """What `jdlopt data check` finds, without a look at the test split."""
-    if not feed.fits(subject.experiment.data.nbytes("train")):
-        record["unseen"].append(
-            "The training split doesn't fit memory: near-duplicates, leaks and doubtful labels "
-            "were not looked for. `jdlopt data check` does."
-        )
-        return {}
-    found = check_source(subject.config.data, with_test=False).findings
-    return {
-        one.kind: {
-            "count": one.count,
-            "of": one.of,
-            "severity": one.severity,
-            "text": one.text,
-            "config": one.config,
-            "numbers": {key: one.numbers[key] for key in NUMBERS if key in one.numbers},
-            "parts": [
-                {"name": part.name, "count": part.count, "detail": part.detail}
-                for part in one.parts[:10]
-            ],
-        }
-        for one in found
-        if one.kind in KINDS_OF_CHECK
-    }
-
-
-def input_scale(inputs: Any) -> dict[str, float | None]:
-    """Returns the size of what a model is given: ``rms``, and that of its extreme features.
-
-    Args:
-      inputs: preprocessed examples; the features lie along the last axis.
-    """
-    flat = np.asarray(inputs, np.float64).reshape(-1, inputs.shape[-1])
-    sizes = np.sqrt(np.nanmean(flat**2, axis=0))
-    some = sizes[sizes > 0]
-    return {
-        "rms": float(np.sqrt(np.nanmean(flat**2))),
-        "largest": float(some.max()) if len(some) else None,
-        "smallest": float(some.min()) if len(some) else None,
-    }
 
 
 # --- rates and speed ------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jdlopt.report import commands
 from jdlopt.report.effects import changes, forest, gain, interval, pair, ratio, shown
 from jdlopt.report.figures import BEST, COLOURS, scale
 from jdlopt.report.page import Figure, Spec, Table, number, render
@@ -23,11 +24,11 @@ def write_comparison(workdir: Path) -> Path:
               "cost": dict, "seeds": int}  # fmt: skip
     record = read(workdir / COMPARISON, needed)
     with as_written(workdir / COMPARISON):
-        text = _comparison(record, workdir.resolve().name)
+        text = _comparison(record, workdir)
     return save(workdir, text)
 
 
-def _comparison(record: Record, name: str) -> str:
+def _comparison(record: Record, workdir: Path) -> str:
     effect, cost, metric = record["effect"], record["cost"], record["metric"]
     facts = [
         ("decision", record["decision"]),
@@ -59,7 +60,7 @@ def _comparison(record: Record, name: str) -> str:
     ]
     return render(
         "comparison",
-        title=f"Comparison {name}",
+        title=f"Comparison {workdir.resolve().name}",
         lead=f"B against A by {metric}, over {record['seeds']} seeds.",
         footer="Both sides have the same seeds and the same order of the data; the test split is "
         "unseen.",
@@ -73,6 +74,8 @@ def _comparison(record: Record, name: str) -> str:
         pairs=Table("Every pair", ("seed", "A", "B", "gain"), pairs),
         changes=Table("Config keys", ("key", "A", "B"), changed),
         sides=Table("Sides", ("", metric, "ms per step", "steps", "parameters"), sides),
+        commands=commands.of_comparison(workdir, record),
+        where=commands.where((record.get("configs") or {}).get("a") or {}),
         tuning=Table("Nuisance keys", ("", "points tried", metric, "best"), tuned)
         if tuned
         else None,

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from jdlopt import writing
 from jdlopt.data.check import Check, Finding
-from jdlopt.errors import UserError, WorkdirError
-from jdlopt.report import grid, samples
+from jdlopt.errors import UserError
+from jdlopt.report import commands, grid, samples
+from jdlopt.report.cards import Cards, of_training
 from jdlopt.report.figures import COLOURS, bars, matrix, scale
 from jdlopt.report.page import Figure, Spec, Table, number, render
-from jdlopt.train import disk
+from jdlopt.report.saving import save
 
 PAGE = "data_check.html"
 MOST_PARTS = 40
@@ -22,6 +22,9 @@ MOST_PARTS = 40
 MOST_ROWS = 8
 """Rows of a part that its table names."""
 MOST_BARS = 30
+SHOWN = {"label_noise": "given → likely", "target_noise": "why", "odd_rows": "why"}
+"""The kinds of finding whose examples are shown, and the title of what is said of each."""
+MOST_EXAMPLES = 12
 EXAMPLES = (8, 6, 4, 2, 1)
 """Examples in the picture: as many as stay under `PICTURE_BYTES`."""
 PICTURE_BYTES = 600_000
@@ -31,12 +34,13 @@ BINS = 30
 MEANINGS = {"error": "stops a run", "warning": "costs accuracy", "note": "for information"}
 
 
-def write_page(check: Check, folder: Path) -> Path:
+def write_page(check: Check, folder: Path, config: str | None = None) -> Path:
     """Writes ``data_check.html`` of a check, with samples as its config makes them.
 
     Args:
       check: what was found; its ``fields`` say how samples are preprocessed and augmented.
       folder: where; it is made if it is not there.
+      config: the config file that was checked; None where a file was.
 
     Returns:
       The page's path.
@@ -44,13 +48,7 @@ def write_page(check: Check, folder: Path) -> Path:
     Raises:
       WorkdirError: the page can't be written.
     """
-    path = folder / PAGE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        writing.write_aside(path, make_page(check, _taken(check)))
-    except OSError as error:
-        raise WorkdirError(f"{path}: can't be written: {disk.reason(path, error)}.") from error
-    return path
+    return save(folder, make_page(check, _taken(check), config), PAGE)
 
 
 def _taken(check: Check) -> tuple[samples.Samples, ...] | str:
@@ -63,13 +61,18 @@ def _taken(check: Check) -> tuple[samples.Samples, ...] | str:
         return str(error)
 
 
-def make_page(check: Check, taken: tuple[samples.Samples, ...] | str) -> str:
+def make_page(
+    check: Check, taken: tuple[samples.Samples, ...] | str, config: str | None = None
+) -> str:
     """Returns the page as HTML.
 
     Args:
       check: what was found.
       taken: samples, or why there are none.
+      config: as in `write_page`.
     """
+    lines = [line for one in check.findings for line in (one.config or "").splitlines()]
+    target = getattr(check.fields, "target", None)
     source = grid.printable(check.source, 200)
     sizes = ", ".join(f"{count:,} {name}" for name, count in check.sizes.items())
     return render(
@@ -82,7 +85,12 @@ def make_page(check: Check, taken: tuple[samples.Samples, ...] | str) -> str:
             *((f"{name}s", check.count(name)) for name in MEANINGS),
         ],
         looked_at=check.looked_at,
-        findings=[_finding(place, one) for place, one in enumerate(check.findings)],
+        findings=[
+            {**_finding(place, one), "examples": _examples(check, one)}
+            for place, one in enumerate(check.findings)
+        ],
+        commands=commands.of_check(check.source, target, lines, config),
+        where=commands.where({"data": {"source": check.source}}) if config else "",
         **_samples(taken),
     )
 
@@ -100,6 +108,26 @@ def _finding(place: int, finding: Finding) -> Mapping[str, object]:
         "figure": _figure(f"finding-{place}-figure", finding),
         "parts": _parts(finding) if finding.parts else None,
     }
+
+
+def _examples(check: Check, finding: Finding) -> Cards | None:
+    """Returns the first examples of each part of a finding that is about single ones."""
+    title, dataset = SHOWN.get(finding.kind), check.dataset
+    if title is None or dataset is None or not finding.parts:
+        return None
+    each = max(1, MOST_EXAMPLES // len(finding.parts))
+    places: list[int] = []
+    words: list[str] = []
+    for part in finding.parts[:MOST_EXAMPLES]:
+        found = check.places(part.rows[:each])
+        if found is None:
+            return None
+        places += found.tolist()
+        words += [grid.printable(part.name)] * len(found)
+    try:
+        return of_training(dataset, places, title, words) if places else None
+    except UserError:
+        return None
 
 
 def _clean(text: str) -> str:

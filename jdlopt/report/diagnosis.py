@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from jdlopt import writing
-from jdlopt.errors import WorkdirError
+from jdlopt.config.parts import code_in
+from jdlopt.errors import UserError
+from jdlopt.report import commands
+from jdlopt.report.cards import Cards, of_training
 from jdlopt.report.figures import (
     BAD,
     BEST,
     COLOURS,
     GREY,
     LEGEND,
-    Line,
     bars,
     by_split,
     confusion,
-    curves,
     scale,
     trace,
     unit_square,
 )  # fmt: skip
 from jdlopt.report.page import Figure, Table, render
 from jdlopt.report.records import Record
+from jdlopt.report.saving import save
 
 PAGE = "diagnosis.html"
 MATRIX_CLASSES = 40
@@ -33,30 +34,27 @@ STAGES = {"start": "before the first step", "checkpoint": "at the checkpoint"}
 SPLITS = ("train", "validation")
 
 
-def write_page(folder: Path, diagnosis: Record) -> Path:
-    """Writes ``diagnosis.html`` beside its final name and renames it; returns its path.
+def write_page(folder: Path, diagnosis: Record, allow_code: bool = False) -> Path:
+    """Writes ``diagnosis.html`` and returns its path.
 
     Args:
       folder: the run's directory.
       diagnosis: what `jdlopt.evidence.diagnose.diagnose` returned.
+      allow_code: import the parts that the run's config names by dotted path, to show examples.
 
     Raises:
       WorkdirError: it can't be written.
     """
-    path = folder / PAGE
-    try:
-        writing.write_aside(path, make_page(folder.resolve().name, diagnosis))
-    except OSError as error:
-        raise WorkdirError(f"{path}: can't be written: {error.strerror}.") from error
-    return path
+    return save(folder, make_page(folder, diagnosis, _doubtful(diagnosis, allow_code)), PAGE)
 
 
-def make_page(name: str, diagnosis: Record) -> str:
+def make_page(folder: Path, diagnosis: Record, doubtful: Cards | None = None) -> str:
     """Returns the page as HTML.
 
     Args:
-      name: the run's.
+      folder: the run's directory.
       diagnosis: its findings, what could not be examined, and its record.
+      doubtful: the examples whose labels look wrong.
     """
     record, findings = diagnosis["record"], diagnosis["findings"]
     config, run = record["config"], record["run"]
@@ -68,45 +66,95 @@ def make_page(name: str, diagnosis: Record) -> str:
     facts += [("status", run["status"]), ("steps", run["steps"])]
     if best.get("value") is not None:
         facts.append((f"best {best['metric']}", best["value"]))
+    curves, rates = _curves(record, findings), rate_curve("rate-curve", record)
+    sections = {"curves": bool(curves), "rates": rates is not None}
+    made = [
+        _finding(place, one, record, doubtful if one["name"] == "label_errors" else None)
+        for place, one in enumerate(findings)
+    ]
     return render(
         "diagnosis",
-        title=f"Diagnosis of {name}",
+        title=f"Diagnosis of {folder.resolve().name}",
         lead=f"A run of {config['model']['name']} on {config['data']['source']}.",
         footer="The numbers are in diagnosis.json. The test split was not opened.",
         facts=facts,
-        findings=[_finding(place, one, record) for place, one in enumerate(findings)],
-        curves=_known(by_split(f"curve-{what}", what, _curves(record, what)) for what in CURVES),
-        rates=rate_curve("rate-curve", record),
+        findings=[
+            {**one, "where": one["where"] if sections.get(str(one["where"]), True) else ""}
+            for one in made
+        ],
+        commands=commands.of_diagnosis(folder, config, findings),
+        where=commands.where(config),
+        curves=curves,
+        rates=rates,
         layers=_layers(record),
         unseen=diagnosis["unseen"],
     )
 
 
-def _finding(place: int, finding: Record, record: Record) -> Mapping[str, object]:
+def _finding(
+    place: int, finding: Record, record: Record, examples: Cards | None
+) -> Mapping[str, object]:
     draw = FIGURES.get(finding["name"])
+    figures = [one for one in draw(f"figure-{place}", finding, record) if one] if draw else []
     tried = f" Techniques: {', '.join(finding['techniques'])}." if finding["techniques"] else ""
+    where = f"finding-{place}" if figures or examples else SECTIONS.get(finding["name"], "")
     return {
         "place": place,
         "level": finding["level"],
         "title": str(finding["name"]).replace("_", " "),
         "text": finding["text"],
         "hint": f"{finding['suggestion']}{tried}".strip(),
-        "figures": _known(draw(f"figure-{place}", finding, record)) if draw else [],
+        "where": where,
+        "figures": figures,
+        "examples": examples,
     }
 
 
-def _known(figures: Iterable[Figure | None]) -> list[Figure]:
-    return [one for one in figures if one is not None]
+def _doubtful(diagnosis: Record, allow_code: bool) -> Cards | None:
+    """Returns the first examples whose labels look wrong; None where they can't be shown."""
+    noise = (diagnosis["record"].get("data") or {}).get("label_noise") or {}
+    shown = noise.get("examples")
+    if not shown or all(one["name"] != "label_errors" for one in diagnosis["findings"]):
+        return None
+    config = diagnosis["record"]["config"]
+    if code_in(config) and not allow_code:
+        return None
+    from jdlopt.data.source import open_dataset
+    from jdlopt.train.schema import resolve_data
+
+    try:
+        dataset = open_dataset(resolve_data(config), allow_missing=True)
+        places, pairs = ([one[key] for one in shown] for key in ("place", "pair"))
+        return of_training(dataset, places, "given → likely", pairs)
+    except UserError:
+        return None
 
 
-def _curves(record: Record, what: str) -> dict[str, tuple[list[float], list[float]]]:
-    """Returns steps and values of a metric by split."""
+def _curves(record: Record, findings: Sequence[Record]) -> list[Figure]:
+    """Returns each curve once; the loss with the steps that findings are about."""
     found = record.get("curves") or {}
-    return {
-        split: (curve["steps"], curve["values"])
-        for split in SPLITS
-        if (curve := found.get(f"{split}/{what}"))
+    best = (record["run"].get("best") or {}).get("step")
+    marks = {
+        str(one["name"]).replace("_", " "): one["numbers"].get(STEPS[one["name"]])
+        for one in findings
+        if one["name"] in STEPS
     }
+    known = {name: at for name, at in marks.items() if isinstance(at, int | float)}
+    made = [
+        by_split(
+            f"curve-{what}",
+            what,
+            {
+                split: (curve["steps"], curve["values"])
+                for split in SPLITS
+                if (curve := found.get(f"{split}/{what}"))
+            },
+            best if isinstance(best, int) and best >= 0 else None,
+            known if what == "loss" else None,
+        )
+        for what in CURVES
+    ]
+    return [one for one in made if one is not None]
 
 
 def _layers(record: Record) -> Table | None:
@@ -129,19 +177,6 @@ def _layers(record: Record) -> Table | None:
 
 Draw = Callable[[str, Record, Record], "Iterable[Figure | None]"]
 """``(element's id, finding, record) → figures``, None where there is nothing to draw."""
-
-
-def loss_curves(name: str, record: Record, mark: float | None = None) -> Figure | None:
-    """Returns the curves of the loss on both splits, with a step marked."""
-    found = _curves(record, "loss")
-    lines = [Line(split, *found[split], place) for place, split in enumerate(found)]
-    values = [value for line in lines for value in line.y]
-    if not values:
-        return None
-    if mark is not None:
-        ends = [min(values), max(values)]
-        lines.append(Line(f"step {mark:,.0f}", [mark, mark], ends, 3, "dot"))
-    return curves(name, "loss by step", lines, "loss")
 
 
 def rate_curve(name: str, record: Record) -> Figure | None:
@@ -185,17 +220,6 @@ def rate_curve(name: str, record: Record) -> Figure | None:
     caption = "Loss while the learning rate grows from step to step"
     said = ", ".join(label for label, *_ in marks)
     return Figure(name, caption, f"{caption}: {said}.", data, layout, 380)
-
-
-def _curve_with(key: str) -> Draw:
-    def draw(name: str, finding: Record, record: Record) -> list[Figure | None]:
-        return [loss_curves(name, record, finding["numbers"].get(key))]
-
-    return draw
-
-
-def _rates(name: str, finding: Record, record: Record) -> list[Figure | None]:
-    return [rate_curve(name, record), loss_curves(f"{name}-curve", record)]
 
 
 def _gradients(name: str, finding: Record, record: Record) -> Iterable[Figure | None]:
@@ -289,15 +313,21 @@ FIGURES: dict[str, Draw] = {
     "dying_units": _units("dead"),
     "saturated_units": _units("saturated"),
     "saturating_units": _units("saturated"),
-    "learning_rate_too_high": _rates,
-    "learning_rate_too_low": _rates,
-    "divergence": _curve_with("step"),
-    "loss_spikes": _curve_with("step"),
-    "overfitting": _curve_with("since"),
-    "underfitting": _curve_with("best_step"),
-    "still_improving": _curve_with("best_step"),
-    "saturated_early": _curve_with("step"),
     "miscalibration": _reliability,
     "unused_capacity": _pruned,
 }
 """What is drawn beside a finding."""
+STEPS = {
+    "divergence": "step",
+    "loss_spikes": "worst_step",
+    "overfitting": "since",
+    "underfitting": "best_step",
+    "still_improving": "best_step",
+    "saturated_early": "step",
+}
+"""The number of a finding that is a step, marked in the curve of the loss."""
+SECTIONS = {
+    **dict.fromkeys(STEPS, "curves"),
+    **dict.fromkeys(("learning_rate_too_high", "learning_rate_too_low"), "rates"),
+}
+"""The section of the page that shows what a finding without figures of its own is about."""

@@ -1,4 +1,4 @@
-"""Pictures of single examples, as PNG: images as they are, sequences as a line."""
+"""Pictures of single examples, as PNG: images as they are, sequences as lines."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jdlopt.report.grid import COLOURS
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 SMALLEST, LARGEST = 96, 144
 """Pixels that the longer side of a picture has at least, and at most."""
+FEWEST = 8
+"""A sequence of fewer steps is not drawn; of fewer channels, each is a line."""
 
 
 def drawer(shape: tuple[int, ...]) -> Callable[[np.ndarray], tuple[str, bool]] | None:
     """Returns how an example is drawn, as PNG in base64 and whether smoothly, or None."""
     if len(shape) == 3 and shape[-1] in (1, 3):
         return _picture
-    if len(shape) == 2 and min(shape) >= 8:
+    if len(shape) == 2 and min(shape) >= FEWEST:
         return _picture
-    if (len(shape) == 1 and shape[0] >= 32) or (len(shape) == 2 and shape[-1] == 1):
+    one_line = (len(shape) == 1 and shape[0] >= 32) or (len(shape) == 2 and shape[-1] == 1)
+    if one_line or (len(shape) == 2 and shape[0] >= FEWEST):
         return _sequence
     return None
 
@@ -55,10 +60,14 @@ def _picture(values: np.ndarray) -> tuple[str, bool]:
 def _sequence(values: np.ndarray) -> tuple[str, bool]:
     from PIL import Image, ImageDraw
 
-    flat = np.nan_to_num(np.asarray(values, np.float64)).reshape(-1)
-    low, high = flat.min(), flat.max()
-    x = np.linspace(12, 372, len(flat))
-    y = 180 - (flat - low) / (high - low or 1.0) * 168
+    lines = np.nan_to_num(np.asarray(values, np.float64))
+    lines = lines.reshape(len(lines), -1).T
+    low, high = lines.min(), lines.max()
     image = Image.new("RGBA", (384, 192), (0, 0, 0, 0))
-    ImageDraw.Draw(image).line(list(zip(x, y)), fill=(59, 120, 194, 255), width=4)
+    pen = ImageDraw.Draw(image)
+    for place, line in enumerate(lines):
+        x = np.linspace(12, 372, len(line))
+        y = 180 - (line - low) / (high - low or 1.0) * 168
+        colour = (*COLOURS[place % len(COLOURS)], 255)
+        pen.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=colour, width=4)
     return _encoded(image.resize((192, 96), Image.Resampling.LANCZOS)), True

@@ -102,6 +102,7 @@ def by_split(
     what: str,
     found: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     best: int | None = None,
+    marks: Mapping[str, float] | None = None,
 ) -> Figure | None:
     """Returns the curves of a metric on both splits, or None where there are none.
 
@@ -110,6 +111,7 @@ def by_split(
       what: the metric.
       found: steps and values of a split.
       best: the step of the best checkpoint, which is marked.
+      marks: other steps that are marked, by what they are.
     """
     lines = [
         Line(split, *found[split], colour)
@@ -118,13 +120,22 @@ def by_split(
     ]
     if not lines:
         return None
-    caption = f"{what} by step" if best is None else f"{what} by step; dotted: the best, {best:,}"
-    made = curves(name, caption, lines, what, height=340)
-    if best is None:
-        return made
-    line = {"color": COLOURS[2], "width": 1.5, "dash": "dot"}
-    mark = {"type": "line", "x0": best, "x1": best, "yref": "paper", "y0": 0, "y1": 1, "line": line}
-    return replace(made, layout={**made.layout, "shapes": [mark]})
+    said = [f"{what} by step"]
+    shapes: list[Spec] = []
+    if best is not None:
+        said.append(f"dotted: the best, {best:,}")
+        shapes.append(_upright(best, COLOURS[2], "dot"))
+    if marks:
+        said.append("dashed: " + ", ".join(f"{word}, {at:,.0f}" for word, at in marks.items()))
+        shapes += [_upright(at, BAD, "dash") for at in marks.values()]
+    made = curves(name, "; ".join(said), lines, what, height=340)
+    return replace(made, layout={**made.layout, "shapes": shapes}) if shapes else made
+
+
+def _upright(at: float, colour: str, dash: str) -> Spec:
+    """Returns a line over the whole height of a plot."""
+    line = {"color": colour, "width": 1.5, "dash": dash}
+    return {"type": "line", "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "line": line}
 
 
 def bars(
@@ -137,7 +148,7 @@ def bars(
     upright: bool = False,
     texts: Sequence[str] = (),
 ) -> Figure | None:
-    """Returns a bar a row, or None where no row has a value.
+    """Returns a bar a row, or None where no row has a value, or all are 0.
 
     Args:
       name: the element's id.
@@ -149,7 +160,7 @@ def bars(
       texts: what is written at the ends of bars.
     """
     kept = [(label, value) for label, value in rows if value is not None and (value > 0 or not log)]
-    if not kept:
+    if not any(value for _, value in kept):
         return None
     # a place for each bar, named by its label: two rows may have one short name
     places, values = list(range(len(kept))), [value for _, value in kept]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Num, UInt8
 
+from jdlopt.report.columns import row_of
 from jdlopt.report.samples import Column, Samples
 
 Limit = float | np.ndarray
@@ -217,26 +218,11 @@ def _bars(
     return np.asarray(image)
 
 
-def cells_of(values: Num[np.ndarray, " columns"], samples: Samples) -> list[str]:
-    """Returns the values of a table's row as a reader wants them: categories by their names."""
-    found = []
-    for name, value in zip(samples.names, values.tolist(), strict=True):
-        texts = samples.categories.get(name)
-        if not np.isfinite(value):
-            found.append("–")
-        elif texts is None:
-            found.append(f"{value:.4g}")
-        else:
-            code = int(value)
-            found.append(texts[code - 1] if 1 <= code <= len(texts) else "(new)")
-    return found
-
-
 def _named(
     values: Num[np.ndarray, " columns"], samples: Samples
 ) -> UInt8[np.ndarray, "height width 3"]:
     """The first columns of a table by name and value."""
-    cells = cells_of(values, samples)
+    cells = row_of(values, samples.names, samples.categories, samples.offsets)
     lines = list(zip(samples.names, cells, strict=True))[:MOST_NAMED]
     height = max(SIDE, 14 * (len(lines) + (len(cells) > MOST_NAMED)) + 6)
     image, pen = _canvas(NAMED_WIDE, height)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jdlopt.evidence.remaining import in_words, unjudged
+from jdlopt.report import commands
 from jdlopt.report.effects import changes, forest, gain, interval, pair
 from jdlopt.report.figures import Line, curves, scale
 from jdlopt.report.page import Figure, Table, render
@@ -57,6 +58,8 @@ def _page(record: Record, workdir: Path) -> str:
         if steps
         else None,
         adopted=_adopted(record),
+        commands=commands.of_improvement(workdir) if steps else [],
+        where="",
         improved=_improved(workdir),
         findings=[
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,9 @@ class Outcome(NamedTuple):
       probabilities: [n, classes or labels], or None for a regression.
       losses: per example.
       spec: what is known of the data; its task says what is shown.
+      names: what each example is called; empty counts them.
+      counts: training examples of each class or label; None where they are not known, or the task
+        has none.
     """
 
     inputs: Inputs
@@ -28,3 +32,9 @@ class Outcome(NamedTuple):
     probabilities: np.ndarray | None
     losses: np.ndarray
     spec: DataSpec
+    names: Sequence[str] = ()
+    counts: np.ndarray | None = None
+
+    def name(self, index: int) -> str:
+        """Returns what an example is called."""
+        return self.names[index] if self.names else f"example {index:,}"

@@ -8,6 +8,7 @@ from itertools import islice
 import numpy as np
 
 from jdlopt.report import figures
+from jdlopt.report.balance import balance, interval
 from jdlopt.report.outcome import Outcome
 from jdlopt.report.page import Figure, Table
 from jdlopt.report.worst import worst
@@ -29,7 +30,7 @@ MOST_ROWS = 40
 def shown(outcome: Outcome) -> dict[str, object]:
     """Returns what the page's template shows of predictions, by what the task says it shows."""
     made: dict[str, object] = dict.fromkeys(
-        ("confusion", "thresholds", "values", "each", "pictures", "worst")
+        ("confusion", "thresholds", "values", "each", "balance")
     )
     shows = find_task(outcome.spec.task).shows
     for name, part in PARTS.items():
@@ -53,6 +54,7 @@ def _classes(outcome: Outcome) -> dict[str, object]:
     of_class = {c: outcome.targets == c for c in ([1] if binary else range(len(names)))}
     every = range(len(names))
     return {
+        "balance": balance(outcome, guesses),
         "confusion": {
             "figure": figures.confusion("confusions", matrix, names) if small else None,
             "table": Table("Most frequent confusions", header, pairs) if pairs else None,
@@ -109,11 +111,13 @@ def _by_name(
     order = np.argsort(np.nan_to_num(f1, nan=2.0), kind="stable")
     rows: list[list[object]] = []
     for place in order[:MOST_ROWS].tolist():
-        row = [names[place], int(support[place])]
-        row += [float(one[place]) for one in (precision, recall, f1)]
+        found_of = int((there[:, place] & found[:, place]).sum())
+        recalled = (float(recall[place]), interval(found_of, int(support[place])))
+        row: list[object] = [names[place], int(support[place]), float(precision[place])]
+        row += [recalled, float(f1[place])]
         rows.append(row if threshold is None else [*row, threshold])
     header = [what, "support", "precision", "recall", "F1"]
-    caption = f"Each {what}, the lowest F1 first"
+    caption = f"Each {what}, the lowest F1 first; recall with its 95 % interval"
     if len(names) > MOST_ROWS:
         caption = f"The {MOST_ROWS} of {len(names)} {_PLURALS[what]} with the lowest F1"
     if threshold is not None:

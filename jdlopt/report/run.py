@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jdlopt.errors import UserError
-from jdlopt.report import figures, predictions
+from jdlopt.report import commands, figures, predictions
 from jdlopt.report.outcome import Outcome
 from jdlopt.report.page import Figure, Table, number, render
 from jdlopt.report.records import Record, as_written
@@ -35,12 +35,12 @@ def write_report(workdir: Path, allow_code: bool = False) -> Path:
     except UserError as error:
         unavailable = str(error)
     with as_written(workdir / "result.json"):
-        text = make_page(workdir.resolve().name, config, result, rows, outcome, unavailable)
+        text = make_page(workdir, config, result, rows, outcome, unavailable)
     return save(workdir, text)
 
 
 def make_page(
-    name: str,
+    workdir: Path,
     config: Record,
     result: Record | None,
     rows: Sequence[Record],
@@ -50,7 +50,7 @@ def make_page(
     """Returns the page as HTML.
 
     Args:
-      name: the run's.
+      workdir: the run's directory.
       config: its resolved config.
       result: the content of ``result.json``; None while there is none.
       rows: of ``metrics.jsonl``.
@@ -60,7 +60,7 @@ def make_page(
     found = (result or {}).get("metrics") or {}
     return render(
         "run",
-        title=f"Run {name}",
+        title=f"Run {workdir.resolve().name}",
         lead=f"{config['model']['name']} on {config['data']['source']}.",
         footer=", ".join(f"{k} {v}" for k, v in (result or {}).get("versions", {}).items()),
         result=None if result is None else {"diverged": None, **result},
@@ -68,6 +68,8 @@ def make_page(
         curves=_curves(rows, _best_step(result)),
         metrics=_metrics(found) if found else None,
         unavailable=unavailable,
+        commands=commands.of_run(workdir, config, result),
+        where=commands.where(config),
         **(predictions.shown(outcome) if outcome else {}),
     )
 
@@ -78,13 +80,15 @@ def examine(workdir: Path, config: Record) -> Outcome:
     Raises:
       UserError: there is no checkpoint, or the data or the model's module is not there any more.
     """
+    from jdlopt.data.dataset import class_counts
     from jdlopt.train import serve
     from jdlopt.train.experiment import Experiment
     from jdlopt.train.predict import predictor
 
     experiment = Experiment.build(config)
     weights, _ = serve.load_weights(experiment, workdir, "best")
-    arrays = experiment.data.read("validation")
+    dataset = experiment.data
+    arrays = dataset.read("validation")
     found = predictor(experiment)(weights, arrays.inputs, arrays.targets)
     assert found.losses is not None
     return Outcome(
@@ -93,7 +97,9 @@ def examine(workdir: Path, config: Record) -> Outcome:
         found.outputs,
         found.probabilities,
         found.losses,
-        experiment.data.spec,
+        dataset.spec,
+        dataset.names("validation"),
+        class_counts(dataset) if dataset.spec.num_classes else None,
     )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jdlopt.data.augment import Inputs
     from jdlopt.data.dataset import Dataset
     from jdlopt.data.fields import DataFields
+    from jdlopt.data.precision import Offset
 
 MEASURED = 256
 """Examples over which the mean change is taken, or fewer where they are large."""
@@ -56,6 +57,7 @@ class Samples(NamedTuple):
       names: of a table's raw columns; untrusted.
       categories: what the codes of a table's columns stand for, from 1 on; untrusted.
       input: which of several inputs it is; empty for the only one.
+      offsets: what was taken off each of a table's columns; empty for nothing.
     """
 
     columns: tuple[Column, ...]
@@ -65,6 +67,7 @@ class Samples(NamedTuple):
     names: tuple[str, ...] = ()
     categories: Mapping[str, tuple[str, ...]] = {}
     input: str = ""
+    offsets: tuple[Offset, ...] = ()
 
 
 def take(fields: DataFields, *, everything: bool = False, seed: int = 0) -> tuple[Samples, ...]:
@@ -140,6 +143,7 @@ def take(fields: DataFields, *, everything: bool = False, seed: int = 0) -> tupl
             tuple(str(column) for column in one.feature_names or ()),
             {} if one.hash_buckets else one.categories,
             name if len(columns) > 1 else "",
+            one.offsets,
         )
         for name, one in dataset.spec.named.items()
     )

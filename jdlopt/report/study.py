@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from jdlopt.report import figures, hyperparameters
+from jdlopt.report import commands, figures, hyperparameters
 from jdlopt.report.importance import importance, importances
 from jdlopt.report.page import Figure, Table, number, render
 from jdlopt.report.parallel import parallel
@@ -87,6 +87,8 @@ def _page(study: Record, curves: pd.DataFrame, damage: str, workdir: Path) -> st
             {**one, "title": "", "hint": one["suggestion"]} for one in readings(study, curves)
         ],
         best=_best(study, best[:SHOWN], workdir),
+        commands=commands.of_study(workdir, study),
+        where=commands.where(config),
         header=["trial", *(one["name"] for one in objectives),
                 *hyperparameters.shortened([row["key"] for row in space]), "config"],
         averaged=study.get("repeats", 1) > 1 or bool(study.get("folds")),

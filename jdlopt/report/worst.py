@@ -1,95 +1,40 @@
-"""The examples with the largest loss: pictures, texts, and the columns of tables."""
+"""The examples with the largest loss, and what the model says of each."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from jdlopt.data.check.arrays import kind_of
-from jdlopt.data.named import by_name
-from jdlopt.data.spec import InputSpec
-from jdlopt.report.examples import drawer
+from jdlopt.data import named
+from jdlopt.report.cards import cards
 from jdlopt.report.outcome import Outcome
-from jdlopt.report.page import Table, number
+from jdlopt.report.page import number
 from jdlopt.tasks import find_task
 from jdlopt.tasks.multilabel import THRESHOLD
 
 WORST = 12
 """Examples with the largest loss that are shown."""
-FEATURES = 12
-"""Columns of a table's example that are shown."""
-LETTERS = 400
-"""Letters of a text that are shown."""
 OUTPUTS = 6
 """Numbers of a target that are shown."""
 WORDS = {"classes": "predicted as", "labels": "predicted as"}
 
 
 def worst(outcome: Outcome) -> dict[str, object]:
-    """Returns what the page's template shows of them: ``pictures``, or a table, or both.
-
-    An input that can be drawn is a picture; texts and columns of tables stand in the table.
-    """
-    order = np.argsort(-np.nan_to_num(outcome.losses, nan=np.inf))[:WORST].tolist()
-    said = {index: _said(outcome, index) for index in order}
-    cards: list[dict[str, object]] = []
-    header: list[str] = ["example", "true", "predicted", "loss"]
-    rows: list[list[object]] = [[str(index), *said[index]] for index in order]
-    wide, more = set[int](), ""
-    inputs = by_name(outcome.inputs)
-    for name, spec in outcome.spec.named.items():
-        kind, values = kind_of(spec), inputs[name]
-        draw = None if kind in ("table", "text") else drawer(spec.shape)
-        if draw is not None:
-            shows = find_task(outcome.spec.task).shows
-            joined = next((words for what, words in WORDS.items() if what in shows), "predicted")
-            for index in order:
-                true, guess, loss = said[index]
-                words = f"{true}, {joined} {guess}"
-                png, smooth = draw(values[index])
-                which = f", {name}" if len(inputs) > 1 else ""
-                cards.append({"alternative": f"validation example {index}{which}: {words}",
-                              "png": png, "smooth": smooth,
-                              "caption": f"{words}; loss {loss}"})  # fmt: skip
-        elif spec.text is not None:
-            wide.add(len(header))
-            header.append(spec.text.column)
-            for row, index in zip(rows, order, strict=True):
-                row.append(_text(spec, values[index]))
-        else:
-            names, cells = _cells(spec, values[order])
-            size = cells.shape[1]
-            if size > FEATURES:
-                more = f", with the first {FEATURES} of {size} columns"
-            header += names[:FEATURES]
-            for row, columns in zip(rows, cells.tolist(), strict=True):
-                row += columns[:FEATURES]
-    if cards and len(header) == 4:
-        return {"pictures": cards}
-    return {"pictures": cards or None, "worst": Table(f"By loss{more}", header, rows, wide)}
-
-
-def _text(spec: InputSpec, ids: np.ndarray) -> str:
-    from jdlopt.data import text
-
-    assert spec.text is not None
-    [words] = text.decode(spec.text.state, ids[None])
-    return words if len(words) <= LETTERS else words[: LETTERS - 1] + "…"
-
-
-def _cells(spec: InputSpec, values: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Returns the names of an input's columns and what is in them: categories by name."""
-    flat = values.reshape(len(values), -1).astype(float)
-    names = [str(one) for one in spec.feature_names or [f"input {i}" for i in range(flat.shape[1])]]
-    cells = flat.astype(object)
-    for place, name in enumerate(names):
-        texts = () if spec.hash_buckets else spec.categories.get(name, ())
-        if texts:
-            known = dict(enumerate(texts, start=1))
-            cells[:, place] = [
-                known.get(int(code), "(new)") if np.isfinite(code) else None
-                for code in flat[:, place]
-            ]
-    return names, cells
+    """Returns what the page's template shows of them, as ``worst``."""
+    order = np.argsort(-np.nan_to_num(outcome.losses, nan=np.inf))[:WORST]
+    said = [_said(outcome, index) for index in order.tolist()]
+    shows = find_task(outcome.spec.task).shows
+    joined = next((words for what, words in WORDS.items() if what in shows), "predicted")
+    return {
+        "worst": cards(
+            outcome.spec,
+            named.rows(outcome.inputs, order),
+            [outcome.name(index) for index in order.tolist()],
+            ["true", "predicted", "loss"],
+            said,
+            [f"{true}, {joined} {guess}; loss {loss}" for true, guess, loss in said],
+            "By loss",
+        )
+    }
 
 
 def _said(outcome: Outcome, index: int) -> tuple[str, str, str]:

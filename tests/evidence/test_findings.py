@@ -115,7 +115,7 @@ def test_nothing_is_found_where_nothing_is_known():
 
 
 NEAR_DUPLICATES = {"count": 400, "of": 1500, "severity": "warning", "text": "", "config": "",
-         "numbers": {"equal": 0, "agreement": 0.95},
+         "numbers": {"equal": 0, "agreement": 0.95, "surest": 0.8},
          "parts": [{"name": "validation like train", "count": 400, "detail": ""}]}  # fmt: skip
 NOISE = {**NEAR_DUPLICATES, "count": 300, "parts": [{"name": "a → b", "count": 300, "detail": ""}]}
 WORSE = a_curve([1.0, 0.6, 0.4, *np.linspace(0.4, 1.0, 17)])

@@ -32,7 +32,7 @@ def report(request, make_study, tmp_path):
     config = {"data": {"source": "made"}, "model": {"name": "mlp"}}
     rows = [{"step": s, "train/loss": 1 / s} for s in range(1, 9)]
     path = tmp_path / "report.html"
-    path.write_text(run.make_page("run", config, None, rows, found), "utf-8")
+    path.write_text(run.make_page(tmp_path, config, None, rows, found), "utf-8")
     return path
 
 
@@ -99,6 +99,19 @@ def test_the_copied_config_is_the_trials(chromium, make_study):
     assert chromium.run(f"{button}.textContent") == "Copied"
     assert chromium.run("document.getElementById('copied').textContent") == "Copied"
     assert chromium.run(f"document.activeElement === {button}")
+
+
+def test_commands_are_copied_whole_under_the_content_policy(chromium, report):
+    chromium.open(report)
+    chromium.run("window.took = []; navigator.clipboard.writeText = async t => took.push(t)")
+    shown = chromium.run("[...document.querySelectorAll('pre.command')].map(e => e.textContent)")
+    chromium.run("document.querySelectorAll('button[data-copy^=command]').forEach(b => b.click())")
+    chromium.run("new Promise(done => setTimeout(done, 100))")
+    assert chromium.run("took") == shown and all(one.startswith("jdlopt ") for one in shown)
+    # a long path is broken, and nothing of it hidden
+    cut = "[...document.querySelectorAll('pre.command')].filter(e => e.scrollWidth > e.clientWidth)"
+    assert chromium.run(f"{cut}.length") == 0
+    assert chromium.complaints() == []
 
 
 def test_without_a_clipboard_the_old_way_copies(chromium, make_study):

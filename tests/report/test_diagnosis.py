@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import browser
@@ -11,7 +12,7 @@ from outline import check as check_page
 from samples import HOSTILE
 
 from jdlopt.evidence.findings import CAUSES, Finding
-from jdlopt.report import diagnosis
+from jdlopt.report import commands, diagnosis
 
 
 def a_diagnosis(names: tuple[str, ...] = CAUSES) -> dict[str, Any]:
@@ -51,13 +52,40 @@ def a_diagnosis(names: tuple[str, ...] = CAUSES) -> dict[str, Any]:
 
 
 def test_the_page_is_whole_and_escaped():
-    made = check_page(diagnosis.make_page(HOSTILE, a_diagnosis()))
+    made = check_page(diagnosis.make_page(Path(HOSTILE.replace("/", "")), a_diagnosis()))
     assert not any(attrs.get("src") == "x" for tag, attrs in made.elements if tag == "img")
     titles = [words for level, words in made.headings if level == 2]
     drawn = [name for name in CAUSES if name in diagnosis.FIGURES]
-    assert titles[0] == "Findings" and titles[-1] == "Not examined"
+    assert titles[:2] == ["Findings", "Next steps"] and titles[-1] == "Not examined"
     assert {name.replace("_", " ").capitalize() for name in drawn} <= set(titles)
     assert len(made.plots()) > len(drawn)
+
+
+def test_each_curve_is_drawn_once_with_the_steps_that_findings_are_about():
+    found = a_diagnosis()
+    found["record"]["run"]["best"]["step"] = 90
+    made = check_page(diagnosis.make_page(Path("run"), found))
+    losses = [
+        name for name, plot in made.plots().items()
+        if plot["layout"].get("yaxis", {}).get("title", {}).get("text") == "loss"
+        and plot["layout"].get("xaxis", {}).get("title", {}).get("text") == "step"
+    ]  # fmt: skip
+    assert losses == ["curve-loss"]
+    at = [mark["x0"] for mark in made.plots()["curve-loss"]["layout"]["shapes"]]
+    assert at[0] == 90 and {20, 30, 100} <= set(at)
+    rates = [name for name, plot in made.plots().items() if "learning rate" in str(plot["layout"])]
+    assert rates == ["rate-curve"]
+    assert "Show it" in made.words
+
+
+def test_each_technique_has_a_command_that_a_shell_takes(tmp_path):
+    import shlex
+
+    folder = tmp_path / "it's a run"
+    made = commands.of_diagnosis(folder, {}, a_diagnosis()["findings"])
+    words = shlex.split(made[0].text)
+    assert words[:4] == ["jdlopt", "compare", str(folder / "config.json"), "+dropout"]
+    assert words[4] == f"--workdir={folder}_with_dropout"
 
 
 def test_every_figure_is_of_a_finding():
@@ -68,15 +96,15 @@ def test_nothing_found_is_said_and_nothing_measured_is_no_error():
     bare = {"config": {"data": {"source": "a"}, "model": {"name": "mlp"}},
             "run": {"status": "diverged", "steps": None}}  # fmt: skip
     found = {**a_diagnosis(()), "record": bare}
-    assert "Nothing was found" in check_page(diagnosis.make_page("run", found)).words
-    check_page(diagnosis.make_page("run", {**a_diagnosis(("divergence",)), "record": bare}))
+    assert "Nothing was found" in check_page(diagnosis.make_page(Path("run"), found)).words
+    check_page(diagnosis.make_page(Path("run"), {**a_diagnosis(("divergence",)), "record": bare}))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(browser.program() is None, reason="there is no Chromium to open pages in")
 def test_the_page_is_drawn_without_a_complaint_and_fits_a_phone(tmp_path):
     path = tmp_path / "diagnosis.html"
-    path.write_text(diagnosis.make_page("run", a_diagnosis()), "utf-8")
+    path.write_text(diagnosis.make_page(Path("run"), a_diagnosis()), "utf-8")
     with browser.opened() as page:
         page.open(path, fragment="#dark")
         assert page.complaints() == []

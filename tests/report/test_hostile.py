@@ -96,11 +96,11 @@ def of_run(record: Any, folder: Path) -> str:
     features = tuple(record["features"])
     found = outcome((5,), 3, names=record["classes"], features=features)
     parts = (record[name] for name in ("config", "result", "rows"))
-    return run.make_page("run", *parts, found, record["unavailable"])
+    return run.make_page(folder, *parts, found, record["unavailable"])
 
 
 def of_diagnosis(record: Any, folder: Path) -> str:
-    return diagnosis.make_page("run", record)
+    return diagnosis.make_page(folder, record)
 
 
 A_RUN = {

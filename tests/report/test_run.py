@@ -13,7 +13,7 @@ from jdlopt import config as configs
 from jdlopt.data import open_dataset
 from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.errors import ConfigError, DataError
-from jdlopt.report import examples, figures, page, predictions, run, worst, write_report
+from jdlopt.report import balance, examples, figures, page, predictions, run, worst, write_report
 from jdlopt.report.outcome import Outcome
 from jdlopt.tasks import TASKS
 from jdlopt.train.schema import resolve_data
@@ -85,6 +85,7 @@ def test_classes_have_matrix_curves_and_pictures(workdir, monkeypatch):
     assert {"confusions", "roc", "pr", "reliability", "curve-0"} <= set(made.plots())
     pictures = [attrs for tag, attrs in made.elements if tag == "img"]
     assert len(pictures) == worst.WORST
+    assert "class balance" in made.words.lower() and "Always guessing" in made.words
     assert all(attrs["src"].startswith("data:image/png;base64,") for attrs in pictures)
     assert any(HOSTILE in attrs["alt"] for attrs in pictures)
     assert HOSTILE in made.words
@@ -127,7 +128,10 @@ def test_each_label_has_support_precision_recall_and_f1_as_scikit_learn():
     guesses = found.probabilities > 0.5
     expected = sk.precision_recall_fscore_support(found.targets, guesses, zero_division=np.nan)
     for place in range(4):
-        *scores, threshold = rows[f"class {place}"]
+        support, precision, (recall, interval), f1, threshold = rows[f"class {place}"]
+        scores = [support, precision, recall, f1]
+        low, high = map(float, interval.split(" to "))
+        assert low <= recall <= high
         wanted = [expected[i][place] for i in (3, 0, 1, 2)]
         np.testing.assert_allclose(scores, wanted, rtol=1e-6)
         assert threshold == 0.5
@@ -160,7 +164,7 @@ def test_the_task_decides_what_is_shown_and_not_the_targets_shape(monkeypatch):
     found = outcome((5,), outputs=3)
     found = found._replace(spec=dataclasses.replace(found.spec, task="ranks"))
     made = predictions.shown(found)
-    assert made["values"] is None and made["each"] is None and len(made["worst"].rows) == 12
+    assert made["values"] is None and made["each"] is None and len(made["worst"].table.rows) == 12
 
 
 def test_texts_and_tables_are_shown_as_they_were_read(tmp_path):
@@ -179,18 +183,19 @@ def test_texts_and_tables_are_shown_as_they_were_read(tmp_path):
     count = len(arrays.targets)
     found = Outcome(
         arrays.inputs, arrays.targets, np.zeros((count, 2)), np.full((count, 2), 0.5),
-        np.arange(count, dtype=float), dataset.spec,
+        np.arange(count, dtype=float), dataset.spec, dataset.names("validation"),
     )  # fmt: skip
-    table = worst.worst(found)["worst"]
+    pictures, table = worst.worst(found)["worst"]
+    assert not pictures  # 39 columns are no curve
     assert table.header[4:7] == ["c0", "c1", "c2"] and table.header[-1] == "note"
     assert "12 of 40 columns" in table.caption
     row = table.rows[0]
-    item = dataset.parts["validation"][1][int(row[0])]
-    assert row[4] == item and f"about item {item}" in row[-1]
+    assert row[0] == f"row {row[4]}" and f"about item {row[4]}" in row[-1]
     narrow = open_dataset(dataclasses.replace(fields, ignore=tuple(f"c{i}" for i in range(35))))
     shown = worst.worst(found._replace(inputs=narrow.read("validation").inputs, spec=narrow.spec))
-    place = shown["worst"].header.index("colour")
-    assert {row[place] for row in shown["worst"].rows} <= {"red", "blue"}
+    table = shown["worst"].table
+    place = table.header.index("colour")
+    assert {row[place] for row in table.rows} <= {"red", "blue"}
 
 
 def test_two_classes_have_one_curve(workdir, monkeypatch):
@@ -212,7 +217,7 @@ def test_without_its_data_a_run_still_has_its_curves(workdir, monkeypatch, error
     made = report(workdir, monkeypatch, error)
     assert str(error) in made.words
     assert {"curve-0", "curve-1"} <= set(made.plots())
-    assert titles(made)[:2] == ["Training curves", "Metrics"]
+    assert titles(made)[:3] == ["Training curves", "Metrics", "Next steps"]
 
 
 def test_a_run_that_has_not_ended_or_logged_anything_has_a_report(workdir, monkeypatch):
@@ -247,7 +252,7 @@ def test_confusions_equal_the_matrix():
 @pytest.mark.parametrize(
     ("shape", "size"),
     [((8, 8, 1), (96, 96)), ((28, 28), (84, 84)), ((600, 300, 3), (72, 144)), ((40,), (192, 96)),
-     ((40, 1), (192, 96))],
+     ((40, 1), (192, 96)), ((40, 3), (192, 96))],
 )  # fmt: skip
 def test_examples_are_drawn_small_enough_and_large_enough(shape, size):
     import base64
@@ -265,7 +270,7 @@ def test_examples_are_drawn_small_enough_and_large_enough(shape, size):
 
 def test_what_is_no_picture_is_not_drawn():
     assert examples.drawer((13,)) is None
-    assert examples.drawer((40, 3)) is None
+    assert examples.drawer((4, 3)) is None
     assert examples.drawer((4, 4, 4, 3)) is None
 
 
@@ -273,10 +278,47 @@ def test_the_worst_examples_are_those_with_the_largest_loss_nan_first():
     found = outcome((5,), 3)
     losses = found.losses.copy()
     losses[7] = np.nan
-    table = worst.worst(found._replace(losses=losses))["worst"]
+    _, table = worst.worst(found._replace(losses=losses))["worst"]
     order = np.argsort(-np.nan_to_num(losses, nan=np.inf))[: worst.WORST]
-    shown = [int(row[0]) for row in table.rows]
+    shown = [int(str(row[0]).removeprefix("example ")) for row in table.rows]
     assert shown[0] == 7 and shown == order.tolist()
+
+
+def test_token_ids_without_a_vocabulary_are_numbers_and_no_curve():
+    found = outcome((40,), 2)
+    one = dataclasses.replace(found.spec.inputs, dtype="int32")
+    found = found._replace(
+        inputs=found.inputs.astype(np.int32), spec=dataclasses.replace(found.spec, inputs=one)
+    )
+    pictures, table = worst.worst(found)["worst"]
+    assert not pictures
+    [first] = [row for row in table.rows if row[0] == "example 0"] or [table.rows[0]]
+    index = int(str(first[0]).removeprefix("example "))
+    assert first[-1] == " ".join(str(i) for i in found.inputs[index] if i)
+
+
+def test_rare_classes_have_their_shares_intervals_and_the_constant_guess():
+    found = outcome((5,), 3, count=400)
+    draw = np.random.default_rng(1)
+    targets = draw.choice(3, 400, p=[0.9, 0.08, 0.02])
+    found = found._replace(targets=targets, counts=np.array([900, 80, 20]))
+    made = predictions.shown(found)["balance"]
+    (_, *model), (name, *constant) = made.table.rows
+    guesses = found.probabilities.argmax(-1)
+    assert model == pytest.approx([
+        sk.accuracy_score(targets, guesses), sk.balanced_accuracy_score(targets, guesses),
+        sk.f1_score(targets, guesses, average="macro"),
+    ])  # fmt: skip
+    assert name == "always class 0" and constant[0] == pytest.approx((targets == 0).mean())
+    assert constant[1] == pytest.approx(1 / 3)
+    assert "900 examples, 90.0%" in made.text and "class_weights" in made.advice
+    spec = made.figure.spec()
+    assert spec["layout"]["yaxis"]["ticktext"][0] == "class 2 (2.0%) "
+    shares, ends = spec["data"][0]["x"], spec["data"][0]["error_x"]
+    low, high = balance.bounds(round(shares[0] * (targets == 2).sum()), (targets == 2).sum())
+    assert shares[0] - ends["arrayminus"][0] == pytest.approx(low)
+    assert shares[0] + ends["array"][0] == pytest.approx(high)
+    assert not predictions.shown(found._replace(counts=np.array([9, 8, 9])))["balance"].advice
 
 
 @pytest.mark.slow

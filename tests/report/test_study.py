@@ -22,7 +22,7 @@ def titles(page):
 def test_everything_that_a_study_has_is_shown(make_study):
     page = report(make_study())
     assert titles(page) == [
-        "Findings", "Best trials", "Training curves", "Hyperparameter effects",
+        "Findings", "Best trials", "Next steps", "Training curves", "Hyperparameter effects",
         "Hyperparameter importance", "Infeasible trials", "Execution",
     ]  # fmt: skip
     plots = page.plots()

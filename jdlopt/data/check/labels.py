@@ -72,7 +72,8 @@ def label_noise(
     probabilities = _out_of_fold(features[chosen], labels, is_table)
     accuracy = float((probabilities.argmax(axis=1) == labels).mean())
     majority = float(np.bincount(labels).max() / len(labels))
-    if _are_weak(probabilities, labels, accuracy, majority):
+    sure = _right_where_surest(probabilities, labels)
+    if _are_weak(accuracy, majority, sure):
         return [_too_weak(accuracy, majority, len(labels))]
     doubtful, others = _doubtful(probabilities, labels)
     if not len(doubtful):
@@ -90,12 +91,13 @@ def label_noise(
     return [
         Finding(
             kind="label_noise",
-            severity="warning" if share > 0.02 else "note",
+            severity="warning" if min(share, 1 - sure) > 0.02 else "note",
             problem="doubtful labels",
             text=(
                 f"{len(doubtful):,} of {len(labels):,} training examples that were looked at "
                 f"({share:.1%}) look more like another class to models that have not seen them; "
-                f"these agree with {accuracy:.1%} of the labels."
+                f"these agree with {accuracy:.1%} of the labels, and with {sure:.1%} where they "
+                "are surest."
             ),
             count=len(doubtful),
             of=len(labels),
@@ -107,15 +109,14 @@ def label_noise(
             parts=tuple(parts),
             numbers={
                 "agreement": accuracy,
+                "surest": sure,
                 **({"matrix": matrix.tolist(), "names": names} if len(kept) <= 30 else {}),
             },
         )
     ]
 
 
-def _are_weak(
-    probabilities: np.ndarray, labels: np.ndarray, accuracy: float, majority: float
-) -> bool:
+def _are_weak(accuracy: float, majority: float, sure: float) -> bool:
     """Says whether models know too little of the classes for their doubt to say anything.
 
     Models that agree with few labels are weak, unless they agree with as few where they are surest:
@@ -123,12 +124,14 @@ def _are_weak(
     """
     if accuracy < majority + LEAST_SKILL * (1 - majority):
         return True
-    if accuracy >= LEAST_AGREEMENT:
-        return False
+    return accuracy < LEAST_AGREEMENT and sure - accuracy > ALIKE
+
+
+def _right_where_surest(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Returns with how many labels models agree where they are surest: where no classes overlap."""
     surest = np.argsort(-probabilities.max(axis=1), kind="stable")
     surest = surest[: max(1, int(SUREST * len(labels)))]
-    there = float((probabilities[surest].argmax(axis=1) == labels[surest]).mean())
-    return there - accuracy > ALIKE
+    return float((probabilities[surest].argmax(axis=1) == labels[surest]).mean())
 
 
 def _doubtful(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Int, Num
 
 from jdlopt import writing
 from jdlopt.config import section_of, to_dict
@@ -71,6 +71,7 @@ class Check:
       looked_at: the dataset's notes, and sentences on what was looked at.
       dataset: the opened dataset; None where it can't be opened as it is.
       fields: the ``data`` section.
+      first: what the first row or example of the source is called.
     """
 
     source: str
@@ -80,6 +81,17 @@ class Check:
     looked_at: tuple[str, ...]
     dataset: Dataset | None
     fields: DataFields
+    first: int = 0
+
+    def places(self, rows: Int[np.ndarray, " some"]) -> Int[np.ndarray, " some"] | None:
+        """Returns where training rows that a finding names lie in their pool; None if unknown."""
+        if self.dataset is None:
+            return None
+        pool = self.dataset.pools[self.dataset.parts["train"][0]]
+        # rows that are left out count in the file, and not in the pool
+        if self.first and len(pool) != self.sizes.get("rows"):
+            return None
+        return np.asarray(rows, np.intp) - self.first
 
     def count(self, severity: str) -> int:
         """Returns the number of findings of a severity."""
@@ -235,7 +247,9 @@ def _check_table(path: Path, fields: DataFields, with_test: bool) -> Check:
     if apart:  # rows that are alike in numbers and categories may differ in all else
         found = [one for one in found if one.kind not in OF_WHOLE_EXAMPLES]
     findings += found
-    return Check(fields.source, "table", tuple(findings), sizes, looked, dataset, fields)
+    return Check(
+        fields.source, "table", tuple(findings), sizes, looked, dataset, fields, int(cells.rows[0])
+    )
 
 
 def _called(dataset: Dataset, cells: Cells) -> np.ndarray | None:

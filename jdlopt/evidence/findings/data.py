@@ -146,7 +146,11 @@ def shift(record: Record) -> Finding | None:
 
 
 def label_errors(record: Record) -> Finding | None:
-    """Labels that models which have not seen them confidently take for others."""
+    """Labels that models which have not seen them confidently take for others.
+
+    Overlapping classes are doubted as well as wrong labels are. Where models are surest no classes
+    overlap, and what is wrong there is the labels' share of all doubts.
+    """
     found = (record.get("data") or {}).get("label_noise")
     if not found:
         return None
@@ -155,15 +159,17 @@ def label_errors(record: Record) -> Finding | None:
     if (said.get("accuracy") or 0.0) > agreement + WEAKER:
         return None  # what the model of the run knows better is no error of the labels
     part = found["count"] / found["of"]
-    made = level(part, *WRONG_LABELS)
+    made = level(min(part, 1 - found["numbers"]["surest"]), *WRONG_LABELS)
     if made is None:
         return None
     pairs = [one["name"] for one in found["parts"]]
+    first = [f"{one['name']} ({one['pair']})" for one in found.get("examples") or ()]
+    named = f" Such as {some(first)}." if first else ""
     return Finding(
         "label_errors",
         made,
         f"{found['count']:,} of {found['of']:,} training labels ({share(part)}) look wrong to "
-        f"models that have not seen them; most often {some(pairs)}.",
+        f"models that have not seen them; most often {some(pairs)}.{named}",
         "Look at the first of each (`jdlopt data check`) and correct them.",
         ("label_smoothing", "early_stopping", "mixup"),
         {"share": part, "count": found["count"]},

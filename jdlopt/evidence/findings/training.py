@@ -226,7 +226,7 @@ def loss_spikes(record: Record) -> Finding | None:
         f"{curve['steps'][worst]:,} (before: {np.median(_before(values, worst)):.3g}).",
         "One step must not undo many.",
         ("clip_norm", "warmup", "learning_rate_down"),
-        {"steps": steps, "worst": float(values[worst])},
+        {"steps": steps, "worst": float(values[worst]), "worst_step": curve["steps"][worst]},
     )
 
 

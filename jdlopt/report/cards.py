@@ -1,0 +1,124 @@
+"""Some examples one by one: pictures as cards, texts and the columns of tables in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Num
+
+from jdlopt import writing
+from jdlopt.data.check.arrays import kind_of
+from jdlopt.data.dataset import Dataset
+from jdlopt.data.named import Inputs, by_name
+from jdlopt.data.pools import names_of
+from jdlopt.data.spec import DataSpec, InputSpec
+from jdlopt.report.columns import columns_of
+from jdlopt.report.examples import drawer
+from jdlopt.report.page import Table
+
+FEATURES = 12
+"""Columns of a table's example that are shown."""
+LETTERS = 400
+"""Letters of a text that are shown."""
+TOKENS = 60
+"""Token ids without a vocabulary that are shown."""
+
+
+class Cards(NamedTuple):
+    """What a template shows of some examples.
+
+    Attributes:
+      pictures: each with ``png``, ``smooth``, ``alternative`` and ``caption``.
+      table: a row an example; None where pictures say it all.
+    """
+
+    pictures: Sequence[Mapping[str, object]]
+    table: Table | None
+
+
+def cards(
+    spec: DataSpec,
+    inputs: Inputs,
+    names: Sequence[str],
+    header: Sequence[str],
+    said: Sequence[Sequence[str]],
+    words: Sequence[str],
+    caption: str,
+) -> Cards:
+    """Returns how examples are shown, each input by its kind.
+
+    What can be drawn is a picture; texts and columns of tables stand in the table, token ids
+    without a vocabulary as numbers. Nothing with a name for each of its values is drawn.
+
+    Args:
+      spec: what is known of the data.
+      inputs: raw, of these examples alone.
+      names: what each is called.
+      header: titles of what is said of each.
+      said: that, for each.
+      words: the same in one line, below a picture.
+      caption: of the table.
+    """
+    pictures: list[Mapping[str, object]] = []
+    titles: list[str] = ["example", *header]
+    rows: list[list[object]] = [[name, *one] for name, one in zip(names, said, strict=True)]
+    wide, more = set[int](), ""
+    given = by_name(inputs)
+    for name, one in spec.named.items():
+        kind, values = kind_of(one), given[name]
+        draw = None if kind in ("table", "text") else drawer(one.shape)
+        if draw is not None:
+            which = f", {name}" if len(given) > 1 else ""
+            for called, line, value in zip(names, words, values, strict=True):
+                png, smooth = draw(value)
+                pictures.append({
+                    "png": png, "smooth": smooth, "name": f"{called}{which}", "caption": line,
+                    "alternative": f"{called}{which}: {line}",
+                })  # fmt: skip
+        elif kind == "text":
+            wide.add(len(titles))
+            titles.append(name if one.text is None else one.text.column)
+            for row, text in zip(rows, _texts(one, values), strict=True):
+                row.append(text)
+        else:
+            columns, cells = columns_of(one, values)
+            if len(columns) > FEATURES:
+                more = f", with the first {FEATURES} of {len(columns):,} columns"
+            titles += columns[:FEATURES]
+            for row, cell in zip(rows, cells, strict=True):
+                row += cell[:FEATURES]
+    if pictures and len(titles) == 1 + len(header):
+        return Cards(pictures, None)
+    return Cards(pictures, Table(f"{caption}{more}", titles, rows, wide))
+
+
+def _texts(spec: InputSpec, ids: Num[np.ndarray, "n tokens"]) -> list[str]:
+    if spec.text is None:
+        return [_cut(" ".join(str(i) for i in row.tolist()[:TOKENS] if i != 0)) for row in ids]
+    from jdlopt.data import text
+
+    return [_cut(words) for words in text.decode(spec.text.state, ids)]
+
+
+def _cut(words: str) -> str:
+    return words if len(words) <= LETTERS else words[: LETTERS - 1] + "…"
+
+
+def of_training(dataset: Dataset, places: Sequence[int], title: str, words: Sequence[str]) -> Cards:
+    """Returns how some training examples are shown that something is wrong with.
+
+    Args:
+      dataset: an opened one.
+      places: where the examples lie in the pool of the training split.
+      title: of what is said of them.
+      words: that, for each.
+    """
+    pool = dataset.pools[dataset.parts["train"][0]]
+    rows = np.asarray(places, np.intp)
+    names = names_of(pool, rows, writing.expanded(dataset.spec.source))
+    lines = [f"{title}: {one}" for one in words]
+    said = [[one] for one in words]
+    inputs = pool.read(rows).inputs
+    return cards(dataset.spec, inputs, names, [title], said, lines, "The most doubtful")
