@@ -18,10 +18,13 @@ from jdlopt.report.columns import columns_of
 from jdlopt.report.examples import drawer
 from jdlopt.report.page import Table
 
-FEATURES = 12
-"""Columns of a table's example that are shown."""
+FEATURES = 8
+"""Columns of a table's example that are shown: what a page of 1,200 pixels has room for."""
 LETTERS = 400
 """Letters of a text that are shown."""
+UNRELATED = 0.7
+"""How much neighbours differ by how much any two values of a vector do, from which on the vector is
+no curve: 1 for values in any order."""
 TOKENS = 60
 """Token ids without a vocabulary that are shown."""
 
@@ -68,7 +71,8 @@ def cards(
     given = by_name(inputs)
     for name, one in spec.named.items():
         kind, values = kind_of(one), given[name]
-        draw = None if kind in ("table", "text") else drawer(one.shape)
+        codes = kind == "text" or (kind == "signal" and are_codes(values))
+        draw = None if kind == "table" or codes else drawer(one.shape)
         if draw is not None:
             which = f", {name}" if len(given) > 1 else ""
             for called, line, value in zip(names, words, values, strict=True):
@@ -77,7 +81,7 @@ def cards(
                     "png": png, "smooth": smooth, "name": f"{called}{which}", "caption": line,
                     "alternative": f"{called}{which}: {line}",
                 })  # fmt: skip
-        elif kind == "text":
+        elif codes:
             wide.add(len(titles))
             titles.append(name if one.text is None else one.text.column)
             for row, text in zip(rows, _texts(one, values), strict=True):
@@ -94,9 +98,30 @@ def cards(
     return Cards(pictures, Table(f"{caption}{more}", titles, rows, wide))
 
 
+def are_codes(values: Num[np.ndarray, "n steps"]) -> bool:
+    """Says whether vectors hold codes, such as token ids, and no quantities that make a curve.
+
+    Codes are whole numbers from 0 on, and neighbours differ as much as any two of them do. Zeros
+    are padding.
+
+    Example:
+      >>> are_codes(np.array([[7, 2, 90, 4, 55, 0, 0]])), are_codes(np.array([[1, 2, 3, 4, 5]]))
+      (True, False)
+    """
+    if not np.isfinite(values).all() or (values != np.floor(values)).any() or (values < 0).any():
+        return False
+    found: np.ndarray = values.astype(np.float64)
+    there = found > 0
+    others = np.random.default_rng(0).permutation(found.shape[1])
+    near = np.abs(np.diff(found, axis=1))[there[:, 1:] & there[:, :-1]]
+    far = np.abs(found - found[:, others])[there & there[:, others]]
+    far = far[far > 0]
+    return bool(len(near) and len(far) and near.mean() > UNRELATED * far.mean())
+
+
 def _texts(spec: InputSpec, ids: Num[np.ndarray, "n tokens"]) -> list[str]:
     if spec.text is None:
-        return [_cut(" ".join(str(i) for i in row.tolist()[:TOKENS] if i != 0)) for row in ids]
+        return [_cut(" ".join(f"{i:g}" for i in row.tolist()[:TOKENS] if i != 0)) for row in ids]
     from jdlopt.data import text
 
     return [_cut(words) for words in text.decode(spec.text.state, ids)]
