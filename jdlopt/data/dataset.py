@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from jdlopt import writing
 from jdlopt.data import named
 from jdlopt.data.damage import Skipped, Unreadable, check_finite, check_left, check_targets
 from jdlopt.data.fields import DataFields
 from jdlopt.data.key_split import BY_PATH
 from jdlopt.data.notes import Note
 from jdlopt.data.parts import make_parts
-from jdlopt.data.pools import ArrayPool, Arrays, Pool, Records, names_of
+from jdlopt.data.pools import ArrayPool, Arrays, Pool, Records
 from jdlopt.data.sampling import check_weights
 from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.data.split import SPLITS
@@ -154,12 +153,6 @@ class Dataset:
         targets = pool.targets(indices)
         check_targets(targets, self.spec.num_classes, f"{self.spec.source}, split {split!r}")
         return targets
-
-    def names(self, split: str) -> list[str]:
-        """Returns what a split's examples are called; see `jdlopt.data.pools.names_of`."""
-        pool, indices = self._part(split)
-        rows = np.arange(len(pool)) if indices is None else indices
-        return names_of(pool, rows, writing.expanded(self.spec.source))
 
     def nbytes(self, split: str) -> int:
         """Returns the bytes that `read` of the split would take in memory."""

@@ -92,32 +92,6 @@ class OfPools(Protocol):
         ...
 
 
-def names_of(pool: Pool, indices: np.ndarray, folder: Path) -> list[str]:
-    """Returns what examples are called: their files, or their rows, counted from 0.
-
-    Args:
-      pool: the examples.
-      indices: which of them.
-      folder: names of files begin there.
-    """
-    if isinstance(pool, OfFiles):
-        return [_within(pool.paths[index], folder) for index in indices.tolist()]
-    rows = [f"row {index:,}" for index in indices.tolist()]
-    if isinstance(pool, OfPools):
-        for one in pool.pools.values():
-            if isinstance(one, OfFiles):
-                files = names_of(one, indices, folder)
-                rows = [f"{row}, {file}" for row, file in zip(rows, files, strict=True)]
-    return rows
-
-
-def _within(path: Path, folder: Path) -> str:
-    for parent in (folder, folder.parent):
-        if path.is_relative_to(parent):
-            return path.relative_to(parent).as_posix()
-    return str(path)
-
-
 @dataclass(frozen=True)
 class Records(Sequence[tuple[Any, np.generic]]):
     """A split as a random-access sequence of ``(input, target)``, for streaming."""

@@ -8,12 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jdlopt import writing
 from jdlopt.data import feed
 from jdlopt.data.check import Check, Finding, check_source
 from jdlopt.data.check.arrays import kind_of
 from jdlopt.data.named import by_name
-from jdlopt.data.pools import names_of
+from jdlopt.data.origin import names_at
 from jdlopt.data.spec import InputSpec
 from jdlopt.evidence import examples
 from jdlopt.evidence.subject import Subject
@@ -139,13 +138,13 @@ def _doubtful(check: Check, finding: Finding) -> list[dict[str, object]]:
     shown = [(part.name, part.rows[:each]) for part in finding.parts[:DOUBTFUL]]
     if dataset is None:
         return []
-    pool = dataset.pools[dataset.parts["train"][0]]
-    folder, made = writing.expanded(dataset.spec.source), []
+    made: list[dict[str, object]] = []
     for pair, rows in shown:
         places = check.places(rows)
         if places is None:
             return []
-        for place, name in zip(places.tolist(), names_of(pool, places, folder), strict=True):
+        names = names_at(dataset, dataset.parts["train"][0], places)
+        for place, name in zip(places.tolist(), names, strict=True):
             made.append({"place": place, "name": name, "pair": pair})
     return made
 

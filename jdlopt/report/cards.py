@@ -8,11 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Num
 
-from jdlopt import writing
 from jdlopt.data.check.arrays import kind_of
 from jdlopt.data.dataset import Dataset
 from jdlopt.data.named import Inputs, by_name
-from jdlopt.data.pools import names_of
+from jdlopt.data.origin import names_at
 from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.report.columns import columns_of
 from jdlopt.report.examples import drawer
@@ -140,10 +139,9 @@ def of_training(dataset: Dataset, places: Sequence[int], title: str, words: Sequ
       title: of what is said of them.
       words: that, for each.
     """
-    pool = dataset.pools[dataset.parts["train"][0]]
-    rows = np.asarray(places, np.intp)
-    names = names_of(pool, rows, writing.expanded(dataset.spec.source))
+    pool, rows = dataset.parts["train"][0], np.asarray(places, np.intp)
+    names = names_at(dataset, pool, rows)
     lines = [f"{title}: {one}" for one in words]
     said = [[one] for one in words]
-    inputs = pool.read(rows).inputs
+    inputs = dataset.pools[pool].read(rows).inputs
     return cards(dataset.spec, inputs, names, [title], said, lines, "The most doubtful")

@@ -81,6 +81,7 @@ def examine(workdir: Path, config: Record) -> Outcome:
       UserError: there is no checkpoint, or the data or the model's module is not there any more.
     """
     from jdlopt.data.dataset import class_counts
+    from jdlopt.data.origin import names
     from jdlopt.train import serve
     from jdlopt.train.experiment import Experiment
     from jdlopt.train.predict import predictor
@@ -98,7 +99,7 @@ def examine(workdir: Path, config: Record) -> Outcome:
         found.probabilities,
         found.losses,
         dataset.spec,
-        dataset.names("validation"),
+        names(dataset, "validation"),
         class_counts(dataset) if dataset.spec.num_classes else None,
     )
 

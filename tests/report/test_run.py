@@ -10,7 +10,7 @@ from outline import check
 from sklearn import metrics as sk
 
 from jdlopt import config as configs
-from jdlopt.data import open_dataset
+from jdlopt.data import open_dataset, origin
 from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.errors import ConfigError, DataError
 from jdlopt.report import balance, examples, figures, page, predictions, run, worst, write_report
@@ -183,7 +183,7 @@ def test_texts_and_tables_are_shown_as_they_were_read(tmp_path):
     count = len(arrays.targets)
     found = Outcome(
         arrays.inputs, arrays.targets, np.zeros((count, 2)), np.full((count, 2), 0.5),
-        np.arange(count, dtype=float), dataset.spec, dataset.names("validation"),
+        np.arange(count, dtype=float), dataset.spec, origin.names(dataset, "validation"),
     )  # fmt: skip
     pictures, table = worst.worst(found)["worst"]
     assert not pictures  # 39 columns are no curve

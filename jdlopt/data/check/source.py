@@ -87,11 +87,14 @@ class Check:
         """Returns where training rows that a finding names lie in their pool; None if unknown."""
         if self.dataset is None:
             return None
-        pool = self.dataset.pools[self.dataset.parts["train"][0]]
+        called = np.asarray(rows, np.intp) - self.first
+        known = self.dataset.origins.get(self.dataset.parts["train"][0], {})
+        if not self.first or "row" not in known:
+            return called
         # rows that are left out count in the file, and not in the pool
-        if self.first and len(pool) != self.sizes.get("rows"):
-            return None
-        return np.asarray(rows, np.intp) - self.first
+        there, places = np.unique(known["row"], return_index=True)
+        found = np.minimum(np.searchsorted(there, called), len(there) - 1)
+        return places[found] if (there[found] == called).all() else None
 
     def count(self, severity: str) -> int:
         """Returns the number of findings of a severity."""
