@@ -24,7 +24,7 @@ number of its heaps."""
 
 EXHAUSTED = (
     "out of memory", "resource_exhausted", "failed to allocate", "cannot allocate memory",
-    "bad_alloc", "unable to allocate", "memoryerror",
+    "bad_alloc", "unable to allocate", "memoryerror", "failed to map segment",
 )  # fmt: skip
 """What XLA, NumPy, the C++ library and the operating system call it, in lower case."""
 LESS_MEMORY = (

@@ -46,7 +46,7 @@ def described(flags: ConfigFlags) -> int:
     from jdlopt.train.disk import as_json
     from jdlopt.train.schema import resolve_data
 
-    section = resolve_data(load(flags))
+    section = resolve_data(load(flags.config, flags.overrides))
     description = describe(open_dataset(section, allow_missing=True))
     if flags.json:
         print_json(as_json(description))
@@ -167,7 +167,7 @@ def _section(flags: CheckFlags) -> DataFields:
                 raise UserError(
                     f"--{name}: is for a FILE; with a config write --config.data.{name}=…"
                 )
-        return resolve_data(load(flags))
+        return resolve_data(load(flags.config, flags.overrides))
     if flags.overrides:
         raise UserError(f"--config.{next(iter(flags.overrides))}: there is no --config to change.")
     given = {
@@ -237,7 +237,9 @@ def shown(flags: ShowFlags) -> int:
     if not path.parent.is_dir() or path.is_dir():
         what = "is a folder" if path.is_dir() else "there is no such folder to write it in"
         raise UserError(f"--output: {flags.output}: {what}.")
-    taken = samples.take(resolve_data(load(flags)), everything=flags.all, seed=flags.seed)
+    taken = samples.take(
+        resolve_data(load(flags.config, flags.overrides)), everything=flags.all, seed=flags.seed
+    )
     with writing.aside(path, binary=True) as file:
         file.write(grid.png(taken, flags.examples))
     rows = [

@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jdlopt.cli.show import DONE, console, number, print_json, print_path
+from jdlopt.cli.show import DONE, console, load, number, print_json, print_path
 from jdlopt.cli.study import stoppable
 from jdlopt.cli.verbs import AblateFlags, CompareFlags, ImproveFlags
 from jdlopt.evidence.options import PairOptions
 
 if TYPE_CHECKING:
-    import ml_collections
     from rich.progress import Progress
 
     from jdlopt.config import AnyConfig
@@ -32,14 +31,14 @@ def compare(flags: CompareFlags) -> int:
     marked = () if split_argument(flags.a)[0].endswith(".json") else (flags.a,)
     options = _with_space(flags.options, flags.space, *marked)
     options.check()
-    a = _load(flags.a, flags.overrides)
+    a = load(flags.a, flags.overrides)
     if flags.b.startswith("+"):
         from jdlopt.evidence import ablate as ablation
 
         chosen = ablation.parse(flags.b.removeprefix("+").split(","))
         b: AnyConfig = ablation.applied(sides.side_of(a), chosen)[0].raw
     else:
-        b = _load(flags.b, flags.overrides)
+        b = load(flags.b, flags.overrides)
     out = None if flags.json else console()
 
     def look(record: Mapping[str, Any]) -> None:
@@ -61,7 +60,7 @@ def ablate(flags: AblateFlags) -> int:
     from jdlopt.evidence import ablate as ablation
 
     options = _with_space(flags.options, flags.space)
-    config = _load(flags.config, flags.overrides)
+    config = load(flags.config, flags.overrides)
     with stoppable() as stopped, _Bar(not flags.json) as show:
         record = ablation.ablate(config, flags.techniques, flags.workdir, options, show, stopped)
     page = _page(flags)
@@ -77,7 +76,7 @@ def improve(flags: ImproveFlags) -> int:
     from jdlopt.evidence import improve as improvement
 
     flags.options.check()
-    config = _load(flags.config, flags.overrides)
+    config = load(flags.config, flags.overrides)
     out = None if flags.json else console()
 
     def say(text: str) -> None:
@@ -127,6 +126,7 @@ def _print_improvement(record: Mapping[str, Any], page: Path | None) -> None:
         out.print(told)
     elif not record["steps"]:
         out.print("No technique survived a fair test: the baseline stands.")
+    _print_left_out(record)
     if record["confirmed"]:
         out.print(f"The whole, on fresh seeds: {_effect(record['confirmed'])}")
     if record["test"] and record["test"]["effect"]:
@@ -139,6 +139,18 @@ def _print_improvement(record: Mapping[str, Any], page: Path | None) -> None:
         out.print(f"  {page}", soft_wrap=True)
 
 
+def _print_left_out(record: Mapping[str, Any]) -> None:
+    """Prints what did not fit in memory, and what to do."""
+    from jdlopt.memory import LESS_MEMORY
+
+    short = record.get("did_not_fit")
+    if short:
+        reason = next(iter(short.values())).rstrip(".")
+        console().print(
+            f"left out: {', '.join(short)}: {reason}. The same command tries again. {LESS_MEMORY}"
+        )
+
+
 def _with_space(options: Options, file: str | None, *marked: str) -> Options:
     """Returns options with the nuisance keys of a file, or those that a config's file marks."""
     from jdlopt.study import space as spaces
@@ -149,13 +161,6 @@ def _with_space(options: Options, file: str | None, *marked: str) -> Options:
         return options
     found = spaces.load(marked[0])
     return replace(options, space={k: one for k, one in found.items() if one.role == "nuisance"})
-
-
-def _load(file: str, overrides: Mapping[str, str]) -> ml_collections.ConfigDict:
-    from jdlopt import config
-
-    texts = {key: config.Override(text) for key, text in overrides.items()}
-    return config.load(file, texts)
 
 
 def _page(flags: CompareFlags | AblateFlags | ImproveFlags) -> Path | None:
@@ -284,6 +289,7 @@ def _print_ablation(record: Mapping[str, Any], page: Path | None) -> None:
     if record["all"] is not None:
         table.add_row("all together", _short(record["all"]), "", "", "")
     out.print(table)
+    _print_left_out(record)
     for name in record["interactions"]:
         row = next(row for row in record["techniques"] if row["technique"] == name)
         low, high = row["interaction"]["interval"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def train(flags: TrainFlags) -> int:
     """Trains one config, or shows it, its model or the batch that fits."""
-    config = load(flags) if flags.config is not None else _of_run(flags)
+    config = load(flags.config, flags.overrides) if flags.config is not None else _of_run(flags)
     speaks = start()
     if flags.print_config:
         from jdlopt.config import dumps

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from jdlopt.errors import escaped
 
@@ -17,25 +17,12 @@ DONE, DEFECT, WRONG_INPUT, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
 """What a verb's exit code means."""
 
 
-class WithConfig(Protocol):
-    """Flags that name a config."""
-
-    @property
-    def config(self) -> str | None:
-        """The file."""
-
-    @property
-    def overrides(self) -> Mapping[str, str]:
-        """Text by key."""
-
-
-def load(flags: WithConfig) -> ml_collections.ConfigDict:
-    """Returns the config that the flags name, its overrides still as text."""
+def load(file: str, overrides: Mapping[str, str]) -> ml_collections.ConfigDict:
+    """Returns the config of a file, with overrides by key that are still text."""
     from jdlopt import config
 
-    assert flags.config is not None
-    texts = {key: config.Override(text) for key, text in flags.overrides.items()}
-    return config.load(flags.config, texts)
+    texts = {key: config.Override(text) for key, text in overrides.items()}
+    return config.load(file, texts)
 
 
 def start() -> bool:

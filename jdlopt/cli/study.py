@@ -32,7 +32,7 @@ def tune(flags: TuneFlags) -> int:
         raise UserError("--config: is missing; name the file that holds get_config().")
     if flags.space is None and split_argument(flags.config)[0].endswith(".json"):
         raise UserError("--space: is missing; a JSON config has no get_space().")
-    config = load(flags)
+    config = load(flags.config, flags.overrides)
     space = spaces.load(flags.space or flags.config)
     with stoppable() as stopped, _Progress(not flags.json) as show:
         result = search(config, space, flags.workdir, flags.options, show, stopped)
@@ -91,7 +91,7 @@ class _Progress:
 
     def update(self, now: Any) -> None:
         assert self.console is not None
-        finished = now.done + now.pruned + now.infeasible
+        finished = now.done + now.pruned + now.infeasible + now.left_out
         if now.improved and now.best is not None:
             trial, value = now.best
             self.console.print(f"trial {trial}: {number(value)}, the best of {finished}")
@@ -100,6 +100,7 @@ class _Progress:
         parts = [f"{now.running} running"]
         parts += [f"{now.pruned} pruned"] if now.pruned else []
         parts += [f"{now.infeasible} infeasible"] if now.infeasible else []
+        parts += [f"{now.left_out} left out"] if now.left_out else []
         parts += [f"best {number(now.best[1])}"] if now.best else []
         parts += [f"{_duration(now.seconds_left)} left"] if now.seconds_left is not None else []
         total = now.trials
@@ -169,6 +170,9 @@ def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
             f"{len(left)} of the points that were asked for are not trained yet: the same command "
             f"with --trials={len(trials) + len(left)} trains them."
         )
+    told = records.left_out_in_words(record)
+    if told is not None:
+        out.print(told)
     if record.get("ended"):
         out.print(f"ended: {record['ended']}")
     spent = record["time"]

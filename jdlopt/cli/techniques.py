@@ -29,7 +29,7 @@ def listed(flags: TechniquesFlags) -> int:
         from jdlopt.cli.show import load
         from jdlopt.evidence.sides import side_of
 
-        side = side_of(load(flags))
+        side = side_of(load(flags.config, flags.overrides))
         facts = techniques.facts_of(side.config, side.dataset)
         for one, row in zip(some, rows):
             reason = techniques.why_not(one, side.config, facts)

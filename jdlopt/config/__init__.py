@@ -16,6 +16,7 @@ from jdlopt.config.python_file import (
 )
 from jdlopt.config.references import with_values
 from jdlopt.config.schema import (
+    LARGEST_SEED,
     Choice,
     Count,
     Field,
@@ -23,6 +24,7 @@ from jdlopt.config.schema import (
     Range,
     Required,
     Schema,
+    Seed,
     field_of,
     fields_of,
 )
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from jdlopt.config.scalars import Fraction, NonNegative, Positive, Rate, Scalar
 
 __all__ = [
+    "LARGEST_SEED",
     "TRACED_SECTIONS",
     "Allowed",
     "AnyConfig",
@@ -53,6 +56,7 @@ __all__ = [
     "Required",
     "Scalar",
     "Schema",
+    "Seed",
     "Value",
     "check_section",
     "check_value",

@@ -113,13 +113,7 @@ def paths_beside(config: AnyConfig, folder: Path) -> dict[str, Any]:
 
 
 def _texts(config: AnyConfig) -> Iterator[tuple[str, object]]:
-    import ml_collections
-
-    try:
-        leaves = flat(config)
-    except ml_collections.config_dict.RequiredValueError:
-        return
-    for key, value in leaves.items():
+    for key, value in flat(config).items():
         if isinstance(value, str | Override) and key.startswith(("data.", "model.")):
             yield key, value
 

@@ -57,6 +57,9 @@ class Choice:
 
 Count = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
+LARGEST_SEED = 2**32 - 1
+"""What scikit-learn's splitters and NumPy's generators take at most."""
+Seed = Annotated[int, Range(0, LARGEST_SEED)]
 
 
 class Required:

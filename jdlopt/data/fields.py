@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from jdlopt.config import Choice, Count, Natural, Range, Value, own_keys
+from jdlopt.config import Choice, Count, Natural, Range, Seed, Value, own_keys
 from jdlopt.data.damage import ON_BAD
 from jdlopt.data.preprocess.recipe import PreprocessFields
 from jdlopt.data.sampling import SAMPLING
 from jdlopt.data.text import TextFields
 
-Seed = Annotated[int, Range(0, 2**32 - 1)]  # what scikit-learn's splitters take
 Share = Annotated[float, Range(0, 1, low_open=True, high_open=True)]
 Seconds = Annotated[float, Range(0, low_open=True)]
 COLUMN_KEYS = (

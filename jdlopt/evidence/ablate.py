@@ -156,6 +156,12 @@ def ablate(
             tuned = {name: one.record() for name, one in found.items()}
         seeds = range(options.first_seed, options.first_seed + options.seeds)
         trained = trainer.train([(side.config, seeds) for side in arms.values()])
+        trainer.check_fits({"the baseline": arms[BASELINE].config})
+        short = {
+            name: trainer.left_out[key_of(side.config)]
+            for name, side in arms.items()
+            if key_of(side.config) in trainer.left_out
+        }
         record = {
             "metric": metric,
             "direction": "maximize" if higher_is_better(metric.partition("/")[2]) else "minimize",
@@ -163,11 +169,15 @@ def ablate(
             "seeds": options.seeds,
             "baseline": base.config.to_dict(),
             **_record(arms, chosen, changed, trained, metric, seeds, options),
+            "did_not_fit": short,
             "tuning": tuned,
             "seconds": dict(trainer.seconds),
             "status": "done",
         }
         save(workdir / ABLATION, record)
+        alone = {one.name: arms[f"+{one.name}"].config for one in chosen}
+        if all(f"+{name}" in short for name in alone):
+            trainer.check_fits(alone)
     return record
 
 
@@ -208,6 +218,8 @@ def _record(
     def effect(a: str, b: str) -> tuple[list[float] | None, statistics.Effect | None]:
         if a not in of or b not in of:
             return None, None
+        if any(seed not in of[name] for name in (a, b) for seed in seeds):
+            return None, None  # it did not fit in memory
         found = gains(of[a], of[b], metric, seeds)
         if found is None:
             return None, None
@@ -240,7 +252,9 @@ def _record(
                 pairs[f"+{one.name}"][0], pairs[f"-{one.name}"][0], options.level, resolution
             ),
             "cost": cost(summaries[BASELINE], summaries[f"+{one.name}"]),
-            "decision": _decision(alone, bound, options.least),
+            "decision": _decision(alone, bound, options.least)
+            if of[f"+{one.name}"]
+            else UNDECIDED,
             "bad": summaries[f"+{one.name}"]["bad"],
         })  # fmt: skip
     return {

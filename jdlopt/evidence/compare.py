@@ -113,6 +113,7 @@ def compare(
         for count in options.looks():
             seeds = range(options.first_seed, options.first_seed + count)
             trained = trainer.train([(side.config, seeds) for side in sides])
+            trainer.check_fits({"A": sides[0].config, "B": sides[1].config})
             record = _record(sides, trained, metric, seeds, options)
             record |= {"tuning": tuned, "seconds": dict(trainer.seconds)}
             record["cost"]["memory"] = memory[1] / memory[0]

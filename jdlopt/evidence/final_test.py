@@ -53,6 +53,7 @@ def finish(loop: Loop, original: Side, file: str | Path | None, why: str) -> dic
         "value": loop.value,
         "screened": loop.screened,
         "dropped": sorted(loop.dropped),
+        "did_not_fit": loop.left_out,
         "budget": loop.options.budget,
         "changes": changes,
         "confirmed": None,

@@ -121,8 +121,10 @@ def improve(
 
 
 def _goes_on(before: Mapping[str, Any], options: ImprovementOptions) -> bool:
-    """Says whether a loop that ended is asked for more: more time, or another goal."""
+    """Says whether a loop that ended goes on: with more time, another goal, what was left out."""
     why, goal = before.get("why"), options.goal()
+    if before.get("did_not_fit"):
+        return True
     if why == BUDGET_ENDED:
         return options.budget > float(before.get("budget") or before.get("seconds", 0.0))
     if not str(why).startswith(GOAL_REACHED):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from jdlopt.config import Count, Natural, Range
+from jdlopt.config import LARGEST_SEED, Count, Natural, Range
 from jdlopt.config.options import Flag, option_problems, raise_option_problems
 from jdlopt.errors import UserError
 from jdlopt.study.options import Duration, Goal, reached, seconds
@@ -21,8 +21,6 @@ Pairs = Annotated[int, Range(2)]
 Workers = Annotated[Count | None, Flag("processes", "N", shown="one a core")]
 Metric = Annotated[str | None, Flag("validation/METRIC", "NAME")]
 OfIntervals = Annotated[Level, Flag("of the intervals", "P")]
-SEEDS = 2**32
-"""A seed is below this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +56,10 @@ class PairOptions:
           UserError: what is wrong, all of it in one message.
         """
         problems = option_problems(self)
-        if self.first_seed + self.seeds > SEEDS:
+        if self.first_seed + self.seeds - 1 > LARGEST_SEED:
             problems.append(
                 f"--first-seed: {self.first_seed:,} and the {self.seeds - 1} after it: a seed is "
-                f"at most {SEEDS - 1:,}."
+                f"at most {LARGEST_SEED:,}."
             )
         if self.tune and not self.space:
             problems.append(

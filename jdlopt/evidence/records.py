@@ -40,7 +40,7 @@ def claim(workdir: Path, name: str, what: Mapping[str, object]) -> None:
         raise WorkdirError(
             f"--workdir: {workdir} can't be written: {error.strerror}. Choose another."
         ) from error
-    if beside.read_text(encoding="utf-8") != text:
+    if not beside.is_file() or beside.read_bytes() != text.encode():
         raise WorkdirError(
             f"--workdir: {workdir} is about other configs or options; choose another directory, "
             "or give the same ones to go on there."

@@ -81,6 +81,8 @@ def candidates_of(loop: Loop) -> list[Candidate]:
                 check_pair(loop.base, side, loop.metric)
             except UserError:
                 continue  # what it needs is not here
+            if name in loop.left_out:
+                continue
             seen = loop.screened.get(name, 0.0)
             score = bonus.get(one.name, 0.0) + one.prior - 0.1 * index
             score += SCREENED * ((seen > 0) - (seen < 0))
@@ -215,6 +217,13 @@ def _halved(
             own = [(loop.current.config, seeds), *((one.side.config, seeds) for one in left)]
             trained = loop.train(own)
         base = trained[key_of(loop.current.config)]
+        short = loop.trainer.left_out
+        loop.left_out |= {
+            one.name: short[key_of(one.side.config)]
+            for one in left
+            if key_of(one.side.config) in short
+        }
+        left = [one for one in left if one.name not in loop.left_out]
         for one in left:
             other = trained[key_of(one.side.config)]
             found = paired(loop, base, other, seeds)

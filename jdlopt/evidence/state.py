@@ -66,6 +66,7 @@ class Loop:
       value: of the metric, of what has been reached.
       pace: seconds of the newest trainings, each.
       diagnosis_seconds: that the newest diagnosis took.
+      left_out: techniques that did not fit in memory in this call, and why.
     """
 
     base: Side
@@ -88,6 +89,7 @@ class Loop:
     value: float | None = None
     pace: float = 1.0
     diagnosis_seconds: float = 0.0
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def spent(self) -> float:
@@ -120,9 +122,14 @@ class Loop:
             self.on_progress(text)
 
     def train(self, wanted: Sequence[tuple[Config, range]]) -> Trained:
-        """Trains configs over seeds, and notes how long one took."""
+        """Trains configs over seeds, and notes how long one took.
+
+        Raises:
+          UserError: what has been reached does not fit in memory.
+        """
         started, before = time.perf_counter(), self.trainer.trained
         found = self.trainer.train(wanted)
+        self.trainer.check_fits({"what has been reached": self.current.config})
         new = self.trainer.trained - before
         if new:
             self.pace = (time.perf_counter() - started) / new

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -21,10 +22,11 @@ from typing import Any, NamedTuple
 
 from jdlopt import config as configs
 from jdlopt import writing
-from jdlopt.errors import Interrupted, WorkdirError, listing
-from jdlopt.executor.executor import Executor, Received, Spent
+from jdlopt.errors import Interrupted, UserError, WorkdirError, listing
+from jdlopt.executor.executor import Executor
 from jdlopt.executor.messages import (
     DIVERGED,
+    NO_MEMORY,
     RUNNING,
     Failed,
     PopulationTrained,
@@ -35,7 +37,9 @@ from jdlopt.executor.messages import (
     TrialResult,
 )
 from jdlopt.executor.processes import default_workers
-from jdlopt.study import WORKER
+from jdlopt.executor.task import Received, Spent
+from jdlopt.memory import LESS_MEMORY
+from jdlopt.study import WORKER, schema
 from jdlopt.train import disk
 
 TRAININGS, POPULATIONS = "trainings", "populations"
@@ -72,6 +76,17 @@ class Training(NamedTuple):
     rows: list[dict[str, Any]]
 
 
+FIELDS: Mapping[str, schema.Holds] = {
+    "seed": schema.is_whole,
+    "status": schema.is_text,
+    "reason": schema.or_none(schema.is_text),
+    "metrics": schema.is_metrics,
+    "steps": schema.is_whole,
+    "n_params": schema.or_none(schema.is_whole),
+    "step_seconds": schema.or_none(schema.is_number),
+    "rows": schema.list_of(schema.is_object),
+}
+"""What a line of ``trainings/*.jsonl`` holds."""
 Trained = dict[str, dict[int, Training]]
 """By the key of a config and the seed."""
 
@@ -102,6 +117,11 @@ class Trainer:
       should_stop: asked about ten times a second; True interrupts, to be gone on with.
       deadline: a moment of `time.perf_counter` after which nothing more is trained.
       on_progress: called with how many trainings are done and how many there are.
+
+    Attributes:
+      trained: how many trainings this call has made.
+      left_out: by key, why configs were not trained that did not fit in memory; that is no result,
+        and the next call tries again.
     """
 
     def __init__(
@@ -117,6 +137,7 @@ class Trainer:
         self.deadline, self.on_progress = deadline, on_progress
         self.count = workers or default_workers()
         self.trained = 0
+        self.left_out: dict[str, str] = {}
         self._told: set[str] = set()
         self._executor: Executor | None = None
 
@@ -182,14 +203,16 @@ class Trainer:
             if not beside.exists():
                 writing.write_aside(beside, configs.dumps(config))
             with writing.appended(path) as file:
-                if file.tell():
+                is_new = not file.tell()
+                if not is_new:
                     file.seek(-1, os.SEEK_END)
                     if file.read(1) != b"\n":  # a process was killed within its last line
                         file.write(b"\n")
                 file.write(text.encode())
                 file.flush()
                 os.fsync(file.fileno())
-            writing.settle(path.parent)
+            if is_new:
+                writing.settle(path.parent)
         except OSError as error:
             raise WorkdirError(f"{path}: can't be written: {disk.reason(path, error)}.") from error
 
@@ -202,7 +225,8 @@ class Trainer:
           wanted: resolved configs, each with its seeds.
 
         Returns:
-          What each came to. After the deadline, those that were not finished are left out.
+          What each came to. After the deadline, those that were not finished are left out, and so
+          are those that did not fit in memory, see ``left_out``.
 
         Raises:
           Interrupted: ``should_stop()`` said so; what was finished is kept.
@@ -224,6 +248,20 @@ class Trainer:
         if groups and not self._late():
             self._train(groups, found, total)
         return found
+
+    def check_fits(self, named: Mapping[str, configs.AnyConfig]) -> None:
+        """Checks that configs fitted in memory, without which nothing can be said.
+
+        Raises:
+          UserError: one did not.
+        """
+        for name, config in named.items():
+            reason = self.left_out.get(key_of(config))
+            if reason is not None:
+                raise UserError(
+                    f"{name} {reason.rstrip('.')}. {LESS_MEMORY} What was trained is kept in "
+                    f"{self.workdir}; the same command tries again."
+                )
 
     def _late(self) -> bool:
         return self.deadline is not None and time.perf_counter() > self.deadline
@@ -296,6 +334,10 @@ class Trainer:
                 for one in message.trials
                 if one.status != RUNNING
             ]
+        elif isinstance(message, Failed) and message.kind == NO_MEMORY:
+            for config in asked[task.number]:
+                self.left_out[key_of(config)] = message.message
+            return
         elif isinstance(message, Failed):
             ended = [(one.number, _failed(one.seed, message)) for one in request.trials]
         else:
@@ -321,7 +363,7 @@ class Trainer:
         """Trains configs by `fit`, each in a run's directory; returns their ``result.json``.
 
         A run that is there already is not trained again. One that fails or diverges has a record
-        with ``status`` and ``reason`` alone.
+        with ``status`` and ``reason`` alone; it is left out if it did not fit in memory.
 
         Args:
           wanted: configs by directory; the seed is the config's own.
@@ -346,7 +388,7 @@ class Trainer:
             if isinstance(message, RunTrained):
                 found[place] = message.record
             elif isinstance(message, Failed):
-                status = DIVERGED if message.kind == DIVERGED else "failed"
+                status = {DIVERGED: DIVERGED, NO_MEMORY: "left out"}.get(message.kind, "failed")
                 found[place] = {"status": status, "reason": message.message}
         return found
 
@@ -362,8 +404,14 @@ def _read(line: bytes) -> Training | None:
     try:
         record = json.loads(line)
         held = record["training"]
-        return Training(**held) if record["crc32"] == _sum(held) else None
-    except (ValueError, TypeError, KeyError):
+        if record["crc32"] != _sum(held) or not all(
+            name in held and holds(held[name]) for name, holds in FIELDS.items()
+        ):
+            return None
+        # JSON has no word for what is no number
+        metrics = {k: math.nan if v is None else float(v) for k, v in held["metrics"].items()}
+        return Training(**held | {"metrics": metrics})
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
         return None
 
 

@@ -2,22 +2,25 @@
 
 What trains many models submits tasks and receives what they came to. A population is given to a
 worker that has compiled its structure, if one has; a task whose worker dies is given to another; a
-failure of the environment is never a result, but ends the call with what happened.
+failure of the environment is never a result, but ends the call with what happened. What does not
+fit in memory is tried in smaller populations, then alone, and left out only then.
 """
 
 from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
 
 from jdlopt import memory
 from jdlopt.errors import ConfigError, UserError
 from jdlopt.executor.messages import (
     DIVERGED,
     ENVIRONMENT,
+    NO_MEMORY,
+    STARTING,
     WRONG_INPUT,
     Answer,
     CheckStudy,
@@ -25,19 +28,19 @@ from jdlopt.executor.messages import (
     PopulationTrained,
     Progress,
     Ready,
-    Request,
-    RunTrained,
     Stop,
     StudyChecked,
     TrainPopulation,
     TrainRun,
 )
-from jdlopt.executor.processes import Ended, Workers
+from jdlopt.executor.processes import Ended, Processes, Workers
+from jdlopt.executor.shortage import DID_NOT_FIT, Share, smaller, tighter
+from jdlopt.executor.task import GivenBack, Received, Spent, Structure, Task
 
 ATTEMPTS = 3
-"""How often a task is tried, if its worker dies."""
+"""How often a task is tried as it is, if it had been trained for a while before it failed."""
 DEATHS = 6
-"""How many workers may die in a row, none of them having done anything."""
+"""How many workers may die in a row, none of them having started."""
 WORTH_TIMING = 20.0
 """Modes are timed where a structure's work is so many times what compiling one took."""
 PATIENCE_SECONDS = 60.0
@@ -45,60 +48,8 @@ PATIENCE_SECONDS = 60.0
 KEPT = "What was finished is kept; the same command goes on from there."
 
 
-@dataclass
-class Task:
-    """Something that a worker trains.
-
-    Attributes:
-      number: of the task.
-      request: what the worker is asked.
-      structure: what its trials have in common, as text.
-      order: tasks of a lower one come first, unless any order will do.
-      attempts: how often it was dispatched.
-    """
-
-    number: int
-    request: TrainPopulation | TrainRun
-    structure: str
-    order: int = 0
-    attempts: int = 0
-
-
-@dataclass(frozen=True)
-class GivenBack:
-    """A task was not finished and will not be: its worker died after it was stopped."""
-
-
-class Received(NamedTuple):
-    """What became known of a task."""
-
-    task: Task
-    message: Progress | PopulationTrained | RunTrained | Failed | GivenBack
-
-
-@dataclass
-class Structure:
-    """What is known of populations of one structure.
-
-    Attributes:
-      execution_mode: the fastest, once it was measured.
-      compile_seconds: of its programs; 0 until they were compiled here.
-      trial_seconds: of training one trial.
-      reached: what trials had reached, by the step of a rung.
-    """
-
-    execution_mode: str | None = None
-    compile_seconds: float = 0.0
-    trial_seconds: float = 0.0
-    reached: dict[int, list[float]] = field(default_factory=dict)
-
-
-@dataclass
-class Spent:
-    """Seconds that workers spent, added up over all of them."""
-
-    training: float = 0.0
-    compiling: float = 0.0
+class ShortageWarning(UserWarning):
+    """Something is done with less, since memory is short."""
 
 
 @dataclass
@@ -108,22 +59,6 @@ class _Worker:
     task: Task | None = None
     compiled: set[str] = field(default_factory=set)
     compiling: str | None = None
-
-
-class Processes(Protocol):
-    """Where workers live: `jdlopt.executor.processes.Workers`."""
-
-    def start(self) -> int:
-        """Starts a worker; returns its index."""
-
-    def send(self, index: int, message: Request) -> None:
-        """Sends a worker a request."""
-
-    def receive(self, seconds: float) -> tuple[int, Answer | Ended] | None:
-        """Returns the next answer and whose it is."""
-
-    def close(self) -> None:
-        """Ends all workers."""
 
 
 class Executor:
@@ -181,6 +116,11 @@ class Executor:
         return bool(self._queue)
 
     @property
+    def _alone(self) -> bool:
+        """Whether what runs has the machine for itself."""
+        return any(task.share.alone for task in self.running)
+
+    @property
     def late(self) -> bool:
         """Whether the deadline has passed."""
         return self.deadline is not None and time.perf_counter() > self.deadline
@@ -235,35 +175,56 @@ class Executor:
 
     def dispatch(self) -> bool:
         """Gives every idle worker a task, if there is one for it; says whether it gave any."""
-        if self._queue:
+        if self._queue and not self._alone:
             self._fill()
         before = len(self._queue)
-        for index, worker in self._workers.items():
+        for index, worker in list(self._workers.items()):
             task = self._pick(worker) if worker.task is None and self._queue else None
             if task is None:
                 continue
+            if self._share(task).alone:
+                index, worker = self._only()
             self._queue.remove(task)
+            task.share = self._share(task)
             task.attempts += 1
             worker.task = task
             if task.structure not in worker.compiled:
                 worker.compiling = task.structure
                 worker.compiled.add(task.structure)
             self._processes.send(index, self._request(task))
+            if task.share.alone:
+                break
         return len(self._queue) < before
+
+    def _only(self) -> tuple[int, _Worker]:
+        """Ends all workers but one that has done nothing yet: the others' memory is free then."""
+        fresh = max((n for n, one in self._workers.items() if not one.compiled), default=None)
+        for index in [n for n in self._workers if n != fresh]:
+            self._processes.end(index)
+            del self._workers[index]
+        index = self._processes.start() if fresh is None else fresh
+        return index, self._workers.setdefault(index, _Worker())
+
+    def _known(self, task: Task) -> Structure:
+        return self._structures.setdefault(task.structure, Structure())
+
+    def _share(self, task: Task) -> Share:
+        return tighter(task.share, self._known(task).share)
 
     def _request(self, task: Task) -> TrainPopulation | TrainRun:
         """A task's request, with what is known of its structure by now."""
         if isinstance(task.request, TrainRun):
             return task.request
-        known = self._structures.get(task.structure, Structure())
+        known, at_once = self._known(task), task.share.at_once
         mode = task.request.execution_mode or known.execution_mode
         waiting = sum(_trials(one) for one in self._queue if one.structure == task.structure)
         worth = waiting * known.trial_seconds > WORTH_TIMING * known.compile_seconds > 0
         return replace(
             task.request,
             execution_mode=mode,
-            calibrate=mode is None and worth,
+            calibrate=mode is None and worth and at_once is None,
             history=known.reached,
+            at_once=at_once,
         )
 
     def _pick(self, worker: _Worker) -> Task | None:
@@ -272,6 +233,8 @@ class Executor:
         While another worker compiles a structure, with all cores, this one waits to load what that
         keeps; or takes up another structure.
         """
+        if self._alone:
+            return None
         others = [one for one in self._workers.values() if one is not worker]
         compiling = {one.compiling for one in others} if _programs_are_kept() else set()
         first = min(task.order for task in self._queue)
@@ -280,6 +243,8 @@ class Executor:
             for task in self._queue
             if (task.order == first or self.any_order)
             and (task.structure in worker.compiled or task.structure not in compiling)
+            and not (self.running and self._share(task).alone)
+            and self._known(task).unfit is None
         ]
         own = [task for task in open_ if task.structure in worker.compiled]
         taken = set[str]().union(*(one.compiled for one in others))
@@ -302,9 +267,21 @@ class Executor:
           UserError: the environment failed: what, and what to do.
           RuntimeError: a defect, with the worker's traceback.
         """
+        left_out = self._left_out()
+        if left_out is not None:
+            return left_out
         self.dispatch()
         received = self._processes.receive(seconds)
         return None if received is None else self._take(*received)
+
+    def _left_out(self) -> Received | None:
+        """Takes a task out of the queue whose structure does not fit in memory."""
+        for task in self._queue:
+            reason = self._known(task).unfit
+            if reason is not None:
+                self._queue.remove(task)
+                return Received(task, Failed(task.number, NO_MEMORY, reason))
+        return None
 
     def _take(self, index: int, message: Answer | Ended) -> Received | None:
         worker = self._workers.get(index)
@@ -314,14 +291,23 @@ class Executor:
             return self._lost(index, worker, message)
         if isinstance(message, Ready):
             self.platform, self.devices = message.platform, message.devices
+            self._deaths = 0
+            return None
+        if isinstance(message, Failed) and message.task == STARTING:
+            self._drop(index, message)
             return None
         task = worker.task
         if task is None or message.task != task.number or isinstance(message, StudyChecked):
             return None  # another worker's answer to a check
         worker.compiling, self._deaths = None, 0  # others can load what it has compiled
         if isinstance(message, Progress):
+            task.begun = True
             return Received(task, message)
         worker.task = None
+        if isinstance(message, Failed) and message.kind == NO_MEMORY:
+            self._processes.end(index)  # what it has compiled and opened takes memory as well
+            del self._workers[index]
+            return self._short(task, message.message)
         if isinstance(message, Failed) and message.kind not in (WRONG_INPUT, DIVERGED):
             raise _error_of(message)
         if isinstance(message, PopulationTrained):
@@ -331,7 +317,7 @@ class Executor:
     def _learn(self, task: Task, result: PopulationTrained) -> None:
         self.spent.training += result.train_seconds
         self.spent.compiling += result.compile_seconds
-        known = self._structures.setdefault(task.structure, Structure())
+        known = self._known(task)
         known.compile_seconds = max(known.compile_seconds, result.compile_seconds)
         known.trial_seconds = result.train_seconds / max(1, _trials(task))
         if result.chosen == "measured":
@@ -339,25 +325,55 @@ class Executor:
         for step, values in result.reached.items():
             known.reached.setdefault(step, []).extend(values)
 
+    def _drop(self, index: int, failure: Failed) -> None:
+        """A worker could not start: where memory is short, fewer do the work."""
+        if failure.kind != NO_MEMORY or self.count == 1:
+            raise _error_of(failure)
+        del self._workers[index]
+        self.count -= 1
+        warnings.warn(
+            f"a worker could not be started ({failure.message:.200}); going on with {self.count}.",
+            ShortageWarning,
+            stacklevel=2,
+        )
+
+    def _short(self, task: Task, reason: str) -> Received | None:
+        """There was too little memory for a task: less of it is tried at a time, or it is left out.
+
+        What had been trained for a while did fit, before something else took the memory.
+        """
+        if task.number <= self._stopped:
+            return Received(task, GivenBack())
+        if task.begun and task.attempts < ATTEMPTS:
+            self._queue.insert(0, task)
+            return None
+        known, share = self._known(task), smaller(task.share, _trials(task))
+        if share is None:
+            known.unfit = f"{DID_NOT_FIT}: {reason}"
+            return Received(task, Failed(task.number, NO_MEMORY, known.unfit))
+        task.share = known.share = share
+        task.begun = False
+        self._queue.insert(0, task)
+        return None
+
     def _lost(self, index: int, worker: _Worker, how: Ended) -> Received | None:
-        """A worker died: its task waits for another, a few times."""
+        """A worker died: its task waits for another, the next time as where memory is short."""
         del self._workers[index]
         task = worker.task
         self._deaths += 1
         if self._deaths > DEATHS:
             raise UserError(
-                f"{self._deaths} workers in a row ended before they had trained anything; the last "
-                f"{how}. Is memory short? Try fewer --workers. {KEPT}"
+                f"{self._deaths} workers in a row ended before they had started; the last {how}. "
+                f"Is memory short? Try fewer --workers. {KEPT}"
             )
         if task is None:
             return None
         if task.number <= self._stopped:
             return Received(task, GivenBack())
-        if task.attempts >= ATTEMPTS:
-            raise UserError(
-                f"a worker process {how} while it trained, {ATTEMPTS} times for the same trials. "
-                f"Is memory short? Try fewer --workers or a smaller --width. {KEPT}"
-            )
+        if how.said is not None and task.attempts >= ATTEMPTS:
+            raise UserError(f"a worker process {how}, {ATTEMPTS} times for the same trials. {KEPT}")
+        if task.attempts > 1 and how.said is None:
+            return self._short(task, f"its worker process {how}")
         self._queue.insert(0, task)
         return None
 
@@ -401,10 +417,10 @@ def _programs_are_kept() -> bool:
 
 def _error_of(failure: Failed) -> Exception:
     """Returns the exception that a failure is to its coordinator's caller."""
-    if failure.kind == ENVIRONMENT:
+    if failure.kind in (ENVIRONMENT, NO_MEMORY):
         text = failure.message
-        if memory.is_exhausted(text):
-            text += f" {memory.LESS_MEMORY}"
+        if failure.kind == NO_MEMORY:
+            text += f": {memory.LESS_MEMORY}"
         return UserError(text if "same command" in text else f"{text} {KEPT}")
     if failure.kind == WRONG_INPUT:
         return ConfigError(failure.message)

@@ -18,9 +18,13 @@ Config = dict[str, Any]
 Row = dict[str, Any]
 """A logged line: ``step``, ``epoch`` and metrics by name."""
 
-WRONG_INPUT, DIVERGED, ENVIRONMENT, DEFECT = "wrong input", "diverged", "environment", "defect"
-"""Kinds of failure. ``environment``: a full disk, too little memory, a file that can't be read, a
-process that was killed; it says nothing about what was being trained."""
+WRONG_INPUT, DIVERGED, DEFECT = "wrong input", "diverged", "defect"
+ENVIRONMENT, NO_MEMORY = "environment", "out of memory"
+"""Kinds of failure. ``environment``: a full disk, a file that can't be read, a process that was
+killed; it says nothing about what was being trained, and nothing else can be trained either. Where
+there was too little memory, something smaller can."""
+STARTING = -1
+"""The task of a worker that could not start."""
 EXECUTION_MODES = ("vmap", "scan", "each")
 """How a population's trials are computed: side by side, in turn in one program, or in turn with a
 call for each step."""
@@ -66,6 +70,7 @@ class TrainPopulation:
       history: what earlier trials had reached, by the step of a rung.
       execution_mode: how the trials are computed, or None where it is not known yet.
       calibrate: whether the modes are timed and the fastest is taken.
+      at_once: how many trials are trained together at most, where memory is short; None: all.
       task: the number of the task, which the executor gives.
     """
 
@@ -79,6 +84,7 @@ class TrainPopulation:
     history: dict[int, list[float]] = field(default_factory=dict)
     execution_mode: str | None = None
     calibrate: bool = False
+    at_once: int | None = None
     task: int = 0
 
 

@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from jdlopt import memory
 from jdlopt.config import folders_for_workers
@@ -55,10 +55,34 @@ class Ended(NamedTuple):
             return f"was killed by signal {-self.code}"
 
 
+class Processes(Protocol):
+    """Where workers live: `Workers`."""
+
+    def start(self) -> int:
+        """Starts a worker; returns its index."""
+
+    def send(self, index: int, message: Request) -> None:
+        """Sends a worker a request."""
+
+    def receive(self, seconds: float) -> tuple[int, Answer | Ended] | None:
+        """Returns the next answer and whose it is."""
+
+    def end(self, index: int) -> None:
+        """Ends a worker, whatever it does."""
+
+    def close(self) -> None:
+        """Ends all workers."""
+
+
 @dataclass
 class _Process:
     process: subprocess.Popen[str]
+    core: int
     listener: threading.Thread | None = None
+
+    @property
+    def lives(self) -> bool:
+        return self.process.poll() is None
 
 
 class Workers:
@@ -77,8 +101,9 @@ class Workers:
 
     def start(self) -> int:
         """Starts one more worker; returns its index."""
-        index = self._next
+        index, living = self._next, [one for one in self._processes.values() if one.lives]
         self._next += 1
+        core = min(set(range(len(living) + 1)) - {one.core for one in living})
         # a file in the working directory must not stand in for a library's
         safe = {"PYTHONSAFEPATH": "1", **folders_for_workers()}
         environment = {**os.environ, **memory.settings(os.environ), **safe}
@@ -86,7 +111,7 @@ class Workers:
             # several threads for one operation only get in the way of the other workers
             given = environment.get("XLA_FLAGS", "")
             environment["XLA_FLAGS"] = f"{given} --xla_cpu_multi_thread_eigen=false".strip()
-            environment["JDLOPT_CORE"] = str(index)
+            environment["JDLOPT_CORE"] = str(core)
         process = subprocess.Popen(
             [sys.executable, "-m", "jdlopt.executor", self.program],
             stdin=subprocess.PIPE,
@@ -97,7 +122,7 @@ class Workers:
             start_new_session=True,  # Ctrl-C is the coordinator's, which then stops them
         )
         listener = threading.Thread(target=self._listen, args=(index, process), daemon=True)
-        self._processes[index] = _Process(process, listener)
+        self._processes[index] = _Process(process, core, listener)
         listener.start()
         return index
 
@@ -130,6 +155,12 @@ class Workers:
             return self._answers.get(timeout=seconds)
         except Empty:
             return None
+
+    def end(self, index: int) -> None:
+        """Ends a worker, whatever it does, and waits until its memory is free."""
+        process = self._processes[index].process
+        process.kill()
+        process.wait()
 
     def close(self, patience: float = 5.0) -> None:
         """Ends all processes."""

@@ -24,7 +24,9 @@ from jdlopt.executor.messages import (
     DEFECT,
     DIVERGED,
     ENVIRONMENT,
+    NO_MEMORY,
     REQUESTS,
+    STARTING,
     WRONG_INPUT,
     Answer,
     Failed,
@@ -95,6 +97,18 @@ def serve(module: str) -> NoReturn:
 
     threading.Thread(target=listen, daemon=True).start()
     pin(_own_core())  # before jax counts the cores for its threads
+    try:
+        handle, ready = _start(module, link)
+    except Exception as error:
+        link.send(_failed(STARTING, error))
+        os._exit(1)
+    link.send(ready)
+    while True:
+        link.send(answer(handle, requests.get()))
+
+
+def _start(module: str, link: Link) -> tuple[Handler, Ready]:
+    """Imports what answers requests, and jax with its devices."""
     import jax
 
     from jdlopt.train.compiling import keep_programs
@@ -104,9 +118,7 @@ def serve(module: str) -> NoReturn:
     make_importable_again(os.environ)
     handle: Handler = importlib.import_module(module).start(link)
     devices = jax.local_devices()
-    link.send(Ready(devices[0].platform, [str(device) for device in devices]))
-    while True:
-        link.send(answer(handle, requests.get()))
+    return handle, Ready(devices[0].platform, [str(device) for device in devices])
 
 
 def answer(handle: Handler, request: Request) -> Answer:
@@ -114,24 +126,28 @@ def answer(handle: Handler, request: Request) -> Answer:
     try:
         return handle(request)
     except Exception as error:
-        kind = failure_kind(error)
-        plain = isinstance(error, UserError | DivergedError)
-        text = str(error) if plain else f"{type(error).__name__}: {error}"
-        trace = traceback.format_exc() if kind == DEFECT else None
-        return Failed(request.task, kind, text, trace)
+        return _failed(request.task, error)
+
+
+def _failed(task: int, error: Exception) -> Failed:
+    kind = failure_kind(error)
+    plain = isinstance(error, UserError | DivergedError)
+    text = str(error) if plain else f"{type(error).__name__}: {error}"
+    trace = "".join(traceback.format_exception(error)) if kind == DEFECT else None
+    return Failed(task, kind, text.strip(), trace)
 
 
 def failure_kind(error: BaseException) -> str:
     """Returns whose fault an error is.
 
     Example:
-      >>> failure_kind(OSError(28, "No space left on device")), failure_kind(KeyError("x"))
-      ('environment', 'defect')
+      >>> failure_kind(OSError(28, "No space left on device")), failure_kind(MemoryError())
+      ('environment', 'out of memory')
     """
     if isinstance(error, DivergedError):
         return DIVERGED
-    if memory.is_exhausted(error):
-        return ENVIRONMENT
+    if memory.is_exhausted(error) and not any(disk.is_full(one) for one in _causes(error)):
+        return NO_MEMORY
     if any(isinstance(one, OSError) or disk.is_full(one) for one in _causes(error)):
         return ENVIRONMENT  # also a disk in a library's words
     return WRONG_INPUT if isinstance(error, UserError) else DEFECT

@@ -8,8 +8,9 @@ from jdlopt.report import commands
 from jdlopt.report.effects import changes, forest, gain, interval, pair, ratio, shown
 from jdlopt.report.figures import BEST, COLOURS, scale
 from jdlopt.report.page import Figure, Spec, Table, number, render
-from jdlopt.report.records import Record, as_written, read
+from jdlopt.report.records import as_written, read
 from jdlopt.report.saving import save
+from jdlopt.study.records import Record
 
 COMPARISON, ABLATION = "compare.json", "ablate.json"
 

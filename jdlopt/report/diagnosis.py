@@ -23,8 +23,8 @@ from jdlopt.report.figures import (
     unit_square,
 )  # fmt: skip
 from jdlopt.report.page import Figure, Table, render
-from jdlopt.report.records import Record
 from jdlopt.report.saving import save
+from jdlopt.study.records import Record
 
 PAGE = "diagnosis.html"
 MATRIX_CLASSES = 40

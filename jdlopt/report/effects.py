@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from jdlopt.report.figures import COLOURS, LEGEND, scale, trace
 from jdlopt.report.page import Figure
-from jdlopt.report.records import Record
+from jdlopt.study.records import Record
 
 ROW_PIXELS = 46
 """The height of a technique in a forest plot."""

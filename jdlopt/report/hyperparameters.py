@@ -9,7 +9,7 @@ import numpy as np
 
 from jdlopt.report.figures import BAD, BEST, COLOURS, GREY, scale, trace
 from jdlopt.report.page import Figure, Spec, number
-from jdlopt.report.records import Record
+from jdlopt.study.records import Record
 from jdlopt.study.space import words
 
 POINTS = 800

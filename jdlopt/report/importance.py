@@ -9,8 +9,8 @@ from typing import Any
 from jdlopt.report.figures import bars
 from jdlopt.report.hyperparameters import finished
 from jdlopt.report.page import Figure
-from jdlopt.report.records import Record
 from jdlopt.study import space as spaces
+from jdlopt.study.records import Record
 
 FEWEST = 8
 """Trials that an importance needs."""

@@ -10,8 +10,9 @@ from jdlopt.report import commands
 from jdlopt.report.effects import changes, forest, gain, interval, pair
 from jdlopt.report.figures import Line, curves, scale
 from jdlopt.report.page import Figure, Table, render
-from jdlopt.report.records import Record, as_written, read
+from jdlopt.report.records import as_written, read
 from jdlopt.report.saving import save
+from jdlopt.study.records import Record
 
 IMPROVEMENT = "improve.json"
 SHOWN = 40

@@ -9,7 +9,7 @@ import numpy as np
 from jdlopt.report.figures import BAD, BEST, trace
 from jdlopt.report.hyperparameters import finished, names_of, shortened, window
 from jdlopt.report.page import Figure, Spec, number
-from jdlopt.report.records import Record
+from jdlopt.study.records import Record
 from jdlopt.study.space import words
 
 LINES = 150

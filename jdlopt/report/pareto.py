@@ -7,7 +7,7 @@ from collections.abc import Container, Sequence
 from jdlopt.report.figures import BEST, GREY, scale, trace
 from jdlopt.report.hyperparameters import few, finished
 from jdlopt.report.page import Figure, number
-from jdlopt.report.records import Record
+from jdlopt.study.records import Record
 
 
 def front(

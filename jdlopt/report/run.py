@@ -9,8 +9,9 @@ from jdlopt.errors import UserError
 from jdlopt.report import commands, figures, predictions
 from jdlopt.report.outcome import Outcome
 from jdlopt.report.page import Figure, Table, number, render
-from jdlopt.report.records import Record, as_written
+from jdlopt.report.records import as_written
 from jdlopt.report.saving import save
+from jdlopt.study.records import Record
 
 
 def write_report(workdir: Path, allow_code: bool = False) -> Path:

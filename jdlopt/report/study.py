@@ -13,11 +13,13 @@ from jdlopt.report.importance import importance, importances
 from jdlopt.report.page import Figure, Table, number, render
 from jdlopt.report.parallel import parallel
 from jdlopt.report.pareto import front
-from jdlopt.report.records import Record, as_written, read_curves, read_study
+from jdlopt.report.records import as_written, read_curves
 from jdlopt.report.saving import save
 from jdlopt.study import records
 from jdlopt.study import space as spaces
 from jdlopt.study.readings import readings
+from jdlopt.study.records import Record
+from jdlopt.study.schema import read_study
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -21,6 +21,8 @@ CURVES, PARTS = "curves.parquet", "curves"
 TRAINING = ["trial", "seed", "fold"]
 EMPTY = [*TRAINING, "step", "epoch"]
 """The columns of a table of no curves."""
+WRITTEN = "written"
+"""A column while files are joined: which of them a row is from."""
 DAMAGED = ".damaged"
 """What the name of a file that can't be read ends with, once that was said."""
 
@@ -71,13 +73,13 @@ def read(workdir: Path) -> tuple[pd.DataFrame, dict[Path, str]]:
             tables.append(_read(path))
         except FileNotFoundError:
             continue  # there is none yet, or another coordinator has just joined it
-        except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's are of these
+        except (OSError, ValueError, LookupError, TypeError, MemoryError) as error:  # pyarrow's
             damaged[path] = str(error).partition("\n")[0][:200] or type(error).__name__
     if not tables:
         return pd.DataFrame(columns=EMPTY), damaged
-    joined = pd.concat(tables, keys=range(len(tables)), names=["written"]).reset_index("written")
-    newest = joined["written"] == joined.groupby(TRAINING)["written"].transform("max")
-    found = joined[newest].drop(columns="written").drop_duplicates([*TRAINING, "step"], keep="last")
+    joined = pd.concat(tables, keys=range(len(tables)), names=[WRITTEN]).reset_index(WRITTEN)
+    newest = joined[WRITTEN] == joined.groupby(TRAINING)[WRITTEN].transform("max")
+    found = joined[newest].drop(columns=WRITTEN).drop_duplicates([*TRAINING, "step"], keep="last")
     return found.sort_values([*TRAINING, "step"], ignore_index=True), damaged
 
 
@@ -120,15 +122,24 @@ def _parts(workdir: Path) -> list[Path]:
 
 
 def _read(path: Path) -> pd.DataFrame:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")  # a pipe would be waited for
     # by its own content alone: a folder named "a=1" is no column, and a bit that flipped is told
     with path.open("rb") as file:
-        table = pq.ParquetFile(file, page_checksum_verification=True).read().to_pandas()
-    lacking = [name for name in (*TRAINING, "step") if name not in table]
-    if lacking:
-        raise ValueError(f"it has no column {lacking[0]!r}")
-    return table
+        found = pq.ParquetFile(file, page_checksum_verification=True).read()
+    for name in (*TRAINING, "step"):
+        if found.column_names.count(name) != 1:
+            raise ValueError(f"it has no column {name!r}")
+        if not pa.types.is_integer(found[name].type) or found[name].null_count:
+            raise ValueError(f"{name!r} is not a whole number everywhere")
+    others = {*found.column_names} - {*TRAINING, "step"}
+    strange = [name for name in others if not pa.types.is_floating(found[name].type)]
+    if strange or WRITTEN in others:
+        raise ValueError(f"{(strange or [WRITTEN])[0]!r} is no column of numbers of a training")
+    return found.to_pandas(ignore_metadata=True)
 
 
 def _table(rows: Sequence[Mapping[str, object]]) -> pa.Table:

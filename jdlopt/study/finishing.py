@@ -6,15 +6,20 @@ import contextlib
 import fcntl
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from jdlopt import writing
-from jdlopt.executor.messages import RunTrained, TrainRun
+from jdlopt.executor.messages import Failed, RunTrained, TrainRun
 from jdlopt.study import curves, records
 from jdlopt.study.progress import Progress
 from jdlopt.study.setup import BEST, LOCK, POPULATIONS, STUDY, TRIALS, StudyResult
+
+
+class RunWarning(UserWarning):
+    """One of the best trials could not be trained as a run."""
 
 
 def finish(
@@ -60,7 +65,9 @@ def finish(
 
 def _is_same(progress: Progress, before: Mapping[str, Any]) -> bool:
     progress.trials.see_others()
-    there = {row["number"]: row["state"] for row in before["trials"]}
+    there = {
+        row["number"]: row["state"] for row in before["trials"] if row["state"] in records.STATES
+    }
     return there == {number: one["state"] for number, one in progress.trials.finished.items()}
 
 
@@ -94,20 +101,28 @@ def tidy(workdir: Path) -> None:
 def _train_best(progress: Progress, numbers: list[int], should_stop: Callable[[], bool]) -> bool:
     """Trains the best trials once more, by `fit`: their checkpoints, logs and test metrics.
 
-    One that can't be trained so is left out: its values in the study stand.
+    One that can't be trained so is left out, with a warning: its values in the study stand.
 
     Returns:
       Whether it came to the end.
     """
     executor, setup = progress.executor, progress.setup
+    places: dict[int, Path] = {}
     for number in numbers:
         place = setup.workdir / TRIALS / f"{number:04d}"
         config = setup.config_of(progress.trials.points[number])
-        executor.submit(TrainRun(config, str(place.absolute())))
+        places[executor.submit(TrainRun(config, str(place.absolute()))).number] = place
     while executor.busy:
         received = executor.receive(0.1)
         if received is not None and isinstance(received.message, RunTrained):
             executor.spent.training += received.message.record["wall_seconds"]
+        elif received is not None and isinstance(received.message, Failed):
+            warnings.warn(
+                f"{places[received.task.number]}: could not be trained as a run: "
+                f"{received.message.message} The trial's values in the study stand.",
+                RunWarning,
+                stacklevel=2,
+            )
         progress.trials.storage.beat()
         if should_stop():
             return False

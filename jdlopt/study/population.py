@@ -105,7 +105,7 @@ class Population:
         self.capacity = min(CAPACITY, self.every, self.total)
         self.batches = Batches(structure, self.capacity)
         for trial in self.trials:
-            trial.tracker = structure.tracker(trial.fold)
+            trial.begin(structure.tracker(trial.fold))
         # padding repeats the last trial: its results are not looked at
         self.rows = self.layout.deal(range(len(self.trials)), self.width)
         everyone = [self.trials[-1 if index is None else index] for index in self.rows]
@@ -386,10 +386,18 @@ class Population:
         if found is None:
             return
         tree, meta = found
+        try:
+            reached = {int(step): values for step, values in meta["reached"].items()}
+            for trial, record in zip(self.trials, meta["trials"]):
+                trial.restore(record)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            told = f"{checkpoint.META} is not as it was written\n{error!r}"
+            checkpoint.begin_anew(self.directory, checkpoint.AllDamagedError(told))
+            for trial in self.trials:
+                trial.begin(self.structure.tracker(trial.fold))
+            return
+        self.reached = reached
         restored = checkpoint.unsaved(like, tree)
         places = np.array([-1 if index is None else index for index in self.rows])
         self.states = self.layout.split(jax.tree.map(lambda leaf: leaf[places], restored))
         self.step = meta["step"]
-        self.reached = {int(step): values for step, values in meta["reached"].items()}
-        for trial, record in zip(self.trials, meta["trials"]):
-            trial.restore(record)

@@ -13,9 +13,9 @@ from typing import Any
 from jdlopt import config as configs
 from jdlopt import writing
 from jdlopt.errors import WorkdirError
-from jdlopt.executor.executor import Task
 from jdlopt.executor.messages import PopulationTrained, TrainPopulation
-from jdlopt.study import records
+from jdlopt.executor.task import Task
+from jdlopt.study import records, schema
 from jdlopt.study import space as spaces
 from jdlopt.study.enqueue import SAMPLER
 from jdlopt.study.scheduling import Scheduler
@@ -67,6 +67,7 @@ class Progress:
                 len(self.running),
                 counts["pruned"],
                 counts["infeasible"],
+                len(self.trials.left_out),
                 self.setup.options.trials,
                 best,
                 improved,
@@ -125,8 +126,11 @@ class Progress:
         rows: list[dict[str, Any]] = []
         queue = self.trials.queue
         origins = queue.origins()
+        left_out = self.trials.left_out
         for number in sorted(self.trials.points):
             known = self.trials.finished.get(number)
+            if known is None and number in left_out:
+                known = records.left_out(left_out[number])
             if known is None and (status != "running" or number not in running):
                 continue  # it waits, or trains elsewhere
             known = known or {"state": "running", "values": None}
@@ -163,16 +167,9 @@ class Progress:
         What is not as it was written counts as nothing: the storage has all that matters.
         """
         try:
-            found = json.loads((self.setup.workdir / STUDY).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return schema.read_study(self.setup.workdir)
+        except WorkdirError:
             return {}
-        if not isinstance(found, dict) or not isinstance(found.get("structures"), dict):
-            return {}
-        rows = found.get("trials")
-        if not isinstance(rows, list):
-            return {}
-        whole = all(isinstance(row, dict) and {"number", "state"} <= set(row) for row in rows)
-        return found if whole else {}
 
     def times(self) -> dict[str, Any]:
         """Returns where the call's time went."""

@@ -9,8 +9,14 @@ from typing import Any
 import numpy as np
 
 from jdlopt.executor.messages import RUNNING, PopulationTrained, Row, TrialResult
+from jdlopt.memory import LESS_MEMORY
 
 STATES = ("done", "pruned", "infeasible")
+"""Of a trial that has ended."""
+LEFT_OUT = "left out"
+"""The state of a trial that did not fit in memory: it has not ended, and is trained again."""
+SHOWN = 20
+"""Numbers of trials that are listed."""
 Record = Mapping[str, Any]
 """A study, a trial or a key of the space, as ``study.json`` has it."""
 
@@ -23,39 +29,28 @@ def infeasible(reason: str) -> dict[str, object]:
     }  # fmt: skip
 
 
-def problem(record: object, objectives: int) -> str | None:
-    """Returns what is wrong with a trial's record that a storage holds; None if it can be used.
+def left_out(reason: str) -> dict[str, object]:
+    """Returns what is known of a trial that did not fit in memory; it is no result."""
+    return {"state": LEFT_OUT, "values": None, "reason": reason}
+
+
+def left_out_in_words(study: Record) -> str | None:
+    """Says which trials of a study did not fit in memory, and what to do; None if all did.
 
     Example:
-      >>> problem({**infeasible("x"), "steps": "many"}, 1)
-      "steps: 'many'"
+      >>> rows = [{"number": 3, **left_out("did not fit in memory: MemoryError")}]
+      >>> print(left_out_in_words({"trials": rows})[:66])
+      1 trial was left out (3): did not fit in memory: MemoryError. The
     """
-    if not isinstance(record, Mapping):
-        return f"it is no object: {record!r:.60}"
-    values = record.get("values")
-    fits = {
-        "state": record.get("state") in STATES,
-        "values": values is None or _are_finite(values, objectives),
-        "interval": isinstance(record.get("interval"), list | None),
-        "trainings": isinstance(record.get("trainings"), list),
-        "metrics": isinstance(record.get("metrics"), Mapping),
-        "steps": type(record.get("steps")) is int,
-        "reason": isinstance(record.get("reason"), str | None),
-    }
-    if record.get("state") == "done" and values is None:
-        fits["values"] = False
-    wrong = [key for key, right in fits.items() if not right or key not in record]
-    if not wrong:
+    rows = [row for row in study["trials"] if row["state"] == LEFT_OUT]
+    if not rows:
         return None
-    found = f"{record[wrong[0]]!r:.60}" if wrong[0] in record else "is missing"
-    return f"{wrong[0]}: {found}"
-
-
-def _are_finite(values: object, count: int) -> bool:
+    numbers = ", ".join(str(row["number"]) for row in rows[:SHOWN])
+    numbers += f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+    were = "trial was" if len(rows) == 1 else "trials were"
     return (
-        isinstance(values, list)
-        and len(values) == count
-        and all(type(value) in (int, float) and math.isfinite(value) for value in values)
+        f"{len(rows)} {were} left out ({numbers}): {str(rows[0]['reason']).rstrip('.')}. The same "
+        f"command tries again. {LESS_MEMORY}"
     )
 
 
@@ -99,10 +94,11 @@ def of_trial(
     if not finite and state == "done":
         state, reason = "infeasible", "its objective is not a finite number"
     step_seconds = population.step_seconds
+    bounded = finite and all(math.isfinite(end) for both in intervals for end in both)
     return {
         "state": state,
         "values": values if finite and state != "infeasible" else None,
-        "interval": intervals if finite and len(trainings) > 1 else None,
+        "interval": intervals if bounded and len(trainings) > 1 else None,
         "trainings": [
             {
                 "seed": one.seed,

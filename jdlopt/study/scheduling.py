@@ -167,7 +167,8 @@ class Scheduler:
             if alone and isinstance(generation, int):
                 drawn.setdefault(generation, []).append(trial)
         # generations follow each other; where several coordinators drew, their numbers say nothing
-        if sum(map(len, drawn.values())) < len(everything) or storage.slot:
+        follow = sorted(drawn) == list(range(len(drawn)))
+        if sum(map(len, drawn.values())) < len(everything) or storage.slot or not follow:
             drawn = {}
         self.drawn = max(drawn, default=-1) + 1
         self.reported = next(
@@ -176,7 +177,7 @@ class Scheduler:
         )
         for trial in everything:
             generation = trial.user_attrs.get(GENERATION, 0)
-            self.trials.copy(trial, known=generation < self.reported or not drawn)
+            self.trials.copy(trial, known=not drawn or generation < self.reported)
         finished = self.trials.finished
         for generation, some in sorted(drawn.items()):
             if generation >= self.reported:
@@ -192,7 +193,7 @@ class Scheduler:
         self.trials.see_others()
         if self.ended or self.executor.late:
             return
-        if self.trials.storage.claim(self.setup.limit):
+        if self.trials.storage.claim(self.setup.limit, self.trials.left_out):
             self.trials.see_others()
             self._add_claimed()
 
@@ -217,7 +218,7 @@ def _interrupted(workdir: Path) -> list[list[int]]:
             try:
                 saved = json.loads(meta.read_text(encoding="utf-8"))["trials"]
                 trials |= dict.fromkeys(int(trial["number"]) for trial in saved)
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
                 continue  # what can't be read is trained anew
         if trials and folder.name == _folder(list(trials)):
             found.append(list(trials))

@@ -9,8 +9,17 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from jdlopt.errors import Interrupted, UserError
-from jdlopt.executor.executor import Executor, GivenBack, Received, Task
-from jdlopt.executor.messages import RUNNING, Failed, PopulationTrained, TrainPopulation
+from jdlopt.executor.executor import Executor
+from jdlopt.executor.messages import (
+    NO_MEMORY,
+    RUNNING,
+    Failed,
+    PopulationTrained,
+    TrainPopulation,
+)
+from jdlopt.executor.shortage import DID_NOT_FIT
+from jdlopt.executor.task import GivenBack, Received, Task
+from jdlopt.memory import LESS_MEMORY
 from jdlopt.study import curves, records
 from jdlopt.study.database import lock_folder
 from jdlopt.study.finishing import finish
@@ -23,6 +32,8 @@ from jdlopt.study.trials import Trials
 
 LOOK_SECONDS, IDLE_SECONDS = 15.0, 1.0
 """How often the storage is read for what others did: with work of one's own, and without."""
+MOST_LEFT_OUT = 64
+"""So many trials in a row that don't fit in memory end a search that has no other end."""
 
 
 class Search:
@@ -62,12 +73,14 @@ class Search:
         self.scheduler.take_over()
         self.progress = Progress(self.scheduler, started, on_progress)
         self.why_ended: str | None = None
+        self.in_a_row = 0  # trials that did not fit in memory
         self.interrupted = False
 
     def run(self, should_stop: Callable[[], bool]) -> StudyResult:
         """Trains until the trials or the budget are spent, a goal is reached, or it is stopped."""
         try:
             self._train(should_stop)
+            self._check_fits()
             return finish(self.progress, self.why_ended, should_stop) or self._leave()
         finally:
             with contextlib.suppress(Exception):  # where it is the storage that has failed
@@ -127,7 +140,10 @@ class Search:
             if not self.waits and self.executor.dispatch():
                 self.progress.report()  # writing down takes a while: its worker trains on meanwhile
             if isinstance(message, PopulationTrained):
+                self.in_a_row = 0
                 self._keep(task, message)
+            elif message.kind == NO_MEMORY:
+                self._leave_out(task, message.message)
             else:
                 for number in trials_of(task):
                     self._finish(task, number, records.infeasible(message.message))
@@ -163,6 +179,33 @@ class Search:
 
     def _finish(self, task: Task, number: int, record: dict[str, object]) -> None:
         self.scheduler.note(task.order, number, self.trials.finish(number, record))
+
+    def _leave_out(self, task: Task, reason: str) -> None:
+        """Leaves out what does not fit in memory: it is no result, and the next call tries again.
+
+        A search of which nothing fits any more ends.
+        """
+        for number in trials_of(task):
+            self.trials.leave_out(number, reason)
+            record = records.left_out(reason)
+            self.scheduler.note(task.order, number, record)
+            self.in_a_row += 1
+        if not self.scheduler.ended and self.in_a_row >= MOST_LEFT_OUT:
+            self.end(f"the last {self.in_a_row} trials {DID_NOT_FIT}")
+
+    def _check_fits(self) -> None:
+        """Checks that some trial was trained, if some did not fit in memory.
+
+        Raises:
+          UserError: none was.
+        """
+        if self.trials.left_out and not self.trials.finished:
+            self.progress.write("interrupted", self.why_ended)
+            reason = next(iter(self.trials.left_out.values()))
+            raise UserError(
+                f"no trial was trained: all {len(self.trials.left_out)} {reason}: "
+                f"{LESS_MEMORY} The same command tries them again."
+            )
 
     # --- the end ----------------------------------------------------------------------------------
 

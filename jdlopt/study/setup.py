@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from jdlopt.config import Value
 from jdlopt.errors import UserError, WorkdirError
 from jdlopt.executor.executor import Executor
 from jdlopt.executor.messages import CheckStudy
-from jdlopt.study import curves, records
+from jdlopt.study import curves, records, schema
 from jdlopt.study import space as spaces
 from jdlopt.study.enqueue import Planned, checked, completed, first_points
 from jdlopt.study.options import Options
@@ -25,8 +25,6 @@ TRACED = ("model.", "loss.", "optim.", "data.augment.")
 """How the keys begin whose floats are traced."""
 LOCK = ".finishing"
 """Held by the coordinator that ends a study."""
-SEEDS = 2**32
-"""A seed is below this."""
 MOST_POINTS = 10_000
 """Points that a grid may have."""
 
@@ -47,6 +45,7 @@ class StudyProgress(NamedTuple):
 
     Attributes:
       done, running, pruned, infeasible: trials.
+      left_out: trials that did not fit in memory.
       trials: how many there will be, if that is known.
       best: the best trial's number and value, or None.
       improved: whether it is new.
@@ -57,6 +56,7 @@ class StudyProgress(NamedTuple):
     running: int
     pruned: int
     infeasible: int
+    left_out: int
     trials: int | None
     best: tuple[int, float] | None
     improved: bool
@@ -85,6 +85,9 @@ def claim(workdir: Path, storage: str | None = None) -> None:
         raise WorkdirError(
             f"--workdir: {workdir} is a run's directory, not a study's; choose another."
         )
+    pipes = sorted(name for name in there & {STUDY, "study.db"} if not (workdir / name).is_file())
+    if pipes:
+        raise WorkdirError(f"--workdir: {workdir / pipes[0]} is no file; choose another.")
     databases = [path for path in there if path.startswith("study.db")]
     writing.refuse_links(workdir, *databases, LOCK, TRIALS, POPULATIONS, curves.PARTS)
     known = {STUDY, "study.db", "study.db-wal", "study.db-shm", "study.db-journal", BEST, TRIALS,
@@ -117,12 +120,12 @@ def check_whole(workdir: Path, finished: set[int], storage: str | None = None) -
         f"Put {where} back (study.db-wal belongs to a study.db), or move study.json away to begin "
         "anew in the same directory, or choose another --workdir."
     )
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["trials"]
-        told = {row["number"] for row in rows if row["state"] in records.STATES}
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    try:
+        rows = schema.read_object(path)["trials"]
+        told = {int(row["number"]) for row in rows if row["state"] in records.STATES}
+    except (WorkdirError, LookupError, ValueError, TypeError, ArithmeticError) as error:
         if finished:
             return  # it is written again from the storage
         raise WorkdirError(
@@ -277,10 +280,10 @@ def set_up(
         )
     )
     objectives = [{"name": name, "direction": way} for name, way in found.directions.items()]
-    if found.seed + options.repeats > SEEDS:
+    if found.seed + options.repeats - 1 > configs.LARGEST_SEED:
         raise UserError(
             f"--repeats: trains each trial with seed={found.seed:,} and the {options.repeats - 1} "
-            f"after it; a seed is at most {SEEDS - 1:,}. Set a smaller --config.seed."
+            f"after it; a seed is at most {configs.LARGEST_SEED:,}. Set a smaller --config.seed."
         )
     if options.halving and len(objectives) > 1:
         raise UserError("--halving: compares by one objective; there are several here.")

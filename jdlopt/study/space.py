@@ -183,13 +183,16 @@ def holds(one: Distribution, held: object) -> bool:
     Example:
       >>> holds(choice("relu", (8, 8)), "(8, 8)"), holds(uniform(0, 1), 2.0)
       (True, False)
+      >>> holds(integer(1, 9), 2), holds(integer(1, 9), 2.5), holds(integer(1, 9, step=2), 2)
+      (True, False, False)
     """
     if one.kind == "choice":
         return any(type(held) is type(label(v)) and held == label(v) for v in one.choices)
     if isinstance(held, bool) or not isinstance(held, builtins.int | float):
         return False
     assert one.low is not None and one.high is not None
-    return one.low <= held <= one.high
+    fits = one.kind != "int" or (type(held) is builtins.int and (held - one.low) % one.step == 0)
+    return fits and one.low <= held <= one.high
 
 
 def words(value: object) -> str:

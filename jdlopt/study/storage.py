@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import math
@@ -11,7 +12,8 @@ import random
 import time
 import uuid
 import weakref
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,15 +22,24 @@ from optuna.trial import FrozenTrial, TrialState
 
 from jdlopt import config as configs
 from jdlopt import writing
-from jdlopt.errors import WorkdirError, differences
+from jdlopt.errors import UserError, WorkdirError, differences, listing
 from jdlopt.study import space as spaces
 
 DEFINITION, RECORD, OWNER, OWNERS = "definition", "record", "owner", "owner:"
 LOCKS = ".owner-"
 """How the files begin that owners lock."""
-GENERATION = "generation"
+GENERATION, SUM = "generation", "crc32"
+CHANGED = (
+    "Something else has written there; put back a copy of the storage, or choose another --workdir."
+)
 GONE = {"machine": "", "pid": 0, "start": "", "lock": False, "beat": 0.0, "slot": None}
 """The mark of an owner that works no more."""
+STATE_OF = {
+    "done": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "infeasible": TrialState.FAIL,
+}
+"""What Optuna calls the states of trials that have ended."""
 BEAT_SECONDS = 10.0
 """How often an owner says that it lives."""
 SILENT_SECONDS = 90.0
@@ -72,16 +83,30 @@ class StudyStorage:
         definition: Mapping[str, Any],
         locks: Path | None = None,
     ):
-        self.study = optuna.create_study(
-            storage=storage, study_name=name, directions=list(directions), load_if_exists=True
-        )
-        self.storage, self.id = self.study._storage, self.study._study_id
-        text = json.dumps(definition, sort_keys=True)
-        there = self.study.user_attrs.get(DEFINITION)
-        if there is None:
-            self.study.set_user_attr(DEFINITION, text)
-        elif there != text:
-            raise WorkdirError(_another(name, json.loads(there), json.loads(text)))
+        with _as_optuna_writes():
+            self.study = optuna.create_study(
+                storage=storage, study_name=name, directions=list(directions), load_if_exists=True
+            )
+            self.storage, self.id = self.study._storage, self.study._study_id
+            text = json.dumps(definition, sort_keys=True)
+            there = self.study.user_attrs.get(DEFINITION)
+            if there is None:
+                self.study.set_user_attr(DEFINITION, text)
+            elif there != text:
+                raise WorkdirError(_another(name, json.loads(there), json.loads(text)))
+            ways = [one.name.lower() for one in self.storage.get_study_directions(self.id)]
+            # of two trials of one number, what Optuna keeps of a storage has the last
+            numbers = sorted(one.number for one in storage.get_all_trials(self.id, deepcopy=False))
+        if ways != list(directions):
+            raise WorkdirError(
+                f"the study {name!r} is searched to {listing(ways)} its objectives in the storage, "
+                f"which its definition is to {listing(directions)}. {CHANGED}"
+            )
+        if numbers != list(range(len(numbers))):
+            raise WorkdirError(
+                f"the study {name!r} does not have its {len(numbers)} trials numbered from 0 to "
+                f"{len(numbers) - 1} in the storage, each once. {CHANGED}"
+            )
         self.owner = uuid.uuid4().hex[:12]
         self._beaten, self.slot = -math.inf, 0
         self._locks, self._heard = locks, dict[str, tuple[float, float]]()
@@ -107,7 +132,8 @@ class StudyStorage:
         return {mark["slot"] for owner, mark in marks if self._lives(owner, mark)}
 
     def _owners(self) -> dict[str, Any]:
-        attrs = self.storage.get_study_user_attrs(self.id)
+        with _as_optuna_writes():
+            attrs = self.storage.get_study_user_attrs(self.id)
         return {
             key.removeprefix(OWNERS): _mark(value)
             for key, value in attrs.items()
@@ -191,7 +217,8 @@ class StudyStorage:
 
     def trials(self) -> list[FrozenTrial]:
         """Returns all trials, in the order of their numbers."""
-        return self.storage.get_all_trials(self.id, deepcopy=False)
+        with _as_optuna_writes():
+            return self.storage.get_all_trials(self.id, deepcopy=False)
 
     def is_ours(self, trial: FrozenTrial) -> bool:
         """Says whether some coordinator drew a trial; other programs may add some to a study."""
@@ -201,17 +228,20 @@ class StudyStorage:
         """Says whether this owner is to finish a trial, or has."""
         return trial.user_attrs.get(OWNER) == self.owner and trial.state != TrialState.WAITING
 
-    def claim(self, most: int | None = None) -> int:
+    def claim(self, most: int | None = None, without: Container[int] = ()) -> int:
         """Takes over the trials that wait, and those of dead owners; returns how many.
 
         Args:
           most: trials from this number on are left alone.
+          without: those that wait and are left alone, too.
         """
         owners, taken = self._owners(), 0
         for trial in self.trials():
             if trial.state.is_finished() or not self.is_ours(trial):
                 continue
             if most is not None and trial.number >= most:
+                continue
+            if trial.state == TrialState.WAITING and trial.number in without:
                 continue
             try:
                 taken += self._claim(trial, owners)
@@ -288,21 +318,44 @@ class StudyStorage:
           The record that counts: the first one.
         """
         trial_id = self._id(number)
-        state = {
-            "done": TrialState.COMPLETE,
-            "pruned": TrialState.PRUNED,
-            "infeasible": TrialState.FAIL,
-        }[record["state"]]
-        if state == TrialState.COMPLETE and values is None:
-            state = TrialState.FAIL
+        state = STATE_OF[record["state"]]
+        held = {**record, SUM: checksum(self.storage.get_trial(trial_id).params, record)}
         try:
-            self.storage.set_trial_user_attr(trial_id, RECORD, dict(record))
+            self.storage.set_trial_user_attr(trial_id, RECORD, held)
             self.storage.set_trial_state_values(
                 trial_id, state, values if state != TrialState.FAIL else None
             )
         except optuna.exceptions.UpdateFinishedTrialError:
-            return dict(self.storage.get_trial(trial_id).user_attrs.get(RECORD) or record)
+            first = self.storage.get_trial(trial_id).user_attrs.get(RECORD) or record
+            return {name: value for name, value in first.items() if name != SUM}
         return dict(record)
+
+
+def checksum(params: Mapping[str, object], record: Mapping[str, object]) -> int:
+    """Returns a sum over what a trial is and what it came to: a bit that flips must be seen."""
+    held = {name: value for name, value in record.items() if name != SUM}
+    return zlib.crc32(json.dumps([params, held], sort_keys=True).encode())
+
+
+@contextlib.contextmanager
+def _as_optuna_writes() -> Iterator[None]:
+    """Makes what Optuna can't read in its own storage an error for people.
+
+    Raises:
+      WorkdirError: another hand has changed it.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (UserError, SQLAlchemyError, optuna.exceptions.StorageInternalError):
+        raise  # another's, or the database's
+    except Exception as error:  # it looks into what it reads without checking
+        text = " ".join(str(error).split())[:200]
+        raise WorkdirError(
+            f"the study's storage holds what Optuna can't read: {type(error).__name__}: {text}. "
+            f"{CHANGED}"
+        ) from error
 
 
 def _mark(text: object) -> dict[str, Any]:

@@ -38,6 +38,11 @@ class Trial:
     rows: list[dict[str, Any]] = field(default_factory=list)
     tracker: Tracker = field(init=False)
 
+    def begin(self, tracker: Tracker) -> None:
+        """Begins anew, with nothing of it known."""
+        self.status, self.reason, self.steps = RUNNING, None, 0
+        self.rows, self.tracker = [], tracker
+
     def to_dict(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps of it."""
         return {

@@ -9,13 +9,13 @@ from optuna.trial import FrozenTrial
 
 from jdlopt.config import Value
 from jdlopt.errors import WorkdirError
-from jdlopt.study import records
+from jdlopt.study import records, schema
 from jdlopt.study import space as spaces
 from jdlopt.study.queue import Queue
 from jdlopt.study.sampler_view import SamplerView
 from jdlopt.study.samplers import HISTORY_FREE
 from jdlopt.study.setup import Setup
-from jdlopt.study.storage import RECORD, StudyStorage
+from jdlopt.study.storage import RECORD, STATE_OF, SUM, StudyStorage, checksum
 
 FOREIGN = "another program ended it"
 """Why a trial that is not jdlopt's own has no value."""
@@ -39,6 +39,12 @@ class Trials:
         self.queue = Queue(setup, storage)
         self.points: dict[int, dict[str, Any]] = {}
         self.finished: dict[int, dict[str, Any]] = {}
+        self._left_out: dict[int, str] = {}
+
+    @property
+    def left_out(self) -> dict[int, str]:
+        """Why trials were not trained that nobody has trained elsewhere, by number."""
+        return {n: why for n, why in self._left_out.items() if n not in self.finished}
 
     # --- one's own --------------------------------------------------------------------------------
 
@@ -79,6 +85,11 @@ class Trials:
             self.storage.release(number)
             self.points.pop(number, None)
 
+    def leave_out(self, number: int, reason: str) -> None:
+        """Gives back a trial that can't be trained now: this coordinator takes it up no more."""
+        self.storage.release(number)
+        self._left_out[number] = reason
+
     def report(self, number: int, record: Mapping[str, object]) -> None:
         """Reports a result to the sampler, if it learns from results."""
         if self.setup.options.sampler not in HISTORY_FREE:
@@ -105,11 +116,18 @@ class Trials:
         Raises:
           WorkdirError: another hand has changed it.
         """
-        record = trial.user_attrs.get(RECORD)
-        if record is None:
+        record: Any = trial.user_attrs.get(RECORD)
+        theirs = trial.state.name == "FAIL" or not self.storage.is_ours(trial)
+        if record is None and theirs:
             return records.infeasible(FOREIGN)
-        problem = records.problem(record, len(self.setup.objectives))
-        if problem is None and trial.state.name == "COMPLETE" and record["values"] != trial.values:
+        problem = schema.problem(record, len(self.setup.objectives))
+        if problem is None and record.get(SUM) != checksum(trial.params, record):
+            problem = "it or the point was changed after it was written"
+        if problem is None and STATE_OF[record["state"]] != trial.state:
+            problem = f"state: {record['state']!r}, but Optuna's is {trial.state.name}"
+        elif (
+            problem is None and trial.state.name == "COMPLETE" and record["values"] != trial.values
+        ):
             problem = f"values: {record['values']!r:.60}, but Optuna's are {trial.values!r:.60}"
         if problem is not None:
             raise WorkdirError(
@@ -117,7 +135,7 @@ class Trials:
                 f"{trial.number} is not as jdlopt writes it: {problem}. Something else has written "
                 "there; put back a copy of the storage, or choose another --workdir."
             )
-        return dict(record)
+        return {name: value for name, value in record.items() if name != SUM}
 
     def _check(self, trial: FrozenTrial) -> None:
         """Checks that a trial's point is one of the space: it becomes a config that is trained.
@@ -127,10 +145,13 @@ class Trials:
         """
         for key, held in trial.params.items():
             one = self.setup.space.get(key)
-            if one is not None and not spaces.holds(one, held):
+            if one is None:
+                continue
+            given = trial.distributions[key]
+            if not spaces.holds(one, held) or given != spaces.optuna_distribution(one):
                 raise WorkdirError(
                     f"--workdir: {self.setup.workdir}: in the study's storage, trial "
-                    f"{trial.number} has {key}={held!r:.60}, which is not in the space that is "
+                    f"{trial.number} has {key}={held!r:.60}, which is not of the space that is "
                     "searched. Something else has written there; choose another --workdir."
                 )
 
@@ -180,4 +201,5 @@ class Trials:
             self.storage.is_ours(trial) and (limit is None or trial.number < limit)
             for trial in self.storage.trials()
             if not trial.state.is_finished()
+            and not (trial.number in self._left_out and trial.state.name == "WAITING")
         )

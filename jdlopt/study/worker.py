@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jdlopt import config as configs
 from jdlopt.errors import ConfigError, DivergedError
@@ -128,55 +128,53 @@ class StudyWorker:
         compiled = self.cache.compile.seconds
         structures = self._structures(request.config, request.folds)
         trials = [Trial(one.number, one.seed, one.fold, one.params) for one in request.trials]
-        populations: list[tuple[Population, str]] = []
+        trained: list[_Trained] = []
         for one in structures:
             own = [trial for trial in trials if trial.fold in one.folds]
+            for trial in own:
+                trial.tracker = one.tracker(trial.fold)
             if own and one.data is None:
                 self._train_alone(one, own, request)
-            elif own:
-                populations.append(self._train_together(one, own, request))
+                continue
+            size = request.at_once or max(1, len(own))
+            for first in range(0, len(own), size):
+                if first and self.link.stopped(request.task):
+                    break
+                found = self._train_together(one, own[first : first + size], request)
+                trained.append(found)
         result = PopulationTrained(
             task=request.task,
             trials=[_result(trial) for trial in trials],
             fingerprint=structures[0].fingerprint,
             total_steps=structures[0].experiment.total_steps,
-            train_seconds=sum(one.train_seconds for one, _ in populations),
+            train_seconds=sum(one.train_seconds for one in trained),
             compile_seconds=self.cache.compile.seconds - compiled,
         )
-        if not populations:
+        if not trained:
             return result
-        first, chosen = populations[0]
-        return PopulationTrained(
-            **result.__dict__
-            | {
-                "execution_mode": first.execution_mode,
-                "devices": [str(device) for device in first.layout.devices],
-                "chosen": chosen,
-                "mode_seconds": first.step_seconds,
-                "reached": first.reached,
-                "n_params": first.n_params,
-                "step_seconds": first.train_seconds / max(1, first.trained_steps),
-            }
-        )
+        return PopulationTrained(**result.__dict__ | trained[0].facts)
 
     def _train_together(
         self, one: Structure, trials: list[Trial], request: TrainPopulation
-    ) -> tuple[Population, str]:
-        """Trains trials as one population; returns it and how its execution mode was chosen."""
+    ) -> _Trained:
+        """Trains trials as one population."""
         import jax
 
         experiment, given = one.experiment, request.execution_mode
+        place = Path(request.directory) / one.fingerprint
+        if request.at_once is not None:
+            place = place / f"{trials[0].number}-{trials[0].seed}-{trials[0].fold or 0}"
         population = Population(
             one,
             trials,
-            width=max(request.width, len(trials)),
+            width=request.at_once or max(request.width, len(trials)),
             execution_mode=given or ("scan" if jax.default_backend() == "cpu" else "vmap"),
             cache=self.cache,
             halving=request.halving,
             history=request.history,
             rungs=rungs(experiment.total_steps, experiment.eval_every, request.reduction),
             reduction=request.reduction,
-            directory=Path(request.directory) / one.fingerprint,
+            directory=place,
             checkpoint_seconds=experiment.config.train.checkpoint_seconds,
         )
         with all_cores():
@@ -191,7 +189,18 @@ class StudyWorker:
         population.train_all(lambda: self.link.stopped(request.task), progress)
         if population.active and population.step:
             population.save()
-        return population, "given" if given else "measured" if measured else "default"
+        return _Trained(
+            population.train_seconds,
+            {
+                "execution_mode": population.execution_mode,
+                "devices": [str(device) for device in population.layout.devices],
+                "chosen": "given" if given else "measured" if measured else "default",
+                "mode_seconds": population.step_seconds,
+                "reached": population.reached,
+                "n_params": population.n_params,
+                "step_seconds": population.train_seconds / max(1, population.trained_steps),
+            },
+        )
 
     def fit(self, config: Mapping[str, object], workdir: str | Path) -> dict[str, Any]:
         """Trains a config as a run; returns its record. Its structure was checked before."""
@@ -210,8 +219,6 @@ class StudyWorker:
         self, one: Structure, trials: Sequence[Trial], request: TrainPopulation
     ) -> None:
         """Trains trials by `fit`, one by one, each in a directory of its own."""
-        for trial in trials:
-            trial.tracker = one.tracker(trial.fold)
         for trial in trials:
             name = f"{trial.number:04d}-{trial.seed}-{trial.fold or 0}"
             place = Path(request.directory) / name
@@ -242,6 +249,13 @@ def _values(config: Mapping[str, object], keys: Sequence[str]) -> dict[str, obje
         whole = configs.check_section(config, schema_of(config, ignored), "", ignored)
     flat = configs.flat(whole)
     return {key: disk.as_json(flat.get(key)) for key in keys}
+
+
+class _Trained(NamedTuple):
+    """What is kept of a population, whose arrays are not: seconds, and facts of its structure."""
+
+    train_seconds: float
+    facts: dict[str, Any]
 
 
 def _result(trial: Trial) -> TrialResult:

@@ -10,6 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+FULL = ("no space left", "enospc", "quota exceeded", "file too large")
+"""What libraries call a full disk, in lower case."""
+OF_MEMORY = ("memory", "allocat")
+"""Words in an exhausted resource that is no disk."""
+
 
 def as_json(value: object) -> Any:
     """Returns a value with numbers that JSON lacks (NaN, infinities) as None."""
@@ -25,8 +30,9 @@ def is_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return True
     text = str(error).lower()
-    words = ("no space left", "enospc", "resource_exhausted", "quota exceeded", "file too large")
-    return any(word in text for word in words)
+    if "resource_exhausted" in text and not any(word in text for word in OF_MEMORY):
+        return True
+    return any(word in text for word in FULL)
 
 
 def reason(path: Path, error: BaseException) -> str:

@@ -190,7 +190,7 @@ def schema_of(raw: Mapping[str, Any], problems: list[str]) -> Schema:
         "groups": _groups_schema(optim_raw.get("groups"), problems),
     }
     return {
-        "seed": Field((int,), 0, configs.Range(0, 2**32 - 1)),
+        "seed": Field((int,), 0, configs.Range(0, configs.LARGEST_SEED)),
         "data": data_schema(raw.get("data"), problems),
         "model": _part_schema(
             raw.get("model"),

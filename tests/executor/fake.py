@@ -25,6 +25,7 @@ class FakeProcesses:
     def __init__(self) -> None:
         self.sent: list[tuple[int, Request]] = []
         self.answers: list[tuple[int, Answer | Ended]] = []
+        self.ended: list[int] = []
         self.started = 0
         self.reply: Callable[[TrainPopulation], Answer | Ended] | None = None
 
@@ -40,6 +41,9 @@ class FakeProcesses:
 
     def receive(self, seconds: float) -> tuple[int, Answer | Ended] | None:
         return self.answers.pop(0) if self.answers else None
+
+    def end(self, index: int) -> None:
+        self.ended.append(index)
 
     def close(self) -> None:
         self.sent.clear()

@@ -6,8 +6,9 @@ import pytest
 from fake import FakeProcesses, population, trained
 
 from jdlopt.errors import ConfigError, UserError
-from jdlopt.executor.executor import ATTEMPTS, DEATHS, Executor, GivenBack
+from jdlopt.executor.executor import ATTEMPTS, DEATHS, Executor, ShortageWarning
 from jdlopt.executor.messages import (
+    STARTING,
     CheckStudy,
     Failed,
     PopulationTrained,
@@ -15,8 +16,10 @@ from jdlopt.executor.messages import (
     Stop,
     StudyChecked,
     TrainPopulation,
+    TrainRun,
 )
 from jdlopt.executor.processes import Ended
+from jdlopt.executor.task import GivenBack
 
 
 @pytest.fixture
@@ -46,6 +49,15 @@ def say(processes, made, index, message):
     """Has a worker say something; returns what the executor's client receives."""
     processes.answers.append((index, message))
     while processes.answers:
+        received = made.receive(0)
+        if received is not None:
+            return received
+    return None
+
+
+def until_received(made):
+    """Returns what the executor's client receives first, where workers reply by themselves."""
+    while made.busy:
         received = made.receive(0)
         if received is not None:
             return received
@@ -142,17 +154,102 @@ def test_a_task_whose_worker_died_is_done_by_another(processes):
     assert answer(processes, made, 1).message.trials[0].status == "done"
 
 
-def test_trials_that_kill_their_workers_end_the_call_and_are_no_result(processes):
+def test_trials_that_kill_their_workers_are_tried_alone_and_left_out(processes):
+    made = executor(processes)
+    made.submit(population(0), "a")
+    processes.reply = lambda request: Ended(-9)
+    received = until_received(made)
+    assert isinstance(received.message, Failed) and received.message.kind == "out of memory"
+    assert received.message.message.endswith("its worker process was killed by SIGKILL")
+    assert [one.at_once for _, one in requests(processes)] == [None, None, 1]
+    assert not made.busy
+
+
+def test_a_worker_that_says_what_is_no_message_ends_the_call(processes):
     made = executor(processes)
     made.submit(population(0))
+    processes.reply = lambda request: Ended(-9, "no JSON: 'x'")
+    with pytest.raises(UserError, match=rf"no JSON: 'x'.*{ATTEMPTS} times.*goes on from there"):
+        until_received(made)
+
+
+def test_what_does_not_fit_is_tried_smaller_then_alone_and_the_rest_is_trained(processes):
+    made = executor(processes, count=2)
+    large = [made.submit(population(*range(8)), "a"), made.submit(population(8), "a")]
+    small = [made.submit(population(number), "b") for number in (9, 10, 11)]
+    seen = []
+
+    def reply(request):
+        seen.append((request.trials[0].number, request.at_once, len(made.running)))
+        if request.trials[0].number < 9:
+            return Failed(request.task, "out of memory", "MemoryError")
+        return trained(request)
+
+    processes.reply = reply
+    found = {}
+    while made.busy:
+        received = made.receive(0)
+        if received is not None:
+            found[received.task.number] = received.message
+    left_out = [found[task.number] for task in large]
+    assert {one.kind for one in left_out} == {"out of memory"}
+    assert {one.message for one in left_out} == {"did not fit in memory: MemoryError"}
+    assert all(isinstance(found[task.number], PopulationTrained) for task in small)
+    tried = [(at_once, running) for number, at_once, running in seen if number == 0]
+    assert [at_once for at_once, _ in tried] == [None, 2, 1]
+    assert tried[-1][1] == 1  # alone
+    assert len([number for number, *_ in seen if number == 8]) <= 1  # nothing more is tried of it
+    assert len(processes.ended) > 2  # a worker that had too little memory is replaced
+
+
+def test_what_fits_in_part_is_trained_so_from_then_on(processes):
+    made = executor(processes)
+    for first in (0, 8, 16):
+        made.submit(population(*range(first, first + 8)), "a")
+    processes.reply = lambda request: (
+        trained(request) if request.at_once else Failed(request.task, "out of memory", "x")
+    )
+    while made.busy:
+        received = made.receive(0)
+        assert received is None or isinstance(received.message, PopulationTrained)
+    assert [one.at_once for _, one in requests(processes)] == [None, 2, 2, 2]
+
+
+def test_what_had_been_trained_for_a_while_is_tried_again_as_it_is(processes):
+    made = executor(processes)
+    made.submit(population(*range(8)), "a")
     for index in range(ATTEMPTS):
         made.dispatch()
         task = requests(processes)[-1][1].task
-        assert say(processes, made, index, Progress(task, 1, 10, 1)).task.number == task
-        if index < ATTEMPTS - 1:
-            assert say(processes, made, index, Ended(-9)) is None
-    with pytest.raises(UserError, match=r"killed by SIGKILL.*3 times.*goes on from there"):
-        say(processes, made, ATTEMPTS - 1, Ended(-9))
+        assert say(processes, made, index, Progress(task, 1, 10, 8)) is not None
+        assert say(processes, made, index, Failed(task, "out of memory", "x")) is None
+    made.dispatch()
+    assert [one.at_once for _, one in requests(processes)] == [None] * ATTEMPTS + [2]
+
+
+def test_a_run_that_does_not_fit_is_left_out_and_given_back_after_a_stop(processes):
+    made = executor(processes)
+    task = made.submit(TrainRun({}, "/nowhere"))
+    for index in range(2):
+        made.dispatch()
+        received = say(processes, made, index, Failed(task.number, "out of memory", "x"))
+    assert received.task is task and received.message.kind == "out of memory"
+    task = made.submit(population(0))
+    made.dispatch()
+    made.stop()
+    assert say(processes, made, 2, Failed(task.number, "out of memory", "x")).message == GivenBack()
+
+
+def test_where_memory_is_short_fewer_workers_are_started(processes):
+    made = executor(processes, count=2)
+    processes.answers.append((1, Failed(STARTING, "out of memory", "MemoryError")))
+    with pytest.warns(ShortageWarning, match="going on with 1"):
+        made.receive(0)
+    made.submit(population(0))
+    made.dispatch()
+    processes.answers.append((0, Failed(STARTING, "out of memory", "MemoryError")))
+    with pytest.raises(UserError, match=r"MemoryError: There is too little memory"):
+        made.receive(0)
 
 
 def test_workers_that_die_in_a_row_end_the_call(processes):
@@ -167,8 +264,6 @@ def test_workers_that_die_in_a_row_end_the_call(processes):
     ("kind", "message", "error", "says"),
     [
         ("environment", "OSError: No space left", UserError, "No space left.*goes on from there"),
-        ("environment", "RESOURCE_EXHAUSTED: x", UserError, "too little memory.*--width"),
-        ("environment", "INTERNAL: x Out of memory", UserError, "--find-batch-size"),
         ("defect", "KeyError: 'x'", RuntimeError, "the traceback"),
     ],
 )

@@ -53,7 +53,10 @@ class Studies:
     folder: Path
     config: Path
 
-    def start(self, workdir: Path, *flags: str) -> subprocess.Popen[str]:
+    def start(
+        self, workdir: Path, *flags: str, before: tuple[str, ...] = ()
+    ) -> subprocess.Popen[str]:
+        """Starts ``jdlopt tune``; ``before`` comes before its words."""
         environment = {
             **os.environ,
             "JAX_PLATFORMS": "cpu",
@@ -64,7 +67,7 @@ class Studies:
         }
         given = [f"--config={self.config}", f"--workdir={workdir}", "--keep=0", "--no-report"]
         return subprocess.Popen(
-            [sys.executable, "-m", "jdlopt.cli", "tune", *given, *flags],
+            [*before, sys.executable, "-m", "jdlopt.cli", "tune", *given, *flags],
             env=environment,
             cwd=ROOT,
             stdout=subprocess.DEVNULL,

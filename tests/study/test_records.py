@@ -5,7 +5,6 @@ import json
 import pytest
 
 from jdlopt.errors import WorkdirError
-from jdlopt.study import records
 from jdlopt.study.setup import check_whole, claim
 
 
@@ -43,25 +42,3 @@ def test_a_storage_must_have_what_the_study_tells_of(tmp_path):
     check_whole(tmp_path, {0})
     with pytest.raises(WorkdirError, match="is damaged"):
         check_whole(tmp_path, set())
-
-
-RECORD = {**records.infeasible("x"), "state": "done", "values": [0.5], "reason": None}
-
-
-@pytest.mark.parametrize("key", list(RECORD))
-@pytest.mark.parametrize("value", [..., {"a": 1}, [[]], float("nan"), "text"])
-def test_a_record_that_another_hand_changed_is_told_by_its_key(key, value):
-    assert records.problem(RECORD, 1) is None
-    changed = {**RECORD, key: value}
-    if value is ...:
-        del changed[key]
-    lists = key in ("interval", "trainings") and value == [[]]
-    if lists or (key, value) in (("reason", "text"), ("metrics", {"a": 1})):
-        assert records.problem(changed, 1) is None
-    else:
-        assert records.problem(changed, 1).startswith(key)
-
-
-def test_a_record_needs_a_value_for_each_objective():
-    assert records.problem(RECORD, 2).startswith("values")
-    assert records.problem([], 1).startswith("it is no object")

@@ -11,7 +11,7 @@ from jdlopt.errors import UserError
 from jdlopt.executor.executor import Executor
 from jdlopt.executor.messages import Failed, TrainPopulation
 from jdlopt.executor.processes import Ended
-from jdlopt.study import database
+from jdlopt.study import database, records, schema
 from jdlopt.study import space as spaces
 from jdlopt.study.enqueue import BASE, Planned, checked, completed
 from jdlopt.study.options import Options
@@ -24,6 +24,14 @@ SPACE = spaces.check(
         "model.dropout_rate": spaces.uniform(0.0, 0.5),
     }
 )
+TWO_STRUCTURES = spaces.check(
+    {
+        "optim.learning_rate": spaces.log_uniform(1e-3, 1.0),
+        "model.features": spaces.choice((8,), (64,)),
+    }
+)
+TIME = {"wall_seconds": 1.0, "training_seconds": 1.0, "compile_seconds": 1.0, "outside_share": 0.0,
+        "workers": 1}  # fmt: skip
 GRID = spaces.check({"optim.learning_rate": spaces.choice(0.1, 0.2, 0.3)})
 FIRST = (
     Planned(BASE, {"optim.learning_rate": 0.01, "model.dropout_rate": 0.25}),
@@ -46,7 +54,8 @@ def search(opened, workdir, space=SPACE, first=(), grid=None, **options):
     executor.wait_ready()
     setup = Setup(
         references=configs.References(),
-        config={"seed": 0}, resolved={}, space=space, traced=frozenset(traced_keys(space)),
+        config={"seed": 0}, resolved={"data": {"source": "x"}, "model": {"name": "mlp"}},
+        space=space, traced=frozenset(traced_keys(space)),
         workdir=workdir, options=asked,
         objectives=[{"name": "validation/loss", "direction": "minimize"}],
         monitor="validation/loss", seed=0, first=tuple(first),
@@ -173,15 +182,12 @@ def test_trials_of_a_wrong_config_are_infeasible(opened, tmp_path):
     assert {one["reason"] for one in found.trials.finished.values()} == {"rate: is negative"}
 
 
-@pytest.mark.parametrize("how", ["a full disk", "deaths"])
-def test_a_fault_of_the_environment_is_no_result_and_the_next_call_goes_on(opened, tmp_path, how):
-    def fail(request):
-        return Ended(-9) if how == "deaths" else Failed(request.task, "environment", "disk full")
-
+def test_a_fault_of_the_environment_is_no_result_and_the_next_call_goes_on(opened, tmp_path):
     first = search(opened, tmp_path, trials=8)
     train(first, tasks=1)
-    first.executor._processes.reply = fail  # the worker has begun the second population
-    first.executor._processes.answers.append((0, fail(begin(first))))
+    request = begin(first)  # the worker has begun the second population
+    failure = Failed(request.task, "environment", "disk full")
+    first.executor._processes.answers.append((0, failure))
     with pytest.raises(UserError, match="goes on from there"):
         first.run(lambda: False)
     assert states(first) == ["COMPLETE"] * 4 + ["RUNNING"] * 4
@@ -247,3 +253,63 @@ def test_a_point_that_another_hand_wrote_into_the_storage_is_refused(opened, tmp
         found.storage.storage.set_study_user_attr(found.storage.id, name, text)
         with pytest.raises(UserError, match="no point as jdlopt writes it"):
             search(opened, tmp_path, trials=4)
+
+
+def does_not_fit(how, everything=False):
+    """Returns the reply of a worker whose memory is too small for 64 features."""
+
+    def reply(request):
+        if not everything and list(request.config["model"]["features"]) == [8]:
+            return trained(request)
+        if how == "deaths":
+            return Ended(-9)
+        return Failed(request.task, "out of memory", "RESOURCE_EXHAUSTED: Out of memory")
+
+    return reply
+
+
+@pytest.mark.parametrize("how", ["errors", "deaths"])
+@pytest.mark.parametrize("sampler", ["quasi_random", "tpe"])
+def test_what_does_not_fit_in_memory_is_left_out_and_trained_by_the_next_call(
+    opened, tmp_path, how, sampler
+):
+    asked = {"trials": 12, "keep": 0, "sampler": sampler, "space": TWO_STRUCTURES}
+    first = search(opened, tmp_path, **asked)
+    first.scheduler.advance()
+    large = [n for n, one in first.trials.points.items() if one["model.features"] == (64,)]
+    assert 0 < len(large) < len(first.trials.points)
+    first.executor._processes.reply = does_not_fit(how)
+    record = first.run(lambda: False).record
+    there = {row["number"]: row["state"] for row in record["trials"]}
+    assert {there[number] for number in large} == {"left out"} and "done" in there.values()
+    assert schema.study_problems(record | {"time": TIME}) == []
+    assert "did not fit in memory" in records.left_out_in_words(record)
+    assert [states(first)[number] for number in large] == ["WAITING"] * len(large)
+    second = search(opened, tmp_path, **asked)
+    second.executor._processes.reply = trained
+    record = second.run(lambda: False).record
+    assert {row["state"] for row in record["trials"]} == {"done"} and len(record["trials"]) == 12
+    assert records.left_out_in_words(record) is None
+
+
+def test_a_search_of_which_nothing_fits_in_memory_ends_and_is_wrong(opened, tmp_path):
+    found = search(opened, tmp_path, budget=100.0, keep=0, sampler="tpe")
+    found.executor._processes.reply = does_not_fit("errors", everything=True)
+    with pytest.raises(UserError, match=r"no trial was trained: .*too little memory.*tries them"):
+        found.run(lambda: False)
+    assert set(states(found)) == {"WAITING"} and not found.trials.finished
+    assert json.loads((tmp_path / "study.json").read_text())["status"] == "interrupted"
+
+
+def test_two_coordinators_that_leave_the_same_out_both_end(opened, tmp_path):
+    asked = {"trials": 8, "keep": 0, "space": TWO_STRUCTURES}
+    first, second = (search(opened, tmp_path, **asked) for _ in range(2))
+    for one in (first, second):
+        one.executor._processes.reply = does_not_fit("errors")
+    first.run(lambda: False)
+    assert set(states(first)) == {"WAITING", "COMPLETE"}
+    second.scheduler.adopt()  # another machine may have more memory: it tries
+    assert set(states(first)) == {"RUNNING", "COMPLETE"} and first.trials.others_work()
+    second.run(lambda: False)
+    assert not first.trials.others_work() and not second.trials.others_work()
+    assert set(states(first)) == {"WAITING", "COMPLETE"}
