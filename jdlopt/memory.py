@@ -23,8 +23,8 @@ number of its heaps."""
 
 
 EXHAUSTED = (
-    "out of memory", "resource_exhausted", "failed to allocate", "cannot allocate memory",
-    "bad_alloc", "unable to allocate", "memoryerror", "failed to map segment",
+    "out of memory", "failed to allocate", "cannot allocate memory", "bad_alloc", "memoryerror",
+    "unable to allocate", "failed to map segment", "can't start new thread",
 )  # fmt: skip
 """What XLA, NumPy, the C++ library and the operating system call it, in lower case."""
 LESS_MEMORY = (
@@ -44,7 +44,9 @@ def is_exhausted(error: BaseException | str | None) -> bool:
       False
     """
     if isinstance(error, str):
-        return any(words in error.lower() for words in EXHAUSTED)
+        text = error.lower()
+        of_memory = "memory" in text or "alloc" in text  # or a disk's room is
+        return ("resource_exhausted" in text and of_memory) or any(w in text for w in EXHAUSTED)
     while error is not None:
         no_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
         if isinstance(error, MemoryError) or no_memory or is_exhausted(str(error)):

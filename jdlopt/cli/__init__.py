@@ -55,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _signals_answered():
             return _function(verb.run)(flags)
     except UserError as error:
+        if error.__cause__ is not None and memory.is_exhausted(error.__cause__):
+            return _fail(_too_little(error.__cause__), WRONG_INPUT, debug)  # not what it says
         return _fail(str(error), WRONG_INPUT, debug)
     except DivergedError as error:
         return _fail(str(error), DIVERGED, debug)
@@ -76,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _too_little(error: BaseException) -> str:
     first = next(iter(str(error).strip().splitlines()), "")[:200]
-    return f"{first or 'memory'}: {memory.LESS_MEMORY} What was saved before is kept."
+    name = f"{type(error).__name__}: " if first else type(error).__name__
+    return f"{name}{first.rstrip('.:')}. {memory.LESS_MEMORY} What was saved before is kept."
 
 
 def _refusal(error: OSError) -> str:

@@ -420,7 +420,7 @@ def _error_of(failure: Failed) -> Exception:
     if failure.kind in (ENVIRONMENT, NO_MEMORY):
         text = failure.message
         if failure.kind == NO_MEMORY:
-            text += f": {memory.LESS_MEMORY}"
+            text = f"{text.rstrip('.')}. {memory.LESS_MEMORY}"
         return UserError(text if "same command" in text else f"{text} {KEPT}")
     if failure.kind == WRONG_INPUT:
         return ConfigError(failure.message)

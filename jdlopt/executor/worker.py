@@ -129,8 +129,10 @@ def answer(handle: Handler, request: Request) -> Answer:
         return _failed(request.task, error)
 
 
-def _failed(task: int, error: Exception) -> Failed:
+def _failed(task: int, error: BaseException) -> Failed:
     kind = failure_kind(error)
+    if kind == NO_MEMORY:  # not what somebody made of it
+        error = [one for one in _causes(error) if memory.is_exhausted(one)][-1]
     plain = isinstance(error, UserError | DivergedError)
     text = str(error) if plain else f"{type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(error)) if kind == DEFECT else None
@@ -146,7 +148,7 @@ def failure_kind(error: BaseException) -> str:
     """
     if isinstance(error, DivergedError):
         return DIVERGED
-    if memory.is_exhausted(error) and not any(disk.is_full(one) for one in _causes(error)):
+    if memory.is_exhausted(error):
         return NO_MEMORY
     if any(isinstance(one, OSError) or disk.is_full(one) for one in _causes(error)):
         return ENVIRONMENT  # also a disk in a library's words

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from jdlopt.config import split_argument
 from jdlopt.config.parts import code_in
-from jdlopt.report.records import Record
+from jdlopt.study.records import Record
 
 NEW = "NEW_DATA"
 """Stands for the file or folder of the person's own, which no directory knows."""

@@ -19,7 +19,7 @@ from jdlopt.study import records
 from jdlopt.study import space as spaces
 from jdlopt.study.readings import readings
 from jdlopt.study.records import Record
-from jdlopt.study.schema import read_study
+from jdlopt.study.schema import UNFINISHED, read_study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,6 +85,7 @@ def _page(study: Record, curves: pd.DataFrame, damage: str, workdir: Path) -> st
         facts=_facts(study, best, len(on_front)),
         status=study["status"],
         damage=damage,
+        left_out=records.left_out_in_words(study),
         findings=[
             {**one, "title": "", "hint": one["suggestion"]} for one in readings(study, curves)
         ],
@@ -134,7 +135,7 @@ def _facts(study: Record, best: Sequence[Record], on_front: int) -> list[tuple[o
         found.append((f"best {objectives[0]['name']}", value, f"± {number(half)}" if half else ""))
         found.append(("best trial", str(best[0]["number"])))
     states = [trial["state"] for trial in study["trials"]]
-    for state in ("done", "pruned", "infeasible", "running"):
+    for state in (*records.STATES, *UNFINISHED):
         if states.count(state) or state == "done":
             found.append((state, states.count(state)))
     return [*found, ("wall time", f"{study['time']['wall_seconds']:,.0f} s")]

@@ -203,7 +203,7 @@ class Search:
             self.progress.write("interrupted", self.why_ended)
             reason = next(iter(self.trials.left_out.values()))
             raise UserError(
-                f"no trial was trained: all {len(self.trials.left_out)} {reason}: "
+                f"no trial was trained: all {len(self.trials.left_out)} {reason.rstrip('.')}. "
                 f"{LESS_MEMORY} The same command tries them again."
             )
 

@@ -9,6 +9,7 @@ import math
 import os
 import platform
 import random
+import re
 import time
 import uuid
 import weakref
@@ -26,6 +27,7 @@ from jdlopt.errors import UserError, WorkdirError, differences, listing
 from jdlopt.study import space as spaces
 
 DEFINITION, RECORD, OWNER, OWNERS = "definition", "record", "owner", "owner:"
+NAME = re.compile(f"{OWNERS}[0-9a-f]{{12}}")
 LOCKS = ".owner-"
 """How the files begin that owners lock."""
 GENERATION, SUM = "generation", "crc32"
@@ -137,7 +139,7 @@ class StudyStorage:
         return {
             key.removeprefix(OWNERS): _mark(value)
             for key, value in attrs.items()
-            if key.startswith(OWNERS)
+            if NAME.fullmatch(key)  # it becomes the name of a file
         }
 
     def beat(self, anew: bool = False) -> None:
@@ -188,7 +190,8 @@ class StudyStorage:
         if mark["lock"] and self._locks is not None:
             path = self._locks / f"{LOCKS}{owner}"
             try:
-                with path.open("rb") as file:
+                number = os.open(path, os.O_RDONLY | writing.NO_LINK | writing.NO_WAIT)
+                with os.fdopen(number, "rb") as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     path.unlink(missing_ok=True)
                 return False
@@ -367,7 +370,8 @@ def _mark(text: object) -> dict[str, Any]:
     if not isinstance(mark, dict):
         return GONE
     kinds = {"machine": str, "pid": int, "start": str, "lock": bool, "beat": float, "slot": int}
-    return mark if all(isinstance(mark.get(key), kind) for key, kind in kinds.items()) else GONE
+    known = all(isinstance(mark.get(key), kind) for key, kind in kinds.items())
+    return mark if known and math.isfinite(mark["beat"]) else GONE
 
 
 def _another(name: str, there: Mapping[str, object], now: Mapping[str, object]) -> str:

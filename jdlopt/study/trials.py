@@ -121,9 +121,9 @@ class Trials:
         if record is None and theirs:
             return records.infeasible(FOREIGN)
         problem = schema.problem(record, len(self.setup.objectives))
-        if problem is None and record.get(SUM) != checksum(trial.params, record):
+        if problem is None and SUM in record and record[SUM] != checksum(trial.params, record):
             problem = "it or the point was changed after it was written"
-        if problem is None and STATE_OF[record["state"]] != trial.state:
+        elif problem is None and STATE_OF[record["state"]] != trial.state:
             problem = f"state: {record['state']!r}, but Optuna's is {trial.state.name}"
         elif (
             problem is None and trial.state.name == "COMPLETE" and record["values"] != trial.values

@@ -98,7 +98,8 @@ def save(
     try:
         if primary:
             shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
+            writing.make_folder(directory)
+            aside.mkdir()
         _together(f"aside-{kind}-{step}")
         with _plainly_named(aside) as there:
             _write(there / TREE, tree)

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jdlopt import memory
+
 FULL = ("no space left", "enospc", "quota exceeded", "file too large")
 """What libraries call a full disk, in lower case."""
-OF_MEMORY = ("memory", "allocat")
-"""Words in an exhausted resource that is no disk."""
 
 
 def as_json(value: object) -> Any:
@@ -30,7 +30,7 @@ def is_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return True
     text = str(error).lower()
-    if "resource_exhausted" in text and not any(word in text for word in OF_MEMORY):
+    if "resource_exhausted" in text and not memory.is_exhausted(text):
         return True
     return any(word in text for word in FULL)
 

@@ -248,7 +248,7 @@ def test_where_memory_is_short_fewer_workers_are_started(processes):
     made.submit(population(0))
     made.dispatch()
     processes.answers.append((0, Failed(STARTING, "out of memory", "MemoryError")))
-    with pytest.raises(UserError, match=r"MemoryError: There is too little memory"):
+    with pytest.raises(UserError, match=r"MemoryError\. There is too little memory"):
         made.receive(0)
 
 

@@ -136,6 +136,67 @@ def test_coordinators_share_a_grid_and_every_point_is_trained_once(studies, tmp_
     assert all(trial["state"] == "done" for trial in record["trials"])
 
 
+# --- PID namespaces -------------------------------------------------------------------------------
+
+OWNER = """
+import json, os, pathlib, sys
+from jdlopt.study import database, storage
+database.quiet()
+folder = pathlib.Path(sys.argv[1])
+locks = folder if sys.argv[2] == "locks" else None
+with database.opened(None, folder) as found:
+    one = storage.StudyStorage(found, "study", ["maximize"], {}, locks)
+    claimed = one.claim()
+    if claimed == 0 and one.alone():
+        one.reserve(0)
+    state = {"alone": one.alone(), "claimed": claimed, "slot": one.slot, "pid": os.getpid()}
+    print(json.dumps(state), flush=True)
+    sys.stdin.read()
+"""
+"""A coordinator that takes a trial, says what it sees of others, and stays."""
+NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+@pytest.fixture
+def namespace() -> tuple[str, ...]:
+    """The words that start a process in a PID namespace of its own."""
+    if subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode:
+        pytest.skip("PID namespaces are not permitted here")
+    return NAMESPACE
+
+
+@pytest.mark.parametrize("how", ["locks", "beats"])
+def test_coordinators_in_pid_namespaces_of_one_host_see_each_other(how, namespace, tmp_path):
+    def owner() -> tuple[subprocess.Popen[str], dict[str, object]]:
+        process = subprocess.Popen(
+            [*namespace, sys.executable, "-c", OWNER, str(tmp_path), how],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stdout is not None
+        return process, json.loads(process.stdout.readline())
+
+    first, found = owner()
+    assert found == {"alone": True, "claimed": 0, "slot": 0, "pid": 1}
+    second, found = owner()  # the same host, and the same number of the process
+    assert found == {"alone": False, "claimed": 0, "slot": 1, "pid": 1}
+    first.kill()
+    first.communicate()
+    third, found = owner()
+    # without a lock, one that was killed in another namespace is dead only after a silence
+    claimed = 1 if how == "locks" else 0
+    assert found == {"alone": False, "claimed": claimed, "slot": 2 - 2 * claimed, "pid": 1}
+    for process in (second, third):
+        process.communicate("")
+
+
+def test_a_study_of_two_pid_namespaces_trains_every_trial_once(studies, namespace, tmp_path):
+    workdir = tmp_path / "study"
+    both = [studies.start(workdir, *FLAGS, before=namespace) for _ in range(2)]
+    for process in both:
+        studies.finish(process)
+    seen.check(workdir, f"sqlite:///{workdir / 'study.db'}", COUNT)
+
+
 # --- optuna-dashboard -----------------------------------------------------------------------------
 
 

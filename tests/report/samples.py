@@ -42,7 +42,10 @@ def a_trial(number: int, objectives: int = 1, state: str = "done") -> dict[str, 
         "params": params,
         "values": values[:objectives] if state in ("done", "pruned") else None,
         "interval": None,
-        "trainings": [{"seed": 0, "fold": None, "value": values[0], "best_step": 90}],
+        "trainings": [
+            {"seed": 0, "fold": None, "value": values[0], "best_step": 90, "last_step": 100}
+        ],
+        "metrics": {},
         "steps": 100,
         "total_steps": 100,
         "reason": HOSTILE if state == "infeasible" else None,

@@ -1,29 +1,18 @@
 """Searches without workers: what is drawn, given back, gone on with, whatever they were cut by."""
 
 import json
-import time
 
 import pytest
-from fake import FakeProcesses, trained
+from fake import trained
+from searches import SPACE, search
 
-from jdlopt import config as configs
 from jdlopt.errors import UserError
-from jdlopt.executor.executor import Executor
 from jdlopt.executor.messages import Failed, TrainPopulation
 from jdlopt.executor.processes import Ended
 from jdlopt.study import database, records, schema
 from jdlopt.study import space as spaces
 from jdlopt.study.enqueue import BASE, Planned, checked, completed
-from jdlopt.study.options import Options
-from jdlopt.study.search import Search
-from jdlopt.study.setup import Setup, traced_keys
 
-SPACE = spaces.check(
-    {
-        "optim.learning_rate": spaces.log_uniform(1e-3, 1.0),
-        "model.dropout_rate": spaces.uniform(0.0, 0.5),
-    }
-)
 TWO_STRUCTURES = spaces.check(
     {
         "optim.learning_rate": spaces.log_uniform(1e-3, 1.0),
@@ -45,24 +34,6 @@ def opened(tmp_path):
     found = database.open_storage(None, tmp_path)
     yield found
     database.close_storage(found)
-
-
-def search(opened, workdir, space=SPACE, first=(), grid=None, **options):
-    """Opens a study as `tune` does, with one worker that is no process."""
-    asked = Options(width=4, **options)
-    executor = Executor(FakeProcesses(), 1)
-    executor.wait_ready()
-    setup = Setup(
-        references=configs.References(),
-        config={"seed": 0}, resolved={"data": {"source": "x"}, "model": {"name": "mlp"}},
-        space=space, traced=frozenset(traced_keys(space)),
-        workdir=workdir, options=asked,
-        objectives=[{"name": "validation/loss", "direction": "minimize"}],
-        monitor="validation/loss", seed=0, first=tuple(first),
-        grid=(grid or list(spaces.points(space))) if asked.sampler == "grid" else None,
-        platform="cpu", devices=[], versions={},
-    )  # fmt: skip
-    return Search(setup, opened, executor, time.perf_counter())
 
 
 def begin(found):

@@ -97,12 +97,26 @@ def test_trials_of_other_programs_are_left_alone(opened):
     assert not one.is_ours(one.trials()[0])
 
 
-@pytest.mark.parametrize("text", ["", "[", "3", "{}", '{"pid": "1"}'])
+MARK = {"machine": "x", "pid": 1, "start": "1", "lock": False, "beat": float("nan"), "slot": 3}
+
+
+@pytest.mark.parametrize("text", ["", "[", "3", "{}", '{"pid": "1"}', json.dumps(MARK)])
 def test_an_owner_that_another_hand_wrote_is_gone(opened, text):
     first, second = owner(opened), owner(opened)
     add(first)
     first.storage.set_study_user_attr(first.id, f"owner:{first.owner}", text)
     assert second.alone() and second.claim() == 1
+
+
+def test_no_file_is_removed_that_the_name_of_an_owner_leads_to(opened, tmp_path):
+    locks = tmp_path / "locks"
+    (locks / ".owner-").mkdir(parents=True)
+    victim = tmp_path / "victim"
+    victim.write_text("kept")
+    first = owner(opened, locks)
+    mark = json.dumps({**MARK, "lock": True, "beat": 0.0})
+    first.storage.set_study_user_attr(first.id, "owner:/../../victim", mark)
+    assert owner(opened, locks).slot == 1 and victim.read_text() == "kept"
 
 
 @pytest.mark.parametrize(("field", "value"), [("machine", "x"), ("start", "1"), ("pid", 1)])

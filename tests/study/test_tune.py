@@ -1,7 +1,6 @@
 """``tune`` through the command line: what a study leaves, that it goes on, and what it refuses."""
 
 import json
-import shutil
 import sqlite3
 from pathlib import Path
 
@@ -214,14 +213,3 @@ def test_seeds_beyond_the_last_are_refused(config, tmp_path, capsys):
     flags = ("--trials=1", "--repeats=2", f"--config.seed={2**32 - 1}")
     assert tuned(config, tmp_path / "study", *flags) == 2
     assert "--repeats" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("text", ['{"status": "done"}', '{"structures": [], "trials": [3]}'])
-def test_a_study_file_that_another_hand_changed_is_written_again(config, study, tmp_path, text):
-    workdir = tmp_path / "study"
-    shutil.copytree(study, workdir)
-    (workdir / "study.json").write_text(text)
-    assert tuned(config, workdir, "--trials=8", "--keep=1") == 0
-    assert [row["values"] for row in read(workdir)["trials"]] == [
-        row["values"] for row in read(study)["trials"]
-    ]

@@ -1,0 +1,54 @@
+"""What a comparison's directory keeps of trainings, whatever has become of the file."""
+
+import json
+import warnings
+import zlib
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jdlopt.evidence.trainer import Trainer, TrainingsWarning, key_of
+
+CONFIG = {"optim": {"learning_rate": 0.1}}
+HELD = {
+    "seed": 0, "status": "done", "reason": None, "metrics": {"validation/loss": 0.5}, "steps": 9,
+    "n_params": 3, "step_seconds": 0.1, "rows": [{"step": 9, "validation/loss": 0.5}],
+}  # fmt: skip
+WRONG = [None, [], {}, "x", True, -1.5, float("nan"), 10**400, 2**70, [[]], {"a": "b"}, {"a": []}]
+
+
+def line(held):
+    text = json.dumps(held, sort_keys=True)
+    return json.dumps({"crc32": zlib.crc32(text.encode()), "training": held})
+
+
+def known(folder, text):
+    (folder / "trainings").mkdir(exist_ok=True)
+    (folder / "trainings" / f"{key_of(CONFIG)}.jsonl").write_text(text)
+    with Trainer(folder) as trainer:
+        return trainer.known(CONFIG)
+
+
+def test_a_metric_that_was_no_number_is_none_when_it_is_read(tmp_path):
+    found = known(tmp_path, line({**HELD, "metrics": {"validation/roc_auc": None}}) + "\n")
+    assert str(found[0].metrics["validation/roc_auc"]) == "nan"
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(key=st.sampled_from(list(HELD)), wrong=st.sampled_from([*WRONG, ...]))
+def test_a_line_with_anything_anywhere_is_a_training_or_none(tmp_path, key, wrong):
+    held = {**HELD, key: wrong}
+    if wrong is ...:
+        del held[key]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrainingsWarning)
+        found = known(tmp_path, f"{line(HELD)}\n{line({**held, 'seed': held.get('seed')})}\n")
+    assert all(isinstance(seed, int) and one.metrics is not None for seed, one in found.items())
+    assert 0 in found
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "[" * 10**5, "{", '{"training": 3}', "\0", "null"])
+def test_what_is_no_line_is_told(tmp_path, text):
+    with pytest.warns(TrainingsWarning, match="line 2 is damaged"):
+        assert list(known(tmp_path, f"{line(HELD)}\n{text}\n")) == [0]
