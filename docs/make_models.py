@@ -40,6 +40,8 @@ KINDS = {
     "transformer_decoder": ("texts, sequences", "the GPT family"),
     "fusion": ("several inputs", "an encoder for each input, dense layers on all encodings"),
     "wide_and_deep": ("tables", "a linear model of crossed categories, an MLP of embedded ones"),
+    "realmlp": ("tables", "dense layers with periodic embeddings of numbers, tuned on many tables"),
+    "tabm": ("tables", "an ensemble of perceptrons that share their kernels"),
 }
 """What each model takes and is."""
 
@@ -128,6 +130,7 @@ def lines() -> Iterator[str]:
     yield "`model.ensemble=5` trains five copies side by side, which start from other values and"
     yield "are each trained as if alone; what is predicted is the mean of class probabilities,"
     yield "or of their outputs. Their parameters are under `member_0/`, `member_1/` and so on."
+    yield "The submodels of `tabm` share their kernels instead, and the time that these cost."
     yield ""
     yield "## Parameters of published sizes"
     yield ""

@@ -87,7 +87,8 @@ def make_loss(
 
     Returns:
       A `Loss`. ``objective`` is the weighted mean ``sum w l / sum w`` plus the penalties; of labels
-      the mean of `positively_weighted`.
+      the mean of `positively_weighted`. Of a model that has submodels, whose outputs while training
+      are [submodels, batch, outputs], it is the mean over them.
 
     Raises:
       ConfigError: an unknown loss, class weights that it can't take, or a pattern that is no
@@ -142,15 +143,33 @@ def make_loss(
                 value += hparams["l2"] * sum(jnp.square(leaf).sum() for leaf in chosen)
         return value
 
-    whole = objective if members == 1 else _of_members(objective, members)
+    averaged = _of_submodels(objective)
+    whole = averaged if members == 1 else _of_members(averaged, members)
     return Loss(per_example, whole, LINKS[link])
+
+
+def _of_submodels(objective: Callable[..., Scalar]) -> Callable[..., Scalar]:
+    """The mean objective over outputs with an axis of submodels, which share parameters."""
+
+    def mean(
+        outputs: Float[Array, "*submodels batch outputs"],
+        targets: Targets,
+        params: PyTree,
+        hparams: PyTree,
+    ) -> Scalar:
+        if outputs.ndim == 2:
+            return objective(outputs, targets, params, hparams)
+        each = jax.vmap(objective, (0, None, None, None))
+        return each(outputs, targets, params, hparams).mean()
+
+    return mean
 
 
 def _of_members(objective: Callable[..., Scalar], members: int) -> Callable[..., Scalar]:
     """The mean objective of an ensemble's members, with the gradient that each has alone."""
 
     def mean(
-        outputs: Float[Array, "members batch outputs"],
+        outputs: Float[Array, "members *submodels batch outputs"],
         targets: Targets,
         params: Mapping[str, PyTree],
         hparams: PyTree,

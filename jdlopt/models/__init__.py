@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
+
+from jaxtyping import Array
 
 from jdlopt.config import Choice, Count, Positive, Value, fields_of, find_part, own_keys
 from jdlopt.data.named import TABLE
@@ -19,15 +21,25 @@ from jdlopt.models.fusion import Fusion, InputFacts
 from jdlopt.models.linear import Linear
 from jdlopt.models.mlp import MLP
 from jdlopt.models.precision import DTYPES, computing_in
+from jdlopt.models.realmlp import RealMLP
 from jdlopt.models.recurrent import GRU, LSTM
 from jdlopt.models.resnet import ResNet
+from jdlopt.models.tabm import TabM
 from jdlopt.models.tcn import TCN
 from jdlopt.models.transformer import TransformerDecoder, TransformerEncoder
 from jdlopt.models.vgg import VGG
 from jdlopt.models.vit import ViT
 from jdlopt.models.wide_and_deep import WideAndDeep
 
-__all__ = ["FILLED_IN", "MODELS", "InputFacts", "Model", "ModelFields", "make_model"]
+__all__ = [
+    "FILLED_IN",
+    "MODELS",
+    "InputFacts",
+    "Model",
+    "ModelFields",
+    "has_submodels",
+    "make_model",
+]
 
 MODELS: dict[str, Any] = {
     "linear": Linear,
@@ -45,10 +57,14 @@ MODELS: dict[str, Any] = {
     "vit": ViT,
     "wide_and_deep": WideAndDeep,
     "fusion": Fusion,
+    "realmlp": RealMLP,
+    "tabm": TabM,
 }
 
-FILLED_IN = ("num_outputs", "num_tokens", "column_sizes", "column_names", "named_inputs")
-"""Fields of a module that the data decide, not the config."""
+FILLED_IN = (
+    "num_outputs", "num_tokens", "column_sizes", "column_names", "named_inputs", "mean_outputs",
+)  # fmt: skip
+"""Fields of a module that the data and the loss decide, not the config."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +102,15 @@ class ModelFields:
     options: Mapping[str, Value] = own_keys()
 
 
+def has_submodels(name: str) -> bool:
+    """Returns whether a model returns the outputs of several submodels while training.
+
+    Args:
+      name: ``model.name``.
+    """
+    return "mean_outputs" in parameters_of(find_part(name, MODELS, "model.name"))
+
+
 def _of_one_input(name: str, named: Mapping[str, InputFacts]) -> str:
     """Says that a model takes one input, and every way to go on."""
     ways = [
@@ -112,6 +137,7 @@ def make_model(
     columns: tuple[int, ...] = (),
     names: tuple[str, ...] = (),
     named: Mapping[str, InputFacts] | None = None,
+    mean_outputs: Callable[[Array], Array] | None = None,
 ) -> Model:
     """Returns the pure functions of the model that a resolved config section describes.
 
@@ -125,6 +151,9 @@ def make_model(
       names: of a table's columns; given to the module if it has a field ``column_names``.
       named: what is known of each of several inputs; given to the module as its field
         ``named_inputs``.
+      mean_outputs: what is said of the outputs of submodels [submodels, n, outputs], such as the
+        outputs of their mean class probabilities; given to the module if it has a field of that
+        name. Such a module returns the outputs of all submodels while training.
 
     Raises:
       ConfigError: the name is unknown or is no module, or the module takes one input alone.
@@ -146,6 +175,8 @@ def make_model(
         keys["num_tokens"] = tokens
     if "column_names" in own:
         keys["column_names"] = names
+    if "mean_outputs" in own and mean_outputs is not None:
+        keys["mean_outputs"] = mean_outputs
     if named is not None:
         if "named_inputs" not in own:
             raise ConfigError(_of_one_input(section["name"], named))

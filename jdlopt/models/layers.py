@@ -37,6 +37,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": jax.nn.gelu,
     "gelu_exact": gelu_exact,
     "silu": jax.nn.silu,
+    "mish": jax.nn.mish,
 }
 
 MONOTONE = frozenset({"sigmoid", "tanh", "relu", "relu6", "leaky_relu", "elu", "selu"})

@@ -95,6 +95,25 @@ def cosine(step: Step, total_steps: Steps, *, end_fraction: Fraction = 0.0) -> F
     return _half_cosine(1.0, end_fraction, jnp.asarray(step / total_steps))
 
 
+def cosine_log(step: Step, total_steps: Steps, *, cycles: Count = 4) -> Factor:
+    """Rises and falls in c cycles, each twice as long as the one before.
+
+    ``(1 - cos(2π · log2(1 + (2^c - 1) · step / total))) / 2``: 0 at both ends and between cycles.
+    Holzmüller, Grinsztajn and Steinwart, "Better by default", 2024.
+
+    Args:
+      step: how many updates were made before this one.
+      total_steps: the steps that all cycles take.
+      cycles: how many.
+
+    Example:
+      >>> [round(float(cosine_log(step, 30, cycles=4)), 3) for step in (0, 2, 30)]
+      [0.0, 0.0, 0.0]
+    """
+    share = jnp.clip(step, 0, total_steps) / total_steps
+    return 0.5 - 0.5 * jnp.cos(2 * jnp.pi * jnp.log2(1 + (2.0**cycles - 1) * share))
+
+
 def exponential(
     step: Step,
     total_steps: Steps,
@@ -238,6 +257,7 @@ SCHEDULES: dict[str, Callable[..., Factor]] = {
     "linear": linear,
     "polynomial": polynomial,
     "cosine": cosine,
+    "cosine_log": cosine_log,
     "one_cycle": one_cycle,
     "reduce_on_plateau": reduce_on_plateau,
 }

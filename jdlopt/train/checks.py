@@ -20,6 +20,7 @@ from jdlopt.data.notes import Note, Notes
 from jdlopt.data.preprocess import Shaped, pca
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, listing
+from jdlopt.models import has_submodels
 from jdlopt.models.head import features_of
 from jdlopt.models.pretrained import Loaded
 from jdlopt.optim.groups import FROZEN, labels_of, path_name
@@ -283,7 +284,7 @@ def naming(
     names = {section: getattr(config, section).name for section in ("model", "loss", "optim")}
     wide = num_outputs(config, spec)
     shape = each(lambda one: one.shape, inputs)
-    members = config.model.ensemble
+    ensemble = config.model.ensemble
     model, loss, optimizer, average = (
         components.model,
         components.loss,
@@ -294,7 +295,10 @@ def naming(
     def applied(*args: object, **keys: object) -> tuple[Array, PyTree]:
         outputs, state = model.apply(*args, **keys)
         rows = len(jax.tree.leaves(args[2])[0])
-        expected = (members, rows, wide) if keys["train"] and members > 1 else (rows, wide)
+        expected: tuple[int, ...] = (rows, wide)
+        if keys["train"]:
+            submodels = outputs.shape[-3:-2] if has_submodels(names["model"]) else ()
+            expected = (*([ensemble] if ensemble > 1 else []), *submodels, *expected)
         if outputs.shape != expected:
             raise ConfigError(
                 f"model: {names['model']!r} returns shape {outputs.shape} for {rows} examples; "

@@ -175,18 +175,23 @@ def model_of(
     """
     section, wide = to_dict(config.model), num_outputs(config, spec)
     facts = each(_facts, spec.inputs, recipe)
+    loss = losses.make_loss(to_dict(config.loss), link=find_task(spec.task).link)
+    mean = partial(losses.mean_outputs, loss)
     if isinstance(facts, models.InputFacts):
         model = models.make_model(
-            section, wide, tokens=facts.tokens, columns=facts.columns, names=facts.names
+            section,
+            wide,
+            tokens=facts.tokens,
+            columns=facts.columns,
+            names=facts.names,
+            mean_outputs=mean,
         )
     else:
-        model = models.make_model(section, wide, named=facts)
+        model = models.make_model(section, wide, named=facts, mean_outputs=mean)
     members = config.model.ensemble if members is None else members
     if members == 1:
         return model
     _check_ensemble(config)
-    loss = losses.make_loss(to_dict(config.loss), link=find_task(spec.task).link)
-    mean = partial(losses.mean_outputs, loss)
     return with_members(model, members, mean)
 
 

@@ -83,6 +83,10 @@ ROWS = {
     "wide_and_deep": Row(
         {"features": (8,), "crosses": ("1*2",), "batch_norm": True}, (6,), columns=(0, 15, 7)
     ),
+    "realmlp": Row({"features": (8,), "dropout_rate": None}, (6,), columns=(0, 15, 7)),
+    "tabm": Row(
+        {"features": (8, 8), "submodels": 3, "dropout_rate": None}, (6,), columns=(0, 15, 7)
+    ),
     "fusion": Row(
         {
             "width": 8,

@@ -13,7 +13,7 @@ import numpy as np
 
 from jdlopt.data.named import each
 from jdlopt.data.pools import Arrays
-from jdlopt.data.preprocess import encode, missing, outliers, pca, scale
+from jdlopt.data.preprocess import encode, missing, outliers, pca, piecewise, scale
 from jdlopt.data.preprocess.recipe import (
     IMAGE_KEYS,
     PreprocessFields,
@@ -71,6 +71,7 @@ def is_fitted(recipe: Recipe) -> bool:
     return (
         options.scale != "none"
         or options.pca is not None
+        or options.bins is not None
         or options.missing_indicator
         or options.missing != "none"
         or (options.outliers != "none" and options.outlier_action != "drop")
@@ -181,8 +182,17 @@ def _fit_table(recipe: Recipe, values: np.ndarray) -> State:
         current = after(outliers, state["outliers"])
         categorical = _widened(categorical, current.shape[1])
     if options.scale != "none":
-        state["scale"] = scale.fit(current, method=options.scale, categorical=categorical)
+        kept = categorical
+        if options.scale == "quantile":  # far apart is not what 0 and 1 of a mark should be
+            marks = np.arange(current.shape[1]) >= values.shape[1]
+            kept = marks if categorical is None else marks | categorical
+        state["scale"] = scale.fit(current, method=options.scale, categorical=kept)
         current = after(scale, state["scale"])
+    if options.bins is not None:
+        numeric = np.arange(current.shape[1]) < values.shape[1]  # what stages appended is binary
+        numeric &= True if categorical is None else ~categorical
+        state["bins"] = piecewise.fit(current, bins=options.bins, numeric=numeric)
+        current = after(piecewise, state["bins"])
     if options.pca is not None:
         coded = np.asarray(_encoded(recipe, current.astype(np.float32)))
         state["pca"] = pca.fit(coded, components=options.pca, whiten=options.whiten)
@@ -203,7 +213,7 @@ def apply(recipe: Recipes, state: Mapping[str, Any], inputs: Any) -> Any:
     """Returns raw inputs as a model takes them. Pure.
 
     uint8 becomes float32 divided by 255; token ids stay whole numbers. A table goes through
-    missing values, outliers, scaling, encoding and principal components, in this order; images
+    missing values, outliers, scaling, bins, encoding, principal components, in this order; images
     through resizing, colour, contrast, standardising; waveforms become features; then these are
     scaled and projected, too.
 
@@ -226,6 +236,7 @@ def apply(recipe: Recipes, state: Mapping[str, Any], inputs: Any) -> Any:
         values = missing.apply(state.get("missing", {}), values)
         values = outliers.apply(state.get("outliers", {}), values)
         values = scale.apply(state.get("scale", {}), values)
+        values = piecewise.apply(state.get("bins", {}), values)
         values = _encoded(recipe, values)
     else:
         values = _free_stages(recipe, values, _levels(inputs))
@@ -249,12 +260,14 @@ def _levels(inputs: Any) -> int | None:
 def _encoded(recipe: Recipe, values: Any) -> Any:
     if not any(recipe.cardinalities):
         return values
-    appended = values.shape[1] - len(recipe.cardinalities)
-    return encode.apply(
-        values,
-        method=recipe.fields.encode,
-        cardinalities=(*recipe.cardinalities, *[0] * appended),
-    )
+    own, method = len(recipe.cardinalities), recipe.fields.encode
+    if method == "embedding":  # models find the codes behind the table's own numbers
+        import jax.numpy as jnp
+
+        coded = encode.apply(values[:, :own], method=method, cardinalities=recipe.cardinalities)
+        return jnp.concatenate([coded, values[:, own:]], axis=1)
+    cardinalities = (*recipe.cardinalities, *[0] * (values.shape[1] - own))
+    return encode.apply(values, method=method, cardinalities=cardinalities)
 
 
 def _has_free_stages(recipe: Recipe) -> bool:

@@ -19,7 +19,7 @@ FEATURES = ("none", "log_mel", "mfcc")
 NORMALISATIONS = ("none", "utterance", "feature")
 KINDS = ("table", "image", "audio", "text", "sequence")
 TABLE_KEYS = (
-    "missing", "missing_indicator", "outliers", "duplicates", "constant_columns",
+    "missing", "missing_indicator", "outliers", "duplicates", "constant_columns", "bins",
 )  # fmt: skip
 IMAGE_KEYS = ("resize", "color", "stretch", "equalize", "standardize")
 
@@ -30,9 +30,12 @@ class PreprocessFields:
 
     Attributes:
       scale: ``standard`` gives each feature mean 0 and standard deviation 1 over the training
-        split, ``minmax`` the range 0 to 1, ``robust`` median 0 and interquartile range 1, ``log``
-        takes the logarithm of 1 + the size, keeps the sign, and then is ``standard``; ``none``
-        leaves it.
+        split, ``minmax`` the range 0 to 1, ``robust`` median 0 and interquartile range 1;
+        ``robust_clipped`` then draws what is far away in, to within ±3; ``quantile`` gives it a
+        normal distribution; ``log`` takes the logarithm of 1 + the size, keeps the sign, and then
+        is ``standard``; ``none`` leaves it.
+      bins: of tables; append the piecewise-linear encoding of each number: how far it has come
+        through each of so many bins between quantiles of the training split. None: no bins.
       missing: of tables; what a missing value becomes: the training rows' ``mean``, ``median``,
         ``most_frequent`` value or ``maximum``, a ``constant``, the mean of the nearest rows
         (``knn``); ``drop`` leaves such rows out of training, and fills in the mean elsewhere.
@@ -77,6 +80,7 @@ class PreprocessFields:
     """
 
     scale: Annotated[str, Choice(scale.METHODS)] = "none"
+    bins: Count | None = None
     missing: Annotated[str, Choice(missing.METHODS)] = "none"
     fill_value: float = 0.0
     neighbours: Count = 5

@@ -85,6 +85,8 @@ CURES: dict[str, Cure] = {
         "data.preprocess.target_scale='standard' ('log' where it spans orders of magnitude)"
     ),
     "min_max": Cure("features from 0 to 1 (data.preprocess.scale='minmax')"),
+    "robust_clip": Cure("far-off values drawn in (data.preprocess.scale='robust_clipped')"),
+    "piecewise_linear": Cure("bins of each number (data.preprocess.bins)", {"fit": 1}),
     "bfloat16": Cure("model.dtype='bfloat16', which has float32's range"),
 }
 """Every technique that a finding may suggest."""

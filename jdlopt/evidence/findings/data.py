@@ -234,7 +234,7 @@ def input_scale(record: Record) -> Finding | None:
         f"{inputs['smallest']:.3g} to {inputs['largest']:.3g}), where initialisations count on "
         "about 1.",
         "Bring what the model is given to a scale of about 1.",
-        ("standardise", "min_max", "batch_norm"),
+        ("standardise", "robust_clip", "min_max", "batch_norm"),
         inputs,
     )
 

@@ -144,7 +144,7 @@ def underfitting(record: Record) -> Finding | None:
         "The training split itself must be learnt first.",
         (
             *("wider", "deeper", "activation", "convolutional", "batch_norm", "longer_training"),
-            *("learning_rate_up", "residual_connections"),
+            *("learning_rate_up", "residual_connections", "piecewise_linear"),
         ),
         {"train": fit.train, "validation": fit.validation, "ahead": ahead},
         needs={"fit": 1},

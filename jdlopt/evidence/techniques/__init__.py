@@ -16,6 +16,7 @@ from jdlopt.evidence.techniques.optimisation import OPTIMISATION
 from jdlopt.evidence.techniques.precision import PRECISION
 from jdlopt.evidence.techniques.regularisation import REGULARISATION
 from jdlopt.evidence.techniques.structure import STRUCTURE
+from jdlopt.evidence.techniques.tables import TABLES
 from jdlopt.evidence.techniques.transfer import TRANSFER
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ TECHNIQUES: dict[str, Technique] = {
     one.name: one
     for one in (
         *DATA,
+        *TABLES,
         *STRUCTURE,
         *REGULARISATION,
         *OPTIMISATION,

@@ -55,6 +55,8 @@ AVERAGES_ITSELF = "schedule_free_adamw"
 SCHEDULES = {
     "cosine": ("Lowers the learning rate along half a cosine.",
                "Loshchilov and Hutter, SGDR, 2017", 0.5),
+    "cosine_log": ("Raises and lowers the learning rate in cycles, each twice as long.",
+                   "Holzmüller et al., Better by default, 2024", 0.2),
     "linear": ("Lowers the learning rate in a straight line.",
                "Defazio et al., When, why and how much?, 2023", 0.45),
     "polynomial": ("Lowers the learning rate as a power of what is left.",

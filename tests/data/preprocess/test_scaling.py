@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
+from sklearn.preprocessing import MinMaxScaler, QuantileTransformer, RobustScaler, StandardScaler
 
 from jdlopt.data.preprocess import scale
 from jdlopt.errors import ConfigError
@@ -22,7 +22,14 @@ def expected(method, train, values):
     train, values = train.astype(np.float64), values.astype(np.float64)
     if method == "log":
         train, values = log(train), log(values)
-    scalers = {"minmax": MinMaxScaler(), "robust": RobustScaler()}
+    if method == "robust_clipped":
+        low, lower, median, upper, high = np.nanpercentile(train, (0, 25, 50, 75, 100), axis=0)
+        scaled = (values - median) * np.where(upper > lower, 1 / (upper - lower), 2 / (high - low))
+        return scaled / np.sqrt(1 + (scaled / 3) ** 2)
+    normal = QuantileTransformer(
+        n_quantiles=max(10, len(train) // 30), output_distribution="normal", subsample=None
+    )
+    scalers = {"minmax": MinMaxScaler(), "robust": RobustScaler(), "quantile": normal}
     return scalers.get(method, StandardScaler()).fit(train).transform(values)
 
 
@@ -125,7 +132,27 @@ def test_none_fits_nothing_and_an_unknown_method_names_the_nearest():
         scale.fit(table(6), method="robst")
 
 
-@pytest.mark.parametrize("method", ["log", "robust"])
+def test_quantiles_of_many_rows_ties_and_what_lies_beyond():
+    rng = np.random.default_rng(10)
+    train = np.column_stack([rng.gamma(0.5, size=3000), rng.integers(0, 4, 3000)])
+    other = np.column_stack([rng.gamma(1.0, size=500), rng.integers(-2, 7, 500)])
+    train[::7, 1] = 1.0  # one value has several quantiles
+    state = scale.fit(train, method="quantile")
+    found = np.asarray(apply(state, other.astype(np.float32)))
+    wanted = expected("quantile", train, other)
+    np.testing.assert_allclose(found, wanted, atol=2e-3)
+
+
+def test_robust_clipped_of_equal_quartiles_takes_the_range():
+    train = np.zeros((20, 1), np.float32)
+    train[0] = 8.0
+    found = apply(
+        scale.fit(train, method="robust_clipped"), np.array([[0.0], [8.0], [1e30]], "float32")
+    )
+    np.testing.assert_allclose(found[:, 0], [0.0, 2 / np.sqrt(1 + 4 / 9), 3.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["log", "robust", "robust_clipped", "quantile"])
 def test_stacked_states_scale_as_each_alone(method):
     states = [scale.fit(table(seed), method=method) for seed in (7, 8)]
     batch = table(9, rows=5)
