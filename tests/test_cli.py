@@ -18,6 +18,8 @@ import pytest
 
 from jdlopt import cli
 from jdlopt.cli import main
+from jdlopt.cli.flags import parser, read_flags
+from jdlopt.cli.verbs import VERBS, CompareFlags
 from jdlopt.config import fields_of
 from jdlopt.errors import Interrupted
 from jdlopt.models import ModelFields
@@ -420,6 +422,62 @@ def test_a_module_of_ones_own_keeps_what_no_config_can_hold(place, resolved, mon
     assert set(config["model"]) == {"name", "width"} | set(fields_of(ModelFields))
 
 
+# --- runs and configs are named alike -------------------------------------------------------------
+
+ABOUT_A_RUN = ("eval --split=validation", "report")
+ABOUT_A_CONFIG = ("data describe", "data check --without-test", "techniques --group=loss")
+
+
+@pytest.mark.parametrize("verb", [*ABOUT_A_RUN, *ABOUT_A_CONFIG, "train"])
+def test_a_run_is_named_alike_in_every_verb(trained, capsys, verb):
+    ways = ["{}", "--config={}"] if verb != "train" else ["{}"]
+    ways += [] if verb in ABOUT_A_CONFIG else ["--workdir={}"]
+    said = set()
+    for way in ways:
+        assert main([*verb.split(), way.format(trained[0]), "--json"]) == cli.DONE
+        said.add(capsys.readouterr().out)
+    assert len(said) == 1 and json.loads(said.pop())
+
+
+MAKING = ("tune --space=s.json", "ablate --techniques=dropout", "improve", "compare +dropout")
+
+
+@pytest.mark.parametrize("verb", [*ABOUT_A_CONFIG, *MAKING, "train --print-config"])
+def test_a_runs_config_names_no_code_without_leave(trained, tmp_path, monkeypatch, capsys, verb):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    config = json.loads((trained[0] / "config.json").read_text())
+    config["model"]["name"] = "harm_in_a_config:Net"
+    (tmp_path / "run/config.json").write_text(json.dumps(config))
+    (tmp_path / "harm_in_a_config.py").write_text("open('HARM', 'w')")
+    (tmp_path / "s.json").write_text('{"optim.learning_rate": [0.1, 0.2]}')
+    words = [*verb.split(), "--config=run"] + ["--workdir=made"] * (verb in MAKING)
+    errors = message(capsys, words)
+    assert "model.name is 'harm_in_a_config:Net'" in errors and "--allow-code" in errors
+    assert not (tmp_path / "HARM").exists() and not (tmp_path / "made").exists()
+
+
+def test_words_and_flags_come_in_any_order():
+    for words in (["A", "--workdir=w", "B"], ["--workdir=w", "A", "B"], ["A", "B", "--workdir=w"]):
+        _, flags = read_flags(parser().parse_args(["compare", *words]), {})
+        assert isinstance(flags, CompareFlags) and (flags.a, flags.b) == ("A", "B"), words
+
+
+def test_every_verb_takes_a_run_and_a_config():
+    for words, verb in VERBS.items():
+        fields = set(verb.flags.__dataclass_fields__)
+        if words not in ("data list", "init"):
+            assert {"config", "allow_code"} <= fields and fields & {"run", "a", "file"}, words
+
+
+def test_directories_of_other_things_say_what_to_name(tmp_path, capsys):
+    (tmp_path / "best_config.json").write_text("{}")
+    errors = message(capsys, ["techniques", f"--config={tmp_path}"])
+    assert f"its best config is {tmp_path / 'best_config.json'}" in errors
+    errors = message(capsys, ["data", "describe", str(tmp_path / "nothing.py")])
+    assert "is not there" in errors
+
+
 # --- what is misspelt -----------------------------------------------------------------------------
 
 
@@ -435,7 +493,16 @@ def test_a_module_of_ones_own_keeps_what_no_config_can_hold(place, resolved, mon
         (["train", "--config"], ["--config", "expected one argument"]),
         (["train", "--confg=@", "--workdir=x"], ["--confg", "Did you mean '--config'?"]),
         (["train", "--config=@", "--wrokdir=x"], ["--wrokdir", "Did you mean '--workdir'?"]),
-        (["train", "--config=@", "x"], ["unrecognized", "x"]),
+        (["train", "--config=@", "x", "y"], ["unrecognized", "y"]),
+        (["train", "x", "--workdir=y"], ["RUN 'x' and --workdir 'y'", "give one"]),
+        (["train", "x"], ["--config", "x holds no run", "a run's directory"]),
+        (["eval"], ["eval: takes a run's directory", "jdlopt eval RUN"]),
+        (["eval", "@"], ["is a file", "jdlopt train --config="]),
+        (["eval", "x", "--config=y"], ["RUN 'x' and --config 'y'", "give one"]),
+        (["tune", "--workdir=x"], ["--config", "is missing", "as RUN"]),
+        (["improve", "--workdir=x"], ["--config", "is missing", "as RUN"]),
+        (["data", "describe"], ["--config", "is missing", "as RUN"]),
+        (["compare", "@", "--workdir=x"], ["takes two configs", "--config=A"]),
         (["eval", "--workdir=x", "--split=tset"], ["--split", "Did you mean 'test'?"]),
         (["eval", "--workdir=x", "--checkpoint=bset"], ["--checkpoint", "Did you mean 'best'?"]),
         (["eval", "--workdir=x", "--config.seed=1"], ["--config.seed", "eval", "the run's own"]),

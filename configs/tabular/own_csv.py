@@ -9,7 +9,7 @@ target is a class. What is wrong with the file or the config is said before anyt
     jdlopt data describe --config=configs/tabular/own_csv.py:my_table.csv
     jdlopt train --config=configs/tabular/own_csv.py:my_table.csv --workdir=runs/my_table
     jdlopt tune --config=configs/tabular/own_csv.py:my_table.csv --workdir=runs/my_table_study
-    jdlopt predict --workdir=runs/my_table --input=new_rows.csv --output=predictions.csv
+    jdlopt predict runs/my_table --input=new_rows.csv --output=predictions.csv
 """
 
 from ml_collections import ConfigDict

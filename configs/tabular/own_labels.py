@@ -6,7 +6,7 @@ predicted where its probability is above one half; ``data describe`` tells how m
 
     jdlopt data describe --config=configs/tabular/own_labels.py:films.csv
     jdlopt train --config=configs/tabular/own_labels.py:films.csv --workdir=runs/films
-    jdlopt predict --workdir=runs/films --input=new_films.csv --output=predictions.csv
+    jdlopt predict runs/films --input=new_films.csv --output=predictions.csv
 """
 
 from ml_collections import ConfigDict

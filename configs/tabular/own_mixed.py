@@ -8,7 +8,7 @@ What a column holds is guessed, and ``data describe`` tells what was; ``data.col
     jdlopt data check --config=configs/tabular/own_mixed.py:my_table.csv
     jdlopt train --config=configs/tabular/own_mixed.py:my_table.csv --workdir=runs/mixed
     jdlopt tune --config=configs/tabular/own_mixed.py:my_table.csv --workdir=runs/mixed_study
-    jdlopt predict --workdir=runs/mixed --input=new_rows.csv --output=predictions.csv
+    jdlopt predict runs/mixed --input=new_rows.csv --output=predictions.csv
 """
 
 from ml_collections import ConfigDict

@@ -6,7 +6,7 @@ RMSE, MAE and R² of each number and their means.
 
     jdlopt data describe --config=configs/tabular/own_outputs.py:bodies.csv
     jdlopt train --config=configs/tabular/own_outputs.py:bodies.csv --workdir=runs/bodies
-    jdlopt predict --workdir=runs/bodies --input=new_bodies.csv --output=predictions.csv
+    jdlopt predict runs/bodies --input=new_bodies.csv --output=predictions.csv
 """
 
 from ml_collections import ConfigDict

@@ -7,7 +7,7 @@ and kept sparse by an L1 penalty; the deep part embeds categories and is trained
     jdlopt data describe --config=configs/tabular/own_wide_and_deep.py:my_table.csv
     jdlopt train --config=configs/tabular/own_wide_and_deep.py:my_table.csv --workdir=runs/wide_deep
     jdlopt tune --config=configs/tabular/own_wide_and_deep.py:my_table.csv --workdir=runs/wide_study
-    jdlopt predict --workdir=runs/wide_deep --input=new_rows.csv --output=predictions.csv
+    jdlopt predict runs/wide_deep --input=new_rows.csv --output=predictions.csv
 """
 
 from ml_collections import ConfigDict

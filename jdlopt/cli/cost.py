@@ -13,14 +13,15 @@ def print_model(config: Mapping[str, Any], as_json: bool) -> int:
     from jdlopt.train import memory
     from jdlopt.train.experiment import Experiment
 
-    found = memory.summary(Experiment.build(config))
+    experiment = Experiment.build(config)
+    found, name = memory.summary(experiment), experiment.config.model.name
     if as_json:
         layers = [layer._asdict() for layer in found.layers]
         print_json({**found._asdict(), "layers": layers})
         return DONE
     from rich.table import Table
 
-    table = Table(title=f"model.name {config['model']['name']!r}, a batch of {found.batch_size:,}")
+    table = Table(title=f"model.name {name!r}, a batch of {found.batch_size:,}")
     for column in ("layer", "kind", "output"):
         table.add_column(column, overflow="fold")
     for column in ("parameters", "forward", "memory"):

@@ -7,8 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jdlopt import writing
-from jdlopt.cli.show import DONE, console, load, print_json, print_path, print_rows
+from jdlopt.cli.show import (
+    DONE,
+    config_at,
+    console,
+    load,
+    print_json,
+    print_path,
+    print_rows,
+)
 from jdlopt.cli.verbs import CheckFlags, ConfigFlags, ListFlags, ShowFlags
+from jdlopt.data import from_run
 from jdlopt.data.notes import Note, say
 from jdlopt.errors import UserError
 
@@ -46,7 +55,7 @@ def described(flags: ConfigFlags) -> int:
     from jdlopt.train.disk import as_json
     from jdlopt.train.schema import resolve_data
 
-    section = resolve_data(load(flags.config, flags.overrides))
+    section = resolve_data(load(flags))
     description = describe(open_dataset(section, allow_missing=True))
     if flags.json:
         print_json(as_json(description))
@@ -158,16 +167,18 @@ def _section(flags: CheckFlags) -> DataFields:
     """Returns the ``data`` section that the flags mean: a config's, or of one file."""
     from jdlopt.train.schema import resolve_data
 
+    is_run = flags.file is not None and from_run.is_run(Path(flags.file))
     if (flags.file is None) == (flags.config is None):
         both = "both are given" if flags.file is not None else "neither is given"
-        raise UserError(f"data check: takes a FILE or --config=FILE; {both}.")
-    if flags.config is not None:
+        raise UserError(f"data check: takes a FILE, a RUN or --config=CONFIG; {both}.")
+    if flags.config is not None or is_run:
         for name in ("target", "ignore", "task"):
             if getattr(flags, name):
                 raise UserError(
                     f"--{name}: is for a FILE; with a config write --config.data.{name}=…"
                 )
-        return resolve_data(load(flags.config, flags.overrides))
+        place = flags.config or flags.file or ""
+        return resolve_data(config_at(place, flags.overrides, flags.allow_code))
     if flags.overrides:
         raise UserError(f"--config.{next(iter(flags.overrides))}: there is no --config to change.")
     given = {
@@ -237,9 +248,7 @@ def shown(flags: ShowFlags) -> int:
     if not path.parent.is_dir() or path.is_dir():
         what = "is a folder" if path.is_dir() else "there is no such folder to write it in"
         raise UserError(f"--output: {flags.output}: {what}.")
-    taken = samples.take(
-        resolve_data(load(flags.config, flags.overrides)), everything=flags.all, seed=flags.seed
-    )
+    taken = samples.take(resolve_data(load(flags)), everything=flags.all, seed=flags.seed)
     with writing.aside(path, binary=True) as file:
         file.write(grid.png(taken, flags.examples))
     rows = [

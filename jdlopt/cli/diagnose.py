@@ -7,19 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jdlopt.cli.show import DONE, console, print_json, print_path, start
+from jdlopt.cli.show import DONE, console, print_json, print_path, run_of, start
 from jdlopt.cli.verbs import DiagnoseFlags
-from jdlopt.errors import UserError
 
 COLOURS = {"serious": "red", "warning": "yellow", "note": "dim", "good": "green"}
 
 
 def diagnose(flags: DiagnoseFlags) -> int:
     """Diagnoses a run, and writes ``diagnosis.json`` and ``diagnosis.html``."""
-    if (flags.run_directory is None) == (flags.workdir is None):
-        both = "both are given" if flags.workdir else "neither is given"
-        raise UserError(f"diagnose: takes a WORKDIR or --workdir=DIR; {both}.")
-    folder = Path(flags.run_directory or flags.workdir or "")
+    folder = Path(run_of("diagnose", flags, flags.workdir))
     speaks = start()
     from jdlopt.evidence import diagnose as evidence
     from jdlopt.report import diagnosis

@@ -7,9 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jdlopt.cli.show import DONE, console, load, number, print_json, print_path
+from jdlopt.cli.show import (
+    DONE,
+    config_at,
+    console,
+    has_functions,
+    load,
+    number,
+    place_of,
+    print_json,
+    print_path,
+)
 from jdlopt.cli.study import stoppable
 from jdlopt.cli.verbs import AblateFlags, CompareFlags, ImproveFlags
+from jdlopt.errors import UserError
 from jdlopt.evidence.options import PairOptions
 
 if TYPE_CHECKING:
@@ -24,21 +35,20 @@ COLOURS = {"adopt": "green", "drop": "red", "undecided": "yellow"}
 
 def compare(flags: CompareFlags) -> int:
     """Compares two configs, or one with a technique applied to it."""
-    from jdlopt.config import split_argument
     from jdlopt.evidence import compare as comparison
     from jdlopt.evidence import sides
 
-    marked = () if split_argument(flags.a)[0].endswith(".json") else (flags.a,)
-    options = _with_space(flags.options, flags.space, *marked)
+    first, second = _sides(flags)
+    options = _with_space(flags.options, flags.space, *([first] if has_functions(first) else []))
     options.check()
-    a = load(flags.a, flags.overrides)
-    if flags.b.startswith("+"):
+    a = config_at(first, flags.overrides, flags.allow_code)
+    if second.startswith("+"):
         from jdlopt.evidence import ablate as ablation
 
-        chosen = ablation.parse(flags.b.removeprefix("+").split(","))
+        chosen = ablation.parse(second.removeprefix("+").split(","))
         b: AnyConfig = ablation.applied(sides.side_of(a), chosen)[0].raw
     else:
-        b = load(flags.b, flags.overrides)
+        b = config_at(second, flags.overrides, flags.allow_code)
     out = None if flags.json else console()
 
     def look(record: Mapping[str, Any]) -> None:
@@ -55,12 +65,24 @@ def compare(flags: CompareFlags) -> int:
     return DONE
 
 
+def _sides(flags: CompareFlags) -> tuple[str, str]:
+    """Returns what A and B are; ``--config`` stands for A."""
+    given = [one for one in (flags.config, flags.a, flags.b) if one is not None]
+    if len(given) == 2:
+        return given[0], given[1]
+    what = "two configs" if len(given) < 2 else "two configs, not three"
+    raise UserError(
+        f"compare: takes {what}: `jdlopt compare A B`, where each is a config file or a run's "
+        "directory, and B may be +NAME, A with a technique; --config=A stands for A."
+    )
+
+
 def ablate(flags: AblateFlags) -> int:
     """Measures techniques alone on a baseline, and left out from all together."""
     from jdlopt.evidence import ablate as ablation
 
     options = _with_space(flags.options, flags.space)
-    config = load(flags.config, flags.overrides)
+    config = load(flags)
     with stoppable() as stopped, _Bar(not flags.json) as show:
         record = ablation.ablate(config, flags.techniques, flags.workdir, options, show, stopped)
     page = _page(flags)
@@ -76,7 +98,7 @@ def improve(flags: ImproveFlags) -> int:
     from jdlopt.evidence import improve as improvement
 
     flags.options.check()
-    config = load(flags.config, flags.overrides)
+    place, config = place_of(flags), load(flags)
     out = None if flags.json else console()
 
     def say(text: str) -> None:
@@ -88,7 +110,7 @@ def improve(flags: ImproveFlags) -> int:
             config,
             flags.workdir,
             flags.options,
-            file=flags.config,
+            file=None if Path(place).is_dir() else place,
             allow_code=flags.allow_code,
             on_progress=say,
             should_stop=stopped,

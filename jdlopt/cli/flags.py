@@ -22,6 +22,8 @@ from jdlopt.config.options import (
 from jdlopt.errors import UserError, nearest
 
 EPILOG = """\
+What a verb is about is given as RUN or as --config=CONFIG: a run's directory, or where a config is
+enough, a config file (FILE.py[:ARG] or FILE.json). What it makes goes to --workdir=DIR.
 Set a config's keys with --config.KEY=VALUE, such as --config.optim.learning_rate=0.01.
 Exit codes: 0 done; 1 a defect of jdlopt; 2 the input is wrong; 3 training diverged;
 130 interrupted, and resumable with the same command.
@@ -40,6 +42,12 @@ class _Parser(argparse.ArgumentParser):
     ) -> tuple[argparse.Namespace, list[str]]:
         self.words = list(args or ())  # a verb's parser gets here with the words behind the verb
         found, rest = super().parse_known_args(args, namespace)
+        # a word behind a flag: argparse takes optional positional ones for left out before it
+        left = [
+            one.dest for one in self._get_positional_actions() if getattr(found, one.dest) is None
+        ]
+        while rest and left and not rest[0].startswith("-"):
+            setattr(found, left.pop(0), rest.pop(0))
         if rest:
             self.error(f"unrecognized arguments: {' '.join(rest)}")
         return found, rest
@@ -140,7 +148,7 @@ def read_flags(found: argparse.Namespace, overrides: Mapping[str, str]) -> tuple
     if overrides and not verb.takes_config:
         raise UserError(
             f"--config.{next(iter(overrides))}: {found.words} takes no config"
-            + (": the run's own is used." if hasattr(found, "workdir") else ".")
+            + (": the run's own is used." if hasattr(found, "run") else ".")
         )
     flags: Flags = read_options(verb.flags, vars(found), overrides=overrides)
     raise_option_problems(option_problems(flags))

@@ -9,7 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jdlopt.cli import cost
-from jdlopt.cli.show import DONE, WRONG_INPUT, console, load, number, print_json, print_path, start
+from jdlopt.cli.show import (
+    DONE,
+    WRONG_INPUT,
+    config_at,
+    console,
+    is_config_file,
+    number,
+    one_of,
+    print_json,
+    print_path,
+    run_of,
+    start,
+)
 from jdlopt.cli.verbs import EvalFlags, PredictFlags, TrainFlags
 from jdlopt.errors import UserError
 
@@ -19,7 +31,9 @@ if TYPE_CHECKING:
 
 def train(flags: TrainFlags) -> int:
     """Trains one config, or shows it, its model or the batch that fits."""
-    config = load(flags.config, flags.overrides) if flags.config is not None else _of_run(flags)
+    file = flags.run if flags.run is not None and is_config_file(flags.run) else None
+    workdir = one_of(**{"RUN": flags.run if file is None else None, "--workdir": flags.workdir})
+    config = _config_of(flags, workdir, file)
     speaks = start()
     if flags.print_config:
         from jdlopt.config import dumps
@@ -35,7 +49,7 @@ def train(flags: TrainFlags) -> int:
         return cost.print_model(config, flags.json) if speaks else DONE
     if flags.find_batch_size:
         return cost.find_batch_size(config, flags.memory, flags.json) if speaks else DONE
-    if not flags.workdir:
+    if not workdir:
         raise UserError("--workdir: is missing; name the directory that the run is kept in.")
     from jdlopt.train.loop import fit
     from jdlopt.train.progress import Bar
@@ -43,26 +57,26 @@ def train(flags: TrainFlags) -> int:
     where = console()
     shows = speaks and not flags.json and where.is_terminal
     with Bar(where) if shows else nullcontext() as show:
-        result = fit(config, flags.workdir, show)
+        result = fit(config, workdir, show)
     if speaks and flags.json:
         print_json({**result.record, "workdir": str(result.workdir)})
     elif speaks:
-        _print_result(result.record, Path(flags.workdir))
+        _print_result(result.record, Path(workdir))
     return WRONG_INPUT if result.record.get("not_evaluated") else DONE
 
 
-def _of_run(flags: TrainFlags) -> ml_collections.ConfigDict:
-    """The config of the run that the flags name, its overrides still as text."""
-    from jdlopt import config
-    from jdlopt.train.serve import run_config
-
-    if not flags.workdir or not (Path(flags.workdir) / "config.json").is_file():
+def _config_of(
+    flags: TrainFlags, workdir: str | None, file: str | None
+) -> ml_collections.ConfigDict:
+    """The config that the flags name, or that of the run which they name; overrides as text."""
+    named = one_of(**{"RUN": file, "--config": flags.config})
+    if named is None and not (workdir and (Path(workdir) / "config.json").is_file()):
+        where = f"{workdir} holds no run that could go on" if workdir else "no run is named either"
         raise UserError(
-            "--config: is missing; name the file that holds get_config(), or with --workdir a run "
-            "that is to go on."
+            f"--config: is missing, and {where}. Name the file that holds get_config(), or a run's "
+            "directory."
         )
-    texts = {key: config.Override(text) for key, text in flags.overrides.items()}
-    return config.override(run_config(flags.workdir, flags.allow_code), texts)
+    return config_at(named or workdir or "", flags.overrides, flags.allow_code)
 
 
 def _print_result(record: Mapping[str, Any], workdir: Path) -> None:
@@ -112,8 +126,9 @@ def evaluate(flags: EvalFlags) -> int:
     speaks = start()
     from jdlopt.train.serve import evaluate_run
 
+    workdir = run_of("eval", flags, flags.workdir)
     record = evaluate_run(
-        flags.workdir, flags.split, flags.checkpoint, flags.tta, flags.allow_code,
+        workdir, flags.split, flags.checkpoint, flags.tta, flags.allow_code,
         flags.changed_data,
     )  # fmt: skip
     if not speaks:
@@ -123,7 +138,7 @@ def evaluate(flags: EvalFlags) -> int:
         return DONE
     from rich.table import Table
 
-    table = Table(title=f"{flags.workdir}: {flags.checkpoint} checkpoint, step {record['step']:,}")
+    table = Table(title=f"{workdir}: {flags.checkpoint} checkpoint, step {record['step']:,}")
     table.add_column("metric")
     table.add_column(flags.split, justify="right")
     for name, value in record["metrics"].items():
@@ -142,8 +157,9 @@ def predict(flags: PredictFlags) -> int:
 
     if flags.output:
         serve.check_output(flags.output)
+    workdir = run_of("predict", flags, flags.workdir)
     predictions = serve.predict_run(
-        flags.workdir, flags.input, flags.checkpoint, tta=flags.tta, allow_code=flags.allow_code
+        workdir, flags.input, flags.checkpoint, tta=flags.tta, allow_code=flags.allow_code
     )
     say(predictions.notes)
     if flags.output:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from jdlopt.errors import escaped
+from jdlopt.errors import UserError, escaped
 
 if TYPE_CHECKING:
     import ml_collections
@@ -17,12 +17,126 @@ DONE, DEFECT, WRONG_INPUT, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
 """What a verb's exit code means."""
 
 
-def load(file: str, overrides: Mapping[str, str]) -> ml_collections.ConfigDict:
-    """Returns the config of a file, with overrides by key that are still text."""
+CONFIGS_IN = ("best_config.json", "improved.py")
+"""Of the directories of studies and improvements, the config that each came to."""
+
+
+class WithRun(Protocol):
+    """Flags that name a run's directory."""
+
+    @property
+    def run(self) -> str | None:
+        """``RUN``."""
+
+    @property
+    def config(self) -> str | None:
+        """``--config``."""
+
+
+class WithConfig(WithRun, Protocol):
+    """Flags that name a config: a file, or a run's directory."""
+
+    @property
+    def overrides(self) -> Mapping[str, str]:
+        """Text by key."""
+
+    @property
+    def allow_code(self) -> bool:
+        """Whether a run's config may name code."""
+
+
+def load(flags: WithConfig) -> ml_collections.ConfigDict:
+    """Returns the config that the flags name, its overrides still as text."""
+    return config_at(place_of(flags), flags.overrides, flags.allow_code)
+
+
+def place_of(flags: WithRun) -> str:
+    """Returns the config file, or the run's directory, that the flags name.
+
+    Raises:
+      UserError: they name none, or two.
+    """
+    found = one_of(RUN=flags.run, **{"--config": flags.config})
+    if found is None:
+        raise UserError(
+            "--config: is missing; name a config file (FILE.py with get_config(), or FILE.json), "
+            "or a run's directory as RUN."
+        )
+    return found
+
+
+def run_of(verb: str, flags: WithRun, workdir: str | None, what: str = "a run's directory") -> str:
+    """Returns the directory that the flags of a verb name in one way or another.
+
+    Raises:
+      UserError: they name none, two, or a file.
+    """
+    named = {"RUN": flags.run, "--config": flags.config, "--workdir": workdir}
+    found = one_of(**named)
+    if found is None:
+        raise UserError(f"{verb}: takes {what}, `jdlopt {verb} RUN`; none is given.")
+    if Path(found).is_file():
+        raise UserError(
+            f"{verb}: takes {what}; {found!r} is a file. Train a config first: "
+            f"`jdlopt train --config={found} --workdir=RUN`."
+        )
+    return found
+
+
+def one_of(**named: str | None) -> str | None:
+    """Returns the one path that is given under some names, or None.
+
+    Raises:
+      UserError: two different ones are.
+    """
+    given = {name: path for name, path in named.items() if path is not None}
+    if len({Path(path) for path in given.values()}) > 1:
+        told = " and ".join(f"{name} {path!r}" for name, path in given.items())
+        raise UserError(f"{told} are both given, and mean the same thing; give one of them.")
+    return next(iter(given.values()), None)
+
+
+def config_at(
+    place: str, overrides: Mapping[str, str], allow_code: bool = False
+) -> ml_collections.ConfigDict:
+    """Returns the config of a file, or of a run's directory, its overrides still as text.
+
+    Args:
+      place: ``FILE[:ARG]``, or the directory.
+      overrides: text by key.
+      allow_code: whether a directory's config may name code, which would be imported.
+
+    Raises:
+      UserError: it is neither, or names code.
+    """
     from jdlopt import config
 
     texts = {key: config.Override(text) for key, text in overrides.items()}
-    return config.load(file, texts)
+    path = Path(place)
+    if not path.is_dir():
+        return config.load(place, texts)
+    better = next((path / name for name in CONFIGS_IN if (path / name).is_file()), None)
+    if better is not None and not (path / "config.json").is_file():
+        raise UserError(
+            f"--config: {place} is no run's directory; its best config is {better}: name that file."
+        )
+    from jdlopt.train.serve import run_config
+
+    return config.override(run_config(place, allow_code), texts)
+
+
+def is_config_file(place: str) -> bool:
+    """Says whether a word is ``FILE.py[:ARG]`` or ``FILE.json``, and the file is there."""
+    from jdlopt.config import split_argument
+
+    return Path(split_argument(place)[0]).is_file()
+
+
+def has_functions(place: str) -> bool:
+    """Says whether a config is a Python file, which may have a ``get_space()``."""
+    from jdlopt.config import split_argument
+
+    return not (Path(place).is_dir() or split_argument(place)[0].endswith(".json"))
 
 
 def start() -> bool:

@@ -10,7 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jdlopt.cli.show import DONE, console, load, number, print_json, print_path
+from jdlopt.cli.show import (
+    DONE,
+    console,
+    has_functions,
+    load,
+    number,
+    place_of,
+    print_json,
+    print_path,
+    run_of,
+)
 from jdlopt.cli.verbs import ReportFlags, TuneFlags
 from jdlopt.errors import UserError
 
@@ -23,17 +33,18 @@ SHOWN = 5
 
 def tune(flags: TuneFlags) -> int:
     """Searches a space; the trials train in worker processes."""
-    from jdlopt.config import split_argument
     from jdlopt.study import space as spaces
     from jdlopt.study.tune import tune as search
 
     flags.options.check()
-    if flags.config is None:
-        raise UserError("--config: is missing; name the file that holds get_config().")
-    if flags.space is None and split_argument(flags.config)[0].endswith(".json"):
-        raise UserError("--space: is missing; a JSON config has no get_space().")
-    config = load(flags.config, flags.overrides)
-    space = spaces.load(flags.space or flags.config)
+    place = place_of(flags)
+    if flags.space is None and not has_functions(place):
+        raise UserError(
+            "--space: is missing; only a Python config file has a get_space(). Name a file with "
+            "one, or JSON."
+        )
+    config = load(flags)
+    space = spaces.load(flags.space or place)
     with stoppable() as stopped, _Progress(not flags.json) as show:
         result = search(config, space, flags.workdir, flags.options, show, stopped)
     if flags.report:
@@ -209,7 +220,9 @@ def report(flags: ReportFlags) -> int:
     """Writes ``report.html`` of a run or a study."""
     from jdlopt.report import write_report
 
-    path = write_report(Path(flags.workdir), allow_code=flags.allow_code)
+    what = "the directory of a run, a study or a comparison"
+    place = run_of("report", flags, flags.workdir, what)
+    path = write_report(Path(place), allow_code=flags.allow_code)
     if flags.json:
         print_json({"report": str(path)})
     else:

@@ -25,11 +25,12 @@ def listed(flags: TechniquesFlags) -> int:
         }
         for one in some
     ]  # fmt: skip
-    if flags.config is not None:
+    about = flags.config is not None or flags.run is not None
+    if about:
         from jdlopt.cli.show import load
         from jdlopt.evidence.sides import side_of
 
-        side = side_of(load(flags.config, flags.overrides))
+        side = side_of(load(flags))
         facts = techniques.facts_of(side.config, side.dataset)
         for one, row in zip(some, rows):
             reason = techniques.why_not(one, side.config, facts)
@@ -38,7 +39,7 @@ def listed(flags: TechniquesFlags) -> int:
     if flags.json:
         print_json({"techniques": rows})
         return DONE
-    _print(rows, with_config=flags.config is not None)
+    _print(rows, with_config=about)
     return DONE
 
 

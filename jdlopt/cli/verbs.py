@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, ClassVar
 
 from jdlopt.config import Choice, Range
 from jdlopt.config.options import Flag
@@ -16,8 +16,12 @@ SPLITS = ("train", "validation", "test")
 CHECKPOINTS = ("best", "newest")
 MOST_COPIES, MOST_EXAMPLES = 10_000, 64
 
-CONFIG = Flag("a config file (.py or .json)", "FILE[:ARG]")
-RUN = Flag("a run's directory", "DIR")
+CONFIG = Flag("a config file (.py or .json), or a run's directory", "CONFIG")
+RUN = Flag("a run's directory", "RUN", positional=True)
+RUNS_CONFIG = Flag("a run's directory, whose config is taken; or a config file", "RUN",
+                   positional=True)  # fmt: skip
+SAME_AS_RUN = Flag("the same as RUN, in the words of before", "DIR")
+CONFIG_FOR_RUN = Flag("the same as RUN", "RUN")
 KEPT = Flag("where trainings are kept", "DIR")
 REPORT = Flag("write no report.html", name="no-report")
 CODE = Flag("import what records in the directory name by dotted path: it runs that code")
@@ -31,6 +35,8 @@ class Flags:
       overrides: key → text of each ``--config.KEY=TEXT``.
     """
 
+    changes_config: ClassVar[bool] = False
+    """Whether ``--config.KEY=VALUE`` means something."""
     json: Annotated[bool, Flag("one JSON object on stdout")] = False
     debug: Annotated[bool, Flag("a traceback for every error")] = False
     overrides: Mapping[str, str] = field(default_factory=dict)
@@ -38,20 +44,36 @@ class Flags:
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigFlags(Flags):
-    """Those of a verb that is about a config."""
+    """Those of a verb that is about a config: a file's, or a run's."""
 
-    config: Annotated[str, CONFIG]
+    changes_config: ClassVar[bool] = True
+    run: Annotated[str | None, RUNS_CONFIG] = None
+    config: Annotated[str | None, CONFIG] = None
+    allow_code: Annotated[bool, CODE] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainFlags(Flags):
     """Those of ``train``."""
 
+    changes_config: ClassVar[bool] = True
+    run: Annotated[
+        str | None,
+        Flag(
+            "the run's directory, which goes on with its own config; or a config file",
+            "RUN",
+            positional=True,
+        ),
+    ] = None
     config: Annotated[
-        str | None, Flag("a config file (.py or .json); by default the run's own", "FILE[:ARG]")
+        str | None,
+        Flag(
+            "a config file (.py or .json), or another run's directory; by default RUN's own",
+            "CONFIG",
+        ),
     ] = None
     allow_code: Annotated[bool, CODE] = False
-    workdir: Annotated[str | None, Flag("the run's directory", "DIR")] = None
+    workdir: Annotated[str | None, Flag("the run's directory: the same as RUN", "DIR")] = None
     print_config: Annotated[bool, Flag("show the resolved config only")] = False
     print_model: Annotated[bool, Flag("show the model's layers only")] = False
     find_batch_size: Annotated[
@@ -66,7 +88,9 @@ class TrainFlags(Flags):
 class RunFlags(Flags):
     """Those of a verb that is about a finished run."""
 
-    workdir: Annotated[str, RUN]
+    run: Annotated[str | None, RUN] = None
+    config: Annotated[str | None, CONFIG_FOR_RUN] = None
+    workdir: Annotated[str | None, SAME_AS_RUN] = None
     checkpoint: Annotated[
         str, Choice(CHECKPOINTS), Flag("which parameters: best or newest", "NAME")
     ] = "best"
@@ -101,10 +125,12 @@ class PredictFlags(RunFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneFlags(Flags):
+class TuneFlags(ConfigFlags):
     """Those of ``tune``."""
 
-    config: Annotated[str | None, Flag("a config file, with get_space()", "FILE[:ARG]")] = None
+    config: Annotated[
+        str | None, Flag("a config file, with get_space(); or a run's directory", "CONFIG")
+    ] = None
     space: Annotated[str | None, Flag("a file with get_space(), or JSON", "FILE")] = None
     workdir: Annotated[str, Flag("the study's directory", "DIR")]
     options: StudyOptions
@@ -115,8 +141,16 @@ class TuneFlags(Flags):
 class CompareFlags(Flags):
     """Those of ``compare``; overrides are for both configs."""
 
-    a: Annotated[str, Flag("a config file: the baseline", "A", positional=True)]
-    b: Annotated[str, Flag("another, or +NAME[:N],...: A with techniques", "B", positional=True)]
+    changes_config: ClassVar[bool] = True
+    a: Annotated[
+        str | None,
+        Flag("a config file or a run's directory: the baseline", "A", positional=True),
+    ] = None
+    b: Annotated[
+        str | None, Flag("another, or +NAME[:N],...: A with techniques", "B", positional=True)
+    ] = None
+    config: Annotated[str | None, Flag("the same as A", "A")] = None
+    allow_code: Annotated[bool, CODE] = False
     workdir: Annotated[str, KEPT]
     options: ComparisonOptions
     space: Annotated[str | None, Flag("the nuisance keys, as get_space()", "FILE")] = None
@@ -141,14 +175,16 @@ class ImproveFlags(ConfigFlags):
     workdir: Annotated[str, Flag("where all of it is kept", "DIR")]
     options: ImprovementOptions
     report: Annotated[bool, REPORT] = True
-    allow_code: Annotated[bool, CODE] = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class TechniquesFlags(Flags):
-    """Those of ``techniques``."""
+class TechniquesFlags(ConfigFlags):
+    """Those of ``techniques``; without a config it lists them."""
 
-    config: Annotated[str | None, Flag("say what each would change", "FILE[:ARG]")] = None
+    config: Annotated[
+        str | None,
+        Flag("a config file or a run's directory: say what each would change", "CONFIG"),
+    ] = None
     group: Annotated[str | None, Flag("data, structure, optimisation, ...", "NAME")] = None
     aim: Annotated[str | None, Flag("accuracy, generalisation, speed, ...", "NAME")] = None
 
@@ -157,10 +193,9 @@ class TechniquesFlags(Flags):
 class DiagnoseFlags(Flags):
     """Those of ``diagnose``."""
 
-    run_directory: Annotated[str | None, Flag("a run's directory", "WORKDIR", positional=True)] = (
-        None
-    )
-    workdir: Annotated[str | None, Flag("the same, instead of WORKDIR", "DIR")] = None
+    run: Annotated[str | None, RUN] = None
+    config: Annotated[str | None, CONFIG_FOR_RUN] = None
+    workdir: Annotated[str | None, SAME_AS_RUN] = None
     lr_range: Annotated[
         bool,
         Flag("run the learning-rate range test however long it takes (by default if it is short)"),
@@ -172,7 +207,12 @@ class DiagnoseFlags(Flags):
 class ReportFlags(Flags):
     """Those of ``report``."""
 
-    workdir: Annotated[str, Flag("a run's, a study's, a comparison's", "WORKDIR", positional=True)]
+    run: Annotated[
+        str | None,
+        Flag("the directory of a run, a study, a comparison, ...", "RUN", positional=True),
+    ] = None
+    config: Annotated[str | None, CONFIG_FOR_RUN] = None
+    workdir: Annotated[str | None, SAME_AS_RUN] = None
     allow_code: Annotated[bool, CODE] = False
 
 
@@ -189,10 +229,15 @@ class ListFlags(Flags):
 class CheckFlags(Flags):
     """Those of ``data check``."""
 
+    changes_config: ClassVar[bool] = True
     file: Annotated[
-        str | None, Flag("a file, folder or dataset's name", "FILE", positional=True)
+        str | None,
+        Flag("a file, folder or dataset's name; or a run's directory", "FILE", positional=True),
     ] = None
-    config: Annotated[str | None, Flag("a config file, instead of FILE", "FILE[:ARG]")] = None
+    config: Annotated[
+        str | None, Flag("a config file or a run's directory, instead of FILE", "CONFIG")
+    ] = None
+    allow_code: Annotated[bool, CODE] = False
     target: Annotated[str | None, Flag("what FILE is to predict", "COLUMN")] = None
     ignore: Annotated[tuple[str, ...], Flag("columns of FILE to leave out", "A,B")] = ()
     task: Annotated[str | None, Flag("of FILE, as data.task of a config", "NAME")] = None
@@ -236,12 +281,12 @@ class Verb:
 
     run: str
     summary: str
-    flags: type[Any]
+    flags: type[Flags]
 
     @property
     def takes_config(self) -> bool:
         """Whether ``--config.KEY=VALUE`` means something."""
-        return self.flags is CompareFlags or "config" in self.flags.__dataclass_fields__
+        return self.flags.changes_config
 
 
 VERBS = {

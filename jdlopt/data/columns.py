@@ -267,15 +267,23 @@ def number_columns(
     return as_matrix(read, spec.categories, spec.hash_buckets, spec.offsets)
 
 
+UNSEEN = "categories that no training row has"
+
+
 def note_unseen(
-    notes: Notes, name: str, texts: np.ndarray | None, categories: Sequence[str], where: str = ""
+    notes: Notes,
+    name: str,
+    texts: np.ndarray | None,
+    categories: Sequence[str],
+    where: str = "",
+    what: str = UNSEEN,
 ) -> None:
-    """Counts the values of a column of categories that no training row has."""
+    """Counts the values of a column of categories that are none of those known."""
     known = {None, *categories}
     new = [] if texts is None else [text for text in texts if text not in known]
     if new:
         place = f"column {name!r}{where}: {len(new)}, such as {new[0]!r}"
-        notes.add("unseen", "categories that no training row has", place, len(new))
+        notes.add("unseen", what, place, len(new))
 
 
 def raise_problems(

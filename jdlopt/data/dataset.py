@@ -14,6 +14,7 @@ from jaxtyping import Int
 from jdlopt.data import named
 from jdlopt.data.damage import Skipped, Unreadable, check_finite, check_left, check_targets
 from jdlopt.data.fields import DataFields
+from jdlopt.data.from_run import Kept
 from jdlopt.data.key_split import BY_PATH
 from jdlopt.data.notes import Note
 from jdlopt.data.parts import make_parts
@@ -23,6 +24,7 @@ from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.data.split import SPLITS
 from jdlopt.data.targets import Coding
 from jdlopt.data.text import TextFields
+from jdlopt.data.text_input import TextInput
 from jdlopt.errors import DataError, listing
 
 
@@ -36,12 +38,19 @@ class Reading:
       text: the ``data.text`` section.
       missing_values: the words of a table that stand for missing values; None for those of a CSV.
       hash_buckets: categories are coded by so many hashes; None codes them by their own number.
+      known: what a run knew of its data, whose categories and vocabulary are kept; or None.
     """
 
     missing: str = "refuse"
     missing_values: tuple[str, ...] | None = None
     text: TextFields = field(default_factory=TextFields)
     hash_buckets: int | None = None
+    known: Kept | None = None
+
+    def vocabulary(self, name: str) -> TextInput | None:
+        """Returns the texts of the run whose coding is kept, for an input of a name."""
+        one = None if self.known is None else self.known.input(name)
+        return None if one is None else one.text
 
 
 PLAIN = Reading()

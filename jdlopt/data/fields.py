@@ -95,6 +95,9 @@ class DataFields:
       in_memory: keep the training split in device memory (True) or stream it (False); None decides
         by size.
       workers: processes that read a streamed split ahead; with 0, threads do.
+      fit_on: what categories, vocabulary and preprocessing are learnt from: ``train``, the training
+        split; or a run's directory, whose own are kept, as its weights expect them. Where
+        ``model.pretrained`` is a run, that run by default.
       text, preprocess: the sections of these names.
       augment: the strength of each augmentation, None for those that are off, and their options.
       options: the keys of a source of the user's own.
@@ -131,6 +134,7 @@ class DataFields:
     seconds: Seconds | None = None
     in_memory: bool | None = None
     workers: Natural = 0
+    fit_on: str = "train"
     columns: Mapping[str, str] = field(default_factory=dict)
     text: TextFields = field(default_factory=TextFields)
     preprocess: PreprocessFields = field(default_factory=PreprocessFields)

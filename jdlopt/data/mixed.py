@@ -208,7 +208,7 @@ def open_apart(
         if kind == "text":
             texts = texts_of(table[name])
             known = list(texts[fit_rows(parts, fields, len(table))])
-            text = fit_texts(reading.text, name, known)
+            text = fit_texts(reading.text, name, known, reading.vocabulary(name))
             inputs[name] = InputSpec(text.encode([""]).shape[1:], "int32", text=text)
             pools[name] = ArrayPool(len(table), partial(_encoded, text, texts, targets))
             continue

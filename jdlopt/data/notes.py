@@ -14,9 +14,9 @@ from typing import Any
 
 from jdlopt.errors import escaped
 
-KINDS = ("left out", "changed", "guessed", "unused", "unseen")
-"""What can have happened to a part of the data; ``unused`` can't tell a model anything, and
-``unseen`` occurs in no training example."""
+KINDS = ("left out", "changed", "guessed", "unused", "unseen", "kept")
+"""What can have happened to a part of the data; ``unused`` can't tell a model anything, ``unseen``
+occurs in no training example, and ``kept`` is what another run learnt."""
 MOST_TOLD = 3
 """So many places are named; the others are counted."""
 
@@ -121,4 +121,9 @@ class Notes:
 def say(notes: Sequence[Note]) -> None:
     """Writes each note on stderr, a line each, without control characters of the data's own."""
     for note in notes:
-        print(escaped(f"data: {' '.join(str(note).split())}"), file=sys.stderr)
+        say_line(f"data: {' '.join(str(note).split())}")
+
+
+def say_line(text: str) -> None:
+    """Writes a line on stderr, without control characters."""
+    print(escaped(text), file=sys.stderr)

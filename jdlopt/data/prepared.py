@@ -154,7 +154,7 @@ def _with_vocabulary(layout: Layout, train: TfdsPool, rows: np.ndarray, reading:
     """Fills in a text input's vocabulary and length, from the training texts."""
     name = layout.inputs[0]
     texts = [as_text(example[name]) for example in train.features((name,), rows)]
-    text = fit_texts(reading.text, name, texts)
+    text = fit_texts(reading.text, name, texts, reading.vocabulary(name))
     return replace(layout, text=text, shape=text.encode([""]).shape[1:])
 
 

@@ -19,6 +19,7 @@ from jdlopt.data.bundled import BUNDLED, prepare_bundled, random_state_kept
 from jdlopt.data.bundled import VERSION as BUNDLED_VERSION
 from jdlopt.data.dataset import Dataset, Reading
 from jdlopt.data.fields import COLUMN_KEYS, DataFields
+from jdlopt.data.from_run import kept
 from jdlopt.data.key_split import BY_PATH
 from jdlopt.data.label_file import LABELS
 from jdlopt.data.prepared import open_prepared
@@ -81,6 +82,7 @@ def reading_of(fields: DataFields) -> Reading:
         missing_values=fields.missing_values,
         text=fields.text,
         hash_buckets=options.hash_buckets if options.encode == "hashed" else None,
+        known=kept(fields.fit_on),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jdlopt.data import precision
-from jdlopt.data.columns import SECONDS, Column, note_unseen, shown
+from jdlopt.data.columns import SECONDS, UNSEEN, Column, note_unseen, shown
 from jdlopt.data.notation import alike
 from jdlopt.data.notes import Notes
 from jdlopt.data.precision import Offset
@@ -72,6 +72,10 @@ def of_columns(
     notes.extend(precision.notes_of(offsets, list(read)))
 
 
+OF_ANOTHER_RUN = "categories that the run whose coding is kept did not have"
+"""A training row's, whose categories are not taken from the training rows."""
+
+
 def of_categories(
     notes: Notes,
     read: Mapping[str, Column],
@@ -91,7 +95,8 @@ def of_categories(
                 "categories",
                 "Correct them in the file.",
             )
-        for split in ("validation", "test"):
+        for split in ("train", "validation", "test"):
             rows = parts[split][1]
             if rows is not None:
-                note_unseen(notes, name, texts[rows], known, f" in {split}")
+                what = OF_ANOTHER_RUN if split == "train" else UNSEEN
+                note_unseen(notes, name, texts[rows], known, f" in {split}", what)

@@ -247,8 +247,14 @@ def _features(
 ) -> tuple[InputSpec, np.ndarray, mixed.Parts]:
     """Returns what is known of the features, themselves, and the splits without damaged rows."""
     rows = fit_rows(parts, fields, len(table))
+    known = None if reading.known is None else reading.known.input(TABLE)
+    if known is not None and set(known.feature_names or ()) == set(kinds.table):
+        kinds = kinds._replace(table=known.feature_names or ())  # in the order of its weights
+    else:
+        known = None
+    declared = {**kinds.declared, **({} if known is None else _declared(known))}
     read = {
-        name: columns.read_column(table[name], rows, kinds.declared.get(name), fields.decimal)
+        name: columns.read_column(table[name], rows, declared.get(name), fields.decimal)
         for name in kinds.table
     }
     ignored = () if reading.missing == "refuse" else (columns.MISSING,)
@@ -273,7 +279,10 @@ def _features(
             categories[name] = encode.categories(column.texts[rows])
     offsets = tuple(columns.offset_in(column, rows) for column in read.values())
     offsets = offsets if any(offsets) else ()
-    table_notes.of_columns(notes, table, read, kinds.declared, rows, offsets)
+    if known is not None:
+        categories = {name: known.categories[name] for name in categories}
+        offsets = known.offsets
+    table_notes.of_columns(notes, table, read, declared, rows, offsets)
     if reading.hash_buckets is None:
         table_notes.of_categories(notes, read, categories, parts)
     spec = InputSpec(
@@ -285,6 +294,11 @@ def _features(
         categories=categories,
     )
     return spec, columns.as_matrix(read, categories, reading.hash_buckets, offsets), parts
+
+
+def _declared(known: InputSpec) -> dict[str, bool]:
+    """Returns which columns hold categories, as a run knew it."""
+    return {name: name in known.categories for name in known.feature_names or ()}
 
 
 def _skip_damaged(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,14 +44,20 @@ class TextInput:
         return {"column": self.column, "size": self.size, "tokenizer": saved}
 
 
-def fit_texts(fields: TextFields, column: str, texts: Sequence[str]) -> TextInput:
+def fit_texts(
+    fields: TextFields, column: str, texts: Sequence[str], known: TextInput | None = None
+) -> TextInput:
     """Returns the `TextInput` of a column, its vocabulary taken from the training texts alone.
 
     Args:
       fields: the config's ``data.text`` section.
       column: the column or feature.
       texts: the training texts.
+      known: those of a run, whose vocabulary and way of cleaning are kept.
     """
+    if known is not None:
+        length = {"max_tokens": fields.max_tokens, "truncate": fields.truncate}
+        return TextInput(column, replace(known.state, **length))
     return TextInput(column, text.fit(fields, texts))
 
 

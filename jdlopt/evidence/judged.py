@@ -38,6 +38,7 @@ def of_predictions(
         explained = 1 - np.mean(errors, axis=0) / np.where(spread > 0, spread, 1.0)
         found["r2"] = float(np.mean(explained)) if (spread > 0).all() else None
         found["mse"] = float(np.mean(errors))
+        found["tail"] = tail_of(errors)
         return found
     if "labels" in shows and said.probabilities is not None:
         there, chosen = targets > 0, np.nan_to_num(said.probabilities) > THRESHOLD
@@ -63,6 +64,24 @@ def of_predictions(
         ],
         "counts": matrix.sum(axis=1).tolist(),
     }
+
+
+LEAST_ERRORS = 200
+"""Fewer errors have no hundredth to speak of."""
+
+
+def tail_of(squares: Num[np.ndarray, "..."]) -> float | None:
+    """Returns what share of squared errors the largest hundredth of them makes; None of few.
+
+    Example:
+      >>> tail_of(np.ones(1000)), tail_of(np.array([1.0]))
+      (0.01, None)
+    """
+    ordered = np.sort(np.asarray(squares, np.float64), axis=None)
+    total = float(ordered.sum())
+    if len(ordered) < LEAST_ERRORS or not 0 < total < np.inf:
+        return None
+    return float(ordered[-(len(ordered) // 100) :].sum() / total)
 
 
 def pruned(

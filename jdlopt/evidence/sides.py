@@ -68,7 +68,9 @@ def side_of(
     tree = changed(raw, change) if change else configs.to_dict(raw)
     tree = configs.settled(tree, schema_of(tree, []))
     keys = configs.References(raw).following(change or {})
-    same = like is not None and all(key.startswith(SAME_DATASET) for key in keys)
+    same = like is not None and all(
+        key.startswith(SAME_DATASET) and key != "model.pretrained" for key in keys
+    )
     experiment = Experiment.build(tree, like.dataset if like and same else None)
     kept = configs.with_values(configs.override(raw, change) if change else raw, tree)
     return Side(experiment, kept)

@@ -56,7 +56,7 @@ def open_run(workdir: Path, config: Record) -> Subject:
       UserError: the data or the model's module is not there any more.
     """
     model = {**config["model"], "dtype": "float32"}
-    experiment = Experiment.build({**config, "model": model, "mesh": {"data": 1}})
+    experiment = serve.with_data({**config, "model": model}, workdir)
     data_record.check(workdir, experiment.data)
     state = jax.jit(experiment.init)(jnp.uint32(experiment.config.seed))
     checkpoint = None

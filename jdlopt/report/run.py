@@ -84,10 +84,9 @@ def examine(workdir: Path, config: Record) -> Outcome:
     from jdlopt.data.dataset import class_counts
     from jdlopt.data.origin import names
     from jdlopt.train import serve
-    from jdlopt.train.experiment import Experiment
     from jdlopt.train.predict import predictor
 
-    experiment = Experiment.build(config)
+    experiment = serve.with_data(dict(config), workdir)
     weights, _ = serve.load_weights(experiment, workdir, "best")
     dataset = experiment.data
     arrays = dataset.read("validation")

@@ -20,7 +20,7 @@ from jdlopt.data.sampling import Order
 from jdlopt.errors import ConfigError
 from jdlopt.train.evaluate import SMALLEST_BATCH
 from jdlopt.train.experiment import Experiment
-from jdlopt.train.schema import schema_of
+from jdlopt.train.schema import begins_with, schema_of
 from jdlopt.train.state import as_arrays
 from jdlopt.train.tracker import Tracker, make_tracker
 
@@ -166,6 +166,8 @@ def experiment_of(
     if not isinstance(section, Mapping):
         return Experiment.build(raw, check=check)
     said = {name: value for name, value in section.items() if name not in OF_STEPS}
+    kept = begins_with(configs.to_dict(raw), [])  # a run's coding, where weights are a run's
+    said = {**said, "from": str(kept.file) if kept is not None and kept.is_run else None}
     key = "dataset", json.dumps(configs.to_dict(said), sort_keys=True, default=repr)
     found = cache.get(key)
     assert found is None or isinstance(found, Dataset)

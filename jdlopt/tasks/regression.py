@@ -48,4 +48,5 @@ REGRESSION = Task(
     decode=decode,
     columns=columns,
     shows=frozenset({"values", "simple models"}),
+    loss_of={"mae": "mae"},
 )

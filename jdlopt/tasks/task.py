@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +49,8 @@ class Task:
       coder: how raw targets are coded and padded.
       link: how outputs become probabilities: a key of `jdlopt.losses.LINKS`.
       losses: the bundled losses that are for it; the first is the default.
+      loss_of: metric → the loss that is least where it is best, in place of the default where a
+        config's ``train.monitor`` watches that metric.
       metrics: what evaluations measure while training, beside the loss.
       monitor: the metric that says which evaluation is best.
       judged: the metric by which two configs are compared.
@@ -72,6 +74,11 @@ class Task:
     decode: Callable[[np.ndarray, np.ndarray | None, DataSpec], Decoded]
     columns: Callable[[Decoded, np.ndarray | None, DataSpec], Columns]
     shows: frozenset[str] = frozenset()
+    loss_of: Mapping[str, str] = field(default_factory=dict)
+
+    def default_loss(self, monitor: str | None) -> str:
+        """Returns the loss of a config that names none, by the metric that it watches."""
+        return self.loss_of.get((monitor or "").partition("/")[2], self.losses[0])
 
 
 SHOWN = {

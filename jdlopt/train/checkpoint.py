@@ -39,6 +39,8 @@ KEEP = 2
 """Newest checkpoints kept: if the last one is damaged, the one before it serves."""
 
 
+LARGEST, MOST_COMPRESSED = 1 << 32, 100
+"""Bytes of arrays that any checkpoint may have, and how many times its files a larger one."""
 SETTLE_SECONDS = 3.0
 """How long what still writes after a failed write is waited for."""
 GO_ON = "Make room (or choose another --workdir), then run the same command to go on."
@@ -194,6 +196,38 @@ def read_meta(folder: Path) -> dict[str, Any]:
     if not isinstance(meta, dict) or type(meta.get("step")) is not int:
         raise ValueError(f"{folder / META}: says of no step.")
     return meta
+
+
+def read(folder: Path) -> Any:
+    """Returns a checkpoint's arrays as they are, on one device, whatever model they are of.
+
+    Raises:
+      WorkdirError: the files are damaged.
+    """
+    found = damage(folder)
+    if found:
+        raise WorkdirError(f"{folder}: is damaged: {found}.")
+    one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    try:
+        with _quiet(), _plainly_named(folder) as there, ocp.StandardCheckpointer() as checkpointer:
+            stored = checkpointer.metadata(there / TREE).item_metadata.tree
+            template = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one), stored
+            )
+            _check_size(folder, template)
+            return checkpointer.restore(there / TREE, template)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise WorkdirError(
+            f"{folder}: can't be read: {' '.join(str(error).split())[:300]}."
+        ) from error
+
+
+def _check_size(folder: Path, template: PyTree) -> None:
+    """Raises a `ValueError` where files say of arrays that they can't hold, however compressed."""
+    said = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(template))
+    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if said > max(LARGEST, MOST_COMPRESSED * there):
+        raise ValueError(f"it says of {said:,} bytes of arrays in {there:,} bytes of files")
 
 
 def restore(folder: Path, template: PyTree) -> Any:

@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 
 from jdlopt import losses, models, optim
 from jdlopt.config import to_dict
-from jdlopt.data import augment, cleaning, feed, preprocess, source, vocabulary
+from jdlopt.data import augment, cleaning, feed, from_run, preprocess, source, vocabulary
 from jdlopt.data.augment.batch import Part, make_augment
 from jdlopt.data.dataset import Dataset
 from jdlopt.data.fields import DataFields
@@ -49,14 +49,33 @@ def recipe_of(fields: DataFields, spec: DataSpec) -> preprocess.Recipes:
     return preprocess.make_recipes(fields.preprocess, spec.inputs, spec.name)
 
 
-def learnt(recipe: preprocess.Recipes, dataset: Dataset) -> preprocess.State:
+def kept_of(config: Config, recipe: preprocess.Recipes, spec: DataSpec) -> from_run.State:
+    """Returns what a config keeps of what another run learnt of its data: ``data.fit_on``."""
+    known = from_run.kept(config.data.fit_on)
+    if known is None:
+        return from_run.State({}, {})
+    return from_run.state_for(known, recipe, spec, config.data.target)
+
+
+def learnt(
+    recipe: preprocess.Recipes,
+    dataset: Dataset,
+    kept: Mapping[str, preprocess.State] | None = None,
+) -> preprocess.State:
     """Returns what preprocessing learns from a training split; of each input where it has several.
 
     It reads that split if there is anything to learn, once for each dataset and recipe.
+
+    Args:
+      recipe: what is done.
+      dataset: the data.
+      kept: by the name of an input, what is known of it already.
     """
     known = _FITTED.setdefault(dataset, {})
 
     def fitted(name: str, one: preprocess.Recipe) -> preprocess.State:
+        if name in (kept or {}):
+            return (kept or {})[name]
         if not preprocess.is_fitted(one):
             return {}
         if (name, one) not in known:
@@ -163,7 +182,11 @@ def _vocabulary(one: InputSpec) -> dict[str, int] | None:
 
 
 def model_of(
-    config: Config, spec: DataSpec, recipe: preprocess.Recipes, members: int | None = None
+    config: Config,
+    spec: DataSpec,
+    recipe: preprocess.Recipes,
+    members: int | None = None,
+    more_outputs: int = 0,
 ) -> models.Model:
     """Returns the model of a config for what preprocessing makes of its data.
 
@@ -172,8 +195,9 @@ def model_of(
       spec: what is known of its data.
       recipe: what preprocessing does.
       members: models of the ensemble, instead of the config's.
+      more_outputs: outputs beside those that the task needs.
     """
-    section, wide = to_dict(config.model), num_outputs(config, spec)
+    section, wide = to_dict(config.model), num_outputs(config, spec) + more_outputs
     facts = each(_facts, spec.inputs, recipe)
     loss = losses.make_loss(to_dict(config.loss), link=find_task(spec.task).link)
     mean = partial(losses.mean_outputs, loss)

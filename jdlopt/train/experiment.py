@@ -24,13 +24,16 @@ from jdlopt.data.dataset import Dataset, class_counts
 from jdlopt.data.preprocess import target
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, UserError
-from jdlopt.models import lora, pretrained
+from jdlopt.models import Model, lora, pretrained
+from jdlopt.models.pretrained.architecture import architecture_of
 from jdlopt.tasks import find_task
 from jdlopt.tasks.regression import REGRESSION
-from jdlopt.train import checks, step
+from jdlopt.train import beginning, checks, step
 from jdlopt.train.components import (
+    kept_of,
     learnt,
     make_components,
+    model_of,
     open_clean,
     recipe_of,
     shaped,
@@ -59,6 +62,8 @@ class Experiment:
       eval_every, log_every: in steps.
       monitor: the metric that decides which evaluation is best.
       predictor: predicts from components, weights and raw inputs.
+      begins: whether it may start from ``model.pretrained``; a run that began already has its own
+        weights.
     """
 
     config: Config
@@ -74,6 +79,7 @@ class Experiment:
     log_every: int
     monitor: str
     predictor: Callable[[Components, Weights, Array], Predictions] = step.predict_step
+    begins: bool = True
 
     @staticmethod
     def build(
@@ -82,6 +88,7 @@ class Experiment:
         *,
         learnt_before: preprocess.State | None = None,
         check: bool | None = None,
+        begins: bool = True,
     ) -> Experiment:
         """Builds the experiment of a config, after all checks that need no training.
 
@@ -92,6 +99,8 @@ class Experiment:
             traced on shapes, so that what can't be computed is reported before anything is trained.
           learnt_before: what preprocessing learnt, where it is known.
           check: whether a step is traced; by default where the data are opened here.
+          begins: whether it is to be trained from its first step on, so that what
+            ``model.pretrained`` names is looked at.
 
         Raises:
           ConfigError: everything that is wrong with the config, in one message.
@@ -102,8 +111,11 @@ class Experiment:
         spec = known if isinstance(known, DataSpec) else known.spec
         spec = spec if dataset is None else dataclasses.replace(spec, sizes=dataset.sizes)
         experiment = _assembled(config, spec, dataset, learnt_before)
+        experiment = dataclasses.replace(experiment, begins=begins)
         if dataset is not None:
             notes = checks.approximations(config, experiment.learnt, spec.sizes["train"])
+            if learnt_before is None:
+                notes += kept_of(config, experiment.recipe, spec).notes
             dataset = dataset.noting(notes)
             experiment = dataclasses.replace(experiment, dataset=dataset)
         if data is None if check is None else check:
@@ -208,10 +220,30 @@ class Experiment:
           ConfigError: it can't be read, or does not fit.
         """
         section = self.config.model
-        if section.pretrained is None:
+        if section.pretrained is None or not self.begins:
             return None
-        shapes = pretrained.shapes_of(self.components.model, self.seen(1), self.hparams["model"])
+        shapes = self._shapes(self.components.model)
+        found = architecture_of(section.pretrained)
+        if found is not None and found.is_run:
+            return beginning.load(self.config, self.spec, shapes, self._head(shapes), found)
         return pretrained.load(configs.to_dict(section), *shapes, token_rows(self.spec))
+
+    def _shapes(self, model: Model) -> tuple[PyTree, PyTree]:
+        return pretrained.shapes_of(model, self.seen(1), self.hparams["model"])
+
+    def _head(self, shapes: tuple[PyTree, PyTree]) -> set[str]:
+        """The paths of parameters and state whose shapes depend on the number of outputs."""
+        try:
+            wider = model_of(self.config, self.spec, self.recipe, more_outputs=1)
+            others = self._shapes(wider)
+        except ConfigError:
+            return set()  # a module of one width, whatever the data
+        found: set[str] = set()
+        for one, other in zip(shapes, others, strict=True):
+            there = pretrained.flat_shapes(other)
+            here = pretrained.flat_shapes(one)
+            found |= {path for path, shape in here.items() if there.get(path) != shape}
+        return found
 
     def on(self, dataset: Dataset) -> Experiment:
         """Returns the experiment with other data to evaluate on, of the same spec but for sizes."""
@@ -278,8 +310,12 @@ def _with_loss(
             data = open_clean(resolve_data(raw))
         except UserError:
             return raw, None  # what is wrong is reported together with all else
-    spec = data if isinstance(data, DataSpec) else data.spec
-    return {**raw, "loss": {**loss, "name": find_task(spec.task).losses[0]}}, data
+    spec, train = data if isinstance(data, DataSpec) else data.spec, raw.get("train")
+    monitor = train.get("monitor") if isinstance(train, Mapping) else None
+    monitor = getattr(monitor, "text", monitor)
+    task = find_task(spec.task)
+    name = task.default_loss(monitor if isinstance(monitor, str) else None)
+    return {**raw, "loss": {**loss, "name": name}}, data
 
 
 def _with_target_scale(raw: dict[str, object]) -> dict[str, object]:
@@ -294,6 +330,16 @@ def _with_target_scale(raw: dict[str, object]) -> dict[str, object]:
         return raw
     assert isinstance(data, Mapping)
     return {**raw, "data": {**data, "preprocess": {**section, "target_scale": "standard"}}}
+
+
+def _learnt(config: Config, recipe: preprocess.Recipes, dataset: Dataset) -> preprocess.State:
+    """What preprocessing learns from the training split, and what of it is another run's."""
+    kept = kept_of(config, recipe, dataset.spec)
+    found = learnt(recipe, dataset, kept.inputs)
+    scale = config.data.preprocess.target_scale
+    if kept.target or scale is None:
+        return {**found, **kept.target}
+    return {**found, **target.fit(dataset.targets("train"), scale)}
 
 
 def _with_frozen_base(config: Config) -> Config:
@@ -323,10 +369,7 @@ def _assembled(
     collector = metrics.make_collector(names, spec.task, spec.num_classes)
     recipe = recipe_of(config.data, spec)
     if known is None:
-        known = {} if dataset is None else learnt(recipe, dataset)
-        scale = config.data.preprocess.target_scale
-        if scale is not None and dataset is not None:
-            known = {**known, **target.fit(dataset.targets("train"), scale)}
+        known = {} if dataset is None else _learnt(config, recipe, dataset)
     counts, labels = None, None
     sampled = config.data.sampling
     if dataset is not None and config.loss.class_weights == "balanced":

@@ -23,7 +23,7 @@ PRETRAINED = "pretrained.json"
 TENSORBOARD, CHECKPOINTS = "tensorboard", "checkpoints"
 LENGTH = ("train.epochs", "train.steps")
 """The keys of a run that may grow: a finished one is then trained further."""
-BEFORE: dict[str, object] = {"data.preprocess.target_scale": None}
+BEFORE: dict[str, object] = {"data.preprocess.target_scale": None, "data.fit_on": "train"}
 """What a run trained with whose jdlopt did not have a key yet, where that is not its default."""
 
 
@@ -109,16 +109,24 @@ def save_pretrained(workdir: Path, record: Mapping[str, object]) -> None:
     """
     path = workdir / PRETRAINED
     if path.exists():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8")).get("sha256")
-        except (OSError, ValueError, AttributeError):
-            before = None
+        before = (began_with(workdir) or {}).get("sha256")
         if before is not None and before != record["sha256"]:
             raise WorkdirError(
                 f"--workdir: the run in {workdir} began with other weights: '{record['file']}' has "
                 "changed since. Choose another directory, or bring the old file back."
             )
     write_aside(path, json.dumps(record, indent=2) + "\n")
+
+
+def began_with(workdir: Path | None) -> dict[str, Any] | None:
+    """Returns what a run's ``pretrained.json`` says, if it has one."""
+    if workdir is None:
+        return None
+    try:
+        found = json.loads((workdir / PRETRAINED).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def saved_config(path: Path) -> dict[str, Any]:

@@ -19,10 +19,12 @@ from jdlopt import memory
 from jdlopt import mesh as meshes
 from jdlopt.data import given, notes
 from jdlopt.errors import DivergedError, Interrupted, UserError, WorkdirError
+from jdlopt.models import pretrained
 from jdlopt.train import (
     checkpoint,
     data_record,
     features,
+    going_on,
     log,
     processes,
     serve,
@@ -79,15 +81,23 @@ def fit(
     """
     clock = _Clock()
     memory.keep()
-    if data is None:
-        experiment = Experiment.build(config)
-    else:
+    if data is not None:
         config = given.named(config, data)
-        dataset = clean_given(resolve_data(config), data)
-        experiment = Experiment.build(config, dataset, check=True)
+    begun = going_on.begun(config, workdir)
+    if begun is not None:
+        config = begun.config
+    dataset = None if data is None else clean_given(resolve_data(config), data)
+    experiment = Experiment.build(
+        config, dataset, check=True, begins=begun is None or begun.looks_again
+    )
+    if begun is not None:
+        experiment = begun.as_saved(experiment)
     said = experiment.data.notes
+    found = experiment.pretrained() if begun is None else None
     if jax.process_index() == 0:
         notes.say(said)
+        if found is not None:
+            notes.say_line(pretrained.in_words(found.record))
     bar = notebook_bar() if on_progress is None else None
     with nullcontext() if bar is None else bar:
         run = fit_experiment(experiment, workdir, on_progress if bar is None else bar, clock)
@@ -248,6 +258,7 @@ class _Run:
         init, hparams = partial(self.experiment.init, self.config.seed), self.experiment.hparams
         found = self.experiment.pretrained()
         loaded = None if found is None else (found.params, found.state)
+        self.began = log.began_with(self.workdir) if found is None else found.record
         if found is not None and self.workdir is not None and jax.process_index() == 0:
             log.save_pretrained(self.workdir, found.record)
         shardings = state_sharding(self.mesh, jax.eval_shape(init, hparams, loaded))
@@ -433,6 +444,7 @@ class _Run:
             "devices": [str(device) for device in self.mesh.devices.flat],
             "mesh": dict(self.mesh.shape),
             "data_notes": [note.to_dict() for note in self.experiment.data.notes],
+            **({"pretrained": self.began} if self.began else {}),
             "config_fingerprint": configs.fingerprint(self.config),
             **(beside or {}),
         }

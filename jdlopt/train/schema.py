@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from jdlopt import config as configs
@@ -18,6 +18,7 @@ from jdlopt.errors import ConfigError, listing
 from jdlopt.losses import LossFields
 from jdlopt.mesh import MeshFields
 from jdlopt.models import ModelFields
+from jdlopt.models.pretrained.architecture import Architecture, architecture_of
 from jdlopt.optim import OptimFields
 
 MOST_STEPS = 2**31 - 1
@@ -143,8 +144,44 @@ def _groups_schema(groups: Any, problems: list[str]) -> Schema:
     return schema
 
 
-def data_schema(section: object, problems: list[str]) -> Schema:
-    """Returns every key that a ``data`` section may have; notes unknown parts of the user's own."""
+def begins_with(raw: Mapping[str, Any], problems: list[str]) -> Architecture | None:
+    """Returns what ``model.pretrained`` says of its model, if it is a folder that says so."""
+    section = raw.get("model")
+    place = section.get("pretrained") if isinstance(section, Mapping) else None
+    try:
+        return architecture_of(getattr(place, "text", place))
+    except ConfigError as error:
+        problems.append(str(error))
+        return None
+
+
+def _as_there(schema: Schema, given: object, found: Architecture | None) -> Schema:
+    """The keys of a ``model`` section, what weights ask for as the defaults of its own."""
+    given = given if isinstance(given, Mapping) else {}
+    name = given.get("name", schema["name"].default)
+    if found is None or getattr(name, "text", name) != found.name:
+        return schema
+
+    def fits(key: str) -> bool:
+        wrong: list[str] = []
+        configs.check_value(found.keys[key], schema[key], key, wrong)
+        return not wrong
+
+    known = {key for key in found.keys if isinstance(schema.get(key), Field) and fits(key)}
+    return {
+        key: replace(field, default=found.keys[key]) if key in known else field
+        for key, field in schema.items()
+    }
+
+
+def data_schema(section: object, problems: list[str], found: Architecture | None = None) -> Schema:
+    """Returns every key that a ``data`` section may have; notes unknown parts of the user's own.
+
+    Args:
+      section: as given.
+      problems: messages are appended here.
+      found: what the weights to start from say; a run's ``fit_on`` is that run by default.
+    """
     given = section if isinstance(section, Mapping) else {}
     source = given.get("source")
     source = source.text if isinstance(source, configs.Override) else source
@@ -157,9 +194,12 @@ def data_schema(section: object, problems: list[str]) -> Schema:
         except ConfigError as error:
             problems.append(str(error))
             own = dict.fromkeys(given, Field((Any,), None))  # which keys it has is not known
+    fields = configs.fields_of(DataFields)
+    if found is not None and found.is_run:
+        fields["fit_on"] = replace(fields["fit_on"], default=str(found.file.parent))
     return {
         **own,
-        **configs.fields_of(DataFields),
+        **fields,
         "columns": dict.fromkeys(columns, Field((str,), choice=configs.Choice(KINDS))),
         "text": configs.fields_of(TextFields),
         "preprocess": configs.fields_of(preprocess.PreprocessFields),
@@ -189,17 +229,22 @@ def schema_of(raw: Mapping[str, Any], problems: list[str]) -> Schema:
         ),
         "groups": _groups_schema(optim_raw.get("groups"), problems),
     }
+    found = begins_with(raw, problems)
+    shared = configs.fields_of(ModelFields)
+    if found is not None and found.name in models.MODELS:
+        shared["name"] = replace(shared["name"], default=found.name)
+    model = _part_schema(
+        raw.get("model"),
+        "model",
+        models.MODELS,
+        shared,
+        problems,
+        without=models.FILLED_IN,
+    )
     return {
         "seed": Field((int,), 0, configs.Range(0, configs.LARGEST_SEED)),
-        "data": data_schema(raw.get("data"), problems),
-        "model": _part_schema(
-            raw.get("model"),
-            "model",
-            models.MODELS,
-            configs.fields_of(ModelFields),
-            problems,
-            without=models.FILLED_IN,
-        ),
+        "data": data_schema(raw.get("data"), problems, found),
+        "model": _as_there(model, raw.get("model"), found),
         "loss": _part_schema(
             raw.get("loss"), "loss", losses.LOSSES, configs.fields_of(LossFields), problems
         ),
@@ -216,7 +261,9 @@ def resolve_data(raw: configs.AnyConfig) -> DataFields:
       ConfigError: everything that is wrong with the section.
     """
     problems: list[str] = []
-    section = configs.to_dict(raw).get("data", {})
-    checked = configs.check_section(section, data_schema(section, problems), "data", problems)
+    plain = configs.to_dict(raw)
+    section, found = plain.get("data", {}), begins_with(plain, problems)
+    schema = data_schema(section, problems, found)
+    checked = configs.check_section(section, schema, "data", problems)
     configs.raise_problems(problems)
     return section_of(DataFields, checked, "data")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -17,12 +19,12 @@ from jaxtyping import Float, PyTree
 from jdlopt import config as configs
 from jdlopt import mesh as meshes
 from jdlopt import writing
-from jdlopt.data import preprocess
+from jdlopt.data import from_run, preprocess
 from jdlopt.data.augment.batch import unchanged, without_mixing
 from jdlopt.data.inputs import Inputs, read_inputs
 from jdlopt.data.notes import Note
 from jdlopt.data.spec import DataSpec
-from jdlopt.errors import DataError, UserError, WorkdirError, escaped, listing
+from jdlopt.errors import ConfigError, DataError, UserError, WorkdirError, escaped, listing
 from jdlopt.metrics.scores import Value
 from jdlopt.tasks import Columns, find_task
 from jdlopt.train import checkpoint, data_record, disk, log
@@ -234,10 +236,24 @@ def experiment_with_data(
     Raises:
       UserError: the directory holds no run, or its data are gone or others.
     """
-    # on the devices that are here now, whatever the run had
-    experiment = Experiment.build({**run_config(workdir, allow_code), "mesh": {"data": 1}})
+    experiment = with_data(run_config(workdir, allow_code), Path(workdir))
     data_record.check(Path(workdir), experiment.data, changed_data)
     return experiment
+
+
+def with_data(config: Mapping[str, Any], workdir: Path) -> Experiment:
+    """Returns the experiment of a run with its data, which are coded and scaled as in its training.
+
+    Args:
+      config: the run's.
+      workdir: its directory.
+    """
+    data = config["data"]
+    with contextlib.suppress(ConfigError):  # a damaged record: all is learnt once more
+        from_run.kept(str(workdir))
+        data = {**data, "fit_on": str(workdir)}
+    # on the devices that are here now, whatever the run had
+    return Experiment.build({**config, "data": data, "mesh": {"data": 1}}, begins=False)
 
 
 def run_experiment(workdir: str | Path, allow_code: configs.Allowed = False) -> Experiment:

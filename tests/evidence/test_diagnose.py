@@ -51,9 +51,9 @@ def test_the_verb_speaks_to_people_and_takes_either_form(run, capsys):
     assert main(["diagnose", f"--workdir={run}"]) == 0
     told = capsys.readouterr()
     assert told.out == "" and "noisy validation" in told.err
-    assert main(["diagnose", str(run), f"--workdir={run}"]) == 2
+    assert main(["diagnose", str(run), f"--workdir={run / 'other'}"]) == 2
     assert main(["diagnose"]) == 2
-    assert "takes a WORKDIR or --workdir=DIR" in capsys.readouterr().err
+    assert "diagnose: takes a run's directory" in capsys.readouterr().err
     assert main(["diagnose", str(run / "nowhere")]) == 2
     assert "holds no run" in capsys.readouterr().err
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,32 @@ def test_entries_are_well_formed() -> None:
     for one in techniques.TECHNIQUES.values():
         assert one.group in techniques.GROUPS and set(one.aims) <= set(techniques.AIMS)
         assert one.aims and 0 <= one.prior <= 1 and one.summary.endswith(".") and one.source
+
+
+def test_what_regularises_can_be_taken_away_again(shipped) -> None:
+    side, facts = shipped
+    key = "model.dropout_rate"
+    asked = {key: 0.4, "optim.name": "adamw", "optim.weight_decay": 0.1}
+    config = side_of(side.raw, asked, like=side).config
+    assert techniques.change("less_dropout", config, facts) == ({key: None}, {key: 0.2})
+    off, weaker = techniques.change("less_weight_decay", config, facts)
+    assert off["optim.weight_decay"] is None and weaker["optim.weight_decay"] == 0.01
+    for change in (off, weaker):
+        changed = side_of(config, change, like=side).config
+        assert changed.optim.weight_decay == change["optim.weight_decay"]
+    plain = side_of(side.raw, {key: None}, like=side).config
+    reason = techniques.why_not(techniques.find("less_dropout"), plain, facts)
+    assert reason is not None and "nothing to take away" in reason
+
+
+def test_weights_fix_the_structure_that_they_are_of(shipped) -> None:
+    side, facts = shipped
+    config = side.config
+    model = replace(config.model, pretrained="runs/first")
+    names = {one.name for one in techniques.applicable(replace(config, model=model), facts)}
+    groups = {techniques.find(name).group for name in names}
+    assert "structure" not in groups and not names & {"pca", "embed_categories"}
+    assert {"freeze_body", "layer_decay"} <= names
 
 
 def test_transfer_needs_something_to_transfer(shipped) -> None:

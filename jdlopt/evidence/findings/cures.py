@@ -12,12 +12,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from jdlopt.evidence.findings.finding import Finding, Record, setting
+from jdlopt.evidence.techniques.removal import AUGMENTED, DROPOUT, PENALTIES, SMOOTHING
 
 if TYPE_CHECKING:
     from jdlopt.evidence.techniques.entry import Facts
     from jdlopt.train.schema import Config
 
-KNOBS = ("width", "depth", "rate", "batch", "steps")
+KNOBS = (
+    "width", "depth", "rate", "batch", "steps", "dropout", "decay", "smoothing", "augmentation",
+    "robustness",
+)  # fmt: skip
 """What a cure sets: two cures of one report never turn one of these in different directions."""
 OUTCOMES = ("fit", "confidence")
 """What a cure acts upon: how closely the training split is fitted, how sure predictions are."""
@@ -31,12 +35,16 @@ class Cure(NamedTuple):
       turns: of `KNOBS` and `OUTCOMES`, what it raises (1) and what it lowers (-1).
       key: a number of the config that it makes larger, so that a larger one already is the opposite
         cure's to lower; None where there is no such number.
+      lowers: the keys whose numbers it makes smaller; they are told with what they are now.
     """
 
     words: str
     turns: Mapping[str, int] = {}
     key: str | None = None
+    lowers: tuple[str, ...] = ()
 
+
+AUGMENTS = {"augmentation": 1, "fit": -1}
 
 CURES: dict[str, Cure] = {
     # size and structure
@@ -52,15 +60,29 @@ CURES: dict[str, Cure] = {
     "residual_connections": Cure("residual connections"),
     "convolutional": Cure("convolutions, which see neighbours together"),
     # regularisation
-    "dropout": Cure("dropout", {"fit": -1}, "model.dropout_rate"),
-    "weight_decay": Cure("weight decay", {"fit": -1, "confidence": -1}, "optim.weight_decay"),
-    "label_smoothing": Cure("label smoothing", {"confidence": -1}, "loss.label_smoothing"),
-    "mixup": Cure("mixup", {"fit": -1, "confidence": -1}, "data.augment.mixup"),
-    "cutmix": Cure("CutMix", {"fit": -1, "confidence": -1}, "data.augment.cutmix"),
-    "rand_augment": Cure("RandAugment (data.augment.rand_augment)", {"fit": -1}),
-    "time_shift": Cure("random shifts in time (data.augment.time_shift)", {"fit": -1}),
-    "jitter": Cure("noise on the inputs (data.augment.jitter)", {"fit": -1}),
-    "token_dropout": Cure("token dropout (data.augment.token_dropout)", {"fit": -1}),
+    "dropout": Cure("dropout", {"dropout": 1, "fit": -1}, "model.dropout_rate"),
+    "less_dropout": Cure("less dropout", {"dropout": -1, "fit": 1}, lowers=DROPOUT),
+    "weight_decay": Cure(
+        "weight decay", {"decay": 1, "fit": -1, "confidence": -1}, "optim.weight_decay"
+    ),
+    "less_weight_decay": Cure(
+        "less weight decay", {"decay": -1, "fit": 1, "confidence": 1}, lowers=PENALTIES
+    ),
+    "label_smoothing": Cure(
+        "label smoothing", {"smoothing": 1, "confidence": -1}, "loss.label_smoothing"
+    ),
+    "less_label_smoothing": Cure(
+        "less label smoothing", {"smoothing": -1, "confidence": 1}, lowers=SMOOTHING
+    ),
+    "less_augmentation": Cure(
+        "less augmentation", {"augmentation": -1, "fit": 1, "confidence": 1}, lowers=AUGMENTED
+    ),
+    "mixup": Cure("mixup", AUGMENTS | {"confidence": -1}, "data.augment.mixup"),
+    "cutmix": Cure("CutMix", AUGMENTS | {"confidence": -1}, "data.augment.cutmix"),
+    "rand_augment": Cure("RandAugment (data.augment.rand_augment)", AUGMENTS),
+    "time_shift": Cure("random shifts in time (data.augment.time_shift)", AUGMENTS),
+    "jitter": Cure("noise on the inputs (data.augment.jitter)", AUGMENTS),
+    "token_dropout": Cure("token dropout (data.augment.token_dropout)", AUGMENTS),
     "early_stopping": Cure(
         "stopping at the best step (train.patience)", {"steps": -1, "confidence": -1}
     ),
@@ -70,6 +92,9 @@ CURES: dict[str, Cure] = {
     "balanced_sampling": Cure("drawing each class as often (data.sampling='balanced')"),
     "class_weights": Cure("weighing rare classes more (loss.class_weights='balanced')"),
     "focal_loss": Cure("the focal loss (loss.name='focal')", {"confidence": -1}),
+    # numbers to predict
+    "huber_loss": Cure("the Huber loss (loss.name='huber')", {"robustness": 1}),
+    "absolute_loss": Cure("the absolute error (loss.name='mae')", {"robustness": 1}),
     # optimisation
     "learning_rate_up": Cure("a larger learning rate", {"rate": 1}),
     "learning_rate_down": Cure("a smaller learning rate", {"rate": -1}),
@@ -162,33 +187,12 @@ def agreed(findings: Sequence[Finding], record: Record) -> list[Finding]:
             kept.append(name)
             here.append(name)
         made.append(replace(finding, techniques=tuple(here)))
-    return [
-        replace(one, suggestion=_in_words(one, _to_lower(one, needs, kept, record), record))
-        for one in made
-    ]
+    return [replace(one, suggestion=_in_words(one, record)) for one in made]
 
 
-def _to_lower(
-    finding: Finding, needs: Mapping[str, int], kept: Sequence[str], record: Record
-) -> list[str]:
-    """What the config has that works against what a finding needs: keys, each with its value."""
-    found = []
-    for name, cure in CURES.items():
-        now = setting(record, cure.key) if cure.key else None
-        if not isinstance(now, int | float) or not now or name in kept:
-            continue
-        helps = any(finding.needs.get(q, 0) * sign < 0 for q, sign in cure.turns.items())
-        harms = any(needs.get(q, 0) * sign > 0 for q, sign in cure.turns.items())
-        if helps and not harms:
-            found.append(f"{cure.key} ({now:g})")
-    return found
-
-
-def _in_words(finding: Finding, to_lower: Sequence[str], record: Record) -> str:
+def _in_words(finding: Finding, record: Record) -> str:
     words = [_words(name, finding, record) for name in finding.techniques]
     sentences = [finding.suggestion]
-    if to_lower:
-        sentences.append(f"Lower {_listed(to_lower, 'and')}.")
     if words:
         sentences.append(f"Try {_listed(words, 'or')}.")
     return " ".join(one for one in sentences if one)
@@ -198,9 +202,13 @@ def _words(name: str, finding: Finding, record: Record) -> str:
     cure = CURES[name]
     if name in finding.words:
         return finding.words[name]
-    now = setting(record, cure.key) if cure.key else None
+    if cure.lowers:
+        held = {key: setting(record, key) for key in cure.lowers}
+        told = [f"{key}, now {v:g}" for key, v in held.items() if isinstance(v, int | float) and v]
+        return f"{cure.words} ({'; '.join(told)})" if told else cure.words
     if cure.key is None:
         return cure.words
+    now = setting(record, cure.key)
     return f"more {cure.words} ({cure.key}, now {now:g})" if now else f"{cure.words} ({cure.key})"
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jdlopt.evidence.techniques.entry import value_of
+
 LEVELS = {"good": 0, "note": 1, "warning": 2, "serious": 3}
 """A serious finding makes the run's numbers wrong, or costs most of what could be reached; a
 warning costs something; a note is worth knowing."""
@@ -20,7 +22,8 @@ CAUSES = (
     *("noisy_gradients", "learning_rate_too_high", "learning_rate_too_low", "divergence"),
     *("dying_units", "saturating_units", "loss_spikes"),
     # what became of it
-    *("overfitting", "still_improving", "underfitting", "miscalibration", "weak_classes"),
+    *("heavy_tails", "overfitting", "still_improving", "underfitting"),
+    *("miscalibration", "weak_classes"),
     # what it costs, and what is worth knowing
     *("input_bound", "dispatch_bound", "padding", "batch_too_large", "saturated_early"),
     *("unused_capacity", "noisy_validation"),
@@ -86,10 +89,7 @@ def setting(record: Record, key: str) -> Any:
       >>> setting({"config": {"train": {"patience": 5}}}, "train.patience")
       5
     """
-    node: Any = record.get("config")
-    for name in key.split("."):
-        node = node.get(name) if isinstance(node, Mapping) else None
-    return node
+    return value_of(record.get("config") or {}, key)
 
 
 def level(value: float, warning: float, serious: float) -> str | None:

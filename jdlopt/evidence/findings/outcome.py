@@ -28,7 +28,10 @@ EARLY = 0.25
 """Of the steps, after which nothing was won any more."""
 MISCALIBRATED = (0.05, 0.2)
 """The expected calibration error. Guo et al. (2017) found 0.04 to 0.17 in deep networks."""
+SURER = ("less_label_smoothing", "less_augmentation", "less_weight_decay", "longer_training")
 LESS_SURE = ("label_smoothing", "mixup", "ensemble", "weight_decay", "early_stopping")
+TAIL = (0.35, 0.6)
+"""Of the squared errors, what the largest hundredth of them makes."""
 PRECISE = (0.02, 0.05)
 """The standard error of the validation accuracy."""
 
@@ -143,8 +146,9 @@ def underfitting(record: Record) -> Finding | None:
         f"on the training split and at {share(max(0.0, fit.validation))} on validation.{told}",
         "The training split itself must be learnt first.",
         (
-            *("wider", "deeper", "activation", "convolutional", "batch_norm", "longer_training"),
-            *("learning_rate_up", "residual_connections", "piecewise_linear"),
+            *("less_dropout", "less_augmentation", "less_weight_decay", "wider", "deeper"),
+            *("activation", "convolutional", "batch_norm", "longer_training", "learning_rate_up"),
+            *("residual_connections", "piecewise_linear"),
         ),
         {"train": fit.train, "validation": fit.validation, "ahead": ahead},
         needs={"fit": 1},
@@ -242,9 +246,31 @@ def miscalibration(record: Record) -> Finding | None:
         f"{share(found['accuracy'])} is right; the calibration error is {found['ece']:.3f} "
         f"(by chance at most {found['chance']:.3f}).",
         "A temperature fitted on validation corrects probabilities either way.",
-        LESS_SURE if too_sure else ("longer_training",),
+        LESS_SURE if too_sure else SURER,
         {"ece": found["ece"], "chance": found["chance"], "confidence": found["confidence"]},
         needs={"confidence": -1 if too_sure else 1},
+    )
+
+
+def heavy_tails(record: Record) -> Finding | None:
+    """Finds a squared loss of which most is that of a few training examples.
+
+    Of normal errors, the largest hundredth makes 8 % of the squares; of Laplace's, 16 %.
+    """
+    said = (record.get("predictions") or {}).get("train") or {}
+    tail, loss = said.get("tail"), setting(record, "loss.name")
+    made = None if tail is None or loss not in (None, "mse") else level(tail, *TAIL)
+    if made is None or tail is None:
+        return None
+    return Finding(
+        "heavy_tails",
+        "note" if made == "warning" else "warning",
+        f"The largest hundredth of the errors on training examples makes {share(tail)} of the "
+        "squared loss: a few examples decide what is learnt.",
+        "Look at these examples first. Where large errors are not what counts most (by the mean "
+        "absolute error, say), a loss that bounds their pull learns the others better.",
+        ("huber_loss", "absolute_loss"),
+        {"tail": tail},
     )
 
 
@@ -310,6 +336,7 @@ def noisy_validation(record: Record) -> Finding | None:
 
 
 FINDINGS = (
+    heavy_tails,
     overfitting,
     underfitting,
     still_improving,

@@ -15,6 +15,7 @@ from jdlopt.evidence.techniques.entry import AIMS, GROUPS, KINDS, Change, Facts,
 from jdlopt.evidence.techniques.optimisation import OPTIMISATION
 from jdlopt.evidence.techniques.precision import PRECISION
 from jdlopt.evidence.techniques.regularisation import REGULARISATION
+from jdlopt.evidence.techniques.removal import REMOVAL
 from jdlopt.evidence.techniques.structure import STRUCTURE
 from jdlopt.evidence.techniques.tables import TABLES
 from jdlopt.evidence.techniques.transfer import TRANSFER
@@ -34,6 +35,7 @@ TECHNIQUES: dict[str, Technique] = {
         *TABLES,
         *STRUCTURE,
         *REGULARISATION,
+        *REMOVAL,
         *OPTIMISATION,
         *PRECISION,
         *TRANSFER,

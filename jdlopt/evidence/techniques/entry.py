@@ -95,7 +95,7 @@ class Technique:
 # --- how entries say what they change -------------------------------------------------------------
 
 
-def value_of(config: Config, key: str) -> Any:
+def value_of(config: Config | Mapping[str, Any], key: str) -> Any:
     """Returns a key's value, or None where the config's parts have no such key."""
     node: Any = configs.to_dict(config)
     for name in key.split("."):
@@ -190,6 +190,12 @@ def needs_one_input(config: Config, facts: Facts) -> str | None:
     if len(facts.inputs) == 1:
         return None
     return f"It takes one input; there are {len(facts.inputs)}: {listing(facts.inputs)}."
+
+
+def needs_fresh(config: Config, facts: Facts) -> str | None:
+    """The model must start from random values: weights have one structure, and one input."""
+    place = value_of(config, "model.pretrained")
+    return f"The model starts from weights of another structure, {place!r}." if place else None
 
 
 def needs_task(*tasks: str) -> Applies:

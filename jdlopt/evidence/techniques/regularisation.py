@@ -106,5 +106,11 @@ REGULARISATION = (
         "absolute_loss", "loss", ("robustness",), "Learns the median instead of the mean.",
         values("loss.name", "mae"), "nothing", "Laplace", 0.15, needs_task("regression"),
     ),
+    Technique(
+        "squared_loss", "loss", ("accuracy",),
+        "Learns the mean, where large errors count most: what RMSE measures.",
+        values("loss.name", "mse"), "nothing", "Gauss; Legendre, 1805", 0.2,
+        needs_task("regression"),
+    ),
 )  # fmt: skip
 """The techniques of regularisation and of the loss."""

@@ -16,7 +16,7 @@ from jdlopt.evidence.techniques.entry import (
 if TYPE_CHECKING:
     from jdlopt.train.schema import Config
 
-BODY = r"^(?!head/)"
+BODY = r"^(?!(model/)?head/)"
 """Every parameter that is not the head's."""
 
 

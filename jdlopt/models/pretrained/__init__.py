@@ -7,7 +7,8 @@ head of another width is new.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,12 +17,20 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import PyTree
 
+from jdlopt import writing
 from jdlopt.errors import ConfigError, listing
 from jdlopt.models.pretrained import files
+from jdlopt.models.pretrained.architecture import Architecture, architecture_of, differing
 from jdlopt.models.pretrained.families import FAMILIES, Family
+from jdlopt.models.pretrained.hints import hints
 
-__all__ = ["FAMILIES", "Loaded", "load", "placed"]
+__all__ = [
+    "FAMILIES", "Loaded", "check_heads", "flat_shapes", "in_words", "load", "placed",
+    "problems_in_words", "shapes_of",
+]  # fmt: skip
 
+MOST_NAMED = 6
+"""Arrays that a line names."""
 SHOWN = 10
 """Tensors of each kind of problem that a message lists."""
 WRAPPED = re.compile(r"^(base/)?(model/)?")
@@ -30,13 +39,6 @@ HEAD = "head/"
 TOKENS = "embeddings/tokens/embedding"
 SPARE_ROWS = 0.01
 """The share of a token table's rows that no token may have: some are as large as is fast."""
-HINTS = {
-    TOKENS: "Its vocabulary is another one: set data.text.tokenizer to the "
-    "tokenizer.json that came with it.",
-    "embeddings/positions/embedding": "Set model.max_positions (of an image model, the image size "
-    "and patch_size) to what it was trained with.",
-    "embeddings/types/embedding": "Set model.num_types to what it was trained with.",
-}
 
 
 class Loaded(NamedTuple):
@@ -68,18 +70,25 @@ def load(
         another shape: all of them are listed.
     """
     name, place = section["name"], section["pretrained"]
+    files.located(writing.expanded(place))
     if name not in FAMILIES:
         raise ConfigError(
             f"model.pretrained: there is no table of names for model.name {name!r}. Known: "
-            f"{listing(FAMILIES)}."
+            f"{listing(FAMILIES)}. Any model can start from a run's directory."
+        )
+    said = architecture_of(place)
+    if said is not None and said.name != name:
+        raise ConfigError(
+            f"model.pretrained: {said.file} is of what is model.name={said.name!r} here; the "
+            f"config's model.name is {name!r}."
         )
     tensors = files.read(place)
-    shapes = {path: leaf.shape for path, leaf in _flat(params).items()}
+    shapes = flat_shapes(params)
     adapted = {path for path in shapes if path.startswith("adapters/")}
     wanted = {path: shape for path, shape in shapes.items() if path not in adapted}
-    stats = {path: leaf.shape for path, leaf in _flat(state).items()}
+    stats = flat_shapes(state)
     family, prefix = _best(FAMILIES[name], tensors.arrays, [*wanted, *stats], name, tensors.path)
-    return _filled(family, prefix, tensors, wanted, stats, rows)
+    return _filled(family, prefix, tensors, wanted, stats, rows, said, section)
 
 
 def placed(loaded: Any, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
@@ -95,9 +104,15 @@ def placed(loaded: Any, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
 def _with(tree: PyTree, arrays: Mapping[str, object]) -> PyTree:
     flat = flatten_dict(tree)
     for path in flat:
-        if "/".join(path) in arrays:
-            flat[path] = jnp.asarray(arrays["/".join(path)], flat[path].dtype)
+        name = "/".join(map(str, path))
+        if name in arrays:
+            flat[path] = jnp.asarray(arrays[name], flat[path].dtype)
     return unflatten_dict(flat)
+
+
+def flat_shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each array by its path, ``a/b/c``."""
+    return {path: leaf.shape for path, leaf in _flat(tree).items()}
 
 
 def _flat(tree: PyTree) -> dict[str, Any]:
@@ -170,12 +185,13 @@ def _filled(
     params: Mapping[str, tuple[int, ...]],
     stats: Mapping[str, tuple[int, ...]],
     rows: np.ndarray | None,
+    said: Architecture | None,
+    section: Mapping[str, Any],
 ) -> Loaded:
     used: set[str] = set()
     missing: list[str] = []
-    misshapen: list[str] = []
+    misshapen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
     new: list[str] = []
-    hints: list[str] = []
     found: dict[str, np.ndarray] = {}
     for path, shape in {**params, **stats}.items():
         own = _own(path)
@@ -204,8 +220,7 @@ def _filled(
         elif own.startswith(HEAD):
             new.append(path)
         else:
-            misshapen.append(f"{path}: {shape} here, {whole.shape} there")
-            hints += [HINTS[own]] if own in HINTS else []
+            misshapen[path] = (shape, whole.shape)
     left = [name for name in tensors.arrays if name not in used]
     ignored = [name for name in left if family.is_unneeded(name.removeprefix(prefix))]
     unexpected = [name for name in left if name not in ignored]
@@ -214,7 +229,27 @@ def _filled(
         for path in head:  # a head's matrix of another width makes its bias new as well
             del found[path]
         new += head
-    _raise(missing, unexpected, misshapen, hints, family, tensors.path)
+    unlike = {} if said is None else differing(said, section)
+    if missing or unexpected or misshapen:
+        shown = [f"{path}: {here} here, {there} there" for path, (here, there) in misshapen.items()]
+        told = [
+            f"{said.file} says model.{key}={there!r}; here it is {here!r}."
+            for key, (here, there) in unlike.items()
+            if said is not None
+        ]
+        told = told or hints(
+            {_own(path): shapes for path, shapes in misshapen.items()},
+            [one.partition(" ")[0] for one in missing],
+            [name.removeprefix(prefix) for name in unexpected],
+            _layer_counts(family, prefix, {**params, **stats}, tensors.arrays),
+        )
+        raise ConfigError(
+            f"model.pretrained: '{tensors.path}' does not fit the model (names as {family.name} "
+            f"has them):\n{problems_in_words(missing, unexpected, shown)}"
+            + ("\n  " + " ".join(told) if told else "")
+        )
+    if said is not None:
+        check_heads(unlike, said.file)
     record = {
         "file": tensors.path,
         "sha256": tensors.sha256,
@@ -222,6 +257,7 @@ def _filled(
         "tensors": len(used),
         "new": sorted(new),
         "ignored": sorted(ignored),
+        "differing": {key: [here, there] for key, (here, there) in unlike.items()},
     }
     return Loaded(
         {path: array for path, array in found.items() if path in params},
@@ -258,14 +294,10 @@ def _float32(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(array).astype(np.float32))
 
 
-def _raise(
-    missing: list[str],
-    unexpected: list[str],
-    misshapen: list[str],
-    hints: list[str],
-    family: Family,
-    place: str,
-) -> None:
+def problems_in_words(
+    missing: Sequence[str], unexpected: Sequence[str], misshapen: Sequence[str]
+) -> str:
+    """Returns what does not fit, the first `SHOWN` of each kind a line each."""
     parts = []
     for what, some in (
         ("missing there", missing),
@@ -275,15 +307,68 @@ def _raise(
         if some:
             more = f"\n    and {len(some) - SHOWN} more" if len(some) > SHOWN else ""
             parts.append(f"  {what}:\n    " + "\n    ".join(some[:SHOWN]) + more)
-    if not parts:
-        return
-    if any("token_type" in name for name in unexpected):
-        hints.append(HINTS["embeddings/types/embedding"])
-    raise ConfigError(
-        f"model.pretrained: '{place}' does not fit the model (names as {family.name} has them):\n"
-        + "\n".join(parts)
-        + ("\n  " + " ".join(dict.fromkeys(hints)) if hints else "")
-    )
+    return "\n".join(parts)
+
+
+def _layer_counts(
+    family: Family, prefix: str, here: Mapping[str, tuple[int, ...]], there: Mapping[str, object]
+) -> tuple[int, int] | None:
+    """How many layers a transformer has here and there; None of another model."""
+    ours = [match for path in here if (match := re.match(r"layers?(_\d+)?/", _own(path)))]
+    if not ours:
+        return None
+    stacked = [shape[0] for path, shape in here.items() if _own(path).startswith("layers/")]
+    count = stacked[0] if stacked else len({match[0] for match in ours})
+    found = 0
+    while True:
+        source = family.source(f"layer_{found}/norm_0/scale")
+        if source is None or f"{prefix}{source[0]}" not in there:
+            return count, found
+        found += 1
+
+
+def check_heads(unlike: Mapping[str, tuple[object, object]], file: Path) -> None:
+    """Raises a `ConfigError` where attention is cut into other heads, which no shape shows.
+
+    Args:
+      unlike: the keys that differ from what the weights ask for: here, there.
+      file: what says so.
+    """
+    if "num_heads" in unlike:
+        here, there = unlike["num_heads"]
+        raise ConfigError(
+            f"model.num_heads: is {here}; {file} says {there}, and the weights mean something else "
+            f"with any other. Set model.num_heads={there}, or leave it out."
+        )
+
+
+def in_words(record: Mapping[str, Any]) -> str:
+    """Returns in one line what a model starts from: what was loaded, what is new, what is left.
+
+    Args:
+      record: of `Loaded`.
+
+    Example:
+      >>> in_words({"file": "a", "family": "BERT", "tensors": 9, "new": ["head/b"], "ignored": []})
+      "model.pretrained: 9 arrays of 'a' (BERT); new: head/b"
+    """
+    family, note = record["family"], record.get("note")
+    told = ", ".join(str(one) for one in (family, record.get("checkpoint"), note) if one)
+    parts = [f"model.pretrained: {record['tensors']:,} arrays of '{record['file']}' ({told})"]
+    if record["new"]:
+        why = record.get("why_new")
+        why = f" (outputs {why})" if why else ""
+        parts.append(f"new: {_some(record['new'])}{why}")
+    if record["ignored"]:
+        parts.append(f"left there: {_some(record['ignored'])}")
+    for key, (here, there) in record.get("differing", {}).items():
+        parts.append(f"model.{key} is {here!r} here, {there!r} there")
+    return "; ".join(parts)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def shapes_of(model: Any, inputs: Any, hparams: PyTree) -> tuple[PyTree, PyTree]:

@@ -18,6 +18,8 @@ from jdlopt.models.pretrained import pickles
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 """The files of a folder that hold a whole model, the safer one first."""
 INDEX = ".index.json"
+RUN, RUNS_IN = "inputs.json", ("trials", "runs", ".")
+"""A file that every run's directory has, and where directories that hold several have them."""
 TORCH = (".bin", ".pt", ".pth")
 LARGEST_HEADER = 100_000_000
 """Bytes; safetensors' own limit."""
@@ -47,7 +49,7 @@ def read(place: str | Path) -> Tensors:
       ConfigError: there is none, or it can't be read.
     """
     path = writing.expanded(place)
-    files = _files(path)
+    files = located(path)
     stamp = tuple((str(one), one.stat().st_mtime_ns, one.stat().st_size) for one in files)
     return _read(str(path), stamp)
 
@@ -70,8 +72,12 @@ def _read(path: str, stamp: tuple[tuple[str, int, int], ...]) -> Tensors:
     return Tensors(arrays, path, digest.hexdigest())
 
 
-def _files(path: Path) -> list[Path]:
-    """The files to read, in a fixed order."""
+def located(path: Path) -> list[Path]:
+    """Returns the files to read, in a fixed order.
+
+    Raises:
+      ConfigError: there are none.
+    """
     if path.is_file():
         if path.suffix in (".safetensors", *TORCH):
             return [path]
@@ -90,9 +96,15 @@ def _files(path: Path) -> list[Path]:
             return [path / name]
         if (path / f"{name}{INDEX}").is_file():
             return _shards(path, path / f"{name}{INDEX}")
+    runs = [folder for folder in RUNS_IN if any((path / folder).glob(f"*/{RUN}"))]
+    if runs:
+        first = min((path / runs[0]).glob(f"*/{RUN}")).parent
+        raise ConfigError(
+            f"model.pretrained: '{path}' holds several runs; name one of them, such as '{first}'."
+        )
     raise ConfigError(
         f"model.pretrained: the folder '{path}' holds none of {', '.join(WHOLE)}, nor an index of "
-        "their parts."
+        f"their parts; and it is no run's directory, which has {RUN} and checkpoints."
     )
 
 
