@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
@@ -13,7 +15,9 @@ Checked = TypeVar("Checked", bound=Callable[..., object])
 
 NAMES = ("Array", "Bool", "Float", "Float32", "Int", "Num", "PyTree")
 """What a room names for types alone where it does without jax, until it computes."""
-_checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float
+_beartype = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float
+_known: dict[tuple[object, ...], Callable[..., object]] = {}
+"""What checks a signature: a function within another is defined at each call of that one."""
 
 
 def checked(function: Checked) -> Checked:
@@ -23,4 +27,19 @@ def checked(function: Checked) -> Checked:
     room = vars(sys.modules[function.__module__])
     for name in NAMES:
         room.setdefault(name, getattr(jaxtyping, name))
-    return _checked(function)
+    made: list[Callable[..., object]] = []
+
+    def check(*args: object, **keys: object) -> object:
+        if not made:  # at the first call: beartype takes milliseconds, and most are never called
+            made.append(_known_or_made(function))
+        return made[0](*args, **keys)
+
+    return cast(Checked, functools.wraps(function)(check))
+
+
+def _known_or_made(function: Callable[..., object]) -> Callable[..., object]:
+    # jaxtyping hands over an empty function of its own, which differs by its signature alone.
+    key = (function.__module__, function.__qualname__, inspect.signature(function))
+    if key not in _known:
+        _known[key] = _beartype(function)
+    return _known[key]

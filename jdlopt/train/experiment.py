@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -161,7 +161,12 @@ class Experiment:
 
     def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
         """Makes one update from a batch of raw inputs and targets. Pure: jit, vmap or shard it."""
-        return step.train_step(self.components, state, batch)
+        return self._traced_once(state, batch)
+
+    @cached_property
+    def _traced_once(self) -> Callable[[TrainState, Batch], tuple[TrainState, Measured]]:
+        """The step, traced once for all programs that inline it: alone, in a loop, in a vmap."""
+        return jax.jit(partial(step.train_step, self.components), inline=True)
 
     def evaluate_step(self, state: TrainState | Weights, batch: Batch) -> Collected:
         """Collects what the metrics need of a padded batch, for `collector` to finish. Pure."""

@@ -101,6 +101,7 @@ def test_an_import_that_fails_says_what_can_be_imported(
     assert all(word in str(caught.value) for word in words)
 
 
+@pytest.mark.slow
 def test_worker_processes_import_the_neighbours(tmp_path: Path) -> None:
     write(
         tmp_path / "own/neighbour_model.py",

@@ -129,6 +129,7 @@ def test_a_side_that_is_changed_follows(file: Path) -> None:
     assert twice.optim.options["b1"] == 0.8
 
 
+@pytest.mark.slow
 def test_trials_follow_a_searched_key(file: Path, tmp_path: Path) -> None:
     space = {
         "train.steps": spaces.choice(20, 40),

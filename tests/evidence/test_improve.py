@@ -166,6 +166,7 @@ def test_the_report_has_the_ladder_and_the_file(improved) -> None:
     assert "Adopted techniques" in page and "Test split" in page and "learning_rate_up" in page
 
 
+@pytest.mark.slow
 def test_an_ablation_weighs_each_technique_alone_and_left_out(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
     config = configs.load(tmp_path / "slow.py")

@@ -19,9 +19,12 @@ from jdlopt.optim.optimizers import OPTIMIZERS
 from jdlopt.optim.schedules import SCHEDULES
 
 FILES = [
-    "image/digits_cnn", "sequence/mnist1d_mlp", "sequence/mnist1d_gru", "tabular/iris_mlp",
-    "tabular/diabetes_mlp",
-]  # fmt: skip
+    "image/digits_cnn",
+    "tabular/iris_mlp",
+    pytest.param("sequence/mnist1d_mlp", marks=pytest.mark.slow),
+    pytest.param("sequence/mnist1d_gru", marks=pytest.mark.slow),
+    pytest.param("tabular/diabetes_mlp", marks=pytest.mark.slow),
+]
 
 
 @pytest.fixture(scope="module", params=FILES)

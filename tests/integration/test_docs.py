@@ -89,7 +89,9 @@ def own_parts(monkeypatch, tmp_path):
             del sys.modules[module]
 
 
-@pytest.mark.parametrize("name", ["make_reference", "make_models"])
+@pytest.mark.parametrize(
+    "name", ["make_reference", pytest.param("make_models", marks=pytest.mark.slow)]
+)
 def test_made_pages_are_up_to_date(name):
     assert make(name).main(["--check"]) == 0
 

@@ -79,7 +79,11 @@ def test_a_damaged_test_split_voids_no_run(tmp_path, capsys):
     assert "accuracy" in kept.evaluate("test")
 
 
-@pytest.mark.parametrize("name", [b"caf\xe9", b"[bold]a*?"], ids=["no_utf8", "markup"])
+@pytest.mark.parametrize(
+    "name",
+    [b"caf\xe9", pytest.param(b"[bold]a*?", marks=pytest.mark.slow)],
+    ids=["no_utf8", "markup"],
+)
 def test_names_that_no_terminal_shows_and_no_spreadsheet_should_run(
     tmp_path, monkeypatch, capfd, name
 ):

@@ -57,6 +57,7 @@ def test_other_models_name_fusion(path):
     assert Experiment.build({**said, "model": {"name": "mlp"}}).spec.input.shape == (3,)
 
 
+@pytest.mark.slow
 def test_techniques_are_offered_for_the_inputs_that_they_fit(path):
     side = side_of(config_of(path))
     facts = techniques.facts_of(side.config, side.dataset)

@@ -47,7 +47,7 @@ def greedy(params):
     return np.stack(rows)
 
 
-@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("scan", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_cache_changes_nothing(params, greedy, scan):
     model = TransformerDecoder(**SIZES, scan_layers=scan)
     found = stack_layers(params) if scan else params

@@ -30,7 +30,7 @@ def made(name, keys, tokens, dtype):
     return make_model(section, 3, tokens=tokens)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", CASES)
 def test_the_head_on_the_features_is_the_whole_model(case, dtype):
     keys, tokens = CASES[case]

@@ -29,7 +29,7 @@ def moved(params, key=1):
     )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("section", [CNN, GRU], ids=lambda section: section["name"])
 def test_starts_as_the_model_and_merges_back_into_it(section, dtype):
     section = {**section, "dtype": dtype}

@@ -23,7 +23,13 @@ def count(section, shape, outputs):
 
 @pytest.mark.parametrize(
     ("depth", "parameters"),
-    [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160), (152, 60_192_808)],
+    [
+        (34, 21_797_672),
+        (50, 25_557_032),
+        pytest.param(18, 11_689_512, marks=pytest.mark.slow),
+        pytest.param(101, 44_549_160, marks=pytest.mark.slow),
+        pytest.param(152, 60_192_808, marks=pytest.mark.slow),
+    ],
 )
 def test_published_sizes(depth, parameters):
     assert count({"name": "resnet", "depth": depth}, (224, 224, 3), 1000) == parameters

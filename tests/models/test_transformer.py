@@ -65,7 +65,9 @@ def test_cls_pools_the_first_position():
     np.testing.assert_allclose(outputs(model, params, x[:1, :3]), padded[:1], atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "tokens"), list(zip(NAMES, (11, 0))))
+@pytest.mark.parametrize(
+    ("name", "tokens"), [(NAMES[0], 11), pytest.param(NAMES[1], 0, marks=pytest.mark.slow)]
+)
 def test_stacked_layers_compute_the_same(name, tokens):
     model, params, x = made(name, tokens)
     scanned = make_model(

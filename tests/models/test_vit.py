@@ -38,7 +38,10 @@ def test_patches_are_read_row_by_row():
     np.testing.assert_array_equal(patches[1, 4], images[1, 2:4, 2:4].ravel())
 
 
-@pytest.mark.parametrize(("pooling", "shape"), [("cls", (8, 4)), ("mean", (8, 8, 3))])
+@pytest.mark.parametrize(
+    ("pooling", "shape"),
+    [pytest.param("cls", (8, 4), marks=pytest.mark.slow), ("mean", (8, 8, 3))],
+)
 def test_scanned_layers_and_remat_change_nothing(pooling, shape):
     section = {**TINY, "patch_size": 4, "pooling": pooling}
     model = make_model(section, 3)

@@ -133,6 +133,7 @@ def test_survivors_are_shared_evenly_by_the_devices():
     assert max(counts) - min(counts) <= 1
 
 
+@pytest.mark.slow
 def test_a_population_saved_on_eight_devices_goes_on_with_one(tmp_path):
     def trials():
         return [Trial(i, i, None, {}) for i in range(5)]
@@ -177,6 +178,7 @@ def test_folds_are_scikit_learns_and_each_equals_its_run_alone(tmp_path):
         np.testing.assert_array_equal(mine.validation[mine.weights > 0], held)
 
 
+@pytest.mark.slow
 def test_folds_of_several_inputs_equal_their_runs_alone(tmp_path):
     raw = {
         **IRIS,

@@ -195,6 +195,7 @@ def test_the_database_is_sound(study):
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+@pytest.mark.slow
 def test_a_part_named_on_the_command_line_leaves_the_files_other_keys_out(config, tmp_path):
     space = tmp_path / "space.py"
     space.write_text(

@@ -29,6 +29,7 @@ def request(width: int, folder: Path) -> TrainPopulation:
     )
 
 
+@pytest.mark.slow
 def test_structures_beyond_the_most_are_dropped_and_trained_anew(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(worker, "MOST_STRUCTURES", 2)
     one = worker.start(Link(io.StringIO()))

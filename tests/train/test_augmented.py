@@ -143,6 +143,7 @@ def test_a_population_with_strengths_of_its_own_equals_its_trials(augmented, tmp
                 assert row[name] == pytest.approx(line[name], rel=1e-5, abs=1e-6), name
 
 
+@pytest.mark.slow
 def test_streamed_equals_in_memory(augmented, tmp_path):
     augmented["data"]["augment"]["alternating_flip"] = True
     augmented["data"]["sampling"] = "balanced"
@@ -175,6 +176,7 @@ def test_colour_needs_bytes(augmented, tmp_path):
         Experiment.build(augmented)
 
 
+@pytest.mark.slow
 def test_binary_targets_and_regressions_mix(config, tmp_path):
     rng = np.random.default_rng(0)
     points = rng.normal(size=(120, 4)).astype(np.float32)
@@ -207,6 +209,7 @@ def test_time_augmentation_is_the_mean_over_copies(augmented):
     np.testing.assert_allclose(jax.nn.softmax(outputs), mean, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_eval_and_predict_with_copies(augmented, config, pictures, tmp_path):
     fit(augmented, tmp_path / "run")
     plain = serve.evaluate_run(tmp_path / "run")
@@ -244,7 +247,15 @@ def write_table(path, rows=240, colours=("red", "green", "blue")):
     return path
 
 
-@pytest.mark.parametrize("encode", ["one_hot", "ordinal", "hashed", "embedding"])
+@pytest.mark.parametrize(
+    "encode",
+    [
+        "one_hot",
+        "embedding",
+        pytest.param("ordinal", marks=pytest.mark.slow),
+        pytest.param("hashed", marks=pytest.mark.slow),
+    ],
+)
 def test_a_table_with_gaps_and_categories_trains_and_predicts(config, tmp_path, encode):
     table = write_table(tmp_path / "things.csv")
     config["data"] = {
@@ -268,6 +279,7 @@ def test_a_table_with_gaps_and_categories_trains_and_predicts(config, tmp_path, 
     assert np.isfinite(predictions.probabilities).all()
 
 
+@pytest.mark.slow
 def test_cleaning_is_counted_and_leaves_other_splits_alone(config, tmp_path):
     table = write_table(tmp_path / "things.csv")
     lines = table.read_text().splitlines()

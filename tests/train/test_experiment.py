@@ -18,7 +18,7 @@ from jdlopt.study.population import Cache, Population
 from jdlopt.study.trial import Trial
 from jdlopt.train import memory, step
 from jdlopt.train.experiment import Experiment
-from jdlopt.train.loop import fit
+from jdlopt.train.loop import fit, fit_experiment
 from jdlopt.train.state import CHANGED
 
 
@@ -52,9 +52,19 @@ def test_every_verb_traces_the_one_step(config, traced, tmp_path):
         partial(rates.range_test, experiment.config, experiment.data, 20, 1),
         *(partial(population, mode) for mode in ("vmap", "scan", "each")),
     ):
+        jax.clear_caches()
         traced.clear()
         run()
         assert traced
+
+
+def test_a_step_is_traced_once_for_all_programs_that_hold_it(config, traced, tmp_path):
+    experiment = Experiment.build(config)
+    traced.clear()
+    fit_experiment(experiment, tmp_path / "run")  # compiles it alone and in a loop
+    assert len(traced) == 1
+    memory.compiled_step(experiment, meshes.make_mesh(experiment.config.mesh))
+    assert len(traced) == 1
 
 
 def test_diagnosis_differentiates_what_a_step_minimises(config):

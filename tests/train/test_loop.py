@@ -86,7 +86,9 @@ def test_tensorboard_reads_the_scalars_and_hparams_back(config, tmp_path):
     assert "_hparams_/session_start_info" in hparams.summary_metadata
 
 
-@pytest.mark.parametrize("per_dispatch", [1, 3, 4])
+@pytest.mark.parametrize(
+    "per_dispatch", [3, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 4))]
+)
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(config, tmp_path, per_dispatch):
     config["train"]["steps_per_dispatch"] = per_dispatch
     config["train"]["log_every"] = 5
@@ -139,8 +141,14 @@ def test_streaming_trains_the_same_run(config, tmp_path):
     assert results[1].record["data_wait_share"] > 0
 
 
-@pytest.mark.parametrize("mesh", [{"data": 8}, {"data": 2, "fsdp": 4}, {"data": 1, "fsdp": 8}])
-@pytest.mark.parametrize("model", ["mlp", "cnn"])
+@pytest.mark.parametrize(
+    ("model", "mesh"),
+    [
+        ("mlp", {"data": 2, "fsdp": 4}),
+        ("cnn", {"data": 8}),
+        pytest.param("cnn", {"data": 1, "fsdp": 8}, marks=pytest.mark.slow),
+    ],
+)
 def test_eight_devices_equal_one(config, tmp_path, mesh, model):
     if model == "cnn":
         config["model"] = {"name": "cnn", "features": (8, 16), "batch_norm": True}

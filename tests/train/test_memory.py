@@ -36,6 +36,7 @@ def test_nothing_fits():
     assert memory.search(lambda size: 10, 1, unit=4, most=64, first=32)[4] == 10
 
 
+@pytest.mark.slow
 def test_the_chosen_batch_fits_and_the_next_does_not(config):
     config["model"] = {"name": "mlp", "features": (64,)}
     config["mesh"] = {"data": 2}

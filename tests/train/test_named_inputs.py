@@ -91,6 +91,7 @@ def test_models_around_fusion(model):
     assert found.outputs.shape == (SIZE, 2) and found.outputs.dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_a_head_on_cached_features_of_all_inputs_equals_one_on_a_frozen_body():
     runs = []
     for cached in (False, True):

@@ -257,6 +257,7 @@ def test_a_users_own_average_is_evaluated_with_traced_floats(config, tmp_path):
 # --- techniques -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_users_own_technique_is_ablated(config, tmp_path):
     assert techniques.read("own_parts:NARROW")[0].name == "own_parts:NARROW"
     names = ["own_parts:NARROW:2", "label_smoothing:2"]

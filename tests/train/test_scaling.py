@@ -104,6 +104,7 @@ def test_a_run_that_would_overflow_recovers(half, tmp_path, monkeypatch):
     assert found.metrics[name] > 0.8
 
 
+@pytest.mark.slow
 def test_resumes_with_the_same_scale(half, tmp_path, monkeypatch):
     monkeypatch.setattr(scaling, "START", 2.0**30)
     half["train"] |= {"checkpoint_every": 6, "steps_per_dispatch": 2}
