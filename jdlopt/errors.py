@@ -72,10 +72,10 @@ def listing(names: Iterable[object], limit: int = 20) -> str:
     """Returns known names as one readable line, cut after ``limit`` of them.
 
     Example:
-      >>> listing(["b", "a"])
-      'a, b'
+      >>> listing(["b", "a"]), listing([",", "."])
+      ('a, b', "',', '.'")
     """
-    ordered = sorted(str(name) for name in names)
+    ordered = sorted(map(_named, map(str, names)))
     rest = len(ordered) - limit
     return ", ".join(ordered[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
@@ -98,3 +98,8 @@ def differences(there: Mapping[str, object], now: Mapping[str, object], limit: i
     ]
     rest = len(lines) - limit
     return "\n".join([*lines[:limit], *([f"  and {rest} more"] if rest > 0 else [])])
+
+
+def _named(name: str) -> str:
+    """Returns a name as it stands, or in quotes where it is signs alone that would not be seen."""
+    return name if any(map(str.isalnum, name)) or name[:1] in ("'", '"') else repr(name)

@@ -14,6 +14,7 @@ import sys
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from jdlopt import cli
@@ -575,6 +576,42 @@ def test_data_describe_shows_a_regressions_target(place, capsys):
     words = ["data", "describe", f"--config={place / 'config.py'}", "--config.data.target=height"]
     assert main([*words, "--config.data.ignore=label"]) == cli.DONE
     assert "a number to predict" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_description_of_hundreds_of_columns_fits_a_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
+    draw = np.random.default_rng(0)
+    frame = pd.DataFrame(draw.normal(size=(60, 750)), columns=[f"sensor {i}" for i in range(750)])
+    frame.iloc[:40, 7] = np.nan
+    frame["sensor 9"] = 4.0
+    frame["kind"] = np.array(["a", "b", "c"])[draw.integers(0, 3, 60)]
+    frame["state"] = np.where(np.arange(60) % 3, "well", "ill")
+    frame.to_csv(tmp_path / "wide.csv", index=False)
+    data = {"source": str(tmp_path / "wide.csv"), "target": "state"}
+    (tmp_path / "wide.json").write_text(json.dumps({"data": data}))
+    words = ["data", "describe", f"--config={tmp_path / 'wide.json'}"]
+    assert main(words) == cli.DONE
+    shown = capsys.readouterr().err
+    lines = shown.splitlines()
+    assert len(lines) <= 24 and max(map(len, lines)) <= 80
+    assert "751 columns: 750 of numbers, 1 of categories, 1 with gaps, 1 with one value" in shown
+    assert all(name in shown for name in ("sensor 7", "sensor 9")) and "sensor 300" not in shown
+    assert "'well' always is right in" in shown.replace("\n", " ")
+    assert main([*words, "--all"]) == cli.DONE
+    assert "sensor 300" in capsys.readouterr().err
+
+
+def test_a_description_of_many_classes_shows_the_most_frequent_and_the_rarest(tmp_path, capsys):
+    frame = pd.DataFrame({"x": np.arange(900.0), "y": [f"c{row % 30}" for row in range(900)]})
+    frame.loc[:99, "y"] = "common"
+    frame.to_csv(tmp_path / "many.csv", index=False)
+    data = {"source": str(tmp_path / "many.csv"), "target": "y"}
+    (tmp_path / "many.json").write_text(json.dumps({"data": data}))
+    assert main(["data", "describe", f"--config={tmp_path / 'many.json'}"]) == cli.DONE
+    shown = capsys.readouterr().err
+    assert "23 more (--all)" in shown and "to guess 'common' always" in shown
+    assert len([line for line in shown.splitlines() if line.strip().startswith("c")]) < 15
 
 
 # --- help -----------------------------------------------------------------------------------------

@@ -176,7 +176,8 @@ def test_what_a_task_can_not_have(tmp_path, task, changes, message):
 def test_a_task_of_ones_own_by_dotted_path(tmp_path, monkeypatch):
     (tmp_path / "own_task.py").write_text(
         "import dataclasses\n"
-        "from jdlopt.data.targets import CODERS, Coder\n"
+        "from jdlopt.data.coders import CODERS\n"
+        "from jdlopt.data.coding import Coder\n"
         "from jdlopt.tasks import TASKS\n\n"
         "def infer(values, what, names, delimiter):\n"
         "    found = CODERS['regression'].infer(values, what, names, delimiter)\n"

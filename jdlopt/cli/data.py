@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jdlopt import writing
+from jdlopt.cli.data_description import print_description
 from jdlopt.cli.show import (
     DONE,
     config_at,
@@ -16,9 +16,8 @@ from jdlopt.cli.show import (
     print_path,
     print_rows,
 )
-from jdlopt.cli.verbs import CheckFlags, ConfigFlags, ListFlags, ShowFlags
+from jdlopt.cli.verbs import CheckFlags, DescribeFlags, ListFlags, ShowFlags
 from jdlopt.data import from_run
-from jdlopt.data.notes import Note, say
 from jdlopt.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def listed(flags: ListFlags) -> int:
     return DONE
 
 
-def described(flags: ConfigFlags) -> int:
+def described(flags: DescribeFlags) -> int:
     """Describes a config's dataset."""
     from jdlopt.data.describe import describe
     from jdlopt.data.source import open_dataset
@@ -60,85 +59,8 @@ def described(flags: ConfigFlags) -> int:
     if flags.json:
         print_json(as_json(description))
         return DONE
-    _print_description(description)
+    print_description(description, flags.all)
     return DONE
-
-
-def _print_description(description: Mapping[str, Any]) -> None:
-    several = "input_shape" not in description
-    inputs = description["inputs"] if several else {"": description}
-    shapes = [
-        f"{one['input_dtype']} inputs {f'{name!r} ' if name else ''}of shape "
-        f"{'×'.join(map(str, one['input_shape']))}"
-        for name, one in inputs.items()
-    ]
-    of_labels = description["task"] == "multilabel"
-    if description["num_classes"]:
-        target = f"{description['num_classes']} {'labels' if of_labels else 'classes'}"
-    else:
-        names = description["target_names"]
-        target = f"{len(names)} numbers" if names else "a number"
-    title = f"{description['name']}: {' and '.join(shapes)}, "
-    splits = description["splits"]
-    print_rows(
-        [
-            {
-                "split": name,
-                "examples": split["examples"],
-                "MB": split["nbytes"] / 1e6,
-                **({"input": which} if several else {}),
-                **(
-                    (split.get("inputs", {}).get(which) if several else split.get("inputs"))
-                    or dict.fromkeys(("missing", "min", "max", "mean", "std"), "–")
-                ),
-            }
-            for name, split in splits.items()
-            for which in inputs
-        ],
-        f"{title}{target} to predict (the test split is counted and not read)",
-    )
-    read = {name: split for name, split in splits.items() if split["read"]}
-    if description["num_classes"]:
-        rows = [
-            {
-                "label" if of_labels else "class": name,
-                **{split: read[split]["classes"][name]["examples"] for split in read},
-                "share in train": f"{read['train']['classes'][name]['share']:.1%}",
-            }
-            for name in description["class_names"]
-        ]
-        print_rows(rows, "labels" if of_labels else "class balance")
-    elif description["target_names"]:
-        rows = [
-            {"target": name, "split": split, **found}
-            for split, part in read.items()
-            for name, found in part["targets"].items()
-        ]
-        print_rows(rows, "targets")
-    else:
-        rows = [{"split": split, **found["target"]} for split, found in read.items()]
-        print_rows(rows, "target")
-    say([Note.from_dict(note) for note in description["notes"]])
-    if any(one["feature_names"] for one in inputs.values()):
-        features = read["train"]["features"]
-        numbers = {name: found for name, found in features.items() if "categories" not in found}
-        print_rows([{"feature": name, **found} for name, found in numbers.items()], "numbers")
-        _print_categories({k: found for k, found in features.items() if k not in numbers})
-
-
-def _print_categories(columns: Mapping[str, Mapping[str, Any]]) -> None:
-    rows = [
-        {
-            "feature": name,
-            **found,
-            "most frequent": ", ".join(
-                f"{one} ({count:,})" for one, count in found["most frequent"].items()
-            ),
-        }
-        for name, found in columns.items()
-    ]
-    if rows:
-        print_rows(rows, "categories")
 
 
 def checked(flags: CheckFlags) -> int:

@@ -114,6 +114,7 @@ def _print_result(record: Mapping[str, Any], workdir: Path) -> None:
     for file, what in (
         ("result.json", "these numbers and what they depend on"),
         ("metrics.jsonl", "a line per logged step"),
+        ("splits.csv", "which rows or files are in which split"),
         ("checkpoints/", "newest and best"),
         ("tensorboard/", "scalars and hparams"),
     ):
@@ -159,8 +160,9 @@ def predict(flags: PredictFlags) -> int:
         serve.check_output(flags.output)
     workdir = run_of("predict", flags, flags.workdir)
     predictions = serve.predict_run(
-        workdir, flags.input, flags.checkpoint, tta=flags.tta, allow_code=flags.allow_code
-    )
+        workdir, flags.input, flags.checkpoint, tta=flags.tta, allow_code=flags.allow_code,
+        all_classes=flags.all_classes,
+    )  # fmt: skip
     say(predictions.notes)
     if flags.output:
         serve.write_predictions(predictions, flags.output)

@@ -120,9 +120,13 @@ def config_at(
         raise UserError(
             f"--config: {place} is no run's directory; its best config is {better}: name that file."
         )
+    from jdlopt.train.data_record import refuse_preparing
     from jdlopt.train.serve import run_config
 
-    return config.override(run_config(place, allow_code), texts)
+    found = config.override(run_config(place, allow_code), texts)
+    if "data.data_dir" not in overrides:
+        refuse_preparing(path, config.to_dict(found))
+    return found
 
 
 def is_config_file(place: str) -> bool:

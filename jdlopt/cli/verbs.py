@@ -122,6 +122,9 @@ class PredictFlags(RunFlags):
     output: Annotated[str | None, Flag("a .csv or .npz; by default a table on stdout", "FILE")] = (
         None
     )
+    all_classes: Annotated[
+        bool, Flag("every class's probability, even of more than 1,000 classes")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,6 +249,13 @@ class CheckFlags(Flags):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DescribeFlags(ConfigFlags):
+    """Those of ``data describe``."""
+
+    all: Annotated[bool, Flag("every column and class, however many")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShowFlags(ConfigFlags):
     """Those of ``data show``."""
 
@@ -315,7 +325,7 @@ VERBS = {
     "report": Verb("study:report", "Write the report of a directory again.", ReportFlags),
     "data list": Verb("data:listed", "List the datasets that are here.", ListFlags),
     "data describe": Verb(
-        "data:described", "Describe a config's dataset: splits, classes, values.", ConfigFlags
+        "data:described", "Describe a config's dataset: splits, classes, values.", DescribeFlags
     ),
     "data check": Verb("data:checked", "Look for problems in a dataset or a file.", CheckFlags),
     "data show": Verb(

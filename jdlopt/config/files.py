@@ -16,6 +16,10 @@ from jdlopt.config.tree import flat, to_dict
 from jdlopt.config.values import Override
 from jdlopt.errors import ConfigError, listing, nearest
 
+DATASETS = ("mnist1d", "digits", "iris", "wine", "breast_cancer", "diabetes")
+"""The bundled datasets: these words name no folder beside a config."""
+SOURCES = ("data.source", "data.validation_source", "data.test_source")
+
 if TYPE_CHECKING:
     import ml_collections
 
@@ -82,8 +86,9 @@ def _loaded(file: str | os.PathLike[str]) -> tuple[ml_collections.ConfigDict, Pa
 def paths_beside(config: AnyConfig, folder: Path) -> dict[str, Any]:
     """Returns the keys whose relative paths lie beside the config file, and those paths.
 
-    A path is a text in ``data`` or ``model`` with a separator or an ending. The working directory's
-    file is taken where both have one. Either is said in a warning.
+    A path is a text in ``data`` or ``model`` with a separator or an ending, and a source of data by
+    any other word than a `DATASETS`. The working directory's file is taken where both have one.
+    Either is said in a warning.
     """
     if folder.resolve() == Path.cwd():
         return {}
@@ -91,7 +96,8 @@ def paths_beside(config: AnyConfig, folder: Path) -> dict[str, Any]:
     for key, value in _texts(config):
         text = str(getattr(value, "text", value))
         path = Path(text)
-        if path.is_absolute() or not (path.suffix or os.sep in text) or "\n" in text:
+        is_path = path.suffix or os.sep in text or (key in SOURCES and text not in DATASETS)
+        if path.is_absolute() or not text.strip() or not is_path or "\n" in text:
             continue
         beside = folder / path
         try:

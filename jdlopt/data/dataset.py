@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jdlopt.data import named
+from jdlopt.data.coding import Coding
 from jdlopt.data.damage import Skipped, Unreadable, check_finite, check_left, check_targets
 from jdlopt.data.fields import DataFields
 from jdlopt.data.from_run import Kept
@@ -22,7 +23,6 @@ from jdlopt.data.pools import ArrayPool, Arrays, Pool, Records
 from jdlopt.data.sampling import check_weights
 from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.data.split import SPLITS
-from jdlopt.data.targets import Coding
 from jdlopt.data.text import TextFields
 from jdlopt.data.text_input import TextInput
 from jdlopt.errors import DataError, listing

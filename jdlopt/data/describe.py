@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,31 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         for split in SPLITS
     }
     notes = [note.to_dict() for note in dataset.notes]  # reading the splits may have made some
-    return {**dataset.spec.to_dict(), "notes": notes, "splits": splits}
+    return {
+        **dataset.spec.to_dict(),
+        "notes": notes,
+        "splits": splits,
+        "baseline": None if dataset.spec.target_shape else _baseline(splits),
+    }
+
+
+def _baseline(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Returns how good it is to answer all examples alike, as training examples are most often.
+
+    Of classes, the most frequent one and its share of each split; of one number, the mean and the
+    root of the mean squared error of each split.
+    """
+    train, read = splits["train"], {name: one for name, one in splits.items() if one["read"]}
+    if "target" in train and train["target"]["mean"] is not None:
+        mean = train["target"]["mean"]
+        return {"mean": mean} | {
+            name: math.hypot(one["target"]["std"], one["target"]["mean"] - mean)
+            for name, one in read.items()
+        }
+    if "classes" not in train:
+        return None
+    most = max(train["classes"], key=lambda name: train["classes"][name]["examples"])
+    return {"class": most} | {name: one["classes"][most]["share"] for name, one in read.items()}
 
 
 def _describe_split(dataset: Dataset, split: str) -> dict[str, Any]:

@@ -75,8 +75,9 @@ class DataFields:
       time: the column or feature that says when: train is the earliest, then comes validation, and
         test is the latest. It is no input.
       missing_values: the words of a table that stand for missing values, beside an empty cell;
-        ``()`` has none. If None, those of pandas in a CSV (``NA``, ``None``, ``nan``, ``null``, …),
-        and none in files that have missing values of their own.
+        ``()`` has none. If None, those of pandas in a CSV (``NA``, ``None``, ``nan``, ``null``, …;
+        the first two are categories among other words), and none in files that have missing values
+        of their own.
       decimal: the decimal sign of numbers in texts, ``.`` or ``,``; the other may stand between
         thousands. If None it is guessed column by column, and said.
       on_bad: what becomes of an example that can't be used (a row with too many columns, a cell

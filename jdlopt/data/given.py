@@ -14,9 +14,11 @@ from jaxtyping import Num
 
 from jdlopt import config as configs
 from jdlopt.data import arrays, source, table_files, tables
+from jdlopt.data.coding import Coding
 from jdlopt.data.dataset import Dataset, make_dataset
 from jdlopt.data.fields import DataFields
 from jdlopt.data.inputs import Inputs, columns_of, fitting, frame_inputs, named_inputs
+from jdlopt.data.missing_words import without_words
 from jdlopt.data.named import INPUT, by_name, each, stacked
 from jdlopt.data.notation import stripped
 from jdlopt.data.notes import Notes
@@ -24,7 +26,7 @@ from jdlopt.data.npz import as_inputs
 from jdlopt.data.pools import ArrayPool, Arrays, Pool
 from jdlopt.data.source import MEMORY
 from jdlopt.data.spec import DataSpec, InputSpec
-from jdlopt.data.targets import Coding, encode, infer_coding
+from jdlopt.data.targets import encode, infer_coding
 from jdlopt.errors import DataError, listing, nearest
 
 if TYPE_CHECKING:
@@ -199,7 +201,7 @@ def given_inputs(given: Any, spec: InputSpec | Mapping[str, InputSpec]) -> Input
         specs = by_name(spec)
         words = next(iter(specs.values())).missing_values
         if words:
-            table = table_files.without_words(table, words, (), None, notes)
+            table = without_words(table, words, (), None, notes)
         if isinstance(spec, InputSpec) and not columns_of(spec):  # by their places
             specs = {INPUT: dataclasses.replace(spec, feature_names=tuple(table.columns))}
         found = frame_inputs(table, specs, Path(), where, notes)

@@ -159,7 +159,7 @@ def look_at(image: ImageFile.ImageFile) -> Look:
     told = {
         ROTATED: turned != 1,
         ON_WHITE: image.has_transparency_data,
-        DEEP: deep or any(";16" in str(tile.args) for tile in image.tile),
+        DEEP: deep or _stores_16_bits(image),
         MODE.format(image.mode): image.mode in ODD_MODES,
         # what a phone's camera adds to a JPEG is its small preview
         FRAMES: image.format != "MPO" and getattr(image, "is_animated", False),
@@ -171,8 +171,13 @@ def look_at(image: ImageFile.ImageFile) -> Look:
 def _is_deep(image: ImageFile.ImageFile) -> bool:
     """Whether an image is grey of 16 bits; that of a PGM comes in 32."""
     if image.mode == "I":
-        return image.format == "PPM" or any(";16" in str(tile.args) for tile in image.tile)
+        return image.format == "PPM" or _stores_16_bits(image)
     return image.mode in DEEP_MODES
+
+
+def _stores_16_bits(image: ImageFile.ImageFile) -> bool:
+    """Whether the file has 16 bits a channel, whatever Pillow makes of them."""
+    return any(";16" in str(tile.args) for tile in image.tile)
 
 
 def _orientation(image: Image.Image) -> int:

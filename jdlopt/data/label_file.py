@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from jdlopt.data.coding import Coding
 from jdlopt.data.damage import Skipped
 from jdlopt.data.fields import DataFields
 from jdlopt.data.key_split import BY_PATH
 from jdlopt.data.labelled import beside_named, check_named, names_of, read_labels, with_targets
+from jdlopt.data.missing_words import words_told
 from jdlopt.data.split import SPLIT_NAMES, split_named
-from jdlopt.data.table_files import read_table, words_told
-from jdlopt.data.targets import Coding
+from jdlopt.data.table_files import read_table
 from jdlopt.data.walk import FileKind, PassedOver, files_under
 from jdlopt.errors import DataError, listing
 
@@ -77,6 +78,7 @@ def _read(
         missing_values=fields.missing_values,
         decimal=fields.decimal,
         notes=passed.notes,
+        strict=None,
     )
     names = list(table.columns)
     file_column = next((name for name in FILE_COLUMNS if name in names), None)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Num
 
+from jdlopt.data.coding import Coding
 from jdlopt.data.columns import MOSTLY, are_dates, as_texts, shown, written
 from jdlopt.data.damage import Skipped
 from jdlopt.data.fields import DataFields
 from jdlopt.data.notation import Notation, parse, stripped
 from jdlopt.data.notes import Notes
 from jdlopt.data.parts import BESIDE
-from jdlopt.data.targets import MAX_INFERRED_CLASSES, Coding, encode, infer_coding
+from jdlopt.data.targets import MAX_INFERRED_CLASSES, encode, infer_coding
 from jdlopt.errors import DataError, listing, nearest
 
 if TYPE_CHECKING:

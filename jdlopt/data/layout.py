@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from jdlopt.data.coding import Coding
 from jdlopt.data.fields import DataFields
 from jdlopt.data.images import resize_to
 from jdlopt.data.labelled import beside_named, check_named, names_of, with_targets
-from jdlopt.data.targets import Coding
 from jdlopt.data.text_input import TextInput
 from jdlopt.errors import DataError, listing
 

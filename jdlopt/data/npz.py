@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Num
 
+from jdlopt.data.coding import Coding
 from jdlopt.data.damage import check_finite
 from jdlopt.data.dataset import PLAIN, Dataset, Reading, make_dataset
 from jdlopt.data.fields import DataFields
 from jdlopt.data.pools import ArrayPool, Arrays, Pool
 from jdlopt.data.precision import Offset, notes_of_matrix, offsets_of, without
 from jdlopt.data.spec import InputSpec
-from jdlopt.data.targets import Coding, encode, infer_coding
+from jdlopt.data.targets import encode, infer_coding
 from jdlopt.errors import DataError, listing
 
 SUFFIXES = (".npz",)

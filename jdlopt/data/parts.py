@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sized
 
 import numpy as np
 
+from jdlopt.data.coding import Coding
 from jdlopt.data.fields import DataFields
 from jdlopt.data.split import SPLITS, Indices, split_indices
 from jdlopt.data.stratification import binned
-from jdlopt.data.targets import Coding
 from jdlopt.errors import DataError
 
 PLACING = ("group", "time", "split_by")

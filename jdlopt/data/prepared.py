@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jdlopt.data.coding import Coding
 from jdlopt.data.damage import Skipped, Unreadable
 from jdlopt.data.dataset import PLAIN, Dataset, Reading, make_dataset
 from jdlopt.data.fields import DataFields
@@ -30,7 +31,7 @@ from jdlopt.data.pools import Pool
 from jdlopt.data.records import TfdsPool, as_text, read_features, read_info
 from jdlopt.data.spec import InputSpec
 from jdlopt.data.split import split_named
-from jdlopt.data.targets import Coding, infer_coding
+from jdlopt.data.targets import infer_coding
 from jdlopt.data.text_input import fit_texts
 from jdlopt.errors import DataError, listing
 

@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 
 from jdlopt.data.cache import INFO
+from jdlopt.data.coding import Coding
 from jdlopt.data.damage import Unreadable
 from jdlopt.data.image_decoding import Changes, decode_image
 from jdlopt.data.layout import Layout, Sound
 from jdlopt.data.pools import Arrays
-from jdlopt.data.targets import Coding, encode
+from jdlopt.data.targets import encode
 from jdlopt.data.waveforms import as_waveform
 from jdlopt.errors import DataError
 

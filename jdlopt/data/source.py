@@ -15,7 +15,7 @@ from jdlopt import writing
 from jdlopt.config import section_of, shared_keys
 from jdlopt.data import cache, image_decoding, images, npz, sound, table_files, tables
 from jdlopt.data.arrays import is_own, open_own
-from jdlopt.data.bundled import BUNDLED, prepare_bundled, random_state_kept
+from jdlopt.data.bundled import BUNDLED, bundled_folder, prepare_bundled, random_state_kept
 from jdlopt.data.bundled import VERSION as BUNDLED_VERSION
 from jdlopt.data.dataset import Dataset, Reading
 from jdlopt.data.fields import COLUMN_KEYS, DataFields
@@ -169,6 +169,14 @@ def kind_of_source(fields: DataFields) -> str:
         f"data.source: there is no file or folder {name!r} (from {os.getcwd()})."
         f"{nearest(path.name, _siblings(path))}"
     )
+
+
+def is_written_first(fields: DataFields) -> bool:
+    """Returns whether to open the source is to prepare a dataset first, in the data folder."""
+    kind, name = kind_of_source(fields), fields.source.strip()
+    if kind == "bundled":
+        return not (bundled_folder(_bundled(name), fields.data_dir) / cache.INFO).is_file()
+    return kind == "tfds"
 
 
 def _is_function(name: str, fields: DataFields) -> bool:

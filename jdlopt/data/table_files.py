@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import collections
-import contextlib
 import io
 import json
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +15,7 @@ import numpy as np
 from jdlopt.data import csv_text
 from jdlopt.data.csv_text import UNNAMED, CsvText, check_header, endings
 from jdlopt.data.damage import Skipped
+from jdlopt.data.missing_words import without_words
 from jdlopt.data.notes import Notes
 from jdlopt.data.split import split_named
 from jdlopt.errors import DataError, listing
@@ -29,13 +28,6 @@ SUFFIXES = (*CSV, *PARQUET, *JSON)
 WIDE = "too many columns"
 PART = re.compile(r"-\d{5}-of-\d{5}$")
 PARTS_JOINED = "the parts of a folder are read as one table"
-MISSING_WORDS = (
-    "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
-    "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
-)  # fmt: skip
-"""What stands for a missing value in a CSV beside an empty cell, as in pandas."""
-WORDS_ARE_MISSING = "words that are taken for missing values"
-KEEPS_WORDS = "data.missing_values=() takes them as they stand, another tuple names other words."
 
 
 def is_table(path: Path) -> bool:
@@ -92,22 +84,26 @@ def read_table(
     missing_values: Sequence[str] | None = None,
     decimal: str | None = None,
     notes: Notes | None = None,
+    strict: Collection[str | None] | None = (),
 ) -> pd.DataFrame:
     """Returns a table's columns; the index counts its rows from 1.
 
     Args:
-      path: a CSV or TSV file, maybe compressed, a Parquet file or a folder of them, or JSON: a list
-        of objects, or (``.jsonl``) an object a line. Row 1 of a CSV is the first below the header,
+      path: a CSV or TSV file, maybe compressed, a Parquet file or a folder of them, a folder of
+        tables of splits, of which it is ``train``, or JSON: a list of objects, or (``.jsonl``) an
+        object a line. Row 1 of a CSV is the first below the header,
         and blank lines are none.
       skipped: where rows with more values than the header has names are counted; None refuses
         them.
       raw_text: a column whose texts are kept to the letter: ``NA`` and an empty one are texts.
       as_text: columns of a CSV that are read as text, even if all they hold are numbers.
       remedies: name the config key that leaves such rows out; a file to predict on has none.
-      missing_values: the words that stand for a missing value; None: `MISSING_WORDS` in a CSV, and
+      missing_values: the words that stand for a missing value; None: the usual ones in a CSV, and
         none in files that have missing values of their own.
       decimal: the decimal sign of a CSV's numbers; a point if None.
       notes: where is noted what was guessed, changed or left out.
+      strict: columns in which no word that may be missing is a category; None: all. See
+        `jdlopt.data.missing_words.without_words`.
 
     Raises:
       DataError: the file can't be parsed, or two of its columns have one name.
@@ -115,9 +111,19 @@ def read_table(
     import pandas as pd
 
     notes = Notes() if notes is None else notes
+    found = split_tables(path) if path.is_dir() else {}
+    if found:
+        read = [
+            read_table(
+                one, skipped, raw_text, as_text, remedies, missing_values, decimal, notes, strict
+            )
+            for one in found["train"]
+        ]
+        return joined_parts(read, path, notes)
     ending = endings(path)[0] if path.is_file() else PARQUET[0]
     hint = " data.on_bad='skip' leaves such rows out." if remedies else ""
     rows: list[int] | None = None
+    words = bool(missing_values)
     try:
         if ending in PARQUET:
             table = _read_parquet(path, notes)
@@ -125,7 +131,7 @@ def read_table(
             table = _read_json(path, ending, notes)
         else:
             table, rows = _read_csv(path, skipped, raw_text, as_text, decimal or ".", notes)
-            missing_values = MISSING_WORDS if missing_values is None else missing_values
+            words = missing_values is None or bool(missing_values)
     except pd.errors.ParserWarning as error:
         raise DataError(
             f"{path}: a row has more values than the header has names ({error}). "
@@ -146,31 +152,22 @@ def read_table(
         np.arange(1, len(table) + 1) if rows is None or len(rows) != len(table) else rows
     )
     table = _without_empty(table, notes)
-    if missing_values:
-        table = without_words(table, missing_values, (*as_text, raw_text), raw_text, notes)
+    if words:
+        texts = (*as_text, raw_text)
+        table = without_words(table, missing_values, texts, raw_text, notes, strict)
     return table
 
 
-@contextlib.contextmanager
-def words_told(notes: Notes) -> Iterator[None]:
-    """Says with an error about missing values which words were taken for them in its columns."""
-    try:
-        yield
-    except DataError as error:
-        words = [
-            note
-            for note in notes
-            if note.what == WORDS_ARE_MISSING
-            and any(_column_in(place) in str(error) for place in note.places)
-        ]
-        if words and "missing value" in str(error):
-            raise DataError("\n".join((str(error), *map(str, words)))) from error
-        raise
+def joined_parts(read: Sequence[pd.DataFrame], folder: Path, notes: Notes) -> pd.DataFrame:
+    """Returns tables of the same columns as one, whose index counts its rows from 1."""
+    import pandas as pd
 
-
-def _column_in(place: str) -> str:
-    """Returns the column, in quotes, that a note of `without_words` counts words in."""
-    return place.partition("column ")[2].rpartition("': ")[0] + "'"
+    if len(read) == 1:
+        return read[0]
+    notes.add("changed", PARTS_JOINED, str(folder), len(read), "files")
+    table = pd.concat(read, ignore_index=True)
+    table.index = pd.Index(np.arange(1, len(table) + 1))
+    return table
 
 
 # --- kinds of files -------------------------------------------------------------------------------
@@ -319,55 +316,3 @@ def _without_empty(table: pd.DataFrame, notes: Notes) -> pd.DataFrame:
     for name in empty:
         notes.add("left out", "columns without a name and without a value", name, unit="columns")
     return table.drop(columns=empty)
-
-
-def without_words(
-    table: pd.DataFrame,
-    words: Sequence[str],
-    texts: Sequence[str | None],
-    raw: str | None,
-    notes: Notes,
-) -> pd.DataFrame:
-    """Returns columns of text with words made missing values; what is left may be numbers.
-
-    Args:
-      table: the columns.
-      words: those that stand for a missing value.
-      texts: columns that stay text.
-      raw: the column that is kept to the letter.
-      notes: where the words are counted.
-    """
-    given = {word.strip() for word in words}
-    made: dict[str, pd.Series] = {}
-    for name in table.columns:
-        column = table[name]
-        if name == raw or (column.dtype.kind not in "OU" and str(column.dtype) != "str"):
-            continue
-        values = column.astype(object).to_numpy()
-        found = np.array([isinstance(one, str) and one.strip() in given for one in values], bool)
-        if not found.any():
-            continue
-        counts = collections.Counter(str(one).strip() for one in values[found])
-        told = ", ".join(f"{word!r} {count} times" for word, count in counts.most_common(3))
-        notes.add(
-            "guessed", WORDS_ARE_MISSING, f"column {name!r}: {told}", int(found.sum()),
-            remedy=KEEPS_WORDS,
-        )  # fmt: skip
-        made[name] = column.mask(found)
-        if name not in texts:
-            made[name] = _inferred(made[name])
-    return table.assign(**made) if made else table
-
-
-def _inferred(column: pd.Series) -> pd.Series:
-    """Returns texts as numbers or booleans where all of them are."""
-    import pandas as pd
-
-    present = column.dropna()
-    if len(present) and set(present.str.lower()) <= {"true", "false"}:
-        return column.map(lambda one: one.lower() == "true", na_action="ignore").astype(object)
-    with contextlib.suppress(ValueError, TypeError):
-        numbers = pd.to_numeric(column)
-        if int(numbers.isna().sum()) == len(column) - len(present):
-            return numbers
-    return column

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from jdlopt import writing
+from jdlopt.data.coding import Coding
 from jdlopt.data.columns import as_texts
 from jdlopt.data.damage import Skipped
 from jdlopt.data.fields import DataFields
@@ -21,7 +22,6 @@ from jdlopt.data.labelled import names_of, read_labels
 from jdlopt.data.notes import Notes
 from jdlopt.data.parts import make_parts
 from jdlopt.data.table_files import is_table, split_tables
-from jdlopt.data.targets import Coding
 from jdlopt.data.walk import check_regular
 from jdlopt.errors import DataError, listing, nearest
 

@@ -14,6 +14,7 @@ from jdlopt.data import columns, labelled, mixed, table_notes
 from jdlopt.data.damage import Skipped, check_left
 from jdlopt.data.dataset import PLAIN, Dataset, Reading, make_dataset
 from jdlopt.data.fields import DataFields
+from jdlopt.data.missing_words import without_words, words_told
 from jdlopt.data.named import TABLE
 from jdlopt.data.notes import Note, Notes
 from jdlopt.data.parts import fit_rows
@@ -21,13 +22,11 @@ from jdlopt.data.pools import ArrayPool, Arrays, Pool
 from jdlopt.data.spec import InputSpec
 from jdlopt.data.split import SPLITS
 from jdlopt.data.table_files import (
-    PARTS_JOINED,
     check_header,
     endings,
     index_as_columns,
+    joined_parts,
     read_table,
-    without_words,
-    words_told,
 )
 from jdlopt.data.table_splits import (
     SplitTable,
@@ -99,8 +98,7 @@ def _read(
     notes: Notes,
 ) -> pd.DataFrame:
     """Returns the table of a split, maybe in parts; its index counts the rows from 1."""
-    import pandas as pd
-
+    named_aside = [name for _, name in labelled.beside_named(fields)]
     read = [
         read_table(
             path,
@@ -111,15 +109,11 @@ def _read(
             missing_values=fields.missing_values,
             decimal=fields.decimal,
             notes=notes,
+            strict=(*labelled.names_of(fields.target), *named_aside),
         )
         for path in files
     ]
-    if len(read) == 1:
-        return read[0]
-    notes.add("changed", PARTS_JOINED, str(files[0].parent), len(files), "files")
-    table = pd.concat(read, ignore_index=True)
-    table.index = pd.Index(np.arange(1, len(table) + 1))
-    return table
+    return joined_parts(read, files[0].parent, notes)
 
 
 def open_frame(frame: pd.DataFrame, fields: DataFields, reading: Reading = PLAIN) -> Dataset:

@@ -18,6 +18,9 @@ from jdlopt.train.experiment import Experiment
 from jdlopt.train.predict import Predicted, Predictor
 from jdlopt.train.state import Weights
 
+MATRIX_CLASSES = 100
+"""Of more classes there is no confusion matrix."""
+
 
 def of_predictions(
     said: Predicted, targets: Num[np.ndarray, "n *k"], spec: DataSpec
@@ -53,16 +56,16 @@ def of_predictions(
         return found
     probabilities = np.nan_to_num(said.probabilities)
     guesses = probabilities.argmax(axis=1)
-    matrix = examples.confusion(guesses, targets, classes)
+    hits = np.bincount(targets[guesses == targets], minlength=classes)
+    counts = np.bincount(targets, minlength=classes)
+    few = classes <= MATRIX_CLASSES
     return {
         **found,
         "accuracy": float((guesses == targets).mean()),
         "calibration": examples.calibration(probabilities, targets),
-        "confusion": matrix.tolist() if classes <= 100 else None,
-        "recall": [
-            float(row[place] / row.sum()) if row.sum() else None for place, row in enumerate(matrix)
-        ],
-        "counts": matrix.sum(axis=1).tolist(),
+        "confusion": examples.confusion(guesses, targets, classes).tolist() if few else None,
+        "recall": [float(h / n) if n else None for h, n in zip(hits, counts, strict=True)],
+        "counts": counts.tolist(),
     }
 
 

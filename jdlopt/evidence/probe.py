@@ -192,7 +192,7 @@ def activation_program(
       inputs: raw examples that are looked at.
     """
     count = named.count(inputs)
-    size = min(chunk_size(inputs), count)
+    size = min(chunk_size(inputs, experiment.spec), count)
 
     components = experiment.components
 

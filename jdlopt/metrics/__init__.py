@@ -22,7 +22,10 @@ from jdlopt.metrics.leaves import Batch, leaf_of
 from jdlopt.metrics.scores import Split, Value
 
 MANY_CLASSES = 100
-"""Beyond this, `all_metrics` leaves out the arrays that grow with the classes."""
+"""Beyond this, `all_metrics` leaves out what grows with the square of the classes, or with classes
+times examples."""
+LISTED_CLASSES = 1000
+"""Beyond this, it leaves out the lists of all classes, too."""
 
 Collected = Mapping[str, Any]
 
@@ -204,7 +207,8 @@ def all_metrics(task: str, size: int) -> tuple[str, ...]:
     """Returns what a final evaluation reports, beside the loss.
 
     Top-5 accuracy needs more than 5 classes to say anything; with more than `MANY_CLASSES`, the
-    confusion matrix and the metrics that keep every probability are left out.
+    confusion matrix and the metrics that keep every probability are left out, with more than
+    `LISTED_CLASSES` the lists by class, too.
 
     Args:
       task: its name.
@@ -220,6 +224,7 @@ def all_metrics(task: str, size: int) -> tuple[str, ...]:
         and not (name == "top_5_accuracy" and size <= 5)
         and not (name in OF_TWO and size != 2)
         and not (name in too_large and size > MANY_CLASSES)
+        and not (name.endswith(("_per_class", "_per_label")) and size > LISTED_CLASSES)
         and not (metric.several and size <= 1)
     )
 

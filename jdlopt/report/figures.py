@@ -222,12 +222,14 @@ def matrix(name: str, caption: str, alternative: str, cells: ArrayLike, labels: 
 def confusion(name: str, counts: ArrayLike, classes: Sequence[str]) -> Figure:
     """Returns the confusion matrix: true classes down, predicted ones across."""
     found = np.asarray(counts)
-    worst = confusions(found, classes)[:1]
+    wrong = found - np.diag(np.diag(found))
+    true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
     most = "No example is confused."
-    if worst:
-        true, predicted, count = worst[0]
-        of = found[list(classes).index(true)].sum()
-        most = f"Most frequent confusion: {true} predicted as {predicted}, {count} of {of}."
+    if wrong.any():
+        most = (
+            f"Most frequent confusion: {classes[true]} predicted as {classes[predicted]}, "
+            f"{found[true, predicted]} of {found[true].sum()}."
+        )
     alternative = (
         f"Confusion matrix of {len(classes)} classes: {np.trace(found)} of {found.sum()} "
         f"examples are on its diagonal. {most}"
@@ -236,18 +238,31 @@ def confusion(name: str, counts: ArrayLike, classes: Sequence[str]) -> Figure:
     return matrix(name, most, alternative, found, classes, axes, shares=True)
 
 
-def confusions(counts: ArrayLike, classes: Sequence[str]) -> list[tuple[str, str, int]]:
+def confusions(
+    targets: np.ndarray, guesses: np.ndarray, classes: Sequence[str]
+) -> list[tuple[str, str, int]]:
     """Returns true class, predicted class and how often, the most frequent confusion first.
 
+    Pairs are counted, so that the number of classes costs nothing.
+
+    Args:
+      targets, guesses: the number of each example's class, true and predicted.
+      classes: their names.
+
     Example:
-      >>> confusions([[5, 2], [1, 7]], ["cat", "dog"])
+      >>> confusions(np.array([0, 0, 0, 1]), np.array([1, 1, 0, 0]), ["cat", "dog"])
       [('cat', 'dog', 2), ('dog', 'cat', 1)]
     """
-    wrong = np.array(counts)
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")
-    pairs = [divmod(int(place), len(classes)) for place in order[: np.count_nonzero(wrong)]]
-    return [(classes[true], classes[guess], int(wrong[true, guess])) for true, guess in pairs]
+    wrong = targets != guesses
+    cells = targets[wrong].astype(np.int64) * len(classes) + guesses[wrong]
+    pairs, counts = np.unique(cells, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return [
+        (classes[true], classes[guess], count)
+        for (true, guess), count in (
+            (divmod(int(pairs[place]), len(classes)), int(counts[place])) for place in order
+        )
+    ]
 
 
 def unit_square(

@@ -11,6 +11,18 @@ from jdlopt.data.named import Inputs
 from jdlopt.data.spec import DataSpec
 
 
+class Guesses(NamedTuple):
+    """The likeliest class of each example.
+
+    Attributes:
+      classes: its number [n].
+      confidence: its probability [n].
+    """
+
+    classes: np.ndarray
+    confidence: np.ndarray
+
+
 class Outcome(NamedTuple):
     """What the best checkpoint says of the validation split.
 
@@ -18,12 +30,14 @@ class Outcome(NamedTuple):
       inputs: raw, as the data holds them: one array, or named ones.
       targets: classes [n], labels of 0 and 1 [n, labels], or values [n] or [n, outputs].
       outputs: the model's.
-      probabilities: [n, classes or labels], or None for a regression.
+      probabilities: [n, classes or labels]; None for a regression, and where there are so many
+        classes that only ``likeliest`` is known, and no outputs.
       losses: per example.
       spec: what is known of the data; its task says what is shown.
       names: what each example is called; empty counts them.
       counts: training examples of each class or label; None where they are not known, or the task
         has none.
+      likeliest: the likeliest class, where there are so many.
     """
 
     inputs: Inputs
@@ -34,7 +48,16 @@ class Outcome(NamedTuple):
     spec: DataSpec
     names: Sequence[str] = ()
     counts: np.ndarray | None = None
+    likeliest: Guesses | None = None
 
     def name(self, index: int) -> str:
         """Returns what an example is called."""
         return self.names[index] if self.names else f"example {index:,}"
+
+    @property
+    def guesses(self) -> Guesses:
+        """What is guessed of each example, of one class each."""
+        if self.likeliest is not None:
+            return self.likeliest
+        assert self.probabilities is not None
+        return Guesses(self.probabilities.argmax(axis=-1), self.probabilities.max(axis=-1))

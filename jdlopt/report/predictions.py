@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
+from jdlopt.evidence import examples
+from jdlopt.metrics import MANY_CLASSES, scores
 from jdlopt.report import figures
 from jdlopt.report.balance import balance, interval
 from jdlopt.report.outcome import Outcome
@@ -24,7 +27,8 @@ OUTPUTS = 6
 CURVE_CLASSES = 10
 """Of more classes, those with the smallest area under the ROC curve have curves."""
 MOST_ROWS = 40
-"""Classes, labels or outputs that have a row; of more, the worst."""
+"""Classes, labels or outputs that have a row; of more, the worst, and `BEST_ROWS` of the best."""
+BEST_ROWS = 5
 
 
 def shown(outcome: Outcome) -> dict[str, object]:
@@ -41,35 +45,69 @@ def shown(outcome: Outcome) -> dict[str, object]:
 
 def _classes(outcome: Outcome) -> dict[str, object]:
     """One class an example: what is taken for what, and how good the probabilities are."""
-    from sklearn import metrics
-
-    assert outcome.probabilities is not None
-    names = outcome.spec.class_names
-    guesses = outcome.probabilities.argmax(axis=-1)
-    matrix = metrics.confusion_matrix(outcome.targets, guesses, labels=range(len(names)))
-    pairs = figures.confusions(matrix, names)[:CONFUSIONS]
-    header = ["true", "predicted", "examples"]
-    small = len(names) <= MATRIX_CLASSES
-    binary = len(names) == 2
-    of_class = {c: outcome.targets == c for c in ([1] if binary else range(len(names)))}
-    every = range(len(names))
+    names, targets = outcome.spec.class_names, outcome.targets
+    guesses, confidence = outcome.guesses
+    right = guesses == targets
+    said = _Scores.of(
+        *(np.bincount(one, minlength=len(names)) for one in (targets[right], targets, guesses))
+    )
+    pairs = figures.confusions(targets, guesses, names)
+    shown = Table("Most frequent confusions", ["true", "predicted", "examples"], pairs[:CONFUSIONS])
+    if len(names) == 2:
+        chosen, which = [1], ""
+    else:
+        chosen, which = _for_curves(said, "each class against the rest")
+    curves = []
+    if outcome.probabilities is not None:
+        positives = {place: targets == place for place in chosen}
+        curves = _curves(outcome, positives, which, single=len(names) == 2)
     return {
         "balance": balance(outcome, guesses),
         "confusion": {
-            "figure": figures.confusion("confusions", matrix, names) if small else None,
-            "table": Table("Most frequent confusions", header, pairs) if pairs else None,
+            "figure": _matrix(guesses, targets, names) if len(names) <= MATRIX_CLASSES else None,
+            "table": shown if pairs else None,
         },
-        "each": _by_name(
-            "class",
-            names,
-            np.stack([outcome.targets == c for c in every], axis=1),
-            np.stack([guesses == c for c in every], axis=1),
-        ),
-        "thresholds": [
-            *_curves(outcome, of_class, "each class against the rest", single=binary),
-            _reliability(outcome.probabilities.max(axis=-1), guesses == outcome.targets),
-        ],
+        "each": _by_name("class", names, said),
+        "thresholds": [*curves, _reliability(confidence, right)],
     }
+
+
+def _matrix(guesses: np.ndarray, targets: np.ndarray, names: tuple[str, ...]) -> Figure:
+    counts = examples.confusion(guesses, targets, len(names))
+    return figures.confusion("confusions", counts, names)
+
+
+class _Scores(NamedTuple):
+    """Of each class or label how good its predictions are; NaN where that is not defined."""
+
+    hits: np.ndarray
+    support: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+
+    @staticmethod
+    def of(hits: np.ndarray, there: np.ndarray, found: np.ndarray) -> _Scores:
+        """Returns the scores of how often each was right, is true, and was predicted."""
+
+        def share(of: np.ndarray, whole: np.ndarray) -> np.ndarray:
+            return np.divide(of, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+
+        return _Scores(
+            hits, there, share(hits, found), share(hits, there), share(2 * hits, there + found)
+        )
+
+    def order(self) -> np.ndarray:
+        """Returns the places, the lowest F1 first, and of equals those with most examples."""
+        return np.lexsort((-self.support, np.nan_to_num(self.f1, nan=2.0)))
+
+
+def _for_curves(said: _Scores, which: str) -> tuple[list[int], str]:
+    """Returns the classes or labels that curves are computed of, and which these are."""
+    if len(said.f1) <= MANY_CLASSES:
+        return list(range(len(said.f1))), which
+    order = [place for place in said.order().tolist() if said.support[place]]
+    return order[:CURVE_CLASSES], f"the {CURVE_CLASSES} of {len(said.f1):,} with the lowest F1"
 
 
 def _labels(outcome: Outcome) -> dict[str, object]:
@@ -77,12 +115,14 @@ def _labels(outcome: Outcome) -> dict[str, object]:
     assert outcome.probabilities is not None
     there = outcome.targets > 0
     found = outcome.probabilities > THRESHOLD
-    of_label = {place: there[:, place] for place in range(there.shape[1])}
+    said = _Scores.of((there & found).sum(axis=0), there.sum(axis=0), found.sum(axis=0))
+    chosen, which = _for_curves(said, "each label")
+    of_label = {place: there[:, place] for place in chosen}
     confidence = np.maximum(outcome.probabilities, 1 - outcome.probabilities)
     return {
-        "each": _by_name("label", outcome.spec.class_names, there, found, THRESHOLD),
+        "each": _by_name("label", outcome.spec.class_names, said, THRESHOLD),
         "thresholds": [
-            *_curves(outcome, of_label, "each label"),
+            *_curves(outcome, of_label, which),
             _reliability(confidence.ravel(), (found == there).ravel()),
         ],
     }
@@ -91,8 +131,7 @@ def _labels(outcome: Outcome) -> dict[str, object]:
 def _by_name(
     what: str,
     names: tuple[str, ...],
-    there: np.ndarray,
-    found: np.ndarray,
+    said: _Scores,
     threshold: float | None = None,
 ) -> Table:
     """Returns support, precision, recall and F1 of each class or label, the worst first.
@@ -100,29 +139,28 @@ def _by_name(
     Args:
       what: ``class`` or ``label``.
       names: theirs.
-      there: where each is true, [n, names].
-      found: where each is predicted.
-      threshold: the probability above which it is, where there is one for each.
+      said: how good its predictions are.
+      threshold: the probability above which one is predicted, where there is one for each.
     """
-    from sklearn.metrics import precision_recall_fscore_support
-
-    scores = precision_recall_fscore_support(there, found, average=None, zero_division=np.nan)
-    precision, recall, f1, support = (np.atleast_1d(one) for one in scores)
-    order = np.argsort(np.nan_to_num(f1, nan=2.0), kind="stable")
+    order = said.order()
+    told = f"Each {what}, the lowest F1 first"
+    if len(names) > MOST_ROWS:
+        known = order[~np.isnan(said.f1[order])]
+        best = known[max(MOST_ROWS - BEST_ROWS, len(known) - BEST_ROWS) :]
+        order = np.concatenate([order[: MOST_ROWS - len(best)], best])
+        told = (
+            f"The {MOST_ROWS - len(best)} of {len(names):,} {_PLURALS[what]} with the lowest F1, "
+            f"and the {len(best)} with the highest"
+        )
     rows: list[list[object]] = []
-    for place in order[:MOST_ROWS].tolist():
-        found_of = int((there[:, place] & found[:, place]).sum())
-        recalled = (float(recall[place]), interval(found_of, int(support[place])))
-        row: list[object] = [names[place], int(support[place]), float(precision[place])]
-        row += [recalled, float(f1[place])]
+    for place in order.tolist():
+        support, hits = int(said.support[place]), int(said.hits[place])
+        row: list[object] = [names[place], support, float(said.precision[place])]
+        row += [(float(said.recall[place]), interval(hits, support)), float(said.f1[place])]
         rows.append(row if threshold is None else [*row, threshold])
     header = [what, "support", "precision", "recall", "F1"]
-    caption = f"Each {what}, the lowest F1 first; recall with its 95 % interval"
-    if len(names) > MOST_ROWS:
-        caption = f"The {MOST_ROWS} of {len(names)} {_PLURALS[what]} with the lowest F1"
-    if threshold is not None:
-        header.append("threshold")
-    return Table(caption, header, rows)
+    header += [] if threshold is None else ["threshold"]
+    return Table(f"{told}; recall with its 95 % interval", header, rows)
 
 
 _PLURALS = {"class": "classes", "label": "labels"}
@@ -158,7 +196,7 @@ def _curves(
         pr.append((f"{name}: {mean:.3f}", recall[::-1], precision[::-1]))
     if not roc:
         return []
-    if len(found) > CURVE_CLASSES:
+    if len(found) > CURVE_CLASSES and len(positives) == len(names):
         which = f"the {CURVE_CLASSES} of {len(names)} with the smallest area"
     first, second = f"ROC and the area under it, {which}", f"Precision by recall, {which}"
     if single:
@@ -207,11 +245,8 @@ def _values(outcome: Outcome) -> dict[str, object]:
 
 def _by_output(names: tuple[str, ...], targets: np.ndarray, predicted: np.ndarray) -> Table:
     """Returns RMSE, MAE and R² of each output, the lowest R² first, and their means."""
-    errors = predicted - targets
-    rmse, mae = np.sqrt(np.mean(errors**2, axis=0)), np.mean(np.abs(errors), axis=0)
-    spread = np.var(targets, axis=0)
-    unknown = np.full(len(spread), np.nan)  # of an output that is always the same
-    r2 = 1 - np.divide(np.mean(errors**2, axis=0), spread, out=unknown, where=spread > 0)
+    split = scores.Split(len(targets), 0, {"outputs": predicted, "targets": targets})
+    rmse, mae, r2 = scores.rmse(split), scores.mae(split), scores.r2(split)
     order = np.argsort(np.nan_to_num(r2, nan=2.0), kind="stable")
     rows: list[list[object]] = [
         [names[place], float(rmse[place]), float(mae[place]), float(r2[place])]

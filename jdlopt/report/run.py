@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from jdlopt.errors import UserError
 from jdlopt.report import commands, figures, predictions
-from jdlopt.report.outcome import Outcome
+from jdlopt.report.outcome import Guesses, Outcome
 from jdlopt.report.page import Figure, Table, number, render
 from jdlopt.report.records import as_written
 from jdlopt.report.saving import save
 from jdlopt.study.records import Record
+from jdlopt.tasks import find_task
 
 
 def write_report(workdir: Path, allow_code: bool = False) -> Path:
@@ -83,13 +86,28 @@ def examine(workdir: Path, config: Record) -> Outcome:
     """
     from jdlopt.data.dataset import class_counts
     from jdlopt.data.origin import names
-    from jdlopt.train import serve
-    from jdlopt.train.predict import predictor
+    from jdlopt.train import data_record, serve
+    from jdlopt.train.predict import MOST_PROBABILITIES, likeliest, predictor
 
     experiment = serve.with_data(dict(config), workdir)
+    data_record.check(workdir, experiment.data)
     weights, _ = serve.load_weights(experiment, workdir, "best")
     dataset = experiment.data
-    arrays = dataset.read("validation")
+    spec, arrays, called = dataset.spec, dataset.read("validation"), names(dataset, "validation")
+    counts = class_counts(dataset) if spec.num_classes else None
+    if "classes" in find_task(spec.task).shows and spec.num_classes > MOST_PROBABILITIES:
+        some = likeliest(experiment, 1)(weights, arrays.inputs, arrays.targets)
+        assert some.losses is not None
+        return Outcome(
+            *arrays,
+            np.empty((0, 0)),
+            None,
+            some.losses,
+            spec,
+            called,
+            counts,
+            Guesses(some.classes[:, 0], some.probabilities[:, 0]),
+        )
     found = predictor(experiment)(weights, arrays.inputs, arrays.targets)
     assert found.losses is not None
     return Outcome(
@@ -98,9 +116,9 @@ def examine(workdir: Path, config: Record) -> Outcome:
         found.outputs,
         found.probabilities,
         found.losses,
-        dataset.spec,
-        names(dataset, "validation"),
-        class_counts(dataset) if dataset.spec.num_classes else None,
+        spec,
+        called,
+        counts,
     )
 
 

@@ -42,9 +42,9 @@ def _said(outcome: Outcome, index: int) -> tuple[str, str, str]:
     task, spec = find_task(outcome.spec.task), outcome.spec
     target, loss = outcome.targets[index], number(float(outcome.losses[index]))
     found = outcome.probabilities[index] if outcome.probabilities is not None else None
-    if "classes" in task.shows and found is not None:
-        best = int(found.argmax())
-        guess = f"{spec.class_names[best]} ({float(found[best]):.0%})"
+    if "classes" in task.shows and (found is not None or outcome.likeliest is not None):
+        classes, confidence = outcome.guesses
+        guess = f"{spec.class_names[classes[index]]} ({float(confidence[index]):.0%})"
         return str(spec.class_names[int(target)]), guess, loss
     if "labels" in task.shows and found is not None:
         chosen = np.flatnonzero(target), np.flatnonzero(found > THRESHOLD)

@@ -39,7 +39,7 @@ def survey(fields: DataFields) -> Found:
     kind = kind_of_source(fields)
     if kind == "table":
         path = writing.expanded(fields.source)
-        table, damaged = table_source.read(path)
+        table, damaged = table_source.read(path, fields.target)
         if fields.target is None:
             raise UserError(no_target(fields.source))
         folder = path if path.is_dir() else path.parent

@@ -50,12 +50,19 @@ OF_KIND = {words: kind for kind, words in looks.APART.items()}
 """What a column holds → its kind in ``data.columns``."""
 
 
-def read(path: Path) -> tuple[pd.DataFrame, bool]:
-    """Returns a table, and whether rows of it were left out, which have too many values."""
+def read(path: Path, target: str | tuple[str, ...] | None = None) -> tuple[pd.DataFrame, bool]:
+    """Returns a table, and whether rows of it were left out, which have too many values.
+
+    Args:
+      path: the table.
+      target: the columns to predict, of which a word that may be missing is no class.
+    """
+    strict = () if target is None else (target,) if isinstance(target, str) else target
+    strict = (*strict, *(part.strip() for name in strict for part in name.split(",")))
     try:
-        return read_table(path), False
+        return read_table(path, strict=strict), False
     except DataError:
-        return read_table(path, Skipped()), True  # which raises for all else
+        return read_table(path, Skipped(), strict=strict), True  # which raises for all else
 
 
 def survey(

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jdlopt.data.coders import CODERS
 from jdlopt.data.spec import DataSpec
-from jdlopt.data.targets import CODERS
 from jdlopt.tasks.task import Columns, Decoded, Task
 
 

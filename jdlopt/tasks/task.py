@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from jdlopt.data.coding import Coder
 from jdlopt.data.spec import DataSpec
-from jdlopt.data.targets import Coder
 
 Columns = dict[str, list[Any]]
 """Named columns, an example a row."""

@@ -14,8 +14,10 @@ import numpy as np
 from jdlopt.data import feed
 from jdlopt.data.dataset import Dataset
 from jdlopt.data.pools import ArrayPool
+from jdlopt.data.source import is_written_first
 from jdlopt.errors import DataError, WorkdirError
-from jdlopt.train import log
+from jdlopt.train import log, split_record
+from jdlopt.train.schema import resolve_data
 
 DATA = "data.json"
 WHOLE = 1 << 26
@@ -102,6 +104,23 @@ def keep(workdir: Path, dataset: Dataset) -> None:
         )
 
 
+def refuse_preparing(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Checks that a directory's config has no dataset written into a folder that it names itself.
+
+    Data are read from wherever the config says; only a person's own config says where to write.
+
+    Raises:
+      WorkdirError: the dataset would be prepared in ``data.data_dir`` first.
+    """
+    fields = resolve_data(config)
+    if fields.data_dir is not None and is_written_first(fields):
+        raise WorkdirError(
+            f"{workdir}: data.data_dir={fields.data_dir!r} of its config does not hold the dataset "
+            f"{fields.source!r}, and nothing is written to a folder that a run's directory names. "
+            "`jdlopt data describe --config=FILE`, with a config of your own, prepares it there."
+        )
+
+
 def check(workdir: Path, dataset: Dataset, changed_data: str = "refuse") -> None:
     """Checks that data are those that a run was trained on; one of before `DATA` can't be checked.
 
@@ -118,11 +137,36 @@ def check(workdir: Path, dataset: Dataset, changed_data: str = "refuse") -> None
     if changed and changed_data != "ok":
         raise WorkdirError(
             f"{workdir}: the data in {dataset.spec.source!r} are not those that the run was "
-            f"trained on:\n{changed}\nThe splits may have other rows now: what is in a test or "
-            "validation split may have been trained on, and look better than it is. Bring the old "
-            "data back or train anew; `jdlopt eval --changed-data=ok` (changed_data='ok') "
+            f"trained on:\n{changed}\n{_trained_on(workdir, dataset)} Bring the old data back or "
+            "train anew; `jdlopt eval --changed-data=ok` (changed_data='ok') "
             "evaluates all the same."
         )
+
+
+def _trained_on(workdir: Path, dataset: Dataset) -> str:
+    """Returns how much of the splits as they are now a run was trained on."""
+    path = split_record.find(workdir)
+    try:
+        before = None if path is None else split_record.read(path)["train"]
+    except (WorkdirError, KeyError):
+        before = None
+    if before is None:
+        return (
+            "The splits may have other rows now: what is in a test or validation split may have "
+            "been trained on, and look better than it is."
+        )
+    told, name = [], "rows"
+    for split, now in split_record.of_dataset(dataset).items():
+        columns = [one for one in now.columns if one in before.columns]
+        if "key" in columns:  # rows may have other numbers now, and keys none
+            columns, name = ["key"], "keys"
+        elif "row" not in columns:
+            name = "files"
+        known = set(before[columns].astype(str).itertuples(index=False, name=None))
+        here = now[columns].astype(str).itertuples(index=False, name=None)
+        if split != "train":
+            told.append(f"{sum(one in known for one in here):,} of {len(now):,} in {split}")
+    return f"By their {name}, the run was trained on {' and '.join(told)} as they are now."
 
 
 def read(path: Path) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from jdlopt.data import feed
 from jdlopt.metrics.scores import Value
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.experiment import Experiment
+from jdlopt.train.predict import LARGEST
 from jdlopt.train.state import Weights
 from jdlopt.train.step import Batch, Collected
 
@@ -38,7 +39,8 @@ class Evaluator:
     def _fit_batch_to(self, split: str) -> None:
         """Sets the batch size by the first split that is evaluated: padding is computed, too."""
         size = max(self.experiment.data.sizes[split], SMALLEST_BATCH)
-        asked = min(self.experiment.config.train.eval_batch_size, size)
+        most = max(1, LARGEST // max(1, self.experiment.spec.num_classes))
+        asked = min(self.experiment.config.train.eval_batch_size, size, most)
         self.batch_size = -(-asked // self.mesh.size) * self.mesh.size
 
     def batches(self, split: str) -> Iterator[Batch]:

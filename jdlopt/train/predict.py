@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Num, PyTree
+from jaxtyping import Array, Float, Int, Num, PyTree
 
+from jdlopt.data.spec import DataSpec
 from jdlopt.train import step
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.state import Weights
 
 BATCH_SIZE = 256
 LARGEST = 1 << 24
-"""Values of inputs that lie on the device together, at most."""
+"""Values of inputs and probabilities that lie on the device together, at most."""
+MOST_PROBABILITIES = 1000
+"""Of more classes, the probabilities of the likeliest alone are kept; see `likeliest`."""
 
 Inputs = Num[np.ndarray, "n ..."] | Mapping[str, Num[np.ndarray, "n ..."]]
 """Raw inputs: one array, or named ones."""
@@ -39,6 +42,20 @@ Predictor = Callable[[Weights, Inputs, Num[np.ndarray, "n *k"] | None], Predicte
 """``(weights, inputs, targets or None) → Predicted``."""
 
 
+class Likeliest(NamedTuple):
+    """The likeliest classes of some examples, where all probabilities would be too many.
+
+    Attributes:
+      classes: their numbers, the likeliest first; of equals, the lower number.
+      probabilities: theirs.
+      losses: of each example, where its target was given.
+    """
+
+    classes: Int[np.ndarray, "n top"]
+    probabilities: Float[np.ndarray, "n top"]
+    losses: Float[np.ndarray, " n"] | None
+
+
 def predictor(experiment: Experiment, batch_size: int | None = None) -> Predictor:
     """Returns what predicts batch by batch with `Experiment.predict`, compiled once.
 
@@ -52,30 +69,79 @@ def predictor(experiment: Experiment, batch_size: int | None = None) -> Predicto
         weights: Weights, inputs: PyTree[Array], targets: Array | None
     ) -> tuple[step.Predictions, Array | None]:
         found = experiment.predict(weights, inputs)
-        if targets is None:
-            return found, None
-        return found, step.per_example(experiment.components, weights, found, targets)
+        return found, _losses(experiment, weights, found, targets)
 
     def predict(
         weights: Weights, inputs: Inputs, targets: Num[np.ndarray, "n *k"] | None = None
     ) -> Predicted:
-        count = len(jax.tree.leaves(inputs)[0])
-        size = min(batch_size or chunk_size(inputs), count)
-        found = []
-        for first in range(0, count, size):
-            # the last batch starts earlier, so that one program serves all
-            start = min(first, count - size)
-            rows, fresh = slice(start, start + size), slice(first - start, None)
-            part = jax.tree.map(lambda values, rows=rows: values[rows], (inputs, targets))
-            made = jax.device_get(program(weights, *part))
-            found.append(jax.tree.map(lambda values, fresh=fresh: values[fresh], made))
-        said, losses = jax.tree.map(lambda *values: np.concatenate(values), *found)
+        size = batch_size or chunk_size(inputs, experiment.spec)
+        said, losses = _batched(program, weights, inputs, targets, size)
         return Predicted(said.outputs, said.probabilities, losses)
 
     return predict
 
 
-def chunk_size(inputs: Inputs) -> int:
-    """Returns how many examples are looked at together."""
-    values = sum(leaf[:1].size for leaf in jax.tree.leaves(inputs))
+def likeliest(
+    experiment: Experiment, top: int, batch_size: int | None = None
+) -> Callable[[Weights, Inputs, Num[np.ndarray, "n"] | None], Likeliest]:
+    """Returns what predicts the likeliest classes as `predictor` does all; no others are kept.
+
+    Args:
+      experiment: what predicts; a classifier.
+      top: how many classes of an example are kept.
+      batch_size: as for `predictor`, but no more than is looked at together by default.
+    """
+    top = min(top, experiment.spec.num_classes)
+
+    @jax.jit
+    def program(
+        weights: Weights, inputs: PyTree[Array], targets: Array | None
+    ) -> tuple[tuple[Array, Array], Array | None]:
+        found = experiment.predict(weights, inputs)
+        assert found.probabilities is not None
+        kept = jax.lax.top_k(found.probabilities, top)
+        return (kept[0], kept[1]), _losses(experiment, weights, found, targets)
+
+    def predict(
+        weights: Weights, inputs: Inputs, targets: Num[np.ndarray, "n"] | None = None
+    ) -> Likeliest:
+        size = min(chunk_size(inputs, experiment.spec), batch_size or BATCH_SIZE)
+        (probabilities, classes), losses = _batched(program, weights, inputs, targets, size)
+        return Likeliest(classes, probabilities, losses)
+
+    return predict
+
+
+def _losses(
+    experiment: Experiment, weights: Weights, found: step.Predictions, targets: Array | None
+) -> Array | None:
+    if targets is None:
+        return None
+    return step.per_example(experiment.components, weights, found, targets)
+
+
+def _batched(
+    program: Callable[..., Any],
+    weights: Weights,
+    inputs: Inputs,
+    targets: np.ndarray | None,
+    size: int,
+) -> Any:
+    """Returns what a program gives of all examples, which go through it in batches of one size."""
+    count = len(jax.tree.leaves(inputs)[0])
+    size = min(size, count)
+    found = []
+    for first in range(0, count, size):
+        # the last batch starts earlier, so that one program serves all
+        start = min(first, count - size)
+        rows, fresh = slice(start, start + size), slice(first - start, None)
+        part = jax.tree.map(lambda values, rows=rows: values[rows], (inputs, targets))
+        made = jax.device_get(program(weights, *part))
+        found.append(jax.tree.map(lambda values, fresh=fresh: values[fresh], made))
+    return jax.tree.map(lambda *values: np.concatenate(values), *found)
+
+
+def chunk_size(inputs: Inputs, spec: DataSpec) -> int:
+    """Returns how many examples are looked at together, by the size of inputs and outputs."""
+    values = sum(leaf[:1].size for leaf in jax.tree.leaves(inputs)) + spec.num_classes
     return int(min(BATCH_SIZE, max(1, LARGEST // max(1, values))))

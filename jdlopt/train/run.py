@@ -149,6 +149,7 @@ class Run:
         *,
         batch_size: int = 256,
         tta: int = 0,
+        all_classes: bool = False,
     ) -> Predictions:
         """Predicts for new inputs with the best weights.
 
@@ -158,6 +159,8 @@ class Run:
           batch_size: examples in one dispatch.
           tta: how many augmented copies of each example predictions are averaged over, beside the
             example itself.
+          all_classes: give the probabilities of all classes, even of more than 1,000; else those of
+            the likeliest.
 
         Raises:
           DataError: they are no such inputs.
@@ -168,7 +171,7 @@ class Run:
             found = given_inputs(inputs, self.experiment.spec.inputs)
         if not len(found.ids):
             raise DataError("predict: there is no example to predict for.")
-        return serve.predict(self.experiment, self.weights, found, batch_size, tta)
+        return serve.predict(self.experiment, self.weights, found, batch_size, tta, all_classes)
 
     def evaluate(
         self,

@@ -32,12 +32,14 @@ from jdlopt.train.compiling import Compiler
 from jdlopt.train.components import augment_of
 from jdlopt.train.evaluate import Evaluator
 from jdlopt.train.experiment import Experiment
-from jdlopt.train.predict import predictor
+from jdlopt.train.predict import MOST_PROBABILITIES, Likeliest, likeliest, predictor
 from jdlopt.train.schema import SECTIONS
 from jdlopt.train.state import TrainState, Weights
 from jdlopt.train.step import averaged_predict_step
 
 OUTPUTS = (".csv", ".npz")
+TOP = 5
+"""Of very many classes, the likeliest that predictions have."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for a formula begins so."""
 
@@ -49,10 +51,12 @@ class Predictions(NamedTuple):
       rows: what names each example: a row number or a file.
       values: [n] class indices or predicted values; [n, k] labels (0, 1) or several values.
       labels: [n] class names, or the labels of each in one text; None for regression.
-      probabilities: [n, classes], or None for regression.
+      probabilities: [n, classes]; None for regression and for more than `MOST_PROBABILITIES`
+        classes.
       class_names: the columns of ``probabilities``, or of several values.
       columns: the columns of a table of predictions, beside ``row``.
       notes: what was left out, changed or guessed of the inputs.
+      likeliest: the `TOP` likeliest of more than `MOST_PROBABILITIES` classes.
     """
 
     rows: list[str]
@@ -62,6 +66,7 @@ class Predictions(NamedTuple):
     class_names: tuple[str, ...]
     columns: Columns
     notes: tuple[Note, ...] = ()
+    likeliest: Likeliest | None = None
 
 
 def run_config(workdir: str | Path, allow_code: configs.Allowed = False) -> dict[str, Any]:
@@ -247,7 +252,11 @@ def with_data(config: Mapping[str, Any], workdir: Path) -> Experiment:
     Args:
       config: the run's.
       workdir: its directory.
+
+    Raises:
+      UserError: the data are gone, or would be prepared where the run's config says.
     """
+    data_record.refuse_preparing(workdir, config)
     data = config["data"]
     with contextlib.suppress(ConfigError):  # a damaged record: all is learnt once more
         from_run.kept(str(workdir))
@@ -291,6 +300,7 @@ def predict_run(
     batch_size: int = 256,
     tta: int = 0,
     allow_code: configs.Allowed = False,
+    all_classes: bool = False,
 ) -> Predictions:
     """Returns a run's predictions for a CSV, Parquet or NPZ file or an image folder.
 
@@ -300,6 +310,7 @@ def predict_run(
       which: ``best`` or ``newest``.
       batch_size: examples in one dispatch.
       tta, allow_code: as in `evaluate_run`.
+      all_classes: as in `predict`.
 
     Raises:
       UserError: the directory holds no finished run, or the file can't be read as its inputs.
@@ -309,11 +320,16 @@ def predict_run(
     if not len(found.ids):
         raise DataError(f"--input: {path} holds no example.")
     weights, _ = load_weights(experiment, workdir, which)
-    return predict(experiment, weights, found, batch_size, tta)
+    return predict(experiment, weights, found, batch_size, tta, all_classes)
 
 
 def predict(
-    experiment: Experiment, weights: Weights, given: Inputs, batch_size: int = 256, tta: int = 0
+    experiment: Experiment,
+    weights: Weights,
+    given: Inputs,
+    batch_size: int = 256,
+    tta: int = 0,
+    all_classes: bool = False,
 ) -> Predictions:
     """Returns predictions with the names of examples, and of classes, labels or values.
 
@@ -322,10 +338,16 @@ def predict(
       weights: with which it does.
       given: at least one example.
       batch_size, tta: as in `predict_run`.
+      all_classes: give the probability of each class, even of more than `MOST_PROBABILITIES`; else
+        those of the `TOP` likeliest, which a note says.
     """
-    found = predictor(with_tta(experiment, tta), batch_size)(weights, given.inputs, None)
     spec, ids = experiment.spec, given.ids
-    task = find_task(spec.task)
+    task, averaged = find_task(spec.task), with_tta(experiment, tta)
+    many = spec.num_classes > MOST_PROBABILITIES and not all_classes
+    if many and "classes" in task.shows:
+        top = likeliest(averaged, TOP, batch_size)(weights, given.inputs, None)
+        return _of_likeliest(top, spec, given)
+    found = predictor(averaged, batch_size)(weights, given.inputs, None)
     decoded = task.decode(found.outputs, found.probabilities, spec)
     return Predictions(
         ids,
@@ -335,6 +357,28 @@ def predict(
         spec.class_names or spec.target_names,
         task.columns(decoded, found.probabilities, spec),
         given.notes,
+    )
+
+
+def _of_likeliest(top: Likeliest, spec: DataSpec, given: Inputs) -> Predictions:
+    """Returns predictions of one of very many classes an example: the likeliest of them."""
+    named = [[spec.class_names[one] for one in column] for column in top.classes.T.tolist()]
+    columns: Columns = {}
+    for place, (names, shares) in enumerate(zip(named, top.probabilities.T, strict=True), start=1):
+        ending = "" if place == 1 else f"_{place}"
+        columns |= {f"prediction{ending}": names, f"probability{ending}": shares.tolist()}
+    note = Note(
+        "left out",
+        f"the probabilities of all but the {len(named)} likeliest of {spec.num_classes:,} classes",
+        len(given.ids),
+        "predictions",
+        (),
+        "--all-classes (all_classes=True) gives all.",
+    )
+    notes = (*given.notes, note)
+    values = top.classes[:, 0]
+    return Predictions(
+        given.ids, values, named[0], None, spec.class_names, columns, notes, likeliest=top
     )
 
 
@@ -406,7 +450,10 @@ def _as_arrays(predictions: Predictions) -> dict[str, Any]:
     columns: dict[str, Any] = {"row": np.array(predictions.rows), "prediction": predictions.values}
     if predictions.probabilities is not None:
         columns["probabilities"] = predictions.probabilities
+    if predictions.likeliest is not None:
+        columns["likeliest"] = predictions.likeliest.classes
+        columns["probabilities_of_likeliest"] = predictions.likeliest.probabilities
     if predictions.class_names:
-        of_values = predictions.probabilities is None
+        of_values = predictions.labels is None
         columns["target_names" if of_values else "class_names"] = np.array(predictions.class_names)
     return columns

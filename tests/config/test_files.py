@@ -14,6 +14,8 @@ import pytest
 
 from jdlopt import config as configs
 from jdlopt.cli import main
+from jdlopt.config import files
+from jdlopt.data.bundled import BUNDLED
 from jdlopt.errors import ConfigError
 from jdlopt.evidence import rewrite
 from jdlopt.study import space as spaces
@@ -224,6 +226,21 @@ def test_a_source_beside_the_config_is_taken_and_said(
     assert configs.load("kept/c.json").data.source == "table.csv"  # the same file: nothing to say
     monkeypatch.chdir(tmp_path / "kept")
     assert configs.load("c.json").data.source == "table.csv"
+
+
+def test_a_word_names_a_folder_beside_the_config_unless_it_is_a_bundled_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert set(files.DATASETS) == set(BUNDLED)
+    for name in ("shots", "iris"):
+        (tmp_path / "kept" / name).mkdir(parents=True)
+    write(tmp_path / "kept/c.json", '{"data": {"source": "shots"}, "model": {"name": "shots"}}')
+    write(tmp_path / "kept/d.json", '{"data": {"source": "iris"}}')
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match=r"data\.source: 'shots' is not in the working dir"):
+        found = configs.load("kept/c.json")
+    assert (found.data.source, found.model.name) == ("kept/shots", "shots")
+    assert configs.load("kept/d.json").data.source == "iris"
 
 
 def test_an_improved_file_keeps_the_argument_and_what_lies_beside(

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from jdlopt.data import open_dataset
 from jdlopt.data.check.cells import MISSING, read_cells
+from jdlopt.data.inputs import read_inputs
+from jdlopt.data.missing_words import AMBIGUOUS
 from jdlopt.data.notes import Notes
 from jdlopt.data.table_files import is_table, read_table
 from jdlopt.errors import DataError
@@ -162,6 +164,8 @@ def test_words_taken_for_missing_are_named_and_a_key_takes_them_as_they_stand(
     path.write_text(text)
     section = {"source": str(path), "target": "y", "stratify": False}
     count = text.count(word)
+    if column == "kind" and word in AMBIGUOUS:  # a category's name may well be None
+        section["missing_values"] = (word,)
     with pytest.raises(DataError, match=rf"'{word}' {count} times.*data.missing_values=\(\)"):
         open_dataset(section)
     kept = open_dataset({**section, "missing_values": ()})
@@ -174,6 +178,44 @@ def test_words_taken_for_missing_are_named_and_a_key_takes_them_as_they_stand(
         filled = open_dataset({**section, "preprocess": {"missing": "most_frequent"}})
         (note,) = filled.notes
         assert (note.kind, note.count) == ("guessed", count) and repr(word) in note.places[0]
+
+
+@pytest.mark.parametrize("word", AMBIGUOUS)
+def test_a_word_that_may_be_missing_is_a_category_among_words_and_missing_among_numbers(
+    tmp_path, word
+):
+    words = ["DE", word, "FR"]
+    frame = pd.DataFrame(
+        {
+            "country": [words[row % 3] for row in range(60)],
+            "share": [word if row % 9 == 0 else f"{row} %" for row in range(60)],
+            "size": [word if row % 9 == 0 else f"{row}" for row in range(60)],
+            "open": [word if row % 9 == 0 else ("true", "false")[row % 2] for row in range(60)],
+            "y": ["a", "b"] * 30,
+        }
+    )
+    path = tmp_path / "t.csv"
+    frame.to_csv(path, index=False)
+    section = {"source": str(path), "target": "y", "preprocess": {"missing": "most_frequent"}}
+    dataset = open_dataset(section)
+    assert set(dataset.spec.input.categories) == {"country"}
+    assert dataset.spec.input.categories["country"] == tuple(sorted(words))
+    counted = {note.what: note for note in dataset.notes}
+    assert counted["words that may stand for a missing value are categories"].count == 20
+    assert counted["words that are taken for missing values"].count == 21
+    values = np.concatenate([dataset.read(split).inputs for split in dataset.sizes])
+    assert np.isnan(values).sum(axis=0).tolist() == [0, 7, 7, 7]
+    cells = read_cells(path)
+    assert (cells.kinds == MISSING).sum(axis=0).tolist() == [0, 7, 7, 7, 0]
+    assert cells.numeric == (False, True, True, True, False)
+    # a file to predict on may hold nothing else
+    frame[frame.country == word][["country", "size", "share", "open"]].assign(
+        size=1, share="2 %", open="true"
+    ).to_csv(tmp_path / "new.csv", index=False)
+    found = read_inputs(tmp_path / "new.csv", dataset.spec.inputs)
+    assert set(found.inputs[:, 0].tolist()) == {1.0 + sorted(words).index(word)}
+    gone = open_dataset({**section, "missing_values": (word,)})
+    assert gone.spec.input.categories["country"] == ("DE", "FR")
 
 
 def test_other_words_may_stand_for_missing_values(tmp_path):

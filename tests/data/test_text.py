@@ -14,7 +14,8 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from jdlopt.data import text as text_room
 from jdlopt.data import vocabulary
-from jdlopt.data.text import TRUNCATIONS, TextFields, clean, decode, encode, fit, from_json, to_json
+from jdlopt.data.text import TRUNCATIONS, TextFields, decode, encode, fit, from_json, to_json
+from jdlopt.data.text_cleaning import clean
 from jdlopt.errors import ConfigError, DataError
 
 TEXTS = [

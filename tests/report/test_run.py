@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from jdlopt.data import open_dataset, origin
 from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.errors import ConfigError, DataError
 from jdlopt.report import balance, examples, figures, page, predictions, run, worst, write_report
-from jdlopt.report.outcome import Outcome
+from jdlopt.report.outcome import Guesses, Outcome
 from jdlopt.tasks import TASKS
 from jdlopt.train.schema import resolve_data
 
@@ -146,14 +147,14 @@ def test_each_class_has_a_row_the_worst_first():
 
 def test_each_output_has_rmse_mae_and_r2_as_scikit_learn():
     found = outcome((5,), outputs=3)
-    found.targets[:, 2] = 1.0  # always the same: no R²
+    found.targets[:, 2] = 1.0  # always the same: R² is 0, as the metrics have it
     rows, _ = rows_of(found)
     for place in range(3):
         true, guess = found.targets[:, place], found.outputs[:, place]
         rmse, mae, r2 = rows[str(place)]
         assert rmse == pytest.approx(sk.root_mean_squared_error(true, guess))
         assert mae == pytest.approx(sk.mean_absolute_error(true, guess))
-        assert np.isnan(r2) if place == 2 else r2 == pytest.approx(sk.r2_score(true, guess))
+        assert r2 == pytest.approx(sk.r2_score(true, guess))
     assert rows["mean of all"][0] == pytest.approx(np.mean([rows[str(i)][0] for i in range(3)]))
 
 
@@ -244,9 +245,14 @@ def test_a_diverged_run_says_where(workdir, monkeypatch):
 
 
 def test_confusions_equal_the_matrix():
-    matrix = [[5, 0, 2], [1, 7, 0], [0, 4, 3]]
-    assert figures.confusions(matrix, "abc") == [("c", "b", 4), ("a", "c", 2), ("b", "a", 1)]
-    assert figures.confusions([[3, 0], [0, 2]], "ab") == []
+    matrix = np.array([[5, 0, 2], [1, 7, 0], [0, 4, 3]])
+    pairs = [divmod(cell, 3) for cell, count in enumerate(matrix.ravel()) for _ in range(count)]
+    targets, guesses = np.array(pairs).T
+    expected = [("c", "b", 4), ("a", "c", 2), ("b", "a", 1)]
+    assert figures.confusions(targets, guesses, "abc") == expected
+    assert figures.confusions(targets, targets, "abc") == []
+    drawn = figures.confusion("m", matrix, "abc")
+    assert drawn.caption == "Most frequent confusion: c predicted as b, 4 of 7."
 
 
 @pytest.mark.parametrize(
@@ -338,3 +344,32 @@ def test_outcomes_equal_what_the_run_itself_measured(tmp_path):
     assert found.losses.mean() == pytest.approx(result.metrics["validation/loss"], rel=1e-4)
     made = check(write_report(tmp_path / "run").read_text("utf-8"))
     assert page.number(result.metrics["validation/loss"]) in made.words
+
+
+def test_twenty_thousand_classes_are_told_by_the_worst_and_the_best():
+    draw, count, classes = np.random.default_rng(0), 4000, 20_000
+    targets = draw.integers(0, classes, count)
+    targets[:200] = 7
+    guesses = np.where(draw.random(count) < 0.5, targets, draw.integers(0, classes, count))
+    guesses[:150] = 9
+    found = outcome((5,), 3, count=count)
+    names = tuple(f"class {place}" for place in range(classes))
+    found = found._replace(
+        targets=targets,
+        outputs=np.empty((0, 0)),
+        probabilities=None,
+        likeliest=Guesses(guesses, draw.random(count)),
+        spec=dataclasses.replace(found.spec, class_names=names),
+    )
+    tracemalloc.start()
+    shown = predictions.shown(found)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40 << 20  # a matrix of all pairs has 3 GB
+    assert shown["confusion"]["table"].rows[0] == ("class 7", "class 9", 150)
+    assert shown["confusion"]["figure"] is None
+    rows = shown["each"].rows
+    assert rows[0][:2] == ["class 7", 200] or rows[0][4] == 0
+    assert len(rows) == predictions.MOST_ROWS and rows[-1][4] == 1
+    assert "of 20,000 classes with the lowest F1" in shown["each"].caption
+    assert "Always guessing class 7" in shown["balance"].text

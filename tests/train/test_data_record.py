@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 
 import jdlopt
 from jdlopt.cli import main
+from jdlopt.data import open_dataset
 from jdlopt.errors import WorkdirError
 from jdlopt.evidence.diagnose import diagnose
+from jdlopt.report import write_report
 from jdlopt.train import serve
 
 RNG = np.random.default_rng(0)
@@ -83,3 +86,28 @@ def test_a_run_from_before_there_was_a_record_is_taken(run: Path) -> None:
     assert serve.evaluate_run(run, "test")["metrics"]
     jdlopt.fit(config(run.parent / "t.csv"), run)
     assert (run / "data.json").exists()  # from now on
+
+
+def test_what_of_the_new_test_split_was_trained_on_is_counted(run: Path) -> None:
+    before = set(jdlopt.open_run(run).splits["train"]["row"])
+    table(run.parent / "t.csv", ROWS)
+    now = open_dataset(config(run.parent / "t.csv")["data"])
+    counts = [len(before & set(now.parts[split][1])) for split in ("validation", "test")]
+    assert counts[1] > 0
+    said = rf"trained on {counts[0]} of \d+ in validation and {counts[1]} of 18 in test as they"
+    with pytest.raises(WorkdirError, match=said):
+        serve.evaluate_run(run, "test")
+
+
+def test_no_dataset_is_written_where_a_directory_says(run: Path) -> None:
+    """Data are read from anywhere; a record of a directory says nowhere to write."""
+    place = run.parent / "elsewhere"
+    saved = json.loads((run / "config.json").read_text())
+    saved["data"] |= {"source": "iris", "target": None, "data_dir": str(place)}
+    (run / "config.json").write_text(json.dumps(saved))
+    for opened in (serve.evaluate_run, diagnose):
+        with pytest.raises(WorkdirError, match="nothing is written to a folder that"):
+            opened(run)
+    assert main(["train", f"--workdir={run}"]) == 2
+    assert "nothing is written" in write_report(run).read_text()
+    assert not place.exists()

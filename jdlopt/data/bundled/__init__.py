@@ -73,9 +73,8 @@ def prepare_bundled(name: str, chosen_data_dir: str | None) -> Path:
     Raises:
       DataError: the data folder can't be written to.
     """
-    root = data_dir(chosen_data_dir)
-    stored = f"jdlopt_{name}"  # the public TFDS has an `iris` of its own
-    final = root / stored / VERSION
+    root, stored = data_dir(chosen_data_dir), _stored(name)
+    final = bundled_folder(name, chosen_data_dir)
     if (final / INFO).is_file():
         return final
     with exclusive(root, stored):
@@ -92,6 +91,15 @@ def prepare_bundled(name: str, chosen_data_dir: str | None) -> Path:
                     "data.data_dir or TFDS_DATA_DIR to another folder."
                 ) from error
     return final
+
+
+def _stored(name: str) -> str:
+    return f"jdlopt_{name}"  # the public TFDS has an `iris` of its own
+
+
+def bundled_folder(name: str, chosen_data_dir: str | None) -> Path:
+    """Returns the folder that a bundled dataset is written to, whether it is there or not."""
+    return data_dir(chosen_data_dir) / _stored(name) / VERSION
 
 
 @contextlib.contextmanager

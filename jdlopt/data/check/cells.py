@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +15,10 @@ from jaxtyping import Bool, Float64, Int32, Int64, UInt8
 from jdlopt.data import csv_text
 from jdlopt.data.columns import MOSTLY, TEXTS_LOOKED_AT
 from jdlopt.data.csv_text import UNNAMED, CsvText, endings
+from jdlopt.data.missing_words import AMBIGUOUS, MISSING_WORDS
 from jdlopt.data.notation import Notation, find, parse, stripped
 from jdlopt.data.notes import Notes
-from jdlopt.data.table_files import CSV, MISSING_WORDS, read_table
+from jdlopt.data.table_files import CSV, read_table
 from jdlopt.errors import DataError
 
 NUMBER, MISSING, TEXT = 0, 1, 2
@@ -108,13 +110,40 @@ def read_cells(
     """
     if path.is_dir() or endings(path)[0] not in CSV:
         return _from_frame(path, missing_values, decimal)
-    words = {"", *(MISSING_WORDS if missing_values is None else missing_values)}
+    if missing_values is None:  # what is a category in one column is missing in another
+        words = {"", *MISSING_WORDS} - set(AMBIGUOUS)
+    else:
+        words = {"", *missing_values}
     cells = _from_csv(path, words, {})
     # a column whose texts are numbers in another notation is read again: what looked like a
     # number of Python's in it, such as 1.234, may be another
-    found = {place: _notation(known, decimal) for place, known in enumerate(cells.words)}
+    found = {
+        place: _notation([word for word in known if word not in AMBIGUOUS], decimal)
+        for place, known in enumerate(cells.words)
+    }
     notations = {place: one for place, one in found.items() if one is not None}
-    return _without_empty(_from_csv(path, words, notations) if notations else cells)
+    cells = _without_empty(_from_csv(path, words, notations) if notations else cells)
+    return cells if missing_values is not None else _without_ambiguous(cells)
+
+
+def _without_ambiguous(cells: Cells) -> Cells:
+    """Takes words for missing values in columns of numbers and truth values, as a run does."""
+    numbers, kinds, texts = cells.numbers.copy(), cells.kinds.copy(), cells.texts.copy()
+    for place, known in enumerate(cells.words):
+        maybe = [number for number, word in enumerate(known) if word in AMBIGUOUS]
+        if not maybe:
+            continue
+        is_text = kinds[:, place] == TEXT
+        which = is_text & np.isin(texts[:, place], maybe)
+        others, count = is_text & ~which, int((kinds[:, place] == NUMBER).sum())
+        truth = np.array([TRUTH.get(word.lower(), np.nan) for word in known])
+        if others.any() and not count and np.isfinite(truth[texts[others, place]]).all():
+            numbers[others, place] = truth[texts[others, place]]
+            kinds[others, place], texts[others, place] = NUMBER, -1
+        elif not count or count < MOSTLY * (count + others.sum()):
+            continue
+        kinds[which, place], texts[which, place] = MISSING, -1
+    return dataclasses.replace(cells, numbers=numbers, kinds=kinds, texts=texts)
 
 
 def _notation(known: Sequence[str], decimal: str | None) -> Notation | None:

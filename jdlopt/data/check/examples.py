@@ -47,7 +47,8 @@ def imbalance(targets: Int[np.ndarray, " examples"], class_names: Sequence[str])
     )
     text = (
         f"The largest class has {largest:,} training examples, the smallest {smallest:,}: "
-        f"{ratio:.1f} times as many."
+        f"{ratio:.1f} times as many. To guess {class_names[order[-1]]!r} always is right in "
+        f"{largest / len(targets):.1%} of them."
     )
     shown = order[::-1][:50]
     numbers = {
