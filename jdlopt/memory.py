@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from jdlopt.errors import UserError
+
 TUNABLES = "GLIBC_TUNABLES"
 KEPT = ":".join(
     f"glibc.malloc.{name}"
@@ -22,6 +24,8 @@ MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_THRESHOLD = -1, -3
 number of its heaps."""
 
 
+LEAST_ADDRESSES = 5 * 2**29
+"""Bytes of addresses, most of them never used, below which a training does not start."""
 EXHAUSTED = (
     "out of memory", "failed to allocate", "cannot allocate memory", "bad_alloc", "memoryerror",
     "unable to allocate", "failed to map segment", "can't start new thread",
@@ -53,6 +57,25 @@ def is_exhausted(error: BaseException | str | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def check_limit() -> None:
+    """Checks that a limit on this process's address space leaves jax's libraries room to start.
+
+    With less they abort, or wait for a thread that can't be started.
+
+    Raises:
+      UserError: there is such a limit, and it is lower.
+    """
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESSES:
+        raise UserError(
+            f"There is too little memory: a limit of this process (`ulimit -v`) is "
+            f"{limit / 2**30:.1f} GiB of addresses, and jax alone takes more than "
+            f"{LEAST_ADDRESSES / 2**30:.1f} GiB. Raise it."
+        )
 
 
 def settings(environment: Mapping[str, str]) -> dict[str, str]:

@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         words, overrides = split_overrides(words)
         verb, flags = read_flags(parser().parse_args(words), overrides)
         warnings.showwarning = _show_warning
+        memory.check_limit()
         with _signals_answered():
             return _function(verb.run)(flags)
     except UserError as error:

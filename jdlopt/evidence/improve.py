@@ -11,7 +11,6 @@ costs no training up to where it stood.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 from jdlopt import config as configs
 from jdlopt import writing
-from jdlopt.errors import UserError
+from jdlopt.errors import UserError, WorkdirError
 from jdlopt.evidence import search_rounds
 from jdlopt.evidence.final_test import finish
 from jdlopt.evidence.options import ImprovementOptions
@@ -33,8 +32,10 @@ from jdlopt.evidence.state import (
     RESERVE,
     Loop,
     retune,
+    words_of,
 )
 from jdlopt.evidence.trainer import Trainer, key_of
+from jdlopt.study import schema
 
 GOAL_REACHED = "the goal"
 """How it is said that a loop ended which goes on once it is given another goal."""
@@ -142,10 +143,18 @@ def _watched(side: Side) -> str | None:
 def _before(workdir: Path) -> dict[str, Any]:
     """What an earlier call wrote down; a damaged record is none, since trainings are kept apart."""
     try:
-        found = json.loads((workdir / IMPROVEMENT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = schema.read_object(workdir / IMPROVEMENT)
+        for name in ("seconds", "budget", "value", "first_rung"):
+            float(found.get(name) or 0.0)
+        for number, count in found.get("plans", {}).items():
+            int(number), int(count)
+        if found.get("status") == "done":  # it may be all that is asked for
+            for step in found["steps"]:
+                words_of(step)
+            _ = found["why"], found["metric"], found["file"], found["tried"], found["test"]
+    except (WorkdirError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found
 
 
 def _with_folds(side: Side) -> Side:

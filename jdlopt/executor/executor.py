@@ -38,7 +38,7 @@ from jdlopt.executor.shortage import DID_NOT_FIT, Share, smaller, tighter
 from jdlopt.executor.task import GivenBack, Received, Spent, Structure, Task
 
 ATTEMPTS = 3
-"""How often a task is tried as it is, if it had been trained for a while before it failed."""
+"""How often a task is tried as it is, if its worker dies, or if it had been trained for a while."""
 DEATHS = 6
 """How many workers may die in a row, none of them having started."""
 WORTH_TIMING = 20.0
@@ -370,12 +370,12 @@ class Executor:
             return None
         if task.number <= self._stopped:
             return Received(task, GivenBack())
-        if how.said is not None and task.attempts >= ATTEMPTS:
+        if task.attempts < ATTEMPTS:
+            self._queue.insert(0, task)
+            return None
+        if how.said is not None:
             raise UserError(f"a worker process {how}, {ATTEMPTS} times for the same trials. {KEPT}")
-        if task.attempts > 1 and how.said is None:
-            return self._short(task, f"its worker process {how}")
-        self._queue.insert(0, task)
-        return None
+        return self._short(task, f"its worker process {how}")
 
     # --- the end ----------------------------------------------------------------------------------
 

@@ -91,9 +91,13 @@ class Workers:
     Args:
       program: the module that answers requests, see `jdlopt.executor.worker.serve`.
       one_core: whether each takes a core of its own.
+
+    Raises:
+      UserError: a limit on memory is so low that no worker can start.
     """
 
     def __init__(self, program: str, one_core: bool):
+        memory.check_limit()
         self.program, self.one_core = program, one_core
         self._answers: Queue[tuple[int, Answer | Ended]] = Queue()
         self._processes: dict[int, _Process] = {}

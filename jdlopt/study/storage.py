@@ -337,7 +337,8 @@ class StudyStorage:
 def checksum(params: Mapping[str, object], record: Mapping[str, object]) -> int:
     """Returns a sum over what a trial is and what it came to: a bit that flips must be seen."""
     held = {name: value for name, value in record.items() if name != SUM}
-    return zlib.crc32(json.dumps([params, held], sort_keys=True).encode())
+    named = {str(name): value for name, value in params.items()}
+    return zlib.crc32(json.dumps([named, held], sort_keys=True).encode())
 
 
 @contextlib.contextmanager

@@ -80,6 +80,7 @@ def test_a_technique_that_does_not_fit_is_undecided_and_the_rest_is_ablated(
     assert not again["did_not_fit"] and again["techniques"][0]["alone"]["mean"] == 0
 
 
+@pytest.mark.slow
 def test_an_improvement_goes_on_without_what_does_not_fit_and_tries_it_again(memory, tmp_path):
     options = ImprovementOptions(
         budget=600.0, metric=LOSS, techniques=("wider", "clip_norm"), confirm=3, test_seeds=2,
@@ -95,6 +96,11 @@ def test_an_improvement_goes_on_without_what_does_not_fit_and_tries_it_again(mem
     again = improve(BASE, tmp_path / "work", options)
     tried = {row["technique"] for one in again["tried"] for row in one["candidates"]}
     assert "wider" in tried and not again["did_not_fit"]
+    path = tmp_path / "work" / "improve.json"
+    for text in ("[", '{"plans": [1]}', '{"status": "done"}', '{"seconds": "long"}'):
+        path.write_text(text)
+        found = improve(BASE, tmp_path / "work", options)
+        assert (found["steps"], found["why"]) == (again["steps"], again["why"])
     memory.most = 1
     with pytest.raises(UserError, match="what has been reached did not fit in memory"):
         improve(BASE, tmp_path / "small", options)
