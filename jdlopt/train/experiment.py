@@ -15,6 +15,7 @@ from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from jdlopt import config as configs
@@ -140,8 +141,39 @@ class Experiment:
           hparams: every traced float as a scalar array; by default the config's.
           start: ``(params, state)`` by path, of `pretrained`, to start from; None: random values.
         """
-        components = self.components
         hparams = self.hparams if hparams is None else hparams
+        # as a Python int, one of 2**31 or more would not fit the type that JAX traces it as
+        drawn = np.uint32(seed) if isinstance(seed, int | np.integer) else seed
+        return self._initial(drawn, hparams, start)
+
+    def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
+        """Makes one update from a batch of raw inputs and targets. Pure: jit, vmap or shard it."""
+        return self._step(state, batch)
+
+    def evaluate_step(self, state: TrainState | Weights, batch: Batch) -> Collected:
+        """Collects what the metrics need of a padded batch, for `collector` to finish. Pure."""
+        weights = self.weights(state)
+        return step.evaluate_step(self.components, weights, batch, self.predictor)
+
+    def predict(self, state: TrainState | Weights, inputs: Inputs) -> Predictions:
+        """Computes outputs and class probabilities for a batch of raw inputs. Pure."""
+        return self.predictor(self.components, self.weights(state), inputs)
+
+    # Each is traced once for all programs that inline it, as a step is by a program that makes one
+    # and by one that makes many in a loop.
+
+    @cached_property
+    def _step(self) -> Callable[[TrainState, Batch], tuple[TrainState, Measured]]:
+        return jax.jit(partial(step.train_step, self.components), inline=True)
+
+    @cached_property
+    def _initial(self) -> Callable[..., TrainState]:
+        return jax.jit(self._state_before_training, inline=True)
+
+    def _state_before_training(
+        self, seed: Int[Array, ""], hparams: PyTree, start: tuple[PyTree, PyTree] | None
+    ) -> TrainState:
+        components = self.components
         init_key, key = jax.random.split(jax.random.key(seed))
         example = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.seen(1))
         params, model_state = components.model.init(init_key, example, hparams["model"])
@@ -158,24 +190,6 @@ class Experiment:
             preprocess=jax.tree.map(jnp.asarray, self.learnt),
             loss_scale=components.loss_scale(),
         )
-
-    def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
-        """Makes one update from a batch of raw inputs and targets. Pure: jit, vmap or shard it."""
-        return self._traced_once(state, batch)
-
-    @cached_property
-    def _traced_once(self) -> Callable[[TrainState, Batch], tuple[TrainState, Measured]]:
-        """The step, traced once for all programs that inline it: alone, in a loop, in a vmap."""
-        return jax.jit(partial(step.train_step, self.components), inline=True)
-
-    def evaluate_step(self, state: TrainState | Weights, batch: Batch) -> Collected:
-        """Collects what the metrics need of a padded batch, for `collector` to finish. Pure."""
-        weights = self.weights(state)
-        return step.evaluate_step(self.components, weights, batch, self.predictor)
-
-    def predict(self, state: TrainState | Weights, inputs: Inputs) -> Predictions:
-        """Computes outputs and class probabilities for a batch of raw inputs. Pure."""
-        return self.predictor(self.components, self.weights(state), inputs)
 
     # --- what else is pure -----------------------------------------------------------------------
 

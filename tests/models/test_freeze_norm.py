@@ -35,7 +35,7 @@ def test_training_normalises_as_evaluation_does(section):
     x = 2 + 3 * jax.random.normal(jax.random.key(0), (16, 6))
     hparams = {"noise_rate": jnp.float32(0)} if "noise_rate" in section else {}
     model = make_model({**section, "freeze_norm": True}, 3)
-    params, state = model.init(jax.random.key(1), x, hparams)
+    params, state = jax.jit(model.init)(jax.random.key(1), x, hparams)
     state = jax.tree.map(lambda leaf: leaf + 0.5, state)
     key = jax.random.key(2)
     outputs, new = model.apply(params, state, x, hparams, key=key, train=True)

@@ -37,7 +37,7 @@ def test_the_head_on_the_features_is_the_whole_model(case, dtype):
     model = made(case.partition(" ")[0], keys, tokens, dtype)
     key = jax.random.key(0)
     inputs = jnp.arange(12).reshape(2, 6) % 11 if tokens else jax.random.normal(key, (2, 6))
-    params, state = model.init(key, inputs, {})
+    params, state = jax.jit(model.init)(key, inputs, {})
     features = features_of(model, params, state, inputs, {})
     assert features.dtype == jnp.float32
     head = head_of(model, jax.ShapeDtypeStruct(inputs.shape, inputs.dtype))
@@ -51,6 +51,6 @@ def test_the_head_on_the_features_is_the_whole_model(case, dtype):
 def test_a_model_without_a_head_is_told():
     model = made("linear", {}, 0, "float32")
     inputs = jnp.ones((2, 4))
-    params, state = model.init(jax.random.key(0), inputs, {})
+    params, state = jax.jit(model.init)(jax.random.key(0), inputs, {})
     with pytest.raises(ConfigError, match="one submodule named 'head' once; this one does 0 times"):
         features_of(model, params, state, inputs, {})

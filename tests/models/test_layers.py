@@ -52,7 +52,7 @@ def test_vmap_over_rates_equals_single_rates():
     model = make_model({"name": "mlp", "features": (16, 16), "dropout_rate": 0.1}, 3)
     x, key = jax.random.normal(jax.random.key(0), (8, 5)), jax.random.key(3)
     rates = jnp.array([0.0, 0.2, 0.7])
-    params, state = model.init(jax.random.key(1), x, {"dropout_rate": rates[0]})
+    params, state = jax.jit(model.init)(jax.random.key(1), x, {"dropout_rate": rates[0]})
 
     def outputs(rate):
         return model.apply(params, state, x, {"dropout_rate": rate}, key=key, train=True)[0]
@@ -75,7 +75,7 @@ def test_one_trace_serves_all_rates():
             params, {}, x, {"dropout_rate": rate}, key=jax.random.key(0), train=True
         )[0]
 
-    params, _ = model.init(jax.random.key(1), x, {"dropout_rate": jnp.float32(0.1)})
+    params, _ = jax.jit(model.init)(jax.random.key(1), x, {"dropout_rate": jnp.float32(0.1)})
     results = {float(outputs(params, jnp.float32(rate)).sum()) for rate in np.linspace(0, 0.9, 10)}
     assert len(traces) == 1
     assert len(results) > 3
@@ -158,6 +158,6 @@ def test_running_state_on_eight_devices_equals_one():
 def test_dropout_is_absent_without_a_rate():
     model = make_model({"name": "mlp", "dropout_rate": None}, 2)
     x = jnp.ones((2, 3))
-    params, state = model.init(jax.random.key(0), x, {})
+    params, state = jax.jit(model.init)(jax.random.key(0), x, {})
     apply = jax.make_jaxpr(lambda key: model.apply(params, state, x, {}, key=key, train=True)[0])
     assert "random_bits" not in str(apply(jax.random.key(0)))

@@ -37,8 +37,8 @@ def test_starts_as_the_model_and_merges_back_into_it(section, dtype):
     plain = make_model(section, 3)
     adapted = make_model({**section, "lora_rank": 2, "lora_alpha": 4.0}, 3)
     hparams = {"lora_alpha": jnp.float32(4)}
-    base, state = plain.init(KEY, x, {})
-    params, _ = adapted.init(KEY, x, hparams)
+    base, state = jax.jit(plain.init)(KEY, x, {})
+    params, _ = jax.jit(adapted.init)(KEY, x, hparams)
     jax.tree.map(np.testing.assert_array_equal, params["base"], base)
 
     def outputs(model, params, hparams):
@@ -58,7 +58,7 @@ def test_starts_as_the_model_and_merges_back_into_it(section, dtype):
 
 def test_a_convolutions_kernel_is_a_matrix():
     model = make_model({**CNN, "lora_rank": 3, "lora_patterns": ("conv_1",)}, 3)
-    params, _ = model.init(KEY, jnp.ones((1, 8, 8, 2)), {})
+    params, _ = jax.jit(model.init)(KEY, jnp.ones((1, 8, 8, 2)), {})
     shapes = jax.tree.map(lambda leaf: leaf.shape, params["adapters"])
     assert shapes == {"conv_1": {"kernel": {"a": (3 * 3 * 6, 3), "b": (3, 6)}}}
 

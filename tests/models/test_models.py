@@ -37,7 +37,7 @@ def test_a_training_step_lowers_the_loss(name):
     hparams = {"dropout_rate": jnp.float32(0.1)}
     x = jax.random.normal(jax.random.key(0), (8, 12))
     target = jax.nn.one_hot(jnp.arange(8) % 3, 3)
-    params, state = model.init(jax.random.key(1), x, hparams)
+    params, state = jax.jit(model.init)(jax.random.key(1), x, hparams)
 
     @jax.jit
     def step(params):
@@ -70,7 +70,7 @@ def test_a_training_step_lowers_the_loss(name):
 def test_cnn_shapes(keys, shape, flat):
     model = make_model({"name": "cnn", **keys}, 4)
     x = jax.random.normal(jax.random.key(0), (2, *shape))
-    params, state = model.init(jax.random.key(1), x, {})
+    params, state = jax.jit(model.init)(jax.random.key(1), x, {})
     first = "dense_0" if keys.get("hidden") else "outputs"
     assert params["head"][first]["kernel"].shape[0] == flat
     assert ("batch_stats" in state) == bool(keys.get("batch_norm"))
@@ -81,7 +81,7 @@ def test_cnn_pools_activations(activation):
     section = {"name": "cnn", "features": (3,), "pool": "max", "activation": activation}
     model = make_model(section, 4)
     x = jax.random.normal(jax.random.key(0), (2, 6, 6, 1))
-    params, state = model.init(jax.random.key(1), x, {})
+    params, state = jax.jit(model.init)(jax.random.key(1), x, {})
     plain = make_model({**section, "pool": "none"}, 6 * 6 * 3)
     head = {"outputs": {"kernel": jnp.eye(108), "bias": jnp.zeros(108)}}
     maps = plain.apply({**params, "head": head}, {}, x, {}, key=None, train=False)[0]
@@ -160,7 +160,7 @@ def test_a_users_module(name):
 def test_a_module_without_a_train_argument():
     model = make_model({"name": "own_modules:LinenNoTrain"}, 3)
     x = jnp.ones((2, 4))
-    params, state = model.init(jax.random.key(0), x, {})
+    params, state = jax.jit(model.init)(jax.random.key(0), x, {})
     outputs, _ = model.apply(params, state, x, {}, key=jax.random.key(1), train=True)
     assert outputs.shape == (2, 3)
 
@@ -185,7 +185,7 @@ def test_says_that_a_float_is_traced():
 
     def outputs(rate):
         x, hparams = jnp.ones((2, 4)), {"rate": rate}
-        params, state = model.init(jax.random.key(0), x, hparams)
+        params, state = jax.jit(model.init)(jax.random.key(0), x, hparams)
         return model.apply(params, state, x, hparams, key=jax.random.key(1), train=True)[0]
 
     with pytest.raises(ConfigError, match=r"jdlopt.models.layers.Dropout"):

@@ -93,7 +93,7 @@ def test_categories_are_not_rounded():
     outputs = []
     for dtype in ("float32", "bfloat16"):
         model = make_model({**section, "dtype": dtype}, 2, columns=columns)
-        params, state = model.init(jax.random.key(0), codes, {})
+        params, state = jax.jit(model.init)(jax.random.key(0), codes, {})
         outputs.append(model.apply(params, state, codes, {}, key=None, train=False)[0])
     np.testing.assert_allclose(outputs[0], outputs[1], atol=0.05)
     assert len(np.unique(outputs[1], axis=0)) == 3
@@ -102,7 +102,7 @@ def test_categories_are_not_rounded():
 def test_token_ids_are_looked_up():
     model = make_model({"name": "gru", "features": 4, "dtype": "bfloat16"}, 2, tokens=700)
     ids = jnp.array([[698, 699, 0]], jnp.int32)
-    params, state = model.init(jax.random.key(0), ids, {})
+    params, state = jax.jit(model.init)(jax.random.key(0), ids, {})
     assert model.apply(params, state, ids, {}, key=None, train=False)[0].dtype == jnp.float32
 
 

@@ -200,7 +200,7 @@ def test_rematerialising_changes_no_gradient_and_keeps_less():
     for remat in ("none", "full"):
         section = {"name": "lstm", "features": 16, "dropout_rate": 0.5, "remat": remat}
         model = make_model({**section, "variational_dropout": True}, 3)
-        params, state = model.init(jax.random.key(1), x, RATES)
+        params, state = jax.jit(model.init)(jax.random.key(1), x, RATES)
 
         def loss(params, model=model, state=state):
             key = jax.random.key(2)

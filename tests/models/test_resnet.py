@@ -38,7 +38,7 @@ def test_published_sizes(depth, parameters):
 def test_a_new_block_is_the_identity():
     model = make_model({**SMALL, "features": (4, 4), "strides": (1, 1)}, 3)
     x = jax.random.normal(jax.random.key(0), (2, 6, 6, 1))
-    params, state = model.init(jax.random.key(1), x, {})
+    params, state = jax.jit(model.init)(jax.random.key(1), x, {})
     full = model.apply(params, state, x, {}, key=None, train=False)[0]
     wild = jax.tree.map(lambda leaf: leaf, params)
     wild["stage_0_block_0"]["conv_0"]["kernel"] = 100 + wild["stage_0_block_0"]["conv_0"]["kernel"]
