@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jdlopt.cli.show import (
+    DIVERGED,
     DONE,
     console,
     has_functions,
@@ -55,7 +56,8 @@ def tune(flags: TuneFlags) -> int:
         print_json({**result.record, "workdir": str(result.workdir)})
     else:
         _print_study(result.record, result.workdir)
-    return DONE
+    states = {trial["state"] for trial in result.record["trials"]}
+    return DIVERGED if states == {"infeasible"} else DONE
 
 
 @contextmanager
@@ -147,7 +149,7 @@ def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
     if len(record["objectives"]) > 1:
         order = record["pareto"]
     keys = [row["key"] for row in record["space"]]
-    title = f"{workdir}: {record['status']}, {counts['done']} trials"
+    title = f"{workdir}: {record['status']}, {len(trials)} trials"
     title += "".join(f", {counts[s]} {s}" for s in ("pruned", "infeasible") if counts[s])
     table = Table(title=title)
     table.add_column("trial", justify="right")
@@ -170,16 +172,19 @@ def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
             ]
         params = [_param(trial["params"].get(key)) for key in keys]
         table.add_row(_named(trial), *values, *params)
-    out.print(table)
+    out.print(table if shown else title)
     for reading in record["readings"]:
-        if reading["level"] == "warning":
-            out.print(Text.assemble(("•", "yellow"), f" {reading['text']}"))
-            out.print(f"  {reading['suggestion']}", style="dim")
+        if reading["level"] == "warning" or reading["name"] == "base":
+            colour = "yellow" if reading["level"] == "warning" else "green"
+            out.print(Text.assemble(("•", colour), f" {reading['text']}"))
+            if reading["suggestion"]:
+                out.print(f"  {reading['suggestion']}", style="dim")
     left = [one for one in record.get("enqueued", ()) if one["trial"] is None]
     if left:
+        some = "1 point" if len(left) == 1 else f"{len(left)} points"
         out.print(
-            f"{len(left)} of the points that were asked for are not trained yet: the same command "
-            f"with --trials={len(trials) + len(left)} trains them."
+            f"Not trained yet: {some} that --enqueue asked for. The same command with "
+            f"--trials={len(trials) + len(left)} goes on with what is left."
         )
     told = records.left_out_in_words(record)
     if told is not None:

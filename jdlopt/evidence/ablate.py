@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jdlopt.config import Value
+from jdlopt.data import notes
 from jdlopt.errors import ConfigError, UserError
 from jdlopt.evidence import statistics, techniques, tuning
 from jdlopt.evidence.compare import (
@@ -24,7 +25,7 @@ from jdlopt.evidence.compare import (
     summary_of,
 )
 from jdlopt.evidence.options import AblationOptions
-from jdlopt.evidence.records import claim, save
+from jdlopt.evidence.records import claim, is_of_other_data, keep_data, save
 from jdlopt.evidence.sides import (
     Side,
     check_pair,
@@ -126,7 +127,7 @@ def ablate(
 
     Raises:
       ConfigError, DataError, UserError: the input is wrong; nothing was trained.
-      WorkdirError: the directory holds another ablation, or can't be written.
+      WorkdirError: the directory holds another ablation, or one of other data, or can't be written.
       Interrupted: ``should_stop()`` said so.
     """
     options, workdir = options or AblationOptions(), Path(workdir)
@@ -146,9 +147,12 @@ def ablate(
         ABLATION,
         {"arms": {name: key_of(side.config) for name, side in arms.items()}, "metric": metric},
     )
+    notes.say(list(dict.fromkeys(note for side in arms.values() for note in side.dataset.notes)))
+    changed_data = is_of_other_data(workdir, base.dataset, options.changed_data)
     with Trainer(
         workdir, workers=options.workers, should_stop=should_stop, on_progress=on_progress
     ) as trainer:
+        keep_data(workdir, base.dataset, changed_data)
         tuned = None
         if options.tune:
             found = tuning.tune_all(arms, trainer, metric, options)

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from jdlopt import config as configs
+from jdlopt.data import notes
 from jdlopt.evidence import statistics, tuning
 from jdlopt.evidence.options import ComparisonOptions
-from jdlopt.evidence.records import claim, save
+from jdlopt.evidence.records import claim, is_of_other_data, keep_data, save
 from jdlopt.evidence.sides import (
     Side,
     check_pair,
@@ -89,7 +90,8 @@ def compare(
 
     Raises:
       ConfigError, DataError, UserError: the input is wrong; nothing was trained.
-      WorkdirError: the directory holds another comparison, or can't be written.
+      WorkdirError: the directory holds another comparison, or one of other data, or can't be
+        written.
       Interrupted: ``should_stop()`` said so.
     """
     options, workdir = options or ComparisonOptions(), Path(workdir)
@@ -100,9 +102,12 @@ def compare(
     check_space(options.space, metric)
     sides = [measuring(side, metric) for side in sides]
     claim(workdir, COMPARISON, {"a": key_of(sides[0].config), "b": key_of(sides[1].config)})
+    notes.say(list(dict.fromkeys(note for side in sides for note in side.dataset.notes)))
+    changed = is_of_other_data(workdir, sides[0].dataset, options.changed_data)
     for name, side in zip("ab", sides):  # to be trained, or compared with more seeds
         save(workdir / f"{name}.json", side.config.to_dict())
     with Trainer(workdir, workers=options.workers, should_stop=should_stop) as trainer:
+        keep_data(workdir, sides[0].dataset, changed)
         tuned = None
         if options.tune:
             found = tuning.tune_all(dict(zip("ab", sides)), trainer, metric, options)

@@ -11,8 +11,9 @@ from typing import Any
 from jdlopt import config as configs
 from jdlopt.evidence import rewrite, statistics
 from jdlopt.evidence.compare import effect_record, summary_of
+from jdlopt.evidence.records import RUNS
 from jdlopt.evidence.remaining import unjudged
-from jdlopt.evidence.search_rounds import FINALISTS, MOST_SEEDS, RUNS, candidates_of
+from jdlopt.evidence.search_rounds import FINALISTS, MOST_SEEDS, candidates_of
 from jdlopt.evidence.sides import Side, measuring, side_of
 from jdlopt.evidence.state import BUDGET_ENDED, FINAL_SEEDS, Loop, paired
 from jdlopt.evidence.trainer import key_of

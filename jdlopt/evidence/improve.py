@@ -18,11 +18,12 @@ from typing import Any
 
 from jdlopt import config as configs
 from jdlopt import writing
+from jdlopt.data import notes
 from jdlopt.errors import UserError, WorkdirError
 from jdlopt.evidence import search_rounds
 from jdlopt.evidence.final_test import finish
 from jdlopt.evidence.options import ImprovementOptions
-from jdlopt.evidence.records import claim, save
+from jdlopt.evidence.records import RUNS, claim, is_of_other_data, keep_data, save
 from jdlopt.evidence.sides import Side, measuring, metric_of, side_of
 from jdlopt.evidence.state import (
     BUDGET_ENDED,
@@ -72,7 +73,7 @@ def improve(
 
     Raises:
       ConfigError, DataError, UserError: the input is wrong; nothing was trained.
-      WorkdirError: the directory is another's, or can't be written.
+      WorkdirError: the directory is another's, or of other data, or can't be written.
       Interrupted: ``should_stop()`` said so.
     """
     options, workdir, started = options or ImprovementOptions(), Path(workdir), time.perf_counter()
@@ -91,11 +92,14 @@ def improve(
         workdir / IMPROVEMENT,
         allow_code or known,
     )
+    notes.say(base.dataset.notes)
+    changed_data = is_of_other_data(workdir, base.dataset, options.changed_data)
     if before.get("status") == "done" and not _goes_on(before, options):
         return before
     earlier = float(before.get("seconds", 0.0))
     with Trainer(workdir, workers=options.workers, should_stop=should_stop) as trainer:
-        writing.refuse_links(workdir, search_rounds.RUNS)
+        writing.refuse_links(workdir, RUNS)
+        keep_data(workdir, base.dataset, changed_data)
         trainer.deadline = started + options.budget * (1 - RESERVE) - earlier
         loop = Loop(
             base=base,

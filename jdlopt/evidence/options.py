@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from jdlopt.config import LARGEST_SEED, Count, Natural, Range
 from jdlopt.config.options import Flag, option_problems, raise_option_problems
 from jdlopt.errors import UserError
-from jdlopt.study.options import Duration, Goal, reached, seconds
+from jdlopt.study.options import ChangedData, Duration, Goal, reached, seconds
 
 LEVEL = 0.95
 """Of an interval, by default."""
@@ -37,6 +37,8 @@ class PairOptions:
       tune_seeds: seeds a point.
       space: the nuisance keys and their distributions; needed where ``tune`` is not 0.
       workers: processes; one a core by default.
+      changed_data: ``ok`` goes on where the data are not those of before; what was trained on those
+        is put aside.
     """
 
     seeds: Annotated[Pairs, Flag("pairs at most", "N")] = 20
@@ -48,6 +50,7 @@ class PairOptions:
     tune_seeds: Annotated[Count, Flag("seeds a point", "N")] = 2
     space: Mapping[str, Any] = field(default_factory=dict)
     workers: Workers = None
+    changed_data: ChangedData = "refuse"
 
     def check(self) -> None:
         """Checks every option.
@@ -117,6 +120,8 @@ class ImprovementOptions:
       level: of the intervals.
       diagnose: whether findings order what is tried.
       workers: processes; one a core by default.
+      changed_data: ``ok`` goes on where the data are not those of before; what was trained on those
+        is put aside.
     """
 
     budget: Annotated[
@@ -132,6 +137,7 @@ class ImprovementOptions:
     level: OfIntervals = LEVEL
     diagnose: Annotated[bool, Flag("try in the catalogue's order", name="no-diagnosis")] = True
     workers: Workers = None
+    changed_data: ChangedData = "refuse"
 
     def check(self) -> None:
         """Checks every option.

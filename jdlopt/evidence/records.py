@@ -1,14 +1,23 @@
-"""The directories of comparisons: whose they are, and the records in them."""
+"""The directories of comparisons: whose they are, of which data, and the records in them."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 from jdlopt import writing
+from jdlopt.data.dataset import Dataset
 from jdlopt.errors import WorkdirError
-from jdlopt.train import disk
+from jdlopt.study.known_data import ChangedDataWarning
+from jdlopt.train import data_record, disk
+
+TRAININGS, POPULATIONS, RUNS = "trainings", "populations", "runs"
+"""What a directory holds beside its record: trainings by config and seed, those that are not ended,
+and whole runs."""
 
 
 def claim(workdir: Path, name: str, what: Mapping[str, object]) -> None:
@@ -45,6 +54,70 @@ def claim(workdir: Path, name: str, what: Mapping[str, object]) -> None:
             f"--workdir: {workdir} is about other configs or options; choose another directory, "
             "or give the same ones to go on there."
         )
+
+
+def is_of_other_data(workdir: Path, dataset: Dataset, changed_data: str) -> bool:
+    """Says whether a directory is about other data than those that are there now.
+
+    Args:
+      workdir: the directory; see `keep_data`.
+      dataset: of what is compared, as it is opened now.
+      changed_data: ``refuse``, or ``ok``, which takes other data.
+
+    Raises:
+      WorkdirError: it is, and ``changed_data`` is ``refuse``.
+    """
+    before = data_record.read(workdir / data_record.DATA)
+    if before is None:
+        return False
+    changes = data_record.differences(before, data_record.fingerprint(dataset))
+    if changes and changed_data != "ok":
+        raise WorkdirError(
+            f"--workdir: what lies in {workdir} was trained on other data in "
+            f"{dataset.spec.source!r}:\n{changes}\nTrainings on other data can't be compared with "
+            "it. Bring the old data back, or choose another --workdir; --changed-data=ok "
+            "(changed_data='ok') puts the old trainings aside and trains on what is there now."
+        )
+    return bool(changes)
+
+
+def keep_data(workdir: Path, dataset: Dataset, changed: bool) -> None:
+    """Writes down which data a directory is about; trainings on others are put aside.
+
+    Args:
+      workdir: the directory, which is this process's.
+      dataset: of what is compared.
+      changed: what `is_of_other_data` said.
+
+    Raises:
+      WorkdirError: it can't be written.
+    """
+    try:
+        if changed:
+            _put_aside(workdir, dataset.spec.source)
+        if changed or not (workdir / data_record.DATA).exists():
+            text = json.dumps(data_record.fingerprint(dataset), indent=2) + "\n"
+            writing.write_aside(workdir / data_record.DATA, text)
+    except OSError as error:
+        raise WorkdirError(
+            f"{workdir}: can't be written: {disk.reason(workdir, error)}."
+        ) from error
+
+
+def _put_aside(workdir: Path, source: str) -> None:
+    taken = {path.name for path in workdir.iterdir()}
+    place = next(n for n in itertools.count(1) if f"{TRAININGS}-{n}" not in taken)
+    for name in (TRAININGS, RUNS):
+        if name in taken:
+            (workdir / name).rename(workdir / f"{name}-{place}")
+    shutil.rmtree(workdir / POPULATIONS, ignore_errors=True)  # begun on the old data
+    writing.make_folder(workdir / TRAININGS)
+    warnings.warn(
+        f"the data in {source!r} are not those of before: what was trained on those lies in "
+        f"{workdir / f'{TRAININGS}-{place}'} and does not count.",
+        ChangedDataWarning,
+        stacklevel=4,
+    )
 
 
 def save(path: Path, record: Mapping[str, object]) -> None:

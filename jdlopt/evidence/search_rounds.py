@@ -12,11 +12,11 @@ from jdlopt import config as configs
 from jdlopt.errors import UserError
 from jdlopt.evidence import techniques
 from jdlopt.evidence.compare import effect_record
+from jdlopt.evidence.records import RUNS
 from jdlopt.evidence.sides import Side, check_pair, side_of
 from jdlopt.evidence.state import Loop, adopt, confirmed, paired
 from jdlopt.evidence.trainer import ENDED_WELL, Trained, Training, key_of
 
-RUNS = "runs"
 RUNGS = 3
 """Rungs of the halving: each has twice the seeds of the one before, and a third goes on to it."""
 FEWEST_SEEDS, MOST_SEEDS = 2, 4

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from jdlopt import config as configs
 from jdlopt import writing
 from jdlopt.errors import Interrupted, UserError, WorkdirError, listing
+from jdlopt.evidence.records import POPULATIONS, TRAININGS
 from jdlopt.executor.executor import Executor
 from jdlopt.executor.messages import (
     DIVERGED,
@@ -42,7 +43,6 @@ from jdlopt.memory import LESS_MEMORY
 from jdlopt.study import WORKER, schema
 from jdlopt.train import disk
 
-TRAININGS, POPULATIONS = "trainings", "populations"
 WIDTH_CPU, WIDTH_ACCELERATOR = 8, 32
 """Trials in a population."""
 ENDED_WELL = ("done", "stopped early")

@@ -9,6 +9,7 @@ import numpy as np
 
 from jdlopt.report.figures import BAD, BEST, COLOURS, GREY, scale, trace
 from jdlopt.report.page import Figure, Spec, number
+from jdlopt.study.enqueue import BASE
 from jdlopt.study.records import Record
 from jdlopt.study.space import words
 
@@ -128,7 +129,8 @@ def effect(
     have = [trial for trial in trials if key in trial["params"]]
     done = few([t for t in have if t["state"] in ("done", "pruned") and t["values"]], up)
     bad = [t for t in have if t["state"] == "infeasible"][:POINTS]
-    done = sorted(done, key=lambda t: t["number"] == best)  # drawn last: on top
+    # drawn last: on top
+    done = sorted(done, key=lambda t: (t["number"] == best, t.get("origin") == BASE))
     values = [t["values"][0] for t in done]
     low, high = window(values, up)
     span = (high - low) or abs(high) or 1.0
@@ -137,13 +139,14 @@ def effect(
     off = [value < low if up else value > high for value in values]
     symbols = [
         "star" if t["number"] == best
+        else "diamond" if t.get("origin") == BASE and not is_off
         else beyond if is_off
         else "circle" if t["state"] == "done" else "circle-open"
         for t, is_off in zip(done, off)
     ]  # fmt: skip
     marker = {
         "line": {"width": [1.5 if t["state"] == "pruned" else 0 for t in done]},
-        "size": [12 if t["number"] == best else 7 for t in done],
+        "size": [12 if t["number"] == best or t.get("origin") == BASE else 7 for t in done],
         "opacity": 0.8,
         "color": [BEST if t["number"] == best else COLOURS[0] for t in done],
         "symbol": symbols,

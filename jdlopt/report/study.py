@@ -17,6 +17,7 @@ from jdlopt.report.records import as_written, read_curves
 from jdlopt.report.saving import save
 from jdlopt.study import records
 from jdlopt.study import space as spaces
+from jdlopt.study.enqueue import BASE, SAMPLER
 from jdlopt.study.readings import readings
 from jdlopt.study.records import Record
 from jdlopt.study.schema import UNFINISHED, read_study
@@ -37,6 +38,7 @@ class Best(NamedTuple):
 
     Attributes:
       number: the trial's.
+      origin: ``base``, ``enqueued``, or empty where a sampler drew its point.
       values: each objective, and half of its interval or None.
       params: in the order of the space, as text; None where the trial has no such key.
       flags: its values, as a shell takes them.
@@ -44,6 +46,7 @@ class Best(NamedTuple):
     """
 
     number: int
+    origin: str
     values: list[tuple[float, float | None]]
     params: list[object]
     flags: str
@@ -71,6 +74,7 @@ def _page(study: Record, curves: pd.DataFrame, damage: str, workdir: Path) -> st
         order = [*(n for n in order if n in on_front), *(n for n in order if n not in on_front)]
     by_number = {trial["number"]: trial for trial in trials}
     best = [by_number[number] for number in order]
+    shown = best[:SHOWN] + [trial for trial in best[SHOWN:] if trial.get("origin") == BASE]
     objective, up = objectives[0]["name"], objectives[0]["direction"] == "maximize"
     shares, method = importances(study) if space and trials else ({}, "")
     done = hyperparameters.finished(trials)
@@ -89,11 +93,13 @@ def _page(study: Record, curves: pd.DataFrame, damage: str, workdir: Path) -> st
         findings=[
             {**one, "title": "", "hint": one["suggestion"]} for one in readings(study, curves)
         ],
-        best=_best(study, best[:SHOWN], workdir),
+        best=_best(study, shown, workdir),
         commands=commands.of_study(workdir, study),
         where=commands.where(config),
         header=["trial", *(one["name"] for one in objectives),
                 *hyperparameters.shortened([row["key"] for row in space]), "config"],
+        top=min(SHOWN, len(best)),
+        origins=any(trial.get("origin", SAMPLER) != SAMPLER for trial in shown),
         averaged=study.get("repeats", 1) > 1 or bool(study.get("folds")),
         objectives=objectives,
         curves=_curves(study, curves, best[:CURVES]),
@@ -134,6 +140,9 @@ def _facts(study: Record, best: Sequence[Record], on_front: int) -> list[tuple[o
         value, half = _value(best[0], 0)
         found.append((f"best {objectives[0]['name']}", value, f"± {number(half)}" if half else ""))
         found.append(("best trial", str(best[0]["number"])))
+        bases = [trial for trial in best if trial.get("origin") == BASE]
+        if bases:
+            found.append(("base config", bases[0]["values"][0], f"trial {bases[0]['number']}"))
     states = [trial["state"] for trial in study["trials"]]
     for state in (*records.STATES, *UNFINISHED):
         if states.count(state) or state == "done":
@@ -159,6 +168,7 @@ def _best(study: Record, best: Sequence[Record], workdir: Path) -> list[Best]:
     return [
         Best(
             trial["number"],
+            str(trial.get("origin") or "").replace(SAMPLER, ""),
             [_value(trial, index) for index in range(len(trial["values"]))],
             [
                 spaces.words(value) if isinstance(value, list) else value

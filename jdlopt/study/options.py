@@ -16,6 +16,12 @@ from jdlopt.study.enqueue import read_points
 SAMPLERS = ("quasi_random", "random", "grid", "tpe", "gp", "cmaes")
 HALVINGS = ("asha", "median")
 DEFAULT_TRIALS = 32
+ChangedData = Annotated[
+    str,
+    Choice(("refuse", "ok")),
+    Flag("data that are not those of before: refuse, or ok to go on", "WHAT"),
+]
+"""Of a study or a comparison that is gone on with."""
 Duration = Annotated[float, Range(0, low_open=True)]
 """Seconds."""
 
@@ -97,6 +103,7 @@ class Options:
       storage: an Optuna database URL or ``journal:FILE``; SQLite in the directory by default.
       study_name: in the storage.
       keep: how many of the best get a run's directory in ``trials``.
+      changed_data: ``ok`` goes on with a study whose data are not those that it began with.
     """
 
     trials: Annotated[
@@ -161,6 +168,7 @@ class Options:
         str | None, Flag("the study's name in the storage", "NAME", name="study", group="how")
     ] = None
     keep: Annotated[Natural, Flag("best trials kept as runs", "N", group="how")] = 3
+    changed_data: ChangedData = "refuse"
 
     def __post_init__(self) -> None:
         endless = self.trials is None and self.budget is None and self.until is None

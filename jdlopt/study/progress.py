@@ -6,7 +6,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Progress:
       scheduler: whose trials these are.
       started: when the call began, a moment of `time.perf_counter`.
       on_progress: called when something is known anew.
+      data: what the trials were trained on, as `jdlopt.study.known_data.keep` returned it.
     """
 
     def __init__(
@@ -37,7 +38,9 @@ class Progress:
         scheduler: Scheduler,
         started: float,
         on_progress: Callable[[StudyProgress], None] | None = None,
+        data: Sequence[Mapping[str, object]] = (),
     ):
+        self.data = data
         self.setup, self.trials = scheduler.setup, scheduler.trials
         self.executor, self.started, self.on_progress = scheduler.executor, started, on_progress
         self.structures: dict[str, dict[str, Any]] = {}
@@ -144,6 +147,8 @@ class Progress:
             "objectives": setup.objectives,
             "config": setup.resolved,
             "space": spaces.to_json(setup.space),
+            "data": setup.data,
+            "data_changes": list(self.data[1:]),
             "trials": rows,
             "enqueued": queue.record({row["number"] for row in rows}),
             "best": order[0] if order else None,

@@ -20,7 +20,7 @@ from jdlopt.executor.messages import (
 from jdlopt.executor.shortage import DID_NOT_FIT
 from jdlopt.executor.task import GivenBack, Received, Task
 from jdlopt.memory import LESS_MEMORY
-from jdlopt.study import curves, records
+from jdlopt.study import curves, known_data, records
 from jdlopt.study.database import lock_folder
 from jdlopt.study.finishing import finish
 from jdlopt.study.progress import Progress, trials_of
@@ -47,7 +47,7 @@ class Search:
       on_progress: called when something is known anew.
 
     Raises:
-      WorkdirError: the study in the storage is another one.
+      WorkdirError: the study in the storage is another one, or began with other data.
     """
 
     def __init__(
@@ -65,13 +65,14 @@ class Search:
         self.storage = StudyStorage(database, name, directions, setup.definition, locks)
         known = {trial.number for trial in self.storage.trials() if trial.state.is_finished()}
         check_whole(setup.workdir, known, setup.options.storage)
+        data = known_data.keep(self.storage, setup)
         # results may decide what is trained next: then a worker waits until they are written down
         self.waits = setup.options.halving is not None or setup.options.until is not None
         executor.any_order = setup.options.sampler in HISTORY_FREE
         self.trials = Trials(setup, self.storage)
         self.scheduler = Scheduler(self.trials, executor)
         self.scheduler.take_over()
-        self.progress = Progress(self.scheduler, started, on_progress)
+        self.progress = Progress(self.scheduler, started, on_progress, data)
         self.why_ended: str | None = None
         self.in_a_row = 0  # trials that did not fit in memory
         self.interrupted = False

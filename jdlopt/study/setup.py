@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from jdlopt import config as configs
 from jdlopt import writing
 from jdlopt.config import Value
+from jdlopt.data.notes import Note
 from jdlopt.errors import UserError, WorkdirError
 from jdlopt.executor.executor import Executor
 from jdlopt.executor.messages import CheckStudy
@@ -170,6 +171,8 @@ class Setup:
       grid: all points, where the sampler is the grid: ``first`` comes first.
       platform, devices: what the workers train on.
       versions: of the libraries.
+      data: what tells the data from others, see `jdlopt.train.data_record`.
+      notes: what was left out, changed or guessed of them.
     """
 
     config: dict[str, Any]
@@ -187,6 +190,8 @@ class Setup:
     platform: str
     devices: list[str]
     versions: dict[str, str]
+    data: dict[str, Any]
+    notes: tuple[Note, ...] = ()
 
     @property
     def limit(self) -> int | None:
@@ -309,6 +314,8 @@ def set_up(
         platform=executor.platform,
         devices=executor.devices,
         versions=found.versions,
+        data=found.data,
+        notes=tuple(Note.from_dict(one) for one in found.notes),
     )
 
 

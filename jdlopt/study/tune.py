@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from jdlopt import config as configs
+from jdlopt.data import notes
 from jdlopt.executor.executor import Executor
 from jdlopt.executor.processes import default_workers
 from jdlopt.study import WORKER
@@ -76,6 +77,8 @@ def tune(
         with database.opened(options.storage, workdir) as storage:
             references = configs.References(config)
             setup = set_up(plain, texts, references, space, workdir, options, executor)
-            return Search(setup, storage, executor, started, on_progress).run(should_stop)
+            search = Search(setup, storage, executor, started, on_progress)
+            notes.say(setup.notes)
+            return search.run(should_stop)
     finally:
         executor.close()

@@ -172,8 +172,8 @@ def _trained_on(workdir: Path, dataset: Dataset) -> str:
 def read(path: Path) -> dict[str, Any] | None:
     """Returns the fingerprint that a file holds; None if there is none, or it is damaged."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
         return None
     return found if is_whole(found) else None
 

@@ -58,6 +58,22 @@ def test_each_trial_is_in_the_axis_plots_and_infeasible_ones_lie_beyond_the_wors
     assert "circle-open" in done["marker"]["symbol"]
 
 
+def test_the_base_config_is_marked_and_shown_beside_the_best(make_study):
+    folder = make_study(30)
+    record = json.loads((folder / "study.json").read_text())
+    up = record["objectives"][0]["direction"] == "maximize"
+    done = hyperparameters.finished(record["trials"])
+    base = sorted(done, key=lambda t: t["values"][0], reverse=up)[study.SHOWN + 1]
+    base["origin"] = "base"
+    row = {"origin": "base", "values": {}, "outside": {}, "trial": base["number"]}
+    record["enqueued"] = [row]
+    (folder / "study.json").write_text(json.dumps(record))
+    page = report(folder)
+    assert page.plots()["effect-0"]["data"][0]["marker"]["symbol"].count("diamond") == 1
+    assert f"is better than the base config, trial {base['number']}" in page.words
+    assert f"The best {study.SHOWN} trials, and the base config" in page.words
+
+
 def test_where_lower_is_better_infeasible_trials_lie_at_the_top():
     trials = [a_trial(n, 1, "infeasible" if n == 3 else "done") for n in range(12)]
     row = a_study(trials)["space"][0]

@@ -20,8 +20,10 @@ SPACE = spaces.check(
     }
 )
 
+DATA = {"splits": {"train": {"count": 9, "rows": None, "content": "a"}}}
 
-def search(opened, workdir, space=SPACE, first=(), grid=None, **options):
+
+def search(opened, workdir, space=SPACE, first=(), grid=None, data=DATA, **options):
     """Opens a study as `tune` does, with one worker that is no process."""
     asked = Options(width=4, **options)
     executor = Executor(FakeProcesses(), 1)
@@ -34,6 +36,6 @@ def search(opened, workdir, space=SPACE, first=(), grid=None, **options):
         objectives=[{"name": "validation/loss", "direction": "minimize"}],
         monitor="validation/loss", seed=0, first=tuple(first),
         grid=(grid or list(spaces.points(space))) if asked.sampler == "grid" else None,
-        platform="cpu", devices=[], versions={},
+        platform="cpu", devices=[], versions={}, data=data,
     )  # fmt: skip
     return Search(setup, opened, executor, time.perf_counter())

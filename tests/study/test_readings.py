@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jdlopt.study.readings import readings
+from jdlopt.study.readings.luck import expected_maximum, of_the_best, standard_error
 
 SPACE = [
     {"key": "optim.learning_rate", "kind": "log_uniform", "low": 1e-4, "high": 1e-1, "log": True,
@@ -54,8 +55,8 @@ def curves(trials, accuracy=lambda n, t: 1 - 0.5**t, loss=lambda n, t: 0.5**t):
     return pd.DataFrame(rows)
 
 
-def levels(trials, name, **shapes):
-    found = readings(study(trials), curves(trials, **shapes))
+def levels(trials, name, more=None, **shapes):
+    found = readings({**study(trials), **(more or {})}, curves(trials, **shapes))
     return [(one["level"], one) for one in found if one["name"] == name]
 
 
@@ -167,7 +168,7 @@ def test_a_scientific_key_is_answered_with_the_best_over_everything_else():
     [(level, one)] = answer(0.3, accuracy=lambda n, t: 0.9)
     assert one["numbers"]["key"] == "model.activation"
     assert one["numbers"]["difference"] == pytest.approx(0.3)
-    assert "relu 0.9, gelu 0.6" in one["text"]
+    assert "relu: 0.9; gelu: 0.6" in one["text"]
     assert level == "note" and "open" not in one["suggestion"]
 
     [(_, one)] = answer(0.001, accuracy=lambda n, t: 0.9 + 0.05 * (-1) ** round(4 * t))
@@ -205,6 +206,132 @@ def test_members_without_noise_are_equal_or_apart():
 
     assert levels([constant(0, 0.9), constant(1, 0.8)], "winner")[0][0] == "good"
     assert levels([constant(0, 0.9), constant(1, 0.9)], "winner")[0][0] == "warning"
+
+
+def on_rows(validation, **more):
+    splits = {"train": {"count": 4 * validation}, "validation": {"count": validation}}
+    return {"data": {"splits": splits}, **more}
+
+
+@pytest.mark.parametrize(
+    ("metric", "draw", "compute"),
+    [
+        ("accuracy", lambda rng, n: rng.random(n) < 0.8, np.mean),
+        ("mse", lambda rng, n: rng.normal(size=n), lambda e: np.mean(e**2)),
+        ("rmse", lambda rng, n: rng.normal(size=n), lambda e: np.sqrt(np.mean(e**2))),
+        ("mae", lambda rng, n: rng.normal(size=n), lambda e: np.mean(np.abs(e))),
+        ("r2", lambda rng, n: 0.5 * rng.normal(size=n), lambda e: 1 - np.mean(e**2)),
+        ("log_loss", lambda rng, n: rng.exponential(size=n), np.mean),
+        (
+            "roc_auc",
+            lambda rng, n: np.stack(
+                [rng.exponential(size=n // 2), 3 * rng.exponential(size=n // 2)]
+            ),
+            lambda pair: np.mean(pair[0][:, None] < pair[1][None]),
+        ),
+    ],
+)
+def test_a_metrics_standard_error_is_how_much_it_varies_with_the_rows(metric, draw, compute):
+    rng = np.random.default_rng(0)
+    found = [compute(draw(rng, 100)) for _ in range(2000)]
+    assert standard_error(metric, float(np.mean(found)), 100) == pytest.approx(
+        np.std(found), rel=0.1
+    )
+
+
+def test_a_metric_whose_error_is_not_known_has_none():
+    assert standard_error("rmse", math.nan, 10) is None and standard_error("mine", 0.5, 10) is None
+    assert standard_error("accuracy", 0.5, 0) is None
+
+
+def test_the_expected_maximum_is_that_of_drawn_numbers():
+    rng = np.random.default_rng(0)
+    assert expected_maximum(1) == 0.0
+    for count in (2, 10, 100):
+        drawn = rng.normal(size=(20_000, count)).max(1)
+        assert expected_maximum(count) == pytest.approx(drawn.mean(), abs=4 * drawn.std() / 141)
+
+
+@pytest.mark.parametrize("spread_of", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("count", [8, 64])
+def test_luck_is_what_the_best_loses_on_new_rows(spread_of, count):
+    rng = np.random.default_rng(0)
+    told, lost = [], []
+    for _ in range(300):
+        true = rng.normal(0, spread_of, count)
+        seen = true + rng.normal(size=count)
+        best = int(np.argmin(seen))
+        lost.append(true[best] - seen[best])
+        told.append(of_the_best(seen, 1.0)[0])
+    assert np.mean(told) == pytest.approx(np.mean(lost), rel=0.3)
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.7, 1.0])
+def test_trials_that_err_alike_on_the_rows_have_less_luck(alike):
+    rng = np.random.default_rng(0)
+    told, ahead = [], []
+    for _ in range(300):
+        seen = alike**0.5 * rng.normal() + (1 - alike) ** 0.5 * rng.normal(size=32)
+        told.append(of_the_best(seen, 1.0)[0])
+        ahead.append(seen.mean() - seen.min())
+    assert np.mean(told) == pytest.approx(np.mean(ahead), rel=0.25, abs=1e-9)
+
+
+def many(count=40, best=0.95, step=0.004):
+    return [trial(i, best - step * i, rate=1e-4 * 1.15**i) for i in range(count)]
+
+
+def test_a_choice_among_many_on_few_rows_is_luck_and_folds_are_advised():
+    [(level, one)] = levels(many(), "luck", on_rows(21))
+    assert level == "warning" and "--folds" in one["suggestion"]
+    assert 0.03 < one["numbers"]["luck"] < 0.09 and one["numbers"]["rows"] == 21
+    [(level, one)] = levels(many(), "luck", on_rows(2000))
+    assert level == "good" and one["numbers"]["luck"] < 0.006
+    [(level, one)] = levels(many(), "luck", on_rows(21, folds=5))
+    assert one["numbers"]["rows"] == 105 and "--folds" not in one["suggestion"]
+    assert levels(many(), "luck") == [] and levels(many(2), "luck", on_rows(21)) == []
+
+
+def test_trials_that_do_not_differ_are_not_called_good():
+    equal = [trial(i, 0.9, rate=1e-3 * 1.1**i) for i in range(20)]
+    within = many(20, step=0.001)
+    for trials, more in ((equal, {}), (within, on_rows(30))):
+        [(level, _)] = levels(trials, "equal", more, accuracy=lambda n, t: 0.9)
+        assert level == "warning"
+        for name in ("boundary", "sampling"):
+            assert levels(trials, name, more) == []
+    assert levels(within, "equal", on_rows(10**6)) == []
+    assert levels(many(), "equal", on_rows(300)) == []
+
+
+def based(trials, number=0, outside=None):
+    row = {"origin": "base", "values": {}, "outside": outside or {}, "trial": number}
+    return levels(trials, "base", {"enqueued": [row]})
+
+
+def test_the_best_is_weighed_against_the_base_config():
+    assert levels(spread(), "base") == []
+    [(level, one)] = based(spread()[::-1], number=7)
+    assert level == "note" and one["numbers"]["gain"] == pytest.approx(0.07)
+    assert "0.9 instead of 0.83" in one["text"]
+    [(level, one)] = based(spread())
+    assert level == "warning" and "No trial is better" in one["text"]
+    [(_, one)] = based(spread(), 7, {"optim.learning_rate": 3.0})
+    assert "but for optim.learning_rate" in one["text"]
+    bad = [*spread(), {**trial(20, 0.0, state="infeasible"), "reason": "diverged at step 3"}]
+    [(level, one)] = based(bad, 20)
+    assert level == "note" and "diverged at step 3" in one["text"]
+
+
+def test_changed_data_and_a_study_without_a_value_are_told():
+    more = {"data_changes": [{"before": [0, 1], "changes": "  train: 9 there", "data": {}}]}
+    [(level, one)] = levels(spread(), "data", more)
+    assert level == "warning" and "after 2 trials" in one["text"] and "one of those" in one["text"]
+    bad = [{**trial(i, 0.0, state="infeasible"), "reason": "rate: is negative"} for i in range(3)]
+    [(level, one)] = levels(bad, "infeasible")
+    assert level == "warning" and "All 3" in one["text"] and "rate: is negative" in one["text"]
+    assert levels(bad, "sampling") == []
+    assert "1 trial finished" in levels([trial(0, 0.9)], "sampling")[0][1]["text"]
 
 
 _values = st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True))

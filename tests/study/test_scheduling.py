@@ -9,7 +9,7 @@ from searches import SPACE, search
 from jdlopt.errors import UserError
 from jdlopt.executor.messages import Failed, TrainPopulation
 from jdlopt.executor.processes import Ended
-from jdlopt.study import database, records, schema
+from jdlopt.study import database, known_data, records, schema
 from jdlopt.study import space as spaces
 from jdlopt.study.enqueue import BASE, Planned, checked, completed
 
@@ -284,3 +284,19 @@ def test_two_coordinators_that_leave_the_same_out_both_end(opened, tmp_path):
     second.run(lambda: False)
     assert not first.trials.others_work() and not second.trials.others_work()
     assert set(states(first)) == {"WAITING", "COMPLETE"}
+
+
+def test_a_study_whose_data_changed_goes_on_only_where_it_is_said(opened, tmp_path):
+    first = search(opened, tmp_path, trials=8)
+    train(first, tasks=1)
+    first.storage.leave()
+    grown = {"splits": {"train": {"count": 12, "rows": None, "content": "b"}}}
+    with pytest.raises(UserError, match=r"train: 9 examples there, 12 now\n.*--changed-data=ok"):
+        search(opened, tmp_path, data=grown, trials=8)
+    with pytest.warns(known_data.ChangedDataWarning, match="not those that 4 trials"):
+        second = search(opened, tmp_path, data=grown, trials=8, changed_data="ok")
+    second.storage.leave()
+    again = search(opened, tmp_path, data=grown, trials=8)  # it was said once
+    train(again)
+    [change] = again.progress.write("done")["data_changes"]
+    assert change["before"] == [0, 1, 2, 3] and "12 now" in change["changes"]

@@ -65,6 +65,7 @@ def test_a_study_leaves_what_the_design_says(study):
     assert record["trials"][0]["params"] == {
         "optim.learning_rate": 0.01, "model.features": [8], "model.dropout_rate": 0.1,
     }  # fmt: skip
+    assert sum(one["count"] for one in record["data"]["splits"].values()) == 150
     curves = pd.read_parquet(study / "curves.parquet")
     assert sorted(curves["trial"].unique()) == list(range(8))
     assert len(curves) == 8 * 3
