@@ -316,6 +316,8 @@ def test_the_best_is_weighed_against_the_base_config():
     assert "0.9 instead of 0.83" in one["text"]
     [(level, one)] = based(spread())
     assert level == "warning" and "No trial is better" in one["text"]
+    [(level, one)] = based(spread(1))
+    assert level == "note" and "Only the base config, trial 0, has a value" in one["text"]
     [(_, one)] = based(spread(), 7, {"optim.learning_rate": 3.0})
     assert "but for optim.learning_rate" in one["text"]
     bad = [*spread(), {**trial(20, 0.0, state="infeasible"), "reason": "diverged at step 3"}]

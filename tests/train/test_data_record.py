@@ -12,10 +12,12 @@ import pytest
 import jdlopt
 from jdlopt.cli import main
 from jdlopt.data import open_dataset
+from jdlopt.data.notes import Note
 from jdlopt.errors import WorkdirError
 from jdlopt.evidence.diagnose import diagnose
 from jdlopt.report import write_report
-from jdlopt.train import serve
+from jdlopt.train import data_record, serve
+from jdlopt.train.experiment import Experiment
 
 RNG = np.random.default_rng(0)
 ROWS = [f"{a:.3f},{b:.3f},{'xy'[int(a + b > 0)]}" for a, b in RNG.normal(size=(90, 2))]
@@ -111,3 +113,14 @@ def test_no_dataset_is_written_where_a_directory_says(run: Path) -> None:
     assert main(["train", f"--workdir={run}"]) == 2
     assert "nothing is written" in write_report(run).read_text()
     assert not place.exists()
+
+
+def test_a_fingerprint_is_computed_once_of_an_open_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table(tmp_path / "t.csv", ROWS[:60])
+    dataset = Experiment.build(config(tmp_path / "t.csv"), check=False).data
+    found = data_record.fingerprint(dataset)
+    monkeypatch.setattr(data_record, "_content", lambda *_: pytest.fail("computed again"))
+    noted = dataset.noting([Note("guessed", "a thing")])
+    assert data_record.fingerprint(dataset) == data_record.fingerprint(noted) == found

@@ -91,6 +91,9 @@ def against_base(found: Found) -> list[Reading]:
         text = f"{own[0].upper()}{own[1:]}, {how.rstrip(': .')}."
         return [make("base", "note", text, trial=number)]
     value, best = base["values"][0], found.trials[0]
+    if len(found.trials) == 1:
+        text = f"Only {own}, has a value: {found.metric} {value:.4g}."
+        return [make("base", "note", text, "Search on with more --trials.", trial=number)]
     if best["number"] == number or found.cost(best) == found.cost(base):
         text = f"No trial is better than {own}: {found.metric} {value:.4g}."
         hint = "Search more trials near it, or other keys."

@@ -153,7 +153,7 @@ def luck(found: Found) -> list[Reading]:
         f"{len(costs)} trials lie within two standard errors of it, of {error:.2g} each on {where}."
     )
     if amount < MUCH * (lacks + amount):
-        return [make("luck", "good", text, **numbers)]
+        return [make("luck", "good", text, "", **numbers)]
     honest = "the test metrics of the best trials in trials/ are free of it"
     hint = f"Search with --folds=5 in another directory, so that all rows judge; {honest}."
     if folds:
@@ -164,7 +164,7 @@ def luck(found: Found) -> list[Reading]:
 def equal(found: Found) -> list[Reading]:
     """Whether trials differ at all, or by no more than chance makes equal ones differ."""
     count = len(found.trials)
-    if count < 2:
+    if count < 2 or not found.metric.startswith("validation/"):
         return []
     costs = [found.cost(trial) for trial in found.trials]
     span = max(costs) - min(costs)
