@@ -149,7 +149,7 @@ def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
     if len(record["objectives"]) > 1:
         order = record["pareto"]
     keys = [row["key"] for row in record["space"]]
-    title = f"{workdir}: {record['status']}, {len(trials)} trials"
+    title = f"{workdir}: {record['status']}, {_counted(len(trials), 'trial')}"
     title += "".join(f", {counts[s]} {s}" for s in ("pruned", "infeasible") if counts[s])
     table = Table(title=title)
     table.add_column("trial", justify="right")
@@ -181,10 +181,9 @@ def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
                 out.print(f"  {reading['suggestion']}", style="dim")
     left = [one for one in record.get("enqueued", ()) if one["trial"] is None]
     if left:
-        some = "1 point" if len(left) == 1 else f"{len(left)} points"
         out.print(
-            f"Not trained yet: {some} that --enqueue asked for. The same command with "
-            f"--trials={len(trials) + len(left)} goes on with what is left."
+            f"Not trained yet: {_counted(len(left), 'point')} that --enqueue asked for. The same "
+            f"command with --trials={len(trials) + len(left)} goes on with what is left."
         )
     told = records.left_out_in_words(record)
     if told is not None:
@@ -193,7 +192,7 @@ def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
         out.print(f"ended: {record['ended']}")
     spent = record["time"]
     out.print(
-        f"{_duration(spent['wall_seconds'])} with {spent['workers']} workers; "
+        f"{_duration(spent['wall_seconds'])} with {_counted(spent['workers'], 'worker')}; "
         f"{spent['outside_share']:.0%} of it neither training nor compiling",
     )
     for file, what in (
@@ -205,6 +204,10 @@ def _print_study(record: Mapping[str, Any], workdir: Path) -> None:
     ):
         if (workdir / file).exists():
             print_path(out, workdir / file, what)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
 def _named(trial: Mapping[str, Any]) -> str:

@@ -92,7 +92,7 @@ def of_trial(
         values.append(float(np.mean(known)))
         intervals.append(interval(known))
     if not finite and state == "done":
-        state, reason = "infeasible", "its objective is not a finite number"
+        state, reason = "infeasible", f"{objective['name']} is not a finite number"
     step_seconds = population.step_seconds
     bounded = finite and all(math.isfinite(end) for both in intervals for end in both)
     return {
