@@ -43,13 +43,13 @@ class RealMLP(nn.Module):
     It wants what it was tuned with: ``data.preprocess.scale='robust_clipped'``, Adam with
     ``b2=0.95``, the schedule ``cosine_log``, a learning rate of 0.04 (classes; label smoothing of
     0.1; SELU) or 0.2 (numbers; Mish), 6 times that for ``^scaling/`` and 0.1 times for
-    ``^numbers/`` and ``\bbias\b``, as ``optim.groups``.
+    ``^numbers/`` and ``\bbias\b``, as ``optim.groups``, and a ``dropout_rate`` of 0.15.
     """
 
     num_outputs: int
     features: tuple[int, ...] = (256, 256, 256)
     activation: Annotated[str, Choice(ACTIVATIONS)] = "selu"
-    dropout_rate: Rate | None = 0.15
+    dropout_rate: Rate | None = None
     numeric_embedding: Annotated[str, Choice(NUMERIC_EMBEDDINGS)] = "pbld"
     numeric_frequencies: Count = 16
     numeric_features: Count = 4

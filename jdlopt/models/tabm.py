@@ -80,9 +80,10 @@ class TabM(nn.Module):
     "TabM: advancing tabular deep learning with parameter-efficient ensembling", 2024; adapters are
     those of Wen, Tran and Ba, "BatchEnsemble", 2020.
 
-    It wants AdamW with a learning rate near 0.002; with ``data.preprocess.bins`` or a
-    ``numeric_embedding`` it is the paper's TabM†. Columns of up to ``one_hot_up_to`` categories are
-    one-hot and others embedded, with ``data.preprocess.encode='embedding'``.
+    It wants AdamW with a learning rate near 0.002 and a ``dropout_rate`` of 0.1; with
+    ``data.preprocess.bins`` or a ``numeric_embedding`` it is the paper's TabM†. Columns of up to
+    ``one_hot_up_to`` categories are one-hot and others embedded, with
+    ``data.preprocess.encode='embedding'``.
     """
 
     num_outputs: int
@@ -91,7 +92,7 @@ class TabM(nn.Module):
     adapters: Annotated[str, Choice(ADAPTERS)] = "all"
     activation: Annotated[str, Choice(ACTIVATIONS)] = "relu"
     initializer: Annotated[str, Choice(INITIALIZERS)] = "he_normal"
-    dropout_rate: Rate | None = 0.1
+    dropout_rate: Rate | None = None
     numeric_embedding: Annotated[str, Choice(NUMERIC_EMBEDDINGS)] = "none"
     numeric_frequencies: Count = 16
     numeric_features: Count = 16

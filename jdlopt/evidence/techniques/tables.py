@@ -9,6 +9,7 @@ from jdlopt.evidence.techniques.entry import (
     Change,
     Facts,
     Technique,
+    needs_fresh,
     needs_key,
     needs_kind,
     needs_one_input,
@@ -38,6 +39,7 @@ def _realmlp(config: Config, facts: Facts) -> tuple[Change, ...]:
     change: Change = {
         NAME: "realmlp",
         "model.activation": "mish" if facts.task == "regression" else "selu",
+        "model.dropout_rate": 0.15,
         SCALE: "robust_clipped",
         "optim.name": "adam",
         "optim.b2": 0.95,
@@ -51,7 +53,8 @@ def _tabm(config: Config, facts: Facts) -> tuple[Change, ...]:
     """Eight submodels: most of the gain of the paper's 32 for a quarter of the time."""
     if value_of(config, NAME) == "tabm":
         return ()
-    change: Change = {NAME: "tabm", "model.submodels": 8, "model.features": (256, 256)}
+    sizes: Change = {"model.submodels": 8, "model.features": (256, 256)}
+    change: Change = {NAME: "tabm", **sizes, "model.dropout_rate": 0.1}
     binned = {**change, BINS: 16}
     return (change,) if value_of(config, BINS) else (binned, change)
 
@@ -61,7 +64,7 @@ def _more_submodels(config: Config, facts: Facts) -> tuple[Change, ...]:
     return ({"model.submodels": 2 * now}, {"model.submodels": 4 * now}) if now else ()
 
 
-ROWS = unless(needs_one_input, needs_kind("table"))
+ROWS = unless(needs_one_input, needs_kind("table"), needs_fresh)
 TABLES = (
     Technique(
         "quantile_scale", "data", ("accuracy", "robustness"),
@@ -82,14 +85,15 @@ TABLES = (
         "Says of each number how far it has come through bins between its quantiles.",
         values(BINS, 16, 48), "as many inputs for each number as there are bins",
         "Gorishniy et al., On embeddings for numerical features in tabular deep learning, 2022",
-        0.45, unless(needs_kind("table"), needs_unset(BINS)), RATE,
+        0.45, unless(needs_kind("table"), needs_unset(BINS), needs_fresh), RATE,
     ),
     Technique(
         "periodic_embedding", "structure", ("accuracy",),
         "Embeds each number by waves of learnt frequencies.",
         values("model.numeric_embedding", "pbld", "plr"), "a small dense layer for each column",
         "Gorishniy et al., On embeddings for numerical features in tabular deep learning, 2022",
-        0.35, needs_key("model.numeric_embedding"), {"model.numeric_sigma": ("around", 10.0)},
+        0.35, unless(needs_key("model.numeric_embedding"), needs_fresh),
+        {"model.numeric_sigma": ("around", 10.0)},
     ),
     Technique(
         "realmlp", "structure", ("accuracy",),
@@ -107,7 +111,7 @@ TABLES = (
         "more_submodels", "ensembles", ("accuracy", "generalisation"),
         "Averages twice or four times as many submodels.", _more_submodels,
         "in proportion to their number", "Gorishniy et al., TabM, 2024", 0.3,
-        needs_key("model.submodels"),
+        unless(needs_key("model.submodels"), needs_fresh),
     ),
 )  # fmt: skip
 """The techniques of tables."""
