@@ -15,6 +15,7 @@ from jdlopt.errors import ConfigError
 from jdlopt.tasks import TASKS, find_task
 from jdlopt.train import serve
 from jdlopt.train.experiment import Experiment
+from jdlopt.train.predictions import as_columns, write_predictions
 
 RNG = np.random.default_rng(0)
 N = 120
@@ -78,10 +79,10 @@ def test_what_is_predicted_is_what_was_evaluated(trained):
         error = sk.root_mean_squared_error(NUMBERS[rows], found.values)
         assert evaluated["test/rmse"] == pytest.approx(error, rel=1e-5)
         assert found.probabilities is None
-    columns = serve.as_columns(found)
+    columns = as_columns(found)
     named = {"multilabel": "probability_war", "regression": "prediction_weight"}[task]
     assert list(columns)[:2] == ["row", list(columns)[1]] and len(columns[named]) == len(rows)
-    serve.write_predictions(found, folder / "predictions.npz")
+    write_predictions(found, folder / "predictions.npz")
     with np.load(folder / "predictions.npz") as saved:
         np.testing.assert_array_equal(saved["prediction"], found.values)
 

@@ -1,8 +1,7 @@
-"""The verbs of one run: ``train``, ``eval``, ``predict``."""
+"""The verb ``train``."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,10 +18,9 @@ from jdlopt.cli.show import (
     one_of,
     print_json,
     print_path,
-    run_of,
     start,
 )
-from jdlopt.cli.verbs import EvalFlags, PredictFlags, TrainFlags
+from jdlopt.cli.verbs import TrainFlags
 from jdlopt.errors import UserError
 
 if TYPE_CHECKING:
@@ -114,65 +112,16 @@ def _print_result(record: Mapping[str, Any], workdir: Path) -> None:
     for file, what in (
         ("result.json", "these numbers and what they depend on"),
         ("metrics.jsonl", "a line per logged step"),
+        ("metrics.csv", "the same as a table"),
         ("splits.csv", "which rows or files are in which split"),
         ("checkpoints/", "newest and best"),
         ("tensorboard/", "scalars and hparams"),
+        ("wandb/", "what wandb keeps; `wandb sync` sends what was logged offline"),
     ):
         if (workdir / file).exists():
             print_path(out, workdir / file, what)
-
-
-def evaluate(flags: EvalFlags) -> int:
-    """Evaluates a checkpoint of a run on a split."""
-    speaks = start()
-    from jdlopt.train.serve import evaluate_run
-
-    workdir = run_of("eval", flags, flags.workdir)
-    record = evaluate_run(
-        workdir, flags.split, flags.checkpoint, flags.tta, flags.allow_code,
-        flags.changed_data,
-    )  # fmt: skip
-    if not speaks:
-        return DONE
-    if flags.json:
-        print_json(record)
-        return DONE
-    from rich.table import Table
-
-    table = Table(title=f"{workdir}: {flags.checkpoint} checkpoint, step {record['step']:,}")
-    table.add_column("metric")
-    table.add_column(flags.split, justify="right")
-    for name, value in record["metrics"].items():
-        if isinstance(value, int | float) or value is None:
-            table.add_row(name.partition("/")[2], number(value))
-    console().print(table)
-    return DONE
-
-
-def predict(flags: PredictFlags) -> int:
-    """Predicts for a file or folder."""
-    start()
-    from jdlopt.data.notes import say
-    from jdlopt.train import serve
-    from jdlopt.train.disk import as_json
-
-    if flags.output:
-        serve.check_output(flags.output)
-    workdir = run_of("predict", flags, flags.workdir)
-    predictions = serve.predict_run(
-        workdir, flags.input, flags.checkpoint, tta=flags.tta, allow_code=flags.allow_code,
-        all_classes=flags.all_classes,
-    )  # fmt: skip
-    say(predictions.notes)
-    if flags.output:
-        serve.write_predictions(predictions, flags.output)
-        summary = {"rows": len(predictions.rows), "output": flags.output}
-        if flags.json:
-            print_json(summary)
-        else:
-            console().print(f"{summary['rows']:,} predictions in {flags.output}")
-    elif flags.json:
-        print_json(as_json(serve.as_columns(predictions)))
-    else:
-        serve.write_csv(predictions, sys.stdout)
-    return DONE
+    for name, one in record.get("loggers", {}).items():
+        if "url" in one:
+            out.print(f"{name}: {one['url']}", soft_wrap=True)
+        if one.get("lost_steps"):
+            out.print(f"{name}: {one['lost_steps']:,} steps were not logged: {one['reason']}")

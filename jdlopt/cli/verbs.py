@@ -86,11 +86,15 @@ class TrainFlags(Flags):
 
 @dataclass(frozen=True, kw_only=True)
 class RunFlags(Flags):
-    """Those of a verb that is about a finished run."""
+    """Those of a verb that is about a finished run, or several as an ensemble."""
 
     run: Annotated[str | None, RUN] = None
     config: Annotated[str | None, CONFIG_FOR_RUN] = None
     workdir: Annotated[str | None, SAME_AS_RUN] = None
+    ensemble: Annotated[
+        tuple[str, ...],
+        Flag("instead, the mean of several runs, or of a study's best k trials", "STUDY:k|DIR,DIR"),
+    ] = ()
     checkpoint: Annotated[
         str, Choice(CHECKPOINTS), Flag("which parameters: best or newest", "NAME")
     ] = "best"
@@ -99,6 +103,11 @@ class RunFlags(Flags):
         Range(0, MOST_COPIES),
         Flag("average over N augmented copies of each example, too", "N"),
     ] = 0
+    threshold: Annotated[
+        str | None,
+        Flag("predict the positive class, or a label, above this (by default the run's)", "P"),
+    ] = None
+    positive: Annotated[str | None, Flag("the positive class of two, by its name", "CLASS")] = None
     allow_code: Annotated[bool, CODE] = False
 
 
@@ -124,6 +133,9 @@ class PredictFlags(RunFlags):
     )
     all_classes: Annotated[
         bool, Flag("every class's probability, even of more than 1,000 classes")
+    ] = False
+    with_inputs: Annotated[
+        bool, Flag("write the input's columns, or its files, beside the predictions")
     ] = False
 
 
@@ -302,9 +314,9 @@ class Verb:
 VERBS = {
     "init": Verb("init:init", "Write a first config for your own data, with comments.", InitFlags),
     "train": Verb("run:train", "Train one config, or go on with its run.", TrainFlags),
-    "eval": Verb("run:evaluate", "Evaluate a run's checkpoint on a split.", EvalFlags),
+    "eval": Verb("predict:evaluate", "Evaluate a run's checkpoint on a split.", EvalFlags),
     "predict": Verb(
-        "run:predict", "Predict for a CSV, Parquet or NPZ file or image folder.", PredictFlags
+        "predict:predict", "Predict for a CSV, Parquet or NPZ file or image folder.", PredictFlags
     ),
     "tune": Verb(
         "study:tune", "Search a space around a config; its trials train together.", TuneFlags

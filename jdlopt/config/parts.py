@@ -25,7 +25,8 @@ Allowed = bool | Collection[str]
 OF_DATA = frozenset(
     f"data.{name}"
     for name in ("target", "label_delimiter", "text_column", "weight", "group", "split_by", "time",
-                 "ignore", "categorical", "columns", "missing_values", "data_dir", "fit_on")
+                 "ignore", "categorical", "columns", "missing_values", "data_dir", "fit_on", "id",
+                 "positive")
 ) | {"model.pretrained"}  # fmt: skip
 """Keys whose values name columns, values, folders and files: a colon means nothing there."""
 VARIANT = re.compile(r":\d+$")

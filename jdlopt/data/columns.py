@@ -261,6 +261,14 @@ def number_columns(
     }
     ignored = (MISSING,) if spec.missing == "fill" else ()
     raise_problems(read, where, ignored=ignored, remedies=False)
+    if notes is not None:
+        for name, one in read.items():
+            if one.notation is not None and name not in spec.notations:
+                count = int(np.isfinite(one.numbers).sum())
+                place = f"column {name!r} holds {one.notation.words}"
+                notes.add(
+                    "changed", "numbers are written in another way than in training", place, count
+                )
     if notes is not None and spec.hash_buckets is None:
         for name, categories in spec.categories.items():
             note_unseen(notes, name, read[name].texts, categories)

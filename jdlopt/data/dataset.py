@@ -14,6 +14,7 @@ from jaxtyping import Int
 from jdlopt.data import named
 from jdlopt.data.coding import Coding
 from jdlopt.data.damage import Skipped, Unreadable, check_finite, check_left, check_targets
+from jdlopt.data.decision import make_decision
 from jdlopt.data.fields import DataFields
 from jdlopt.data.from_run import Kept
 from jdlopt.data.key_split import BY_PATH
@@ -284,6 +285,9 @@ def make_dataset(
         target_names=coding.outputs,
         target_shape=coding.shape,
         target_dtype=coding.dtype,
+        decision=make_decision(
+            coding.class_names, bool(coding.shape), fields.positive, fields.threshold
+        ),
         notes=(*coding.notes, *notes, *_of_keys(fields, coding, sum(sizes.values()))),
     )
     if "split_by" in beside and fields.split_by != BY_PATH:

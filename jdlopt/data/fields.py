@@ -17,6 +17,7 @@ Seconds = Annotated[float, Range(0, low_open=True)]
 COLUMN_KEYS = (
     "target",
     "ignore",
+    "id",
     "group",
     "time",
     "weight",
@@ -48,6 +49,13 @@ class DataFields:
       task: ``classification`` (one class an example), ``multilabel`` (any number of labels),
         ``regression`` (one number or several), or ``package.module:TASK``, a `jdlopt.tasks.Task`
         of your own. ``auto`` infers it from the targets.
+      positive: of two classes, the one that ``precision``, ``recall`` and ``f1`` are of; the later
+        in the order of the class names if None.
+      threshold: of two classes, the positive one is predicted where its probability is above this;
+        the likelier one if None. Of labels, each is predicted above this, or above its own of
+        several, in the order of the labels; above 0.5 if None. All metrics of what is predicted
+        follow it; ``train/accuracy``, of training batches, does not.
+      id: the column that names each example; it is no input, and predictions carry it.
       batch_size: examples in a training step, over all devices.
       sampling: how an epoch is drawn from the training split: ``uniform`` shows each example once,
         ``balanced`` gives each class the same share, ``weighted`` each example a share in
@@ -111,6 +119,9 @@ class DataFields:
     label_delimiter: str | None = None
     text_column: str | None = None
     task: str = "auto"
+    positive: str | int | bool | None = None
+    threshold: float | tuple[float, ...] | None = None
+    id: str | None = None
     batch_size: Count = 100
     sampling: Annotated[str, Choice(SAMPLING)] = "uniform"
     weight: str | None = None
@@ -141,3 +152,8 @@ class DataFields:
     preprocess: PreprocessFields = field(default_factory=PreprocessFields)
     augment: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Value] = own_keys()
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """The columns or features that are no input and decide on nothing."""
+        return self.ignore if self.id is None else (*self.ignore, self.id)

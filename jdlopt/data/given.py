@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,13 +181,18 @@ class ItemPool(Pool):
 # --- for a trained model --------------------------------------------------------------------------
 
 
-def given_inputs(given: Any, spec: InputSpec | Mapping[str, InputSpec]) -> Inputs:
+def given_inputs(
+    given: Any,
+    spec: InputSpec | Mapping[str, InputSpec],
+    passed: Collection[str] | None = None,
+) -> Inputs:
     """Returns inputs in memory, shaped and coded as in training.
 
     Args:
       given: an array [n, …]; a dict of named ones; a DataFrame with the columns of the training
         data by name (it may have others); or texts.
       spec: of the input that the model was trained on, or of named ones.
+      passed: columns that are no inputs, as in `jdlopt.data.inputs.frame_inputs`.
 
     Raises:
       DataError: they are no such inputs.
@@ -204,7 +209,7 @@ def given_inputs(given: Any, spec: InputSpec | Mapping[str, InputSpec]) -> Input
             table = without_words(table, words, (), None, notes)
         if isinstance(spec, InputSpec) and not columns_of(spec):  # by their places
             specs = {INPUT: dataclasses.replace(spec, feature_names=tuple(table.columns))}
-        found = frame_inputs(table, specs, Path(), where, notes)
+        found = frame_inputs(table, specs, Path(), where, notes, passed)
         ids = [str(row) for row in frame.index]
         values = found[INPUT] if isinstance(spec, InputSpec) else found
         return Inputs(values, ids, tuple(notes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+NO_INPUT = "columns that the model was not trained on"
+
+
 class Inputs(NamedTuple):
     """Inputs without targets.
 
@@ -44,7 +47,11 @@ class Inputs(NamedTuple):
     notes: tuple[Note, ...] = ()
 
 
-def read_inputs(path: str | os.PathLike[str], spec: InputSpec | Mapping[str, InputSpec]) -> Inputs:
+def read_inputs(
+    path: str | os.PathLike[str],
+    spec: InputSpec | Mapping[str, InputSpec],
+    passed: Collection[str] | None = None,
+) -> Inputs:
     """Reads inputs to predict on, with the shape and type that the model was trained on.
 
     Categories and texts are coded as in training, sound is resampled and cut or padded as there,
@@ -57,6 +64,7 @@ def read_inputs(path: str | os.PathLike[str], spec: InputSpec | Mapping[str, Inp
         other columns, the target among them.
       spec: of the input that the model was trained on, or of named ones: they are read from a table
         with their columns, or an NPZ file of arrays by these names.
+      passed: columns that are no inputs, as in `frame_inputs`.
 
     Returns:
       The inputs; ids are row numbers from 0, or a file's path within the folder.
@@ -71,12 +79,12 @@ def read_inputs(path: str | os.PathLike[str], spec: InputSpec | Mapping[str, Inp
         check_regular(place)
     suffix = place.suffix.lower()
     if not isinstance(spec, InputSpec):
-        return _read_named(place, spec)
+        return _read_named(place, spec, passed)
     shape, dtype = spec.shape, np.dtype(spec.dtype)
     if spec.text is not None:
         return _read_texts(place, spec.text)
     if table_files.is_table(place):
-        read = _read_columns(place, {INPUT: spec})
+        read = _read_columns(place, {INPUT: spec}, passed)
         return read._replace(inputs=read.inputs[INPUT])
     if suffix in npz.SUFFIXES and place.is_file():
         values: np.ndarray = _read_npz(place, shape)
@@ -94,11 +102,13 @@ def read_inputs(path: str | os.PathLike[str], spec: InputSpec | Mapping[str, Inp
     return Inputs(values, [str(row) for row in range(len(values))])
 
 
-def _read_named(place: Path, specs: Mapping[str, InputSpec]) -> Inputs:
+def _read_named(
+    place: Path, specs: Mapping[str, InputSpec], passed: Collection[str] | None
+) -> Inputs:
     """Reads named inputs: a table's columns, or the arrays of these names in an NPZ file."""
     suffix = place.suffix.lower()
     if table_files.is_table(place) and _are_columns(specs):
-        return _read_columns(place, specs)
+        return _read_columns(place, specs, passed)
     if suffix not in npz.SUFFIXES or not place.is_file():
         raise DataError(
             f"{place}: the model was trained on several inputs ({listing(specs)}); expected a "
@@ -115,7 +125,9 @@ def _are_columns(specs: Mapping[str, InputSpec]) -> bool:
     return all(one.feature_names or one.text or one.column for one in specs.values())
 
 
-def _read_columns(place: Path, specs: Mapping[str, InputSpec]) -> Inputs:
+def _read_columns(
+    place: Path, specs: Mapping[str, InputSpec], passed: Collection[str] | None
+) -> Inputs:
     """Reads inputs from a table's columns; paths begin at its folder."""
     apart = [columns_of(one)[0] for one in specs.values() if one.text or one.column]
     texts = [name for one in specs.values() for name in (*one.categories, *one.notations)]
@@ -126,7 +138,7 @@ def _read_columns(place: Path, specs: Mapping[str, InputSpec]) -> Inputs:
     if len(table) == 0:
         raise DataError(f"{place}: is empty: it has a header but no rows.")
     specs = {name: _with_names(one, list(table.columns), str(place)) for name, one in specs.items()}
-    found = frame_inputs(table, specs, place.parent, str(place), notes)
+    found = frame_inputs(table, specs, place.parent, str(place), notes, passed)
     return Inputs(found, [str(row) for row in range(len(table))], tuple(notes))
 
 
@@ -155,6 +167,7 @@ def frame_inputs(
     folder: Path,
     where: str,
     notes: Notes | None = None,
+    passed: Collection[str] | None = None,
 ) -> dict[str, Num[np.ndarray, "rows *shape"]]:
     """Returns named inputs from a table's columns, coded and decoded as in training.
 
@@ -164,6 +177,8 @@ def frame_inputs(
       folder: where paths begin.
       where: names the table, for messages.
       notes: where is counted what decoding changes, and what was in no training example.
+      passed: columns that training knew and took for no input, as the target; all others that are
+        none are noted. None notes none.
 
     Raises:
       DataError: columns are missing, or a cell or a file can't be used.
@@ -177,6 +192,10 @@ def frame_inputs(
             f"{where}: lacks {len(missing)} of the {len(wanted)} columns that the model was "
             f"trained on: {listing(missing)}.{hint} Found: {listing(found)}."
         )
+    if notes is not None and passed is not None:
+        for name in table.columns:
+            if name not in wanted and name not in passed:
+                notes.add("left out", NO_INPUT, repr(name), unit="columns")
 
     def made(spec: InputSpec) -> np.ndarray:
         names = columns_of(spec)
@@ -287,12 +306,7 @@ def _read_texts(place: Path, text: TextInput) -> Inputs:
         )
     notes = Notes()
     if suffix == ".txt":
-        try:
-            whole = read_text(place, notes)
-            # no other sign ends a line: not U+2028, nor a form feed
-            texts = whole.removesuffix("\n").split("\n") if whole else []
-        except (OSError, ValueError) as error:
-            raise DataError(f"{place}: can't be read as text in UTF-8: {error}.") from error
+        texts = lines_of(place, notes)
     else:
         table = table_files.read_table(place, raw_text=text.column, notes=notes)
         names = list(table.columns)
@@ -303,6 +317,23 @@ def _read_texts(place: Path, text: TextInput) -> Inputs:
     if not texts:
         raise DataError(f"{place}: is empty: it holds no text.")
     return Inputs(text.encode(texts), [str(row) for row in range(len(texts))], tuple(notes))
+
+
+def lines_of(place: Path, notes: Notes) -> list[str]:
+    """Returns the lines of a file of texts; no other sign ends one: not U+2028, nor a form feed.
+
+    Args:
+      place: the file.
+      notes: where is noted how it is encoded.
+
+    Raises:
+      DataError: it can't be read.
+    """
+    try:
+        whole = read_text(place, notes)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{place}: can't be read as text in UTF-8: {error}.") from error
+    return whole.removesuffix("\n").split("\n") if whole else []
 
 
 def _read_npz(path: Path, shape: tuple[int, ...]) -> np.ndarray:

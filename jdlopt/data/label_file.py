@@ -91,7 +91,7 @@ def _read(
     if fields.split_by == BY_PATH and BY_PATH not in names:
         fields = dataclasses.replace(fields, split_by=file_column)
     aside = beside_named(fields)
-    known = {*(name for _, name in aside), file_column, SPLIT_COLUMN, *fields.ignore}
+    known = {*(name for _, name in aside), file_column, SPLIT_COLUMN, *fields.unused}
     chosen = names_of(fields.target) or tuple(name for name in names if name not in known)
     check_named(where, [("target", name) for name in chosen] + aside, names)
     if not chosen or not len(table):

@@ -94,7 +94,7 @@ def find_target(
         )
     named: list[tuple[str, str | None]] = [("target", name) for name in target]
     named += [("ignore", name) for name in fields.ignore]
-    named += [("text_column", fields.text_column), *beside_named(fields)]
+    named += [("text_column", fields.text_column), ("id", fields.id), *beside_named(fields)]
     check_named(where, named, names, "feature")
     return target
 
@@ -124,7 +124,7 @@ def make_layout(
       DataError: the features can't be used.
     """
     names = sorted(features)  # their stored order differs from one process to the next
-    taken = {*target, *fields.ignore, *(name for _, name in beside_named(fields))}
+    taken = {*target, *fields.unused, *(name for _, name in beside_named(fields))}
     inputs: tuple[str, ...]
     if fields.text_column is not None:
         inputs = (fields.text_column,)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from jdlopt.data.decision import USUAL, Decision, decision_from
 from jdlopt.data.named import by_name
 from jdlopt.data.notation import Notation
 from jdlopt.data.notes import Note
@@ -114,6 +115,7 @@ class DataSpec:
       target_names: a name for each value of a target that has several; else empty.
       target_shape: the shape of one example's target.
       target_dtype: ``int32`` (classes, labels) or ``float32`` (values).
+      decision: which class or labels a probability means.
       notes: what was left out, changed, guessed or could not be used when it was opened.
     """
 
@@ -126,6 +128,7 @@ class DataSpec:
     target_names: tuple[str, ...] = ()
     target_shape: tuple[int, ...] = ()
     target_dtype: str = "int32"
+    decision: Decision = USUAL
     notes: tuple[Note, ...] = field(default=(), compare=False)
 
     @property
@@ -167,6 +170,7 @@ class DataSpec:
             "target_names": list(self.target_names),
             "target_shape": list(self.target_shape),
             "target_dtype": self.target_dtype,
+            "decision": self.decision.to_dict(),
             "notes": [note.to_dict() for note in self.notes],
             "sizes": dict(self.sizes),
             **inputs,
@@ -193,6 +197,7 @@ class DataSpec:
             target_names=tuple(str(name) for name in saved.get("target_names", ())),
             target_shape=tuple(int(size) for size in saved.get("target_shape", ())),
             target_dtype=_known(saved["target_dtype"]),
+            decision=decision_from(saved.get("decision")),
             notes=tuple(Note.from_dict(note) for note in saved.get("notes", ())),
         )
 

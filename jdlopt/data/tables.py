@@ -320,7 +320,8 @@ def _feature_names(path: Path, names: list[str], fields: DataFields) -> tuple[st
             f"Columns: {listing(names)}."
         )
     used = [("target", name) for name in targets] + labelled.beside_named(fields)
-    used += [] if fields.text_column is None else [("text_column", fields.text_column)]
+    for key in ("text_column", "id"):
+        used += [] if getattr(fields, key) is None else [(key, getattr(fields, key))]
     many = [
         (key, name) for key in ("ignore", "categorical", "columns") for name in getattr(fields, key)
     ]
@@ -340,7 +341,7 @@ def _feature_names(path: Path, names: list[str], fields: DataFields) -> tuple[st
         if len(twice) > 1:
             raise DataError(f"{path}: data.text_column: {fields.text_column!r} is data.{twice[0]}.")
         return (fields.text_column,)
-    taken = {*(name for _, name in used), *fields.ignore}
+    taken = {*(name for _, name in used), *fields.unused}
     features = tuple(name for name in names if name not in taken)
     if not features:
         raise DataError(f"{path}: no feature column is left beside the target {fields.target!r}.")

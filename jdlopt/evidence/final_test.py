@@ -119,7 +119,7 @@ def _tested(loop: Loop, original: Side, final: Side) -> dict[str, Any]:
     seeds = loop.seeds(FINAL_SEEDS, loop.options.test_seeds)
     wanted, places = {}, {}
     for label, side in (("baseline", original), ("improved", final)):
-        asked = {"train.evaluate_test": True, "train.tensorboard": False}
+        asked = {"train.evaluate_test": True, "train.loggers": ()}
         config = side_of(measuring(side, loop.metric).raw, asked).config
         # a loop that goes on may end with another config
         name_of = label if label == "baseline" else f"{label}-{key_of(config)}"

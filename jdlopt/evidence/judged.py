@@ -13,7 +13,6 @@ from jdlopt.data.pools import Arrays
 from jdlopt.data.spec import DataSpec
 from jdlopt.evidence import examples, probe
 from jdlopt.tasks import find_task
-from jdlopt.tasks.multilabel import THRESHOLD
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.predict import Predicted, Predictor
 from jdlopt.train.state import Weights
@@ -44,7 +43,7 @@ def of_predictions(
         found["tail"] = tail_of(errors)
         return found
     if "labels" in shows and said.probabilities is not None:
-        there, chosen = targets > 0, np.nan_to_num(said.probabilities) > THRESHOLD
+        there, chosen = targets > 0, spec.decision.labels(np.nan_to_num(said.probabilities))
         hits, counts = (there & chosen).sum(axis=0), there.sum(axis=0)
         return {
             **found,
@@ -55,7 +54,7 @@ def of_predictions(
     if "classes" not in shows or said.probabilities is None:
         return found
     probabilities = np.nan_to_num(said.probabilities)
-    guesses = probabilities.argmax(axis=1)
+    guesses = spec.decision.classes(probabilities)
     hits = np.bincount(targets[guesses == targets], minlength=classes)
     counts = np.bincount(targets, minlength=classes)
     few = classes <= MATRIX_CLASSES

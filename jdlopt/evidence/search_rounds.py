@@ -312,7 +312,7 @@ def _diagnosed(loop: Loop) -> list[dict[str, Any]]:
     if loop.diagnosis_seconds > DIAGNOSIS_SHARE * loop.left:
         return loop.findings
     started = time.perf_counter()
-    quiet = {"train.evaluate_test": False, "train.tensorboard": False}
+    quiet = {"train.evaluate_test": False, "train.loggers": ()}
     config = side_of(loop.current.raw, quiet).config
     ended = loop.trainer.runs({place: config})[place]
     if ended["status"] not in (*ENDED_WELL, "diverged"):

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 from jdlopt.config import find_part
+from jdlopt.data.decision import USUAL, Decision
 from jdlopt.errors import ConfigError, listing
 from jdlopt.metrics import scores
 from jdlopt.metrics.leaves import Batch, leaf_of
@@ -124,7 +125,7 @@ METRICS: dict[str, Metric] = {
     "confusion_matrix": _of_classes(_PAIR, lambda split: scores.confusion(split).tolist(), None),
     "log_loss": _of_classes(("at_target",), scores.log_loss, False),
     "expected_calibration_error": _of_classes(
-        (*_PAIR, "confidence"), scores.expected_calibration_error, False
+        ("classes", "likeliest", "confidence"), scores.expected_calibration_error, False
     ),
     "mse": _of_values(scores.mean_of(scores.mse)),
     "rmse": _of_values(scores.mean_of(scores.rmse)),
@@ -136,18 +137,19 @@ METRICS: dict[str, Metric] = {
 }
 """Every metric by name; any other ``top_<k>_accuracy`` is known as well.
 
-Classification takes the predicted class from the probabilities (the first of equals), and a soft
-target's likeliest class as the true one. Of labels, those with a probability above one half are
-predicted. All equal scikit-learn's functions of the same name:
+Classification takes the predicted class from the probabilities (the first of equals, or of two
+classes as `jdlopt.data.decision.Decision` says), and a soft target's likeliest class as the true
+one. Of labels, those with a probability above their threshold, one half unless a config says
+otherwise, are predicted. All equal scikit-learn's functions of the same name:
 
-- ``precision``, ``recall``, ``f1`` are those of class 1 of two, the positive class (the later in
-  the order of the class names), and 0 where their denominator is 0; ``macro`` is over the
-  classes that occur as a target or a prediction, or over all labels, ``micro`` over all decisions
-  together, ``per_class`` and ``per_label`` a list over all; ``balanced_accuracy`` is over the
-  classes that occur as a target.
+- ``precision``, ``recall``, ``f1`` are those of the positive class of two (``data.positive``, else
+  the later in the order of the class names), and 0 where their denominator is 0; ``macro`` is over
+  the classes that occur as a target or a prediction, or over all labels, ``micro`` over all
+  decisions together, ``per_class`` and ``per_label`` a list over all; ``balanced_accuracy`` is over
+  the classes that occur as a target.
 - ``subset_accuracy`` is the share of examples whose labels are all right (scikit-learn's
   ``accuracy_score``), ``hamming_loss`` the share of labels that are wrong.
-- ``roc_auc`` and ``average_precision`` score class 1 of two classes; of more, each class against
+- ``roc_auc`` and ``average_precision`` score the positive class of two; of more, each class against
   the rest, and each label, averaged. A class without examples makes ``roc_auc`` NaN and counts 0 in
   ``average_precision``.
 - ``label_ranking_average_precision`` is the mean share, over an example's labels, of its labels
@@ -163,7 +165,7 @@ predicted class's probability (Guo et al., 2017, https://arxiv.org/abs/1706.0459
 """
 
 OF_TWO = ("precision", "recall", "f1")
-"""Metrics of the positive class, class 1 of two."""
+"""Metrics of the positive class of two."""
 _TOP_K = re.compile(r"top_([1-9][0-9]*)_accuracy")
 
 
@@ -249,13 +251,16 @@ class Collector(NamedTuple):
     gathered: frozenset[str]
 
 
-def make_collector(names: Iterable[str], task: str, num_classes: int) -> Collector:
+def make_collector(
+    names: Iterable[str], task: str, num_classes: int, decision: Decision = USUAL
+) -> Collector:
     """Returns the collector of some metrics.
 
     Args:
       names: keys of `METRICS`, or ``top_<k>_accuracy``.
       task: its name.
       num_classes: the number of classes or labels; not used for a regression.
+      decision: which class or labels probabilities mean.
 
     Raises:
       ConfigError: a metric is unknown, is for the other task, or can say nothing.
@@ -300,7 +305,7 @@ def make_collector(names: Iterable[str], task: str, num_classes: int) -> Collect
         chex.assert_rank(
             [weights, per_example_loss], 1, custom_message="an example has one weight and one loss"
         )
-        batch = Batch(outputs, probabilities, targets, weights > 0, per_example_loss)
+        batch = Batch(outputs, probabilities, targets, weights > 0, per_example_loss, decision)
         return {name: leaf.collect(batch) for name, leaf in leaves.items()}
 
     def finish(batches: Iterable[Collected]) -> dict[str, Value]:
@@ -313,7 +318,7 @@ def make_collector(names: Iterable[str], task: str, num_classes: int) -> Collect
         kept = {
             name: joined[name][real] if leaf.rank else joined[name] for name, leaf in leaves.items()
         }
-        split = Split(int(real.sum()), num_classes, kept)
+        split = Split(int(real.sum()), num_classes, kept, decision.positive)
         if split.size == 0:
             raise ValueError("metrics of no example: every weight was 0")
         return {name: metric.compute(split) for name, metric in metrics.items()}

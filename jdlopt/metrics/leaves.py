@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from jdlopt.data.decision import USUAL, Decision
 from jdlopt.errors import ConfigError, listing, nearest
 
 
@@ -20,6 +21,7 @@ class Batch(NamedTuple):
     targets: Num[Array, "n"] | Num[Array, "n outputs"]
     real: Bool[Array, "n"]
     per_example_loss: Float[Array, "n"]
+    decision: Decision = USUAL
 
 
 class Leaf(NamedTuple):
@@ -36,8 +38,17 @@ def _probabilities(batch: Batch) -> Float[Array, "n classes"]:
     return values.astype(jnp.promote_types(values.dtype, jnp.float32))
 
 
-def _predicted(batch: Batch) -> Int[Array, "n"]:
+def _likeliest(batch: Batch) -> Int[Array, "n"]:
     return jnp.argmax(_probabilities(batch), axis=-1).astype(jnp.int32)
+
+
+def _predicted(batch: Batch) -> Int[Array, "n"]:
+    """Returns the likeliest class, or of two the one that a threshold decides for."""
+    positive, threshold = batch.decision.positive, batch.decision.of_two()
+    if threshold is None:
+        return _likeliest(batch)
+    there = _probabilities(batch)[:, positive] > threshold
+    return jnp.where(there, positive, 1 - positive).astype(jnp.int32)
 
 
 def _classes(batch: Batch) -> Int[Array, "n"]:
@@ -82,7 +93,9 @@ def _labels(batch: Batch) -> Bool[Array, "n labels"]:
 
 
 def _predicted_labels(batch: Batch) -> Bool[Array, "n labels"]:
-    return _probabilities(batch) > 0.5
+    probabilities = _probabilities(batch)
+    thresholds = batch.decision.of_labels(probabilities.shape[-1])
+    return probabilities > jnp.array(thresholds, probabilities.dtype)
 
 
 def _wrong_labels(batch: Batch) -> Int[Array, ""]:
@@ -108,6 +121,7 @@ LEAVES_OF: dict[str, dict[str, Leaf]] = {
     "classification": {
         "correct": Leaf(lambda batch: _count(_predicted(batch) == _classes(batch), batch), 0),
         "predicted": Leaf(_predicted, 1),
+        "likeliest": Leaf(_likeliest, 1),
         "classes": Leaf(_classes, 1),
         "confidence": Leaf(lambda batch: _probabilities(batch).max(axis=-1), 1),
         "at_target": Leaf(_at_target, 1),
@@ -120,7 +134,8 @@ LEAVES_OF: dict[str, dict[str, Leaf]] = {
     },
 }
 """What the metrics of one task may ask for beside them: ``classes`` and ``predicted`` are the
-numbers of classes [n], or which labels there are [n, labels]."""
+numbers of classes [n], or which labels there are [n, labels]; ``likeliest`` is the class of the
+largest probability, whatever threshold decides."""
 
 
 def leaf_of(name: str, task: str) -> Leaf:

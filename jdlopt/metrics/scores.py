@@ -15,11 +15,19 @@ Value = float | list[Any]
 
 
 class Split(NamedTuple):
-    """What all batches gave: sums as numbers, per-example arrays without padding."""
+    """What all batches gave: sums as numbers, per-example arrays without padding.
+
+    Attributes:
+      size: examples.
+      num_classes: classes or labels.
+      leaves: by name.
+      positive: the number of the positive class of two.
+    """
 
     size: int
     num_classes: int
     leaves: dict[str, Any]
+    positive: int = 1
 
 
 def confusion(split: Split) -> Int[np.ndarray, "classes classes"]:
@@ -80,10 +88,10 @@ def averaged(score: Callable[..., np.ndarray], average: str) -> Callable[[Split]
 
 
 def of_positive(score: Callable[..., np.ndarray]) -> Callable[[Split], float]:
-    """Returns a score of hits, true and predicted counts of class 1 of two, the positive one."""
+    """Returns a score of hits, true and predicted counts of the positive class of two."""
 
     def compute(split: Split) -> float:
-        return float(score(*(counts[1] for counts in _class_counts(split))))
+        return float(score(*(counts[split.positive] for counts in _class_counts(split))))
 
     return compute
 
@@ -95,12 +103,12 @@ def balanced_accuracy(split: Split) -> float:
 
 
 def one_vs_rest(score: Callable[..., float], split: Split) -> float:
-    """Scores class 1 of two, or each class against the rest, or each label, averaged."""
+    """Scores the positive class of two, or each class against the rest, or each label, averaged."""
     probabilities, classes = split.leaves["probabilities"], split.leaves["classes"]
     if classes.ndim == 2:
         pairs = zip(classes.T, probabilities.T, strict=True)
         return float(np.mean([score(positive, scores) for positive, scores in pairs]))
-    columns = [1] if split.num_classes == 2 else range(split.num_classes)
+    columns = [split.positive] if split.num_classes == 2 else range(split.num_classes)
     return float(np.mean([score(classes == each, probabilities[:, each]) for each in columns]))
 
 
@@ -159,7 +167,7 @@ def expected_calibration_error(split: Split) -> float:
     """Returns the mean gap of confidence and accuracy, over bins of confidence."""
     confidence = split.leaves["confidence"].astype(np.float64)
     inner_edges = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
-    gaps = (split.leaves["predicted"] == split.leaves["classes"]) - confidence
+    gaps = (split.leaves["likeliest"] == split.leaves["classes"]) - confidence
     per_bin = np.bincount(np.searchsorted(inner_edges, confidence), weights=gaps)
     return float(np.abs(per_bin).sum() / split.size)
 

@@ -12,7 +12,7 @@ from jdlopt.data.spec import DataSpec
 
 
 class Guesses(NamedTuple):
-    """The likeliest class of each example.
+    """The class that is predicted of each example.
 
     Attributes:
       classes: its number [n].
@@ -60,4 +60,5 @@ class Outcome(NamedTuple):
         if self.likeliest is not None:
             return self.likeliest
         assert self.probabilities is not None
-        return Guesses(self.probabilities.argmax(axis=-1), self.probabilities.max(axis=-1))
+        classes = self.spec.decision.classes(self.probabilities)
+        return Guesses(classes, self.probabilities[np.arange(len(classes)), classes])

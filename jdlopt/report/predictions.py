@@ -16,7 +16,6 @@ from jdlopt.report.outcome import Outcome
 from jdlopt.report.page import Figure, Table
 from jdlopt.report.worst import worst
 from jdlopt.tasks import find_task
-from jdlopt.tasks.multilabel import THRESHOLD
 
 MATRIX_CLASSES = 40
 """A confusion matrix of more classes is not drawn."""
@@ -54,7 +53,7 @@ def _classes(outcome: Outcome) -> dict[str, object]:
     pairs = figures.confusions(targets, guesses, names)
     shown = Table("Most frequent confusions", ["true", "predicted", "examples"], pairs[:CONFUSIONS])
     if len(names) == 2:
-        chosen, which = [1], ""
+        chosen, which = [outcome.spec.decision.positive], ""
     else:
         chosen, which = _for_curves(said, "each class against the rest")
     curves = []
@@ -114,13 +113,16 @@ def _labels(outcome: Outcome) -> dict[str, object]:
     """Any number of labels: each of them by itself."""
     assert outcome.probabilities is not None
     there = outcome.targets > 0
-    found = outcome.probabilities > THRESHOLD
+    spec = outcome.spec
+    found = spec.decision.labels(outcome.probabilities)
     said = _Scores.of((there & found).sum(axis=0), there.sum(axis=0), found.sum(axis=0))
     chosen, which = _for_curves(said, "each label")
     of_label = {place: there[:, place] for place in chosen}
     confidence = np.maximum(outcome.probabilities, 1 - outcome.probabilities)
     return {
-        "each": _by_name("label", outcome.spec.class_names, said, THRESHOLD),
+        "each": _by_name(
+            "label", spec.class_names, said, spec.decision.of_labels(spec.num_classes)
+        ),
         "thresholds": [
             *_curves(outcome, of_label, which),
             _reliability(confidence.ravel(), (found == there).ravel()),
@@ -132,7 +134,7 @@ def _by_name(
     what: str,
     names: tuple[str, ...],
     said: _Scores,
-    threshold: float | None = None,
+    thresholds: tuple[float, ...] | None = None,
 ) -> Table:
     """Returns support, precision, recall and F1 of each class or label, the worst first.
 
@@ -140,7 +142,7 @@ def _by_name(
       what: ``class`` or ``label``.
       names: theirs.
       said: how good its predictions are.
-      threshold: the probability above which one is predicted, where there is one for each.
+      thresholds: the probability above which each is predicted, where there is one.
     """
     order = said.order()
     told = f"Each {what}, the lowest F1 first"
@@ -157,9 +159,9 @@ def _by_name(
         support, hits = int(said.support[place]), int(said.hits[place])
         row: list[object] = [names[place], support, float(said.precision[place])]
         row += [(float(said.recall[place]), interval(hits, support)), float(said.f1[place])]
-        rows.append(row if threshold is None else [*row, threshold])
+        rows.append(row if thresholds is None else [*row, thresholds[place]])
     header = [what, "support", "precision", "recall", "F1"]
-    header += [] if threshold is None else ["threshold"]
+    header += [] if thresholds is None else ["threshold"]
     return Table(f"{told}; recall with its 95 % interval", header, rows)
 
 

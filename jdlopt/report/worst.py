@@ -9,7 +9,6 @@ from jdlopt.report.cards import cards
 from jdlopt.report.outcome import Outcome
 from jdlopt.report.page import number
 from jdlopt.tasks import find_task
-from jdlopt.tasks.multilabel import THRESHOLD
 
 WORST = 12
 """Examples with the largest loss that are shown."""
@@ -47,7 +46,7 @@ def _said(outcome: Outcome, index: int) -> tuple[str, str, str]:
         guess = f"{spec.class_names[classes[index]]} ({float(confidence[index]):.0%})"
         return str(spec.class_names[int(target)]), guess, loss
     if "labels" in task.shows and found is not None:
-        chosen = np.flatnonzero(target), np.flatnonzero(found > THRESHOLD)
+        chosen = np.flatnonzero(target), np.flatnonzero(spec.decision.labels(found))
         true, guess = (
             ", ".join(spec.class_names[place] for place in some) or "none" for some in chosen
         )

@@ -31,7 +31,7 @@ from jdlopt.study.population import Cache, Population
 from jdlopt.study.space import from_json, probes
 from jdlopt.study.structure import Structure
 from jdlopt.study.trial import DIVERGED, Trial
-from jdlopt.train import checkpoint, checks, data_record, disk, log
+from jdlopt.train import checkpoint, checks, data_record, disk, log, loggers
 from jdlopt.train.loop import fit_experiment
 from jdlopt.train.schema import schema_of
 
@@ -83,6 +83,7 @@ class StudyWorker:
         config = configs.settled(configs.to_dict(raw), schema)
         shape = {key: v for key, v in points[0].items() if key not in request.traced}
         experiment = self._structures(configs.override(config, shape), request.folds)[0].experiment
+        loggers.check(experiment.config.train.used_loggers)  # the best trials are kept as runs
         directions = {}
         for name in request.objectives or [experiment.monitor]:
             if name in COSTS:
@@ -223,6 +224,7 @@ class StudyWorker:
             name = f"{trial.number:04d}-{trial.seed}-{trial.fold or 0}"
             place = Path(request.directory) / name
             changes = {**trial.params, "seed": trial.seed, "train.evaluate_test": False}
+            changes["train.loggers"] = ()  # what they log is in the study's curves
             if trial.fold is not None:
                 changes["data.fold"] = trial.fold
             try:

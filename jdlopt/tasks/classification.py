@@ -30,9 +30,9 @@ def measured(outputs: Array, targets: Array) -> dict[str, Float[Array, ""]]:
 
 
 def decode(outputs: np.ndarray, probabilities: np.ndarray | None, spec: DataSpec) -> Decoded:
-    """Returns the likeliest class of each example."""
+    """Returns the likeliest class of each example, or of two the one a threshold decides for."""
     assert probabilities is not None
-    classes = probabilities.argmax(-1)
+    classes = spec.decision.classes(probabilities)
     return Decoded(classes, [spec.class_names[index] for index in classes])
 
 

@@ -10,8 +10,6 @@ from jdlopt.data.coders import CODERS
 from jdlopt.data.spec import DataSpec
 from jdlopt.tasks.task import Columns, Decoded, Task
 
-THRESHOLD = 0.5
-"""A label is predicted where its probability is above this."""
 BETWEEN = "|"
 """What stands between the labels of a prediction."""
 
@@ -29,9 +27,9 @@ def measured(outputs: Array, targets: Array) -> dict[str, Float[Array, ""]]:
 
 
 def decode(outputs: np.ndarray, probabilities: np.ndarray | None, spec: DataSpec) -> Decoded:
-    """Returns the labels of each example whose probability is above `THRESHOLD`."""
+    """Returns the labels of each example whose probability is above their threshold."""
     assert probabilities is not None
-    there = probabilities > THRESHOLD
+    there = spec.decision.labels(probabilities)
     names = np.array(spec.class_names, dtype=object)
     return Decoded(there.astype(np.int32), [BETWEEN.join(names[row]) for row in there])
 

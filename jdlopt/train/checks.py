@@ -26,6 +26,7 @@ from jdlopt.models.pretrained import Loaded
 from jdlopt.optim.groups import FROZEN, labels_of, path_name
 from jdlopt.optim.schedules import warmup_problem
 from jdlopt.tasks import find_task
+from jdlopt.train import loggers
 from jdlopt.train.components import num_outputs, shaped, total_steps
 from jdlopt.train.schema import Config
 from jdlopt.train.state import TrainState
@@ -93,6 +94,7 @@ def impossible(config: Config, spec: DataSpec, known: Sequence[str]) -> list[str
             f"optim.accumulate: {config.optim.accumulate} doesn't divide data.batch_size, "
             f"{batch_size}."
         )
+    problems += loggers.unknown(train.loggers or ()) if sound("train.loggers") else []
     if sound("train") and train.epochs is not None and train.steps is not None:
         problems.append("train: give epochs or steps, not both.")
     if sound("train", "optim.schedule"):

@@ -270,7 +270,9 @@ class Experiment:
 
     def measuring(self, names: tuple[str, ...]) -> Experiment:
         """Returns the experiment with other metrics in its evaluations, beside the loss."""
-        made = metrics.make_collector(names, self.spec.task, self.spec.num_classes)
+        made = metrics.make_collector(
+            names, self.spec.task, self.spec.num_classes, self.spec.decision
+        )
         components = self.components._replace(collect=made.collect)
         return dataclasses.replace(self, components=components, collector=made)
 
@@ -385,7 +387,7 @@ def _assembled(
     watched = monitor.partition("/")[2]
     if watched not in (*names, "loss"):
         names = (*names, watched)
-    collector = metrics.make_collector(names, spec.task, spec.num_classes)
+    collector = metrics.make_collector(names, spec.task, spec.num_classes, spec.decision)
     recipe = recipe_of(config.data, spec)
     if known is None:
         known = {} if dataset is None else _learnt(config, recipe, dataset)

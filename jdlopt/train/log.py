@@ -1,4 +1,4 @@
-"""A run's records: its directory, ``metrics.jsonl``, TensorBoard files and ``result.json``."""
+"""A run's records: its directory, ``metrics.jsonl`` and what else logs its values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import io
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,20 @@ from jdlopt import config as configs
 from jdlopt import writing
 from jdlopt.errors import WorkdirError, differences, listing
 from jdlopt.train import checkpoint, disk
+from jdlopt.train.loggers import background
+from jdlopt.train.loggers.logger import Opening
 
 CONFIG, INPUTS, METRICS, RESULT = "config.json", "inputs.json", "metrics.jsonl", "result.json"
 PRETRAINED = "pretrained.json"
-TENSORBOARD, CHECKPOINTS = "tensorboard", "checkpoints"
+CHECKPOINTS = "checkpoints"
+FOLDERS = (CHECKPOINTS, "tensorboard", "wandb")
+"""What libraries write into."""
 LENGTH = ("train.epochs", "train.steps")
 """The keys of a run that may grow: a finished one is then trained further."""
 BEFORE: dict[str, object] = {"data.preprocess.target_scale": None, "data.fit_on": "train"}
 """What a run trained with whose jdlopt did not have a key yet, where that is not its default."""
+FREE = ("mesh.", "data.workers", "train.loggers", "train.tensorboard")
+"""How keys begin that change nothing of what is trained: where, who reads, where it is logged."""
 
 
 def write_aside(path: Path, text: str) -> None:
@@ -77,7 +83,7 @@ def claim(workdir: Path, config: configs.AnyConfig) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise WorkdirError(f"--workdir: another process is training in {workdir}.") from error
-        writing.refuse_links(workdir, CHECKPOINTS, TENSORBOARD)
+        writing.refuse_links(workdir, *FOLDERS)
         path = workdir / CONFIG
         if path.exists():
             _check_same(path, config, workdir)
@@ -147,13 +153,12 @@ def saved_config(path: Path) -> dict[str, Any]:
 
 
 def _check_same(path: Path, config: configs.AnyConfig, workdir: Path) -> None:
-    # where a run trains may change, and what reads for it: its batches don't; nor its length,
-    # as long as there is something left to train
+    # the length may change as well, as long as there is something left to train
     saved, now = (
         {
             key: value
             for key, value in configs.flat(one).items()
-            if not key.startswith(("mesh.", "data.workers")) and key not in LENGTH
+            if not key.startswith(FREE) and key not in LENGTH
         }
         for one in (saved_config(path), config)
     )
@@ -197,61 +202,53 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 class RunLog:
-    """The open log files of a run: one JSON line a logged step, and TensorBoard scalars."""
+    """The open logs of a run: one JSON line a logged step, and the loggers of its config."""
 
-    def __init__(self, workdir: Path, step: int, tensorboard: bool = True):
-        """Opens the files to go on after ``step``; lines beyond it are dropped."""
+    def __init__(self, workdir: Path, step: int, names: Sequence[str], config: configs.AnyConfig):
+        """Opens them to go on after ``step``; lines beyond it are dropped.
+
+        Args:
+          workdir: the run's directory.
+          step: where it goes on; 0 where it begins.
+          names: of the loggers.
+          config: the resolved config.
+        """
         path = workdir / METRICS
         kept = [line for line in read_lines(path) if line["step"] <= step]
         write_aside(path, "".join(json.dumps(line) + "\n" for line in kept))
         lines = writing.appended(path)
         self._path = path
         self._file = io.TextIOWrapper(lines, encoding="utf-8", line_buffering=True)
-        self._tensorboard = workdir / TENSORBOARD
-        self._events: Any = None
-        if tensorboard:
-            from jdlopt.train.tensorboard import Events
-
-            with _told(self._tensorboard):
-                self._events = Events(self._tensorboard, step + 1 if step else None)
+        opening = Opening(workdir, _shown(workdir), configs.to_dict(config), step)
+        self.loggers = background.Loggers(names, opening)
 
     def write(self, step: int, values: Mapping[str, float], beside: Mapping[str, float]) -> None:
-        """Logs the values of a step; those of ``beside`` (timings) go to TensorBoard alone.
+        """Logs the values of a step; those of ``beside`` (timings) go to the loggers alone.
 
         So two runs of one config write the same ``metrics.jsonl`` to the byte.
         """
         with _told(self._path):
             self._file.write(json.dumps(disk.as_json({"step": step, **values})) + "\n")
-        if self._events:
-            with _told(self._tensorboard):
-                self._events.scalars({**values, **beside}, step)
-
-    def hyperparameters(self, config: configs.AnyConfig, metrics: Mapping[str, object]) -> None:
-        """Writes the config and the final metrics to TensorBoard's hparams table."""
-        if self._events is None:
-            return
-        from jdlopt.train.tensorboard import Events
-
-        with _told(self._tensorboard):
-            table = Events(self._tensorboard / "hparams")
-            table.hparams(configs.flat(config), metrics)
-            table.close()
+        self.loggers.log(step, {**values, **beside})
 
     def flush(self) -> None:
         """Hands everything written so far to the disk."""
         with _told(self._path):
             self._file.flush()
             os.fsync(self._file.fileno())
-        if self._events:
-            with _told(self._tensorboard):
-                self._events.flush()
+        self.loggers.flush()
 
     def close(self) -> None:
         """Closes the files; what must not be lost was flushed before."""
-        for file in (self._file, self._events):
-            with contextlib.suppress(OSError):
-                if file:
-                    file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
+        self.loggers.end("failed", {})  # nothing, where the run has told its end
+
+
+def _shown(workdir: Path) -> str:
+    """Returns a directory as it is seen from the working directory, if it lies below."""
+    place, here = workdir.absolute(), Path.cwd()
+    return place.relative_to(here).as_posix() if place.is_relative_to(here) else place.name
 
 
 def versions() -> dict[str, str]:

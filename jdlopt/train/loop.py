@@ -18,7 +18,7 @@ from jdlopt import config as configs
 from jdlopt import memory
 from jdlopt import mesh as meshes
 from jdlopt.data import given, notes
-from jdlopt.errors import DivergedError, Interrupted, UserError, WorkdirError
+from jdlopt.errors import DivergedError, Interrupted, UserError, WorkdirError, listing
 from jdlopt.models import pretrained
 from jdlopt.train import (
     checkpoint,
@@ -26,6 +26,7 @@ from jdlopt.train import (
     features,
     going_on,
     log,
+    loggers,
     processes,
     serve,
     split_record,
@@ -35,6 +36,7 @@ from jdlopt.train.components import clean_given
 from jdlopt.train.evaluate import Evaluator
 from jdlopt.train.execution import make_execution
 from jdlopt.train.experiment import Experiment
+from jdlopt.train.loggers.logger import LoggerWarning
 from jdlopt.train.pending import Pending, Snapshot
 from jdlopt.train.program import copy, state_sharding
 from jdlopt.train.progress import Progress, notebook_bar
@@ -120,10 +122,17 @@ def fit_experiment(
       clock: since when the time is counted; from now on by default.
     """
     clock = clock or _Clock()
+    train = experiment.config.train
     if workdir is None:
+        if train.loggers:
+            text = (
+                f"train.loggers: {listing(train.loggers)}: logs nothing of a run without workdir."
+            )
+            warnings.warn(text, LoggerWarning, stacklevel=2)
         with signals() as stop, ExitStack() as opened:
             return _Run(experiment, None, clock, on_progress, opened).train(stop)
     place = Path(workdir)
+    loggers.check(train.used_loggers)
     with signals() as stop, processes.first_claims(lambda: _claimed(place, experiment)):
         finished = read_result(place)
         known = configs.code_in(experiment.config)
@@ -272,7 +281,7 @@ class _Run:
             return None
         log.save_config(self.workdir, self.config)  # the mesh may be another one now
         serve.save_inputs_record(self.experiment, self.workdir)
-        made = log.RunLog(self.workdir, self.step, self.options.tensorboard)
+        made = log.RunLog(self.workdir, self.step, self.options.used_loggers, self.config.to_dict())
         opened.callback(made.close)
         return made
 
@@ -393,8 +402,6 @@ class _Run:
                     found.update(measure(split, best.weights))
                 except Exception as error:  # whatever it is, the training is done and is kept
                     faults[split] = error
-        if self.log:
-            self.log.hyperparameters(self.config, found)
         note = self.tracker.best.note()
         if note:
             warnings.warn(note, UndefinedMetricWarning, stacklevel=2)
@@ -448,4 +455,8 @@ class _Run:
             "config_fingerprint": configs.fingerprint(self.config),
             **(beside or {}),
         }
-        return write_result(self.workdir, record)
+        if self.log is None:
+            return write_result(self.workdir, record)
+        write_result(self.workdir, record)  # before loggers are waited for
+        ended = self.log.loggers.end(status, found)
+        return write_result(self.workdir, {**record, "loggers": ended})

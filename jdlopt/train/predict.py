@@ -31,11 +31,13 @@ class Predicted(NamedTuple):
       outputs: the model's; of numbers, in the unit of the targets.
       probabilities: of the classes; None for a regression.
       losses: of each example, where its target was given.
+      spread: of the outputs of an ensemble that predicts numbers: the models' standard deviation.
     """
 
     outputs: Float[np.ndarray, "n outputs"]
     probabilities: Float[np.ndarray, "n classes"] | None
     losses: Float[np.ndarray, " n"] | None
+    spread: Float[np.ndarray, "n outputs"] | None = None
 
 
 Predictor = Callable[[Weights, Inputs, Num[np.ndarray, "n *k"] | None], Predicted]
@@ -76,7 +78,7 @@ def predictor(experiment: Experiment, batch_size: int | None = None) -> Predicto
     ) -> Predicted:
         size = batch_size or chunk_size(inputs, experiment.spec)
         said, losses = _batched(program, weights, inputs, targets, size)
-        return Predicted(said.outputs, said.probabilities, losses)
+        return Predicted(said.outputs, said.probabilities, losses, said.spread)
 
     return predict
 

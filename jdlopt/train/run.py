@@ -16,15 +16,15 @@ from jdlopt.data.pools import Arrays
 from jdlopt.errors import DataError, UserError, WorkdirError
 from jdlopt.train import log, serve, split_record
 from jdlopt.train.experiment import Experiment
+from jdlopt.train.loggers.logger import FINAL
+from jdlopt.train.predictions import Predictions
 from jdlopt.train.result import read_result
 from jdlopt.train.schema import Config
-from jdlopt.train.serve import Predictions
 from jdlopt.train.state import TrainState, Weights
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FINAL = ("done", "stopped early")
 SHOWN = 12
 """Metrics that a notebook shows."""
 
@@ -165,10 +165,11 @@ class Run:
         Raises:
           DataError: they are no such inputs.
         """
+        spec, passed = self.experiment.spec, serve.passed_over(self.experiment)
         if isinstance(inputs, str | os.PathLike):
-            found: Inputs = read_inputs(inputs, self.experiment.spec.inputs)
+            found: Inputs = read_inputs(inputs, spec.inputs, passed)
         else:
-            found = given_inputs(inputs, self.experiment.spec.inputs)
+            found = given_inputs(inputs, spec.inputs, passed)
         if not len(found.ids):
             raise DataError("predict: there is no example to predict for.")
         return serve.predict(self.experiment, self.weights, found, batch_size, tta, all_classes)

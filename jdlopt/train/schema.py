@@ -46,7 +46,10 @@ class TrainFields:
       evaluate_test: whether the best checkpoint is evaluated on the test split at the end.
       cache_features: whether what a frozen body makes of each example is computed once, in
         evaluation mode, and the head alone is trained on that. All else must be frozen.
-      tensorboard: whether TensorBoard files are written.
+      loggers: where values are logged beside ``metrics.jsonl``: any of ``tensorboard``, ``csv``,
+        ``wandb``, ``mlflow``, or ``package.module:name``, a function of yours that returns a
+        `jdlopt.train.loggers.logger.Logger`. If None, what ``tensorboard`` says.
+      tensorboard: whether TensorBoard files are written, where ``loggers`` does not say.
     """
 
     epochs: Count | None = None
@@ -62,7 +65,15 @@ class TrainFields:
     checkpoint_seconds: Natural = 30
     evaluate_test: bool = True
     cache_features: bool = False
+    loggers: tuple[str, ...] | None = None
     tensorboard: bool = True
+
+    @property
+    def used_loggers(self) -> tuple[str, ...]:
+        """The names of all loggers."""
+        if self.loggers is not None:
+            return self.loggers
+        return ("tensorboard",) if self.tensorboard else ()
 
 
 @dataclass(frozen=True)

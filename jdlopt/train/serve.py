@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Float, PyTree
+from jaxtyping import PyTree
 
 from jdlopt import config as configs
 from jdlopt import mesh as meshes
-from jdlopt import writing
-from jdlopt.data import from_run, preprocess
+from jdlopt.data import from_run, input_columns, labelled, preprocess
 from jdlopt.data.augment.batch import unchanged, without_mixing
+from jdlopt.data.decision import Threshold, make_decision
 from jdlopt.data.inputs import Inputs, read_inputs
-from jdlopt.data.notes import Note
+from jdlopt.data.notes import Note, Notes
 from jdlopt.data.spec import DataSpec
-from jdlopt.errors import ConfigError, DataError, UserError, WorkdirError, escaped, listing
+from jdlopt.errors import ConfigError, DataError, UserError, WorkdirError, listing
 from jdlopt.metrics.scores import Value
 from jdlopt.tasks import Columns, find_task
 from jdlopt.train import checkpoint, data_record, disk, log
@@ -33,40 +31,13 @@ from jdlopt.train.components import augment_of
 from jdlopt.train.evaluate import Evaluator
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.predict import MOST_PROBABILITIES, Likeliest, likeliest, predictor
+from jdlopt.train.predictions import Predictions
 from jdlopt.train.schema import SECTIONS
 from jdlopt.train.state import TrainState, Weights
 from jdlopt.train.step import averaged_predict_step
 
-OUTPUTS = (".csv", ".npz")
 TOP = 5
 """Of very many classes, the likeliest that predictions have."""
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for a formula begins so."""
-
-
-class Predictions(NamedTuple):
-    """What a model says about new examples.
-
-    Attributes:
-      rows: what names each example: a row number or a file.
-      values: [n] class indices or predicted values; [n, k] labels (0, 1) or several values.
-      labels: [n] class names, or the labels of each in one text; None for regression.
-      probabilities: [n, classes]; None for regression and for more than `MOST_PROBABILITIES`
-        classes.
-      class_names: the columns of ``probabilities``, or of several values.
-      columns: the columns of a table of predictions, beside ``row``.
-      notes: what was left out, changed or guessed of the inputs.
-      likeliest: the `TOP` likeliest of more than `MOST_PROBABILITIES` classes.
-    """
-
-    rows: list[str]
-    values: np.ndarray
-    labels: list[str] | None
-    probabilities: Float[np.ndarray, "n classes"] | None
-    class_names: tuple[str, ...]
-    columns: Columns
-    notes: tuple[Note, ...] = ()
-    likeliest: Likeliest | None = None
 
 
 def run_config(workdir: str | Path, allow_code: configs.Allowed = False) -> dict[str, Any]:
@@ -160,6 +131,8 @@ def evaluate_run(
     tta: int = 0,
     allow_code: configs.Allowed = False,
     changed_data: str = "refuse",
+    positive: object = None,
+    threshold: Threshold = None,
 ) -> dict[str, Any]:
     """Returns ``{"split", "checkpoint", "step", "metrics"}`` of a run's checkpoint on a split.
 
@@ -171,12 +144,14 @@ def evaluate_run(
         example itself.
       allow_code: as in `run_config`.
       changed_data: as in `experiment_with_data`.
+      positive, threshold: as in `deciding`.
 
     Raises:
       UserError: the directory holds no run, its data are gone or others, or the checkpoint is
         damaged.
     """
     experiment = experiment_with_data(workdir, allow_code, changed_data)
+    experiment = deciding(experiment, positive, threshold)
     weights, step = load_weights(experiment, workdir, which)
     found = measure(experiment, weights, split, tta)
     record = {"split": split, "checkpoint": which, "step": step, "tta": tta, "metrics": found}
@@ -196,6 +171,29 @@ def measure(experiment: Experiment, weights: Weights, split: str, tta: int = 0) 
     placed = meshes.put(weights, meshes.replicated(mesh))
     measured = with_tta(experiment, tta).measuring(experiment.all_metrics())
     return Evaluator(measured, mesh, Compiler())(split, placed)
+
+
+def deciding(experiment: Experiment, positive: object, threshold: Threshold) -> Experiment:
+    """Returns the experiment with another positive class or threshold; None leaves its own.
+
+    Args:
+      experiment: of a run.
+      positive: the positive class of two, by its name.
+      threshold: see `jdlopt.data.decision.Decision`.
+
+    Raises:
+      DataError: there is no such class, or nothing to decide.
+    """
+    spec = experiment.spec
+    if positive is None and threshold is None:
+        return experiment
+    several = bool(spec.class_names and spec.target_shape)
+    found = make_decision(spec.class_names, several, positive, threshold, spelt="--")
+    if positive is None:
+        found = found._replace(positive=spec.decision.positive)
+    if threshold is None:
+        found = found._replace(threshold=spec.decision.threshold)
+    return dataclasses.replace(experiment, spec=dataclasses.replace(spec, decision=found))
 
 
 def with_tta(experiment: Experiment, draws: int) -> Experiment:
@@ -290,7 +288,16 @@ def run_experiment(workdir: str | Path, allow_code: configs.Allowed = False) -> 
         ) from error
     configs.refuse_code({"dataset": {"task": spec.task}}, record_path, allow_code)
     # on the devices that are here now, whatever the run had
-    return Experiment.build({**config, "mesh": {"data": 1}}, spec, learnt_before=learnt)
+    experiment = Experiment.build({**config, "mesh": {"data": 1}}, spec, learnt_before=learnt)
+    try:
+        _ = experiment.model_inputs  # traces what preprocessing does with what it learnt
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise WorkdirError(
+            f"{record_path}: what preprocessing learnt is not what its config needs "
+            f"({type(error).__name__}: {str(error)[:200]}): it is damaged, or was saved by another "
+            "version of jdlopt. `jdlopt train` with the run's config writes it anew, from the data."
+        ) from error
+    return experiment
 
 
 def predict_run(
@@ -301,6 +308,9 @@ def predict_run(
     tta: int = 0,
     allow_code: configs.Allowed = False,
     all_classes: bool = False,
+    with_inputs: bool = False,
+    positive: object = None,
+    threshold: Threshold = None,
 ) -> Predictions:
     """Returns a run's predictions for a CSV, Parquet or NPZ file or an image folder.
 
@@ -311,16 +321,68 @@ def predict_run(
       batch_size: examples in one dispatch.
       tta, allow_code: as in `evaluate_run`.
       all_classes: as in `predict`.
+      with_inputs: whether the columns of the inputs, or their files, stand beside the predictions.
+      positive, threshold: as in `deciding`.
 
     Raises:
       UserError: the directory holds no finished run, or the file can't be read as its inputs.
     """
-    experiment = run_experiment(workdir, allow_code)
-    found = read_inputs(path, experiment.spec.inputs)
+    experiment = deciding(run_experiment(workdir, allow_code), positive, threshold)
+    found = read_for(experiment, path)
+    weights, _ = load_weights(experiment, workdir, which)
+    made = predict(experiment, weights, found, batch_size, tta, all_classes)
+    return beside_inputs(made, experiment, path, with_inputs)
+
+
+def read_for(experiment: Experiment, path: str | Path) -> Inputs:
+    """Returns inputs to predict on; columns that the run does not know are noted.
+
+    Raises:
+      DataError: the file can't be read as its inputs, or holds none.
+    """
+    found = read_inputs(path, experiment.spec.inputs, passed_over(experiment))
     if not len(found.ids):
         raise DataError(f"--input: {path} holds no example.")
-    weights, _ = load_weights(experiment, workdir, which)
-    return predict(experiment, weights, found, batch_size, tta, all_classes)
+    return found
+
+
+def passed_over(experiment: Experiment) -> set[str]:
+    """Returns the columns that a run's config names, and takes for no input."""
+    fields = experiment.config.data
+    named = (name for _, name in labelled.beside_named(fields))
+    target = labelled.names_of(fields.target)
+    split = tuple(part.strip() for name in target for part in name.split(","))
+    return {*target, *split, *fields.unused, *named}
+
+
+def beside_inputs(
+    predictions: Predictions, experiment: Experiment, path: str | Path, whole: bool
+) -> Predictions:
+    """Returns predictions with the columns of their inputs, or the one that names each example.
+
+    Args:
+      predictions: of a file or folder.
+      experiment: that predicted.
+      path: the file or folder.
+      whole: all columns, rather than that of ``data.id`` alone.
+
+    Raises:
+      DataError: the file has none.
+    """
+    name = experiment.config.data.id
+    if not whole and name is None:
+        return predictions
+    given = input_columns.columns_of_path(
+        path, experiment.spec.inputs, predictions.rows, None if whole else name
+    )
+    if any(len(values) != len(predictions.rows) for values in given.values()):
+        raise DataError(f"--with-inputs: {path} changed while it was read. Try again.")
+    notes = Notes()
+    notes.extend(predictions.notes)
+    if name is not None and name not in given:
+        notes.add("unused", "data.id names a column that the inputs do not have", repr(name),
+                  unit="columns", remedy="Rows are named by their number.")  # fmt: skip
+    return predictions._replace(given=given, notes=tuple(notes))
 
 
 def predict(
@@ -357,6 +419,8 @@ def predict(
         spec.class_names or spec.target_names,
         task.columns(decoded, found.probabilities, spec),
         given.notes,
+        spread=None if found.spread is None else found.spread.reshape(decoded.values.shape),
+        threshold=spec.decision.threshold,
     )
 
 
@@ -380,80 +444,3 @@ def _of_likeliest(top: Likeliest, spec: DataSpec, given: Inputs) -> Predictions:
     return Predictions(
         given.ids, values, named[0], None, spec.class_names, columns, notes, likeliest=top
     )
-
-
-def as_columns(predictions: Predictions) -> Columns:
-    """Returns predictions as named columns."""
-    return {"row": predictions.rows, **predictions.columns}
-
-
-def write_csv(predictions: Predictions, file: IO[str]) -> None:
-    """Writes predictions as CSV, a header first.
-
-    Text in it is safe for terminals and spreadsheets: see `jdlopt.errors.escaped`, and an
-    apostrophe stands before what a spreadsheet would take for a formula.
-    """
-    columns = as_columns(predictions)
-    writer = csv.writer(file)
-    writer.writerow(map(_cell, columns))
-    writer.writerows(map(_cell, row) for row in zip(*columns.values(), strict=True))
-
-
-def _cell(value: Any) -> Any:
-    """Returns a cell of a CSV, its text safe."""
-    if not isinstance(value, str):
-        return value
-    text = escaped(value)
-    if not text.startswith(FORMULA):
-        return text
-    try:
-        float(text)
-    except ValueError:
-        return f"'{text}"
-    return text
-
-
-def check_output(path: str | Path) -> None:
-    """Says that predictions can't be written to a path, before they are computed.
-
-    Raises:
-      UserError: the path is a folder, lies in none, or ends in neither ``.csv`` nor ``.npz``.
-    """
-    path = Path(path)
-    if path.suffix not in OUTPUTS:
-        raise UserError(f"--output: {path}: expected a file ending in {' or '.join(OUTPUTS)}.")
-    if path.is_dir():
-        raise UserError(f"--output: {path} is a folder; name a file.")
-    if not path.parent.is_dir():
-        raise UserError(f"--output: {path} can't be written: there is no folder {path.parent}.")
-
-
-def write_predictions(predictions: Predictions, path: str | Path) -> None:
-    """Writes predictions to a ``.csv`` or ``.npz`` file.
-
-    Raises:
-      UserError: another suffix, or the file can't be written.
-    """
-    check_output(path)
-    path = Path(path)
-    try:
-        with writing.aside(path, binary=path.suffix == ".npz") as file:
-            if path.suffix == ".csv":
-                write_csv(predictions, file)
-            else:
-                np.savez(file, **_as_arrays(predictions))
-    except OSError as error:
-        raise UserError(f"--output: {path} can't be written: {error.strerror or error}.") from error
-
-
-def _as_arrays(predictions: Predictions) -> dict[str, Any]:
-    columns: dict[str, Any] = {"row": np.array(predictions.rows), "prediction": predictions.values}
-    if predictions.probabilities is not None:
-        columns["probabilities"] = predictions.probabilities
-    if predictions.likeliest is not None:
-        columns["likeliest"] = predictions.likeliest.classes
-        columns["probabilities_of_likeliest"] = predictions.likeliest.probabilities
-    if predictions.class_names:
-        of_values = predictions.labels is None
-        columns["target_names" if of_values else "class_names"] = np.array(predictions.class_names)
-    return columns

@@ -84,11 +84,13 @@ class Predictions(NamedTuple):
       outputs: the model's own; of numbers, in the unit of the targets.
       probabilities: of the classes or labels; None for a regression.
       scaled: the model's outputs as the loss takes them.
+      spread: the standard deviation of the outputs over the models, where several predict numbers.
     """
 
     outputs: Float[Array, "batch outputs"]
     probabilities: Float[Array, "batch classes"] | None
     scaled: Float[Array, "batch outputs"]
+    spread: Float[Array, "batch outputs"] | None = None
 
 
 def prepared(components: Components, state: TrainState, batch: Batch, key: Key[Array, ""]) -> Batch:

@@ -60,7 +60,17 @@ def test_everything_that_make_installs_is_pinned():
 
 def test_requirements_are_names_and_bounds_only():
     extras = PROJECT["optional-dependencies"]
-    assert set(extras) == {"tf", "plan", "gp", "postgresql", "bench", "peers", "test"}
+    assert set(extras) == {
+        "tf",
+        "plan",
+        "gp",
+        "postgresql",
+        "bench",
+        "peers",
+        "test",
+        "wandb",
+        "mlflow",
+    }
     for requirement in sum(extras.values(), PROJECT["dependencies"]):
         assert re.fullmatch(r"[A-Za-z0-9._-]+(\[[a-z]+\])?(>=[0-9][A-Za-z0-9.]*)?", requirement), (
             requirement

@@ -195,7 +195,7 @@ def test_time_augmentation_is_the_mean_over_copies(augmented):
     config = without(augmented, "mixup")
     parts, hparams, batch = build(config)
     state = parts.init(0, hparams)
-    outputs, mean, _ = serve.with_tta(parts, 3).predict(state, batch["inputs"])
+    outputs, mean, *_ = serve.with_tta(parts, 3).predict(state, batch["inputs"])
     each = [parts.predict(state, batch["inputs"]).probabilities]
     for draw in range(3):
         key = jax.random.fold_in(jax.random.key(0), draw)

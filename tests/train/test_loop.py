@@ -16,6 +16,7 @@ from jdlopt.errors import ConfigError, DivergedError, Interrupted, WorkdirError
 from jdlopt.train import checkpoint, log, serve
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
+from jdlopt.train.predictions import write_predictions
 from jdlopt.train.result import read_result
 
 
@@ -313,7 +314,7 @@ def test_eval_agrees_with_the_run_and_predict_with_eval(config, tmp_path, blobs)
     np.testing.assert_allclose(predictions.probabilities.sum(-1), 1, rtol=1e-5)
     accuracy = (predictions.values == labels).mean()
     assert accuracy == pytest.approx(record["metrics"]["test/accuracy"])
-    serve.write_predictions(predictions, tmp_path / "out.csv")
+    write_predictions(predictions, tmp_path / "out.csv")
     header, *rows = (tmp_path / "out.csv").read_text().splitlines()
     assert header.startswith("row,prediction,probability_") and len(rows) == 60
 

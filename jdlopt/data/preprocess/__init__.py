@@ -340,13 +340,18 @@ def to_dict(state: Mapping[str, object]) -> dict[str, Any]:
 def from_dict(saved: Mapping[str, object]) -> State:
     """Returns the state that `to_dict` was given, as float32.
 
+    What scaling learnt before it kept the ``rest`` of a shift has none: 0.
+
     Example:
       >>> from_dict(to_dict({"scale": {"shift": np.float32([0.1])}}))["scale"]["shift"]
       array([0.1], dtype=float32)
     """
-    return {
+    state = {
         name: from_dict(value)
         if isinstance(value, Mapping)
         else np.asarray(value, dtype=np.float32)
         for name, value in saved.items()
     }
+    if {"shift", "scale"} <= state.keys():
+        state.setdefault("rest", np.zeros_like(state["shift"]))
+    return state

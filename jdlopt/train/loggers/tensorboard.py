@@ -16,7 +16,12 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
+from jdlopt import config as configs
 from jdlopt.errors import escaped
+from jdlopt.train.loggers.logger import FINAL, Opening
+
+FOLDER = "tensorboard"
+"""In the run's directory."""
 
 
 class Events:
@@ -68,3 +73,33 @@ class Events:
     def close(self) -> None:
         """Flushes and closes the file."""
         self._writer.close()
+
+
+class TensorBoard:
+    """A run's scalars, and a row of the hparams table once it has ended."""
+
+    def __init__(self, opening: Opening):
+        self._folder = opening.workdir / FOLDER
+        self._config = configs.flat(opening.config)
+        self._events = Events(self._folder, opening.step + 1 if opening.step else None)
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Nothing: the files are in the run's directory."""
+        return {}
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes the values of a step."""
+        self._events.scalars(values, step)
+
+    def flush(self) -> None:
+        """Hands everything written so far to the disk."""
+        self._events.flush()
+
+    def close(self, status: str, metrics: Mapping[str, object]) -> None:
+        """Writes the config and the final metrics of a run that has ended to the hparams table."""
+        if status in FINAL:
+            table = Events(self._folder / "hparams")
+            table.hparams(self._config, metrics)
+            table.close()
+        self._events.close()

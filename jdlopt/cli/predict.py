@@ -1,0 +1,138 @@
+"""The verbs of trained runs: ``eval`` and ``predict``, of one or of several as an ensemble."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jdlopt.cli.show import DONE, console, number, print_json, run_of, start
+from jdlopt.cli.verbs import EvalFlags, PredictFlags, RunFlags
+from jdlopt.errors import UserError
+
+MOST_MODELS = 6
+"""Models of an ensemble that have a column each."""
+SUMMARIES: Mapping[str, Callable[[Sequence[float]], float]] = {
+    "mean of each": lambda values: sum(values) / len(values),
+    "least": min,
+    "most": max,
+}
+"""What is shown of more models than that."""
+
+
+def _runs(verb: str, flags: RunFlags) -> list[Path]:
+    """Returns the directories of the runs that the flags name."""
+    from jdlopt.study.kept import runs_of
+
+    if not flags.ensemble:
+        what = "a run's directory (or several, or a study's best trials, as --ensemble)"
+        return [Path(run_of(verb, flags, flags.workdir, what))]
+    if any(one is not None for one in (flags.run, flags.config, flags.workdir)):
+        raise UserError("--ensemble: names several runs, and RUN is one; give one of the two.")
+    return [run for name in flags.ensemble for run in runs_of(name)]
+
+
+def _decision(flags: RunFlags) -> dict[str, Any]:
+    from jdlopt.data.decision import read_threshold
+
+    threshold = None if flags.threshold is None else read_threshold(flags.threshold)
+    return {"positive": flags.positive, "threshold": threshold}
+
+
+def evaluate(flags: EvalFlags) -> int:
+    """Evaluates a checkpoint of a run on a split, or several runs as an ensemble."""
+    speaks = start()
+    from jdlopt.train.ensemble import evaluate_ensemble
+    from jdlopt.train.serve import evaluate_run
+
+    runs = _runs("eval", flags)
+    how = (flags.split, flags.checkpoint, flags.tta, flags.allow_code, flags.changed_data)
+    if flags.ensemble:
+        record = evaluate_ensemble(runs, *how, **_decision(flags))
+    else:
+        record = evaluate_run(runs[0], *how, **_decision(flags))
+    if not speaks:
+        return DONE
+    if flags.json:
+        print_json(record)
+    elif flags.ensemble:
+        _print_ensemble(record, flags)
+    else:
+        title = f"{runs[0]}: {flags.checkpoint} checkpoint, step {record['step']:,}"
+        _print({flags.split: record["metrics"]}, title)
+    return DONE
+
+
+def _print(columns: Mapping[str, Mapping[str, Any]], title: str) -> None:
+    """Prints metrics, those of the first column, by column."""
+    from rich.table import Table
+
+    table = Table(title=title)
+    table.add_column("metric")
+    for name in columns:
+        table.add_column(name, justify="right", overflow="fold")
+    for name, value in next(iter(columns.values())).items():
+        if isinstance(value, int | float) or value is None:
+            values = (number(one[name]) for one in columns.values())
+            table.add_row(name.partition("/")[2], *values)
+    console().print(table)
+
+
+def _print_ensemble(record: Mapping[str, Any], flags: EvalFlags) -> None:
+    models = [one["metrics"] for one in record["models"]]
+    columns = {"ensemble": record["metrics"]}
+    if len(models) <= MOST_MODELS:
+        columns |= {f"model {place}": one for place, one in enumerate(models, start=1)}
+    else:
+        columns |= {name: _summary(models, of) for name, of in SUMMARIES.items()}
+    _print(columns, f"{len(models)} models, {flags.checkpoint} checkpoints, {flags.split}")
+    for place, one in enumerate(record["models"], start=1):
+        line = f"  model {place}  {one['workdir']}, step {one['step']:,}"
+        console().print(line, soft_wrap=True)
+
+
+def _summary(
+    models: Sequence[Mapping[str, Any]], of: Callable[[Sequence[float]], float]
+) -> dict[str, float | None]:
+    """Returns a summary of each metric that is a number of every model."""
+    found: dict[str, float | None] = {}
+    for name in models[0]:
+        values = [one[name] for one in models]
+        whole = all(isinstance(value, int | float) for value in values)
+        found[name] = of(values) if whole else None
+    return found
+
+
+def predict(flags: PredictFlags) -> int:
+    """Predicts for a file or folder."""
+    start()
+    from jdlopt.data.notes import say
+    from jdlopt.train import predictions
+    from jdlopt.train.disk import as_json
+    from jdlopt.train.ensemble import predict_ensemble
+    from jdlopt.train.serve import predict_run
+
+    if flags.output:
+        predictions.check_output(flags.output)
+    runs = _runs("predict", flags)
+    how = _decision(flags)
+    how |= {"tta": flags.tta, "allow_code": flags.allow_code, "with_inputs": flags.with_inputs}
+    how |= {"all_classes": flags.all_classes}
+    if flags.ensemble:
+        found = predict_ensemble(runs, flags.input, flags.checkpoint, **how)
+    else:
+        found = predict_run(runs[0], flags.input, flags.checkpoint, **how)
+    say(found.notes)
+    if flags.output:
+        predictions.write_predictions(found, flags.output)
+        summary = {"rows": len(found.rows), "output": flags.output}
+        if flags.json:
+            print_json(summary)
+        else:
+            console().print(f"{summary['rows']:,} predictions in {flags.output}")
+    elif flags.json:
+        print_json(as_json(predictions.as_columns(found)))
+    else:
+        predictions.write_csv(found, sys.stdout)
+    return DONE

@@ -1,0 +1,257 @@
+"""Several runs that predict as one: the mean of what their models say.
+
+Hansen and Salamon, "Neural network ensembles", 1990; Lakshminarayanan et al., "Simple and scalable
+predictive uncertainty estimation using deep ensembles", 2017.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from jdlopt import config as configs
+from jdlopt.data.decision import Threshold
+from jdlopt.data.inputs import Inputs
+from jdlopt.data.named import each
+from jdlopt.data.preprocess import target
+from jdlopt.data.spec import DataSpec, InputSpec
+from jdlopt.errors import UserError, WorkdirError, listing
+from jdlopt.train import data_record, disk, serve, step
+from jdlopt.train.experiment import Experiment
+from jdlopt.train.predictions import Predictions
+from jdlopt.train.state import Weights
+from jdlopt.train.step import Components
+
+
+class Member(NamedTuple):
+    """One model of an ensemble: its run's directory, its functions, weights and their step."""
+
+    workdir: Path
+    experiment: Experiment
+    weights: Weights
+    step: int
+
+
+def predict_ensemble(
+    workdirs: Sequence[str | Path],
+    path: str | Path,
+    which: str = "best",
+    batch_size: int = 256,
+    tta: int = 0,
+    allow_code: configs.Allowed = False,
+    all_classes: bool = False,
+    with_inputs: bool = False,
+    positive: object = None,
+    threshold: Threshold = None,
+) -> Predictions:
+    """Returns the predictions of several runs together, as `jdlopt.train.serve.predict_run` does.
+
+    Of classes and labels, the mean of their probabilities decides; of numbers it is their mean, and
+    ``spread`` their standard deviation (of the models, divided by their number).
+
+    Args:
+      workdirs: the runs' directories.
+      path, which, batch_size, tta, allow_code, all_classes, with_inputs, positive, threshold: as
+        there. Each run reads the inputs by its own record of the data, with its own preprocessing.
+
+    Raises:
+      UserError: a directory holds no finished run, they predict other things, or the file can't be
+        read as their inputs.
+    """
+    members = [_opened(Path(one), which, tta, allow_code) for one in workdirs]
+    spec = _decided(members, positive, threshold)
+    specs, kinds = _kinds([one.experiment.spec for one in members])
+    read = [
+        serve.read_for(members[kinds.index(kind)].experiment, path) for kind in range(len(specs))
+    ]
+    experiment, weights = combined(members, spec, kinds)
+    inputs = (
+        read[0].inputs if len(read) == 1 else {str(i): one.inputs for i, one in enumerate(read)}
+    )
+    notes = tuple(dict.fromkeys(note for one in read for note in one.notes))
+    found = Inputs(inputs, read[0].ids, notes)
+    made = serve.predict(experiment, weights, found, batch_size, all_classes=all_classes)
+    return serve.beside_inputs(made, members[0].experiment, path, with_inputs)
+
+
+def evaluate_ensemble(
+    workdirs: Sequence[str | Path],
+    split: str = "validation",
+    which: str = "best",
+    tta: int = 0,
+    allow_code: configs.Allowed = False,
+    changed_data: str = "refuse",
+    positive: object = None,
+    threshold: Threshold = None,
+) -> dict[str, Any]:
+    """Returns the metrics of several runs together on a split, and of each alone.
+
+    Args:
+      workdirs: the runs' directories.
+      split, which, tta, allow_code, changed_data, positive, threshold: as in
+        `jdlopt.train.serve.evaluate_run`.
+
+    Returns:
+      ``split``, ``checkpoint``, ``tta``, ``metrics`` of the ensemble, and ``models``: of each its
+      ``workdir``, ``step`` and ``metrics``.
+
+    Raises:
+      UserError: a directory holds no run, they predict other things, were trained on other data or
+        other splits of them, or read other inputs.
+    """
+    members = [_opened(Path(one), which, tta, allow_code) for one in workdirs]
+    spec = _decided(members, positive, threshold)
+    data = serve.experiment_with_data(workdirs[0], allow_code, changed_data).data
+    for one in members[1:]:
+        if _read_alike(one.experiment.spec) != _read_alike(spec):
+            raise UserError(
+                f"--ensemble: {one.workdir} reads other inputs of {data.spec.source!r} than "
+                f"{members[0].workdir} (other columns, or coded in another way): evaluate each "
+                "alone. `jdlopt predict --ensemble` takes both."
+            )
+        data_record.check(one.workdir, data, changed_data)
+    experiment, weights = combined(members, spec, [0] * len(members))
+    alone = [
+        dataclasses.replace(one.experiment, spec=dataclasses.replace(spec, sizes=data.sizes))
+        for one in members
+    ]
+    record = {
+        "split": split,
+        "checkpoint": which,
+        "tta": tta,
+        "metrics": serve.measure(experiment.on(data), weights, split),
+        "models": [
+            {
+                "workdir": str(one.workdir),
+                "step": one.step,
+                "metrics": serve.measure(single.on(data), one.weights, split),
+            }
+            for one, single in zip(members, alone, strict=True)
+        ],
+    }
+    return disk.as_json(record)
+
+
+def _opened(workdir: Path, which: str, tta: int, allow_code: configs.Allowed) -> Member:
+    experiment = serve.run_experiment(workdir, allow_code)
+    weights, at = serve.load_weights(experiment, workdir, which)
+    return Member(workdir, serve.with_tta(experiment, tta), weights, at)
+
+
+def _decided(members: Sequence[Member], positive: object, threshold: Threshold) -> DataSpec:
+    """Returns what the runs predict, and by which threshold, after checking that they agree.
+
+    Raises:
+      WorkdirError: they predict other things.
+      UserError: they decide by other thresholds or positive classes, and none is given.
+    """
+    first = members[0]
+    spec = serve.deciding(first.experiment, positive, threshold).spec
+    for one in members[1:]:
+        other = one.experiment.spec
+        for what in ("task", "class_names", "target_names", "target_shape"):
+            mine, its = getattr(spec, what), getattr(other, what)
+            if mine != its:
+                raise WorkdirError(
+                    f"--ensemble: {first.workdir} and {one.workdir} predict other things: {what} "
+                    f"is {_shown(mine)} and {_shown(its)}. Their models can't be averaged."
+                )
+        decided = serve.deciding(one.experiment, positive, threshold).spec.decision
+        if decided != spec.decision:
+            raise UserError(
+                f"--ensemble: {first.workdir} and {one.workdir} decide by other thresholds or "
+                "positive classes. Say --threshold and --positive."
+            )
+    return spec
+
+
+def _shown(value: object) -> str:
+    return listing(value) if isinstance(value, tuple) and value else repr(value)
+
+
+def _kinds(specs: Sequence[DataSpec]) -> tuple[list[Any], list[int]]:
+    """Returns the different ways in which runs read inputs, and which of them each has."""
+    found: list[Any] = []
+    places = []
+    for spec in specs:
+        if spec.inputs not in found:
+            found.append(spec.inputs)
+        places.append(found.index(spec.inputs))
+    return found, places
+
+
+def _read_alike(spec: DataSpec) -> Any:
+    """Returns what decides on the values of inputs; of missing ones the data have none or all."""
+
+    def without(one: InputSpec) -> InputSpec:
+        return dataclasses.replace(one, missing="")
+
+    return each(without, spec.inputs)
+
+
+def combined(
+    members: Sequence[Member], spec: DataSpec, kinds: Sequence[int]
+) -> tuple[Experiment, Weights]:
+    """Returns an experiment that predicts the mean of several, and the weights that it does so by.
+
+    Args:
+      members: the models, which predict the same; the loss is that of the first.
+      spec: what they predict.
+      kinds: which of several inputs each takes, by its number as text; all 0 where there is one.
+
+    Returns:
+      An experiment to evaluate and predict with, not to train; the parameters of the weights are
+      those of all models.
+    """
+    first = members[0]
+    several = max(kinds) > 0
+
+    def predict(components: Components, weights: Weights, inputs: Any) -> step.Predictions:
+        said = [
+            one.experiment.predict(own, inputs[str(kind)] if several else inputs)
+            for one, own, kind in zip(members, weights.params, kinds, strict=True)
+        ]
+        return mean(components, weights, said)
+
+    experiment = dataclasses.replace(first.experiment, spec=spec, predictor=partial(predict))
+    weights = Weights(
+        params=tuple(one.weights for one in members),
+        model_state={},
+        hparams=first.weights.hparams,
+        preprocess=first.weights.preprocess,
+    )
+    return experiment, weights
+
+
+def mean(
+    components: Components, weights: Weights, said: Sequence[step.Predictions]
+) -> step.Predictions:
+    """Returns the mean of what several models say of a batch. Pure.
+
+    Class probabilities are averaged, and the outputs are such as give their mean; numbers are
+    averaged in the unit of the targets.
+
+    Args:
+      components: whose loss is computed of it.
+      weights: with what its preprocessing learnt of the targets.
+      said: of each model.
+    """
+    one = said[0]
+    if one.probabilities is None:
+        outputs = jnp.stack([each.outputs for each in said])
+        average, spread = outputs.mean(axis=0), outputs.std(axis=0)
+        scaled = one.scaled if len(said) == 1 else target.scaled(weights.preprocess, average)
+        return step.Predictions(average, None, scaled, spread)
+    if len(said) == 1:
+        return one
+    found = [each.probabilities for each in said if each.probabilities is not None]
+    probabilities = jnp.stack(found).mean(axis=0)
+    link = components.loss.link
+    assert link is not None
+    outputs = link.outputs(probabilities, one.outputs.shape[-1])
+    return step.Predictions(outputs, probabilities, outputs)

@@ -1,0 +1,164 @@
+"""Predictions of a run: as named columns, in a CSV or NPZ file."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from jdlopt import writing
+from jdlopt.data.decision import Threshold
+from jdlopt.data.notes import Note
+from jdlopt.errors import UserError, escaped
+from jdlopt.tasks import Columns
+from jdlopt.train.predict import Likeliest
+
+OUTPUTS = (".csv", ".npz")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for a formula begins so."""
+ROW, SPREAD = "row", "spread"
+
+
+class Predictions(NamedTuple):
+    """What a model says about new examples.
+
+    Attributes:
+      rows: what names each example: a row number or a file.
+      values: [n] class indices or predicted values; [n, k] labels (0, 1) or several values.
+      labels: [n] class names, or the labels of each in one text; None for regression.
+      probabilities: [n, classes]; None for regression and for more than `MOST_PROBABILITIES`
+        classes.
+      class_names: the columns of ``probabilities``, or of several values.
+      columns: the columns of a table of predictions, beside ``row``.
+      notes: what was left out, changed or guessed of the inputs.
+      likeliest: the likeliest of more than `MOST_PROBABILITIES` classes.
+      given: columns of the inputs that stand beside the predictions.
+      spread: of an ensemble's regression: the models' standard deviation, shaped as ``values``.
+      threshold: what the prediction was decided by; None for the usual.
+    """
+
+    rows: list[str]
+    values: np.ndarray
+    labels: list[str] | None
+    probabilities: Float[np.ndarray, "n classes"] | None
+    class_names: tuple[str, ...]
+    columns: Columns
+    notes: tuple[Note, ...] = ()
+    likeliest: Likeliest | None = None
+    given: Mapping[str, list[Any]] = {}
+    spread: np.ndarray | None = None
+    threshold: Threshold = None
+
+
+def as_columns(predictions: Predictions) -> Columns:
+    """Returns predictions as named columns, those of the inputs before what is predicted.
+
+    A column of the inputs that has a name of these is called ``input_NAME``.
+    """
+    said = {**predictions.columns, **_spread(predictions)}
+    made: Columns = {ROW: predictions.rows}
+    for name, values in predictions.given.items():
+        while name in made or name in said:
+            name = f"input_{name}"
+        made[name] = values
+    return {**made, **said}
+
+
+def _spread(predictions: Predictions) -> Columns:
+    if predictions.spread is None:
+        return {}
+    if predictions.spread.ndim == 1:
+        return {SPREAD: predictions.spread.tolist()}
+    names = predictions.class_names or tuple(map(str, range(predictions.spread.shape[1])))
+    each = zip(names, predictions.spread.T.tolist(), strict=True)
+    return {f"{SPREAD}_{name}": values for name, values in each}
+
+
+def write_csv(predictions: Predictions, file: IO[str]) -> None:
+    """Writes predictions as CSV, a header first.
+
+    Text in it is safe for terminals and spreadsheets: see `jdlopt.errors.escaped`, and an
+    apostrophe stands before what a spreadsheet would take for a formula.
+    """
+    columns = as_columns(predictions)
+    writer = csv.writer(file)
+    writer.writerow(map(_cell, columns))
+    writer.writerows(map(_cell, row) for row in zip(*columns.values(), strict=True))
+
+
+def _cell(value: Any) -> Any:
+    """Returns a cell of a CSV, its text safe."""
+    if not isinstance(value, str):
+        return value
+    text = escaped(value)
+    if not text.startswith(FORMULA):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
+def check_output(path: str | Path) -> None:
+    """Says that predictions can't be written to a path, before they are computed.
+
+    Raises:
+      UserError: the path is a folder, lies in none, or ends in neither ``.csv`` nor ``.npz``.
+    """
+    path = Path(path)
+    if path.suffix not in OUTPUTS:
+        raise UserError(f"--output: {path}: expected a file ending in {' or '.join(OUTPUTS)}.")
+    if path.is_dir():
+        raise UserError(f"--output: {path} is a folder; name a file.")
+    if not path.parent.is_dir():
+        raise UserError(f"--output: {path} can't be written: there is no folder {path.parent}.")
+
+
+def write_predictions(predictions: Predictions, path: str | Path) -> None:
+    """Writes predictions to a ``.csv`` or ``.npz`` file.
+
+    Raises:
+      UserError: another suffix, or the file can't be written.
+    """
+    check_output(path)
+    path = Path(path)
+    try:
+        with writing.aside(path, binary=path.suffix == ".npz") as file:
+            if path.suffix == ".csv":
+                write_csv(predictions, file)
+            else:
+                np.savez(file, **_as_arrays(predictions))
+    except OSError as error:
+        raise UserError(f"--output: {path} can't be written: {error.strerror or error}.") from error
+
+
+def _as_arrays(predictions: Predictions) -> dict[str, Any]:
+    columns: dict[str, Any] = {ROW: np.array(predictions.rows), "prediction": predictions.values}
+    if predictions.probabilities is not None:
+        columns["probabilities"] = predictions.probabilities
+    if predictions.likeliest is not None:
+        columns["likeliest"] = predictions.likeliest.classes
+        columns["probabilities_of_likeliest"] = predictions.likeliest.probabilities
+    if predictions.class_names:
+        of_values = predictions.labels is None
+        columns["target_names" if of_values else "class_names"] = np.array(predictions.class_names)
+    if predictions.threshold is not None:
+        columns["threshold"] = np.array(predictions.threshold)
+    if predictions.spread is not None:
+        columns[SPREAD] = predictions.spread
+    for name, values in predictions.given.items():
+        columns[f"input_{name}"] = _as_array(values)
+    return columns
+
+
+def _as_array(values: list[Any]) -> np.ndarray:
+    """Returns a column as an array that needs no pickle: texts where it holds any."""
+    if all(isinstance(value, int | float) for value in values if value is not None):
+        numbers = [np.nan if value is None else value for value in values]
+        return np.array(numbers)
+    return np.array(["" if value is None else str(value) for value in values])
