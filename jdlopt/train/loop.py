@@ -132,7 +132,8 @@ def fit_experiment(
         with signals() as stop, ExitStack() as opened:
             return _Run(experiment, None, clock, on_progress, opened).train(stop)
     place = Path(workdir)
-    loggers.check(train.used_loggers)
+    if not (place / log.RESULT).exists():
+        loggers.check(train.used_loggers)  # before there is a directory
     with signals() as stop, processes.first_claims(lambda: _claimed(place, experiment)):
         finished = read_result(place)
         known = configs.code_in(experiment.config)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jdlopt import config as configs
+from jdlopt.data.decision import Threshold
 from jdlopt.data.given import given_inputs, given_targets, only_split
 from jdlopt.data.inputs import Inputs, read_inputs
 from jdlopt.data.pools import Arrays
@@ -150,6 +151,8 @@ class Run:
         batch_size: int = 256,
         tta: int = 0,
         all_classes: bool = False,
+        positive: object = None,
+        threshold: Threshold = None,
     ) -> Predictions:
         """Predicts for new inputs with the best weights.
 
@@ -161,9 +164,12 @@ class Run:
             example itself.
           all_classes: give the probabilities of all classes, even of more than 1,000; else those of
             the likeliest.
+          positive: the positive class of two, by its name; by default the config's.
+          threshold: it is predicted where its probability is above this, and so are labels, each
+            above its own of several; by default the config's.
 
         Raises:
-          DataError: they are no such inputs.
+          DataError: they are no such inputs, or there is no such class.
         """
         spec, passed = self.experiment.spec, serve.passed_over(self.experiment)
         if isinstance(inputs, str | os.PathLike):
@@ -172,7 +178,8 @@ class Run:
             found = given_inputs(inputs, spec.inputs, passed)
         if not len(found.ids):
             raise DataError("predict: there is no example to predict for.")
-        return serve.predict(self.experiment, self.weights, found, batch_size, tta, all_classes)
+        decided = serve.deciding(self.experiment, positive, threshold)
+        return serve.predict(decided, self.weights, found, batch_size, tta, all_classes)
 
     def evaluate(
         self,
@@ -180,6 +187,8 @@ class Run:
         data: tuple[object, object] | None = None,
         *,
         tta: int = 0,
+        positive: object = None,
+        threshold: Threshold = None,
     ) -> dict[str, Any]:
         """Returns every metric that the task has, of the best weights.
 
@@ -187,7 +196,7 @@ class Run:
           split: ``train``, ``validation`` or ``test`` of the run's own data.
           data: instead, inputs (as `predict` takes them, but no path) and their targets, coded as
             the training data's were: classes by their names, or numbers.
-          tta: as in `predict`.
+          tta, positive, threshold: as in `predict`.
 
         Raises:
           UserError: there is no such split, or the data can't be used.
@@ -204,6 +213,7 @@ class Run:
         if not experiment.data.sizes.get(split):
             known = ", ".join(name for name, size in experiment.data.sizes.items() if size)
             raise UserError(f"evaluate: the data have no split {split!r}; there are: {known}.")
+        experiment = serve.deciding(experiment, positive, threshold)
         found = serve.measure(experiment, self.weights, split, tta)
         return {name.partition("/")[2]: value for name, value in found.items()}
 
