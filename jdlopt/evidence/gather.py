@@ -76,7 +76,7 @@ def gather(
     say("comparing training and validation examples")
     look_at_data(record, subject)
     say("testing learning rates")
-    _look_at_rates(record, subject, lr_range)
+    _look_at_rates(record, subject, result, lr_range)
     record["speed"] = speed(result, record)
     return record
 
@@ -158,28 +158,30 @@ def _look_at_model(record: dict[str, object], subject: Subject) -> None:
         looked["layers"][place] = watch(weights_of(at))
         if count:
             looked["gradients"][place] = probe.look_at_gradients(
-                experiment, program, at, batches, jax.random.key(0)
+                experiment, program, at, batches, jax.random.key(0), timed=place == "start"
             )
     if subject.checkpoint is not None:
         predict = predictor(experiment)
         weights = weights_of(subject.checkpoint)
-        looked["predictions"] = {
-            split: judged.of_predictions(
-                predict(weights, some.inputs, some.targets), some.targets, experiment.spec
+        for split, some in (("train", subject.train), ("validation", subject.validation)):
+            said = predict(weights, some.inputs, some.targets)
+            looked["predictions"][split] = judged.of_predictions(
+                said, some.targets, experiment.spec
             )
-            for split, some in (("train", subject.train), ("validation", subject.validation))
-        }
-        looked["pruned"] = judged.pruned(experiment, weights, subject.validation, predict)
+        looked["pruned"] = judged.pruned(experiment, weights, subject.validation, predict, said)
     record |= looked
 
 
 # --- rates and speed ------------------------------------------------------------------------------
 
 
-def _look_at_rates(record: dict[str, Any], subject: Subject, lr_range: bool) -> None:
+def _look_at_rates(
+    record: dict[str, Any], subject: Subject, result: Record, lr_range: bool
+) -> None:
     dataset, batch_size = subject.experiment.data, subject.config.data.batch_size
     start = record["gradients"].get("start")
-    seconds = start["seconds_a_step"] if start else 0.0
+    in_run = speed(result, record)["seconds_a_step"]  # too few examples for several batches
+    seconds = start["seconds_a_step"] if start else in_run or 0.0
     if not lr_range and not rates.affordable(dataset, batch_size, seconds):
         record["unseen"].append(
             f"The learning-rate range test would take about {seconds * 480:,.0f} s: --lr-range."

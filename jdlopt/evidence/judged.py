@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Num
 
+from jdlopt.data import named
+from jdlopt.data.check.examples import sampled
 from jdlopt.data.pools import Arrays
 from jdlopt.data.spec import DataSpec
 from jdlopt.evidence import examples, probe
@@ -87,7 +89,7 @@ def tail_of(squares: Num[np.ndarray, "..."]) -> float | None:
 
 
 def pruned(
-    experiment: Experiment, weights: Weights, some: Arrays, predict: Predictor
+    experiment: Experiment, weights: Weights, some: Arrays, predict: Predictor, whole: Predicted
 ) -> list[dict[str, float]]:
     """Returns the loss, and where examples have a class the accuracy, without small weights.
 
@@ -96,17 +98,22 @@ def pruned(
       weights: a checkpoint's.
       some: examples.
       predict: the experiment's.
+      whole: what is predicted of the examples with all weights.
     """
     prune = jax.jit(probe.pruned)
     of_classes = "classes" in find_task(experiment.spec.task).shows
-    rows = []
-    for share in (0.0, *probe.PRUNED):
-        fewer = weights.replace(params=prune(weights.params, jnp.float32(share)))
-        said = predict(fewer, some.inputs, some.targets)
+    few = sampled(len(some.targets), probe.FOR_PRUNED)
+    inputs, targets = named.rows(some.inputs, few), some.targets[few]
+
+    def row(share: float, said: Predicted) -> dict[str, float]:
         assert said.losses is not None
-        row = {"share": share, "loss": float(said.losses.mean())}
+        made = {"share": share, "loss": float(said.losses.mean())}
         if of_classes and said.probabilities is not None:
-            right = said.probabilities.argmax(axis=1) == some.targets
-            row["accuracy"] = float(right.mean())
-        rows.append(row)
+            made["accuracy"] = float((said.probabilities.argmax(axis=1) == targets).mean())
+        return made
+
+    rows = [row(0.0, jax.tree.map(lambda values: values[few], whole))]
+    for share in probe.PRUNED:
+        fewer = weights.replace(params=prune(weights.params, jnp.float32(share)))
+        rows.append(row(share, predict(fewer, inputs, targets)))
     return rows

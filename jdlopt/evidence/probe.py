@@ -32,6 +32,8 @@ BATCHES = (4, 64)
 """The least and the most batches for it."""
 PRUNED = (0.5, 0.8, 0.9, 0.95)
 """Shares of the weights that are set to 0, to see what they were for."""
+FOR_PRUNED = 1024
+"""Validation examples that this is judged by, at most."""
 
 
 # --- gradients ------------------------------------------------------------------------------------
@@ -130,19 +132,22 @@ def look_at_gradients(
     state: TrainState,
     batches: Mapping[str, Any],
     key: Key[Array, ""],
+    *,
+    timed: bool = True,
 ) -> dict[str, Any]:
     """Returns a record of the gradients: the loss, the noise scale, and a row for each kernel.
 
     Args:
       experiment, state, batches, key: as `gradients` takes them.
       program: ``jit(partial(gradients, experiment))``.
+      timed: whether it is run twice, since a first run compiles, for ``seconds_a_step``.
     """
-    found = program(state, batches, key)
-    jax.block_until_ready(found)
+    if timed:
+        jax.block_until_ready(program(state, batches, key))
     start = time.perf_counter()
     losses, squares, of_mean = jax.device_get(program(state, batches, key))
     count, size = batches["targets"].shape[:2]
-    seconds = (time.perf_counter() - start) / count
+    seconds = (time.perf_counter() - start) / count if timed else None
     trained, _ = experiment.components.freezing.split(state.params)
     leaves = jax.tree_util.tree_leaves_with_path(trained)
     rows = []

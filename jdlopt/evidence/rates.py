@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from jdlopt.data import feed
 from jdlopt.data.dataset import Dataset
 from jdlopt.optim import ScheduleFields
+from jdlopt.train.compiling import Compiler
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.schema import Config
 from jdlopt.train.state import TrainState
@@ -110,7 +111,8 @@ def range_test(
     data = jax.device_put({"inputs": arrays.inputs, "targets": arrays.targets})
     rates = rates_around(float(config.optim.learning_rate), steps)
     program = jax.jit(partial(losses_by_rate, experiment=experiment))
-    init = jax.jit(experiment.init)
+    # most of what there is to compile, and run a few times
+    init = Compiler()(jax.jit(experiment.init).lower(jnp.uint32(seed)), quickly=True)
     found, seconds = [], []
     compiled: Any = None
     for repeat in range(repeats):

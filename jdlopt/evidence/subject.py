@@ -21,6 +21,7 @@ from jdlopt.evidence.findings.finding import Record
 from jdlopt.metrics import higher_is_better
 from jdlopt.tasks import find_task
 from jdlopt.train import data_record, serve
+from jdlopt.train.compiling import Compiler
 from jdlopt.train.components import num_outputs
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.schema import Config
@@ -58,7 +59,8 @@ def open_run(workdir: Path, config: Record) -> Subject:
     model = {**config["model"], "dtype": "float32"}
     experiment = serve.with_data({**config, "model": model}, workdir)
     data_record.check(workdir, experiment.data)
-    state = jax.jit(experiment.init)(jnp.uint32(experiment.config.seed))
+    seed = jnp.uint32(experiment.config.seed)
+    state = Compiler()(jax.jit(experiment.init).lower(seed), quickly=True)(seed)
     checkpoint = None
     for which in ("best", "newest"):
         try:

@@ -138,9 +138,10 @@ def of_training(dataset: Dataset, places: Sequence[int], title: str, words: Sequ
       places: where the examples lie in the pool of the training split.
       title: of what is said of them.
       words: that, for each.
+      called: what each is called; by default as `names_at` says.
     """
     pool, rows = dataset.parts["train"][0], np.asarray(places, np.intp)
-    names = names_at(dataset, pool, rows)
+    names = names_at(dataset, pool, rows) if called is None else called
     lines = [f"{title}: {one}" for one in words]
     said = [[one] for one in words]
     inputs = dataset.pools[pool].read(rows).inputs

@@ -86,7 +86,7 @@ def make_page(
         ],
         looked_at=check.looked_at,
         findings=[
-            {**_finding(place, one), "examples": _examples(check, one)}
+            {**_finding(place, one), "examples": examples_of(check, one)}
             for place, one in enumerate(check.findings)
         ],
         commands=commands.of_check(check.source, target, lines, config),
@@ -110,7 +110,7 @@ def _finding(place: int, finding: Finding) -> Mapping[str, object]:
     }
 
 
-def _examples(check: Check, finding: Finding) -> Cards | None:
+def examples_of(check: Check, finding: Finding) -> Cards | None:
     """Returns the first examples of each part of a finding that is about single ones."""
     title, dataset = SHOWN.get(finding.kind), check.dataset
     if title is None or dataset is None or not finding.parts:
@@ -118,14 +118,18 @@ def _examples(check: Check, finding: Finding) -> Cards | None:
     each = max(1, MOST_EXAMPLES // len(finding.parts))
     places: list[int] = []
     words: list[str] = []
+    rows: list[str] = []
     for part in finding.parts[:MOST_EXAMPLES]:
         found = check.places(part.rows[:each])
         if found is None:
             return None
         places += found.tolist()
+        rows += [f"row {row:,}" for row in part.rows[:each].tolist()]
         words += [grid.printable(part.name)] * len(found)
     try:
-        return of_training(dataset, places, title, words) if places else None
+        # the rows of a table are called as the finding calls them: counted from 1 there
+        called = rows if check.first else None
+        return of_training(dataset, places, title, words, called) if places else None
     except UserError:
         return None
 

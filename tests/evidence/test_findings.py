@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from jdlopt import config as configs
+from jdlopt.data.check.labels import label_noise
 from jdlopt.evidence import techniques
 from jdlopt.evidence.findings import CAUSES, FINDINGS, LEVELS, Finding, find
 from jdlopt.evidence.findings.cures import CURES, opposite, ruled_out
@@ -323,6 +324,40 @@ def test_underfitting_takes_away_what_holds_the_fit_back_first(sound, settings):
     assert found.techniques[:2] == ("less_dropout", "less_weight_decay")
     assert "less dropout (model.dropout_rate, now 0.5)" in found.suggestion
     assert "augmentation" not in found.suggestion  # there is none
+
+
+@pytest.mark.parametrize(("apart", "wrong", "found"), [
+    (1.2, 0.0, False),  # models agree with 69 % of the labels
+    (1.6, 0.0, False),  # with 81 %, and doubt 8 %
+    (2.5, 0.0, False),
+    (3.5, 0.1, True),
+    (3.5, 0.3, True),
+])  # fmt: skip
+def test_overlapping_classes_are_no_label_errors_however_weak_the_models_that_judge(
+    apart, wrong, found
+):
+    draw = np.random.default_rng(0)
+    true = draw.integers(0, 3, 900)
+    features = draw.normal(size=(900, 5)) + apart * np.eye(3, 5)[true]
+    labels = np.where(draw.random(900) < wrong, draw.integers(0, 3, 900), true)
+    told = label_noise(features, labels, np.arange(900), "abc", False)
+    noise = {
+        one.kind: {
+            "count": one.count, "of": one.of, "numbers": one.numbers,
+            "parts": [{"name": part.name} for part in one.parts],
+        }
+        for one in told
+    }  # fmt: skip
+    names = [one.name for one in find({"run": {"status": "done"}, "data": noise})]
+    assert ("label_errors" in names) is found
+
+
+def test_the_first_doubtful_examples_are_named(sound):
+    sound["predictions"]["validation"] = said(0.8, 1500)
+    first = [{"name": f"cats/{i}.png", "pair": "cat → dog", "place": i} for i in range(5)]
+    sound["data"]["label_noise"] = {**NOISE, "examples": first}
+    [told] = [one for one in find(sound) if one.name == "label_errors"]
+    assert "Such as cats/0.png (cat → dog), cats/1.png (cat → dog)" in told.text
 
 
 def test_the_page_names_every_finding():

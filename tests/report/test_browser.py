@@ -21,14 +21,18 @@ def chromium():
         yield page
 
 
-@pytest.fixture(params=["study", "trade-offs", "images", "values"])
+@pytest.fixture(params=["study", "trade-offs", "images", "values", "wide table"])
 def report(request, make_study, tmp_path):
     """The path of a report, of each kind."""
     if request.param == "study":
         return write_report(make_study(30))
     if request.param == "trade-offs":
         return write_report(make_study(24, objectives=3))
-    found = outcome((8, 8, 1), 10) if request.param == "images" else outcome((5,))
+    if request.param == "wide table":
+        names = tuple(f"what sensor {i} says" for i in range(60))
+        found = outcome((60,), 3, names=["up", "down", "left"], features=names)
+    else:
+        found = outcome((8, 8, 1), 10) if request.param == "images" else outcome((5,))
     config = {"data": {"source": "made"}, "model": {"name": "mlp"}}
     rows = [{"step": s, "train/loss": 1 / s} for s in range(1, 9)]
     path = tmp_path / "report.html"
@@ -52,6 +56,14 @@ def test_all_figures_are_drawn_without_a_complaint(chromium, report, theme):
     # something is drawn in each
     empty = "[...document.querySelectorAll('.plot')].filter(p => !p.querySelector('.trace')).length"
     assert chromium.run(empty.replace(".trace", ".trace, .hm, .bars")) == 0
+
+
+def test_at_1200_pixels_nothing_is_cut_off(chromium, report):
+    chromium.open(report, width=1200)
+    assert chromium.run("document.documentElement.scrollWidth") <= 1200
+    hidden = """[...document.querySelectorAll('main .scroll, main pre:not(.long)')]
+      .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.getAttribute('aria-label'))"""
+    assert chromium.run(hidden) == []
 
 
 def test_on_a_phone_nothing_sticks_out(chromium, report):

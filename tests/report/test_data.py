@@ -154,6 +154,56 @@ def test_the_page_of_a_real_dataset_is_written(tmp_path):
     assert -5 < min(middle) < 0 < max(middle) < 6
 
 
+def test_doubtful_rows_are_shown_as_they_stand_in_the_file(tmp_path):
+    import pandas as pd
+
+    draw = np.random.default_rng(0)
+    true = draw.integers(0, 2, 300)
+    frame = pd.DataFrame({"x": true * 4.0 + draw.normal(size=300), "place": np.arange(300)})
+    frame["colour"] = np.where(true, "red", "blue")
+    wrong = draw.choice(300, 30, replace=False)
+    frame["label"] = np.array(["no", "yes"])[true]
+    frame.loc[wrong, "label"] = np.array(["yes", "no"])[true[wrong]]
+    frame.loc[5, "label"] = None  # left out: rows after it lie elsewhere in the pool
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    check = check_source({
+        "source": str(tmp_path / "t.csv"), "target": "label", "on_bad": "skip", "columns": {},
+    })  # fmt: skip
+    [noise] = [one for one in check.findings if one.kind == "label_noise"]
+    shown = data.examples_of(check, noise)
+    titles, rows = shown.table.header, shown.table.rows
+    assert titles == ["example", "given → likely", "x", "place", "colour"] and len(rows) == 12
+    for name, pair, _, place, colour in rows:
+        number = int(name.removeprefix("row "))
+        assert number == int(place) + 1 and number in np.concatenate([p.rows for p in noise.parts])
+        assert (colour == "red") == (pair == "no → yes")
+    made = check_page(data.make_page(check, "none", "a config.json"))
+    assert (
+        "data check --config=" in made.words and "--config.loss.label_smoothing=0.1" in made.words
+    )
+
+
+def test_doubtful_images_are_shown_with_their_files(tmp_path):
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+    for label in range(2):
+        (tmp_path / "images" / f"class {label}").mkdir(parents=True)
+        for number in range(60):
+            bright = label if number % 10 else 1 - label
+            pixels = draw.integers(0, 90, (9, 9), np.uint8) + 150 * bright
+            Image.fromarray(pixels.astype(np.uint8)).save(
+                tmp_path / "images" / f"class {label}" / f"{number}.png"
+            )
+    check = check_source({"source": str(tmp_path / "images")})
+    [noise] = [one for one in check.findings if one.kind == "label_noise"]
+    shown = data.examples_of(check, noise)
+    assert shown.table is None and 5 <= len(shown.pictures) <= 12
+    wrong = {f"class {label}/{number}.png" for label in "01" for number in range(0, 60, 10)}
+    assert {one["name"] for one in shown.pictures} <= wrong
+    assert all("class" in one["caption"] for one in shown.pictures)
+
+
 def test_a_place_that_can_not_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkdirError, match=r"file/data_check\.html"):

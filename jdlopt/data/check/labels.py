@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from jdlopt.data.check.examples import filled, sampled
+from jdlopt.data.check.examples import SAMPLE, filled, sampled
 from jdlopt.data.check.finding import NO_ROWS, Finding, Part
 from jdlopt.data.combined_labels import combined, remedy
 from jdlopt.data.dataset import Dataset, class_counts
@@ -34,6 +34,9 @@ COMPONENTS = 50
 NEIGHBOURS = 15
 TREE_CLASSES = 20
 """Boosted trees take too long for more classes."""
+WORK, FEWEST_ROWS = 1 << 20, 1000
+"""Rows × columns × trees at a time that boosting is given, some 5 seconds of it, but for the fewest
+rows."""
 FAR = 5.0
 FAR_OFF = 8.0
 """Robust standard deviations between a value and its prediction from which on it is doubtful."""
@@ -63,7 +66,8 @@ def label_noise(
     """
     counts = np.bincount(targets, minlength=len(class_names))
     usable = np.flatnonzero(counts[targets] >= FOLDS)
-    chosen = usable[sampled(len(usable))]
+    trees = np.count_nonzero(counts) if is_table and targets.max() < TREE_CLASSES else 0
+    chosen = usable[sampled(len(usable), _affordable(features.shape[1], int(trees)))]
     counts = np.bincount(targets[chosen], minlength=len(class_names))
     chosen = chosen[counts[targets[chosen]] >= FOLDS]
     kept, labels = np.unique(targets[chosen], return_inverse=True)
@@ -114,6 +118,16 @@ def label_noise(
             },
         )
     ]
+
+
+def _affordable(features: int, trees: int) -> int:
+    """Returns how many rows models are fitted on, where boosting fits so many trees at a time.
+
+    Example:
+      >>> _affordable(30, 2), _affordable(700, 2), _affordable(30, 20), _affordable(50, 0)
+      (10000, 1000, 1747, 10000)
+    """
+    return min(SAMPLE, max(FEWEST_ROWS, WORK // max(1, features * trees)))
 
 
 def _are_weak(accuracy: float, majority: float, sure: float) -> bool:
@@ -235,7 +249,7 @@ def target_noise(
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.model_selection import KFold, cross_val_predict
 
-    chosen = sampled(len(targets))
+    chosen = sampled(len(targets), _affordable(features.shape[1], 1))
     model = HistGradientBoostingRegressor(
         loss="absolute_error", max_iter=40, max_leaf_nodes=15, early_stopping=False, random_state=0
     )
