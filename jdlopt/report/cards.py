@@ -130,7 +130,13 @@ def _cut(words: str) -> str:
     return words if len(words) <= LETTERS else words[: LETTERS - 1] + "…"
 
 
-def of_training(dataset: Dataset, places: Sequence[int], title: str, words: Sequence[str]) -> Cards:
+def of_training(
+    dataset: Dataset,
+    places: Sequence[int],
+    title: str,
+    words: Sequence[str],
+    called: Sequence[str] | None = None,
+) -> Cards:
     """Returns how some training examples are shown that something is wrong with.
 
     Args:

@@ -24,9 +24,9 @@ from jaxtyping import Array, Float, Int32, PyTree
 from jdlopt.study.layout import TRIALS, WHOLE, Layout
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.experiment import Experiment
-from jdlopt.train.program import gather, gathered_step, run_steps
 from jdlopt.train.state import CHANGED, TrainState
 from jdlopt.train.step import Batch, Collected, Measured
+from jdlopt.train.steps import gather, gathered_step, run_steps
 
 Tree = TypeVar("Tree", bound=PyTree)
 Index = Int32[Array, ""] | int

@@ -29,7 +29,7 @@ from jdlopt.models import Model, lora, pretrained
 from jdlopt.models.pretrained.architecture import architecture_of
 from jdlopt.tasks import find_task
 from jdlopt.tasks.regression import REGRESSION
-from jdlopt.train import beginning, checks, step
+from jdlopt.train import beginning, checks, step, tracing
 from jdlopt.train.components import (
     kept_of,
     learnt,
@@ -121,9 +121,9 @@ class Experiment:
             experiment = dataclasses.replace(experiment, dataset=dataset)
         if data is None if check is None else check:
             made, inputs = experiment.components, experiment.model_inputs
-            named = checks.naming(made, config, spec, inputs)
+            named = tracing.naming(made, config, spec, inputs)
             traced = dataclasses.replace(experiment, components=named)
-            configs.raise_problems(checks.unbuildable(traced))
+            configs.raise_problems(tracing.unbuildable(traced))
         return experiment
 
     # --- the protocol ----------------------------------------------------------------------------

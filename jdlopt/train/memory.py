@@ -23,8 +23,9 @@ from jdlopt.models.summary import Layer, flops_of, layers_of
 from jdlopt.train.compiling import compile_options
 from jdlopt.train.components import model_of, shaped
 from jdlopt.train.experiment import Experiment
-from jdlopt.train.program import one_step, state_sharding, streamed_step
+from jdlopt.train.program import state_sharding
 from jdlopt.train.state import TrainState
+from jdlopt.train.steps import one_step, streamed_step
 
 UNITS = {"": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 """What a size is written in."""

@@ -19,12 +19,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Int32, PyTree
+from jaxtyping import Array, PyTree
 
 from jdlopt import mesh as meshes
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.state import SHARDED, TrainState
-from jdlopt.train.step import Batch, Measured
+from jdlopt.train.step import Batch
+from jdlopt.train.steps import (
+    Step,
+    Trained,
+    many_steps,
+    one_step,
+    streamed_loop,
+    streamed_step,
+)
 
 CAPACITY = 128
 """Most steps in one dispatch: the size of the buffers that their values come back in."""
@@ -57,129 +65,9 @@ class Dispatch:
         return asdict(self)
 
 
-Step = Callable[[TrainState, Batch], tuple[TrainState, Measured]]
-"""An experiment's `train_step`."""
-Trained = tuple[TrainState, dict[str, Array]]
-"""The next state, and the values of the steps by name."""
-Progress = tuple[Int32[Array, ""], TrainState, dict[str, Array], Bool[Array, ""]]
-"""Steps done, the state, the values so far, and whether all of them are finite."""
 Compiled = Callable[..., Trained]
 Tree = TypeVar("Tree", bound=PyTree)
 P = ParamSpec("P")
-
-
-def gather(data: Batch, examples: Int32[Array, " batch"]) -> Batch:
-    """Returns a batch of a dataset that lies in device memory."""
-    return jax.tree.map(lambda values: values.at[examples].get(mode="promise_in_bounds"), data)
-
-
-def gathered_step(
-    state: TrainState,
-    data: Batch,
-    examples: Int32[Array, " batch"],
-    *,
-    train_step: Step,
-    mesh: Mesh | None = None,
-) -> tuple[TrainState, Measured]:
-    """Runs one step on examples of a dataset that lies in device memory.
-
-    Args:
-      state: of one training.
-      data: the dataset.
-      examples: which of them are the batch.
-      train_step: of the experiment.
-      mesh: shards the batch; None where each device has trainings of its own.
-    """
-    batch = gather(data, examples)
-    if mesh is not None:
-        batch = jax.lax.with_sharding_constraint(batch, meshes.batch_sharding(mesh))
-    return train_step(state, batch)
-
-
-def one_step(
-    state: TrainState, data: Batch, examples: Array, *, train_step: Step, mesh: Mesh
-) -> tuple[TrainState, dict[str, Array]]:
-    """Runs one step on gathered examples; its values come back as arrays of length 1."""
-    state, measured = gathered_step(state, data, examples[0], train_step=train_step, mesh=mesh)
-    return state, {name: value[None] for name, value in measured.items()}
-
-
-def streamed_step(
-    state: TrainState, batch: Batch, *, train_step: Step
-) -> tuple[TrainState, dict[str, Array]]:
-    """Runs one step on a batch that was read elsewhere."""
-    state, measured = train_step(state, batch)
-    return state, {name: value[None] for name, value in measured.items()}
-
-
-def streamed_loop(
-    state: TrainState, batch: Batch, count: Int32[Array, ""], *, train_step: Step
-) -> tuple[TrainState, dict[str, Array]]:
-    """Runs ``count`` steps, traced, on one batch: given 1, what `streamed_step` does.
-
-    What XLA's CPU backend compiles in a loop, it runs on one core, and so leaves the others to what
-    reads the next batches.
-    """
-    shapes = jax.eval_shape(partial(streamed_step, train_step=train_step), state, batch)[1]
-    empty = {name: jnp.full(shape.shape, jnp.nan, shape.dtype) for name, shape in shapes.items()}
-
-    def body(_: Array, carry: Trained) -> Trained:
-        return streamed_step(carry[0], batch, train_step=train_step)
-
-    return jax.lax.fori_loop(0, count, body, (state, empty))
-
-
-def run_steps(
-    step: Callable[[TrainState, Int32[Array, " batch"]], tuple[TrainState, Measured]],
-    state: TrainState,
-    examples: Int32[Array, "steps batch"],
-    count: Int32[Array, ""],
-) -> tuple[TrainState, dict[str, Array]]:
-    """Runs ``count`` steps, traced, up to ``len(examples)``, and stops at what isn't finite.
-
-    A run's dispatches and a population's trials, one after the other, are this loop. One program
-    serves every count, so how a training is cut into dispatches never changes its numbers.
-
-    Returns:
-      The next state, and values by name [steps]; NaN where no step was made.
-    """
-    shapes = jax.eval_shape(step, state, examples[0])[1]
-    buffers = {
-        name: jnp.full((examples.shape[0],), jnp.nan, shape.dtype) for name, shape in shapes.items()
-    }
-
-    def unfinished(carry: Progress) -> Array:
-        done, _, _, finite = carry
-        return (done < count) & finite
-
-    def body(carry: Progress) -> Progress:
-        done, state, buffers, _ = carry
-        state, measured = step(state, examples[done])
-        buffers = {name: buffers[name].at[done].set(measured[name]) for name in buffers}
-        finite = jnp.isfinite(measured["loss"]) & jnp.isfinite(measured["grad_norm"])
-        return done + 1, state, buffers, finite
-
-    _, state, buffers, _ = jax.lax.while_loop(
-        unfinished, body, (jnp.zeros((), jnp.int32), state, buffers, jnp.ones((), bool))
-    )
-    return state, buffers
-
-
-def many_steps(
-    state: TrainState,
-    data: Batch,
-    examples: Int32[Array, "steps batch"],
-    count: Int32[Array, ""],
-    *,
-    train_step: Step,
-    mesh: Mesh,
-) -> tuple[TrainState, dict[str, Array]]:
-    """Runs steps of one training in one dispatch, as `run_steps` does."""
-
-    def step(state: TrainState, chosen: Array) -> tuple[TrainState, Measured]:
-        return gathered_step(state, data, chosen, train_step=train_step, mesh=mesh)
-
-    return run_steps(step, state, examples, count)
 
 
 def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
