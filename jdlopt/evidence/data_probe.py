@@ -10,10 +10,10 @@ import numpy as np
 
 from jdlopt.data import feed
 from jdlopt.data.check import Check, Finding, check_source
-from jdlopt.data.check.arrays import kind_of
+from jdlopt.data.check.arrays import kind_of, shrunk
 from jdlopt.data.named import by_name
 from jdlopt.data.origin import names_at
-from jdlopt.data.spec import InputSpec
+from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.evidence import examples
 from jdlopt.evidence.subject import Subject
 from jdlopt.tasks import find_task
@@ -58,18 +58,19 @@ def look_at_data(record: dict[str, Any], subject: Subject) -> None:
         else input_scale(np.asarray(seen[name], np.float32))
         for name, raw in train.items()
     }
+    small = _small(train, dataset.spec)
     parts = {
         name: tuple(
-            examples.vectors(split[name], train[name], _codes(dataset.spec.named[name]))
-            for split in (train, validation)
+            examples.vectors(split[name], small[name], _codes(dataset.spec.named[name]))
+            for split in (small, _small(validation, dataset.spec))
         )
         for name in train
         if name not in texts  # token ids are no quantities
     }
     if not parts:
         return
-    # of several, so that wide ones don't drown the others
-    pairs = [examples.reduced(*pair) if len(parts) > 1 else pair for pair in parts.values()]
+    # each by itself, so that wide ones don't drown the others
+    pairs = [examples.reduced(*pair) for pair in parts.values()]
     ours, theirs = (np.concatenate([pair[side] for pair in pairs], axis=1) for side in (0, 1))
     splits["inputs"] = examples.two_sample(ours, theirs)
     for name, one in dataset.spec.named.items():
@@ -88,6 +89,16 @@ def look_at_data(record: dict[str, Any], subject: Subject) -> None:
         targets = subject.train.targets, subject.validation.targets
         score = examples.forest_score(ours, targets[0], theirs, targets[1], of_classes)
         record["reference"] = {"name": "random forest", "score": score}
+
+
+def _small(inputs: Mapping[str, Any], spec: DataSpec) -> dict[str, np.ndarray]:
+    """Images and sounds with as many places as a closer look takes; others as they are."""
+    return {
+        name: shrunk(values)
+        if kind_of(spec.named[name]) in ("image", "audio", "sequence")
+        else np.asarray(values)
+        for name, values in inputs.items()
+    }
 
 
 def _codes(spec: InputSpec) -> list[int]:

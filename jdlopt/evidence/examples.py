@@ -136,8 +136,9 @@ def reduced(*splits: np.ndarray) -> list[np.ndarray]:
     first = splits[0]
     if first.shape[1] <= WIDE:
         return list(splits)
-    components = min(COMPONENTS, len(first) - 1)
-    made = PCA(components, svd_solver="randomized", random_state=0).fit(first)
+    some = first[sampled(len(first), OF_SPLIT)]
+    components = min(COMPONENTS, len(some) - 1)
+    made = PCA(components, svd_solver="randomized", random_state=0).fit(some)
     return [made.transform(split) for split in splits]
 
 

@@ -150,7 +150,9 @@ def _look_at_model(record: dict[str, object], subject: Subject) -> None:
             "inputs": each(in_batches, arrays.inputs),
             "targets": in_batches(arrays.targets),
         }
-        program = jax.jit(partial(probe.gradients, experiment))
+        key = jax.random.key(0)
+        gradients = jax.jit(partial(probe.gradients, experiment))
+        program = gradients.lower(subject.start, batches, key).compile()
     watch = probe.activation_program(experiment, weights_of(subject.start), subject.train.inputs)
     for place, at in places.items():
         if at is None:
@@ -158,7 +160,7 @@ def _look_at_model(record: dict[str, object], subject: Subject) -> None:
         looked["layers"][place] = watch(weights_of(at))
         if count:
             looked["gradients"][place] = probe.look_at_gradients(
-                experiment, program, at, batches, jax.random.key(0), timed=place == "start"
+                experiment, program, at, batches, key
             )
     if subject.checkpoint is not None:
         predict = predictor(experiment)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Num
 
@@ -100,7 +99,7 @@ def pruned(
       predict: the experiment's.
       whole: what is predicted of the examples with all weights.
     """
-    prune = jax.jit(probe.pruned)
+    params = jax.device_get(weights.params)
     of_classes = "classes" in find_task(experiment.spec.task).shows
     few = sampled(len(some.targets), probe.FOR_PRUNED)
     inputs, targets = named.rows(some.inputs, few), some.targets[few]
@@ -114,6 +113,6 @@ def pruned(
 
     rows = [row(0.0, jax.tree.map(lambda values: values[few], whole))]
     for share in probe.PRUNED:
-        fewer = weights.replace(params=prune(weights.params, jnp.float32(share)))
+        fewer = weights.replace(params=jax.device_put(probe.pruned(params, share)))
         rows.append(row(share, predict(fewer, inputs, targets)))
     return rows

@@ -132,22 +132,17 @@ def look_at_gradients(
     state: TrainState,
     batches: Mapping[str, Any],
     key: Key[Array, ""],
-    *,
-    timed: bool = True,
 ) -> dict[str, Any]:
     """Returns a record of the gradients: the loss, the noise scale, and a row for each kernel.
 
     Args:
       experiment, state, batches, key: as `gradients` takes them.
-      program: ``jit(partial(gradients, experiment))``.
-      timed: whether it is run twice, since a first run compiles, for ``seconds_a_step``.
+      program: ``partial(gradients, experiment)``, compiled: its run is timed.
     """
-    if timed:
-        jax.block_until_ready(program(state, batches, key))
     start = time.perf_counter()
     losses, squares, of_mean = jax.device_get(program(state, batches, key))
     count, size = batches["targets"].shape[:2]
-    seconds = (time.perf_counter() - start) / count if timed else None
+    seconds = (time.perf_counter() - start) / count
     trained, _ = experiment.components.freezing.split(state.params)
     leaves = jax.tree_util.tree_leaves_with_path(trained)
     rows = []
@@ -258,16 +253,18 @@ def trivial_loss(
     return float(found)
 
 
-def pruned(params: PyTree, share: Float[Array, ""]) -> PyTree:
+def pruned(params: PyTree, share: float) -> PyTree:
     """Returns parameters with a share of each kernel's smallest weights set to 0.
 
-    Magnitude pruning: Han, Pool, Tran and Dally, 2015.
+    Magnitude pruning: Han, Pool, Tran and Dally, 2015. On the host, where nothing is compiled for
+    each shape of a layer, and a part is sorted in place of all.
     """
 
-    def one(leaf: Array) -> Array:
-        if leaf.ndim < 2:
-            return leaf
-        size = jnp.abs(leaf)
-        return jnp.where(size < jnp.quantile(size, share), 0.0, leaf)
+    def one(leaf: Array) -> np.ndarray:
+        values = np.asarray(leaf)
+        if values.ndim < 2:
+            return values
+        size = np.abs(values)
+        return np.where(size < np.quantile(size, share), np.zeros_like(values), values)
 
     return jax.tree.map(one, params)

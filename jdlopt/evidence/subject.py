@@ -29,6 +29,8 @@ from jdlopt.train.state import TrainState, Weights
 
 MOST_VALIDATION = 5000
 """Validation examples that are looked at one by one, at most."""
+VALUES = 1 << 23
+"""Of larger examples fewer are looked at: so many values of a split, or 64 examples."""
 
 
 class Subject(NamedTuple):
@@ -71,7 +73,7 @@ def open_run(workdir: Path, config: Record) -> Subject:
         break
     dataset = experiment.data
     values = sum(int(np.prod(one.shape)) for one in dataset.spec.named.values())
-    most = min(probe.LOOKED_AT, max(64, (1 << 26) // values))
+    most = min(probe.LOOKED_AT, max(64, VALUES // values))
     some = {
         split: feed.read_examples(
             dataset.records(split), sampled(dataset.sizes[split], min(most, limit))

@@ -197,8 +197,11 @@ def _bars(
     return bars(name, caption, rows[:MOST_BARS], what, log=log, upright=upright)
 
 
-def _positions(name: str, rows: np.ndarray, unit: str) -> Figure:
+def _positions(name: str, rows: np.ndarray, unit: str) -> Figure | None:
+    """Returns where rows lie; None where they lie evenly, so that there is nothing to see."""
     counts, edges = np.histogram(rows, bins=min(BINS * 2, len(np.unique(rows))))
+    if counts.min() == counts.max():
+        return None
     bar = {**_bar((edges[:-1] + edges[1:]) / 2, counts), "width": float(edges[1] - edges[0])}
     layout = {"xaxis": scale("row"), "yaxis": scale(unit), "bargap": 0.05}
     caption = f"Positions: from row {int(rows.min()):,} to row {int(rows.max()):,}"

@@ -161,15 +161,16 @@ def _layers(record: Record) -> Table | None:
     found = record.get("layers") or {}
     columns = {"layer": "after", "kind": "activation", "units": "units", "dead": "dead",
                "saturated": "saturated", "rms_after": "size", "rank": "effective rank"}  # fmt: skip
+    stage = "checkpoint" if found.get("checkpoint") else "start"
     rows = [
         [
             f"{row[name]:.1%}" if name in ("dead", "saturated") and row[name] is not None
             else row[name]
             for name in columns
         ]
-        for row in found.get("checkpoint") or found.get("start") or ()
+        for row in found.get(stage) or ()
     ]  # fmt: skip
-    caption = "Layers inside a scan or loop are not examined"
+    caption = f"On training examples, {STAGES[stage]}"
     return Table(caption, list(columns.values()), rows) if rows else None
 
 

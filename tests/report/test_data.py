@@ -189,9 +189,9 @@ def test_doubtful_images_are_shown_with_their_files(tmp_path):
     draw = np.random.default_rng(0)
     for label in range(2):
         (tmp_path / "images" / f"class {label}").mkdir(parents=True)
-        for number in range(60):
+        for number in range(120):
             bright = label if number % 10 else 1 - label
-            pixels = draw.integers(0, 90, (9, 9), np.uint8) + 150 * bright
+            pixels = draw.integers(0, 90, (4, 4), np.uint8) + 150 * bright
             Image.fromarray(pixels.astype(np.uint8)).save(
                 tmp_path / "images" / f"class {label}" / f"{number}.png"
             )
@@ -199,7 +199,7 @@ def test_doubtful_images_are_shown_with_their_files(tmp_path):
     [noise] = [one for one in check.findings if one.kind == "label_noise"]
     shown = data.examples_of(check, noise)
     assert shown.table is None and 5 <= len(shown.pictures) <= 12
-    wrong = {f"class {label}/{number}.png" for label in "01" for number in range(0, 60, 10)}
+    wrong = {f"class {label}/{number}.png" for label in "01" for number in range(0, 120, 10)}
     assert {one["name"] for one in shown.pictures} <= wrong
     assert all("class" in one["caption"] for one in shown.pictures)
 
