@@ -98,29 +98,28 @@ def of_run(workdir: Path, config: Record, result: Record | None) -> list[Command
     status = (result or {}).get("status")
     made: list[Command] = []
     if status in (None, "interrupted"):
-        text = jdlopt("train", workdir=workdir, allow_code=code)
+        text = jdlopt("train", workdir, allow_code=code)
         made.append(Command("Go on with the training", text))
     if status not in (None, "diverged"):
-        text = jdlopt("eval", workdir=workdir, split="test", allow_code=code)
+        text = jdlopt("eval", workdir, split="test", allow_code=code)
         made.append(Command("Evaluate the best checkpoint on the test split", text))
-        text = jdlopt("predict", workdir=workdir, input=NEW, output="predictions.csv",
-                      allow_code=code)  # fmt: skip
+        text = jdlopt("predict", workdir, input=NEW, output="predictions.csv", allow_code=code)
         made.append(Command(f"Predict for new data, in the place of {NEW}", text))
         epochs = (config.get("train") or {}).get("epochs")
         if isinstance(epochs, int | float) and not isinstance(epochs, bool):
-            text = jdlopt("train", workdir=workdir, config__train__epochs=f"{2 * epochs:g}",
-                          allow_code=code)  # fmt: skip
+            more = f"{2 * epochs:g}"
+            text = jdlopt("train", workdir, config__train__epochs=more, allow_code=code)
             made.append(Command("Train for twice as many epochs, from here on", text))
     text = jdlopt("diagnose", workdir, allow_code=code)
     made.append(Command("Find what holds it back", text))
-    made.append(improving(workdir))
+    made.append(improving(workdir, code))
     return made
 
 
-def improving(workdir: Path) -> Command:
+def improving(workdir: Path, code: bool) -> Command:
     """Returns the command that makes a run's config better."""
-    text = jdlopt("improve", config=workdir / "config.json", workdir=beside(workdir, "improved"),
-                  budget="30m")  # fmt: skip
+    place = beside(workdir, "improved")
+    text = jdlopt("improve", workdir, workdir=place, budget="30m", allow_code=code)
     return Command("Make its config better, by techniques that pass a fair test", text)
 
 
@@ -132,17 +131,18 @@ def of_diagnosis(workdir: Path, config: Record, findings: Sequence[Record]) -> l
       config: its resolved config.
       findings: the most important first.
     """
+    code = bool(code_in(config))
     names = list(dict.fromkeys(name for one in findings for name in one["techniques"]))[:TESTED]
     made = [
         Command(
             f"Test whether {name.replace('_', ' ')} helps",
-            jdlopt("compare", workdir / "config.json", f"+{name}",
-                   workdir=beside(workdir, f"with_{name}")),
+            jdlopt("compare", workdir, f"+{name}", workdir=beside(workdir, f"with_{name}"),
+                   allow_code=code),
         )
         for name in names
     ]  # fmt: skip
-    made.append(improving(workdir))
-    text = jdlopt("diagnose", workdir, allow_code=bool(code_in(config)))
+    made.append(improving(workdir, code))
+    text = jdlopt("diagnose", workdir, allow_code=code)
     return [*made, Command("Diagnose again, after more training", text)]
 
 
@@ -162,10 +162,9 @@ def of_study(workdir: Path, record: Record) -> list[Command]:
     kept = workdir / "trials" / f"{best:04d}" if isinstance(best, int) else None
     if kept is not None and (kept / "result.json").is_file():
         code = bool(code_in(record["config"]))
-        text = jdlopt("eval", workdir=kept, split="test", allow_code=code)
+        text = jdlopt("eval", kept, split="test", allow_code=code)
         made.append(Command("Evaluate the best trial on the test split", text))
-        text = jdlopt("predict", workdir=kept, input=NEW, output="predictions.csv",
-                      allow_code=code)  # fmt: skip
+        text = jdlopt("predict", kept, input=NEW, output="predictions.csv", allow_code=code)
         made.append(Command(f"Predict with it for new data, in the place of {NEW}", text))
     if (workdir / "best_config.json").is_file():
         text = jdlopt("train", config=workdir / "best_config.json", workdir=beside(workdir, "best"))
@@ -204,7 +203,7 @@ def of_improvement(workdir: Path) -> list[Command]:
         return []
     place = beside(workdir, "run")
     train = jdlopt("train", config=workdir / "improved.py", workdir=place)
-    test = jdlopt("eval", workdir=place, split="test")
+    test = jdlopt("eval", place, split="test")
     return [
         Command("Train the improved config as a run", train),
         Command("Evaluate that run on the test split", test),
@@ -226,7 +225,11 @@ def of_check(
     if config is None:
         several = target if target is None or isinstance(target, str) else ",".join(target)
         path = Path(source) if os.path.exists(source) else source
-        return [Command("Check it again", jdlopt("data check", path, target=several))]
+        first = jdlopt("init", path, target=several, out="config.py")
+        return [
+            Command("Check it again", jdlopt("data check", path, target=several)),
+            Command("Write a first config for it", first),
+        ]
     file, argument = split_argument(config)
     whole = str(Path(file).absolute()) + ("" if argument is None else f":{argument}")
     again = f"{jdlopt('data check', config=whole)} {flags}".strip()

@@ -64,8 +64,8 @@ def test_jdlopt_knows_every_verb_and_flag_of_them(name, tmp_path):
         verb, flags = read_flags(parser().parse_args(words), overrides)
         verbs.add(verb.run)
         assert program == "jdlopt" and one.words
-        where = getattr(flags, "workdir", None)
-        assert where is None or where == "runs/checked" or str(folder) in where
+        for where in (getattr(flags, name, None) for name in ("run", "workdir")):
+            assert where is None or where == "runs/checked" or str(folder) in where
     assert len(verbs) >= 7
 
 

@@ -84,7 +84,7 @@ def test_each_technique_has_a_command_that_a_shell_takes(tmp_path):
     folder = tmp_path / "it's a run"
     made = commands.of_diagnosis(folder, {}, a_diagnosis()["findings"])
     words = shlex.split(made[0].text)
-    assert words[:4] == ["jdlopt", "compare", str(folder / "config.json"), "+dropout"]
+    assert words[:4] == ["jdlopt", "compare", str(folder), "+dropout"]
     assert words[4] == f"--workdir={folder}_with_dropout"
 
 
