@@ -130,13 +130,17 @@ def vectors(
 
 
 def reduced(*splits: np.ndarray) -> list[np.ndarray]:
-    """Returns wide vectors as principal components of the first split, others as they are."""
+    """Returns wide vectors as principal components, others as they are.
+
+    The components are those of all splits together: along components of one of them alone its own
+    examples spread further than others do, and that would tell the splits apart.
+    """
     from sklearn.decomposition import PCA
 
-    first = splits[0]
-    if first.shape[1] <= WIDE:
+    if splits[0].shape[1] <= WIDE:
         return list(splits)
-    some = first[sampled(len(first), OF_SPLIT)]
+    every = np.concatenate(splits)
+    some = every[sampled(len(every), MOST)]
     components = min(COMPONENTS, len(some) - 1)
     made = PCA(components, svd_solver="randomized", random_state=0).fit(some)
     return [made.transform(split) for split in splits]

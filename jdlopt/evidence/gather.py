@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,9 +149,7 @@ def _look_at_model(record: dict[str, object], subject: Subject) -> None:
             "inputs": each(in_batches, arrays.inputs),
             "targets": in_batches(arrays.targets),
         }
-        key = jax.random.key(0)
-        gradients = jax.jit(partial(probe.gradients, experiment))
-        program = gradients.lower(subject.start, batches, key).compile()
+        program = probe.gradient_program(experiment, subject.start, batches, jax.random.key(0))
     watch = probe.activation_program(experiment, weights_of(subject.start), subject.train.inputs)
     for place, at in places.items():
         if at is None:
@@ -160,7 +157,7 @@ def _look_at_model(record: dict[str, object], subject: Subject) -> None:
         looked["layers"][place] = watch(weights_of(at))
         if count:
             looked["gradients"][place] = probe.look_at_gradients(
-                experiment, program, at, batches, key
+                experiment, program, at, batch_size
             )
     if subject.checkpoint is not None:
         predict = predictor(experiment)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -52,46 +53,78 @@ def batches_for_noise(size: int, batch_size: int) -> int:
     return min(wanted, available) if available > 1 else 0
 
 
-def gradients(
-    experiment: Experiment,
-    state: TrainState,
-    batches: Mapping[str, Num[Array, "batches batch *shape"]],
-    key: Key[Array, ""],
-) -> tuple[Float[Array, " batches"], list[Float[Array, " batches"]], list[Float[Array, ""]]]:
-    """Returns each batch's loss, and the squared norms of the gradients by parameter. Pure.
+def batch_gradient(
+    experiment: Experiment, state: TrainState, batch: Batch, key: Key[Array, ""], total: PyTree
+) -> tuple[Float[Array, ""], list[Float[Array, ""]], PyTree]:
+    """Returns a batch's loss, its gradient's squared norms by parameter, and the sum so far. Pure.
 
     The function that is differentiated is the training step's own; augmentation and dropout are
     part of the noise.
 
     Args:
       experiment: what is trained.
-      state: where the gradients are taken.
-      batches: training batches, stacked.
+      state: where the gradient is taken.
+      batch: of training examples.
       key: of augmentation and dropout.
+      total: the sum of the gradients of the batches before.
 
     Returns:
-      The losses; for each trained leaf (in the order of its pytree) the squared norm of each
-      batch's gradient; and for each leaf the squared norm of the mean gradient.
+      The loss; for each trained leaf (in the order of its pytree) the squared norm of the gradient;
+      and the sum with it.
     """
     components = experiment.components
     trained, frozen = components.freezing.split(state.params)
 
-    def loss(trained: PyTree, batch: Batch, key: Array) -> Array:
+    def loss(trained: PyTree) -> Array:
         augment_key, model_key = jax.random.split(key)
-        batch = prepared(components, state, batch, augment_key)
+        seen = prepared(components, state, batch, augment_key)
         whole = joined(trained, frozen)
-        return objective(components, whole, state.model_state, batch, state.hparams, model_key)[0]
+        return objective(components, whole, state.model_state, seen, state.hparams, model_key)[0]
 
-    def one(total: PyTree, item: tuple[Batch, Array]) -> tuple[PyTree, tuple[Array, list[Array]]]:
-        value, grads = jax.value_and_grad(loss)(trained, *item)
-        return jax.tree.map(jnp.add, total, grads), (value, _squares(grads))
+    value, grads = jax.value_and_grad(loss)(trained)
+    return value, _squares(grads), jax.tree.map(jnp.add, total, grads)
 
+
+Gradients = tuple[Float[np.ndarray, " batches"], list[Float[np.ndarray, " batches"]], list[float]]
+"""The losses of batches; for each trained leaf the squared norm of each batch's gradient; and for
+each leaf the squared norm of the mean gradient."""
+
+
+def gradient_program(
+    experiment: Experiment,
+    at: TrainState,
+    batches: Mapping[str, PyTree[np.ndarray]],
+    key: Key[Array, ""],
+) -> Callable[[TrainState], Gradients]:
+    """Compiles the gradients of some batches, to be taken at several states.
+
+    Batch by batch: what XLA's CPU backend compiles in a loop, it runs on one core.
+
+    Args:
+      experiment, key: as `batch_gradient` takes them.
+      at: a state, for its shapes.
+      batches: training batches, stacked along the first axis.
+    """
     count = len(batches["targets"])
     keys = jax.random.split(key, count)
-    total, (losses, squares) = jax.lax.scan(
-        one, jax.tree.map(jnp.zeros_like, trained), (dict(batches), keys)
-    )
-    return losses, squares, _squares(jax.tree.map(lambda leaf: leaf / count, total))
+    parts = [jax.tree.map(lambda leaf, i=i: leaf[i], dict(batches)) for i in range(count)]
+    trained, _ = experiment.components.freezing.split(at.params)
+    nothing = jax.tree.map(jnp.zeros_like, trained)
+    one = jax.jit(partial(batch_gradient, experiment))
+    program = one.lower(at, parts[0], keys[0], nothing).compile()
+
+    def gradients(state: TrainState) -> Gradients:
+        total, losses, squares = nothing, [], []
+        for part, each in zip(parts, keys, strict=True):
+            value, square, total = program(state, part, each, total)
+            losses.append(value)
+            squares.append(square)
+        stacked = [np.stack(leaves) for leaves in zip(*jax.device_get(squares), strict=True)]
+        mean = [np.asarray(leaf) / count for leaf in jax.tree.leaves(jax.device_get(total))]
+        of_mean = [float(np.vdot(leaf, leaf)) for leaf in mean]
+        return np.stack(jax.device_get(losses)), stacked, of_mean
+
+    return gradients
 
 
 def _squares(tree: PyTree) -> list[Array]:
@@ -128,20 +161,21 @@ def noise_scale(
 
 def look_at_gradients(
     experiment: Experiment,
-    program: Callable[..., Any],
+    program: Callable[[TrainState], Gradients],
     state: TrainState,
-    batches: Mapping[str, Any],
-    key: Key[Array, ""],
+    size: int,
 ) -> dict[str, Any]:
     """Returns a record of the gradients: the loss, the noise scale, and a row for each kernel.
 
     Args:
-      experiment, state, batches, key: as `gradients` takes them.
-      program: ``partial(gradients, experiment)``, compiled: its run is timed.
+      experiment: what is trained.
+      program: of `gradient_program`; its run is timed.
+      state: where the gradients are taken.
+      size: examples in a batch.
     """
     start = time.perf_counter()
-    losses, squares, of_mean = jax.device_get(program(state, batches, key))
-    count, size = batches["targets"].shape[:2]
+    losses, squares, of_mean = program(state)
+    count = len(losses)
     seconds = (time.perf_counter() - start) / count
     trained, _ = experiment.components.freezing.split(state.params)
     leaves = jax.tree_util.tree_leaves_with_path(trained)

@@ -179,8 +179,7 @@ def test_gradients_are_those_of_each_batch_and_of_their_mean(tiny):
     arrays = parts.data.read("train")
     batches = {"inputs": arrays.inputs[:40], "targets": arrays.targets[:40]}
     batches = {name: v.reshape(4, 10, *v.shape[1:]) for name, v in batches.items()}
-    program = jax.jit(partial(probe.gradients, parts))
-    found = program(state, batches, jax.random.key(0))
+    found = probe.gradient_program(parts, state, batches, jax.random.key(0))(state)
 
     seen = partial(parts.components.preprocess, state.preprocess)
 
@@ -290,6 +289,14 @@ def test_gaps_and_categories_that_training_lacks_are_no_shift():
     more_gaps = rows[500:].copy()
     more_gaps[draw.random(300) < 0.8, 0] = np.nan  # how often a value is missing may differ
     assert examples.two_sample(one, examples.vectors(more_gaps, rows[:500], [2]))["z"] > 3
+
+
+def test_a_random_split_of_wide_noise_is_no_shift():
+    draw = np.random.default_rng(0)
+    one, other = draw.normal(size=(700, 1500)), draw.normal(size=(250, 1500))
+    assert abs(examples.two_sample(*examples.reduced(one, other))["z"]) < 3
+    other[:, :200] += 0.5
+    assert examples.two_sample(*examples.reduced(one, other))["z"] > 3
 
 
 def test_two_samples_that_differ_are_told_apart_and_equal_ones_are_not():
