@@ -67,7 +67,9 @@ def _page(record: Record, workdir: Path) -> str:
                 "level": one["level"],
                 "title": "",
                 "text": one["text"],
-                "hint": f"Techniques: {', '.join(one.get('techniques', ())) or '–'}",
+                "hint": f"Techniques: {', '.join(tried)}"
+                if (tried := one.get("techniques"))
+                else "",
             }
             for one in record.get("findings") or ()
         ],
