@@ -17,7 +17,7 @@ from jdlopt.evidence import judged, probe, rates, techniques
 from jdlopt.evidence.data_probe import checked, look_at_data
 from jdlopt.evidence.findings.cures import ruled_out
 from jdlopt.evidence.findings.finding import Record
-from jdlopt.evidence.subject import Subject, open_run, sizes_of, weights_of
+from jdlopt.evidence.subject import Subject, at_most, open_run, sizes_of, weights_of
 from jdlopt.train import log, serve
 from jdlopt.train.predict import predictor
 from jdlopt.train.result import read_result
@@ -135,7 +135,8 @@ def _look_at_model(record: dict[str, object], subject: Subject) -> None:
     experiment = subject.experiment
     places = {"start": subject.start, "checkpoint": subject.checkpoint}
     batch_size, size = subject.config.data.batch_size, experiment.data.sizes["train"]
-    count = probe.batches_for_noise(size, batch_size)
+    wanted = at_most(experiment.data, probe.FOR_NOISE)
+    count = probe.batches_for_noise(size, batch_size, wanted)
     looked: dict[str, Any] = {"gradients": {}, "layers": {}, "predictions": {}}
     if count:
         seed = subject.config.seed

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from jdlopt.train.state import TrainState, Weights
 from jdlopt.train.step import Batch, objective, prepared
 
 LOOKED_AT = 2048
-"""Training examples whose activations are watched."""
+"""Examples of a split that are looked at, at most."""
 FOR_NOISE = 1024
 """Examples that the gradient noise is measured on, at least, where there are as many."""
 BATCHES = (4, 64)
@@ -40,15 +40,20 @@ FOR_PRUNED = 1024
 # --- gradients ------------------------------------------------------------------------------------
 
 
-def batches_for_noise(size: int, batch_size: int) -> int:
+def batches_for_noise(size: int, batch_size: int, examples: int = FOR_NOISE) -> int:
     """Returns how many batches the gradient noise is measured on; 0 where there are too few.
+
+    Args:
+      size: of the training split.
+      batch_size: examples in a batch.
+      examples: that it is measured on, at least, where there are as many.
 
     Example:
       >>> batches_for_noise(4000, 100), batches_for_noise(4000, 4), batches_for_noise(150, 100)
       (11, 64, 0)
     """
     least, most = BATCHES
-    wanted = max(least, min(most, -(-FOR_NOISE // batch_size)))
+    wanted = max(least, min(most, -(-examples // batch_size)))
     available = size // batch_size
     return min(wanted, available) if available > 1 else 0
 
@@ -85,9 +90,20 @@ def batch_gradient(
     return value, _squares(grads), jax.tree.map(jnp.add, total, grads)
 
 
-Gradients = tuple[Float[np.ndarray, " batches"], list[Float[np.ndarray, " batches"]], list[float]]
-"""The losses of batches; for each trained leaf the squared norm of each batch's gradient; and for
-each leaf the squared norm of the mean gradient."""
+class Gradients(NamedTuple):
+    """What is known of the gradients of some batches.
+
+    Attributes:
+      losses: of each batch.
+      squares: for each trained leaf, the squared norm of each batch's gradient.
+      of_mean: for each leaf, the squared norm of the mean gradient.
+      seconds: that a batch took, the median.
+    """
+
+    losses: Float[np.ndarray, " batches"]
+    squares: list[Float[np.ndarray, " batches"]]
+    of_mean: list[float]
+    seconds: float
 
 
 def gradient_program(
@@ -114,15 +130,19 @@ def gradient_program(
     program = one.lower(at, parts[0], keys[0], nothing).compile()
 
     def gradients(state: TrainState) -> Gradients:
-        total, losses, squares = nothing, [], []
+        total, losses, squares, seconds = nothing, [], [], []
         for part, each in zip(parts, keys, strict=True):
-            value, square, total = program(state, part, each, total)
+            start = time.perf_counter()
+            value, square, total = jax.block_until_ready(program(state, part, each, total))
+            seconds.append(time.perf_counter() - start)
             losses.append(value)
             squares.append(square)
         stacked = [np.stack(leaves) for leaves in zip(*jax.device_get(squares), strict=True)]
         mean = [np.asarray(leaf) / count for leaf in jax.tree.leaves(jax.device_get(total))]
         of_mean = [float(np.vdot(leaf, leaf)) for leaf in mean]
-        return np.stack(jax.device_get(losses)), stacked, of_mean
+        return Gradients(
+            np.stack(jax.device_get(losses)), stacked, of_mean, float(np.median(seconds))
+        )
 
     return gradients
 
@@ -169,14 +189,12 @@ def look_at_gradients(
 
     Args:
       experiment: what is trained.
-      program: of `gradient_program`; its run is timed.
+      program: of `gradient_program`.
       state: where the gradients are taken.
       size: examples in a batch.
     """
-    start = time.perf_counter()
-    losses, squares, of_mean = program(state)
+    losses, squares, of_mean, seconds = program(state)
     count = len(losses)
-    seconds = (time.perf_counter() - start) / count
     trained, _ = experiment.components.freezing.split(state.params)
     leaves = jax.tree_util.tree_leaves_with_path(trained)
     rows = []

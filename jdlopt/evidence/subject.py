@@ -13,7 +13,7 @@ from jaxtyping import Num
 from jdlopt.data import feed
 from jdlopt.data.check.arrays import kind_of
 from jdlopt.data.check.examples import sampled
-from jdlopt.data.dataset import class_counts
+from jdlopt.data.dataset import Dataset, class_counts
 from jdlopt.data.pools import Arrays
 from jdlopt.errors import WorkdirError
 from jdlopt.evidence import probe
@@ -27,9 +27,7 @@ from jdlopt.train.experiment import Experiment
 from jdlopt.train.schema import Config
 from jdlopt.train.state import TrainState, Weights
 
-MOST_VALIDATION = 5000
-"""Validation examples that are looked at one by one, at most."""
-VALUES = 1 << 23
+VALUES = 1 << 22
 """Of larger examples fewer are looked at: so many values of a split, or 64 examples."""
 
 
@@ -72,17 +70,20 @@ def open_run(workdir: Path, config: Record) -> Subject:
         checkpoint = _placed(state.replace(params=weights.params, model_state=weights.model_state))
         break
     dataset = experiment.data
-    values = sum(int(np.prod(one.shape)) for one in dataset.spec.named.values())
-    most = min(probe.LOOKED_AT, max(64, VALUES // values))
+    most = at_most(dataset, probe.LOOKED_AT)
     some = {
-        split: feed.read_examples(
-            dataset.records(split), sampled(dataset.sizes[split], min(most, limit))
-        )
-        for split, limit in (("train", probe.LOOKED_AT), ("validation", MOST_VALIDATION))
+        split: feed.read_examples(dataset.records(split), sampled(dataset.sizes[split], most))
+        for split in ("train", "validation")
     }
     return Subject(
         experiment.config, experiment, _placed(state), checkpoint, some["train"], some["validation"]
     )
+
+
+def at_most(dataset: Dataset, limit: int) -> int:
+    """Returns how many examples are looked at: so many, fewer where they are large."""
+    values = sum(int(np.prod(one.shape)) for one in dataset.spec.named.values())
+    return min(limit, max(64, VALUES // values))
 
 
 def _placed(state: TrainState) -> TrainState:
