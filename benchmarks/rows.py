@@ -391,6 +391,34 @@ def data_rows() -> list[Row]:
     return found
 
 
+def table_rows() -> list[Row]:
+    """Returns the rows about what `init` writes for tables."""
+    record = load("tables")
+    if not record:
+        return []
+    found, good = [], []
+    for name, one in sorted(record["tables"].items(), key=lambda item: item[1]["rows"]):
+        metric, better = one["metric"], one["differences"][one["metric"]]
+        low, high = better["interval"]
+        ours, theirs = one["jdlopt"][metric], one["boosting"][metric]
+        if metric == "accuracy":
+            value = f"{closely(ours)} test accuracy; better by {100 * better['better_by']:.1f} "
+            value += f"points ({100 * low:.1f} to {100 * high:.1f})"
+            peer = closely(theirs)
+        else:
+            value = f"{ours['mean']:.4g} ± {ours['std']:.2g} test RMSE; better by "
+            value += f"{better['better_by']:.2g} ({low:.2g} to {high:.2g})"
+            peer = f"{theirs['mean']:.4g} ± {theirs['std']:.2g}"
+        good.append(better["at_least_as_good"])
+        seconds = one["seconds"]["median"]
+        what = f"`init` and `train`: {name}, {one['rows']:,} rows, {one['columns']} columns"
+        what += f", {len(one['seeds'])} seeds, {seconds:.0f} s a run"
+        found.append((what, value, f"HistGradientBoosting: {peer}", "measure_tables.py"))
+    total = f"at least as good, within the interval, on {sum(good)} of {len(good)}"
+    what = "`init` and `train` on public tables"
+    return [(what, total, "HistGradientBoosting, its defaults", "measure_tables.py"), *found]
+
+
 def groups() -> dict[str, list[Row]]:
     """Returns heading → rows, for whatever was measured."""
     found = {
@@ -400,5 +428,6 @@ def groups() -> dict[str, list[Row]]:
         "Comparisons and the loop": evidence_rows(),
         "Diagnosis": diagnosis_rows(),
         "Data": data_rows(),
+        "Tables": table_rows(),
     }
     return {heading: rows for heading, rows in found.items() if rows}

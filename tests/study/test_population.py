@@ -28,6 +28,7 @@ MODELS = {
     "cnn": {"name": "cnn", "features": (4,), "batch_norm": True, "dropout_rate": 0.1},
     "gru": {"name": "gru", "features": 4, "dropout_rate": 0.1},
     "lstm": {"name": "lstm", "features": 4, "dropout_rate": 0.1},
+    "tabm": {"name": "tabm", "submodels": 2, "features": (4,), "numeric_embedding": "pbld"},
 }
 
 
@@ -61,7 +62,7 @@ def assert_same(rows, expected, tolerance):
 @pytest.mark.parametrize(
     "model",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * (name in ("cnn", "gru", "lstm")))
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("linear", "mlp")))
         for name in MODELS
     ],
 )

