@@ -7,7 +7,8 @@ categories and gaps. `init` sees the table, its target and nothing else. A seed 
 into training, validation and test rows and all of training. The peer is scikit-learn's
 HistGradientBoosting with its defaults, on the same test rows; it has the validation rows for
 training too, since it needs none of ours. No figure of these tables was used to choose what `init`
-writes: that was done on others. A table is recorded as soon as it is measured.
+writes: that was done on others. Each seed is recorded as soon as it is measured, so that the same
+command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -125,52 +126,60 @@ def difference(ours: Sequence[float], theirs: Sequence[float], up: bool) -> dict
     }
 
 
-def measure(name: str, seeds: Sequence[int], folder: Path) -> dict[str, Any]:
-    """Returns a table's record."""
+def measure(name: str, seeds: Sequence[int], folder: Path) -> None:
+    """Measures a table, and records it after each seed; goes on where the config is the same."""
     table, target = TABLES[name]()
     path = folder / f"{name}.csv"
     table.to_csv(path, index=False)
     first = configs.to_dict(jdlopt.init(str(path), target))
-    ours, theirs, seconds = [], [], []
+    config = json.loads(json.dumps({**first, "data": {**first["data"], "source": path.name}}))
+    known = recorded().get(name, {})
+    found = known["runs"] if known.get("config") == config else []
     for seed in seeds:
+        if any(one["seed"] == seed for one in found):
+            continue
         raw = configs.override(first, {"seed": seed, "data.split_seed": seed})
         raw = configs.to_dict(configs.override(raw, {"train.tensorboard": False}))
         data = open_clean(resolve_data(raw))
-        found, took = trained(raw, data)
-        ours.append(found)
-        theirs.append(boosted(data, seed))
-        seconds.append(took)
-        print(f"{name} seed {seed}: {found} {took:.0f} s; boosting {theirs[-1]}", flush=True)
-    metric = "accuracy" if "accuracy" in ours[0] else "rmse"
-    here = {key: [one[key] for one in ours] for key in ours[0]}
-    there = {key: [one[key] for one in theirs] for key in theirs[0]}
+        ours, seconds = trained(raw, data)
+        run = {"seed": seed, "jdlopt": ours, "boosting": boosted(data, seed), "seconds": seconds}
+        print(f"{name}: {run}", flush=True)
+        found = [*found, run]
+        record = {"rows": len(table), "columns": len(table.columns) - 1, "config": config}
+        tables = {**recorded(), name: {**record, **summary(found), "runs": found}}
+        write("tables", {"peer": "HistGradientBoosting", "tables": tables})
+
+
+def recorded() -> dict[str, Any]:
+    """Returns what was recorded of each table."""
+    path = RESULTS / "tables.json"
+    return json.loads(path.read_text())["tables"] if path.exists() else {}
+
+
+def summary(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the spread of a table's runs, and how much better they are than the peer's."""
+    names = list(runs[0]["jdlopt"])
+    here = {key: [run["jdlopt"][key] for run in runs] for key in names}
+    there = {key: [run["boosting"][key] for run in runs] for key in names}
     return {
-        "rows": len(table),
-        "columns": len(table.columns) - 1,
-        "metric": metric,
-        "seeds": list(seeds),
-        "model": first["model"],
+        "metric": names[0],
+        "seeds": [run["seed"] for run in runs],
         "jdlopt": {key: spread(values) for key, values in here.items()},
         "boosting": {key: spread(values) for key, values in there.items()},
-        "differences": {key: difference(here[key], there[key], key == "accuracy") for key in here},
-        "seconds": spread(seconds),
+        "differences": {key: difference(here[key], there[key], key == "accuracy") for key in names},
+        "seconds": spread([run["seconds"] for run in runs]),
     }
 
 
 def main() -> None:
-    """Measures the named tables, or all, and adds each to one file."""
+    """Measures the named tables, or all."""
     words = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     words.add_argument("--seeds", type=int, default=5)
     words.add_argument("names", nargs="*", choices=[[], *TABLES])
     flags = words.parse_args()
-    began = time.monotonic()
     for name in flags.names or TABLES:
         with tempfile.TemporaryDirectory() as folder:
-            record = measure(name, range(flags.seeds), Path(folder))
-        path = RESULTS / "tables.json"
-        known = json.loads(path.read_text())["tables"] if path.exists() else {}
-        write("tables", {"peer": "HistGradientBoosting", "tables": {**known, name: record}})
-        print(f"{name}: {time.monotonic() - began:.0f} s so far", flush=True)
+            measure(name, range(flags.seeds), Path(folder))
 
 
 if __name__ == "__main__":

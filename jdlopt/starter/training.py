@@ -17,14 +17,14 @@ FEW_ROWS = 2000
 """With fewer training examples, a validation split is small, and luck decides much."""
 
 
-def batch_size(rows: int, most: int = 256) -> int:
+def batch_size(rows: int, most: int = 256, per_epoch: int = 64) -> int:
     """Returns a power of two, such that an epoch of some rows has dozens of steps.
 
     Example:
       >>> [batch_size(rows) for rows in (9, 100, 5000, 1_000_000)]
       [8, 16, 64, 256]
     """
-    wanted = min(max(16, min(most, rows / 64)), max(1, rows))
+    wanted = min(max(16, min(most, rows / per_epoch)), max(1, rows))
     return 2 ** int(math.log2(wanted))
 
 

@@ -53,10 +53,10 @@ def _tabm(config: Config, facts: Facts) -> tuple[Change, ...]:
     """Eight submodels: most of the gain of the paper's 32 for a quarter of the time."""
     if value_of(config, NAME) == "tabm":
         return ()
-    sizes: Change = {"model.submodels": 8, "model.features": (256, 256)}
+    sizes: Change = {"model.submodels": 8, "model.features": (128, 128)}
     change: Change = {NAME: "tabm", **sizes, "model.dropout_rate": 0.1}
-    binned = {**change, BINS: 16}
-    return (change,) if value_of(config, BINS) else (binned, change)
+    waves = {**change, "model.numeric_embedding": "pbld"}
+    return (waves, change) if value_of(config, BINS) else (waves, {**change, BINS: 16})
 
 
 def _more_submodels(config: Config, facts: Facts) -> tuple[Change, ...]:
