@@ -47,7 +47,7 @@ def get_config(file: str = "my_table.csv") -> ConfigDict:
 def get_space() -> Space:
     """How deep and wide need the network be?"""
     return {
-        "model.features": choice((16,), (32, 32), (64, 64, 64), role="scientific"),
+        "model.features": choice((16,), (64, 64), (64, 64, 64), role="scientific"),
         "model.dropout_rate": uniform(0.0, 0.5, role="nuisance"),
         "optim.learning_rate": log_uniform(3e-4, 3e-2, role="nuisance"),
         "optim.weight_decay": log_uniform(1e-3, 0.5, role="nuisance"),

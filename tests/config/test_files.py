@@ -121,7 +121,7 @@ def test_worker_processes_import_the_neighbours(tmp_path: Path) -> None:
         "        'train': {'epochs': 1, 'tensorboard': False}}\n\n"
         "def get_space():\n    return {'optim.learning_rate': choice(0.1, 0.01)}\n",
     )
-    options = Options(sampler="grid", workers=1, keep=1)
+    options = Options(sampler="grid", workers=1, keep=1, base=False)
     found = tune(configs.load(file), spaces.load(file), tmp_path / "study", options)
     assert [one["state"] for one in found.record["trials"]] == ["done", "done"]
 
