@@ -108,15 +108,24 @@ def test_labels_have_thresholds_each_of_their_own():
         assert found == pytest.approx(expected)
 
 
-def test_flags_and_keys_decide_alike(place, tmp_path, capsys):
+@pytest.mark.slow
+def test_flags_and_keys_decide_alike(place, tmp_path):
     made = config(place / "ill.csv", "ill", 0, id="key", positive="no", threshold=0.8)
     jdlopt.fit(made, tmp_path / "run")
     keyed = serve.evaluate_run(tmp_path / "run", "test", "newest")["metrics"]
+    given = {"positive": "no", "threshold": 0.8}
+    flagged = serve.evaluate_run(place / "ill0", "test", "newest", **given)["metrics"]
+    for name in ("test/recall", "test/precision", "test/f1", "test/accuracy", "test/roc_auc"):
+        assert flagged[name] == pytest.approx(keyed[name], abs=1e-6)
+    one = serve.predict_run(tmp_path / "run", place / "ill.csv", "newest")
+    other = serve.predict_run(place / "ill0", place / "ill.csv", "newest", **given)
+    np.testing.assert_array_equal(one.values, other.values)
+
+
+def test_flags_decide(place, tmp_path, capsys):
     flags = ["--positive=no", "--threshold=0.8", "--checkpoint=newest"]
     assert main(["eval", f"--workdir={place / 'ill0'}", "--split=test", *flags, "--json"]) == 0
     metrics = json.loads(capsys.readouterr().out)["metrics"]
-    for name in ("test/recall", "test/precision", "test/f1", "test/accuracy", "test/roc_auc"):
-        assert metrics[name] == pytest.approx(keyed[name], abs=1e-6)
     plain = serve.evaluate_run(place / "ill0", "test", "newest")["metrics"]
     assert plain["test/recall"] != metrics["test/recall"]
 
@@ -127,8 +136,6 @@ def test_flags_and_keys_decide_alike(place, tmp_path, capsys):
         flagged["prediction"] == 0, flagged["probabilities"][:, 0] > np.float32(0.8)
     )
     assert flagged["threshold"] == 0.8
-    found = serve.predict_run(tmp_path / "run", place / "ill.csv", "newest")
-    np.testing.assert_array_equal(found.values, flagged["prediction"])
     capsys.readouterr()
     assert main([*words, "--threshold=x"]) == 2
     assert "--threshold: 'x' is no number" in capsys.readouterr().err
@@ -251,9 +258,13 @@ def test_an_ensemble_is_the_mean_of_its_runs(place):
     ]
 
 
-def test_runs_that_can_not_be_averaged_are_told(place, tmp_path):
+def test_runs_that_predict_other_things_are_told(place):
     with pytest.raises(WorkdirError, match="predict other things: task"):
         predict_ensemble([place / "ill0", place / "other0"], place / "ill.csv")
+
+
+@pytest.mark.slow
+def test_runs_of_other_splits_or_inputs_predict_together_and_are_not_evaluated(place, tmp_path):
     made = config(place / "ill.csv", "ill", 2, id="key", split_seed=1)
     jdlopt.fit(made, tmp_path / "split")
     runs = [place / "ill0", tmp_path / "split"]
