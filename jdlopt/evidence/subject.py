@@ -81,8 +81,9 @@ def open_run(workdir: Path, config: Record) -> Subject:
 
 
 def at_most(dataset: Dataset, limit: int) -> int:
-    """Returns how many examples are looked at: so many, fewer where they are large."""
+    """Returns how many examples are looked at: so many, fewer where values or classes are many."""
     values = sum(int(np.prod(one.shape)) for one in dataset.spec.named.values())
+    values += dataset.spec.num_classes  # what is predicted of each
     return min(limit, max(64, VALUES // values))
 
 

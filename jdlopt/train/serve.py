@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -411,17 +411,26 @@ def predict(
         return _of_likeliest(top, spec, given)
     found = predictor(averaged, batch_size)(weights, given.inputs, None)
     decoded = task.decode(found.outputs, found.probabilities, spec)
+    columns, notes = task.columns(decoded, found.probabilities, spec), given.notes
+    if many and "labels" in task.shows and decoded.labels is not None:
+        columns = {"prediction": decoded.labels}
+        notes = (*notes, _left_out(f"the probabilities of all {spec.num_classes:,} labels", ids))
     return Predictions(
         ids,
         decoded.values,
         decoded.labels,
         found.probabilities,
         spec.class_names or spec.target_names,
-        task.columns(decoded, found.probabilities, spec),
-        given.notes,
+        columns,
+        notes,
         spread=None if found.spread is None else found.spread.reshape(decoded.values.shape),
         threshold=spec.decision.threshold,
     )
+
+
+def _left_out(what: str, ids: Sequence[str]) -> Note:
+    remedy = "--all-classes (all_classes=True) gives all."
+    return Note("left out", what, len(ids), "predictions", (), remedy)
 
 
 def _of_likeliest(top: Likeliest, spec: DataSpec, given: Inputs) -> Predictions:
@@ -431,15 +440,9 @@ def _of_likeliest(top: Likeliest, spec: DataSpec, given: Inputs) -> Predictions:
     for place, (names, shares) in enumerate(zip(named, top.probabilities.T, strict=True), start=1):
         ending = "" if place == 1 else f"_{place}"
         columns |= {f"prediction{ending}": names, f"probability{ending}": shares.tolist()}
-    note = Note(
-        "left out",
-        f"the probabilities of all but the {len(named)} likeliest of {spec.num_classes:,} classes",
-        len(given.ids),
-        "predictions",
-        (),
-        "--all-classes (all_classes=True) gives all.",
-    )
-    notes = (*given.notes, note)
+    count = f"{spec.num_classes:,} classes"
+    what = f"the probabilities of all but the {len(named)} likeliest of {count}"
+    notes = (*given.notes, _left_out(what, given.ids))
     values = top.classes[:, 0]
     return Predictions(
         given.ids, values, named[0], None, spec.class_names, columns, notes, likeliest=top

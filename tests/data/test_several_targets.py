@@ -229,6 +229,19 @@ def test_each_part_gets_its_share_of_every_label(seed, size, labels, share):
         assert abs(count - wanted * there[:, rarest].sum()) <= 1
 
 
+@pytest.mark.parametrize("decimal", [None, ","])
+def test_a_list_of_labels_is_read_by_the_rules_of_a_table(tmp_path, decimal):
+    place = labels_file(tmp_path, score=[f"{row},5" for row in range(1, N + 1)])
+    section = {"source": str(place), "target": "score", "decimal": decimal}
+    dataset = open_dataset(section)
+    assert whole(dataset).tolist() == [row + 0.5 for row in range(1, N + 1)]
+    assert decimal or "decimal comma" in " ".join(map(str, dataset.notes))
+    labels_file(tmp_path, score=["None", "b"] * (N // 2))
+    with pytest.raises(DataError, match=r"'None' \d+ times.*data\.missing_values"):
+        open_dataset(section)
+    assert open_dataset({**section, "missing_values": ()}).spec.class_names == ("None", "b")
+
+
 # --- several labels taken for one -----------------------------------------------------------------
 
 GENRES = ["action", "drama", "war", "action|drama", "drama|war", "action|drama|war"]
