@@ -49,7 +49,7 @@ def _table(rows: Rows, title: str) -> None:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for column in dict.fromkeys(key for row in rows for key in row):
         values = [row.get(column, "") for row in rows]
         numeric = all(isinstance(value, int | float) or value in ("", "–") for value in values)
