@@ -114,7 +114,8 @@ def data_changes(found: Found) -> list[Reading]:
     """Whether trials were trained on unlike data."""
     made = []
     for row in found.study.get("data_changes") or ():
-        before, changes = list(row["before"]), " ".join(str(row["changes"]).split())
+        before = list(row["before"])
+        changes = "; ".join(line.strip() for line in str(row["changes"]).splitlines())
         text = f"The data changed after {len(before)} trials: {changes}."
         if found.trials and found.trials[0]["number"] in before:
             text += " The best trial is one of those before."
