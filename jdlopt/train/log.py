@@ -23,8 +23,8 @@ from jdlopt.train.loggers.logger import Opening
 CONFIG, INPUTS, METRICS, RESULT = "config.json", "inputs.json", "metrics.jsonl", "result.json"
 PRETRAINED = "pretrained.json"
 CHECKPOINTS = "checkpoints"
-FOLDERS = (CHECKPOINTS, "tensorboard", "wandb")
-"""What libraries write into."""
+FOLDERS = (CHECKPOINTS, "tensorboard")
+"""What is written into, and holds no links."""
 LENGTH = ("train.epochs", "train.steps")
 """The keys of a run that may grow: a finished one is then trained further."""
 BEFORE: dict[str, object] = {"data.preprocess.target_scale": None, "data.fit_on": "train"}

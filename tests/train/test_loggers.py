@@ -185,6 +185,12 @@ def test_a_csv_that_was_cut_or_is_none_is_written_anew(tmp_path):
     path.write_bytes(b"\xff\x00")
     CsvFile(Opening(tmp_path, "run", {})).log(1, {"a": 1.0})
     assert path.read_text() == "step,a\n1,1.0\n"
+    outside = tmp_path / "outside.txt"
+    outside.write_text("mine\n")
+    path.unlink()
+    path.symlink_to(outside)  # is replaced, and what it leads to stays
+    CsvFile(Opening(tmp_path, "run", {})).log(1, {"a": 1.0})
+    assert not path.is_symlink() and outside.read_text() == "mine\n"
 
 
 # --- by the field's own packages ------------------------------------------------------------------

@@ -84,7 +84,7 @@ class _Background:
         return logger
 
     def _failed(self, error: Exception) -> None:
-        self.reason = self.reason or " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        self.reason = self.reason or " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
     # --- in the training loop ---------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ Its environment variables say where to: ``WANDB_PROJECT``, ``WANDB_ENTITY``, ``W
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Mapping
@@ -12,7 +13,10 @@ from collections.abc import Mapping
 import wandb
 
 from jdlopt.train.loggers.logger import FINAL, Opening, identifier
+from jdlopt.writing import A_LINK
 
+FOLDER = "wandb"
+"""In the run's directory; the package keeps links to its own logs in it."""
 PROJECT = "jdlopt"
 """Where a run goes if ``WANDB_PROJECT`` does not say."""
 
@@ -21,6 +25,8 @@ class WeightsAndBiases:
     """One run of Weights & Biases; where nobody is logged in, it is kept in the run's directory."""
 
     def __init__(self, opening: Opening):
+        if (opening.workdir / FOLDER).is_symlink():
+            raise OSError(errno.ELOOP, A_LINK, str(opening.workdir / FOLDER))
         settings = wandb.Settings(console="off", silent=True, symlink=False)
         mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
         self._run = wandb.init(
