@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 TOLD = ("model.", "loss.", "optim.name", "optim.learning_rate", "train.")
 """Keys, beside those of ``data``, that a table of what was chosen shows."""
 
+MOST_COLUMNS = 40
+"""So many are shown to choose a target from."""
+
 
 def init(flags: InitFlags) -> int:
     """Writes a first config for the person's own data, and says what was found and chosen."""
@@ -28,7 +31,10 @@ def init(flags: InitFlags) -> int:
         if flags.json:
             print_json({"columns": columns})
         else:
-            print_rows(columns, f"{flags.source}: {len(columns)} columns")
+            print_rows(columns[:MOST_COLUMNS], f"{flags.source}: {len(columns)} columns")
+            if len(columns) > MOST_COLUMNS:
+                more = len(columns) - MOST_COLUMNS
+                console().print(f"and {more:,} more columns; --json lists all of them")
         print(escaped(f"jdlopt: {survey.no_target(flags.source)}"), file=sys.stderr)
         return WRONG_INPUT
     made = make.write(make.start(flags.source, flags.target, flags.task), place)

@@ -34,8 +34,8 @@ class DataFields:
     """The ``data`` section of a config.
 
     Attributes:
-      source: a bundled dataset's name, a file (.csv, .tsv, .parquet, .npz), a folder of images or
-        of sounds, a TFDS name such as ``mnist`` or ``name/config:1.0.0``, or
+      source: a bundled dataset's name, a file (.csv, .tsv, .parquet, .npz), a folder of images,
+        sounds or texts, a TFDS name such as ``mnist`` or ``name/config:1.0.0``, or
         ``package.module:name``, a function of yours that returns arrays. A path that looks like a
         name is written with ``./`` before it.
       validation_source, test_source: of a table, the files that hold these splits; their columns

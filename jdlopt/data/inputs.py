@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Num
 
 from jdlopt import writing
-from jdlopt.data import npz, table_files
+from jdlopt.data import npz, table_files, text_files
 from jdlopt.data.columns import as_texts, number_columns, texts_of
 from jdlopt.data.csv_text import read_text
 from jdlopt.data.damage import check_finite
@@ -297,12 +297,16 @@ def as_trained(
 
 
 def _read_texts(place: Path, text: TextInput) -> Inputs:
-    """Reads texts: a table's column of the name that it had in training, or a file's lines."""
+    """Reads texts: a table's column of the name it had, a file's lines, or a folder's files."""
     suffix = place.suffix.lower()
+    if place.is_dir() and not table_files.is_table(place):
+        paths, ids, left = _files(place, text_files.KIND)
+        return Inputs(text.encode([text_files.read_file(path) for path in paths]), ids, left)
     if suffix != ".txt" and not table_files.is_table(place):
         raise DataError(
             f"{place}: the model was trained on texts; expected a .txt file with one text a line, "
-            f"or a table with a column {text.column!r} ({', '.join(table_files.SUFFIXES)})."
+            f"a folder of such files with a text each, or a table with a column {text.column!r} "
+            f"({', '.join(table_files.SUFFIXES)})."
         )
     notes = Notes()
     if suffix == ".txt":

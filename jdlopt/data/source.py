@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from jdlopt import writing
 from jdlopt.config import section_of, shared_keys
-from jdlopt.data import cache, image_decoding, images, npz, sound, table_files, tables
+from jdlopt.data import cache, image_decoding, images, npz, sound, table_files, tables, text_files
 from jdlopt.data.arrays import is_own, open_own
 from jdlopt.data.bundled import BUNDLED, bundled_folder, prepare_bundled, random_state_kept
 from jdlopt.data.bundled import VERSION as BUNDLED_VERSION
@@ -257,6 +257,17 @@ def _open_images(name: str, fields: DataFields, reading: Reading) -> Dataset:
     return images.open_images(folder, fields)
 
 
+def _holds_texts(name: str, fields: DataFields) -> bool:
+    folder, kinds = writing.expanded(name), (image_decoding.KIND, sound.KIND, text_files.KIND)
+    return folder.is_dir() and most_of(folder, kinds) is text_files.KIND
+
+
+def _open_texts(name: str, fields: DataFields, reading: Reading) -> Dataset:
+    folder = writing.expanded(name)
+    _check_unused(fields, folder)
+    return text_files.open_texts(folder, fields, reading)
+
+
 class Source(NamedTuple):
     """A kind of data that ``data.source`` may name.
 
@@ -281,6 +292,7 @@ SOURCES: dict[str, Source] = {
     "prepared": Source(_is_prepared, _open_tfds),
     "prepared folder": Source(_is_prepared_folder, _open_prepared_folder),
     "sounds": Source(_holds_sounds, _open_sounds),
+    "texts": Source(_holds_texts, _open_texts),
     "images": Source(lambda name, fields: writing.expanded(name).is_dir(), _open_images),
     "tfds": Source(_may_be_tfds, _open_tfds),
 }

@@ -21,7 +21,7 @@ def images(facts: Facts) -> Chosen:
     if side >= 96:
         features = (32, 64, 128, 256)
     pooled = side >= 2 ** (len(features) + 1)
-    why = "each color channel has mean 0 and standard deviation 1"
+    why = "each channel has mean 0 and standard deviation 1"
     made = [
         Choice("data.batch_size", training.batch_size(facts.rows, 128)),
         *training.sampling(facts),
@@ -47,7 +47,7 @@ def images(facts: Facts) -> Chosen:
         Choice("model.batch_norm", True),
         *([Choice("model.readout", "average")] if side >= 32 else []),
         Choice("model.dropout_rate", 0.2),
-        *_loss(facts),
+        *training.loss(facts, 0.05),
         *training.adamw(LEARNING_RATE, WEIGHT_DECAY),
         *training.length(training.epochs(facts.rows, 300_000, 8, 60)),
         *training.monitor(facts),
@@ -58,14 +58,6 @@ def images(facts: Facts) -> Chosen:
         *training.around(LEARNING_RATE, WEIGHT_DECAY),
     )
     return Chosen(tuple(made), space, "How far should images be moved?")
-
-
-def _loss(facts: Facts) -> list[Choice]:
-    made = training.loss(facts)
-    if facts.task == "classification":
-        why = "keeps the network from being too sure"
-        made.insert(1, Choice("loss.label_smoothing", 0.05, why))
-    return made
 
 
 def sounds(facts: Facts) -> Chosen:
@@ -96,7 +88,7 @@ def sounds(facts: Facts) -> Chosen:
         Choice("model.batch_norm", True),
         Choice("model.readout", "average"),
         Choice("model.dropout_rate", 0.2),
-        *_loss(facts),
+        *training.loss(facts, 0.05),
         *training.adamw(LEARNING_RATE, WEIGHT_DECAY),
         *training.length(training.epochs(facts.rows, 100_000, 10, 60)),
         *training.monitor(facts),
@@ -121,7 +113,7 @@ def sequences(facts: Facts) -> Chosen:
         Choice("model.kernel_size", 5),
         Choice("model.batch_norm", True),
         Choice("model.dropout_rate", 0.2),
-        *_loss(facts),
+        *training.loss(facts, 0.05),
         *training.adamw(LEARNING_RATE, WEIGHT_DECAY),
         *training.length(training.epochs(facts.rows, 200_000, 10, 60)),
         *training.monitor(facts),

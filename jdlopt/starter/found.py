@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,7 +13,9 @@ from jdlopt.data import named
 from jdlopt.data.check import arrays
 from jdlopt.data.check.columns import LONG_TAIL, bounds
 from jdlopt.data.dataset import SPLITS, Dataset, class_counts
+from jdlopt.data.fields import DataFields
 from jdlopt.data.spec import InputSpec
+from jdlopt.errors import DataError
 from jdlopt.starter.facts import Choice, Facts
 from jdlopt.starter.looks import shown
 
@@ -124,11 +128,41 @@ def notes_of(dataset: Dataset) -> list[Row]:
     return [Row("note", str(note)) for note in dataset.notes if "data.task" not in note.remedy]
 
 
-def skipping(dataset: Dataset) -> Choice:
-    """Returns the choice to leave out what can't be used, and what that is."""
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in dataset.skipped.items())
-    what = f": {reasons}" if reasons else ""
-    return Choice("data.on_bad", "skip", f"what can't be used is left out and counted{what}")
+Open = Callable[[DataFields], Dataset]
+
+
+def open_with(fields: DataFields, opened: Open) -> tuple[Dataset, DataFields]:
+    """Returns a dataset and the section that opens it, with as few repairs as it takes.
+
+    Raises:
+      DataError: no repair helps; what is wrong without any.
+    """
+    whole = dataclasses.replace(fields, stratify=False)
+    repaired = (whole, *(dataclasses.replace(one, on_bad="skip") for one in (fields, whole)))
+    try:
+        return opened(fields), fields
+    except DataError as error:
+        for section in repaired:
+            try:
+                return opened(section), section
+            except DataError:
+                continue
+        raise error
+
+
+def repairs(dataset: Dataset, fields: DataFields) -> list[Choice]:
+    """Returns the choices that a damaged or unequal source needs, and what they leave out."""
+    made = []
+    if fields.on_bad == "skip":
+        found = dataset.skipped.items()
+        reasons = ", ".join(f"{reason} ({counted(count, 'example')})" for reason, count in found)
+        what = f": {reasons}" if reasons else ""
+        why = f"what can't be used is left out and counted{what}"
+        made.append(Choice("data.on_bad", "skip", why))
+    if not fields.stratify:
+        why = "A class has too few examples for each split to have its share of it: look at it."
+        made.append(Choice("data.stratify", False, why))
+    return made
 
 
 def _input(one: InputSpec) -> str:
@@ -176,6 +210,21 @@ def counted(count: int, what: str) -> str:
     if count != 1:
         what = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
     return f"{count:,} {what}"
+
+
+def grouped(reasons: Mapping[str, str], most: int = 8) -> list[str]:
+    """Returns lines that tell names of the data with what is said of each, equal words once.
+
+    Example:
+      >>> grouped({"a": "always 0", "b": "dates", "c": "always 0"})
+      ["'a', 'c': always 0", "'b': dates"]
+    """
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    lines = [f"{listed(some)}: {reason}" for reason, some in names.items()]
+    more = sum(len(some) for some in list(names.values())[most:])
+    return lines if len(lines) <= most else [*lines[:most], f"and {more} more"]
 
 
 def listed(names: Any, most: int = 6) -> str:

@@ -33,6 +33,8 @@ NEARLY_ALL = 0.9
 MOST_SHOWN = 40
 LEAST_SIGNS = 8
 """Signs of a text, on average, in scripts that put no spaces between words."""
+MOST_CLASSES = 200
+"""Whole numbers with more different values are hardly classes."""
 FEW_NUMBERS = 12
 """A column of at most so many different whole numbers may hold categories."""
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
@@ -238,8 +240,11 @@ def as_target(look: Look) -> AsTarget:
         return AsTarget("classification", words, "regression" if look.different > 2 else None)
     what = "whole numbers" if look.whole else "numbers"
     words = f"{what} with {look.different:,} different values, {look.words}"
-    few = look.different <= MAX_INFERRED_CLASSES
-    return AsTarget("regression", words, "classification" if few or look.whole else None)
+    recur = look.different <= MAX_INFERRED_CLASSES or (
+        look.whole and 5 * look.different <= look.rows
+    )
+    may_be_classes = recur and look.different <= MOST_CLASSES
+    return AsTarget("regression", words, "classification" if may_be_classes else None)
 
 
 def rows_of(looks: Mapping[str, Look]) -> list[dict[str, str | int]]:

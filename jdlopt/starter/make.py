@@ -14,7 +14,7 @@ from jdlopt import writing
 from jdlopt.data.fields import DataFields
 from jdlopt.data.source import kind_of_source
 from jdlopt.errors import UserError
-from jdlopt.starter import config_file
+from jdlopt.starter import config_file, training
 from jdlopt.starter.choose import choose
 from jdlopt.starter.facts import TASKS, Choice, Chosen, sections
 from jdlopt.starter.found import Found
@@ -23,7 +23,7 @@ from jdlopt.starter.survey import survey, survey_given
 if TYPE_CHECKING:
     import ml_collections
 
-ON_DISK = ("table", "npz", "prepared folder", "sounds", "images")
+ON_DISK = ("table", "npz", "prepared folder", "sounds", "texts", "images")
 """The kinds of sources that are named by their path."""
 
 
@@ -49,6 +49,11 @@ class Starter:
         source = () if self.source is None else (Choice("data.source", self.source),)
         return (*source, *self.found.section, *self.chosen.choices)
 
+    @property
+    def folds(self) -> bool:
+        """Whether the validation split is taken out of the training one, so that folds can be."""
+        return any(choice.key == "data.validation_fraction" for choice in self.choices)
+
     def config(self) -> dict[str, Any]:
         """Returns the config as nested dicts."""
         return sections(self.choices)
@@ -61,20 +66,26 @@ class Starter:
         """
         name = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(self.found.name).stem).strip("_") or "mine"
         config, runs = f"--config={shlex.quote(file)}", f"runs/{name}"
+        facts = self.found.facts
+        # what is monitored may be a loss with smoothed labels, which another config has otherwise
+        score = {"classification": "accuracy", "multilabel": "f1_micro"}.get(facts.task)
+        score = "balanced_accuracy" if score == "accuracy" and training.is_rare(facts) else score
+        metric = f" --metric=validation/{score}" if score else ""
+        folds = " --folds=5" if facts.rows < training.FEW_ROWS and self.folds else ""
         return [
             (f"jdlopt data check {config}", "what is wrong with the data:"),
             (f"jdlopt train {config} --workdir={runs}", "train it:"),
             (f"jdlopt diagnose {runs}", "what holds it back:"),
             (
-                f"jdlopt improve {config} --workdir={runs}_improved --budget=10m",
+                f"jdlopt improve {config} --workdir={runs}_improved --budget=10m{metric}",
                 "try what may make it better, fairly, and keep what does:",
             ),
             (
-                f"jdlopt tune {config} --workdir={runs}_study --trials=32",
+                f"jdlopt tune {config} --workdir={runs}_study --trials=32{folds}",
                 "search what get_space() below names:",
             ),
             (
-                f"jdlopt predict --workdir={runs} --input=NEW --output=predictions.csv",
+                f"jdlopt predict {runs} --input=NEW --output=predictions.csv",
                 "predict for new data:",
             ),
         ]
@@ -182,19 +193,21 @@ def _there(path: Path) -> str:
 
 
 def beside(source: str, folder: Path) -> str:
-    """Returns a path as a config file in a folder names it: from there, as configs are loaded.
+    """Returns a path as a config file in a folder names it, so that it is found from here.
 
-    A whole path that leads out of the folder stays as it is.
+    What lies in the folder is named from there, so that both can be moved; all else as it was
+    given, from the working directory.
 
     Example:
-      >>> beside("data/birds.csv", Path()), beside("birds", Path())
-      ('data/birds.csv', './birds')
+      >>> beside("configs/birds.csv", Path("configs")), beside("birds", Path("configs"))
+      ('birds.csv', './birds')
     """
     path = Path(os.path.abspath(writing.expanded(source)))
     there, here = Path(os.path.realpath(path.parent)) / path.name, os.path.realpath(folder)
     relative = os.path.relpath(there, here)
-    if (os.path.isabs(source) or source.startswith("~")) and relative.startswith(os.pardir):
-        return source
+    taken = os.path.lexists(relative) and not os.path.samefile(relative, path)  # looked at first
+    if relative.startswith(os.pardir) or taken:
+        relative = source
     # a folder's name alone could be a dataset's, and is not looked for beside the config
     is_plain = os.sep in relative or bool(Path(relative).suffix)
     return relative if is_plain else f"./{relative}"

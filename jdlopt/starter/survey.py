@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jdlopt import writing
-from jdlopt.data import image_decoding, images, named, sound, table_files
+from jdlopt.data import image_decoding, images, named, sound, table_files, text_files
 from jdlopt.data.damage import Skipped
 from jdlopt.data.dataset import Dataset
 from jdlopt.data.fields import DataFields
@@ -18,13 +18,37 @@ from jdlopt.data.folders import LabelledFiles, read_files
 from jdlopt.data.given import open_given
 from jdlopt.data.notes import Notes
 from jdlopt.data.source import kind_of_source, open_dataset
+from jdlopt.data.walk import FileKind
 from jdlopt.errors import DataError, UserError
-from jdlopt.starter import files_source, looks, table_source, training
+from jdlopt.starter import files_source, looks, table_reading, table_source, training
 from jdlopt.starter.facts import Choice
-from jdlopt.starter.found import Found, facts_of, notes_of, rows_of, skipping, splits_of
+from jdlopt.starter.found import Found, facts_of, notes_of, open_with, repairs, rows_of, splits_of
 
 LONGEST = 512
 """Tokens of a text that are counted at most, where the source is no table."""
+
+
+class Folder(NamedTuple):
+    """A kind of folders.
+
+    Attributes:
+      files: the files that count.
+      read: reads one, and raises `Unreadable` for damage.
+      size: the keys that bring files to one size; None where they have none.
+    """
+
+    files: FileKind
+    read: Callable[[Path], object]
+    size: Callable[[list[Path]], files_source.Sized] | None = None
+
+
+FOLDERS = {
+    "images": Folder(image_decoding.KIND, images.load, files_source.image_size),
+    "sounds": Folder(
+        sound.KIND, lambda path: sound.read_sound(path, str(path)), files_source.sound_size
+    ),
+    "texts": Folder(text_files.KIND, text_files.read_file),
+}
 
 
 def survey(fields: DataFields) -> Found:
@@ -39,12 +63,13 @@ def survey(fields: DataFields) -> Found:
     kind = kind_of_source(fields)
     if kind == "table":
         path = writing.expanded(fields.source)
-        table, damaged = table_source.read(path, fields.target)
         if fields.target is None:
             raise UserError(no_target(fields.source))
+        target = fields.target if isinstance(fields.target, tuple) else (fields.target,)
+        found = table_reading.read(path, target)
         folder = path if path.is_dir() else path.parent
-        return table_source.survey(table, fields, folder, _opened, damaged)
-    if kind in ("images", "sounds"):
+        return table_source.survey(found, fields, folder, _opened)
+    if kind in FOLDERS:
         return _of_folder(writing.expanded(fields.source), kind, fields)
     return _of_dataset(_opened, _long(fields))
 
@@ -68,7 +93,7 @@ def survey_given(given: Any, fields: DataFields) -> Found:
         told = [f"  {row['column']!r}: {row['what there is']}" for row in columns_of(table)]
         raise UserError("\n".join(["data: which column is to predict, target='COLUMN'?", *told]))
     return table_source.survey(
-        table, fields, Path(), lambda one: open_given(_filled(one), given), False
+        table_reading.Table(table), fields, Path(), lambda one: open_given(_filled(one), given)
     )
 
 
@@ -92,7 +117,7 @@ def columns(source: str) -> list[dict[str, str | int]]:
     if kind_of_source(fields) != "table":
         return []
     path = writing.expanded(source)
-    return columns_of(table_source.read(path)[0], path if path.is_dir() else path.parent)
+    return columns_of(table_reading.read(path).frame, path if path.is_dir() else path.parent)
 
 
 def columns_of(table: Any, folder: Path | None = None) -> list[dict[str, str | int]]:
@@ -118,12 +143,14 @@ def _long(fields: DataFields) -> DataFields:
 
 def _of_dataset(opened: Callable[[DataFields], Dataset], fields: DataFields) -> Found:
     """Returns what is known of a source that says itself what its targets are."""
-    dataset, share = opened(fields), fields.validation_fraction
+    share = fields.validation_fraction
+    dataset, fields = open_with(fields, opened)
     own = splits_of(dataset)
     if "validation" not in own:
         share = training.validation_share(dataset.sizes["train"])
         if share != fields.validation_fraction:
-            dataset = opened(dataclasses.replace(fields, validation_fraction=share))
+            fields = dataclasses.replace(fields, validation_fraction=share)
+            dataset, fields = open_with(fields, opened)
     missing, tokens = 0, 0
     if dataset.nbytes("train") < 1 << 28:
         for values in named.by_name(dataset.read("train").inputs).values():
@@ -133,8 +160,8 @@ def _of_dataset(opened: Callable[[DataFields], Dataset], fields: DataFields) -> 
                 tokens = max(tokens, int(np.percentile((values != 0).sum(axis=1), 95)))
     facts = facts_of(dataset, missing=missing, tokens=tokens)
     section = [] if fields.target is None else [Choice("data.target", fields.target)]
-    section.append(Choice("data.task", dataset.spec.task))
-    section += training.split(facts.rows, own, share)
+    section += [Choice("data.task", dataset.spec.task), *repairs(dataset, fields)]
+    section += training.split(own, share)
     return Found(dataset.spec.name, facts, tuple(section), (*rows_of(dataset), *notes_of(dataset)))
 
 
@@ -145,20 +172,20 @@ def _of_folder(folder: Path, kind: str, fields: DataFields) -> Found:
     """Returns what is known of a folder of images or of sounds."""
     found, fields = _files(folder, kind, fields)
     paths = [path for split in found.paths if split != "test" for path in found.paths[split]]
-    size = files_source.image_size if kind == "images" else files_source.sound_size
-    choices, keys = size(paths)
-    read = images.load if kind == "images" else lambda path: sound.read_sound(path, str(path))
+    size, read = FOLDERS[kind].size, FOLDERS[kind].read
+    choices, keys = ([], {}) if size is None else size(paths)
     why = files_source.damaged(paths, read)
     if why:
         fields = dataclasses.replace(fields, on_bad="skip")
     share = training.validation_share(len(paths))
-    dataset = open_dataset(dataclasses.replace(fields, **keys, validation_fraction=share))
-    facts = facts_of(dataset)
+    fields = dataclasses.replace(fields, **keys, validation_fraction=share)
+    dataset, fields = open_with(fields, open_dataset)
+    tokens = files_source.tokens(paths) if kind == "texts" else 0
+    facts = facts_of(dataset, tokens=tokens)
     section = [] if fields.target is None else [Choice("data.target", fields.target)]
     section += [Choice("data.task", dataset.spec.task), *choices]
-    if fields.on_bad == "skip":
-        section.append(skipping(dataset))
-    section += training.split(facts.rows, splits_of(dataset), share)
+    section += repairs(dataset, fields)
+    section += training.split(splits_of(dataset), share)
     return Found(
         folder.resolve().name, facts, tuple(section), (*rows_of(dataset), *notes_of(dataset))
     )
@@ -166,7 +193,7 @@ def _of_folder(folder: Path, kind: str, fields: DataFields) -> Found:
 
 def _files(folder: Path, kind: str, fields: DataFields) -> tuple[LabelledFiles, DataFields]:
     """Returns a folder's files; rows of a ``labels.csv`` that can't be used are left out."""
-    of_kind = image_decoding.KIND if kind == "images" else sound.KIND
+    of_kind = FOLDERS[kind].files
     try:
         return read_files(folder, of_kind, fields, Skipped()), fields
     except DataError as error:

@@ -3,84 +3,65 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jdlopt.data import labelled, text
+from jdlopt.data import labelled
 from jdlopt.data.check import columns
 from jdlopt.data.check.cells import cells_of
 from jdlopt.data.check.finding import Finding
 from jdlopt.data.columns import texts_of
-from jdlopt.data.damage import Skipped
 from jdlopt.data.dataset import Dataset
 from jdlopt.data.fields import DataFields
 from jdlopt.data.named import INPUT, TABLE, by_name
 from jdlopt.data.precision import restored
-from jdlopt.data.table_files import read_table
-from jdlopt.data.text import TextFields
 from jdlopt.errors import DataError, UserError, nearest
 from jdlopt.starter import looks, training
 from jdlopt.starter.facts import Choice
-from jdlopt.starter.files_source import image_size, sound_size
+from jdlopt.starter.files_source import image_size, sound_size, tokens_of
 from jdlopt.starter.found import (
     Found,
+    Open,
     Row,
     counted,
     facts_of,
+    grouped,
     listed,
     notes_of,
+    open_with,
+    repairs,
     rows_of,
-    skipping,
     splits_of,
 )
 from jdlopt.starter.looks import Look, as_target, shown
+from jdlopt.starter.table_reading import Table, of_words
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Open = Callable[[DataFields], Dataset]
 MOST_ROWS = 20_000
 """Training rows in which a column is looked for that gives the target away."""
-MOST_TEXTS = 2000
-"""Texts whose tokens are counted."""
 OF_KIND = {words: kind for kind, words in looks.APART.items()}
 """What a column holds → its kind in ``data.columns``."""
 
 
-def read(path: Path, target: str | tuple[str, ...] | None = None) -> tuple[pd.DataFrame, bool]:
-    """Returns a table, and whether rows of it were left out, which have too many values.
-
-    Args:
-      path: the table.
-      target: the columns to predict, of which a word that may be missing is no class.
-    """
-    strict = () if target is None else (target,) if isinstance(target, str) else target
-    strict = (*strict, *(part.strip() for name in strict for part in name.split(",")))
-    try:
-        return read_table(path, strict=strict), False
-    except DataError:
-        return read_table(path, Skipped(), strict=strict), True  # which raises for all else
-
-
-def survey(
-    table: pd.DataFrame, fields: DataFields, folder: Path, opened: Open, damaged: bool
-) -> Found:
+def survey(found: Table, fields: DataFields, folder: Path, opened: Open) -> Found:
     """Returns what is known of a table whose target is named.
 
     Args:
-      table: as it was read.
+      found: as it was read.
       fields: ``source``, ``target``, and maybe ``task``.
       folder: where paths begin.
       opened: opens it as a data section says.
-      damaged: whether rows have to be left out.
 
     Raises:
       UserError: the target can't be predicted, or no column is left; says why.
       DataError: the table can't be used, even without its odd columns and rows.
     """
+    table = found.frame
     fields = labelled.with_targets(fields, list(table.columns))
     seen = looks.look_at(table, fields, folder)
     names = labelled.names_of(fields.target)
@@ -96,12 +77,21 @@ def survey(
         told = "\n".join(f"  {shown(name)}: {reason}" for name, reason in left_out.items())
         raise UserError(f"{fields.source}: no column is left to predict from:\n{told}")
     share = training.validation_share(len(table))
-    fields = dataclasses.replace(fields, ignore=tuple(left_out), validation_fraction=share)
+    missing_values, words = of_words(found)
+    fields = dataclasses.replace(
+        fields,
+        ignore=tuple(left_out),
+        validation_fraction=share,
+        missing_values=missing_values,
+    )
     section, fields = _inputs(table, fields, kinds, used, folder)
-    dataset, fields = _opened(fields, opened, damaged)
+    if found.damaged:
+        fields = dataclasses.replace(fields, on_bad="skip")
+    dataset, fields = open_with(fields, opened)
     missing = [name for name in used if name not in kinds and seen[name].missing]
     tokens = max(
-        (_tokens(table[name]) for name, kind in kinds.items() if kind == "text"), default=0
+        (tokens_of(list(texts_of(table[name]))) for name, kind in kinds.items() if kind == "text"),
+        default=0,
     )
     facts = facts_of(dataset, missing=len(missing), tokens=tokens)
     task = Choice("data.task", dataset.spec.task, _of_task(dataset, names, seen, fields))
@@ -110,19 +100,19 @@ def survey(
         *target,
         task,
         *_ignored(left_out, leaks),
+        *words,
         *section,
         *_hints(table, seen, used, groups, kinds),
     ]
-    if fields.on_bad == "skip":
-        choices.append(skipping(dataset))
-    choices += training.split(facts.rows, splits_of(dataset), share)
+    choices += repairs(dataset, fields)
+    choices += training.split(found.own_splits or splits_of(dataset), share)
     rows = rows_of(dataset)
     rows[1:1] = [Row("columns", _columns(seen, used, names, left_out))]
     if missing:
         rows.append(
             Row("missing", f"values in {counted(len(missing), 'column')}: {listed(missing)}")
         )
-    rows += [Row("left out", f"{shown(name)}: {reason}") for name, reason in left_out.items()]
+    rows += [Row("left out", words) for words in grouped(left_out)]
     rows += [
         Row("look at", f"{shown(name)}: {reason}") for name, reason in {**leaks, **groups}.items()
     ]
@@ -218,10 +208,10 @@ def _left_out(seen: Mapping[str, Look], targets: tuple[str, ...]) -> dict[str, s
 def _ignored(left_out: Mapping[str, str], leaks: Mapping[str, str]) -> list[Choice]:
     made = []
     if left_out:
-        told = "\n".join(f"  {shown(name)} {reason}" for name, reason in left_out.items())
-        made.append(Choice("data.ignore", tuple(left_out), f"Left out, as\n{told}"))
+        told = "\n".join(f"  {words}" for words in grouped(left_out))
+        made.append(Choice("data.ignore", tuple(left_out), f"Left out:\n{told}"))
     if leaks:
-        told = "\n".join(f"  {shown(name)}: {reason}" for name, reason in leaks.items())
+        told = "\n".join(f"  {words}" for words in grouped(leaks))
         why = (
             f"LOOK AT THIS: what (almost) gives the target away by itself:\n{told}\n"
             "If it is not known when one predicts, leave it out, or all figures are too good:"
@@ -279,28 +269,6 @@ def is_key(name: str) -> bool:
         return False
 
 
-def _opened(fields: DataFields, opened: Open, damaged: bool) -> tuple[Dataset, DataFields]:
-    """Returns the dataset, without its damaged rows if it has any, and what opens it."""
-    without = dataclasses.replace(fields, on_bad="skip")
-    if damaged:
-        return opened(without), without
-    try:
-        return opened(fields), fields
-    except DataError as error:
-        try:
-            return opened(without), without
-        except DataError:
-            raise error from None
-
-
-def _tokens(column: pd.Series) -> int:
-    """Returns how many tokens 19 of 20 texts of a column have at most."""
-    texts = list(texts_of(column))
-    some = texts[:: -(-len(texts) // MOST_TEXTS)]
-    state = text.fit(TextFields(max_tokens=2048), some)
-    return int(np.percentile((text.encode(state, some) != 0).sum(axis=1), 95))
-
-
 def _suspects(dataset: Dataset) -> tuple[dict[str, str], dict[str, str]]:
     """Returns the columns that give the target away, and those that name groups of one target."""
     spec = dataset.spec
@@ -340,10 +308,8 @@ def _hints(
     made = []
     codes = tuple(name for name in used if name not in kinds and seen[name].may_be_categories)
     if codes:
-        told = "\n".join(
-            f"  {shown(name)}: {seen[name].different:,} values, {seen[name].words}"
-            for name in codes
-        )
+        of_each = {n: f"{seen[n].different:,} values, {seen[n].words}" for n in codes}
+        told = "\n".join(f"  {words}" for words in grouped(of_each))
         why = f"Whole numbers that may mean categories; name those that do:\n{told}"
         made.append(Choice("data.categorical", codes, why, on=False))
     may_group = [*groups, *(name for name in used if seen[name].may_group and name not in groups)]

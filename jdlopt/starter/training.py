@@ -11,8 +11,8 @@ LOSSES = {
     "multilabel": "binary_cross_entropy",
     "regression": "mse",
 }
-RARE = 0.1
-"""A class with a smaller share is rare: accuracy hardly sees it."""
+RARE = 0.3
+"""A class with less of an equal share is rare: accuracy hardly sees it."""
 FEW_ROWS = 2000
 """With fewer training examples, a validation split is small, and luck decides much."""
 
@@ -33,11 +33,10 @@ def validation_share(examples: int) -> float:
     return 0.2 if examples < 5 * FEW_ROWS else 0.1
 
 
-def split(rows: int, own: tuple[str, ...], share: float) -> list[Choice]:
+def split(own: tuple[str, ...], share: float) -> list[Choice]:
     """Returns how the examples are split.
 
     Args:
-      rows: training examples.
       own: the splits that the source has itself.
       share: of validation, see `validation_share`.
     """
@@ -48,22 +47,38 @@ def split(rows: int, own: tuple[str, ...], share: float) -> list[Choice]:
     if "validation" not in own:
         why = "of the rest: says which epoch, and which config, is best"
         made.append(Choice("data.validation_fraction", share, why))
-        if rows < FEW_ROWS:
-            why = "Few examples: one split is partly luck. `jdlopt tune --folds=5` takes five."
-            made.append(Choice("data.folds", 5, why, on=False))
     return made
 
 
-def loss(facts: Facts) -> list[Choice]:
-    """Returns the loss of a task, and what could be chosen instead."""
+def is_rare(facts: Facts) -> bool:
+    """Returns whether the rarest class, or label, has a small part of an equal share.
+
+    Example:
+      >>> of_classes = Facts("table", 100, "classification", outputs=10, rarest=0.09)
+      >>> is_rare(of_classes), is_rare(Facts("table", 100, "classification", 2, rarest=0.09))
+      (False, True)
+    """
+    return facts.rarest * (facts.outputs if facts.task == "classification" else 2) < RARE
+
+
+def loss(facts: Facts, smoothing: float | None = None) -> list[Choice]:
+    """Returns the loss of a task, and what could be chosen instead.
+
+    Args:
+      facts: of the data.
+      smoothing: of labels, for classes.
+    """
     name = LOSSES.get(facts.task)
     if name is None:
         return []
     made = [Choice("loss.name", name)]
+    if facts.task == "classification" and smoothing:
+        why = "keeps the network from being too sure"
+        made.append(Choice("loss.label_smoothing", smoothing, why))
     if facts.task == "regression":
         why = "Where single targets are far off, or wrong, they count less:"
         return [*made, Choice("loss.name", "huber", why, on=False)]
-    if facts.rarest < RARE:
+    if is_rare(facts):
         what = "class" if facts.task == "classification" else "label"
         why = (
             f"The rarest {what} has {facts.rarest:.1%} of the examples. If it matters as much as "
@@ -75,7 +90,7 @@ def loss(facts: Facts) -> list[Choice]:
 
 def sampling(facts: Facts) -> list[Choice]:
     """Returns another way to count a rare class."""
-    if facts.task != "classification" or facts.rarest >= RARE:
+    if facts.task != "classification" or not is_rare(facts):
         return []
     why = "Shows every class as often as the others; instead of loss.class_weights, not beside it:"
     return [Choice("data.sampling", "balanced", why, on=False)]
@@ -134,7 +149,7 @@ def monitor(facts: Facts) -> list[Choice]:
     """Returns which evaluation is the best: by the loss, where a score has ties and luck."""
     if facts.task == "regression":
         return []
-    if facts.task == "classification" and facts.rarest < RARE:
+    if facts.task == "classification" and is_rare(facts):
         why = "The best epoch is the one of the best loss. To judge by all classes alike:"
         return [
             Choice("train.monitor", "validation/loss"),

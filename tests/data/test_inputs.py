@@ -125,8 +125,12 @@ def test_texts_read_back_alike(tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=r"holds no text|can't be read as text in UTF-8"):
             read_inputs(tmp_path / name, spec)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.npz").touch()
+    with pytest.raises(DataError, match="holds no text"):
+        read_inputs(tmp_path / "empty", spec)
     with pytest.raises(DataError, match="the model was trained on texts"):
-        read_inputs(tmp_path, spec)
+        read_inputs(tmp_path / "a.npz", spec)
 
 
 def csv(text):

@@ -71,6 +71,14 @@ def texts(folder: Path) -> Path:
     return folder / "reviews.csv"
 
 
+def text_files(folder: Path) -> Path:
+    for index in range(24):
+        place = folder / "films" / ("good", "bad")[index % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{index}.txt").write_text(f"{'nice' if index % 2 else 'dull'} film {index}")
+    return folder / "films"
+
+
 def mixed(folder: Path) -> Path:
     frame = pd.read_csv(texts(folder)).assign(length=DRAW.normal(size=ROWS))
     frame.to_csv(folder / "mixed.csv", index=False)
@@ -103,6 +111,7 @@ def made(source: Path, capsys, *flags: str) -> dict:
         (pictures, [], "image", "classification"),
         (sounds, [], "sound", "classification"),
         (texts, ["--target=liked"], "text", "classification"),
+        (text_files, [], "text", "classification"),
         (mixed, ["--target=liked"], "mixed", "classification"),
         (mixed, ["--target=length"], "text", "regression"),
         (series, [], "sequence", "classification"),
@@ -182,17 +191,21 @@ def test_no_file_is_overwritten(place, capsys):
     assert not Path("elsewhere.py").exists()
 
 
-def test_a_path_is_written_as_the_config_will_find_it(place, monkeypatch):
+def test_a_path_is_written_as_the_config_will_find_it(place, recwarn):
     (place / "configs").mkdir()
     source = texts(place)
-    jdlopt.init(source.name, "liked", out="configs/reviews.py")
+    jdlopt.init(source.name, "liked", out="configs/outside.py")
+    assert configs.load("configs/outside.py").data.source == "reviews.csv"
+    assert not list(recwarn)
+    inside = texts(place / "configs").rename(place / "configs" / "inside.csv")
+    jdlopt.init("configs/inside.csv", "liked", out="configs/inside.py")
     with pytest.warns(UserWarning, match="taken from beside the config"):
-        found = configs.load("configs/reviews.py")
-    assert Path(found.data.source).samefile(source)
-    monkeypatch.chdir(place / "configs")
-    assert configs.load("reviews.py").data.source == "../reviews.csv"
+        found = configs.load("configs/inside.py")
+    assert Path(found.data.source).samefile(inside)
     assert beside(str(place / "a.csv"), place) == "a.csv"
     assert beside("/elsewhere/a.csv", place) == "/elsewhere/a.csv"
+    (place / "inside.csv").touch()  # which would be taken, from here
+    assert beside("configs/inside.csv", Path("configs")) == "configs/inside.csv"
 
 
 def test_a_table_in_memory_gives_a_config_to_fit(place):
@@ -214,6 +227,41 @@ def test_another_task_can_be_asked_for(place):
         jdlopt.init(frame, "grade", task="ranking")
 
 
+def test_a_class_called_none_is_kept_and_other_words_are_told(place):
+    rows = [
+        f"{i % 9},{('null', 'DE', 'FR', 'IT')[i % 4]},{('None', 'nuts', 'milk')[i % 3]}"
+        for i in range(ROWS)
+    ]
+    Path("allergies.csv").write_text("\n".join(["age,country,allergy", *rows]))
+    config = jdlopt.init("allergies.csv", "allergy", out="kept.py")
+    assert config.data.missing_values == ("null",) and config.data.preprocess.missing == "median"
+    spec = Experiment.build(configs.load("kept.py")).spec
+    assert spec.class_names == ("None", "milk", "nuts") and spec.sizes["train"] > 40
+    assert "'None' (27 times), a class of the target" in " ".join(
+        Path("kept.py").read_text("utf-8").replace("#", "").split()
+    )
+    jdlopt.init("allergies.csv", "age", out="told.py")
+    assert '# "missing_values": (),' in Path("told.py").read_text("utf-8")
+
+
+def test_tables_of_splits_are_not_split_again(place):
+    (place / "ads").mkdir()
+    frame = pd.DataFrame({"x": DRAW.normal(size=ROWS), "sold": np.arange(ROWS) % 2})
+    frame.to_csv("ads/train.csv", index=False)
+    frame[:20].to_csv("ads/test.csv", index=False)
+    config = jdlopt.init("ads", "sold", out="ads.py")
+    assert "test_fraction" not in config.data and config.data.validation_fraction == 0.2
+    assert configs.load("ads.py").data.source == "./ads"
+    assert Experiment.build(configs.load("ads.py")).spec.sizes["test"] == 20
+
+
+def test_a_class_of_one_row_is_split_without_shares(place):
+    kinds = ["rare", *(("ant", "bee")[index % 2] for index in range(ROWS - 1))]
+    frame = pd.DataFrame({"size": DRAW.normal(size=ROWS), "kind": kinds})
+    config = jdlopt.init(frame, "kind")
+    assert config.data.stratify is False and "on_bad" not in config.data
+
+
 def test_damaged_rows_and_several_targets(place):
     lines = ["a,b,action,drama", *(f"{i},{i % 7}.5,{i % 2},{i // 3 % 2}" for i in range(ROWS))]
     lines[5] = "3,much,1,0"
@@ -222,4 +270,5 @@ def test_damaged_rows_and_several_targets(place):
     config = jdlopt.init("films.csv", ("action", "drama"), out="films.py")
     assert config.data.on_bad == "skip" and config.data.task == "multilabel"
     assert config.data.target == ("action", "drama")
-    assert "1 not a number" in Path("films.py").read_text().replace("\n            #", "")
+    said = " ".join(Path("films.py").read_text("utf-8").replace("#", "").split())
+    assert "left out and counted: too many columns (1 example), not a number (1 example)" in said

@@ -1,4 +1,4 @@
-"""Folders of images or sound, file by file: what can't be read, and what is unlike the rest."""
+"""Folders of files, file by file: what can't be read, and what is unlike the rest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from jdlopt.data import image_decoding, sound
+from jdlopt.data import image_decoding, sound, text_files
 from jdlopt.data.check.examples import sampled
 from jdlopt.data.check.finding import Finding, Part
 from jdlopt.data.damage import Skipped
@@ -26,12 +26,13 @@ Looked = TypeVar("Looked")
 
 
 def folder_findings(folder: Path, fields: DataFields) -> tuple[str, list[Finding], str]:
-    """Returns what a folder is of, ``image`` or ``audio``, what its files show, what was opened.
+    """Returns what a folder is of, what its files show, and which were opened.
 
     The files are those that a run uses, the test split's too: a damaged one stops a run wherever
     it lies. Where a run can't open the folder, they are all files of the kind that are in it.
     """
-    kind = most_of(folder, (image_decoding.KIND, sound.KIND)) or image_decoding.KIND
+    kinds = (image_decoding.KIND, sound.KIND, text_files.KIND)
+    kind = most_of(folder, kinds) or image_decoding.KIND
     passed = PassedOver()
     try:
         found = read_files(folder, kind, fields, Skipped())
@@ -48,8 +49,8 @@ def folder_findings(folder: Path, fields: DataFields) -> tuple[str, list[Finding
         if files
         else f"The folder holds no {kind.name} that a run could use."
     )
-    findings = (_sounds if kind is sound.KIND else _images)(folder, chosen)
-    return "audio" if kind is sound.KIND else "image", [*findings, *_left_out(notes)], opened
+    name, look = LOOKS[kind.name]
+    return name, [*look(folder, chosen), *_left_out(notes)], opened
 
 
 def _left_out(notes: Iterable[Note]) -> Iterator[Finding]:
@@ -117,10 +118,22 @@ def _sounds(folder: Path, files: list[Path]) -> list[Finding]:
     ]  # fmt: skip
 
 
+def _texts(folder: Path, files: list[Path]) -> list[Finding]:
+    return _opened(folder, files, text_files.read_file, "texts")[1]
+
+
 def _sound(file: Path) -> tuple[int, int]:
     """Returns a file's samples a second and its length in samples."""
     values, rate = sound.read_sound(file, str(file))
     return rate, len(values)
+
+
+LOOKS: dict[str, tuple[str, Callable[[Path, list[Path]], list[Finding]]]] = {
+    "image": ("image", _images),
+    "sound": ("audio", _sounds),
+    "text": ("text", _texts),
+}
+"""What files hold → what a check calls it, and what it looks for."""
 
 
 def _opened(
