@@ -61,7 +61,7 @@ class Queue:
                 record = json.loads(str(text))
                 one = Planned.from_dict(record, self.setup.space)
                 found[one.name] = int(record["order"]), one
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
                 raise WorkdirError(
                     f"--workdir: {self.setup.workdir}: in the study's storage, {key} is no point "
                     f"as jdlopt writes it ({error!r:.80}). Something else has written there; put "
@@ -72,8 +72,8 @@ class Queue:
     def note(self, trial: FrozenTrial) -> None:
         """Notes a trial of the storage, if it is one of the points."""
         name = trial.system_attrs.get(NAME)
-        if name in self.points:
-            self.numbers.setdefault(str(name), trial.number)
+        if isinstance(name, str) and name in self.points:
+            self.numbers.setdefault(name, trial.number)
 
     def next(self) -> Planned | None:
         """Returns the point that is to be drawn next here; None if the sampler draws its own.

@@ -15,6 +15,8 @@ STATES = ("done", "pruned", "infeasible")
 """Of a trial that has ended."""
 LEFT_OUT = "left out"
 """The state of a trial that did not fit in memory: it has not ended, and is trained again."""
+FOREIGN = "another program ended it"
+"""Why a trial that is not jdlopt's own has no value."""
 SHOWN = 20
 """Numbers of trials that are listed."""
 Record = Mapping[str, Any]

@@ -27,7 +27,7 @@ from jdlopt.study.progress import Progress, trials_of
 from jdlopt.study.samplers import HISTORY_FREE
 from jdlopt.study.scheduling import Scheduler
 from jdlopt.study.setup import Setup, StudyProgress, StudyResult, check_whole
-from jdlopt.study.storage import StudyStorage
+from jdlopt.study.storage import RECORD, StudyStorage
 from jdlopt.study.trials import Trials
 
 LOOK_SECONDS, IDLE_SECONDS = 15.0, 1.0
@@ -63,7 +63,8 @@ class Search:
         name = setup.options.study_name or "study"
         locks = lock_folder(setup.options.storage, setup.workdir)
         self.storage = StudyStorage(database, name, directions, setup.definition, locks)
-        known = {trial.number for trial in self.storage.trials() if trial.state.is_finished()}
+        finished = [trial for trial in self.storage.trials() if trial.state.is_finished()]
+        known = {trial.number for trial in finished if RECORD in trial.user_attrs}
         check_whole(setup.workdir, known, setup.options.storage)
         data = known_data.keep(self.storage, setup)
         # results may decide what is trained next: then a worker waits until they are written down

@@ -110,7 +110,7 @@ def check_whole(workdir: Path, finished: set[int], storage: str | None = None) -
 
     Args:
       workdir: the study's directory.
-      finished: the numbers of the storage's finished trials.
+      finished: the numbers of the storage's finished trials that have a record.
       storage: its URL, if it is not in the directory.
 
     Raises:
@@ -125,7 +125,8 @@ def check_whole(workdir: Path, finished: set[int], storage: str | None = None) -
         return
     try:
         rows = schema.read_object(path)["trials"]
-        told = {int(row["number"]) for row in rows if row["state"] in records.STATES}
+        ended = [row for row in rows if row["state"] in records.STATES]
+        told = {int(row["number"]) for row in ended if row.get("reason") != records.FOREIGN}
     except (WorkdirError, LookupError, ValueError, TypeError, ArithmeticError) as error:
         if finished:
             return  # it is written again from the storage

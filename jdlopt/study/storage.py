@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from jdlopt import config as configs
 from jdlopt import writing
-from jdlopt.errors import UserError, WorkdirError, differences, listing
+from jdlopt.errors import UserError, WorkdirError, differences
 from jdlopt.study import space as spaces
 
 DEFINITION, RECORD, OWNER, OWNERS = "definition", "record", "owner", "owner:"
@@ -101,8 +101,8 @@ class StudyStorage:
             numbers = sorted(one.number for one in storage.get_all_trials(self.id, deepcopy=False))
         if ways != list(directions):
             raise WorkdirError(
-                f"the study {name!r} is searched to {listing(ways)} its objectives in the storage, "
-                f"which its definition is to {listing(directions)}. {CHANGED}"
+                f"the study {name!r}: the storage says to {', '.join(ways)} its objectives, its "
+                f"definition to {', '.join(directions)} them. {CHANGED}"
             )
         if numbers != list(range(len(numbers))):
             raise WorkdirError(

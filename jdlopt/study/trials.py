@@ -17,9 +17,6 @@ from jdlopt.study.samplers import HISTORY_FREE
 from jdlopt.study.setup import Setup
 from jdlopt.study.storage import RECORD, STATE_OF, SUM, StudyStorage, checksum
 
-FOREIGN = "another program ended it"
-"""Why a trial that is not jdlopt's own has no value."""
-
 
 class Trials:
     """All trials that are known: ``points`` by number, and ``finished``, the records of the ended.
@@ -119,7 +116,7 @@ class Trials:
         record: Any = trial.user_attrs.get(RECORD)
         theirs = trial.state.name == "FAIL" or not self.storage.is_ours(trial)
         if record is None and theirs:
-            return records.infeasible(FOREIGN)
+            return records.infeasible(records.FOREIGN)
         problem = schema.problem(record, len(self.setup.objectives))
         if problem is None and SUM in record and record[SUM] != checksum(trial.params, record):
             problem = "it or the point was changed after it was written"

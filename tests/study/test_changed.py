@@ -10,19 +10,23 @@ import os
 import shutil
 import sqlite3
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hypothesis
+import pandas as pd
 import pytest
 from fake import trained
+from hypothesis import given
+from hypothesis import strategies as st
 from searches import SPACE, search
 
 from jdlopt.errors import UserError
 from jdlopt.report.study import write_report
-from jdlopt.study import database
+from jdlopt.study import curves, database
 from jdlopt.study.enqueue import checked
 from jdlopt.study.setup import claim
 
@@ -53,7 +57,7 @@ def tuned(folder: Path, trials: int = 8) -> dict[str, Any]:
 def told(act: Callable[[], object]) -> object:
     """Returns what an act comes to; None where it says in a message why it can't."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore")
         try:
             return act()
         except UserError:
@@ -107,6 +111,7 @@ MADE = {
     "no record": (f"delete from {OF_RECORD} and trial_id = 1",),
     "record no object": ("update trial_user_attributes set value_json = '[3]' where key='record'",),
     "record no JSON": ("update trial_user_attributes set value_json = '{' where key = 'record'",),
+    "no attributes": ("update trial_user_attributes set trial_id = 99 where trial_id = 1",),
     "other value": ("update trial_values set value = 0.0625 where trial_id = 1",),
     "other state": ("update trials set state = 'PRUNED' where number = 0",),
     "not finished": ("update trials set state = 'RUNNING' where number = 4",),
@@ -191,3 +196,131 @@ def test_a_pipe_is_not_waited_for(name, study):
     os.mkfifo(study / name)
     with pytest.raises(UserError, match="is no file"):
         tuned(study)
+
+
+# --- anything, anywhere ---------------------------------------------------------------------------
+
+VALUES = st.sampled_from([
+    None, "", "x", "[]", "{", "{}", '"x"', "null", "NaN", "1e999", "-1", 0, 1, -1, 7, 2**40,
+    2**63 - 1, 0.5, -1.5, 1e308, float("inf"), b"\0", "[" * 10**5,
+])  # fmt: skip
+WRONG = st.sampled_from([
+    None, [], {}, "x", "", True, -1, 0, 3.5, float("nan"), float("inf"), 1e308, 10**30, 10**400,
+    [1, "a"], {"a": 1}, "\0", "\ud800", [[]],
+])  # fmt: skip
+MANY = hypothesis.settings(
+    max_examples=100,
+    suppress_health_check=list(hypothesis.HealthCheck),
+    phases=[hypothesis.Phase.generate],
+)
+
+
+def places(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yields every place of a JSON value."""
+    yield before
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places(inner, (*before, key))
+
+
+def changed(record: Any, data: st.DataObject) -> Any:
+    """Returns a JSON value that is changed somewhere: another value, one less, or one twice."""
+    record = json.loads(json.dumps(record))
+    place = data.draw(st.sampled_from([place for place in places(record) if place]))
+    node = record
+    for key in place[:-1]:
+        node = node[key]
+    how = data.draw(st.sampled_from(["other", "none", "twice"]))
+    if how == "none":
+        del node[place[-1]]
+    elif how == "twice" and isinstance(node, list):
+        node.append(node[place[-1]])
+    else:
+        node[place[-1]] = data.draw(WRONG)
+    return record
+
+
+@pytest.mark.slow
+@MANY
+@given(st.data())
+def test_a_study_file_with_anything_anywhere_is_no_traceback(whole, tmp_path_factory, data):
+    study = copied(whole, tmp_path_factory.getbasetemp())
+    record = changed(json.loads((study / "study.json").read_text()), data)
+    (study / "study.json").write_text(json.dumps(record))
+    told(lambda: write_report(study))
+    found = told(lambda: tuned(study))
+    assert found is None or results(found) == whole[1]
+
+
+@pytest.mark.slow
+@MANY
+@given(st.data())
+def test_a_database_with_anything_anywhere_is_no_traceback(whole, tmp_path_factory, data):
+    study = copied(whole, tmp_path_factory.getbasetemp())
+    with closing(sqlite3.connect(study / "study.db")) as connection:
+        tables = [row[0] for row in connection.execute(
+            "select name from sqlite_master where type = 'table' and name not like 'sqlite%'"
+        )]  # fmt: skip
+        cells = [
+            (table, row[0], column)
+            for table in sorted(tables)
+            for row in connection.execute(f"select rowid from {table}")
+            for column in [one[1] for one in connection.execute(f"pragma table_info({table})")]
+        ]
+        table, row, column = data.draw(st.sampled_from(cells))
+        held = connection.execute(f"select {column} from {table} where rowid = ?", [row])
+        (text,) = held.fetchone()
+        how = data.draw(st.sampled_from(["cell", "inside", "gone", "twice"]))
+        try:
+            if how == "gone":
+                connection.execute(f"delete from {table} where rowid = ?", [row])
+            elif how == "twice":
+                columns = [one[1] for one in connection.execute(f"pragma table_info({table})")]
+                rest = ", ".join(columns[1:])
+                connection.execute(
+                    f"insert into {table} ({rest}) select {rest} from {table} where rowid = ?",
+                    [row],
+                )
+            else:
+                value = data.draw(VALUES)
+                if how == "inside" and column == "value_json":
+                    inner = json.loads(text)
+                    inner = [inner] if not isinstance(inner, dict | list) or not inner else inner
+                    value = json.dumps(changed(inner, data))
+                connection.execute(f"update {table} set {column} = ? where rowid = ?", [value, row])
+            connection.commit()
+        except (sqlite3.Error, OverflowError):
+            hypothesis.reject()
+    found = told(lambda: tuned(study))
+    assert found is None or results(found) == whole[1]
+    told(lambda: write_report(study))
+
+
+@pytest.mark.slow
+@MANY
+@given(st.data())
+def test_curves_with_anything_anywhere_cost_their_lines_alone(whole, tmp_path_factory, data):
+    study = copied(whole, tmp_path_factory.getbasetemp())
+    path = study / curves.CURVES
+    table = pd.read_parquet(path)
+    column = data.draw(st.sampled_from([*table.columns, "written", "more"]))
+    how = data.draw(st.sampled_from(["value", "text", "gone", "huge", "cut", "bool", "twice"]))
+    if how == "gone":
+        table = table.drop(columns=column, errors="ignore")
+    elif how == "twice":
+        table = pd.concat([table, table])
+    elif how == "text":
+        table[column] = "x"
+    elif how == "bool":
+        table[column] = True
+    else:
+        value = data.draw(st.sampled_from([float("nan"), float("inf"), -1, 1e308, 2**62, 0.5]))
+        held = pd.Series(table.get(column, 0.0), index=table.index)
+        held = held if isinstance(value, int) else held.astype(float)
+        table[column] = value if how == "huge" else held.where(table.index != 1, value)
+    table.to_parquet(path)
+    if how == "cut":
+        content = path.read_bytes()
+        path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+    told(lambda: write_report(study))
+    assert results(told(lambda: tuned(study))) == whole[1]
