@@ -72,8 +72,6 @@ def balance(outcome: Outcome, guesses: Int[np.ndarray, " n"]) -> Balance | None:
       outcome: of the validation split; its targets are classes.
       guesses: the predicted classes.
     """
-    from sklearn import metrics
-
     targets, names = outcome.targets, outcome.spec.class_names
     if not len(targets):
         return None
@@ -81,13 +79,10 @@ def balance(outcome: Outcome, guesses: Int[np.ndarray, " n"]) -> Balance | None:
     counts = support if outcome.counts is None else outcome.counts
     most = int(np.argmax(counts))
     constant = np.full(len(targets), most)
-    every = np.unique(targets)
-    scores: list[tuple[str, float, float, float]] = []
-    for words, guessed in (("model", guesses), (f"always {names[most]}", constant)):
-        f1 = metrics.f1_score(targets, guessed, labels=every, average="macro", zero_division=0.0)
-        recalls = [float(np.mean(guessed[targets == c] == c)) for c in every]
-        accuracy = float(np.mean(guessed == targets))
-        scores.append((words, accuracy, float(np.mean(recalls)), float(f1)))
+    scores = [
+        (words, *_scores(targets, guessed, support))
+        for words, guessed in (("model", guesses), (f"always {names[most]}", constant))
+    ]
     header = ["guess", "accuracy", "balanced accuracy", "F1 (macro)"]
     right, always = (f"{accuracy:.1%}" for _, accuracy, *_ in scores)
     split = "validation" if outcome.counts is None else "training"
@@ -105,6 +100,18 @@ def balance(outcome: Outcome, guesses: Int[np.ndarray, " n"]) -> Balance | None:
         Table("The model and a constant guess on the validation split", header, scores),
         _figure(outcome, counts, support, guesses),
     )
+
+
+def _scores(
+    targets: Int[np.ndarray, " n"], guesses: Int[np.ndarray, " n"], support: np.ndarray
+) -> tuple[float, float, float]:
+    """Returns accuracy, balanced accuracy and macro F1 over the classes that have examples."""
+    there = support > 0
+    hits = np.bincount(targets[guesses == targets], minlength=len(support))
+    guessed = np.bincount(guesses, minlength=len(support))
+    f1 = 2 * hits[there] / (support[there] + guessed[there])
+    recalls = hits[there] / support[there]
+    return float(np.mean(guesses == targets)), float(np.mean(recalls)), float(np.mean(f1))
 
 
 def _share(count: int, of: int) -> str:
