@@ -179,9 +179,10 @@ def _look_at_rates(
     record: dict[str, Any], subject: Subject, result: Record, lr_range: bool
 ) -> None:
     dataset, batch_size = subject.experiment.data, subject.config.data.batch_size
-    start = record["gradients"].get("start")
-    in_run = speed(result, record)["seconds_a_step"]  # too few examples for several batches
-    seconds = start["seconds_a_step"] if start else in_run or 0.0
+    start, known = record["gradients"].get("start"), speed(result, record)
+    timed = [start["seconds_a_step"] if start else None, known["bare_step"]]
+    # where neither was timed, there are too few examples for several batches
+    seconds = min((one for one in timed if one), default=known["seconds_a_step"] or 0.0)
     if not lr_range and not rates.affordable(dataset, batch_size, seconds):
         record["unseen"].append(
             f"The learning-rate range test would take about {seconds * 480:,.0f} s: --lr-range."
