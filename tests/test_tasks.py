@@ -12,6 +12,7 @@ from sklearn import metrics as sk
 
 from jdlopt.cli import main
 from jdlopt.errors import ConfigError
+from jdlopt.evidence.judged import tail_of
 from jdlopt.tasks import TASKS, find_task
 from jdlopt.train import serve
 from jdlopt.train.experiment import Experiment
@@ -47,6 +48,27 @@ def trained(request, tmp_path_factory):
     words = ["train", f"--config={folder / 'config.py'}", f"--workdir={folder / 'run'}"]
     assert main([*words, "--json"]) == 0
     return request.param, folder
+
+
+def test_a_regression_learns_by_the_error_that_it_watches():
+    raw = {"data": {"source": "diabetes"}, "model": {"name": "linear"}, "mesh": {"data": 1}}
+    losses = {
+        (monitor, name): Experiment.build(
+            {**raw, "train": {"monitor": monitor}, **({"loss": {"name": name}} if name else {})},
+            check=False,
+        ).config.loss.name
+        for monitor in (None, "validation/mae", "validation/rmse")
+        for name in (None, "huber")
+    }
+    assert losses["validation/mae", None] == "mae" and losses["validation/mae", "huber"] == "huber"
+    assert losses[None, None] == losses["validation/rmse", None] == "mse"
+
+
+def test_few_errors_that_make_most_of_the_squares_are_measured():
+    errors = RNG.normal(size=10_000) ** 2
+    assert tail_of(errors) == pytest.approx(0.085, abs=0.01)
+    assert tail_of(np.append(errors, np.full(100, 1e4))) > 0.9
+    assert tail_of(errors[:50]) is None and tail_of(np.zeros(1000)) is None
 
 
 def test_a_run_has_the_metrics_of_its_task(trained, capsys):

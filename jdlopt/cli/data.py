@@ -92,7 +92,9 @@ def _section(flags: CheckFlags) -> DataFields:
     is_run = flags.file is not None and from_run.is_run(Path(flags.file))
     if (flags.file is None) == (flags.config is None):
         both = "both are given" if flags.file is not None else "neither is given"
-        raise UserError(f"data check: takes a FILE, a RUN or --config=CONFIG; {both}.")
+        raise UserError(
+            f"data check: takes a FILE or --config=CONFIG (a RUN stands for either); {both}."
+        )
     if flags.config is not None or is_run:
         for name in ("target", "ignore", "task"):
             if getattr(flags, name):

@@ -69,7 +69,7 @@ def _config_of(
     """The config that the flags name, or that of the run which they name; overrides as text."""
     named = one_of(**{"RUN": file, "--config": flags.config})
     if named is None and not (workdir and (Path(workdir) / "config.json").is_file()):
-        where = f"{workdir} holds no run that could go on" if workdir else "no run is named either"
+        where = f"{workdir!r} holds no run that could go on" if workdir else "no run is named"
         raise UserError(
             f"--config: is missing, and {where}. Name the file that holds get_config(), or a run's "
             "directory."

@@ -17,6 +17,7 @@ DONE, DEFECT, WRONG_INPUT, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
 """What a verb's exit code means."""
 
 
+A_RUN = "a run's directory"
 CONFIGS_IN = ("best_config.json", "improved.py")
 """Of the directories of studies and improvements, the config that each came to."""
 
@@ -65,7 +66,7 @@ def place_of(flags: WithRun) -> str:
     return found
 
 
-def run_of(verb: str, flags: WithRun, workdir: str | None, what: str = "a run's directory") -> str:
+def run_of(verb: str, flags: WithRun, workdir: str | None, what: str = A_RUN) -> str:
     """Returns the directory that the flags of a verb name in one way or another.
 
     Raises:
@@ -75,12 +76,29 @@ def run_of(verb: str, flags: WithRun, workdir: str | None, what: str = "a run's 
     found = one_of(**named)
     if found is None:
         raise UserError(f"{verb}: takes {what}, `jdlopt {verb} RUN`; none is given.")
+    way = next(name for name, path in named.items() if path is not None)
     if Path(found).is_file():
         raise UserError(
-            f"{verb}: takes {what}; {found!r} is a file. Train a config first: "
-            f"`jdlopt train --config={found} --workdir=RUN`."
+            f"{way}: {verb} takes {what}; {found} is a file, which holds no run (no config.json). "
+            f"Train a config first: `jdlopt train --config={found} --workdir=RUN`."
         )
+    if what == A_RUN:
+        check_run(way, found)
     return found
+
+
+def check_run(way: str, place: str) -> None:
+    """Raises a `UserError` where a directory is no run's, by the flag that named it."""
+    from jdlopt.data.from_run import CONFIG, first_run_in
+
+    if (Path(place) / CONFIG).is_file():
+        return
+    first = first_run_in(Path(place))
+    there = "Name a directory that `jdlopt train` was given."
+    if first is not None:
+        there = f"It holds several; name one of them, such as {first}."
+    is_folder = " is a folder, not a file, and" if way == "--config" else ""
+    raise UserError(f"{way}: {place}{is_folder} holds no run: there is no {CONFIG}. {there}")
 
 
 def one_of(**named: str | None) -> str | None:
@@ -120,6 +138,7 @@ def config_at(
         raise UserError(
             f"--config: {place} is no run's directory; its best config is {better}: name that file."
         )
+    check_run("--config", place)
     from jdlopt.train.data_record import refuse_preparing
     from jdlopt.train.serve import run_config
 

@@ -59,7 +59,7 @@ def _loaded(file: str | os.PathLike[str]) -> tuple[ml_collections.ConfigDict, Pa
         siblings = [other.name for other in path.parent.glob("*.*") if other.suffix == path.suffix]
         raise ConfigError(
             f"--config: the file {name!r} is {what}.{nearest(path.name, siblings)} Name a Python "
-            "file with a function get_config(), or a JSON file."
+            "file with a function get_config(), a JSON file, or a run's directory."
         )
     if path.suffix == ".json":
         return _load_json(path), path

@@ -21,6 +21,8 @@ from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.errors import ConfigError, DataError
 
 CONFIG, INPUTS = "config.json", "inputs.json"
+HOLDING_RUNS = ("trials", "runs", ".")
+"""Where directories that hold several runs have them."""
 TRAIN = "train"
 """What ``data.fit_on`` says where nothing is kept."""
 
@@ -63,6 +65,15 @@ def _tuples(section: Mapping[str, Any]) -> dict[str, Any]:
 def is_run(place: Path) -> bool:
     """Says whether a folder is a run's directory."""
     return (place / INPUTS).is_file() and (place / CONFIG).is_file()
+
+
+def first_run_in(place: Path) -> Path | None:
+    """Returns the first run that lies in a study's directory, an improvement's, or any folder."""
+    for folder in HOLDING_RUNS:
+        found = sorted((place / folder).glob(f"*/{INPUTS}"))
+        if found:
+            return found[0].parent
+    return None
 
 
 def kept(fit_on: str) -> Kept | None:

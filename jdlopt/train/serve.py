@@ -53,8 +53,8 @@ def run_config(workdir: str | Path, allow_code: configs.Allowed = False) -> dict
     path = Path(workdir) / log.CONFIG
     if not path.is_file():
         raise WorkdirError(
-            f"--workdir: {workdir} holds no run: there is no {log.CONFIG}. "
-            "Name a directory that `jdlopt train` was given."
+            f"{workdir} holds no run: there is no {log.CONFIG}. Name a directory that "
+            "`jdlopt train` was given."
         )
     config = log.saved_config(path)
     missing = [section for section in SECTIONS if section not in config]

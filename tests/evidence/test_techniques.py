@@ -94,8 +94,9 @@ def test_weights_fix_the_structure_that_they_are_of(shipped) -> None:
     model = replace(config.model, pretrained="runs/first")
     names = {one.name for one in techniques.applicable(replace(config, model=model), facts)}
     groups = {techniques.find(name).group for name in names}
-    assert "structure" not in groups and not names & {"pca", "embed_categories"}
-    assert {"freeze_body", "layer_decay"} <= names
+    assert "structure" not in groups
+    assert not names & {"pca", "embed_categories", "piecewise_linear", "tabm"}
+    assert {"freeze_body", "layer_decay", "adapters"} <= names
 
 
 def test_transfer_needs_something_to_transfer(shipped) -> None:

@@ -173,6 +173,13 @@ def test_a_bert_that_differs_names_the_key(place: Path, case: str) -> None:
     assert ("vocabulary" in message) == (case == "another vocabulary")
 
 
+def test_the_tokenizer_beside_the_weights_is_named(place: Path) -> None:
+    (place / "bert/tokenizer.json").write_text("{}")
+    message = told(place / "bert", BERT_MODEL, tokens=33)
+    assert f"set data.text.tokenizer to '{place / 'bert/tokenizer.json'}'" in message
+    (place / "bert/tokenizer.json").unlink()
+
+
 def test_convolutions_that_differ_name_the_key() -> None:
     stem = {"stem/kernel": ((3, 3, 1, 64), (7, 7, 3, 64))}
     found = " ".join(hints(stem, (), (), None))

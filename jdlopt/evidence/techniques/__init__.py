@@ -122,9 +122,31 @@ def facts_of(config: Config, dataset: Any) -> Facts:
 def why_not(one: Technique, config: Config, facts: Facts) -> str | None:
     """Returns why a technique can't be used on a config, or None."""
     reason = one.applies(config, facts)
-    if reason is None and not one.changes(config, facts):
+    if reason is not None:
+        return reason
+    changes = one.changes(config, facts)
+    if not changes:
         return "The config has it already."
-    return reason
+    place = config.model.pretrained
+    if place is not None and all(any(map(_reshapes, change)) for change in changes):
+        return f"The model starts from weights of another structure, {place!r}."
+    return None
+
+
+KEEPING = (
+    "model.dropout_rate", "model.drop_path_rate", "model.dtype", "model.remat", "model.scan_layers",
+    "model.freeze_norm", "model.lora_", "model.ensemble",
+)  # fmt: skip
+"""Keys of the model that leave the parameters which it starts from as they are."""
+RESHAPING = tuple(
+    f"data.preprocess.{key}" for key in ("pca", "encode", "bins", "missing_indicator", "resize")
+)
+"""Keys of preprocessing that give a model inputs of another shape."""
+
+
+def _reshapes(key: str) -> bool:
+    """Whether a key, changed, asks for other parameters than weights from outside have."""
+    return (key.startswith("model.") and not key.startswith(KEEPING)) or key in RESHAPING
 
 
 def change(name: str, config: Config, facts: Facts) -> tuple[Change, ...]:

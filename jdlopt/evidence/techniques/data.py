@@ -11,7 +11,6 @@ from jdlopt.evidence.techniques.entry import (
     Change,
     Facts,
     Technique,
-    needs_fresh,
     needs_kind,
     needs_only,
     needs_task,
@@ -73,10 +72,6 @@ def _no_missing(config: Config, facts: Facts) -> str | None:
     return "Nothing is missing." if missing == "none" else None
 
 
-def _categorical(config: Config, facts: Facts) -> str | None:
-    return None if facts.categorical else "There are no categories."
-
-
 def _pca(config: Config, facts: Facts) -> tuple[Change, ...]:
     return tuple(
         {"data.preprocess.scale": "standard", "data.preprocess.pca": share}
@@ -122,7 +117,7 @@ PREPROCESS = (
         "pca", "data", ("accuracy", "size"),
         "Keeps the principal components that hold most of the variance.",
         _pca, "one fit on the training split", "Hotelling, 1933", 0.15,
-        unless(needs_fresh, _projected, needs_unset("data.preprocess.pca")),
+        unless(_projected, needs_unset("data.preprocess.pca")),
     ),
     Technique(
         "contrast_stretch", "data", ("accuracy", "robustness"),
@@ -163,7 +158,7 @@ PREPROCESS = (
         "Learns a vector for each category instead of a column of 0 and 1.",
         values("data.preprocess.encode", "embedding"), "a few parameters",
         "Guo and Berkhahn, Entity embeddings of categorical variables, 2016", 0.3,
-        unless(needs_fresh, _categorical),
+        lambda config, facts: None if facts.categorical else "There are no categories.",
     ),
     Technique(
         "scale_target", "data", ("accuracy", "speed"),

@@ -192,12 +192,6 @@ def needs_one_input(config: Config, facts: Facts) -> str | None:
     return f"It takes one input; there are {len(facts.inputs)}: {listing(facts.inputs)}."
 
 
-def needs_fresh(config: Config, facts: Facts) -> str | None:
-    """The model must start from random values: weights have one structure, and one input."""
-    place = value_of(config, "model.pretrained")
-    return f"The model starts from weights of another structure, {place!r}." if place else None
-
-
 def needs_task(*tasks: str) -> Applies:
     """The task must be one of some."""
 

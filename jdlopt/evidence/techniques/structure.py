@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jdlopt.evidence.techniques.entry import (
@@ -11,7 +10,6 @@ from jdlopt.evidence.techniques.entry import (
     Changes,
     Facts,
     Technique,
-    needs_fresh,
     needs_key,
     needs_kind,
     needs_one_input,
@@ -121,7 +119,7 @@ def _readout(config: Config, facts: Facts) -> tuple[Change, ...]:
     return ({"model.readout": other[now]},) if now in other else ()
 
 
-_STRUCTURE = (
+STRUCTURE = (
     Technique(
         "wider", "structure", ("accuracy",), "Makes every layer twice or four times as wide.",
         _scaled(2.0, 4.0), "twice the width: up to four times the arithmetic",
@@ -216,5 +214,4 @@ _STRUCTURE = (
         0.25, unless(needs_one_input, needs_kind("sequence", "text")), RATE,
     ),
 )  # fmt: skip
-STRUCTURE = tuple(replace(one, applies=unless(needs_fresh, one.applies)) for one in _STRUCTURE)
 """The techniques of structure."""

@@ -22,7 +22,7 @@ from jdlopt.errors import ConfigError, listing
 from jdlopt.models.pretrained import files
 from jdlopt.models.pretrained.architecture import Architecture, architecture_of, differing
 from jdlopt.models.pretrained.families import FAMILIES, Family
-from jdlopt.models.pretrained.hints import hints
+from jdlopt.models.pretrained.hints import THAT_CAME_WITH_IT, hints
 
 __all__ = [
     "FAMILIES", "Loaded", "check_heads", "flat_shapes", "in_words", "load", "placed",
@@ -243,6 +243,9 @@ def _filled(
             [name.removeprefix(prefix) for name in unexpected],
             _layer_counts(family, prefix, {**params, **stats}, tensors.arrays),
         )
+        tokenizer = Path(tensors.path) / "tokenizer.json"
+        if tokenizer.is_file():
+            told = [one.replace(THAT_CAME_WITH_IT, f"'{tokenizer}'") for one in told]
         raise ConfigError(
             f"model.pretrained: '{tensors.path}' does not fit the model (names as {family.name} "
             f"has them):\n{problems_in_words(missing, unexpected, shown)}"

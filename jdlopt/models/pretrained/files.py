@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jdlopt import writing
+from jdlopt.data import from_run
 from jdlopt.errors import ConfigError, nearest
 from jdlopt.models.pretrained import pickles
 
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 """The files of a folder that hold a whole model, the safer one first."""
 INDEX = ".index.json"
-RUN, RUNS_IN = "inputs.json", ("trials", "runs", ".")
-"""A file that every run's directory has, and where directories that hold several have them."""
 TORCH = (".bin", ".pt", ".pth")
 LARGEST_HEADER = 100_000_000
 """Bytes; safetensors' own limit."""
@@ -96,15 +95,14 @@ def located(path: Path) -> list[Path]:
             return [path / name]
         if (path / f"{name}{INDEX}").is_file():
             return _shards(path, path / f"{name}{INDEX}")
-    runs = [folder for folder in RUNS_IN if any((path / folder).glob(f"*/{RUN}"))]
-    if runs:
-        first = min((path / runs[0]).glob(f"*/{RUN}")).parent
+    first = from_run.first_run_in(path)
+    if first is not None:
         raise ConfigError(
             f"model.pretrained: '{path}' holds several runs; name one of them, such as '{first}'."
         )
     raise ConfigError(
         f"model.pretrained: the folder '{path}' holds none of {', '.join(WHOLE)}, nor an index of "
-        f"their parts; and it is no run's directory, which has {RUN} and checkpoints."
+        f"their parts; and it is no run's directory, which has {from_run.INPUTS} and checkpoints."
     )
 
 

@@ -25,10 +25,8 @@ class Cause(NamedTuple):
 
 WIDTH = "Set model.features={there}."
 PER_STAGE = "model.features says how wide each stage is: {there} is the width there."
-VOCABULARY = (
-    "Its vocabulary is another one: set data.text.tokenizer to the tokenizer.json that came with "
-    "it."
-)
+THAT_CAME_WITH_IT = "the tokenizer.json that came with it"
+VOCABULARY = f"Its vocabulary is another one: set data.text.tokenizer to {THAT_CAME_WITH_IT}."
 CHANNELS = (
     "It was trained on images of {there} channels: data.preprocess.color='rgb' or 'grayscale' makes"
     " them so."
