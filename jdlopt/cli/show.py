@@ -139,10 +139,15 @@ def config_at(
             f"--config: {place} is no run's directory; its best config is {better}: name that file."
         )
     check_run("--config", place)
+    from jdlopt.data.from_run import TRAIN, is_run
     from jdlopt.train.data_record import refuse_preparing
     from jdlopt.train.serve import run_config
 
-    found = config.override(run_config(place, allow_code), texts)
+    resolved = run_config(place, allow_code)
+    kept = resolved["data"].get("fit_on", TRAIN)
+    if kept != TRAIN and not is_run(Path(kept)) and is_run(path):
+        resolved["data"]["fit_on"] = place  # what it kept of another run lies in its own directory
+    found = config.override(resolved, texts)
     if "data.data_dir" not in overrides:
         refuse_preparing(path, config.to_dict(found))
     return found

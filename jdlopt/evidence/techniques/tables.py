@@ -9,7 +9,6 @@ from jdlopt.evidence.techniques.entry import (
     Change,
     Facts,
     Technique,
-    needs_fresh,
     needs_key,
     needs_kind,
     needs_one_input,
@@ -64,7 +63,7 @@ def _more_submodels(config: Config, facts: Facts) -> tuple[Change, ...]:
     return ({"model.submodels": 2 * now}, {"model.submodels": 4 * now}) if now else ()
 
 
-ROWS = unless(needs_one_input, needs_kind("table"), needs_fresh)
+ROWS = unless(needs_one_input, needs_kind("table"))
 TABLES = (
     Technique(
         "quantile_scale", "data", ("accuracy", "robustness"),
@@ -85,14 +84,14 @@ TABLES = (
         "Says of each number how far it has come through bins between its quantiles.",
         values(BINS, 16, 48), "as many inputs for each number as there are bins",
         "Gorishniy et al., On embeddings for numerical features in tabular deep learning, 2022",
-        0.45, unless(needs_kind("table"), needs_unset(BINS), needs_fresh), RATE,
+        0.45, unless(needs_kind("table"), needs_unset(BINS)), RATE,
     ),
     Technique(
         "periodic_embedding", "structure", ("accuracy",),
         "Embeds each number by waves of learnt frequencies.",
         values("model.numeric_embedding", "pbld", "plr"), "a small dense layer for each column",
         "Gorishniy et al., On embeddings for numerical features in tabular deep learning, 2022",
-        0.35, unless(needs_key("model.numeric_embedding"), needs_fresh),
+        0.35, needs_key("model.numeric_embedding"),
         {"model.numeric_sigma": ("around", 10.0)},
     ),
     Technique(
@@ -111,7 +110,7 @@ TABLES = (
         "more_submodels", "ensembles", ("accuracy", "generalisation"),
         "Averages twice or four times as many submodels.", _more_submodels,
         "in proportion to their number", "Gorishniy et al., TabM, 2024", 0.3,
-        unless(needs_key("model.submodels"), needs_fresh),
+        needs_key("model.submodels"),
     ),
 )  # fmt: skip
 """The techniques of tables."""
