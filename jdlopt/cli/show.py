@@ -66,8 +66,17 @@ def place_of(flags: WithRun) -> str:
     return found
 
 
-def run_of(verb: str, flags: WithRun, workdir: str | None, what: str = A_RUN) -> str:
+def run_of(
+    verb: str, flags: WithRun, workdir: str | None, what: str = A_RUN, must_be_run: bool = True
+) -> str:
     """Returns the directory that the flags of a verb name in one way or another.
+
+    Args:
+      verb: its words.
+      flags: what was given.
+      workdir: the same directory, in the words of before.
+      what: the verb takes, in words.
+      must_be_run: a directory of anything else is refused.
 
     Raises:
       UserError: they name none, two, or a file.
@@ -82,7 +91,7 @@ def run_of(verb: str, flags: WithRun, workdir: str | None, what: str = A_RUN) ->
             f"{way}: {verb} takes {what}; {found} is a file, which holds no run (no config.json). "
             f"Train a config first: `jdlopt train --config={found} --workdir=RUN`."
         )
-    if what == A_RUN:
+    if must_be_run:
         check_run(way, found)
     return found
 
