@@ -124,8 +124,12 @@ def rows_of(dataset: Dataset) -> list[Row]:
 
 
 def notes_of(dataset: Dataset) -> list[Row]:
-    """Returns lines on what was left out, changed and guessed; the config says what the task is."""
-    return [Row("note", str(note)) for note in dataset.notes if "data.task" not in note.remedy]
+    """Returns lines on what was left out, changed and guessed, but for the task, which is set."""
+    return [
+        Row("note", str(note))
+        for note in dataset.notes
+        if note.kind != "guessed" or "data.task" not in note.remedy
+    ]
 
 
 Open = Callable[[DataFields], Dataset]
@@ -178,9 +182,7 @@ def _input(one: InputSpec) -> str:
         rate = one.sample_rate or 1
         return f"sounds of {one.shape[0] / rate:.2f} s, {rate:,} samples a second"
     if kind == "text":
-        return (
-            f"texts of at most {one.shape[0]:,} tokens, {one.text.size if one.text else 0:,} known"
-        )
+        return "texts"
     return f"sequences of {shape}"
 
 

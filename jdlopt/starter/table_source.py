@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,10 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 20_000
 """Training rows in which a column is looked for that gives the target away."""
+MOST_ADDED = 100
+"""Columns of which a sum is looked for."""
+EXACT, PART = 1e-6, 1e-3
+"""Shares of the target: of its variance, that such a sum leaves; of its deviation, of a part."""
 OF_KIND = {words: kind for kind, words in looks.APART.items()}
 """What a column holds → its kind in ``data.columns``."""
 
@@ -169,6 +173,8 @@ def _of_task(
         return f"{counted(len(names), 'column')}, taken for {what}.{instead}"
     found = as_target(seen[names[0]])
     words = found.words[0].upper() + found.words[1:]
+    if seen[names[0]].names_rows:
+        return f"LOOK AT THIS: {shown(names[0])} {found.words}. Is it the right target?"
     if found.task != task:
         return f"{words}; the task was asked for."
     if found.other is None:
@@ -285,12 +291,41 @@ def _suspects(dataset: Dataset) -> tuple[dict[str, str], dict[str, str]]:
     every = np.ones(len(rows), bool)
     filled = [place for place in range(values.shape[1]) if np.isfinite(values[:, place]).any()]
     leaks = _parts(columns.leaks(cells, filled, every, wanted, spec.task))
+    if spec.task == "regression":
+        numbers = [place for place in filled if cells.names[place] not in one.categories]
+        leaks |= adding_up(values[:, numbers], wanted, [cells.names[place] for place in numbers])
     rest = [place for place in filled if cells.names[place] not in leaks]
     groups = _parts(columns.group_leaks(cells, rest, every, wanted, spec.task))
     return leaks, {
         name: f"names groups whose rows (almost) always have one target: {words}"
         for name, words in groups.items()
     }
+
+
+def adding_up(values: np.ndarray, targets: np.ndarray, names: Sequence[str]) -> dict[str, str]:
+    """Returns columns of numbers that (almost) add up to the target, each with a factor.
+
+    Example:
+      >>> draw = np.random.default_rng(0)
+      >>> parts = draw.integers(0, 90, (200, 3)).astype(float)
+      >>> list(adding_up(parts, parts[:, 0] + parts[:, 2], ["men", "rain", "women"]))
+      ['men', 'women']
+    """
+    whole = np.isfinite(values).all(axis=1)
+    known, wanted = values[whole], targets[whole]
+    if not 2 <= len(names) <= MOST_ADDED or len(known) < 3 * len(names) + looks.LEAST_ROWS:
+        return {}
+    spread = known.std(axis=0)
+    scaled = (known - known.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    wanted = wanted - wanted.mean()
+    factors = np.linalg.lstsq(scaled, wanted, rcond=None)[0]
+    rest = float(np.square(wanted - scaled @ factors).sum())
+    if rest > EXACT * float(np.square(wanted).sum()):
+        return {}
+    parts = [name for name, one in zip(names, factors) if abs(one) > PART * wanted.std()]
+    if not 2 <= len(parts) <= looks.FEW_NUMBERS:
+        return {}
+    return dict.fromkeys(parts, f"{len(parts)} columns that add up to the target, with factors")
 
 
 def _parts(findings: list[Finding]) -> dict[str, str]:

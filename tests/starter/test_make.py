@@ -262,6 +262,17 @@ def test_a_class_of_one_row_is_split_without_shares(place):
     assert config.data.stratify is False and "on_bad" not in config.data
 
 
+def test_columns_that_add_up_to_the_target_are_told(place):
+    frame = pd.DataFrame(DRAW.integers(0, 90, (ROWS, 3)), columns=["casual", "heat", "registered"])
+    frame["all"] = frame.casual + frame.registered
+    frame.insert(0, "id", range(ROWS))
+    jdlopt.init(frame, "all", out="bikes.py")
+    text = Path("bikes.py").read_text("utf-8")
+    assert '# "ignore": ("id", "casual", "registered"),' in text
+    jdlopt.init(frame, "id", out="id.py")
+    assert "# LOOK AT THIS: 'id' names the rows" in Path("id.py").read_text("utf-8")
+
+
 def test_damaged_rows_and_several_targets(place):
     lines = ["a,b,action,drama", *(f"{i},{i % 7}.5,{i % 2},{i // 3 % 2}" for i in range(ROWS))]
     lines[5] = "3,much,1,0"
