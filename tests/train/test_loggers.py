@@ -75,6 +75,7 @@ def table(workdir: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_every_logger_has_the_lines_and_goes_on_with_its_run(config, own, tmp_path):
     config["train"] |= {"loggers": ("tensorboard", "csv", "own_loggers:Kept"), "log_every": 3}
     config["train"]["checkpoint_every"] = 6
