@@ -78,6 +78,25 @@ def test_each_curve_is_drawn_once_with_the_steps_that_findings_are_about():
     assert "Show it" in made.words
 
 
+def test_examples_with_doubtful_labels_are_shown_from_the_runs_own_data(tmp_path):
+    import pandas as pd
+
+    rows = {"size": range(100, 160), "colour": ["red", "blue"] * 30, "kind": ["a", "b"] * 30}
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
+    found = a_diagnosis(("label_errors",))
+    found["record"]["config"]["data"] = {"source": str(tmp_path / "t.csv"), "target": "kind"}
+    found["record"]["data"] = {
+        "label_noise": {"examples": [{"place": n, "name": "", "pair": "a → b"} for n in (4, 7)]}
+    }
+    made = check_page(diagnosis.write_page(tmp_path / "run", found).read_text("utf-8"))
+    assert "Label errors" in [words for _, words in made.headings]
+    for words in ("row 4", "row 7", "104", "107", "given → likely", "a → b"):
+        assert words in made.words
+    (tmp_path / "t.csv").unlink()  # gone: the finding is there all the same
+    made = check_page(diagnosis.write_page(tmp_path / "run", found).read_text("utf-8"))
+    assert "row 4" not in made.words and "Label errors" not in [w for _, w in made.headings]
+
+
 def test_each_technique_has_a_command_that_a_shell_takes(tmp_path):
     import shlex
 
