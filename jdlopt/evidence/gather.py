@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,13 @@ import numpy as np
 from jdlopt import config as configs
 from jdlopt.data import feed
 from jdlopt.data.named import each
-from jdlopt.errors import ConfigError, UserError
+from jdlopt.errors import UserError
 from jdlopt.evidence import judged, probe, rates, techniques
 from jdlopt.evidence.data_probe import checked, look_at_data
 from jdlopt.evidence.findings.cures import ruled_out
 from jdlopt.evidence.findings.finding import Record
 from jdlopt.evidence.subject import Subject, at_most, open_run, sizes_of, weights_of
-from jdlopt.train import data_record, log, serve
+from jdlopt.train import log, serve
 from jdlopt.train.predict import predictor
 from jdlopt.train.result import read_result
 
@@ -48,8 +47,6 @@ def gather(
       WorkdirError: the directory holds no run.
     """
     config = serve.run_config(workdir, allow_code)
-    with contextlib.suppress(ConfigError):  # told below, where the data can't be opened
-        data_record.refuse_preparing(workdir, config)
     result = read_result(workdir) or {"status": "running"}
     rows = log.read_lines(workdir / log.METRICS)
     record: dict[str, Any] = {
