@@ -409,13 +409,14 @@ def table_rows() -> list[Row]:
             value = f"{ours['mean']:.4g} ± {ours['std']:.2g} test RMSE; better by "
             value += f"{better['better_by']:.2g} ({low:.2g} to {high:.2g})"
             peer = f"{theirs['mean']:.4g} ± {theirs['std']:.2g}"
-        good.append(better["at_least_as_good"])
+        if len(one["seeds"]) >= 5:  # the interval of fewer would hold anything
+            good.append(better["at_least_as_good"])
         seconds = one["seconds"]["median"]
         what = f"`init` and `train`: {name}, {one['rows']:,} rows, {one['columns']} columns"
         what += f", {len(one['seeds'])} seeds, {seconds:.0f} s a run"
         found.append((what, value, f"HistGradientBoosting: {peer}", "measure_tables.py"))
     total = f"at least as good, within the interval, on {sum(good)} of {len(good)}"
-    what = "`init` and `train` on public tables"
+    what = "`init` and `train` on public tables, those with five seeds"
     return [(what, total, "HistGradientBoosting, its defaults", "measure_tables.py"), *found]
 
 
