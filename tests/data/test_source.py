@@ -49,12 +49,13 @@ def test_wrong_sources(tmp_path, monkeypatch, source, message):
         ("my_data:spirals", "function"),
         ("./stored", "prepared folder"),
         ("sounds", "sounds"),
+        ("texts", "texts"),
         ("anything", "images"),
         ("glue/cola:2.0.0", "tfds"),
     ],
 )
 def test_a_name_is_of_the_first_kind_that_knows_it(tmp_path, monkeypatch, name, kind):
-    for file in ("stored/dataset_info.json", "sounds/a.wav", "anything/a.txt"):
+    for file in ("stored/dataset_info.json", "sounds/a.wav", "anything/a.bin", "texts/a.txt"):
         (tmp_path / file).parent.mkdir()
         (tmp_path / file).write_text("{}")
     monkeypatch.chdir(tmp_path)

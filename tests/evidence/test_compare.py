@@ -106,6 +106,7 @@ def test_the_report_shows_the_decision_and_every_pair(compared) -> None:
     assert page.count('<th scope="row">') >= len(record["pairs"])
 
 
+@pytest.mark.slow
 def test_both_sides_are_tuned_at_the_same_points_on_other_seeds(tmp_path: Path) -> None:
     other = configs.override(BASE, {"optim.learning_rate": 1e-5})
     options = ComparisonOptions(

@@ -19,8 +19,8 @@ from jdlopt.optim.optimizers import OPTIMIZERS
 from jdlopt.optim.schedules import SCHEDULES
 
 FILES = [
-    "image/digits_cnn",
     "tabular/iris_mlp",
+    pytest.param("image/digits_cnn", marks=pytest.mark.slow),
     pytest.param("sequence/mnist1d_mlp", marks=pytest.mark.slow),
     pytest.param("sequence/mnist1d_gru", marks=pytest.mark.slow),
     pytest.param("tabular/diabetes_mlp", marks=pytest.mark.slow),

@@ -96,7 +96,9 @@ def test_made_pages_are_up_to_date(name):
     assert make(name).main(["--check"]) == 0
 
 
-@pytest.mark.parametrize("name", ["make_reference", "make_models"])
+@pytest.mark.parametrize(
+    "name", ["make_reference", pytest.param("make_models", marks=pytest.mark.slow)]
+)
 def test_check_finds_an_old_page(name, tmp_path, monkeypatch, capsys):
     module = make(name)
     old = tmp_path / "page.md"

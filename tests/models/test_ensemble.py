@@ -69,8 +69,8 @@ def test_the_prediction_is_the_mean_of_the_members(config):
 
     def predicted(parts, params, model_state):
         weights = Weights(params, model_state, together.hparams, together.preprocess)
-        outputs, shares, _ = parts.predict(weights, batch["inputs"])
-        return outputs if shares is None else shares
+        found = parts.predict(weights, batch["inputs"])
+        return found.outputs if found.probabilities is None else found.probabilities
 
     mean = predicted(many, together.params, together.model_state)
     each = [

@@ -211,6 +211,7 @@ def test_the_loss_and_the_prediction_are_means_over_submodels(tmp_path, task):
         np.testing.assert_allclose(found.scaled, every.mean(axis=0), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_of_an_ensemble_of_ensembles_predicts_as_it_was_measured(tmp_path):
     config = experiment(tmp_path, "classification")
     config["model"] = {**config["model"], "ensemble": 2}

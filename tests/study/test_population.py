@@ -89,7 +89,7 @@ def test_execution_modes_agree(execution_mode):
         assert_same(found.rows, want.rows, 1e-4)
 
 
-@pytest.mark.parametrize("execution_mode", ["scan", "vmap"])
+@pytest.mark.parametrize("execution_mode", ["scan", pytest.param("vmap", marks=pytest.mark.slow)])
 def test_trials_differ_in_the_rates_of_groups_and_unfreeze_as_alone(tmp_path, execution_mode):
     body = {"params": ("dense_0",), "unfreeze_at": 4}
     optim = {**IRIS["optim"], "freeze": ("dense_0/bias",), "groups": {"body": body}}

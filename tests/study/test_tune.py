@@ -134,6 +134,7 @@ def test_repeats_and_folds_and_objectives(config, tmp_path):
     assert record["pareto"]
 
 
+@pytest.mark.slow
 def test_halving_prunes_and_the_goal_ends(config, tmp_path):
     flags = ["--trials=12", "--halving=asha", "--keep=0", "--no-report", "--sampler=random",
              "--config.train.epochs=9"]  # fmt: skip

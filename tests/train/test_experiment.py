@@ -36,23 +36,26 @@ def traced(monkeypatch):
 
 
 def test_every_verb_traces_the_one_step(config, traced, tmp_path):
-    experiment = Experiment.build(config)
+    def built():
+        return Experiment.build(config)
+
+    experiment = built()
     assert len(traced) == 1  # the check before training is the step itself
     mesh = meshes.make_mesh(experiment.config.mesh)
-    [shared] = structure.build(config)
     trials = [Trial(number=0, seed=0, fold=None, params={})]
 
     def population(mode):
+        [shared] = structure.build(config)
+        traced.clear()
         return Population(shared, trials, width=1, execution_mode=mode, cache=Cache()).compile()
 
     for run in (
-        partial(memory.compiled_step, experiment, mesh),
-        partial(memory.summary, experiment),
-        partial(fit, config, tmp_path / "run"),
-        partial(rates.range_test, experiment.config, experiment.data, 20, 1),
+        lambda: memory.compiled_step(built(), mesh),
+        lambda: memory.summary(built()),
+        lambda: fit(config, tmp_path / "run"),
+        lambda: rates.range_test(experiment.config, experiment.data, 20, 1),
         *(partial(population, mode) for mode in ("vmap", "scan", "each")),
     ):
-        jax.clear_caches()
         traced.clear()
         run()
         assert traced
@@ -76,10 +79,9 @@ def test_diagnosis_differentiates_what_a_step_minimises(config):
     state = experiment.init(0)
     _, measured = jax.jit(experiment.train_step)(state, batch)
     stacked = jax.tree.map(lambda leaf: leaf[None], batch)
-    gradients = jax.jit(partial(probe.gradients, experiment))
-    losses, squares, _ = gradients(state, stacked, jax.random.key(3))
-    np.testing.assert_allclose(losses[0], measured["loss"], rtol=1e-6)
-    np.testing.assert_allclose(np.sqrt(sum(squares)[0]), measured["grad_norm"], rtol=1e-5)
+    found = probe.gradient_program(experiment, state, stacked, jax.random.key(3))(state)
+    np.testing.assert_allclose(found.losses[0], measured["loss"], rtol=1e-6)
+    np.testing.assert_allclose(np.sqrt(sum(found.squares)[0]), measured["grad_norm"], rtol=1e-5)
 
 
 def test_a_step_changes_the_fields_that_are_named_and_no_other(config):

@@ -146,7 +146,7 @@ def test_streaming_trains_the_same_run(config, tmp_path):
     ("model", "mesh"),
     [
         ("mlp", {"data": 2, "fsdp": 4}),
-        ("cnn", {"data": 8}),
+        pytest.param("cnn", {"data": 8}, marks=pytest.mark.slow),
         pytest.param("cnn", {"data": 1, "fsdp": 8}, marks=pytest.mark.slow),
     ],
 )
@@ -289,7 +289,13 @@ def test_a_damaged_newest_checkpoint_is_named_and_passed_over(config, tmp_path):
     assert lines(tmp_path / "whole") == lines(tmp_path / "run")
 
 
-@pytest.mark.parametrize("average", [{"name": "ema", "decay": 0.5}, {"name": "swa", "every": 2}])
+@pytest.mark.parametrize(
+    "average",
+    [
+        {"name": "ema", "decay": 0.5},
+        pytest.param({"name": "swa", "every": 2}, marks=pytest.mark.slow),
+    ],
+)
 def test_averaged_parameters_are_what_is_evaluated(config, tmp_path, average):
     config["optim"]["average"] = average
     config["train"]["monitor"] = "validation/loss"

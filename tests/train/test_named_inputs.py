@@ -47,6 +47,7 @@ def augmented(augment):
     return step.prepared(experiment.components, state, batch, jax.random.key(3))
 
 
+@pytest.mark.slow
 def test_an_augmentation_changes_the_inputs_that_it_fits():
     plain, flipped, jittered = augmented({}), augmented({"flip": 1.0}), augmented({"jitter": 0.5})
     photo = plain["inputs"]["photo"]

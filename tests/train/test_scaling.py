@@ -132,7 +132,7 @@ def test_a_floor_that_still_overflows_is_divergence(half, tmp_path, monkeypatch)
         fit(half, tmp_path / "run")
 
 
-@pytest.mark.parametrize("execution_mode", ["scan", "vmap"])
+@pytest.mark.parametrize("execution_mode", ["vmap", pytest.param("scan", marks=pytest.mark.slow)])
 def test_a_population_of_half_precision_trials(half, monkeypatch, execution_mode):
     monkeypatch.setattr(scaling, "START", 2.0**22)
     half["train"] |= {"steps": 12, "eval_every": 6}

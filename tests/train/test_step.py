@@ -102,7 +102,17 @@ def test_sgd_is_the_gradient_of_the_loss(config):
     assert int(after.step) == 1
 
 
-@pytest.mark.parametrize("name", ["sam", "schedule_free_adamw", "muon", "adafactor", "lion"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sam",
+        "muon",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("schedule_free_adamw", "adafactor", "lion")
+        ),
+    ],
+)
 def test_every_kind_of_optimizer_trains_through_the_same_step(config, name):
     config["optim"] = {"name": name, "learning_rate": 0.01}
     parts, hparams, batch = build(config)

@@ -135,6 +135,7 @@ def test_folds_learn_their_own_scale_and_share_a_program(tmp_path: Path) -> None
     assert len(set(scales)) == 3
 
 
+@pytest.mark.slow
 def test_diagnosis_names_a_target_that_is_not_scaled(tmp_path: Path) -> None:
     prices = (1e5 * Y + 2.5e5).astype(np.float32)
     np.savez(tmp_path / "d.npz", X=X, y=prices)

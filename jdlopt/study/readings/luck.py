@@ -62,7 +62,7 @@ def standard_error(metric: str, value: float, rows: int) -> float | None:
 
     Example:
       >>> round(standard_error("accuracy", 0.9, 100), 3), round(standard_error("rmse", 2.0, 50), 2)
-      (0.032, 0.2)
+      (0.031, 0.2)
     """
     if rows < 1 or not math.isfinite(value):
         return None

@@ -12,10 +12,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
-from mlflow.exceptions import MlflowException
-
 from jdlopt import config as configs
 from jdlopt.train.loggers.logger import FINAL, Opening, identifier
 
@@ -36,6 +32,8 @@ class MLflow:
     def __init__(self, opening: Opening):
         for name in ("mlflow", "alembic"):  # they tell of each table that they make
             logging.getLogger(name).setLevel(logging.WARNING)
+        from mlflow import MlflowClient
+
         self._client = MlflowClient()
         self._run, self._last = self._resumed(identifier(opening.identity, "run_id"))
         if self._run is None:
@@ -51,6 +49,8 @@ class MLflow:
 
     def _resumed(self, run_id: str | None) -> tuple[str | None, int]:
         """Returns a run that is there to go on with, and the last step that it has values of."""
+        from mlflow.exceptions import MlflowException
+
         if run_id is None:
             return None, -1
         try:
@@ -61,6 +61,8 @@ class MLflow:
         return run_id, max((point.step for point in points), default=-1)
 
     def _experiment(self) -> str:
+        from mlflow.exceptions import MlflowException
+
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
         found = self._client.get_experiment_by_name(name)
         if found is not None:
@@ -71,6 +73,8 @@ class MLflow:
 
     def _log_params(self, config: Mapping[str, Any]) -> None:
         """Logs the config; a parameter that is there can't be changed, and stays as it was."""
+        from mlflow.entities import Param
+
         known = self._client.get_run(self._run).data.params
         new = [
             Param(key, str(value)[:LONGEST]) for key, value in config.items() if key not in known
@@ -79,6 +83,8 @@ class MLflow:
             self._client.log_batch(self._run, params=new[first : first + MOST_PARAMS])
 
     def _log_metrics(self, values: Mapping[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
         now = int(time.time() * 1000)
         found = [Metric(key, float(value), now, step) for key, value in values.items()]
         self._client.log_batch(self._run, metrics=found)

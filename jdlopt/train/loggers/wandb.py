@@ -10,8 +10,6 @@ import os
 import secrets
 from collections.abc import Mapping
 
-import wandb
-
 from jdlopt.train.loggers.logger import FINAL, Opening, identifier
 from jdlopt.writing import A_LINK
 
@@ -27,6 +25,8 @@ class WeightsAndBiases:
     def __init__(self, opening: Opening):
         if (opening.workdir / FOLDER).is_symlink():
             raise OSError(errno.ELOOP, A_LINK, str(opening.workdir / FOLDER))
+        import wandb
+
         settings = wandb.Settings(console="off", silent=True, symlink=False)
         mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
         self._run = wandb.init(
