@@ -44,12 +44,12 @@ def finish(
         before = progress.before()
         if record is None and before.get("status") == "done" and _is_same(progress, before):
             storage.leave()
+            _clear(progress)  # the one that was waited for may have left it: trials of this one ran
             return StudyResult(before, workdir)
         record = record or progress.write("done", why)
         order = records.best(record["trials"], setup.objectives)[: setup.options.keep]
         if not _train_best(progress, order, should_stop):
             return None
-        whole = not any(trial.state.name == "RUNNING" for trial in storage.trials())
         storage.leave()
         table = curves.gather(workdir)
         from jdlopt.study.readings import readings
@@ -57,10 +57,17 @@ def finish(
         record["readings"] = readings(record, table)
         record["time"] = progress.times()
         progress.save(record)
-        if whole:
-            shutil.rmtree(workdir / POPULATIONS, ignore_errors=True)
-            tidy(workdir)
+        _clear(progress)
     return StudyResult(record, workdir)
+
+
+def _clear(progress: Progress) -> None:
+    """Removes what a search needs while it trains, unless another coordinator trains still."""
+    if any(trial.state.name == "RUNNING" for trial in progress.trials.storage.trials()):
+        return
+    workdir = progress.setup.workdir
+    shutil.rmtree(workdir / POPULATIONS, ignore_errors=True)
+    tidy(workdir)
 
 
 def _is_same(progress: Progress, before: Mapping[str, Any]) -> bool:
@@ -96,6 +103,8 @@ def tidy(workdir: Path) -> None:
     ]
     for path in (*texts, *curves.half_written(workdir)):
         path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it is gone, or holds what is to be joined yet
+        (workdir / curves.PARTS).rmdir()
 
 
 def _train_best(progress: Progress, numbers: list[int], should_stop: Callable[[], bool]) -> bool:
