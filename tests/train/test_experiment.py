@@ -36,11 +36,9 @@ def traced(monkeypatch):
 
 
 def test_every_verb_traces_the_one_step(config, traced, tmp_path):
-    def built():
-        return Experiment.build(config)
-
-    experiment = built()
+    experiment = Experiment.build(config)
     assert len(traced) == 1  # the check before training is the step itself
+    another = Experiment.build(config)  # an experiment's own step is traced once
     mesh = meshes.make_mesh(experiment.config.mesh)
     trials = [Trial(number=0, seed=0, fold=None, params={})]
 
@@ -50,10 +48,10 @@ def test_every_verb_traces_the_one_step(config, traced, tmp_path):
         return Population(shared, trials, width=1, execution_mode=mode, cache=Cache()).compile()
 
     for run in (
-        lambda: memory.compiled_step(built(), mesh),
-        lambda: memory.summary(built()),
-        lambda: fit(config, tmp_path / "run"),
-        lambda: rates.range_test(experiment.config, experiment.data, 20, 1),
+        partial(memory.compiled_step, experiment, mesh),
+        partial(memory.summary, another),
+        partial(fit, config, tmp_path / "run"),
+        partial(rates.range_test, experiment.config, experiment.data, 20, 1),
         *(partial(population, mode) for mode in ("vmap", "scan", "each")),
     ):
         traced.clear()

@@ -146,8 +146,16 @@ def test_streaming_trains_the_same_run(config, tmp_path):
     ("model", "mesh"),
     [
         ("mlp", {"data": 2, "fsdp": 4}),
-        pytest.param("cnn", {"data": 8}, marks=pytest.mark.slow),
-        pytest.param("cnn", {"data": 1, "fsdp": 8}, marks=pytest.mark.slow),
+        *(
+            pytest.param(model, mesh, marks=pytest.mark.slow)
+            for model, mesh in (
+                ("mlp", {"data": 8}),
+                ("mlp", {"data": 1, "fsdp": 8}),
+                ("cnn", {"data": 8}),
+                ("cnn", {"data": 2, "fsdp": 4}),
+                ("cnn", {"data": 1, "fsdp": 8}),
+            )
+        ),
     ],
 )
 def test_eight_devices_equal_one(config, tmp_path, mesh, model):

@@ -49,12 +49,20 @@ def config(**keys: Any) -> dict[str, Any]:
     return configs.to_dict(configs.override(CONFIG, keys))
 
 
+ANY_SHAPE = st.tuples(st.integers(2, 20), st.integers(1, 3))
+FEW_SHAPES = st.sampled_from([(2, 1), (2, 3), (19, 2)])  # each is compiled
+
+
 @pytest.mark.parametrize("method", target.METHODS)
-@given(
-    hnp.arrays(np.float32, st.sampled_from([(2, 1), (2, 3), (19, 2)]),
-               elements=st.floats(-1e6, 1e6, width=32)),
-)  # fmt: skip
-def test_unscaled_is_the_inverse_of_scaled(method: str, targets: np.ndarray) -> None:
+@pytest.mark.parametrize(
+    "shapes", [FEW_SHAPES, pytest.param(ANY_SHAPE, marks=pytest.mark.slow)], ids=["few", "any"]
+)
+@given(drawn=st.data())
+def test_unscaled_is_the_inverse_of_scaled(
+    method: str, shapes: st.SearchStrategy[tuple[int, int]], drawn: st.DataObject
+) -> None:
+    numbers = st.floats(-1e6, 1e6, width=32)
+    targets = drawn.draw(hnp.arrays(np.float32, shapes, elements=numbers))
     state = target.fit(targets, method)
     there = target.scaled(state, jnp.asarray(targets))
     back = np.asarray(target.unscaled(state, there))
@@ -79,7 +87,14 @@ def test_each_output_of_the_training_split_gets_its_own_scale(method: str | None
 
 
 @pytest.mark.parametrize(
-    "unit", [(1e5, 2.5e5), pytest.param((1e-4, -7e-4), marks=pytest.mark.slow)]
+    "unit",
+    [
+        (1e5, 2.5e5),
+        *(
+            pytest.param(unit, marks=pytest.mark.slow)
+            for unit in ((1.0, 0.0), (1e-4, 0.0), (1e3, -7.0))
+        ),
+    ],
 )
 def test_another_unit_gives_the_same_model(unit: tuple[float, float]) -> None:
     factor, offset = unit
