@@ -26,6 +26,20 @@ def width_of(size: int, features: int) -> int:
     return min(features, -(-size // 2))
 
 
+def check_rows(inputs: Num[Array, "n *shape"], model: str) -> None:
+    """Raises a `ConfigError` where what a model of tables gets is no rows.
+
+    Args:
+      inputs: a batch.
+      model: what the config calls the model.
+    """
+    if inputs.ndim != 2:
+        raise ConfigError(
+            f"model.name {model!r} takes the rows of a table; the data's inputs have shape "
+            f"{inputs.shape[1:]}. Use 'mlp' for any shape."
+        )
+
+
 def numbers_and_codes(
     inputs: Float[Array, "n columns"], columns: tuple[int, ...]
 ) -> tuple[Float[Array, "n numbers"], Int[Array, "n codes"]]:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from jdlopt.config import Choice, Count, Natural, Positive, Rate
 from jdlopt.models.layers import ACTIVATIONS, Dropout
-from jdlopt.models.table_features import NUMERIC_EMBEDDINGS, NumericEmbedding, row_features
+from jdlopt.models.table_features import NUMERIC_EMBEDDINGS, row_features
 
 
 class NTKDense(nn.Module):
@@ -67,22 +67,7 @@ class RealMLP(nn.Module):
         Raises:
           ConfigError: the inputs are no rows.
         """
-        numeric = NumericEmbedding(
-            self.numeric_embedding,
-            self.numeric_frequencies,
-            self.numeric_features,
-            self.numeric_sigma,
-            name="numbers",
-        )
-        columns = row_features(
-            inputs,
-            "realmlp",
-            self.column_sizes,
-            numeric,
-            self.one_hot_up_to,
-            self.embedding_features,
-        )
-        x = jnp.concatenate(columns, axis=1)
+        x = jnp.concatenate(row_features(self, inputs, "realmlp"), axis=1)
         x = Scaling(name="scaling")(x)
         for index, width in enumerate(self.features):
             x = NTKDense(width, name=f"dense_{index}")(x)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jdlopt.config import Scalar
-from jdlopt.errors import ConfigError
-from jdlopt.models.embedding import EMBEDDING_INIT, numbers_and_codes, width_of
+from jdlopt.models.embedding import EMBEDDING_INIT, check_rows, numbers_and_codes, width_of
 
 NUMERIC_EMBEDDINGS = ("none", "plr", "pbld")
 """Of each number: itself; a periodic embedding with a dense layer and ReLU (PLR); or itself beside
@@ -89,39 +90,58 @@ class Categories(nn.Module):
         return found
 
 
+@runtime_checkable
+class OfRows(Protocol):
+    """The fields of a module of tables that say what it makes of a row.
+
+    Attributes:
+      column_sizes: the number of categories of each column that has any, 0 for the others.
+      numeric_embedding: of `NUMERIC_EMBEDDINGS`.
+      numeric_frequencies, numeric_features, numeric_sigma: those of a `NumericEmbedding`.
+      one_hot_up_to: columns of more categories have an embedding.
+      embedding_features: the most features of an embedding.
+    """
+
+    column_sizes: tuple[int, ...]
+    numeric_embedding: str
+    numeric_frequencies: int
+    numeric_features: int
+    numeric_sigma: Scalar
+    one_hot_up_to: int
+    embedding_features: int
+
+
 def row_features(
-    inputs: Float[Array, "n columns"],
-    model: str,
-    column_sizes: tuple[int, ...],
-    numeric: NumericEmbedding,
-    one_hot_up_to: int,
-    embedding_features: int,
+    module: OfRows, inputs: Float[Array, "n columns"], model: str
 ) -> list[Float[Array, "n _"]]:
     """Returns a vector for each column of rows.
 
-    To be called inside a module, which then holds ``numbers/`` and ``categories/``.
+    To be called inside the module, which then holds ``numbers/`` and ``categories/``.
 
     Args:
+      module: what the rows are for.
       inputs: a batch of rows.
       model: what the config calls the model, for messages.
-      column_sizes: the number of categories of each column that has any, 0 for the others.
-      numeric: embeds the numbers.
-      one_hot_up_to: columns of more categories have an embedding.
-      embedding_features: the most features of an embedding.
 
     Raises:
       ConfigError: the inputs are no rows.
     """
-    if inputs.ndim != 2:
-        raise ConfigError(
-            f"model.name {model!r} takes the rows of a table; the data's inputs have shape "
-            f"{inputs.shape[1:]}. Use 'mlp' for any shape."
-        )
-    numbers, codes = numbers_and_codes(inputs, column_sizes)
+    check_rows(inputs, model)
+    numbers, codes = numbers_and_codes(inputs, module.column_sizes)
     found: list[Array] = []
     if numbers.shape[1]:
+        numeric = NumericEmbedding(
+            module.numeric_embedding,
+            module.numeric_frequencies,
+            module.numeric_features,
+            module.numeric_sigma,
+            name="numbers",
+        )
         found += list(jnp.moveaxis(numeric(numbers), 1, 0))
-    sizes = tuple(count for count in column_sizes if count)
+    sizes = tuple(count for count in module.column_sizes if count)
     if sizes:
-        found += Categories(sizes, one_hot_up_to, embedding_features, name="categories")(codes)
+        categories = Categories(
+            sizes, module.one_hot_up_to, module.embedding_features, name="categories"
+        )
+        found += categories(codes)
     return found

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jdlopt.config import Choice, Count, Natural, Positive, Rate
 from jdlopt.models.layers import ACTIVATIONS, INITIALIZERS, Dropout
-from jdlopt.models.table_features import NUMERIC_EMBEDDINGS, NumericEmbedding, row_features
+from jdlopt.models.table_features import NUMERIC_EMBEDDINGS, row_features
 
 ADAPTERS = ("all", "first")
 """Which layers each submodel has numbers of its own for."""
@@ -111,21 +111,7 @@ class TabM(nn.Module):
         Raises:
           ConfigError: the inputs are no rows.
         """
-        numeric = NumericEmbedding(
-            self.numeric_embedding,
-            self.numeric_frequencies,
-            self.numeric_features,
-            self.numeric_sigma,
-            name="numbers",
-        )
-        columns = row_features(
-            inputs,
-            "tabm",
-            self.column_sizes,
-            numeric,
-            self.one_hot_up_to,
-            self.embedding_features,
-        )
+        columns = row_features(self, inputs, "tabm")
         x = jnp.concatenate(columns, axis=1)[:, None]
         start = self._start([one.shape[1] for one in columns])
         x = Adapter(self.submodels, start, name="adapter_in_0")(x)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from jdlopt.config import Choice, Count, Rate, Scalar
 from jdlopt.errors import ConfigError, listing, nearest
-from jdlopt.models.embedding import EMBEDDING_INIT, numbers_and_codes, width_of
+from jdlopt.models.embedding import EMBEDDING_INIT, check_rows, numbers_and_codes, width_of
 from jdlopt.models.layers import ACTIVATIONS, INITIALIZERS, REMAT, Head
 
 SEPARATOR = "*"
@@ -161,11 +161,7 @@ class WideAndDeep(nn.Module):
         Raises:
           ConfigError: the inputs are no rows, or a cross names what can't be crossed.
         """
-        if inputs.ndim != 2:
-            raise ConfigError(
-                "model.name 'wide_and_deep' takes the rows of a table; the data's inputs have "
-                f"shape {inputs.shape[1:]}. Use 'mlp' for any shape."
-            )
+        check_rows(inputs, "wide_and_deep")
         crosses = places_of(self.crosses, self.column_sizes, self.column_names)
         numbers, codes = numbers_and_codes(inputs, self.column_sizes)
         sizes = tuple(count + 1 for count in self.column_sizes if count)
