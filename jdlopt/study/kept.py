@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from jdlopt.errors import WorkdirError, listing
-from jdlopt.study import records
+from jdlopt.study import records, schema
 from jdlopt.study.setup import STUDY, TRIALS
 from jdlopt.train.loggers.logger import FINAL
 from jdlopt.train.result import read_result
@@ -20,7 +19,8 @@ def runs_of(name: str) -> list[Path]:
         all that it keeps as runs.
 
     Raises:
-      WorkdirError: it is none of these, or the study does not keep so many.
+      WorkdirError: it is none of these, the study does not keep so many, or its record is not as
+        jdlopt writes it.
     """
     place, colon, count = name.rpartition(":")
     if not (colon and count.isdigit()) or Path(name).exists():
@@ -33,7 +33,8 @@ def runs_of(name: str) -> list[Path]:
                 "directory that `jdlopt tune` was given."
             )
         return [path]
-    order = _best(path / STUDY)
+    study = schema.read_study(path)
+    order = records.best(study["trials"], study["objectives"])
     folders = {number: path / TRIALS / f"{number:04d}" for number in order}
     there = {number: folder for number, folder in folders.items() if _is_kept(folder)}
     if not count:
@@ -60,19 +61,6 @@ def _remedy(count: int) -> str:
         f"The command that searched, `jdlopt tune`, trains them with --keep={count}; it searches "
         "no further."
     )
-
-
-def _best(path: Path) -> list[int]:
-    """Returns the numbers of a study's finished trials, best first.
-
-    Raises:
-      WorkdirError: its record is damaged.
-    """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return [int(number) for number in records.best(record["trials"], record["objectives"])]
-    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-        raise WorkdirError(f"{path}: can't be read: {error!r:.200}.") from error
 
 
 def _is_kept(folder: Path) -> bool:

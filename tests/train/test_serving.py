@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from samples import a_study, a_trial
 from sklearn import metrics as sk
 
 import jdlopt
@@ -283,11 +284,8 @@ def test_the_best_trials_of_a_study_are_an_ensemble(place, tmp_path, capsys):
     study = tmp_path / "study"
     for number, run in ((1, "ill0"), (4, "ill1")):
         shutil.copytree(place / run, study / "trials" / f"{number:04d}")
-    trials = [
-        {"number": n, "state": "done", "values": [v]} for n, v in ((0, 0.5), (1, 0.8), (4, 0.9))
-    ]
-    objectives = [{"name": "validation/accuracy", "direction": "maximize"}]
-    (study / "study.json").write_text(json.dumps({"trials": trials, "objectives": objectives}))
+    trials = [a_trial(n) | {"values": [v]} for n, v in ((0, 0.5), (1, 0.8), (4, 0.9))]
+    (study / "study.json").write_text(json.dumps(a_study(trials)))
     words = ["eval", f"--ensemble={study}:2", "--split=test"]
     assert main([*words, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
