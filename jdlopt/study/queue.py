@@ -37,6 +37,7 @@ class Queue:
         self.numbers: dict[str, int] = {}
         if setup.grid is not None:
             self.points = {one.name: one for one in setup.first}
+            self.numbers = {name: number for number, name in enumerate(self.points)}
             return
         kept = self._kept()
         begun = bool(kept or storage.trials())
@@ -47,8 +48,6 @@ class Queue:
             storage.storage.set_study_user_attr(storage.id, f"{KEPT}{one.name}", text)
             kept[one.name] = len(kept), one
         self.points = {one.name: one for _, one in sorted(kept.values(), key=lambda row: row[0])}
-        for trial in storage.trials():
-            self.note(trial)
 
     def _kept(self) -> dict[str, tuple[int, Planned]]:
         """Returns the order of every point that the storage keeps, and the point."""
@@ -80,7 +79,7 @@ class Queue:
 
         One coordinator draws them: that of the first slot, or one that is alone.
         """
-        if len(self.numbers) == len(self.points) or self.setup.grid is not None:
+        if len(self.numbers) == len(self.points):
             return None
         for trial in self.storage.trials():
             self.note(trial)
@@ -91,7 +90,7 @@ class Queue:
 
     def origins(self) -> dict[int, str]:
         """Returns where the points of trials come from that no sampler drew, by number."""
-        return {number: self.points[name].origin for name, number in self._all_numbers().items()}
+        return {number: self.points[name].origin for name, number in self.numbers.items()}
 
     def record(self, known: Container[int]) -> list[dict[str, object]]:
         """Returns the points as ``study.json`` keeps them, each with its trial's number or None.
@@ -101,11 +100,6 @@ class Queue:
         """
         found = []
         for name, one in self.points.items():
-            number = self._all_numbers().get(name)
+            number = self.numbers.get(name)
             found.append({**one.to_dict(), "trial": number if number in known else None})
         return found
-
-    def _all_numbers(self) -> dict[str, int]:
-        if self.setup.grid is None:
-            return self.numbers
-        return {name: number for number, name in enumerate(self.points)}
