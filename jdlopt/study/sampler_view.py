@@ -10,7 +10,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from jdlopt.config import Value
 from jdlopt.study import space as spaces
-from jdlopt.study.samplers import FIXED, make_sampler
+from jdlopt.study.cmaes import FIXED
+from jdlopt.study.samplers import make_sampler
 
 NAME = "enqueued"
 """Of a trial whose point was asked for: the system attribute that says which it is."""

@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from jdlopt.errors import ConfigError, UserError, listing, nearest
-from jdlopt.study.cmaes import FIXED, CmaEs
+from jdlopt.study.cmaes import CmaEs
 from jdlopt.study.space import Space, optuna_distribution
 
 
@@ -52,8 +52,6 @@ def _cmaes(seed: int, study_seed: int, objectives: int) -> BaseSampler:
         raise UserError("--sampler=cmaes: has one objective alone; choose tpe for several.")
     return CmaEs(seed)
 
-
-__all__ = ["FIXED", "HISTORY_FREE", "SAMPLERS", "make_sampler"]
 
 SAMPLERS: dict[str, Callable[[int, int, int], BaseSampler]] = {
     "quasi_random": _quasi_random,
