@@ -330,15 +330,19 @@ class StudyStorage:
             )
         except optuna.exceptions.UpdateFinishedTrialError:
             first = self.storage.get_trial(trial_id).user_attrs.get(RECORD) or record
-            return {name: value for name, value in first.items() if name != SUM}
+            return unsigned(first)
         return dict(record)
+
+
+def unsigned(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a trial's record as it was before its sum was put into it."""
+    return {name: value for name, value in record.items() if name != SUM}
 
 
 def checksum(params: Mapping[str, object], record: Mapping[str, object]) -> int:
     """Returns a sum over what a trial is and what it came to: a bit that flips must be seen."""
-    held = {name: value for name, value in record.items() if name != SUM}
     named = {str(name): value for name, value in params.items()}
-    return zlib.crc32(json.dumps([named, held], sort_keys=True).encode())
+    return zlib.crc32(json.dumps([named, unsigned(record)], sort_keys=True).encode())
 
 
 @contextlib.contextmanager

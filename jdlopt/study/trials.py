@@ -15,7 +15,7 @@ from jdlopt.study.queue import Queue
 from jdlopt.study.sampler_view import SamplerView
 from jdlopt.study.samplers import HISTORY_FREE
 from jdlopt.study.setup import Setup
-from jdlopt.study.storage import RECORD, STATE_OF, SUM, StudyStorage, checksum
+from jdlopt.study.storage import RECORD, STATE_OF, SUM, StudyStorage, checksum, unsigned
 
 
 class Trials:
@@ -132,7 +132,7 @@ class Trials:
                 f"{trial.number} is not as jdlopt writes it: {problem}. Something else has written "
                 "there; put back a copy of the storage, or choose another --workdir."
             )
-        return {name: value for name, value in record.items() if name != SUM}
+        return unsigned(record)
 
     def _check(self, trial: FrozenTrial) -> None:
         """Checks that a trial's point is one of the space: it becomes a config that is trained.
