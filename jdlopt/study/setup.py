@@ -18,7 +18,7 @@ from jdlopt.executor.executor import Executor
 from jdlopt.executor.messages import CheckStudy
 from jdlopt.study import curves, records, schema
 from jdlopt.study import space as spaces
-from jdlopt.study.enqueue import Planned, checked, completed, first_points
+from jdlopt.study.enqueue import Planned, completed, first_points
 from jdlopt.study.options import Options
 
 STUDY, BEST, TRIALS, POPULATIONS = "study.json", "best_config.json", "trials", "populations"
@@ -274,7 +274,6 @@ def set_up(
         config = configs.to_dict(
             configs.override(config, {"data.folds": options.folds, "data.fold": 0})
         )
-    checked(space, options.enqueue)
     found = executor.check(
         CheckStudy(
             config=config,

@@ -12,6 +12,7 @@ from jdlopt.executor.executor import Executor
 from jdlopt.executor.processes import default_workers
 from jdlopt.study import WORKER
 from jdlopt.study import space as spaces
+from jdlopt.study.enqueue import checked
 from jdlopt.study.options import Options
 from jdlopt.study.setup import StudyProgress, StudyResult, claim, set_up
 
@@ -56,6 +57,7 @@ def tune(
     workdir = Path(workdir)
     options.check()
     space = spaces.check(space)
+    checked(space, options.enqueue)
     claim(workdir, options.storage)
     asked = {
         key: value

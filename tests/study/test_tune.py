@@ -156,6 +156,7 @@ def test_halving_prunes_and_the_goal_ends(config, tmp_path):
         (["--budget=soon"], "no duration"),
         (["--objective=validation/acuracy"], "Did you mean 'accuracy'"),
         (["--config.optim.learning_rat=1"], "Did you mean 'learning_rate'"),
+        (["--enqueue=optim.learning_rat=1"], "Did you mean 'optim.learning_rate'"),
         (["--storage=mysteryql://x"], "can't be opened"),
         (["--storage=postgresql+psycopg://x@127.0.0.1:1/y"], "can't be opened"),
         (
