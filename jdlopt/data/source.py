@@ -23,7 +23,7 @@ from jdlopt.data.from_run import kept
 from jdlopt.data.key_split import BY_PATH
 from jdlopt.data.label_file import LABELS
 from jdlopt.data.prepared import open_prepared
-from jdlopt.data.walk import check_regular, most_of
+from jdlopt.data.walk import check_file, most_of, neighbours
 from jdlopt.errors import DataError, listing, nearest
 
 MEMORY = "memory-"
@@ -167,7 +167,7 @@ def kind_of_source(fields: DataFields) -> str:
         )
     raise DataError(
         f"data.source: there is no file or folder {name!r} (from {os.getcwd()})."
-        f"{nearest(path.name, _siblings(path))}"
+        f"{nearest(path.name, neighbours(path))}"
     )
 
 
@@ -299,10 +299,6 @@ SOURCES: dict[str, Source] = {
 """The kinds of sources, tried in this order. A ``function`` is the user's own, by dotted path."""
 
 
-def _siblings(path: Path) -> list[str]:
-    return [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-
-
 def _check_unused(fields: DataFields, path: Path) -> None:
     listed = path.is_dir() and (path / LABELS).is_file()
     by_path = path.is_dir() and fields.split_by == BY_PATH
@@ -319,14 +315,7 @@ def _checked_file(name: str) -> Path:
     path = writing.expanded(name)
     if path.is_dir():
         raise DataError(f"data.source: {path} is a folder, not a file.")
-    if not path.exists():
-        raise DataError(
-            f"data.source: there is no file '{path}' (from {os.getcwd()})."
-            f"{nearest(path.name, _siblings(path))}"
-        )
-    check_regular(path, f"data.source: {path}")
-    if not os.access(path, os.R_OK):
-        raise DataError(f"data.source: no permission to read {path}.")
+    check_file(path, "data.source")
     return path
 
 

@@ -22,7 +22,7 @@ from jdlopt.data.labelled import names_of, read_labels
 from jdlopt.data.notes import Notes
 from jdlopt.data.parts import make_parts
 from jdlopt.data.table_files import is_table, split_tables
-from jdlopt.data.walk import check_regular
+from jdlopt.data.walk import check_regular, check_there
 from jdlopt.errors import DataError, listing, nearest
 
 if TYPE_CHECKING:
@@ -85,12 +85,7 @@ def find_tables(path: Path, fields: DataFields, notes: Notes) -> dict[str, tuple
 
 def _named(name: str, key: str, train: Sequence[Path]) -> Path:
     path = writing.expanded(name.strip())
-    if not path.exists():
-        siblings = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(
-            f"data.{key}: there is no file '{path}' (from {os.getcwd()})."
-            f"{nearest(path.name, siblings)}"
-        )
+    check_there(path, f"data.{key}")
     if not is_table(path):
         raise DataError(f"data.{key}: {path} is no table; expected one as data.source names.")
     if path.is_file():

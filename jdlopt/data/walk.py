@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jdlopt.data.notes import Notes
-from jdlopt.errors import DataError
+from jdlopt.errors import DataError, nearest
 
 HEAD = 64
 """So many bytes of a file tell its format."""
@@ -84,6 +84,26 @@ def check_regular(path: Path, name: str = "") -> None:
     if not stat.S_ISREG(mode):
         what = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
         raise DataError(f"{name or path}: is {what}, not a file. Name a file that holds the data.")
+
+
+def neighbours(path: Path) -> list[str]:
+    """Returns the names in the folder that a path would be in."""
+    return [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+
+
+def check_there(path: Path, key: str) -> None:
+    """Raises a `DataError` for a path that a key names and that is not there."""
+    if not path.exists():
+        hint = nearest(path.name, neighbours(path))
+        raise DataError(f"{key}: there is no file '{path}' (from {os.getcwd()}).{hint}")
+
+
+def check_file(path: Path, key: str) -> None:
+    """Raises a `DataError` for a path that a key names and that is no file which can be read."""
+    check_there(path, key)
+    check_regular(path, f"{key}: {path}")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{key}: no permission to read {path}.")
 
 
 def files_under(

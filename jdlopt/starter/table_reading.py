@@ -13,6 +13,7 @@ from jdlopt.data.missing_words import AMBIGUOUS, MISSING_WORDS, are_words, witho
 from jdlopt.data.notation import stripped
 from jdlopt.data.notes import Notes
 from jdlopt.data.table_files import CSV, read_table, split_tables
+from jdlopt.data.walk import check_file
 from jdlopt.errors import DataError
 from jdlopt.starter.facts import Choice
 from jdlopt.starter.found import grouped
@@ -57,6 +58,8 @@ def read(path: Path, targets: Sequence[str] = ()) -> Table:
       DataError: it can't be read.
     """
     own = tuple(split_tables(path)) if path.is_dir() else ()
+    if not path.is_dir():
+        check_file(path, "data.source")
     own, damaged = tuple(split for split in own if split != "train"), False
     try:
         frame = read_table(path, missing_values=())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import wave
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from jdlopt import cli
 from jdlopt import config as configs
 from jdlopt.errors import UserError
 from jdlopt.starter.make import beside
+from jdlopt.starter.survey import columns
 from jdlopt.train.experiment import Experiment
 
 ROWS = 80
@@ -206,6 +208,18 @@ def test_a_path_is_written_as_the_config_will_find_it(place, recwarn):
     assert beside("/elsewhere/a.csv", place) == "/elsewhere/a.csv"
     (place / "inside.csv").touch()  # which would be taken, from here
     assert beside("configs/inside.csv", Path("configs")) == "configs/inside.csv"
+
+
+def test_a_table_that_is_no_file_is_told_as_by_every_verb(tmp_path):
+    pd.DataFrame({"kind": ["a", "b"]}).to_csv(tmp_path / "shots.csv", index=False)
+    with pytest.raises(
+        UserError, match=r"data.source: there is no file .*Did you mean 'shots.csv'"
+    ):
+        jdlopt.init(tmp_path / "shot.csv", target="kind")
+    os.mkfifo(tmp_path / "pipe.csv")
+    for look in (lambda path: jdlopt.init(path, target="kind"), columns):
+        with pytest.raises(UserError, match="a pipe, socket or device"):
+            look(str(tmp_path / "pipe.csv"))
 
 
 def test_a_table_in_memory_gives_a_config_to_fit(place):
