@@ -83,20 +83,6 @@ def _ece(confidence: np.ndarray, right: np.ndarray, places: np.ndarray, bins: in
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def confusion(
-    guesses: Int[np.ndarray, " n"], targets: Int[np.ndarray, " n"], classes: int
-) -> Int[np.ndarray, "classes classes"]:
-    """Returns how often each true class (down) is taken for each class (across).
-
-    Example:
-      >>> confusion(np.array([0, 1, 1]), np.array([0, 0, 1]), 2).tolist()
-      [[1, 1], [0, 1]]
-    """
-    matrix = np.zeros((classes, classes), int)
-    np.add.at(matrix, (targets, guesses), 1)
-    return matrix
-
-
 # --- two splits -----------------------------------------------------------------------------------
 
 

@@ -6,13 +6,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Int, Num
 
 from jdlopt.data import named
 from jdlopt.data.check.examples import sampled
 from jdlopt.data.pools import Arrays
 from jdlopt.data.spec import DataSpec
 from jdlopt.evidence import examples, probe
+from jdlopt.metrics import scores
 from jdlopt.tasks import find_task
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.predict import Predicted, Predictor
@@ -44,29 +45,33 @@ def of_predictions(
         found["tail"] = tail_of(errors)
         return found
     if "labels" in shows and said.probabilities is not None:
-        there, chosen = targets > 0, spec.decision.labels(np.nan_to_num(said.probabilities))
-        hits, counts = (there & chosen).sum(axis=0), there.sum(axis=0)
+        chosen = spec.decision.labels(np.nan_to_num(said.probabilities))
+        split = scores.split_of(targets > 0, chosen, classes)
+        hits, counts, _ = scores.tally(split)
         return {
             **found,
             "found": float(hits.sum() / max(1, counts.sum())),
-            "recall": [float(h / n) if n else None for h, n in zip(hits, counts, strict=True)],
-            "counts": counts.tolist(),
+            **_of_each(hits, counts),
         }
     if "classes" not in shows or said.probabilities is None:
         return found
     probabilities = np.nan_to_num(said.probabilities)
     guesses = spec.decision.classes(probabilities)
-    hits = np.bincount(targets[guesses == targets], minlength=classes)
-    counts = np.bincount(targets, minlength=classes)
-    few = classes <= MATRIX_CLASSES
+    split = scores.split_of(targets, guesses, classes)
+    hits, counts, _ = scores.tally(split)
     return {
         **found,
         "accuracy": float((guesses == targets).mean()),
         "calibration": examples.calibration(probabilities, targets),
-        "confusion": examples.confusion(guesses, targets, classes).tolist() if few else None,
-        "recall": [float(h / n) if n else None for h, n in zip(hits, counts, strict=True)],
-        "counts": counts.tolist(),
+        "confusion": scores.confusion(split).tolist() if classes <= MATRIX_CLASSES else None,
+        **_of_each(hits, counts),
     }
+
+
+def _of_each(hits: Int[np.ndarray, " k"], counts: Int[np.ndarray, " k"]) -> dict[str, object]:
+    """Returns the recall of each class or label, None where it has no example, and how many."""
+    recalls = [float(h / n) if n else None for h, n in zip(hits, counts, strict=True)]
+    return {"recall": recalls, "counts": counts.tolist()}
 
 
 LEAST_ERRORS = 200

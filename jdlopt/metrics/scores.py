@@ -30,6 +30,11 @@ class Split(NamedTuple):
     positive: int = 1
 
 
+def split_of(targets: np.ndarray, guesses: np.ndarray, num_classes: int) -> Split:
+    """Returns what `tally` and `confusion` count: classes, or labels [n, labels] as booleans."""
+    return Split(len(targets), num_classes, {"classes": targets, "predicted": guesses})
+
+
 def confusion(split: Split) -> Int[np.ndarray, "classes classes"]:
     """Returns counts by true class (row) and predicted class (column)."""
     classes = split.num_classes
@@ -37,8 +42,8 @@ def confusion(split: Split) -> Int[np.ndarray, "classes classes"]:
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 
-def _class_counts(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns per class or label how often it was right, true and predicted."""
+def tally(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns of each class or label how often it was right, true and predicted."""
     classes, predicted = split.leaves["classes"], split.leaves["predicted"]
     if classes.ndim == 2:
         return (classes & predicted).sum(axis=0), classes.sum(axis=0), predicted.sum(axis=0)
@@ -75,7 +80,7 @@ def averaged(score: Callable[..., np.ndarray], average: str) -> Callable[[Split]
     """
 
     def compute(split: Split) -> Value:
-        hits, actual, predicted = _class_counts(split)
+        hits, actual, predicted = tally(split)
         if average == "micro":
             return float(score(hits.sum(), actual.sum(), predicted.sum()))
         scores = score(hits, actual, predicted)
@@ -91,14 +96,14 @@ def of_positive(score: Callable[..., np.ndarray]) -> Callable[[Split], float]:
     """Returns a score of hits, true and predicted counts of the positive class of two."""
 
     def compute(split: Split) -> float:
-        return float(score(*(counts[split.positive] for counts in _class_counts(split))))
+        return float(score(*(counts[split.positive] for counts in tally(split))))
 
     return compute
 
 
 def balanced_accuracy(split: Split) -> float:
     """Returns the mean recall of the classes that occur."""
-    hits, actual, _ = _class_counts(split)
+    hits, actual, _ = tally(split)
     return float(_ratio(hits, actual)[actual > 0].mean())
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
+from jdlopt.metrics import scores
 from jdlopt.report.figures import COLOURS, scale, trace
 from jdlopt.report.outcome import Outcome
 from jdlopt.report.page import Figure, Table, number
@@ -65,29 +67,26 @@ def bounds(hits: int, count: int, level: float = 0.95) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def balance(outcome: Outcome, guesses: Int[np.ndarray, " n"]) -> Balance | None:
+def balance(outcome: Outcome, split: scores.Split) -> Balance | None:
     """Returns how the classes are balanced; None where there is no example.
 
     Args:
       outcome: of the validation split; its targets are classes.
-      guesses: the predicted classes.
+      split: these, and the predicted classes.
     """
     targets, names = outcome.targets, outcome.spec.class_names
     if not len(targets):
         return None
-    support = np.bincount(targets, minlength=len(names))
+    hits, support, _ = scores.tally(split)
     counts = support if outcome.counts is None else outcome.counts
     most = int(np.argmax(counts))
-    constant = np.full(len(targets), most)
-    scores = [
-        (words, *_scores(targets, guessed, support))
-        for words, guessed in (("model", guesses), (f"always {names[most]}", constant))
-    ]
+    constant = scores.split_of(targets, np.full(len(targets), most), len(names))
+    rows = [("model", *_scores(split)), (f"always {names[most]}", *_scores(constant))]
     header = ["guess", "accuracy", "balanced accuracy", "F1 (macro)"]
-    right, always = (f"{accuracy:.1%}" for _, accuracy, *_ in scores)
-    split = "validation" if outcome.counts is None else "training"
+    right, always = (f"{accuracy:.1%}" for _, accuracy, *_ in rows)
+    which = "validation" if outcome.counts is None else "training"
     text = (
-        f"Always guessing {names[most]}, the most frequent class of the {split} split "
+        f"Always guessing {names[most]}, the most frequent class of the {which} split "
         f"({_share(int(counts[most]), int(counts.sum()))}), is right for {always} of the "
         f"validation examples; the model for {right}."
     )
@@ -97,21 +96,15 @@ def balance(outcome: Outcome, guesses: Int[np.ndarray, " n"]) -> Balance | None:
     return Balance(
         text,
         told if uneven else "",
-        Table("The model and a constant guess on the validation split", header, scores),
-        _figure(outcome, counts, support, guesses),
+        Table("The model and a constant guess on the validation split", header, rows),
+        _figure(names, counts, support, hits),
     )
 
 
-def _scores(
-    targets: Int[np.ndarray, " n"], guesses: Int[np.ndarray, " n"], support: np.ndarray
-) -> tuple[float, float, float]:
-    """Returns accuracy, balanced accuracy and macro F1 over the classes that have examples."""
-    there = support > 0
-    hits = np.bincount(targets[guesses == targets], minlength=len(support))
-    guessed = np.bincount(guesses, minlength=len(support))
-    f1 = 2 * hits[there] / (support[there] + guessed[there])
-    recalls = hits[there] / support[there]
-    return float(np.mean(guesses == targets)), float(np.mean(recalls)), float(np.mean(f1))
+def _scores(split: scores.Split) -> tuple[float, float, scores.Value]:
+    """Returns accuracy, balanced accuracy and macro F1, as metrics say them."""
+    right = float(np.mean(split.leaves["classes"] == split.leaves["predicted"]))
+    return right, scores.balanced_accuracy(split), scores.averaged(scores.f1, "macro")(split)
 
 
 def _share(count: int, of: int) -> str:
@@ -119,15 +112,17 @@ def _share(count: int, of: int) -> str:
 
 
 def _figure(
-    outcome: Outcome, counts: np.ndarray, support: np.ndarray, guesses: np.ndarray
+    names: Sequence[str],
+    counts: Int[np.ndarray, " classes"],
+    support: Int[np.ndarray, " classes"],
+    hits: Int[np.ndarray, " classes"],
 ) -> Figure | None:
-    names, total = outcome.spec.class_names, max(1, int(counts.sum()))
+    total = max(1, int(counts.sum()))
     order = [c for c in np.argsort(counts, kind="stable").tolist() if support[c]][:MOST_BARS]
     if not order:
         return None
-    hits = [int(((outcome.targets == c) & (guesses == c)).sum()) for c in order]
-    recalls = [hit / int(support[c]) for hit, c in zip(hits, order)]
-    ends = [bounds(hit, int(support[c])) for hit, c in zip(hits, order)]
+    recalls = [float(hits[c] / support[c]) for c in order]
+    ends = [bounds(int(hits[c]), int(support[c])) for c in order]
     places = list(range(len(order)))
     labels = [f"{names[c]} ({counts[c] / total:.1%}) " for c in order]
     dots = trace(

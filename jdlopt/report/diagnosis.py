@@ -15,6 +15,7 @@ from jdlopt.report.figures import (
     COLOURS,
     GREY,
     LEGEND,
+    MATRIX_CLASSES,
     bars,
     by_split,
     confusion,
@@ -27,8 +28,6 @@ from jdlopt.report.saving import save
 from jdlopt.study.records import Record
 
 PAGE = "diagnosis.html"
-MATRIX_CLASSES = 40
-"""A confusion matrix of more classes is not drawn."""
 CURVES = ("loss", "accuracy", "grad_norm")
 STAGES = {"start": "before the first step", "checkpoint": "at the checkpoint"}
 SPLITS = ("train", "validation")

@@ -20,6 +20,8 @@ POINTS = 300
 LABELLED = 20
 """Cells of a matrix's row above which their numbers are left out."""
 SCALE = [[0.0, "#dfe7f1"], [0.5, "#5b8fd0"], [1.0, "#173d73"]]
+MATRIX_CLASSES = 40
+"""A confusion matrix of more classes is not drawn."""
 LEGEND = {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0}
 """Above the plot, where it covers no axis however many lines it takes."""
 

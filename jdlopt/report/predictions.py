@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jdlopt.evidence import examples
 from jdlopt.metrics import MANY_CLASSES, scores
 from jdlopt.report import figures
 from jdlopt.report.balance import balance, interval
@@ -17,8 +16,6 @@ from jdlopt.report.page import Figure, Table
 from jdlopt.report.worst import worst
 from jdlopt.tasks import find_task
 
-MATRIX_CLASSES = 40
-"""A confusion matrix of more classes is not drawn."""
 CONFUSIONS = 10
 """The most frequent confusions that are listed."""
 OUTPUTS = 6
@@ -47,9 +44,8 @@ def _classes(outcome: Outcome) -> dict[str, object]:
     names, targets = outcome.spec.class_names, outcome.targets
     guesses, confidence = outcome.guesses
     right = guesses == targets
-    said = _Scores.of(
-        *(np.bincount(one, minlength=len(names)) for one in (targets[right], targets, guesses))
-    )
+    split = scores.split_of(targets, guesses, len(names))
+    said = _Scores.of(*scores.tally(split))
     pairs = figures.confusions(targets, guesses, names)
     shown = Table("Most frequent confusions", ["true", "predicted", "examples"], pairs[:CONFUSIONS])
     if len(names) == 2:
@@ -61,19 +57,16 @@ def _classes(outcome: Outcome) -> dict[str, object]:
         positives = {place: targets == place for place in chosen}
         curves = _curves(outcome, positives, which, single=len(names) == 2)
     return {
-        "balance": balance(outcome, guesses),
+        "balance": balance(outcome, split),
         "confusion": {
-            "figure": _matrix(guesses, targets, names) if len(names) <= MATRIX_CLASSES else None,
+            "figure": figures.confusion("confusions", scores.confusion(split), names)
+            if len(names) <= figures.MATRIX_CLASSES
+            else None,
             "table": shown if pairs else None,
         },
         "each": _by_name("class", names, said),
         "thresholds": [*curves, _reliability(confidence, right)],
     }
-
-
-def _matrix(guesses: np.ndarray, targets: np.ndarray, names: tuple[str, ...]) -> Figure:
-    counts = examples.confusion(guesses, targets, len(names))
-    return figures.confusion("confusions", counts, names)
 
 
 class _Scores(NamedTuple):
@@ -115,7 +108,7 @@ def _labels(outcome: Outcome) -> dict[str, object]:
     there = outcome.targets > 0
     spec = outcome.spec
     found = spec.decision.labels(outcome.probabilities)
-    said = _Scores.of((there & found).sum(axis=0), there.sum(axis=0), found.sum(axis=0))
+    said = _Scores.of(*scores.tally(scores.split_of(there, found, spec.num_classes)))
     chosen, which = _for_curves(said, "each label")
     of_label = {place: there[:, place] for place in chosen}
     confidence = np.maximum(outcome.probabilities, 1 - outcome.probabilities)
