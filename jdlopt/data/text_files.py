@@ -86,7 +86,7 @@ def open_texts(folder: Path, fields: DataFields, reading: Reading = PLAIN) -> Da
     parts, _ = split_files(found, fields, folder, "text", read_file, skipped)
     train = found.paths["train"]
     known = [read_file(train[row]) for row in fit_rows(parts, fields, len(train))]
-    text = fit_texts(reading.text, COLUMN, known)
+    text = fit_texts(reading.text, COLUMN, known, reading.vocabulary(COLUMN))
     pools: dict[str, Pool] = {
         split: TextPool(paths, found.targets[split], text) for split, paths in found.paths.items()
     }
@@ -103,4 +103,5 @@ def open_texts(folder: Path, fields: DataFields, reading: Reading = PLAIN) -> Da
         skipped=skipped,
         beside=found.beside,
         notes=found.notes,
+        origins=found.origins(folder),
     )

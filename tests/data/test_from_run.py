@@ -80,3 +80,17 @@ def test_a_place_that_is_no_run_is_refused(tmp_path: Path) -> None:
         (tmp_path / file).write_text("[")
     with pytest.raises(ConfigError, match="can't be read"):
         open_dataset({"source": "iris", "fit_on": str(tmp_path)})
+
+
+def test_a_vocabulary_is_kept_for_a_folder_of_texts(tmp_path: Path) -> None:
+    folders = []
+    for name, words in (("old", "the cat sat"), ("new", "a dog ran")):
+        for index in range(20):
+            place = tmp_path / name / "ab"[index % 2]
+            place.mkdir(parents=True, exist_ok=True)
+            (place / f"{index}.txt").write_text(f"{words} {index}")
+        folders.append(str(tmp_path / name))
+    run = knowing(tmp_path / "run", {"source": folders[0]})
+    known, kept = from_run.kept(run), open_dataset({"source": folders[1], "fit_on": run})
+    assert known is not None
+    assert from_run.differences(known.spec.input, kept.spec.input) == []

@@ -8,6 +8,7 @@ import pytest
 from jdlopt.data.check import check_source
 from jdlopt.data.fields import DataFields
 from jdlopt.data.inputs import read_inputs
+from jdlopt.data.origin import origins
 from jdlopt.data.source import kind_of_source, open_dataset
 from jdlopt.data.text_files import read_file
 from jdlopt.errors import DataError
@@ -37,6 +38,8 @@ def test_a_folder_of_texts_is_opened_by_its_classes(tmp_path):
     np.testing.assert_array_equal(one, train.inputs[0])
     assert label == train.targets[0]
     assert "pleased" in dataset.spec.input.text.vocabulary()
+    files = origins(dataset)["train"]["file"]
+    assert [name.split("/")[0] == "good" for name in files] == train.targets.astype(bool).tolist()
 
 
 def test_the_vocabulary_is_that_of_training_texts_alone(tmp_path):
