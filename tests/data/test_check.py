@@ -36,6 +36,7 @@ from jdlopt.data.check.opened import near_rows
 from jdlopt.data.check.structure import damage, duplicates
 from jdlopt.data.dataset import Dataset
 from jdlopt.data.fields import DataFields
+from jdlopt.data.origin import origins
 from jdlopt.data.pools import ArrayPool, Arrays
 from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.errors import DataError
@@ -573,16 +574,22 @@ def frame():
     )
 
 
-def test_nothing_but_damage_is_learnt_from_test_rows(frame, tmp_path):
+@pytest.mark.parametrize(
+    ("left_out", "section"),
+    [([], {"ignore": ("when",)}), ([5, 90], {"time": "when", "on_bad": "skip"})],
+)
+def test_nothing_but_damage_is_learnt_from_test_rows(frame, tmp_path, left_out, section):
     path = tmp_path / "t.csv"
+    frame["when"] = np.arange(200)
+    frame.loc[left_out, "label"] = None
     frame.to_csv(path, index=False)
-    before = check_table_file(path, "label")
-    rows = before.dataset.parts["test"][1]
+    before = check_table_file(path, "label", **section)
+    rows = origins(before.dataset)["test"]["row"]
     frame.loc[rows, "y"] = np.linspace(-900, 900, len(rows))  # a scale, a tail, odd rows, a leak
     frame.loc[rows, "x"] = (frame.loc[rows, "label"] == "no") * 40.0
     frame.to_csv(path, index=False)
-    after = check_table_file(path, "label")
-    np.testing.assert_array_equal(after.dataset.parts["test"][1], rows)
+    after = check_table_file(path, "label", **section)
+    np.testing.assert_array_equal(origins(after.dataset)["test"]["row"], rows)
     learnt = [
         one.as_dict() for one in after.findings if one.kind not in ("outliers", "near_duplicates")
     ]
@@ -638,8 +645,9 @@ def test_a_table_without_a_target_is_checked(frame, tmp_path):
     assert check.count("error") == 0
     with pytest.raises(DataError, match=r"data.target.*Did you mean 'label'"):
         check_table_file(tmp_path / "t.csv", "lable")
-    with pytest.raises(DataError, match="no feature column"):
-        check_table_file(tmp_path / "t.csv", "label", ignore=("x", "y"))
+    for rest in ({"ignore": ("x", "y")}, {"ignore": ("x",), "id": "y"}):
+        with pytest.raises(DataError, match="no feature column"):
+            check_table_file(tmp_path / "t.csv", "label", **rest)
 
 
 def test_a_target_that_is_none_is_a_finding(frame, tmp_path):

@@ -188,11 +188,11 @@ def _check_table(path: Path, fields: DataFields, with_test: bool) -> Check:
     fields = with_targets(fields, cells.names)
     names = names_of(fields.target)
     named = [*(("target", name) for name in names), ("text_column", fields.text_column)]
-    named += [*(("ignore", one) for one in fields.ignore), *beside_named(fields)]
+    named += [("id", fields.id), *(("ignore", one) for one in fields.ignore), *beside_named(fields)]
     check_named(str(path), named, cells.names)
     one = len(names) == 1 and fields.label_delimiter is None
     target = cells.names.index(names[0]) if one else None
-    aside = {*names, *fields.ignore, *(name for _, name in beside_named(fields))}
+    aside = {*names, *fields.unused, *(name for _, name in beside_named(fields))}
     if fields.text_column is not None:
         aside |= set(cells.names) - {fields.text_column}
     features = [place for place, name in enumerate(cells.names) if name not in aside]
@@ -226,7 +226,7 @@ def _check_table(path: Path, fields: DataFields, with_test: bool) -> Check:
             if len(dataset.spec.named) == 1:
                 findings += examined(dataset, with_test)
             else:
-                findings += of_inputs(dataset, with_test, TABLE, _called(dataset, cells))
+                findings += of_inputs(dataset, with_test, TABLE, _called(dataset))
     if not features:
         return Check(fields.source, "", tuple(findings), sizes, looked, dataset, fields)
     splits = _splits(cells, values, coding, fields, dataset)
@@ -242,9 +242,8 @@ def _check_table(path: Path, fields: DataFields, with_test: bool) -> Check:
     found += of_examples(matrix[seen], mine, cells.rows[seen], coding, True)
     if not with_test:
         splits.pop("test", None)
-    called = None if dataset is None else _called(dataset, cells)
-    if dataset is not None and called is not None and len(called) > len(cells.rows) and not apart:
-        found += between_splits(dataset, with_test, called)
+    if dataset is not None and "file" in dataset.origins["train"] and not apart:
+        found += between_splits(dataset, with_test, _called(dataset))
     else:
         found += near_rows(matrix, splits, cells.rows)
     if apart:  # rows that are alike in numbers and categories may differ in all else
@@ -255,10 +254,9 @@ def _check_table(path: Path, fields: DataFields, with_test: bool) -> Check:
     )
 
 
-def _called(dataset: Dataset, cells: Cells) -> np.ndarray | None:
-    """Returns what each row of a table is called; None where some were left out."""
-    rows = dataset.origins["train"]["row"] + 1
-    return rows if len(rows) >= len(cells.rows) else None
+def _called(dataset: Dataset) -> np.ndarray:
+    """Returns what each row of a run's tables is called."""
+    return dataset.origins["train"]["row"] + 1
 
 
 def _opening(error: DataError) -> Finding:
@@ -321,11 +319,11 @@ def _splits(
 ) -> dict[str, np.ndarray]:
     """Returns the rows of each split: a run's own, or alike over the rows that could be used."""
     if dataset is not None:
+        origin = dataset.origins["train"]
+        files = origin.get("file", np.zeros(len(origin["row"])))
+        mine = (files == files[0]) & (np.arange(len(files)) < len(cells.numbers))
         parts = {split: arrays.rows_of(dataset, split) for split in SPLITS}
-        if len(dataset.pools["train"]) > len(cells.numbers):  # splits in files of their own
-            parts = {split: rows[rows < len(cells.numbers)] for split, rows in parts.items()}
-        if sum(map(len, parts.values())) == len(cells.numbers):
-            return parts
+        return {split: origin["row"][places[mine[places]]] for split, places in parts.items()}
     usable = np.flatnonzero(cells.whole if values is None else cells.whole & np.isfinite(values))
     classes = None
     if coding is not None and values is not None and coding.task == "classification":
