@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from jdlopt.errors import escaped
@@ -116,6 +116,26 @@ class Notes:
             if len(places) > MOST_TOLD:
                 told = (*told, f"and {len(places) - MOST_TOLD} more")
             yield Note(kind, what, count, unit, told, remedy)
+
+
+def since(said: Iterable[Note], now: Iterable[Note]) -> list[Note]:
+    """Returns the notes that came after others, and of those that have grown since by how much.
+
+    Example:
+      >>> said = [Note("changed", "decimal comma", 3, "values")]
+      >>> print(*since(said, [Note("changed", "decimal comma", 5, "values", ("row 9",))]))
+      changed: decimal comma (2 more values)
+    """
+    before = {(one.kind, one.what, one.unit, one.remedy): one.count for one in said}
+    new = []
+    for note in now:
+        told = before.get((note.kind, note.what, note.unit, note.remedy))
+        if told is None:
+            new.append(note)
+        elif note.count > told:
+            more = f"more {note.unit}"
+            new.append(replace(note, count=note.count - told, unit=more, places=()))
+    return new
 
 
 def say(notes: Sequence[Note]) -> None:

@@ -104,7 +104,7 @@ def fit(
     with nullcontext() if bar is None else bar:
         run = fit_experiment(experiment, workdir, on_progress if bar is None else bar, clock)
     if jax.process_index() == 0:  # what only the test split held
-        notes.say([note for note in experiment.data.notes if note not in said])
+        notes.say(notes.since(said, experiment.data.notes))
     return run
 
 
