@@ -99,6 +99,11 @@ class Dataset:
             indices = self._usable[split]
         return self.pools[pool], indices
 
+    def rows(self, split: str) -> Int[np.ndarray, " examples"]:
+        """Returns the places of a split's examples in the part of the source it is taken from."""
+        pool, indices = self.parts[split]
+        return np.arange(len(self.pools[pool])) if indices is None else np.asarray(indices)
+
     @property
     def sizes(self) -> dict[str, int]:
         """Examples in each split.

@@ -29,9 +29,7 @@ def origins(dataset: Dataset) -> dict[str, Columns]:
 
 
 def _of_split(dataset: Dataset, split: str) -> Columns:
-    name, indices = dataset.parts[split]
-    pool = dataset.pools[name]
-    chosen = np.arange(len(pool)) if indices is None else np.asarray(indices)
+    name, chosen = dataset.parts[split][0], dataset.rows(split)
     known: Mapping[str, Any] = dataset.origins.get(name, {})
     made: Columns = {}
     if "row" not in known and "file" not in known:
@@ -43,9 +41,7 @@ def _of_split(dataset: Dataset, split: str) -> Columns:
 
 def names(dataset: Dataset, split: str) -> list[str]:
     """Returns what a split's examples are called; see `names_at`."""
-    pool, indices = dataset.parts[split]
-    rows = np.arange(len(dataset.pools[pool])) if indices is None else np.asarray(indices)
-    return names_at(dataset, pool, rows)
+    return names_at(dataset, dataset.parts[split][0], dataset.rows(split))
 
 
 def names_at(dataset: Dataset, pool: str, places: Int[np.ndarray, " some"]) -> list[str]:

@@ -187,8 +187,7 @@ def _fits(
 
 
 def _examples(dataset: Dataset) -> tuple[Any, np.ndarray]:
-    pool, indices = dataset.parts["train"]
-    rows = np.arange(len(dataset.pools[pool])) if indices is None else indices
+    pool, rows = dataset.parts["train"][0], dataset.rows("train")
     size = sum(math.prod(one.shape) for one in dataset.spec.named.values())
     count = max(8, min(MEASURED, VALUES // size))
     places = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))

@@ -66,15 +66,9 @@ def kind_of(spec: InputSpec) -> str:
     return "signal" if kind == "table" and unnamed else kind
 
 
-def rows_of(dataset: Dataset, split: str) -> Int[np.ndarray, " examples"]:
-    """Returns the places of a split's examples in the part of the source that it is taken from."""
-    pool, indices = dataset.parts[split]
-    return np.arange(len(dataset.pools[pool])) if indices is None else np.asarray(indices)
-
-
 def _chunks(dataset: Dataset, split: str) -> Iterator[Any]:
     pool, _ = dataset.parts[split]
-    rows = rows_of(dataset, split)
+    rows = dataset.rows(split)
     step = max(1, VALUES // max(1, math.prod(dataset.spec.input.shape)))
     for first in range(0, len(rows), step):
         yield dataset.pools[pool].read(rows[first : first + step])

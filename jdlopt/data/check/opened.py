@@ -43,7 +43,7 @@ def _rows(
     dataset: Dataset, with_test: bool, called: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
     """Returns what each split's examples are called."""
-    rows = {s: arrays.rows_of(dataset, s) for s in SPLITS if s != "test" or with_test}
+    rows = {s: dataset.rows(s) for s in SPLITS if s != "test" or with_test}
     return rows if called is None else {split: called[some] for split, some in rows.items()}
 
 

@@ -322,7 +322,7 @@ def _splits(
         origin = dataset.origins["train"]
         files = origin.get("file", np.zeros(len(origin["row"])))
         mine = (files == files[0]) & (np.arange(len(files)) < len(cells.numbers))
-        parts = {split: arrays.rows_of(dataset, split) for split in SPLITS}
+        parts = {split: dataset.rows(split) for split in SPLITS}
         return {split: origin["row"][places[mine[places]]] for split, places in parts.items()}
     usable = np.flatnonzero(cells.whole if values is None else cells.whole & np.isfinite(values))
     classes = None
