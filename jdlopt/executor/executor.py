@@ -34,7 +34,7 @@ from jdlopt.executor.messages import (
     TrainRun,
 )
 from jdlopt.executor.processes import Ended, Processes, Workers
-from jdlopt.executor.shortage import DID_NOT_FIT, Share, smaller, tighter
+from jdlopt.executor.shortage import DID_NOT_FIT, smaller, tighter
 from jdlopt.executor.task import GivenBack, Received, Spent, Structure, Task
 
 ATTEMPTS = 3
@@ -175,17 +175,18 @@ class Executor:
 
     def dispatch(self) -> bool:
         """Gives every idle worker a task, if there is one for it; says whether it gave any."""
-        if self._queue and not self._alone:
-            self._fill()
+        if not self._queue or self._alone:
+            return False
+        self._fill()
         before = len(self._queue)
         for index, worker in list(self._workers.items()):
             task = self._pick(worker) if worker.task is None and self._queue else None
             if task is None:
                 continue
-            if self._share(task).alone:
+            task.share = self._known(task).share
+            if task.share.alone:
                 index, worker = self._only()
             self._queue.remove(task)
-            task.share = self._share(task)
             task.attempts += 1
             worker.task = task
             if task.structure not in worker.compiled:
@@ -200,16 +201,16 @@ class Executor:
         """Ends all workers but one that has done nothing yet: the others' memory is free then."""
         fresh = max((n for n, one in self._workers.items() if not one.compiled), default=None)
         for index in [n for n in self._workers if n != fresh]:
-            self._processes.end(index)
-            del self._workers[index]
+            self._end(index)
         index = self._processes.start() if fresh is None else fresh
         return index, self._workers.setdefault(index, _Worker())
 
+    def _end(self, index: int) -> None:
+        self._processes.end(index)
+        del self._workers[index]
+
     def _known(self, task: Task) -> Structure:
         return self._structures.setdefault(task.structure, Structure())
-
-    def _share(self, task: Task) -> Share:
-        return tighter(task.share, self._known(task).share)
 
     def _request(self, task: Task) -> TrainPopulation | TrainRun:
         """A task's request, with what is known of its structure by now."""
@@ -233,8 +234,6 @@ class Executor:
         While another worker compiles a structure, with all cores, this one waits to load what that
         keeps; or takes up another structure.
         """
-        if self._alone:
-            return None
         others = [one for one in self._workers.values() if one is not worker]
         compiling = {one.compiling for one in others} if _programs_are_kept() else set()
         first = min(task.order for task in self._queue)
@@ -243,7 +242,7 @@ class Executor:
             for task in self._queue
             if (task.order == first or self.any_order)
             and (task.structure in worker.compiled or task.structure not in compiling)
-            and not (self.running and self._share(task).alone)
+            and not (self.running and self._known(task).share.alone)
             and self._known(task).unfit is None
         ]
         own = [task for task in open_ if task.structure in worker.compiled]
@@ -305,8 +304,7 @@ class Executor:
             return Received(task, message)
         worker.task = None
         if isinstance(message, Failed) and message.kind == NO_MEMORY:
-            self._processes.end(index)  # what it has compiled and opened takes memory as well
-            del self._workers[index]
+            self._end(index)  # what it has compiled and opened takes memory as well
             return self._short(task, message.message)
         if isinstance(message, Failed) and message.kind not in (WRONG_INPUT, DIVERGED):
             raise _error_of(message)
@@ -351,7 +349,7 @@ class Executor:
         if share is None:
             known.unfit = f"{DID_NOT_FIT}: {reason}"
             return Received(task, Failed(task.number, NO_MEMORY, known.unfit))
-        task.share = known.share = share
+        known.share = tighter(known.share, share)
         task.begun = False
         self._queue.insert(0, task)
         return None

@@ -27,7 +27,7 @@ class Task:
       order: tasks of a lower one come first, unless any order will do.
       attempts: how often it was dispatched.
       begun: whether a worker has trained some of it.
-      share: how much of it is done at a time.
+      share: how much of it is done at a time, as it was dispatched.
     """
 
     number: int
