@@ -162,14 +162,14 @@ class Executor:
             self._processes.send(index, request)
         while True:
             received = self._processes.receive(1.0)
-            if received is None:
-                continue
+            if received is None or received[0] not in self._workers:
+                continue  # or one that could not start, and has ended
             message = received[1]
             if isinstance(message, Ended):
                 raise UserError(f"a worker process {message} before it had done anything.")
             if isinstance(message, StudyChecked):
                 return message
-            if isinstance(message, Failed):
+            if isinstance(message, Failed) and message.task != STARTING:
                 raise _error_of(message)
             self._take(*received)
 

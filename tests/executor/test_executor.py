@@ -326,6 +326,18 @@ def test_a_check_is_answered_once_and_other_answers_to_it_are_passed_over(proces
         made.check(request)
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_a_check_goes_on_without_a_worker_that_had_too_little_memory_to_start(processes, early):
+    made = executor(processes, count=2)
+    done = StudyChecked({}, {}, {"validation/loss": "minimize"}, "validation/loss", 0, {})
+    processes.answers += [(1, Failed(STARTING, "out of memory", "MemoryError")), (1, Ended(1))]
+    with pytest.warns(ShortageWarning, match="going on with 1"):
+        if early:
+            made.receive(0)
+        processes.answers.append((0, done))
+        assert made.check(CheckStudy({}, {}, [], [], None, [])) == done
+
+
 def test_a_deadline_that_has_passed_is_known(processes):
     made = executor(processes, deadline=0.0)
     assert made.late
