@@ -31,7 +31,7 @@ from jdlopt.config.schema import (
 from jdlopt.config.sections import Value, own_keys, section_of, shared_keys
 from jdlopt.config.traced import TRACED_SECTIONS, fingerprint, hyperparameters, structure
 from jdlopt.config.tree import AnyConfig, dumps, flat, to_dict, tuples
-from jdlopt.config.values import Override, PartName
+from jdlopt.config.values import Override, PartName, text_of
 
 if TYPE_CHECKING:
     from jdlopt.config.scalars import Fraction, NonNegative, Positive, Rate, Scalar
@@ -84,6 +84,7 @@ __all__ = [
     "shared_keys",
     "split_argument",
     "structure",
+    "text_of",
     "to_dict",
     "tuples",
     "with_values",

@@ -13,7 +13,7 @@ from jdlopt.config.overrides import is_reserved, override
 from jdlopt.config.python_file import execute, explained, split_argument
 from jdlopt.config.references import linked
 from jdlopt.config.tree import flat, to_dict
-from jdlopt.config.values import Override
+from jdlopt.config.values import Override, text_of
 from jdlopt.errors import ConfigError, listing, nearest
 
 DATASETS = ("mnist1d", "digits", "iris", "wine", "breast_cancer", "diabetes")
@@ -94,7 +94,7 @@ def paths_beside(config: AnyConfig, folder: Path) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {}
     for key, value in _texts(config):
-        text = str(getattr(value, "text", value))
+        text = str(text_of(value))
         path = Path(text)
         is_path = path.suffix or os.sep in text or (key in SOURCES and text not in DATASETS)
         if path.is_absolute() or not text.strip() or not is_path or "\n" in text:

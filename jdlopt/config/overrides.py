@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jdlopt.config.references import assign, check_references, linked
 from jdlopt.config.tree import AnyConfig, flat, to_dict
-from jdlopt.config.values import inherited_keys, with_inherited
+from jdlopt.config.values import inherited_keys, text_of, with_inherited
 from jdlopt.errors import ConfigError, listing
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _renamed(tree: Any, assignments: Mapping[str, Any]) -> dict[str, frozenset[s
             continue
         before = _held(node, "name")
         keys = inherited_keys(before)
-        if getattr(before, "text", before) != getattr(value, "text", value):
+        if text_of(before) != text_of(value):
             keys |= frozenset(node)
         asked = (key.removeprefix(f"{prefix}.") for key in assignments
                  if key.startswith(f"{prefix}."))  # fmt: skip

@@ -33,6 +33,11 @@ class PartName(str):
     inherited: frozenset[str] = frozenset()
 
 
+def text_of(value: Any) -> Any:
+    """Returns the text of an override, any other value as it is."""
+    return value.text if isinstance(value, Override) else value
+
+
 def inherited_keys(name: object) -> frozenset[str]:
     """Returns the keys of a section that were set for another part than the one it names."""
     return name.inherited if isinstance(name, Override | PartName) else frozenset()
@@ -105,5 +110,5 @@ def shown(value: object) -> str:
     """Returns a value as a message shows it, at most 60 characters."""
     if isinstance(value, Mapping):
         return f"a section with the keys {listing(value)}" if value else "an empty section"
-    text = repr(value.text if isinstance(value, Override) else value)
+    text = repr(text_of(value))
     return text if len(text) <= 60 else text[:57] + "..."

@@ -64,7 +64,7 @@ def tune(
         for key, value in configs.flat(config).items()
         if isinstance(value, configs.Override | configs.PartName)
     }
-    texts = {key: str(getattr(value, "text", value)) for key, value in asked.items()}
+    texts = {key: str(configs.text_of(value)) for key, value in asked.items()}
     same = {key for key, value in asked.items() if key.endswith(".name") and not value.inherited}
     unknown = {key: text if key in same else None for key, text in texts.items()}
     plain = configs.to_dict(configs.override(config, unknown))

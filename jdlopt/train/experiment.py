@@ -332,8 +332,7 @@ def _with_loss(
         except UserError:
             return raw, None  # what is wrong is reported together with all else
     spec, train = data if isinstance(data, DataSpec) else data.spec, raw.get("train")
-    monitor = train.get("monitor") if isinstance(train, Mapping) else None
-    monitor = getattr(monitor, "text", monitor)
+    monitor = configs.text_of(train.get("monitor")) if isinstance(train, Mapping) else None
     task = find_task(spec.task)
     name = task.default_loss(monitor if isinstance(monitor, str) else None)
     return {**raw, "loss": {**loss, "name": name}}, data
@@ -345,8 +344,7 @@ def _with_target_scale(raw: dict[str, object]) -> dict[str, object]:
     section = data.get("preprocess", {}) if isinstance(data, Mapping) else None
     if not isinstance(loss, Mapping) or not isinstance(section, Mapping):
         return raw
-    name = loss.get("name")
-    bundled = getattr(name, "text", name) in REGRESSION.losses
+    bundled = configs.text_of(loss.get("name")) in REGRESSION.losses
     if "target_scale" in section or not bundled:
         return raw
     assert isinstance(data, Mapping)

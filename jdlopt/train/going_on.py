@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jdlopt import writing
-from jdlopt.config import AnyConfig, to_dict
+from jdlopt.config import AnyConfig, text_of, to_dict
 from jdlopt.data import from_run
 from jdlopt.train import beginning, checkpoint, log
 from jdlopt.train.experiment import Experiment
@@ -45,8 +45,7 @@ def begun(raw: AnyConfig, workdir: str | Path | None) -> Begun | None:
         return None
     config, place = to_dict(raw), Path(workdir)
     given = config.get("model")
-    named = given.get("pretrained") if isinstance(given, Mapping) else None
-    named = getattr(named, "text", named)
+    named = text_of(given.get("pretrained")) if isinstance(given, Mapping) else None
     if not isinstance(given, Mapping) or not named or not from_run.is_run(place):
         return None
     saved = log.saved_config(place / log.CONFIG)
@@ -55,7 +54,7 @@ def begun(raw: AnyConfig, workdir: str | Path | None) -> Begun | None:
         return None  # another run's directory, which is said when it is claimed
     data = config.get("data")
     fit_on = saved["data"].get("fit_on", from_run.TRAIN)
-    if getattr(given.get("name"), "text", given.get("name")) == before.get("name"):
+    if text_of(given.get("name")) == before.get("name"):
         config["model"] = {**before, **given}
     if fit_on != from_run.TRAIN and isinstance(data, Mapping):
         config["data"] = {**data, "fit_on": str(place)}

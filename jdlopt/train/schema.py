@@ -125,8 +125,7 @@ def _part_schema(
     """The keys of a section whose ``name`` chooses a part: the shared ones and the part's own."""
     values = values if isinstance(values, Mapping) else {}
     name_field = shared.get("name", Field((str,)))
-    name = values.get("name", name_field.default)
-    name = name.text if isinstance(name, configs.Override) else name
+    name = configs.text_of(values.get("name", name_field.default))
     schema: Schema = {**shared, "name": Field((str,), name_field.default)}
     try:
         if name is configs.Required:
@@ -160,7 +159,7 @@ def begins_with(raw: Mapping[str, Any], problems: list[str]) -> Architecture | N
     section = raw.get("model")
     place = section.get("pretrained") if isinstance(section, Mapping) else None
     try:
-        return architecture_of(getattr(place, "text", place))
+        return architecture_of(configs.text_of(place))
     except ConfigError as error:
         problems.append(str(error))
         return None
@@ -169,8 +168,8 @@ def begins_with(raw: Mapping[str, Any], problems: list[str]) -> Architecture | N
 def _as_there(schema: Schema, given: object, found: Architecture | None) -> Schema:
     """The keys of a ``model`` section, what weights ask for as the defaults of its own."""
     given = given if isinstance(given, Mapping) else {}
-    name = given.get("name", schema["name"].default)
-    if found is None or getattr(name, "text", name) != found.name:
+    name = configs.text_of(given.get("name", schema["name"].default))
+    if found is None or name != found.name:
         return schema
 
     def fits(key: str) -> bool:
@@ -194,8 +193,7 @@ def data_schema(section: object, problems: list[str], found: Architecture | None
       found: what the weights to start from say; a run's ``fit_on`` is that run by default.
     """
     given = section if isinstance(section, Mapping) else {}
-    source = given.get("source")
-    source = source.text if isinstance(source, configs.Override) else source
+    source = configs.text_of(given.get("source"))
     columns = given.get("columns")
     columns = columns if isinstance(columns, Mapping) else {}
     own: Schema = {}

@@ -151,7 +151,7 @@ def _own_schema(label: str, given: object, problems: list[str]) -> Schema:
     if name is None:
         return dict(shared)
     try:
-        part = find_own(name.text if isinstance(name, configs.Override) else name, f"{what}.name")
+        part = find_own(configs.text_of(name), f"{what}.name")
         limit = Range(0.0, part.high)
         return {**shared, "strength": replace(shared["strength"], range=limit), **part.fields()}
     except ConfigError as error:
