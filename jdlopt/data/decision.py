@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from jdlopt.data.coding import Coding
 from jdlopt.errors import DataError, UserError, listing, nearest
+
+if TYPE_CHECKING:
+    import jax
+
+A = TypeVar("A", np.ndarray, "jax.Array")
 
 LABEL_THRESHOLD = 0.5
 """A label is predicted where its probability is above this, if nothing else is said."""
@@ -28,20 +33,15 @@ class Decision(NamedTuple):
     positive: int = 1
     threshold: Threshold = None
 
-    def of_two(self) -> float | None:
-        """Returns the threshold of the positive class of two."""
-        assert not isinstance(self.threshold, tuple)
-        return self.threshold
-
-    def classes(self, probabilities: np.ndarray) -> np.ndarray:
+    def classes(self, probabilities: A) -> A:
         """Returns the class that the probabilities of each example [n, classes] mean."""
-        threshold = self.of_two()
-        if threshold is None:
+        assert not isinstance(self.threshold, tuple)
+        if self.threshold is None:
             return probabilities.argmax(-1)
-        there = probabilities[:, self.positive] > threshold
-        return np.where(there, self.positive, 1 - self.positive)
+        there = probabilities[:, self.positive] > self.threshold
+        return (there == bool(self.positive)).astype(int)
 
-    def labels(self, probabilities: np.ndarray) -> np.ndarray:
+    def labels(self, probabilities: A) -> A:
         """Returns which labels the probabilities of each example [n, labels] mean."""
         thresholds = self.of_labels(probabilities.shape[-1])
         return probabilities > np.array(thresholds, probabilities.dtype)

@@ -44,11 +44,7 @@ def _likeliest(batch: Batch) -> Int[Array, "n"]:
 
 def _predicted(batch: Batch) -> Int[Array, "n"]:
     """Returns the likeliest class, or of two the one that a threshold decides for."""
-    positive, threshold = batch.decision.positive, batch.decision.of_two()
-    if threshold is None:
-        return _likeliest(batch)
-    there = _probabilities(batch)[:, positive] > threshold
-    return jnp.where(there, positive, 1 - positive).astype(jnp.int32)
+    return batch.decision.classes(_probabilities(batch)).astype(jnp.int32)
 
 
 def _classes(batch: Batch) -> Int[Array, "n"]:
@@ -93,9 +89,7 @@ def _labels(batch: Batch) -> Bool[Array, "n labels"]:
 
 
 def _predicted_labels(batch: Batch) -> Bool[Array, "n labels"]:
-    probabilities = _probabilities(batch)
-    thresholds = batch.decision.of_labels(probabilities.shape[-1])
-    return probabilities > jnp.array(thresholds, probabilities.dtype)
+    return batch.decision.labels(_probabilities(batch))
 
 
 def _wrong_labels(batch: Batch) -> Int[Array, ""]:
