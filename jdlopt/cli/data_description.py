@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jdlopt.cli.show import cell, console
+from jdlopt.cli.show import console, fill
 from jdlopt.data.notes import Note, say
 
 FEW_COLUMNS = 40
@@ -50,12 +50,7 @@ def _table(rows: Rows, title: str) -> None:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for column in dict.fromkeys(key for row in rows for key in row):
-        values = [row.get(column, "") for row in rows]
-        numeric = all(isinstance(value, int | float) or value in ("", "–") for value in values)
-        table.add_column(column, justify="right" if numeric else "left")
-    for row in rows:
-        table.add_row(*(cell(value) for value in row.values()))
+    fill(table, rows)
     out = console()
     out.print(title, style="italic")
     out.print(table)

@@ -15,7 +15,7 @@ COLOURS = {"serious": "red", "warning": "yellow", "note": "dim", "good": "green"
 
 def diagnose(flags: DiagnoseFlags) -> int:
     """Diagnoses a run, and writes ``diagnosis.json`` and ``diagnosis.html``."""
-    folder = Path(run_of("diagnose", flags, flags.workdir))
+    folder = Path(run_of("diagnose", flags))
     speaks = start()
     from jdlopt.evidence import diagnose as evidence
     from jdlopt.report import diagnosis

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jdlopt.cli.show import DONE, console, number, print_json, run_of, start
-from jdlopt.cli.verbs import EvalFlags, PredictFlags, RunFlags
+from jdlopt.cli.verbs import EvalFlags, ModelFlags, PredictFlags
 from jdlopt.errors import UserError
 
 MOST_MODELS = 6
@@ -21,19 +21,19 @@ SUMMARIES: Mapping[str, Callable[[Sequence[float]], float]] = {
 """What is shown of more models than that."""
 
 
-def _runs(verb: str, flags: RunFlags) -> list[Path]:
+def _runs(verb: str, flags: ModelFlags) -> list[Path]:
     """Returns the directories of the runs that the flags name."""
     from jdlopt.study.kept import runs_of
 
     if not flags.ensemble:
         what = "a run's directory (or several, or a study's best trials, as --ensemble)"
-        return [Path(run_of(verb, flags, flags.workdir, what))]
+        return [Path(run_of(verb, flags, what))]
     if any(one is not None for one in (flags.run, flags.config, flags.workdir)):
         raise UserError("--ensemble: names several runs, and RUN is one; give one of the two.")
     return [run for name in flags.ensemble for run in runs_of(name)]
 
 
-def _decision(flags: RunFlags) -> dict[str, Any]:
+def _decision(flags: ModelFlags) -> dict[str, Any]:
     from jdlopt.data.decision import read_threshold
 
     threshold = None if flags.threshold is None else read_threshold(flags.threshold)

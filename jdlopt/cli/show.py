@@ -5,53 +5,31 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from jdlopt.errors import UserError, escaped
 
 if TYPE_CHECKING:
     import ml_collections
     from rich.console import Console
+    from rich.table import Table
+
+    from jdlopt.cli.verbs import ConfigFlags, RunFlags
 
 DONE, DEFECT, WRONG_INPUT, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
 """What a verb's exit code means."""
-
 
 A_RUN = "a run's directory"
 CONFIGS_IN = ("best_config.json", "improved.py")
 """Of the directories of studies and improvements, the config that each came to."""
 
 
-class WithRun(Protocol):
-    """Flags that name a run's directory."""
-
-    @property
-    def run(self) -> str | None:
-        """``RUN``."""
-
-    @property
-    def config(self) -> str | None:
-        """``--config``."""
-
-
-class WithConfig(WithRun, Protocol):
-    """Flags that name a config: a file, or a run's directory."""
-
-    @property
-    def overrides(self) -> Mapping[str, str]:
-        """Text by key."""
-
-    @property
-    def allow_code(self) -> bool:
-        """Whether a run's config may name code."""
-
-
-def load(flags: WithConfig) -> ml_collections.ConfigDict:
+def load(flags: ConfigFlags) -> ml_collections.ConfigDict:
     """Returns the config that the flags name, its overrides still as text."""
     return config_at(place_of(flags), flags.overrides, flags.allow_code)
 
 
-def place_of(flags: WithRun) -> str:
+def place_of(flags: ConfigFlags) -> str:
     """Returns the config file, or the run's directory, that the flags name.
 
     Raises:
@@ -66,22 +44,19 @@ def place_of(flags: WithRun) -> str:
     return found
 
 
-def run_of(
-    verb: str, flags: WithRun, workdir: str | None, what: str = A_RUN, must_be_run: bool = True
-) -> str:
+def run_of(verb: str, flags: RunFlags, what: str = A_RUN, must_be_run: bool = True) -> str:
     """Returns the directory that the flags of a verb name in one way or another.
 
     Args:
       verb: its words.
       flags: what was given.
-      workdir: the same directory, in the words of before.
       what: the verb takes, in words.
       must_be_run: a directory of anything else is refused.
 
     Raises:
       UserError: they name none, two, or a file.
     """
-    named = {"RUN": flags.run, "--config": flags.config, "--workdir": workdir}
+    named = {"RUN": flags.run, "--config": flags.config, "--workdir": flags.workdir}
     found = one_of(**named)
     if found is None:
         raise UserError(f"{verb}: takes {what}, `jdlopt {verb} RUN`; none is given.")
@@ -142,13 +117,14 @@ def config_at(
     path = Path(place)
     if not path.is_dir():
         return config.load(place, texts)
+    from jdlopt.data.from_run import CONFIG, TRAIN, is_run
+
     better = next((path / name for name in CONFIGS_IN if (path / name).is_file()), None)
-    if better is not None and not (path / "config.json").is_file():
+    if better is not None and not (path / CONFIG).is_file():
         raise UserError(
             f"--config: {place} is no run's directory; its best config is {better}: name that file."
         )
     check_run("--config", place)
-    from jdlopt.data.from_run import TRAIN, is_run
     from jdlopt.train.data_record import refuse_preparing
     from jdlopt.train.serve import run_config
 
@@ -225,13 +201,18 @@ def print_rows(rows: Sequence[Mapping[str, object]], title: str) -> None:
     from rich.table import Table
 
     table = Table(title=title)
+    fill(table, rows)
+    console().print(table)
+
+
+def fill(table: Table, rows: Sequence[Mapping[str, object]]) -> None:
+    """Gives a table the columns that rows have, those of numbers on the right, and the rows."""
     for column in dict.fromkeys(key for row in rows for key in row):
         values = [row.get(column, "") for row in rows]
         numeric = all(isinstance(value, int | float) or value in ("", "–") for value in values)
         table.add_column(column, justify="right" if numeric else "left")
     for row in rows:
         table.add_row(*(cell(value) for value in row.values()))
-    console().print(table)
 
 
 def cell(value: object) -> str:

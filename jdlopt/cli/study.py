@@ -229,7 +229,7 @@ def report(flags: ReportFlags) -> int:
     from jdlopt.report import write_report
 
     what = "the directory of a run, a study or a comparison"
-    place = run_of("report", flags, flags.workdir, what, must_be_run=False)
+    place = run_of("report", flags, what, must_be_run=False)
     path = write_report(Path(place), allow_code=flags.allow_code)
     if flags.json:
         print_json({"report": str(path)})

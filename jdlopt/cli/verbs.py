@@ -86,11 +86,18 @@ class TrainFlags(Flags):
 
 @dataclass(frozen=True, kw_only=True)
 class RunFlags(Flags):
-    """Those of a verb that is about a finished run, or several as an ensemble."""
+    """Those of a verb that is about a run."""
 
     run: Annotated[str | None, RUN] = None
     config: Annotated[str | None, CONFIG_FOR_RUN] = None
     workdir: Annotated[str | None, SAME_AS_RUN] = None
+    allow_code: Annotated[bool, CODE] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFlags(RunFlags):
+    """Those of a verb that asks a finished run's model, or several as an ensemble."""
+
     ensemble: Annotated[
         tuple[str, ...],
         Flag("instead, the mean of several runs, or of a study's best k trials", "STUDY:k|DIR,DIR"),
@@ -108,11 +115,10 @@ class RunFlags(Flags):
         Flag("predict the positive class, or a label, above this (by default the run's)", "P"),
     ] = None
     positive: Annotated[str | None, Flag("the positive class of two, by its name", "CLASS")] = None
-    allow_code: Annotated[bool, CODE] = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalFlags(RunFlags):
+class EvalFlags(ModelFlags):
     """Those of ``eval``."""
 
     split: Annotated[str, Choice(SPLITS), Flag("which data: train, validation or test", "NAME")] = (
@@ -124,7 +130,7 @@ class EvalFlags(RunFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictFlags(RunFlags):
+class PredictFlags(ModelFlags):
     """Those of ``predict``."""
 
     input: Annotated[str, Flag("what to predict for", "PATH")]
@@ -205,30 +211,23 @@ class TechniquesFlags(ConfigFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiagnoseFlags(Flags):
+class DiagnoseFlags(RunFlags):
     """Those of ``diagnose``."""
 
-    run: Annotated[str | None, RUN] = None
-    config: Annotated[str | None, CONFIG_FOR_RUN] = None
-    workdir: Annotated[str | None, SAME_AS_RUN] = None
     lr_range: Annotated[
         bool,
         Flag("run the learning-rate range test however long it takes (by default if it is short)"),
     ] = False
-    allow_code: Annotated[bool, CODE] = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportFlags(Flags):
+class ReportFlags(RunFlags):
     """Those of ``report``."""
 
     run: Annotated[
         str | None,
         Flag("the directory of a run, a study, a comparison, ...", "RUN", positional=True),
     ] = None
-    config: Annotated[str | None, CONFIG_FOR_RUN] = None
-    workdir: Annotated[str | None, SAME_AS_RUN] = None
-    allow_code: Annotated[bool, CODE] = False
 
 
 @dataclass(frozen=True, kw_only=True)
