@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,15 +64,12 @@ def predict_ensemble(
     """
     members = [_opened(Path(one), which, tta, allow_code) for one in workdirs]
     spec = _decided(members, positive, threshold)
-    specs, kinds = _kinds([one.experiment.spec for one in members])
-    read = [
-        serve.read_for(members[kinds.index(kind)].experiment, path) for kind in range(len(specs))
-    ]
-    experiment, weights = combined(members, spec, kinds)
-    inputs = (
-        read[0].inputs if len(read) == 1 else {str(i): one.inputs for i, one in enumerate(read)}
-    )
-    notes = tuple(dict.fromkeys(note for one in read for note in one.notes))
+    readers = _first_alike(members)
+    read = {i: serve.read_for(members[i].experiment, path) for i in dict.fromkeys(readers)}
+    experiment, weights = combined(members, spec, readers)
+    several = {str(i): one.inputs for i, one in read.items()}
+    inputs = several if len(read) > 1 else read[0].inputs
+    notes = tuple(dict.fromkeys(note for one in read.values() for note in one.notes))
     found = Inputs(inputs, read[0].ids, notes)
     made = serve.predict(experiment, weights, found, batch_size, all_classes=all_classes)
     return serve.beside_inputs(made, members[0].experiment, path, with_inputs)
@@ -174,15 +170,10 @@ def _shown(value: object) -> str:
     return listing(value) if isinstance(value, tuple) and value else repr(value)
 
 
-def _kinds(specs: Sequence[DataSpec]) -> tuple[list[Any], list[int]]:
-    """Returns the different ways in which runs read inputs, and which of them each has."""
-    found: list[Any] = []
-    places = []
-    for spec in specs:
-        if spec.inputs not in found:
-            found.append(spec.inputs)
-        places.append(found.index(spec.inputs))
-    return found, places
+def _first_alike(members: Sequence[Member]) -> list[int]:
+    """Returns of each run the first one that reads inputs as it does."""
+    specs = [one.experiment.spec.inputs for one in members]
+    return [specs.index(one) for one in specs]
 
 
 def _read_alike(spec: DataSpec) -> Any:
@@ -195,30 +186,30 @@ def _read_alike(spec: DataSpec) -> Any:
 
 
 def combined(
-    members: Sequence[Member], spec: DataSpec, kinds: Sequence[int]
+    members: Sequence[Member], spec: DataSpec, readers: Sequence[int]
 ) -> tuple[Experiment, Weights]:
     """Returns an experiment that predicts the mean of several, and the weights that it does so by.
 
     Args:
       members: the models, which predict the same; the loss is that of the first.
       spec: what they predict.
-      kinds: which of several inputs each takes, by its number as text; all 0 where there is one.
+      readers: which of several inputs each takes, by its number as text; all 0 where there is one.
 
     Returns:
       An experiment to evaluate and predict with, not to train; the parameters of the weights are
       those of all models.
     """
     first = members[0]
-    several = max(kinds) > 0
+    several = max(readers) > 0
 
     def predict(components: Components, weights: Weights, inputs: Any) -> step.Predictions:
         said = [
-            one.experiment.predict(own, inputs[str(kind)] if several else inputs)
-            for one, own, kind in zip(members, weights.params, kinds, strict=True)
+            one.experiment.predict(own, inputs[str(place)] if several else inputs)
+            for one, own, place in zip(members, weights.params, readers, strict=True)
         ]
         return mean(components, weights, said)
 
-    experiment = dataclasses.replace(first.experiment, spec=spec, predictor=partial(predict))
+    experiment = dataclasses.replace(first.experiment, spec=spec, predictor=predict)
     weights = Weights(
         params=tuple(one.weights for one in members),
         model_state={},
