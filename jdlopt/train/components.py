@@ -71,11 +71,11 @@ def learnt(
       dataset: the data.
       kept: by the name of an input, what is known of it already.
     """
-    known = _FITTED.setdefault(dataset, {})
+    known, kept = _FITTED.setdefault(dataset, {}), kept or {}
 
     def fitted(name: str, one: preprocess.Recipe) -> preprocess.State:
-        if name in (kept or {}):
-            return (kept or {})[name]
+        if name in kept:
+            return kept[name]
         if not preprocess.is_fitted(one):
             return {}
         if (name, one) not in known:

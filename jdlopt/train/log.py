@@ -113,15 +113,13 @@ def save_pretrained(workdir: Path, record: Mapping[str, object]) -> None:
     Raises:
       WorkdirError: the run in the directory began with other weights, or it can't be written.
     """
-    path = workdir / PRETRAINED
-    if path.exists():
-        before = (began_with(workdir) or {}).get("sha256")
-        if before is not None and before != record["sha256"]:
-            raise WorkdirError(
-                f"--workdir: the run in {workdir} began with other weights: '{record['file']}' has "
-                "changed since. Choose another directory, or bring the old file back."
-            )
-    write_aside(path, json.dumps(record, indent=2) + "\n")
+    before = (began_with(workdir) or {}).get("sha256")
+    if before is not None and before != record["sha256"]:
+        raise WorkdirError(
+            f"--workdir: the run in {workdir} began with other weights: '{record['file']}' has "
+            "changed since. Choose another directory, or bring the old file back."
+        )
+    write_aside(workdir / PRETRAINED, json.dumps(record, indent=2) + "\n")
 
 
 def began_with(workdir: Path | None) -> dict[str, Any] | None:

@@ -282,7 +282,7 @@ class _Run:
             return None
         log.save_config(self.workdir, self.config)  # the mesh may be another one now
         serve.save_inputs_record(self.experiment, self.workdir)
-        made = log.RunLog(self.workdir, self.step, self.options.used_loggers, self.config.to_dict())
+        made = log.RunLog(self.workdir, self.step, self.options.used_loggers, self.config)
         opened.callback(made.close)
         return made
 

@@ -19,6 +19,8 @@ RECORD = "loggers.json"
 """What each logger keeps in the run's directory, to go on with the same run."""
 FLUSH_SECONDS, CLOSE_SECONDS = 1.0, 30.0
 """So long is waited for loggers before a checkpoint is saved, and at the end."""
+Keep = Callable[[dict[str, str]], None]
+"""Writes down what a logger keeps."""
 
 
 class _Task(NamedTuple):
@@ -39,7 +41,7 @@ class _Background:
       reason: why the first of them was not; None while nothing failed.
     """
 
-    def __init__(self, name: str, opener: Opener, opening: Opening, keep: Callable[[Logger], None]):
+    def __init__(self, name: str, opener: Opener, opening: Opening, keep: Keep):
         self.name, self.identity, self.reason = name, dict[str, str](), ""
         self._said = self._late = False
         self._given = 0  # steps, counted in the loop; the others in the thread
@@ -53,7 +55,7 @@ class _Background:
 
     # --- in its thread ----------------------------------------------------------------------------
 
-    def _work(self, opener: Opener, opening: Opening, keep: Callable[[Logger], None]) -> None:
+    def _work(self, opener: Opener, opening: Opening, keep: Keep) -> None:
         logger = self._open(opener, opening, keep)
         while (task := self._tasks.get()) is not None:
             try:
@@ -68,9 +70,7 @@ class _Background:
             if task.done is not None:
                 task.done.set()
 
-    def _open(
-        self, opener: Opener, opening: Opening, keep: Callable[[Logger], None]
-    ) -> Logger | None:
+    def _open(self, opener: Opener, opening: Opening, keep: Keep) -> Logger | None:
         try:
             logger = opener(opening)
         except Exception as error:
@@ -78,7 +78,7 @@ class _Background:
             return None
         try:
             self.identity = dict(logger.identity)
-            keep(logger)
+            keep(self.identity)
         except Exception as error:
             self._failed(error)
         return logger
@@ -145,8 +145,7 @@ class Loggers:
         self._all = [self._started(name, opening) for name in dict.fromkeys(names)]
 
     def _started(self, name: str, opening: Opening) -> _Background:
-        def keep(logger: Logger) -> None:
-            identity = dict(logger.identity)
+        def keep(identity: dict[str, str]) -> None:
             with self._lock:
                 if identity and self._kept.get(name) != identity:
                     self._kept[name] = identity
