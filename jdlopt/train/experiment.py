@@ -20,8 +20,9 @@ from jaxtyping import Array, Int, PyTree
 
 from jdlopt import config as configs
 from jdlopt import metrics
-from jdlopt.data import feed, preprocess, sampling
+from jdlopt.data import feed, from_run, preprocess, sampling
 from jdlopt.data.dataset import Dataset, class_counts
+from jdlopt.data.notes import Note
 from jdlopt.data.preprocess import target
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, UserError
@@ -111,14 +112,7 @@ class Experiment:
         dataset = known if isinstance(known, Dataset) else None
         spec = known if isinstance(known, DataSpec) else known.spec
         spec = spec if dataset is None else dataclasses.replace(spec, sizes=dataset.sizes)
-        experiment = _assembled(config, spec, dataset, learnt_before)
-        experiment = dataclasses.replace(experiment, begins=begins)
-        if dataset is not None:
-            notes = checks.approximations(config, experiment.learnt, spec.sizes["train"])
-            if learnt_before is None:
-                notes += kept_of(config, experiment.recipe, spec).notes
-            dataset = dataset.noting(notes)
-            experiment = dataclasses.replace(experiment, dataset=dataset)
+        experiment = _assembled(config, spec, dataset, learnt_before, begins)
         if data is None if check is None else check:
             made, inputs = experiment.components, experiment.model_inputs
             named = tracing.naming(made, config, spec, inputs)
@@ -241,24 +235,29 @@ class Experiment:
         section = self.config.model
         if section.pretrained is None or not self.begins:
             return None
-        shapes = self._shapes(self.components.model)
         found = architecture_of(section.pretrained)
         if found is not None and found.is_run:
-            return beginning.load(self.config, self.spec, shapes, self._head(shapes), found)
-        return pretrained.load(configs.to_dict(section), *shapes, token_rows(self.spec))
+            return beginning.load(self.config, self.spec, self._shapes, self._head, found)
+        return pretrained.load(configs.to_dict(section), *self._shapes, token_rows(self.spec))
 
-    def _shapes(self, model: Model) -> tuple[PyTree, PyTree]:
+    @cached_property
+    def _shapes(self) -> tuple[PyTree, PyTree]:
+        """The shapes of the model's parameters and state."""
+        return self._shapes_of(self.components.model)
+
+    def _shapes_of(self, model: Model) -> tuple[PyTree, PyTree]:
         return pretrained.shapes_of(model, self.seen(1), self.hparams["model"])
 
-    def _head(self, shapes: tuple[PyTree, PyTree]) -> set[str]:
+    @cached_property
+    def _head(self) -> set[str]:
         """The paths of parameters and state whose shapes depend on the number of outputs."""
         try:
             wider = model_of(self.config, self.spec, self.recipe, more_outputs=1)
-            others = self._shapes(wider)
+            others = self._shapes_of(wider)
         except ConfigError:
             return set()  # a module of one width, whatever the data
         found: set[str] = set()
-        for one, other in zip(shapes, others, strict=True):
+        for one, other in zip(self._shapes, others, strict=True):
             there = pretrained.flat_shapes(other)
             here = pretrained.flat_shapes(one)
             found |= {path for path, shape in here.items() if there.get(path) != shape}
@@ -351,9 +350,10 @@ def _with_target_scale(raw: dict[str, object]) -> dict[str, object]:
     return {**raw, "data": {**data, "preprocess": {**section, "target_scale": "standard"}}}
 
 
-def _learnt(config: Config, recipe: preprocess.Recipes, dataset: Dataset) -> preprocess.State:
-    """What preprocessing learns from the training split, and what of it is another run's."""
-    kept = kept_of(config, recipe, dataset.spec)
+def _learnt(
+    config: Config, recipe: preprocess.Recipes, dataset: Dataset, kept: from_run.State
+) -> preprocess.State:
+    """What preprocessing learns from the training split, beside what of another run is kept."""
     found = learnt(recipe, dataset, kept.inputs)
     scale = config.data.preprocess.target_scale
     if kept.target or scale is None:
@@ -374,6 +374,7 @@ def _assembled(
     spec: DataSpec,
     dataset: Dataset | None,
     known: preprocess.State | None,
+    begins: bool,
 ) -> Experiment:
     """The experiment of a resolved config; it reads the training split to fit preprocessing."""
     train, size = config.train, spec.sizes["train"]
@@ -387,8 +388,13 @@ def _assembled(
         names = (*names, watched)
     collector = metrics.make_collector(names, spec.task, spec.num_classes, spec.decision)
     recipe = recipe_of(config.data, spec)
-    if known is None:
-        known = {} if dataset is None else _learnt(config, recipe, dataset)
+    notes: tuple[Note, ...] = ()
+    if dataset is not None and known is None:
+        kept = kept_of(config, recipe, spec)
+        known, notes = _learnt(config, recipe, dataset, kept), kept.notes
+    known = known or {}
+    if dataset is not None:
+        notes = (*checks.approximations(config, known, size), *notes)
     counts, labels = None, None
     sampled = config.data.sampling
     if dataset is not None and config.loss.class_weights == "balanced":
@@ -403,7 +409,7 @@ def _assembled(
     return Experiment(
         config=config,
         spec=spec,
-        dataset=dataset,
+        dataset=None if dataset is None else dataset.noting(notes),
         components=make_components(config, spec, recipe, collector, counts),
         recipe=recipe,
         learnt=known,
@@ -413,4 +419,5 @@ def _assembled(
         eval_every=eval_every,
         log_every=min(train.log_every or eval_every, steps),
         monitor=monitor,
+        begins=begins,
     )

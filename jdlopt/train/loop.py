@@ -95,11 +95,11 @@ def fit(
     if begun is not None:
         experiment = begun.as_saved(experiment)
     said = experiment.data.notes
-    found = experiment.pretrained() if begun is None else None
     if jax.process_index() == 0:
         notes.say(said)
-        if found is not None:
+        if begun is None and (found := experiment.pretrained()) is not None:
             notes.say_line(pretrained.in_words(found.record))
+            del found  # its arrays, while it trains
     bar = notebook_bar() if on_progress is None else None
     with nullcontext() if bar is None else bar:
         run = fit_experiment(experiment, workdir, on_progress if bar is None else bar, clock)
