@@ -16,7 +16,7 @@ from jdlopt.data.dataset import Dataset
 from jdlopt.data.pools import ArrayPool
 from jdlopt.data.source import is_written_first
 from jdlopt.errors import DataError, WorkdirError
-from jdlopt.train import log, split_record
+from jdlopt.train import disk, log, split_record
 from jdlopt.train.schema import resolve_data
 
 DATA = "data.json"
@@ -171,10 +171,7 @@ def _trained_on(workdir: Path, dataset: Dataset) -> str:
 
 def read(path: Path) -> dict[str, Any] | None:
     """Returns the fingerprint that a file holds; None if there is none, or it is damaged."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    except (OSError, ValueError, RecursionError):
-        return None
+    found = disk.read_object(path)
     return found if is_whole(found) else None
 
 

@@ -1,8 +1,9 @@
-"""Numbers that JSON lacks, and what to tell when a file can't be written."""
+"""JSON as files have it: numbers that it lacks, damaged files, and what to tell of a full disk."""
 
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 import shutil
@@ -23,6 +24,15 @@ def as_json(value: object) -> Any:
     if isinstance(value, list | tuple):
         return [as_json(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """Returns the object that a JSON file holds; None if there is none, or it is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def is_full(error: BaseException) -> bool:

@@ -124,13 +124,7 @@ def save_pretrained(workdir: Path, record: Mapping[str, object]) -> None:
 
 def began_with(workdir: Path | None) -> dict[str, Any] | None:
     """Returns what a run's ``pretrained.json`` says, if it has one."""
-    if workdir is None:
-        return None
-    try:
-        found = json.loads((workdir / PRETRAINED).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+    return None if workdir is None else disk.read_object(workdir / PRETRAINED)
 
 
 def saved_config(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jdlopt import writing
+from jdlopt.train import disk
 from jdlopt.train.loggers import find_logger
 from jdlopt.train.loggers.logger import Logger, LoggerWarning, Opener, Opening
 
@@ -185,12 +186,7 @@ class Loggers:
 
 def read_identities(workdir: Path) -> dict[str, dict[str, str]]:
     """Returns what loggers kept in a run's directory; what is damaged counts as nothing."""
-    try:
-        found = json.loads((workdir / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
+    found = disk.read_object(workdir / RECORD) or {}
     return {
         name: {key: value for key, value in one.items() if isinstance(value, str)}
         for name, one in found.items()
