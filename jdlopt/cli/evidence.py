@@ -39,7 +39,7 @@ def compare(flags: CompareFlags) -> int:
     from jdlopt.evidence import sides
 
     first, second = _sides(flags)
-    options = _with_space(flags.options, flags.space, *([first] if has_functions(first) else []))
+    options = _with_space(flags.options, flags.space, first if has_functions(first) else None)
     options.check()
     a = config_at(first, flags.overrides, flags.allow_code)
     if second.startswith("+"):
@@ -173,15 +173,15 @@ def _print_left_out(record: Mapping[str, Any]) -> None:
         )
 
 
-def _with_space(options: Options, file: str | None, *marked: str) -> Options:
+def _with_space(options: Options, file: str | None, marked: str | None = None) -> Options:
     """Returns options with the nuisance keys of a file, or those that a config's file marks."""
     from jdlopt.study import space as spaces
 
     if file:
         return replace(options, space=spaces.load(file))
-    if not options.tune or not marked:
+    if not options.tune or marked is None:
         return options
-    found = spaces.load(marked[0])
+    found = spaces.load(marked)
     return replace(options, space={k: one for k, one in found.items() if one.role == "nuisance"})
 
 

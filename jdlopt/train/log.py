@@ -15,12 +15,14 @@ from typing import Any
 
 from jdlopt import config as configs
 from jdlopt import writing
+from jdlopt.data import from_run
 from jdlopt.errors import WorkdirError, differences, listing
 from jdlopt.train import checkpoint, disk
 from jdlopt.train.loggers import background
 from jdlopt.train.loggers.logger import Opening
 
-CONFIG, INPUTS, METRICS, RESULT = "config.json", "inputs.json", "metrics.jsonl", "result.json"
+CONFIG, INPUTS = from_run.CONFIG, from_run.INPUTS
+METRICS, RESULT = "metrics.jsonl", "result.json"
 PRETRAINED = "pretrained.json"
 CHECKPOINTS = "checkpoints"
 FOLDERS = (CHECKPOINTS, "tensorboard")
