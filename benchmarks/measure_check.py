@@ -112,7 +112,7 @@ def preprocess(path: Path) -> dict[str, Any]:
     dataset = components.open_clean(section)
     opened = time.perf_counter()
     recipe = components.recipe_of(section, dataset.spec)
-    state = components.learnt(recipe, dataset)
+    state = components.learnt(recipe, dataset, {})
     train = dataset.read("train").inputs
     made = np.asarray(jax.jit(lambda inputs: stages.apply(recipe, state, inputs))(train))
     assert np.isfinite(made).all()

@@ -96,7 +96,8 @@ def take(fields: DataFields, *, everything: bool = False, seed: int = 0) -> tupl
 
     dataset = components.open_clean(fields)
     recipe = components.recipe_of(fields, dataset.spec)
-    state = components.learnt(recipe, dataset)
+    kept = components.kept_of(fields, recipe, dataset.spec)
+    state = components.learnt(recipe, dataset, kept.inputs)
     raw, targets = _examples(dataset)
 
     def prepare(inputs: PyTree[Array]) -> PyTree[Array]:

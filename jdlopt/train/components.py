@@ -49,18 +49,16 @@ def recipe_of(fields: DataFields, spec: DataSpec) -> preprocess.Recipes:
     return preprocess.make_recipes(fields.preprocess, spec.inputs, spec.name)
 
 
-def kept_of(config: Config, recipe: preprocess.Recipes, spec: DataSpec) -> from_run.State:
+def kept_of(fields: DataFields, recipe: preprocess.Recipes, spec: DataSpec) -> from_run.State:
     """Returns what a config keeps of what another run learnt of its data: ``data.fit_on``."""
-    known = from_run.kept(config.data.fit_on)
+    known = from_run.kept(fields.fit_on)
     if known is None:
         return from_run.State({}, {})
-    return from_run.state_for(known, recipe, spec, config.data.target)
+    return from_run.state_for(known, recipe, spec, fields.target)
 
 
 def learnt(
-    recipe: preprocess.Recipes,
-    dataset: Dataset,
-    kept: Mapping[str, preprocess.State] | None = None,
+    recipe: preprocess.Recipes, dataset: Dataset, kept: Mapping[str, preprocess.State]
 ) -> preprocess.State:
     """Returns what preprocessing learns from a training split; of each input where it has several.
 
@@ -71,7 +69,7 @@ def learnt(
       dataset: the data.
       kept: by the name of an input, what is known of it already.
     """
-    known, kept = _FITTED.setdefault(dataset, {}), kept or {}
+    known = _FITTED.setdefault(dataset, {})
 
     def fitted(name: str, one: preprocess.Recipe) -> preprocess.State:
         if name in kept:

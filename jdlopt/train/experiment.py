@@ -390,7 +390,7 @@ def _assembled(
     recipe = recipe_of(config.data, spec)
     notes: tuple[Note, ...] = ()
     if dataset is not None and known is None:
-        kept = kept_of(config, recipe, spec)
+        kept = kept_of(config.data, recipe, spec)
         known, notes = _learnt(config, recipe, dataset, kept), kept.notes
     known = known or {}
     if dataset is not None:

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from jdlopt import config as configs
+from jdlopt.data import preprocess
 from jdlopt.errors import ConfigError
 from jdlopt.models import pretrained
+from jdlopt.report import samples
 from jdlopt.study import structure
 from jdlopt.study.population import Cache, Population
 from jdlopt.study.trial import Trial
@@ -135,6 +137,17 @@ def test_categories_keep_the_numbers_that_the_embedding_was_learnt_with(place: P
     anew = begun(place, "other.csv", data__fit_on="train")
     assert anew.spec.input.categories == {"city": ("Oslo", "Rome")}
     assert not [note for note in anew.data.notes if note.kind == "kept"]
+
+
+def test_examples_are_shown_as_the_run_scaled_them(place: Path) -> None:
+    made = begun(place)
+    (shown,) = samples.take(made.config.data)
+    raw, prepared = (
+        next(one.values for one in shown.columns if one.label == label)
+        for label in ("raw", "preprocessed")
+    )
+    expected = preprocess.apply(made.recipe, made.learnt, raw)
+    np.testing.assert_allclose(prepared, expected, rtol=1e-5)
 
 
 def test_other_preprocessing_is_learnt_anew_and_said(place: Path) -> None:
