@@ -6,7 +6,7 @@ import numpy as np
 
 from jdlopt.data import named
 from jdlopt.report.cards import cards
-from jdlopt.report.outcome import Outcome
+from jdlopt.report.outcome import Guesses, Outcome
 from jdlopt.report.page import number
 from jdlopt.tasks import find_task
 
@@ -20,8 +20,10 @@ WORDS = {"classes": "predicted as", "labels": "predicted as"}
 def worst(outcome: Outcome) -> dict[str, object]:
     """Returns what the page's template shows of them, as ``worst``."""
     order = np.argsort(-np.nan_to_num(outcome.losses, nan=np.inf))[:WORST]
-    said = [_said(outcome, index) for index in order.tolist()]
     shows = find_task(outcome.spec.task).shows
+    known = outcome.probabilities is not None or outcome.likeliest is not None
+    guesses = outcome.guesses if "classes" in shows and known else None
+    said = [_said(outcome, index, guesses) for index in order.tolist()]
     joined = next((words for what, words in WORDS.items() if what in shows), "predicted")
     return {
         "worst": cards(
@@ -36,13 +38,13 @@ def worst(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _said(outcome: Outcome, index: int) -> tuple[str, str, str]:
+def _said(outcome: Outcome, index: int, guesses: Guesses | None) -> tuple[str, str, str]:
     """Returns the true target, the predicted one and the loss of an example, in words."""
     task, spec = find_task(outcome.spec.task), outcome.spec
     target, loss = outcome.targets[index], number(float(outcome.losses[index]))
     found = outcome.probabilities[index] if outcome.probabilities is not None else None
-    if "classes" in task.shows and (found is not None or outcome.likeliest is not None):
-        classes, confidence = outcome.guesses
+    if guesses is not None:
+        classes, confidence = guesses
         guess = f"{spec.class_names[classes[index]]} ({float(confidence[index]):.0%})"
         return str(spec.class_names[int(target)]), guess, loss
     if "labels" in task.shows and found is not None:
