@@ -145,19 +145,15 @@ def checked(record: dict[str, Any], subject: Subject) -> dict[str, object]:
 
 def _doubtful(check: Check, finding: Finding) -> list[dict[str, object]]:
     """Returns the most doubtful examples of each pair of classes: where, its name, the pair."""
-    dataset, each = check.dataset, max(1, DOUBTFUL // max(1, len(finding.parts)))
-    shown = [(part.name, part.rows[:each]) for part in finding.parts[:DOUBTFUL]]
-    if dataset is None:
+    dataset, found = check.dataset, check.firsts(finding, DOUBTFUL)
+    if dataset is None or not found:
         return []
-    made: list[dict[str, object]] = []
-    for pair, rows in shown:
-        places = check.places(rows)
-        if places is None:
-            return []
-        names = names_at(dataset, dataset.parts["train"][0], places)
-        for place, name in zip(places.tolist(), names, strict=True):
-            made.append({"place": place, "name": name, "pair": pair})
-    return made
+    pairs, _, places = zip(*found, strict=True)
+    names = names_at(dataset, dataset.parts["train"][0], np.array(places))
+    return [
+        {"place": place, "name": name, "pair": pair}
+        for place, name, pair in zip(places, names, pairs, strict=True)
+    ]
 
 
 def input_scale(inputs: Any) -> dict[str, float | None]:

@@ -113,23 +113,16 @@ def _finding(place: int, finding: Finding) -> Mapping[str, object]:
 def examples_of(check: Check, finding: Finding) -> Cards | None:
     """Returns the first examples of each part of a finding that is about single ones."""
     title, dataset = SHOWN.get(finding.kind), check.dataset
-    if title is None or dataset is None or not finding.parts:
+    if title is None or dataset is None:
         return None
-    each = max(1, MOST_EXAMPLES // len(finding.parts))
-    places: list[int] = []
-    words: list[str] = []
-    rows: list[str] = []
-    for part in finding.parts[:MOST_EXAMPLES]:
-        found = check.places(part.rows[:each])
-        if found is None:
-            return None
-        places += found.tolist()
-        rows += [f"row {row:,}" for row in part.rows[:each].tolist()]
-        words += [grid.printable(part.name)] * len(found)
+    found = check.firsts(finding, MOST_EXAMPLES)
+    if not found:
+        return None
+    names, rows, places = zip(*found, strict=True)
+    # the rows of a table are called as the finding calls them: counted from 1 there
+    called = [f"row {row:,}" for row in rows] if check.first else None
     try:
-        # the rows of a table are called as the finding calls them: counted from 1 there
-        called = rows if check.first else None
-        return of_training(dataset, places, title, words, called) if places else None
+        return of_training(dataset, places, title, list(map(grid.printable, names)), called)
     except UserError:
         return None
 

@@ -96,6 +96,27 @@ class Check:
         found = np.minimum(np.searchsorted(there, called), len(there) - 1)
         return places[found] if (there[found] == called).all() else None
 
+    def firsts(self, finding: Finding, most: int) -> list[tuple[str, int, int]] | None:
+        """Returns the first examples of each part of a finding; None if their places are unknown.
+
+        Args:
+          finding: about training examples.
+          most: examples of all parts together, at most.
+
+        Returns:
+          Of each its part's name, its row as the finding calls it, and its place in the pool.
+        """
+        each = max(1, most // max(1, len(finding.parts)))
+        found: list[tuple[str, int, int]] = []
+        for part in finding.parts[:most]:
+            rows = part.rows[:each]
+            places = self.places(rows)
+            if places is None:
+                return None
+            for row, place in zip(rows.tolist(), places.tolist(), strict=True):
+                found.append((part.name, row, place))
+        return found
+
     def count(self, severity: str) -> int:
         """Returns the number of findings of a severity."""
         return sum(finding.severity == severity for finding in self.findings)
