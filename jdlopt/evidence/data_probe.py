@@ -58,11 +58,11 @@ def look_at_data(record: dict[str, Any], subject: Subject) -> None:
         else input_scale(np.asarray(seen[name], np.float32))
         for name, raw in train.items()
     }
-    small = _small(train, dataset.spec)
+    small = [_small(inputs, dataset.spec) for inputs in (train, validation)]
     parts = {
         name: tuple(
-            examples.vectors(split[name], small[name], _codes(dataset.spec.named[name]))
-            for split in (small, _small(validation, dataset.spec))
+            examples.vectors(split[name], small[0][name], _codes(dataset.spec.named[name]))
+            for split in small
         )
         for name in train
         if name not in texts  # token ids are no quantities
