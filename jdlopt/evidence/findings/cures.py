@@ -11,8 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from jdlopt.evidence import techniques
 from jdlopt.evidence.findings.finding import Finding, Record, setting
-from jdlopt.evidence.techniques.removal import AUGMENTED, DROPOUT, PENALTIES, SMOOTHING
+from jdlopt.evidence.techniques.entry import value_of
+from jdlopt.evidence.techniques.removal import (
+    AUGMENTED,
+    DROPOUT,
+    PENALTIES,
+    SMOOTHING,
+    numbers_of,
+)
 
 if TYPE_CHECKING:
     from jdlopt.evidence.techniques.entry import Facts
@@ -33,8 +41,8 @@ class Cure(NamedTuple):
     Attributes:
       words: what is suggested, as people read it.
       turns: of `KNOBS` and `OUTCOMES`, what it raises (1) and what it lowers (-1).
-      key: a number of the config that it makes larger, so that a larger one already is the opposite
-        cure's to lower; None where there is no such number.
+      key: a number of the config that it makes larger, told with what it is now; None where there
+        is no such number.
       lowers: the keys whose numbers it makes smaller; they are told with what they are now.
     """
 
@@ -140,9 +148,6 @@ def ruled_out(config: Config, facts: Facts) -> dict[str, str]:
     Those that the catalogue rules out for the data and the model or that the config has already,
     and those whose number the catalogue could only make smaller.
     """
-    from jdlopt.evidence import techniques
-    from jdlopt.evidence.techniques.entry import value_of
-
     found: dict[str, str] = {}
     for name, cure in CURES.items():
         reason = techniques.why_not(techniques.TECHNIQUES[name], config, facts)
@@ -203,8 +208,8 @@ def _words(name: str, finding: Finding, record: Record) -> str:
     if name in finding.words:
         return finding.words[name]
     if cure.lowers:
-        held = {key: setting(record, key) for key in cure.lowers}
-        told = [f"{key}, now {v:g}" for key, v in held.items() if isinstance(v, int | float) and v]
+        held = numbers_of(record.get("config") or {}, cure.lowers)
+        told = [f"{key}, now {now:g}" for key, now in held.items()]
         return f"{cure.words} ({'; '.join(told)})" if told else cure.words
     if cure.key is None:
         return cure.words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from jdlopt.data.augment import AUGMENTATIONS
@@ -24,15 +25,15 @@ SMOOTHING = ("loss.label_smoothing",)
 AUGMENTED = tuple(f"data.augment.{name}" for name in AUGMENTATIONS)
 
 
-def _set(config: Config, keys: tuple[str, ...]) -> dict[str, float]:
-    """Those of some keys that are numbers above 0."""
+def numbers_of(config: Config | Mapping[str, object], keys: tuple[str, ...]) -> dict[str, float]:
+    """Returns those of some keys that are numbers above 0."""
     found = {key: value_of(config, key) for key in keys}
     return {key: now for key, now in found.items() if isinstance(now, int | float) and now > 0}
 
 
 def _needs(keys: tuple[str, ...]) -> Applies:
     def applies(config: Config, facts: Facts) -> str | None:
-        if _set(config, keys):
+        if numbers_of(config, keys):
             return None
         few = listing(keys) if len(keys) < 4 else "data.augment"
         return f"There is nothing to take away: {few} is not set."
@@ -44,7 +45,7 @@ def _less(keys: tuple[str, ...], share: float) -> Changes:
     """All of some keys off; and, next, each at a share of what it is."""
 
     def changes(config: Config, facts: Facts) -> tuple[Change, ...]:
-        now = _set(config, keys)
+        now = numbers_of(config, keys)
         weaker = {key: float(f"{value * share:.3g}") for key, value in now.items()}
         return (dict.fromkeys(now), weaker) if now else ()
 
