@@ -32,7 +32,7 @@ def fit(
     0, and only values whose differences would be no float32 are scaled.
 
     Args:
-      sample: training values as float64.
+      sample: training values as float64, of each feature at least one.
 
     Returns:
       Shifts, scales, and ``quantiles`` [count, features], at even shares from the least to the
@@ -40,8 +40,7 @@ def fit(
     """
     rows = len(sample)
     count = min(max(rows // ROWS_EACH, FEWEST), MOST, max(rows, 2))
-    known = np.where(np.isnan(sample).all(axis=0), 0.0, sample)
-    found = np.nanpercentile(known, np.linspace(0, 100, count), axis=0)
+    found = np.nanpercentile(sample, np.linspace(0, 100, count), axis=0)
     found = np.maximum.accumulate(found)  # interpolating may lose the order by a rounding
     scale = np.maximum(1.0, np.abs(found).max(axis=0) / LARGEST)
     return np.zeros_like(scale), scale, {"quantiles": (found / scale).astype(np.float32)}

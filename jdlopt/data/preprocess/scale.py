@@ -168,8 +168,7 @@ def _moments(chunks: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
 def _robust(sample: Float[np.ndarray, "rows features"]) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.preprocessing import RobustScaler  # takes a second to import
 
-    empty = np.isnan(sample).all(axis=0)
-    scaler = RobustScaler().fit(np.where(empty, 0.0, sample))
+    scaler = RobustScaler().fit(sample)
     return scaler.center_, scaler.scale_
 
 
@@ -177,7 +176,6 @@ def _by_quartiles_or_range(
     sample: Float[np.ndarray, "rows features"],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Medians, and the quartiles' distances; half the range where the quartiles are equal."""
-    sample = np.where(np.isnan(sample).all(axis=0), 0.0, sample)
     low, lower, median, upper, high = np.nanpercentile(sample, (0, 25, 50, 75, 100), axis=0)
     distance = np.where(upper > lower, upper - lower, (high - low) / 2)
     return median, np.where(distance > 0, distance, 1.0)
@@ -185,6 +183,8 @@ def _by_quartiles_or_range(
 
 def _sampled(chunks: Iterable[np.ndarray], seed: int) -> Float[np.ndarray, "rows features"]:
     """A uniform sample of at most `SAMPLE_VALUES` values: the rows that drew the smallest words.
+
+    Where all of a feature is missing there, it is 0.
 
     The words are Philox's raw ones, a stream that numpy promises to keep.
     """
@@ -199,7 +199,8 @@ def _sampled(chunks: Iterable[np.ndarray], seed: int) -> Float[np.ndarray, "rows
             drawn = np.concatenate(words)
             chosen = np.argpartition(drawn, most - 1)[:most]
             kept, words = [np.concatenate(kept)[chosen]], [drawn[chosen]]
-    return np.concatenate(kept)
+    sample = np.concatenate(kept)
+    return np.where(np.isnan(sample).all(axis=0), 0.0, sample)
 
 
 def apply(
