@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import tempfile
 import time
@@ -26,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 import sklearn.datasets
 from recording import RESULTS, spread, write
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
@@ -35,6 +33,7 @@ from sklearn.metrics import log_loss
 import jdlopt
 from jdlopt import config as configs
 from jdlopt.data.dataset import Dataset
+from jdlopt.study.records import interval
 from jdlopt.train.components import open_clean
 from jdlopt.train.schema import resolve_data
 
@@ -115,15 +114,11 @@ def difference(ours: Sequence[float], theirs: Sequence[float], up: bool) -> dict
     """Returns how much better ours are, seed by seed, with Student's 95 % interval of the mean."""
     sign = 1 if up else -1
     each = [sign * (a - b) for a, b in zip(ours, theirs, strict=True)]
-    mean = statistics.fmean(each)
-    half = 0.0
-    if len(each) > 1:
-        quantile = float(scipy.stats.t.ppf(0.975, len(each) - 1))
-        half = quantile * statistics.stdev(each) / math.sqrt(len(each))
+    found = interval(each)
     return {
-        "better_by": mean,
-        "interval": [mean - half, mean + half],
-        "at_least_as_good": mean + half >= 0,
+        "better_by": statistics.fmean(each),
+        "interval": found,
+        "at_least_as_good": found[1] >= 0,
     }
 
 
