@@ -361,17 +361,12 @@ def in_words(record: Mapping[str, Any]) -> str:
     if record["new"]:
         why = record.get("why_new")
         why = f" (outputs {why})" if why else ""
-        parts.append(f"new: {_some(record['new'])}{why}")
+        parts.append(f"new: {listing(record['new'], MOST_NAMED)}{why}")
     if record["ignored"]:
-        parts.append(f"left there: {_some(record['ignored'])}")
+        parts.append(f"left there: {listing(record['ignored'], MOST_NAMED)}")
     for key, (here, there) in record.get("differing", {}).items():
         parts.append(f"model.{key} is {here!r} here, {there!r} there")
     return "; ".join(parts)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def shapes_of(model: Any, inputs: Any, hparams: PyTree) -> tuple[PyTree, PyTree]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jdlopt import writing
+from jdlopt.config import tuples
 from jdlopt.errors import ConfigError, listing, nearest
 
 CONFIG = "config.json"
@@ -67,7 +68,7 @@ def architecture_of(place: object) -> Architecture | None:
         raise ConfigError(f"model.pretrained: {file} holds no object.")
     if isinstance(found.get("model"), dict) and isinstance(found.get("data"), dict):
         section = found["model"]
-        keys = {key: _plain(v) for key, v in section.items() if key not in NOT_THE_MODELS_OWN}
+        keys = {key: tuples(v) for key, v in section.items() if key not in NOT_THE_MODELS_OWN}
         return Architecture(str(section.get("name")), keys, True, file)
     return _hugging_face(found, file)
 
@@ -77,10 +78,6 @@ def run_of(place: Path) -> Path:
     if place.parent.name == "checkpoints" and (place.parent.parent / CONFIG).is_file():
         return place.parent.parent
     return place
-
-
-def _plain(value: object) -> Any:
-    return tuple(map(_plain, value)) if isinstance(value, list) else value
 
 
 # --- Hugging Face's words -------------------------------------------------------------------------
@@ -182,7 +179,7 @@ def _hugging_face(found: Mapping[str, Any], file: Path) -> Architecture | None:
                 f"model.pretrained: {file} says {key}={found[key]!r}; model.name {words.name!r} "
                 f"computes with {listing(map(repr, values))} alone."
             )
-    keys = {ours: _plain(found[theirs]) for ours, theirs in words.keys.items() if theirs in found}
+    keys = {ours: tuples(found[theirs]) for ours, theirs in words.keys.items() if theirs in found}
     if "activation" in keys:
         theirs = keys["activation"]
         if theirs not in ACTIVATIONS:
