@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,20 +16,21 @@ from jdlopt.data.sound import read_header
 from jdlopt.errors import DataError
 from jdlopt.starter.facts import Choice
 
-MOST_FILES = 2000
-"""So many files are looked at, evenly over all."""
+MOST = 2000
+"""So many files, or texts, are looked at, evenly over all."""
 MOST_SIDE = 128
 """Images are not made larger than this, which a CPU can train on."""
 STEP = 8
 MOST_SECONDS = 10.0
 
+Item = TypeVar("Item")
 Sized = tuple[list[Choice], dict[str, Any]]
 """Choices of keys of ``data``, and their values by name."""
 
 
-def chosen(paths: Sequence[Path]) -> list[Path]:
-    """Returns at most `MOST_FILES` of some files."""
-    return list(paths[:: -(-len(paths) // MOST_FILES) or 1])
+def chosen(every: Sequence[Item]) -> list[Item]:
+    """Returns at most `MOST` of some files or texts."""
+    return list(every[:: -(-len(every) // MOST) or 1])
 
 
 def image_size(paths: Sequence[Path]) -> Sized:
@@ -92,15 +93,13 @@ def sound_size(paths: Sequence[Path]) -> Sized:
     return choices, keys
 
 
-MOST_TEXTS = 2000
-"""Texts whose tokens are counted."""
 LONGEST = 2048
 """Tokens of a text that are counted."""
 
 
 def tokens_of(texts: Sequence[str]) -> int:
     """Returns how many tokens 19 of 20 texts have at most."""
-    some = list(texts[:: -(-len(texts) // MOST_TEXTS) or 1])
+    some = chosen(texts)
     state = text.fit(text.TextFields(max_tokens=LONGEST), some)
     return int(np.percentile((text.encode(state, some) != 0).sum(axis=1), 95))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from jdlopt.data.source import kind_of_source, open_dataset
 from jdlopt.data.walk import FileKind
 from jdlopt.errors import DataError, UserError
 from jdlopt.starter import files_source, looks, table_reading, table_source, training
-from jdlopt.starter.facts import Choice
+from jdlopt.starter.facts import Choice, Facts
 from jdlopt.starter.found import Found, facts_of, notes_of, open_with, repairs, rows_of, splits_of
 
 LONGEST = 512
@@ -145,8 +145,7 @@ def _of_dataset(opened: Callable[[DataFields], Dataset], fields: DataFields) -> 
     """Returns what is known of a source that says itself what its targets are."""
     share = fields.validation_fraction
     dataset, fields = open_with(fields, opened)
-    own = splits_of(dataset)
-    if "validation" not in own:
+    if "validation" not in splits_of(dataset):
         share = training.validation_share(dataset.sizes["train"])
         if share != fields.validation_fraction:
             fields = dataclasses.replace(fields, validation_fraction=share)
@@ -159,10 +158,31 @@ def _of_dataset(opened: Callable[[DataFields], Dataset], fields: DataFields) -> 
             elif values.ndim == 2 and values.dtype == np.int32:
                 tokens = max(tokens, int(np.percentile((values != 0).sum(axis=1), 95)))
     facts = facts_of(dataset, missing=missing, tokens=tokens)
+    return _found(dataset.spec.name, dataset, fields, facts, share)
+
+
+def _found(
+    name: str,
+    dataset: Dataset,
+    fields: DataFields,
+    facts: Facts,
+    share: float,
+    sizes: Sequence[Choice] = (),
+) -> Found:
+    """Returns what is known of an opened source that is no table.
+
+    Args:
+      name: what it is called.
+      dataset: opened.
+      fields: what opened it.
+      facts: of it.
+      share: of validation.
+      sizes: the choices that bring its files to one size.
+    """
     section = [] if fields.target is None else [Choice("data.target", fields.target)]
-    section += [Choice("data.task", dataset.spec.task), *repairs(dataset, fields)]
-    section += training.split(own, share)
-    return Found(dataset.spec.name, facts, tuple(section), (*rows_of(dataset), *notes_of(dataset)))
+    section += [Choice("data.task", dataset.spec.task), *sizes, *repairs(dataset, fields)]
+    section += training.split(splits_of(dataset), share)
+    return Found(name, facts, tuple(section), (*rows_of(dataset), *notes_of(dataset)))
 
 
 # --- folders --------------------------------------------------------------------------------------
@@ -182,13 +202,7 @@ def _of_folder(folder: Path, kind: str, fields: DataFields) -> Found:
     dataset, fields = open_with(fields, open_dataset)
     tokens = files_source.tokens(paths) if kind == "texts" else 0
     facts = facts_of(dataset, tokens=tokens)
-    section = [] if fields.target is None else [Choice("data.target", fields.target)]
-    section += [Choice("data.task", dataset.spec.task), *choices]
-    section += repairs(dataset, fields)
-    section += training.split(splits_of(dataset), share)
-    return Found(
-        folder.resolve().name, facts, tuple(section), (*rows_of(dataset), *notes_of(dataset))
-    )
+    return _found(folder.resolve().name, dataset, fields, facts, share, choices)
 
 
 def _files(folder: Path, kind: str, fields: DataFields) -> tuple[LabelledFiles, DataFields]:
