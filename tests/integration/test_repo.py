@@ -68,6 +68,8 @@ def test_requirements_are_names_and_bounds_only():
         "bench",
         "peers",
         "test",
+        "export",
+        "serve",
         "wandb",
         "mlflow",
     }
