@@ -134,10 +134,19 @@ def _facts(result: Record, found: Record) -> list[tuple[str, object]]:
         *facts,
         ("status", result["status"]),
         *((f"{split} split", f"not evaluated: {reason}"[:300]) for split, reason in missing),
+        *_made(result),
         ("steps", result.get("steps")),
         ("parameters", result.get("n_params")),
         ("wall time", f"{number(result.get('wall_seconds'))} s"),
     ]
+
+
+def _made(result: Record) -> list[tuple[str, object]]:
+    """What a run that was made, not trained, says of that."""
+    made = result.get("made")
+    if made is None:
+        return []
+    return [("made by", made["how"].get("method")), ("made from", made["from"])]
 
 
 def _best_step(result: Record | None) -> int | None:

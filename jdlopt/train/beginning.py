@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Collection, Mapping
 from functools import lru_cache
@@ -59,8 +58,7 @@ def read(place: str) -> Weights:
     """
     folder = _checkpoint(writing.expanded(place))
     try:
-        sums = (folder / checkpoint.CHECKSUMS).read_bytes()
-        return _read(folder, hashlib.sha256(sums).hexdigest())
+        return _read(folder, checkpoint.fingerprint(folder))
     except (WorkdirError, OSError) as error:
         raise ConfigError(f"model.pretrained: {error}") from error
 

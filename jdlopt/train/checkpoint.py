@@ -183,6 +183,15 @@ def damage(folder: Path) -> str | None:
     return None
 
 
+def fingerprint(folder: Path) -> str:
+    """Returns the SHA-256 of a checkpoint's checksums, which tells it from any other.
+
+    Raises:
+      OSError: they can't be read.
+    """
+    return hashlib.sha256((folder / CHECKSUMS).read_bytes()).hexdigest()
+
+
 def read_meta(folder: Path) -> dict[str, Any]:
     """Returns what was saved beside the arrays.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,10 +68,14 @@ class Saving:
                 checkpoint.unsaved(state, tree),
                 meta["step"],
                 meta["wall_seconds"],
-                Dispatch(**meta["dispatch"]) if meta["platform"] == self._platform else None,
+                Dispatch(**meta["dispatch"]) if self._is_measured(meta) else None,
             )
         checkpoint.drop_after(self.folder, resumed.step)
         return resumed
+
+    def _is_measured(self, meta: Mapping[str, object]) -> bool:
+        """Says whether a checkpoint names how steps are best dispatched on these devices."""
+        return meta["dispatch"] is not None and meta["platform"] == self._platform
 
     def is_due(self, step: int) -> bool:
         """Says whether the config asks for a checkpoint now."""
@@ -86,10 +91,18 @@ class Saving:
         step: int,
         best: Snapshot | None,
         tracker: Tracker,
-        dispatch: Dispatch,
+        dispatch: Dispatch | None,
         wall_seconds: float,
     ) -> None:
         """Saves a state that is known to be finite, and the best snapshot if it is a new one.
+
+        Args:
+          state: after ``step``.
+          step: updates made.
+          best: of the best evaluation, as far as it is in memory.
+          tracker: what is known of the training.
+          dispatch: how it was dispatched; None where that is not known.
+          wall_seconds: what it took.
 
         Raises:
           WorkdirError: it can't be written; what was saved before is intact.
@@ -106,7 +119,7 @@ class Saving:
             "best_saved": self._best_step,
             "tracker": tracker.to_dict(),
             "wall_seconds": wall_seconds,
-            "dispatch": dispatch.to_dict(),
+            "dispatch": None if dispatch is None else dispatch.to_dict(),
             "platform": self._platform,
         }
         checkpoint.save(self.folder, step, checkpoint.saved(state), meta)

@@ -1,0 +1,195 @@
+"""A run that was made, not trained: another run's weights, changed, in a directory of their own.
+
+Such a directory is an ordinary finished run, which every verb takes; its ``result.json`` says under
+``made`` which run it comes from and what was done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import keystr, tree_leaves_with_path
+from jaxtyping import Array, Int, PyTree
+
+from jdlopt import config as configs
+from jdlopt.data.dataset import Dataset
+from jdlopt.errors import ConfigError, WorkdirError
+from jdlopt.mesh import MeshFields, make_mesh
+from jdlopt.train import checkpoint, data_record, log, serve, split_record
+from jdlopt.train.experiment import Experiment
+from jdlopt.train.pending import Snapshot
+from jdlopt.train.result import read_result, write_result
+from jdlopt.train.run import Run, open_run
+from jdlopt.train.saving import Saving
+from jdlopt.train.state import TrainState, Weights
+from jdlopt.train.tracker import make_tracker
+
+
+def save_made(
+    source: Run,
+    config: configs.AnyConfig,
+    weights: Weights,
+    directory: str | Path,
+    how: Mapping[str, object],
+) -> Run:
+    """Writes weights as a finished run, evaluated on the validation and the test split.
+
+    The data, their splits and what preprocessing learnt of them are the source's. The checkpoint is
+    one that `fit` goes on from, where the config is asked for more epochs: the optimizer begins
+    anew.
+
+    Args:
+      source: the finished run that the weights come from.
+      config: the config of a model that has these weights; its ``data`` are the source's.
+      weights: what predicts. Its ``hparams`` and ``preprocess`` are not looked at: they are the
+        config's and the source's.
+      directory: the new run's; it must not hold a run.
+      how: what was done, as JSON can hold it: ``method`` and whatever else belongs to it.
+
+    Raises:
+      WorkdirError: the source has not finished, or its record is damaged; the directory holds a
+        run, or can't be written.
+      ConfigError: the config is wrong, or its model has other weights.
+      DataError: the source's data can't be opened any more.
+    """
+    started = time.perf_counter()
+    place = Path(directory)
+    if read_result(place) is not None:
+        raise WorkdirError(f"{place}: holds a run already. Choose another directory.")
+    made_from = origin(source)
+    experiment = with_data_of(source, config)
+    config, step = experiment.config, int(source.record["steps"])
+    _check_alike(jax.eval_shape(partial(experiment.init, config.seed)), weights)
+    state = jax.jit(partial(_state, experiment))(weights.params, weights.model_state, step)
+    weights = dataclasses.replace(weights, hparams=experiment.hparams, preprocess=state.preprocess)
+    splits = ("validation", "test") if config.train.evaluate_test else ("validation",)
+    found: dict[str, object] = {}
+    for split in splits:
+        if experiment.data.sizes.get(split):
+            found |= serve.measure(experiment, weights, split)
+    numbers = {name: value for name, value in found.items() if isinstance(value, float)}
+    tracker = make_tracker(experiment, experiment.data.sizes["train"])
+    tracker.best = tracker.best.after(step, numbers.get(experiment.monitor, float("nan")))
+    with log.claim(place, config):
+        data_record.keep(place, experiment.data)
+        split_record.save(place, experiment.data)
+        serve.save_inputs_record(experiment, place)
+        began = log.began_with(source.workdir)
+        if began is not None:
+            log.save_pretrained(place, began)
+        lines = log.RunLog(place, step, (), config)
+        lines.write(step, {n: v for n, v in numbers.items() if n.startswith("validation/")}, {})
+        lines.flush()
+        lines.close()
+        mesh, best = make_mesh(config.mesh), Snapshot(step, weights)
+        seconds = time.perf_counter() - started
+        Saving(place, experiment, mesh).save(state, step, best, tracker, None, seconds)
+        write_result(
+            place,
+            {
+                "status": "done",
+                "metrics": found,
+                "best": {
+                    "step": step,
+                    "metric": tracker.best.metric,
+                    "value": tracker.best.value,
+                },
+                "steps": step,
+                "total_steps": experiment.total_steps,
+                "wall_seconds": seconds,
+                "n_params": sum(leaf.size for leaf in jax.tree.leaves(weights.params)),
+                "seed": config.seed,
+                "versions": log.versions(),
+                "devices": [str(device) for device in mesh.devices.flat],
+                "mesh": dict(mesh.shape),
+                "data_notes": [note.to_dict() for note in experiment.data.notes],
+                **({"pretrained": began} if began else {}),
+                "config_fingerprint": configs.fingerprint(config),
+                "made": {**made_from, "how": dict(how)},
+            },
+        )
+    return open_run(place, allow_code=bool(source.allow_code))
+
+
+def origin(source: Run) -> dict[str, object]:
+    """Returns what a run that is made says of the one that it comes from.
+
+    Returns:
+      ``from``, its directory (None of a run in memory); ``checkpoint``, the SHA-256 of its best
+      one; and ``config_fingerprint``.
+
+    Raises:
+      WorkdirError: it has not finished, or has no checkpoint.
+    """
+    where = source.workdir
+    if not source.is_final:
+        raise WorkdirError(
+            f"{where or 'the run'}: its training has not finished (its status is "
+            f"{source.status!r}): nothing is made from it. Go on with `jdlopt train` first."
+        )
+    digest = None
+    if where is not None:
+        kept = checkpoint.steps(where / log.CHECKPOINTS, "best")
+        if not kept:
+            raise WorkdirError(f"{where}: holds no best checkpoint; nothing is made from it.")
+        digest = checkpoint.fingerprint(checkpoint.place(where / log.CHECKPOINTS, kept[-1], "best"))
+    return {
+        "from": None if where is None else str(where),
+        "checkpoint": digest,
+        "config_fingerprint": source.record.get("config_fingerprint"),
+    }
+
+
+def with_data_of(source: Run, config: configs.AnyConfig) -> Experiment:
+    """Returns the experiment of a config on a run's data, preprocessed by what that run learnt.
+
+    Raises:
+      ConfigError, DataError, WorkdirError: the config is wrong, or the data are gone or others.
+    """
+    opened = source.experiment
+    if opened.dataset is None:
+        assert source.workdir is not None
+        opened = serve.experiment_with_data(source.workdir, source.allow_code)
+    dataset: Dataset = opened.data
+    plain = {**configs.to_dict(config), "mesh": configs.to_dict(MeshFields())}
+    return Experiment.build(
+        plain, dataset, learnt_before=source.experiment.learnt, check=False, begins=False
+    )
+
+
+def _state(
+    experiment: Experiment, params: PyTree, model_state: PyTree, step: Int[Array, ""]
+) -> TrainState:
+    """The state of a training that has these weights after so many steps, its optimizer anew."""
+    components = experiment.components
+    state = experiment.init(experiment.config.seed)
+    return state.replace(
+        step=jnp.asarray(step, jnp.int32),
+        params=params,
+        model_state=model_state,
+        opt_state=components.optimizer.init(params),
+        average=components.average.init(params, model_state),
+    )
+
+
+def _check_alike(here: TrainState, there: Weights) -> None:
+    """Raises a `ConfigError` that names the first array in which weights are not a config's."""
+    for kind in ("params", "model_state"):
+        mine, its = _shapes(getattr(here, kind)), _shapes(getattr(there, kind))
+        for name in dict.fromkeys((*mine, *its)):
+            if mine.get(name) != its.get(name):
+                raise ConfigError(
+                    f"model: the config's has {name} of shape {mine.get(name)}, and the weights "
+                    f"{its.get(name)}: they are another model's."
+                )
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    leaves = tree_leaves_with_path(tree)
+    return {keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
