@@ -1,0 +1,13 @@
+"""The table of methods that compress runs; what an entry is, `jdlopt.compress.entry` says.
+
+A technique's file in this room exports its `Method`, and is named here.
+"""
+
+from __future__ import annotations
+
+from jdlopt.compress.entry import Method
+from jdlopt.compress.half_precision import HALF_PRECISION
+from jdlopt.compress.width import HALF_WIDTH
+
+METHODS: dict[str, Method] = {one.name: one for one in (HALF_WIDTH, HALF_PRECISION)}
+"""Every method by its name, in the order in which they are tried."""
