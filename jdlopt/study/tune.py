@@ -76,9 +76,9 @@ def tune(
         from jdlopt.study.search import Search
 
         database.quiet()
+        references = configs.References(config)
+        setup = set_up(plain, texts, references, space, workdir, options, executor)
         with database.opened(options.storage, workdir) as storage:
-            references = configs.References(config)
-            setup = set_up(plain, texts, references, space, workdir, options, executor)
             search = Search(setup, storage, executor, started, on_progress)
             notes.say(setup.notes)
             return search.run(should_stop)
