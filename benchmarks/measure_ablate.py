@@ -32,7 +32,8 @@ from jdlopt.evidence.sides import (
     side_of,
     step_memory,
 )
-from jdlopt.evidence.trainer import Trainer, Training, key_of
+from jdlopt.evidence.trainer import Trainer, key_of
+from jdlopt.evidence.trainings import Training
 
 
 class Baseline(NamedTuple):

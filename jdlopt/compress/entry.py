@@ -58,15 +58,12 @@ class Train:
         ``optim.learning_rate``, that is ``rate`` times the baseline's.
       epochs: as a share of the baseline's.
       rate: of the learning rate, as a share of the baseline's.
-      settled: the share of these steps before whose end no evaluation counts, such as while
-        sparsity still rises; the best of those after it is kept.
       anew: whether it starts from random weights instead, such as for other widths.
     """
 
     change: Mapping[str, object] = field(default_factory=dict)
     epochs: float = 0.5
     rate: float = 0.1
-    settled: float = 0.0
     anew: bool = False
 
 

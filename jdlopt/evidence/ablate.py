@@ -35,7 +35,8 @@ from jdlopt.evidence.sides import (
     resolution_of,
     side_of,
 )
-from jdlopt.evidence.trainer import Trained, Trainer, Training, key_of
+from jdlopt.evidence.trainer import Trained, Trainer, key_of
+from jdlopt.evidence.trainings import Training
 from jdlopt.metrics import higher_is_better
 from jdlopt.study.records import Record
 

@@ -28,7 +28,8 @@ from jdlopt.evidence.sides import (
     side_of,
     step_memory,
 )
-from jdlopt.evidence.trainer import ENDED_WELL, Trained, Trainer, Training, key_of
+from jdlopt.evidence.trainer import ENDED_WELL, Trained, Trainer, key_of
+from jdlopt.evidence.trainings import Training
 from jdlopt.metrics import higher_is_better
 
 COMPARISON = "compare.json"

@@ -15,9 +15,9 @@ from jdlopt.errors import WorkdirError
 from jdlopt.study.known_data import ChangedDataWarning
 from jdlopt.train import data_record, disk
 
-TRAININGS, POPULATIONS, RUNS = "trainings", "populations", "runs"
+TRAININGS, POPULATIONS, RUNS, WEIGHTS = "trainings", "populations", "runs", "weights"
 """What a directory holds beside its record: trainings by config and seed, those that are not ended,
-and whole runs."""
+whole runs, and weights of trainings."""
 
 
 def claim(workdir: Path, name: str, what: Mapping[str, object]) -> None:
@@ -107,7 +107,7 @@ def keep_data(workdir: Path, dataset: Dataset, changed: bool) -> None:
 def _put_aside(workdir: Path, source: str) -> None:
     taken = {path.name for path in workdir.iterdir()}
     place = next(n for n in itertools.count(1) if f"{TRAININGS}-{n}" not in taken)
-    for name in (TRAININGS, RUNS):
+    for name in (TRAININGS, RUNS, WEIGHTS):
         if name in taken:
             (workdir / name).rename(workdir / f"{name}-{place}")
     shutil.rmtree(workdir / POPULATIONS, ignore_errors=True)  # begun on the old data

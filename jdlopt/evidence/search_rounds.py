@@ -15,7 +15,8 @@ from jdlopt.evidence.compare import effect_record
 from jdlopt.evidence.records import RUNS
 from jdlopt.evidence.sides import Side, check_pair, side_of
 from jdlopt.evidence.state import Loop, adopt, confirmed, paired
-from jdlopt.evidence.trainer import ENDED_WELL, Trained, Training, key_of
+from jdlopt.evidence.trainer import ENDED_WELL, Trained, key_of
+from jdlopt.evidence.trainings import Training
 
 RUNGS = 3
 """Rungs of the halving: each has twice the seeds of the one before, and a third goes on to it."""

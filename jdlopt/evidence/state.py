@@ -17,7 +17,8 @@ from jdlopt.evidence import statistics, techniques, tuning
 from jdlopt.evidence.compare import effect_record, gains, summary_of
 from jdlopt.evidence.records import save
 from jdlopt.evidence.sides import Side, check_pair, resolution_of, side_of
-from jdlopt.evidence.trainer import Trained, Trainer, Training, key_of
+from jdlopt.evidence.trainer import Trained, Trainer, key_of
+from jdlopt.evidence.trainings import Training
 from jdlopt.train.schema import Config
 
 IMPROVEMENT = "improve.json"

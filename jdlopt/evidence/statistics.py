@@ -127,7 +127,7 @@ def radius(pairs: int, alpha: float = 1 - LEVEL, prior: float = PRIOR) -> float:
 
 
 def sequential_effect(
-    differences: Differences, level: float = LEVEL, resolution: float = 0.0
+    differences: Differences, level: float = LEVEL, resolution: float = 0.0, prior: float = PRIOR
 ) -> Effect:
     """Returns an interval and a p value that hold however often one looks, and whenever one stops.
 
@@ -135,16 +135,17 @@ def sequential_effect(
       differences: one a pair, in the order in which they came.
       level: of the interval.
       resolution: see `spread`.
+      prior: see `PRIOR`.
     """
     values = np.asarray(differences, float)
     count, mean = len(values), float(np.mean(values))
-    std, reach = spread(values, resolution), radius(len(values), 1 - level)
+    std, reach = spread(values, resolution), radius(len(values), 1 - level, prior)
     largest = 1.0
     for seen in range(2, count + 1):
         part = values[:seen]
         error = spread(part, resolution) / math.sqrt(seen)
         t = float(np.mean(part)) / error if error else math.inf if np.mean(part) else 0.0
-        largest = max(largest, bayes_factor(t, seen))
+        largest = max(largest, bayes_factor(t, seen, prior))
     half = reach * std / math.sqrt(count) if std else 0.0
     return Effect(mean, mean - half, mean + half, 1 / largest, std, count, True)
 

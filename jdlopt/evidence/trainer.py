@@ -10,12 +10,10 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import math
 import os
 import shutil
 import time
 import warnings
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +21,8 @@ from typing import Any, NamedTuple
 from jdlopt import config as configs
 from jdlopt import writing
 from jdlopt.errors import Interrupted, UserError, WorkdirError, listing
-from jdlopt.evidence.records import POPULATIONS, TRAININGS
+from jdlopt.evidence.records import POPULATIONS, TRAININGS, WEIGHTS
+from jdlopt.evidence.trainings import Training, failed_training, line_of, read_line, training_of
 from jdlopt.executor.executor import Executor
 from jdlopt.executor.messages import (
     DIVERGED,
@@ -35,13 +34,12 @@ from jdlopt.executor.messages import (
     TrainPopulation,
     TrainRun,
     Trial,
-    TrialResult,
 )
 from jdlopt.executor.processes import default_workers
 from jdlopt.executor.task import Received, Spent
 from jdlopt.memory import LESS_MEMORY
-from jdlopt.study import WORKER, schema
-from jdlopt.train import disk
+from jdlopt.study import WORKER
+from jdlopt.train import disk, weights_file
 
 WIDTH_CPU, WIDTH_ACCELERATOR = 8, 32
 """Trials in a population."""
@@ -52,50 +50,21 @@ class TrainingsWarning(UserWarning):
     """A line of what was trained is damaged and was passed over."""
 
 
-class Training(NamedTuple):
-    """What one config came to with one seed.
-
-    Attributes:
-      seed: of the run.
-      status: as of a population's trial, or ``failed``.
-      reason: why, where it did not end well.
-      metrics: at the best evaluation, by name; empty where there is none.
-      steps: updates made.
-      n_params: numbers in the parameters.
-      step_seconds: of one update, evaluations included.
-      rows: the logged lines.
-    """
-
-    seed: int
-    status: str
-    reason: str | None
-    metrics: dict[str, float]
-    steps: int
-    n_params: int | None
-    step_seconds: float | None
-    rows: list[dict[str, Any]]
-
-
-FIELDS: Mapping[str, schema.Holds] = {
-    "seed": schema.is_whole,
-    "status": schema.is_text,
-    "reason": schema.or_none(schema.is_text),
-    "metrics": schema.is_metrics,
-    "steps": schema.is_whole,
-    "n_params": schema.or_none(schema.is_whole),
-    "step_seconds": schema.or_none(schema.is_number),
-    "rows": schema.list_of(schema.is_object),
-}
-"""What a line of ``trainings/*.jsonl`` holds."""
 Trained = dict[str, dict[int, Training]]
 """By the key of a config and the seed."""
 
 
-def key_of(config: configs.AnyConfig) -> str:
-    """Returns 16 hex digits that tell a resolved config from all others, its seed left out."""
+def key_of(config: configs.AnyConfig, after: str = "") -> str:
+    """Returns 16 hex digits that tell a resolved config from all others, its seed left out.
+
+    Args:
+      config: resolved.
+      after: what its weights had been through before, where they are not random at the start.
+    """
     tree = configs.to_dict(config)
     tree.pop("seed", None)
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
+    text = json.dumps(tree, sort_keys=True) + (f"\n{after}" if after else "")
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def floats_of(config: configs.AnyConfig) -> dict[str, float]:
@@ -106,6 +75,32 @@ def floats_of(config: configs.AnyConfig) -> dict[str, float]:
         for key, value in configs.flat(config).items()
         if isinstance(value, float) and key.startswith(sections)
     }
+
+
+class Wanted(NamedTuple):
+    """One training that is asked for, with what becomes of its weights.
+
+    Attributes:
+      config: resolved.
+      seed: of the run.
+      start: the file of weights that it starts from; None: as the config says.
+      after: what those weights have been through, in words: with config and seed it says which
+        training this is.
+      keep: whether its best weights are kept, in `Trainer.weights_of`.
+      own_fold: whether it trains on the config's ``data.fold``, whatever its seed.
+    """
+
+    config: configs.AnyConfig
+    seed: int
+    start: Path | None = None
+    after: str = ""
+    keep: bool = False
+    own_fold: bool = False
+
+    @property
+    def key(self) -> str:
+        """What it is known by, with its seed."""
+        return key_of(self.config, self.after)
 
 
 class Trainer:
@@ -144,7 +139,7 @@ class Trainer:
     def __enter__(self) -> Trainer:
         try:
             writing.make_folder(self.workdir)
-            writing.refuse_links(self.workdir, TRAININGS, POPULATIONS)
+            writing.refuse_links(self.workdir, TRAININGS, POPULATIONS, WEIGHTS)
             writing.make_folder(self.workdir / TRAININGS)
             self._lock = writing.lock_file(self.workdir / ".lock")
         except OSError as error:
@@ -176,11 +171,18 @@ class Trainer:
 
     def known(self, config: configs.AnyConfig) -> dict[int, Training]:
         """Returns the trainings of a config that are on disk, by seed; a damaged line is none."""
-        path = self.workdir / TRAININGS / f"{key_of(config)}.jsonl"
+        return self._known(key_of(config))
+
+    def weights_of(self, key: str, seed: int) -> Path:
+        """Returns where the best weights of a training are kept, if that was asked for."""
+        return self.workdir / WEIGHTS / key / f"{seed}.safetensors"
+
+    def _known(self, key: str) -> dict[int, Training]:
+        path = self.workdir / TRAININGS / f"{key}.jsonl"
         found: dict[int, Training] = {}
         damaged: list[int] = []
         for number, line in enumerate(path.read_bytes().split(b"\n") if path.exists() else [], 1):
-            one = _read(line)
+            one = read_line(line)
             if one is not None:
                 found[one.seed] = one
             elif line:
@@ -195,13 +197,18 @@ class Trainer:
                 warnings.warn(told, TrainingsWarning, stacklevel=2)
         return found
 
-    def _keep(self, config: configs.AnyConfig, trainings: Sequence[Training]) -> None:
-        path = self.workdir / TRAININGS / f"{key_of(config)}.jsonl"
-        text = "".join(_line(one) for one in trainings)
+    def keep(self, wanted: Wanted, trainings: Sequence[Training]) -> None:
+        """Adds trainings to those on disk.
+
+        Raises:
+          WorkdirError: they can't be written.
+        """
+        path = self.workdir / TRAININGS / f"{wanted.key}.jsonl"
+        text = "".join(line_of(one) for one in trainings)
         try:
             beside = path.with_suffix(".json")
             if not beside.exists():
-                writing.write_aside(beside, configs.dumps(config))
+                writing.write_aside(beside, configs.dumps(wanted.config))
             with writing.appended(path) as file:
                 is_new = not file.tell()
                 if not is_new:
@@ -232,22 +239,39 @@ class Trainer:
           Interrupted: ``should_stop()`` said so; what was finished is kept.
           UserError: the environment failed: a full disk, workers that die again and again.
         """
+        asked = [(config, list(dict.fromkeys(seeds))) for config, seeds in wanted]
+        found = self.train_wanted(Wanted(config, seed) for config, seeds in asked for seed in seeds)
+        return {key_of(config): {} for config, _ in asked} | found
+
+    def train_wanted(self, wanted: Iterable[Wanted]) -> Trained:
+        """Trains as `train` does, each from its own weights where it has some.
+
+        One whose weights are to be kept and are not there, or damaged, is trained again.
+        """
         found: Trained = {}
-        groups: dict[str, dict[tuple[str, int], configs.AnyConfig]] = {}
+        groups: dict[str, dict[tuple[str, int], Wanted]] = {}
+        known: Trained = {}
         total = 0
-        for config, seeds in wanted:
-            key, there = key_of(config), self.known(config)
+        for one in wanted:
+            key, seed = one.key, one.seed
+            if key not in known:
+                known[key] = self._known(key)
             own = found.setdefault(key, {})
-            for seed in dict.fromkeys(seeds):
-                total += seed not in own
-                if seed in there:
-                    own[seed] = there[seed]
-                elif seed not in own:
-                    group = f"{configs.fingerprint(config)}-{sorted(floats_of(config))}"
-                    groups.setdefault(group, {})[key, seed] = config
+            total += seed not in own
+            if seed in known[key] and self._has_weights(one, known[key][seed]):
+                own[seed] = known[key][seed]
+            elif seed not in own:
+                group = f"{configs.fingerprint(one.config)}-{sorted(floats_of(one.config))}"
+                group += f"-{one.start is not None}-{one.own_fold}"
+                groups.setdefault(group, {})[key, seed] = one
         if groups and not self._late():
             self._train(groups, found, total)
         return found
+
+    def _has_weights(self, one: Wanted, training: Training) -> bool:
+        if not one.keep or training.status not in ENDED_WELL:
+            return True
+        return weights_file.is_whole(self.weights_of(one.key, one.seed))
 
     def check_fits(self, named: Mapping[str, configs.AnyConfig]) -> None:
         """Checks that configs fitted in memory, without which nothing can be said.
@@ -274,21 +298,21 @@ class Trainer:
 
     def _train(
         self,
-        groups: Mapping[str, Mapping[tuple[str, int], configs.AnyConfig]],
+        groups: Mapping[str, Mapping[tuple[str, int], Wanted]],
         found: Trained,
         total: int,
     ) -> None:
         """Trains populations of each structure and keeps what they come to."""
         executor = self._start()
         width = WIDTH_CPU if executor.wait_ready() == "cpu" else WIDTH_ACCELERATOR
-        asked: dict[int, list[configs.AnyConfig]] = {}
+        asked: dict[int, list[Wanted]] = {}
         for group, some in groups.items():
-            trainings = [(config, seed) for (_, seed), config in some.items()]
+            trainings = list(some.values())
             size = min(width, max(1, -(-len(trainings) // self.count)))
             for first in range(0, len(trainings), size):
                 own = trainings[first : first + size]
                 task = executor.submit(self._population(own, width), group)
-                asked[task.number] = [config for config, _ in own]
+                asked[task.number] = own
         while executor.busy:
             if self.should_stop():
                 executor.stop()
@@ -303,51 +327,56 @@ class Trainer:
                 if self.on_progress:
                     self.on_progress(sum(map(len, found.values())), total)
 
-    def _population(
-        self, trainings: Sequence[tuple[configs.AnyConfig, int]], width: int
-    ) -> TrainPopulation:
-        base = configs.to_dict(trainings[0][0])
-        folds = base["data"]["folds"]
-        names = [f"{key_of(config)}-{seed}" for config, seed in trainings]
+    def _population(self, wanted: Sequence[Wanted], width: int) -> TrainPopulation:
+        base = configs.to_dict(wanted[0].config)
+        folds = None if wanted[0].own_fold else base["data"]["folds"]
+        names = [f"{one.key}-{one.seed}" for one in wanted]
         folder = hashlib.sha256("|".join(names).encode()).hexdigest()[:16]
         return TrainPopulation(
             config=base,
             trials=[
-                Trial(index, seed, seed % folds if folds else None, floats_of(config))
-                for index, (config, seed) in enumerate(trainings)
+                Trial(
+                    index,
+                    one.seed,
+                    one.seed % folds if folds else None,
+                    floats_of(one.config),
+                    None if one.start is None else str(one.start.absolute()),
+                    str(self.weights_of(one.key, one.seed).absolute()) if one.keep else None,
+                )
+                for index, one in enumerate(wanted)
             ],
             folds=list(range(folds)) if folds else None,
             width=width,
             directory=str((self.workdir / POPULATIONS / folder).absolute()),
         )
 
-    def _take(
-        self, received: Received, asked: Mapping[int, list[configs.AnyConfig]], found: Trained
-    ) -> None:
+    def _take(self, received: Received, asked: Mapping[int, list[Wanted]], found: Trained) -> None:
         """Keeps what a population came to."""
         task, message = received
         request = task.request
         assert isinstance(request, TrainPopulation)
         if isinstance(message, PopulationTrained):
             ended = [
-                (one.number, _training(one, message))
-                for one in message.trials
-                if one.status != RUNNING
+                (trial.number, training_of(trial, message))
+                for trial in message.trials
+                if trial.status != RUNNING
             ]
         elif isinstance(message, Failed) and message.kind == NO_MEMORY:
-            for config in asked[task.number]:
-                self.left_out[key_of(config)] = message.message
+            for one in asked[task.number]:
+                self.left_out[one.key] = message.message
             return
         elif isinstance(message, Failed):
-            ended = [(one.number, _failed(one.seed, message)) for one in request.trials]
+            ended = [
+                (trial.number, failed_training(trial.seed, message)) for trial in request.trials
+            ]
         else:
             return
-        for index, config in enumerate(asked[task.number]):
+        for index, one in enumerate(asked[task.number]):
             own = [training for number, training in ended if number == index]
             if own:
-                self._keep(config, own)
+                self.keep(one, own)
                 self.trained += len(own)
-                found[key_of(config)].update({one.seed: one for one in own})
+                found[one.key].update({training.seed: training for training in own})
         if len(ended) == len(request.trials):
             shutil.rmtree(request.directory, ignore_errors=True)
 
@@ -391,53 +420,3 @@ class Trainer:
                 status = {DIVERGED: DIVERGED, NO_MEMORY: "left out"}.get(message.kind, "failed")
                 found[place] = {"status": status, "reason": message.message}
         return found
-
-
-def _line(one: Training) -> str:
-    """Returns a training as a line of JSON with a checksum: a bit that flips must be seen."""
-    held = disk.as_json(one._asdict())
-    return json.dumps({"crc32": _sum(held), "training": held}) + "\n"
-
-
-def _read(line: bytes) -> Training | None:
-    """Returns the training that `_line` wrote; None if the line is not as it was written."""
-    try:
-        record = json.loads(line)
-        held = record["training"]
-        if record["crc32"] != _sum(held) or not all(
-            name in held and holds(held[name]) for name, holds in FIELDS.items()
-        ):
-            return None
-        # JSON has no word for what is no number
-        metrics = {k: math.nan if v is None else float(v) for k, v in held["metrics"].items()}
-        return Training(**held | {"metrics": metrics})
-    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
-        return None
-
-
-def _sum(held: object) -> int:
-    return zlib.crc32(json.dumps(held, sort_keys=True).encode())
-
-
-def _training(one: TrialResult, facts: PopulationTrained) -> Training:
-    """What a trial of a population came to, with the metrics of its best evaluation."""
-    rows = [row for row in one.rows if row["step"] == one.best_step]
-    metrics = {
-        name: float(value)
-        for name, value in (rows[0] if rows else {}).items()
-        if "/" in name and isinstance(value, int | float)
-    }
-    return Training(
-        seed=one.seed,
-        status=one.status,
-        reason=one.reason,
-        metrics=metrics,
-        steps=one.steps,
-        n_params=facts.n_params,
-        step_seconds=facts.step_seconds,
-        rows=list(one.rows),
-    )
-
-
-def _failed(seed: int, failure: Failed) -> Training:
-    return Training(seed, "failed", failure.message, {}, 0, None, None, [])

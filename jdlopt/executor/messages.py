@@ -48,12 +48,17 @@ class Trial:
       seed: as in ``config.seed``.
       fold: which fold, or None.
       params: the floats in which it differs from the population's config, by dotted key.
+      start: the file of weights that it starts from, instead of the config's own beginning; all of
+        a population have one, or none.
+      keep: the file that its best weights are written to, or None.
     """
 
     number: int
     seed: int
     fold: int | None
     params: dict[str, float]
+    start: str | None = None
+    keep: str | None = None
 
 
 @dataclass(frozen=True)

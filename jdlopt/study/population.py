@@ -22,7 +22,7 @@ from jdlopt.study.halving import RULES, History
 from jdlopt.study.layout import TRIALS, WHOLE, Layout, default_devices
 from jdlopt.study.structure import Structure, stacked
 from jdlopt.study.trial import DIVERGED, DONE, EARLY, PRUNED, Trial
-from jdlopt.train import checkpoint
+from jdlopt.train import checkpoint, weights_file
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.program import CAPACITY
 from jdlopt.train.state import TrainState
@@ -122,33 +122,44 @@ class Population:
                 known[trial.number] = structure.hyperparameters(trial.params)
         hparams = stacked([known[trial.number] for trial in everyone])
         seeds = np.array([trial.seed for trial in everyone], np.uint32)
-        states = self._initial(seeds, hparams).replace(preprocess=learnt)
+        states = self._initial(seeds, hparams, self._starts(everyone)).replace(preprocess=learnt)
         self.states = self.layout.split(states)
         self.n_params = sum(leaf.size // self.width for leaf in jax.tree.leaves(self.states.params))
         self.step = 0
         if self.directory is not None:
             self._resume()
 
-    def _initial(self, seeds: np.ndarray, hparams: PyTree) -> TrainState:
+    def _starts(self, everyone: Sequence[Trial]) -> PyTree:
+        """The weights that each trial starts from, stacked; () where none has its own."""
+        places = [trial.start for trial in everyone]
+        if None in places:
+            return ()
+        known = {
+            place: self.structure.experiment.loaded_from(place) for place in set(places) if place
+        }
+        trees = [(known[place].params, known[place].state) for place in places if place]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+    def _initial(self, seeds: np.ndarray, hparams: PyTree, starts: PyTree) -> TrainState:
         """Initialises every trial as `fit` does, one after the other in one program."""
-        key = (id(self.structure), self.width, self.layout)
+        key = (id(self.structure), self.width, self.layout, bool(starts))
         experiment = self.structure.experiment
-        found = experiment.pretrained()
+        found = None if starts else experiment.pretrained()
         loaded = None if found is None else (found.params, found.state)
-        seeds, hparams = self.layout.split((seeds, hparams))
+        seeds, hparams, starts = self.layout.split((seeds, hparams, starts))
         loaded = self.layout.replicate(loaded)
         if key not in self.cache.inits:
 
-            def init(seeds: Array, hparams: PyTree, loaded: PyTree) -> TrainState:
-                def one(given: tuple[Array, PyTree]) -> TrainState:
-                    return experiment.init(given[0], given[1], loaded)
+            def init(seeds: Array, hparams: PyTree, starts: PyTree, loaded: PyTree) -> TrainState:
+                def one(given: tuple[Array, PyTree, PyTree]) -> TrainState:
+                    return experiment.init(given[0], given[1], given[2] or loaded)
 
-                return jax.lax.map(one, (seeds, hparams))
+                return jax.lax.map(one, (seeds, hparams, starts))
 
-            program = jax.jit(self.layout.spread(init, TRIALS, TRIALS, WHOLE))
-            lowered = program.lower(seeds, hparams, loaded)
+            program = jax.jit(self.layout.spread(init, TRIALS, TRIALS, TRIALS, WHOLE))
+            lowered = program.lower(seeds, hparams, starts, loaded)
             self.cache.inits[key] = self.cache.compile(lowered, quickly=True)
-        return self.cache.inits[key](seeds, hparams, loaded)
+        return self.cache.inits[key](seeds, hparams, starts, loaded)
 
     def _programs(self, execution_mode: str) -> made.Programs:
         key = (id(self.structure), execution_mode, self.width, self.layout)
@@ -282,10 +293,20 @@ class Population:
                 found = self.structure.experiment.collector.finish([mine])
                 named = {f"validation/{name}": value for name, value in found.items()}
                 trial.tracker.add_evaluation(trial.steps, named)
+                if trial.keep is not None and trial.tracker.best.step == trial.steps:
+                    self._keep(index, trial.keep)
                 if trial.tracker.has_ended():
                     trial.status = EARLY
             lines = trial.tracker.take_lines()
             trial.rows += [{"step": step, **line} for step, line in lines]
+
+    def _keep(self, row: int, place: Path) -> None:
+        """Writes what a trial predicts with now.
+
+        One that goes on from an earlier checkpoint computes the same weights, and writes them anew.
+        """
+        state = jax.tree.map(lambda leaf: leaf[row], self.states)
+        weights_file.save(place, jax.device_get(self.structure.experiment.weights(state)))
 
     def _stop_the_worse(self) -> None:
         """At a rung, drops the trials that the halving's rule would not train further."""

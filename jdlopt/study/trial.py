@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from jdlopt.executor.messages import RUNNING
@@ -21,6 +22,8 @@ class Trial:
       seed: its seed, as in ``config.seed``.
       fold: which fold, or None.
       params: its floats that differ from the structure's config, by dotted key.
+      start: the file of weights that it starts from; None: as the config says.
+      keep: the file that its best weights are written to, or None.
       status: ``running``, or how it ended.
       reason: why, where it did not end well.
       steps: updates made.
@@ -32,6 +35,8 @@ class Trial:
     seed: int
     fold: int | None
     params: Mapping[str, Any]
+    start: Path | None = None
+    keep: Path | None = None
     status: str = RUNNING
     reason: str | None = None
     steps: int = 0

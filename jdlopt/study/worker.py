@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import warnings
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 from jdlopt import config as configs
 from jdlopt.errors import ConfigError, DivergedError
+from jdlopt.executor import messages
 from jdlopt.executor.messages import (
     Answer,
     CheckStudy,
@@ -31,7 +33,7 @@ from jdlopt.study.population import Cache, Population
 from jdlopt.study.space import from_json, probes
 from jdlopt.study.structure import Structure
 from jdlopt.study.trial import DIVERGED, Trial
-from jdlopt.train import checkpoint, checks, data_record, disk, log, loggers
+from jdlopt.train import checkpoint, checks, data_record, disk, log, loggers, serve, weights_file
 from jdlopt.train.loop import fit_experiment
 from jdlopt.train.schema import schema_of
 
@@ -128,7 +130,10 @@ class StudyWorker:
         """Trains the trials of a population; folds that can't share a program come in turn."""
         compiled = self.cache.compile.seconds
         structures = self._structures(request.config, request.folds)
-        trials = [Trial(one.number, one.seed, one.fold, one.params) for one in request.trials]
+        trials = [
+            Trial(one.number, one.seed, one.fold, one.params, *_files(one))
+            for one in request.trials
+        ]
         trained: list[_Trained] = []
         for one in structures:
             own = [trial for trial in trials if trial.fold in one.folds]
@@ -208,13 +213,18 @@ class StudyWorker:
         experiment = structure.experiment_of(config, self.data, check=False)
         return fit_experiment(experiment, workdir).record
 
-    def _fit_whole(self, config: Mapping[str, object], place: Path) -> dict[str, Any]:
+    def _fit_whole(self, config: Mapping[str, object], place: Path, trial: Trial) -> dict[str, Any]:
         """Trains as `fit` does, from the beginning where no checkpoint is whole."""
+        experiment = structure.experiment_of(config, self.data, check=False)
+        experiment = dataclasses.replace(experiment, start=trial.start)
         try:
-            return self.fit(config, place)
+            record = fit_experiment(experiment, place).record
         except checkpoint.AllDamagedError as error:
             checkpoint.begin_anew(place, error)
-            return self.fit(config, place)
+            record = fit_experiment(experiment, place).record
+        if trial.keep is not None:
+            weights_file.save(trial.keep, serve.load_weights(experiment, place, "best")[0])
+        return record
 
     def _train_alone(
         self, one: Structure, trials: Sequence[Trial], request: TrainPopulation
@@ -228,7 +238,7 @@ class StudyWorker:
             if trial.fold is not None:
                 changes["data.fold"] = trial.fold
             try:
-                record = self._fit_whole(configs.override(request.config, changes), place)
+                record = self._fit_whole(configs.override(request.config, changes), place, trial)
                 trial.status, trial.steps = record["status"], record["steps"]
                 step, value = record["best"]["step"], record["best"]["value"]
                 value = math.nan if value is None else value
@@ -251,6 +261,12 @@ def _values(config: Mapping[str, object], keys: Sequence[str]) -> dict[str, obje
         whole = configs.check_section(config, schema_of(config, ignored), "", ignored)
     flat = configs.flat(whole)
     return {key: disk.as_json(flat.get(key)) for key in keys}
+
+
+def _files(one: messages.Trial) -> tuple[Path | None, Path | None]:
+    """The file that a trial starts from, and the one that it is kept in."""
+    start, keep = (None if place is None else Path(place) for place in (one.start, one.keep))
+    return start, keep
 
 
 class _Trained(NamedTuple):

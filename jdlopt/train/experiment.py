@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -27,10 +28,11 @@ from jdlopt.data.preprocess import target
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, UserError
 from jdlopt.models import Model, lora, pretrained
+from jdlopt.models.pretrained import Loaded
 from jdlopt.models.pretrained.architecture import architecture_of
 from jdlopt.tasks import find_task
 from jdlopt.tasks.regression import REGRESSION
-from jdlopt.train import beginning, checks, step, tracing
+from jdlopt.train import beginning, checks, step, tracing, weights_file
 from jdlopt.train.components import (
     kept_of,
     learnt,
@@ -66,6 +68,8 @@ class Experiment:
       predictor: predicts from components, weights and raw inputs.
       begins: whether it may start from ``model.pretrained``; a run that began already has its own
         weights.
+      start: the file of weights that it starts from, in place of ``model.pretrained``; see
+        `jdlopt.train.weights_file`.
     """
 
     config: Config
@@ -82,6 +86,7 @@ class Experiment:
     monitor: str
     predictor: Callable[[Components, Weights, Array], Predictions] = step.predict_step
     begins: bool = True
+    start: Path | None = None
 
     @staticmethod
     def build(
@@ -226,12 +231,15 @@ class Experiment:
         asked = self.config.data.in_memory
         return not (feed.fits(self.data.nbytes("train")) if asked is None else asked)
 
-    def pretrained(self) -> pretrained.Loaded | None:
-        """Returns what ``model.pretrained`` names, as arrays of the model, or None.
+    def pretrained(self) -> Loaded | None:
+        """Returns what it starts from, as arrays of the model; None: from random values.
 
         Raises:
-          ConfigError: it can't be read, or does not fit.
+          ConfigError: what ``model.pretrained`` names can't be read, or does not fit.
+          WorkdirError: the same of a file of weights.
         """
+        if self.start is not None:
+            return self.loaded_from(self.start)
         section = self.config.model
         if section.pretrained is None or not self.begins:
             return None
@@ -239,6 +247,15 @@ class Experiment:
         if found is not None and found.is_run:
             return beginning.load(self.config, self.spec, self._shapes, self._head, found)
         return pretrained.load(configs.to_dict(section), *self._shapes, token_rows(self.spec))
+
+    def loaded_from(self, start: Path) -> Loaded:
+        """Returns the arrays of a file of weights that this model starts from.
+
+        Raises:
+          WorkdirError: it is damaged, or another model's.
+        """
+        params, state = map(pretrained.flat_shapes, self._shapes)
+        return weights_file.loaded(start, (params, state))
 
     @cached_property
     def _shapes(self) -> tuple[PyTree, PyTree]:

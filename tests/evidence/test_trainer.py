@@ -4,11 +4,14 @@ import json
 import warnings
 import zlib
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jdlopt.evidence.trainer import Trainer, TrainingsWarning, key_of
+from jdlopt.evidence.sides import side_of
+from jdlopt.evidence.trainer import Trainer, TrainingsWarning, Wanted, key_of
+from jdlopt.train import weights_file
 
 CONFIG = {"optim": {"learning_rate": 0.1}}
 HELD = {
@@ -52,3 +55,33 @@ def test_a_line_with_anything_anywhere_is_a_training_or_none(tmp_path, key, wron
 def test_what_is_no_line_is_told(tmp_path, text):
     with pytest.warns(TrainingsWarning, match="line 2 is damaged"):
         assert list(known(tmp_path, f"{line(HELD)}\n{text}\n")) == [0]
+
+
+BASE = {
+    "data": {"source": "iris", "batch_size": 32},
+    "model": {"name": "mlp", "features": (4,)},
+    "optim": {"name": "sgd", "learning_rate": 1e-30},
+    "train": {"epochs": 1},
+}
+
+
+def test_each_trial_starts_from_its_own_weights_and_they_are_kept(tmp_path):
+    config = side_of(BASE).config
+    with Trainer(tmp_path, workers=1) as trainer:
+        first = [Wanted(config, seed, keep=True) for seed in (1, 2)]
+        before = trainer.train_wanted(first)[first[0].key]
+        files = [trainer.weights_of(one.key, one.seed) for one in first]
+        drawn = [weights_file.read(path)[0] for path in files]
+        assert not np.array_equal(*(one["head/dense_0/kernel"] for one in drawn))
+        # so small a rate keeps what a training starts from, under seeds that would draw others
+        on = [Wanted(config, seed + 10, path, "a start", True) for seed, path in zip((1, 2), files)]
+        after = trainer.train_wanted(on)[on[0].key]
+        for one, start in zip(on, drawn):
+            kept = weights_file.read(trainer.weights_of(one.key, one.seed))[0]
+            assert all(np.allclose(kept[name], start[name], 0, 1e-20) for name in start)
+        losses = [[t.metrics["validation/loss"] for t in one.values()] for one in (before, after)]
+        assert losses[0] == losses[1]
+        assert trainer.trained == 4
+        files[0].write_bytes(files[0].read_bytes()[:-1] + b"?")
+        trainer.train_wanted([*first, *on])
+        assert trainer.trained == 5  # that of the damaged file alone

@@ -22,7 +22,8 @@ import pytest
 import studies as seen
 
 from jdlopt import writing
-from jdlopt.evidence.trainer import Trainer, Training
+from jdlopt.evidence.trainer import Trainer, Wanted
+from jdlopt.evidence.trainings import Training
 from jdlopt.study import curves
 from jdlopt.train import checkpoint
 
@@ -170,7 +171,7 @@ def test_trainings_that_were_told_are_known(disk, tmp_path):
     with Trainer(disk.root / "comparison") as trainer:
         for seed in range(3):
             one = Training(seed, "done", None, {"validation/loss": 0.5}, 9, 3, 0.1, [])
-            trainer._keep(config, [one])
+            trainer.keep(Wanted(config, one.seed), [one])
             disk.told = seed
             disk.note()
     for told in disk.cuts(tmp_path / "left"):
