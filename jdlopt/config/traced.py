@@ -59,7 +59,16 @@ def _without_floats(value: Any) -> Any:
     return "float" if isinstance(value, float) else value
 
 
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return value
+
+
 def fingerprint(config: AnyConfig) -> str:
-    """Returns 16 hex digits, equal for configs of equal structure whatever their floats."""
-    text = json.dumps(structure(config), sort_keys=True)
+    """Returns 16 hex digits, equal for configs of equal structure whatever their floats.
+
+    A key that is None counts as none: what is off, or did not exist yet, changes nothing.
+    """
+    text = json.dumps(_without_none(structure(config)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

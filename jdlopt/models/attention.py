@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -13,7 +14,14 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jdlopt.config import Scalar
 from jdlopt.errors import ConfigError
-from jdlopt.models.layers import ACTIVATIONS, INITIALIZERS, Dropout, layer_norm, rematerialised
+from jdlopt.models.layers import (
+    ACTIVATIONS,
+    INITIALIZERS,
+    Dropout,
+    check_widths,
+    layer_norm,
+    rematerialised,
+)
 
 _INIT = INITIALIZERS["glorot_uniform"]
 
@@ -64,11 +72,13 @@ def attend(
 class Attention(nn.Module):
     """Multi-head attention of a sequence to itself.
 
-    `attend`, with linear maps before and after. Vaswani et al., "Attention is all you need", 2017.
+    `attend`, with linear maps before and after. A head is ``head_features`` wide, by default its
+    share of the features. Vaswani et al., "Attention is all you need", 2017.
     """
 
     num_heads: int
     causal: bool = False
+    head_features: int | None = None
 
     @nn.compact
     def __call__(
@@ -86,16 +96,18 @@ class Attention(nn.Module):
             which has as many slots as ``mask`` has keys; the queries then see all that it holds.
         """
         n, positions, features = x.shape
-        heads = (n, positions, self.num_heads, features // self.num_heads)
+        each = self.head_features or features // self.num_heads
+        heads, width = (n, positions, self.num_heads, each), self.num_heads * each
         query, key, value = (
-            nn.Dense(features, kernel_init=_INIT, name=name)(x).reshape(heads)
+            nn.Dense(width, kernel_init=_INIT, name=name)(x).reshape(heads)
             for name in ("query", "key", "value")
         )
         if slots is not None and mask is not None:
             key = self._cached("keys", key, slots, mask.shape[-1])
             value = self._cached("values", value, slots, mask.shape[-1])
         mixed = attend(query, key, value, mask, self.causal and slots is None)
-        return nn.Dense(features, kernel_init=_INIT, name="out")(mixed.reshape(x.shape))
+        mixed = mixed.reshape(n, positions, width)
+        return nn.Dense(features, kernel_init=_INIT, name="out")(mixed)
 
     def _cached(self, name: str, new: Array, slots: Array, capacity: int) -> Array:
         shape = (new.shape[0], capacity, *new.shape[2:])
@@ -131,6 +143,7 @@ class TransformerLayer(nn.Module):
     dropout_rate: Scalar | None
     pre_norm: bool
     causal: bool = False
+    head_features: int | None = None
 
     @nn.compact
     def __call__(
@@ -141,7 +154,7 @@ class TransformerLayer(nn.Module):
         slots: Array | None = None,
     ) -> Float[Array, "n positions features"]:
         """Maps a sequence to one of the same shape; ``mask`` and ``slots`` as in `Attention`."""
-        attention = Attention(self.num_heads, self.causal, name="attention")
+        attention = Attention(self.num_heads, self.causal, self.head_features, name="attention")
         parts: tuple[Callable[[Array], Array], ...] = (
             lambda x: attention(x, mask, slots),
             FeedForward(self.mlp_features, self.activation, name="mlp"),
@@ -153,21 +166,71 @@ class TransformerLayer(nn.Module):
         return x
 
 
-def make_layer(
-    features: int, num_heads: int, mlp_features: int | None, remat: str, **keys: object
-) -> nn.Module:
-    """Returns a layer of a model, from its config keys.
+class LayerSizes(NamedTuple):
+    """The sizes of a stack of transformer layers, by their config keys.
+
+    Attributes:
+      features: the width.
+      num_layers: how many there are.
+      num_heads: of a layer; ``layer_heads``: of each, where they differ.
+      mlp_features: the width inside the feed-forward networks, 4 · ``features`` if None;
+        ``layer_mlp_features``: of each layer's, where they differ.
+      head_features: the width of a head; None: its share of the features.
+      scan_layers: whether the layers are one, run as a loop.
+    """
+
+    features: int
+    num_layers: int
+    num_heads: int
+    mlp_features: int | None
+    head_features: int | None
+    layer_heads: tuple[int, ...] | None
+    layer_mlp_features: tuple[int, ...] | None
+    scan_layers: bool
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """The heads of each layer."""
+        return self.layer_heads or (self.num_heads,) * self.num_layers
+
+    @property
+    def mlps(self) -> tuple[int, ...]:
+        """The width inside each layer's feed-forward network."""
+        width = self.mlp_features or 4 * self.features
+        return self.layer_mlp_features or (width,) * self.num_layers
+
+    @property
+    def each(self) -> int:
+        """The width of a head."""
+        return self.head_features or self.features // self.num_heads
+
+
+def make_layers(
+    sizes: LayerSizes, remat: str, named: bool = False, **keys: object
+) -> list[nn.Module]:
+    """Returns the layers of a model, from its config keys; a single one where they are scanned.
 
     Args:
-      features, num_heads: the width, and the heads that share it.
-      mlp_features: the width inside the feed-forward network; 4 · ``features`` by default.
+      sizes: of the layers.
       remat: a `jdlopt.models.layers.REMAT` entry.
+      named: whether they are given their names, as a compact module's are.
       keys: the other fields of `TransformerLayer`.
 
     Raises:
-      ConfigError: the heads do not divide the width.
+      ConfigError: the heads do not divide the width, or there is not a number for each layer.
     """
-    if features % num_heads:
+    for key in ("layer_heads", "layer_mlp_features"):
+        values = getattr(sizes, key)
+        if values is None:
+            continue
+        check_widths(key, values, sizes.num_layers, "layer")
+        if sizes.scan_layers:
+            raise ConfigError(
+                f"model.{key}: {values} can't be had with model.scan_layers, whose layers are "
+                "alike. Leave one of them out."
+            )
+    features, num_heads = sizes.features, sizes.num_heads
+    if features % num_heads and sizes.head_features is None:
         fitting = [count for count in range(1, features + 1) if features % count == 0]
         near = min(fitting, key=lambda count: abs(count - num_heads))
         raise ConfigError(
@@ -175,7 +238,18 @@ def make_layer(
             f"{near} would, or a width of {-(-features // num_heads) * num_heads}."
         )
     layer = rematerialised(TransformerLayer, remat)
-    return layer(num_heads=num_heads, mlp_features=mlp_features or 4 * features, **keys)
+    count = 1 if sizes.scan_layers else sizes.num_layers
+    names = ["layers"] if sizes.scan_layers else [f"layer_{index}" for index in range(count)]
+    return [
+        layer(
+            num_heads=sizes.heads[index],
+            mlp_features=sizes.mlps[index],
+            head_features=sizes.head_features,
+            **({"name": names[index]} if named else {}),
+            **keys,
+        )
+        for index in range(count)
+    ]
 
 
 def run_layers(

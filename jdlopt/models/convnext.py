@@ -19,6 +19,7 @@ from jdlopt.models.layers import (
     Dropout,
     DropPath,
     Head,
+    check_widths,
     layer_norm,
     rates_by_depth,
     rematerialised,
@@ -35,6 +36,7 @@ class ConvNeXtBlock(nn.Module):
     came in. Touvron et al., "Going deeper with image transformers", 2021, has the scale.
     """
 
+    width: int
     kernel_size: int
     activation: str
     layer_scale: Scalar | None
@@ -44,14 +46,14 @@ class ConvNeXtBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n height width channels"], train: bool) -> Array:
         """Maps images to images of the same shape."""
-        width, init = x.shape[-1], INITIALIZERS[_INITIALIZER]
+        features, init = x.shape[-1], INITIALIZERS[_INITIALIZER]
         y = DepthwiseConv((self.kernel_size,) * 2, name="depthwise")(x)
         y = layer_norm(self.norm_epsilon, name="norm")(y)
-        y = nn.Dense(_EXPANSION * width, kernel_init=init, name="expand")(y)
-        y = nn.Dense(width, kernel_init=init, name="project")(ACTIVATIONS[self.activation](y))
+        y = nn.Dense(self.width, kernel_init=init, name="expand")(y)
+        y = nn.Dense(features, kernel_init=init, name="project")(ACTIVATIONS[self.activation](y))
         scale = self.layer_scale
         if scale is not None:
-            y = y * self.param("scale", lambda _: jnp.full((width,), scale, jnp.float32))
+            y = y * self.param("scale", lambda _: jnp.full((features,), scale, jnp.float32))
         return x + DropPath(self.drop_path_rate, name="drop_path")(y, train)
 
 
@@ -59,7 +61,8 @@ class ConvNeXt(nn.Module):
     """Stages of depthwise blocks over patches; between stages the image is halved.
 
     The sizes are ConvNeXt-T's unless given. The stem cuts patches of ``patch_size``, the layers
-    between the stages patches of 2×2, without what is left over at an edge. The mean over positions
+    between the stages patches of 2×2, without what is left over at an edge. ``block_features`` are
+    the widths inside the blocks, instead of four times their stage's. The mean over positions
     is normed and goes through dropout (if asked) to the head. ``drop_path_rate`` is the last
     block's, earlier ones have less, evenly (0.1 as published). Liu et al., "A ConvNet for the
     2020s", 2022.
@@ -68,6 +71,7 @@ class ConvNeXt(nn.Module):
     num_outputs: int
     stage_sizes: tuple[int, ...] = (3, 3, 9, 3)
     features: tuple[int, ...] = (96, 192, 384, 768)
+    block_features: tuple[int, ...] | None = None
     patch_size: Count = 4
     kernel_size: Count = 7
     activation: Annotated[str, Choice(ACTIVATIONS)] = "gelu_exact"
@@ -84,6 +88,7 @@ class ConvNeXt(nn.Module):
         self._check(x)
         block = rematerialised(ConvNeXtBlock, self.remat)
         rates = iter(rates_by_depth(self.drop_path_rate, sum(self.stage_sizes)))
+        widths = iter(self.widths())
         for stage, (count, width) in enumerate(zip(self.stage_sizes, self.features, strict=True)):
             if stage == 0:
                 x = self._patches(x, width, self.patch_size, "stem")
@@ -93,6 +98,7 @@ class ConvNeXt(nn.Module):
                 x = self._patches(x, width, 2, f"stage_{stage}_halving")
             for index in range(count):
                 x = block(
+                    next(widths),
                     self.kernel_size,
                     self.activation,
                     self.layer_scale,
@@ -103,6 +109,12 @@ class ConvNeXt(nn.Module):
         x = layer_norm(self.norm_epsilon, name="norm")(x.mean(axis=(1, 2)))
         x = Dropout(self.dropout_rate, name="dropout")(x, train)
         return Head(self.num_outputs, (), self.activation, _INITIALIZER, name="head")(x, train)
+
+    def widths(self) -> tuple[int, ...]:
+        """Returns the width inside each block."""
+        stages = zip(self.features, self.stage_sizes)
+        own = self.block_features
+        return own or tuple(_EXPANSION * width for width, count in stages for _ in range(count))
 
     def _patches(self, x: Array, width: int, size: int, name: str) -> Array:
         init = INITIALIZERS[_INITIALIZER]
@@ -121,6 +133,8 @@ class ConvNeXt(nn.Module):
                     f"model.{key}: expected a number of at least 1 for each of the "
                     f"{len(self.stage_sizes)} stages (model.stage_sizes), found {values}."
                 )
+        if self.block_features is not None:
+            check_widths("block_features", self.block_features, sum(self.stage_sizes), "block")
         total = self.patch_size * 2 ** (len(self.stage_sizes) - 1)
         if min(x.shape[1:3]) < total:
             raise ConfigError(

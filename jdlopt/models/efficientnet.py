@@ -18,6 +18,7 @@ from jdlopt.models.layers import (
     Dropout,
     DropPath,
     Head,
+    check_widths,
     rates_by_depth,
     rematerialised,
 )
@@ -29,12 +30,12 @@ _EPSILON = 1e-3
 class InvertedBottleneck(nn.Module):
     """A 1×1 convolution that widens, a depthwise one, and a 1×1 one that narrows, each normed.
 
-    What came in is added where the shape stays. Sandler et al., "MobileNetV2: inverted residuals
-    and linear bottlenecks", 2018.
+    Without a ``width`` there is none that widens. What came in is added where the shape stays.
+    Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", 2018.
     """
 
     features: int
-    expansion: int
+    width: int | None
     kernel_size: int
     strides: int
     activation: str
@@ -44,9 +45,8 @@ class InvertedBottleneck(nn.Module):
     def __call__(self, x: Float[Array, "n height width channels"], train: bool) -> Array:
         """Maps images to images of ``features`` channels."""
         activation, y = ACTIVATIONS[self.activation], x
-        if self.expansion != 1:
-            width = self.expansion * x.shape[-1]
-            y = Conv(width, (1, 1), use_bias=False, name="expand")(y)
+        if self.width is not None:
+            y = Conv(self.width, (1, 1), use_bias=False, name="expand")(y)
             y = activation(BatchNorm(epsilon=_EPSILON, name="expand_norm")(y, train))
         taps = (self.kernel_size,) * 2
         y = DepthwiseConv(taps, self.strides, use_bias=False, name="depthwise")(y)
@@ -64,6 +64,8 @@ class EfficientNetLite0(nn.Module):
     The lite variant leaves out squeeze-excitation, uses ReLU6 instead of SiLU, and never scales the
     stem and the last convolution, so that it quantizes well. A stage's first block has the stage's
     stride. The mean over positions goes through dropout (0.2 as published) to the head.
+    ``block_features`` are the widths inside the blocks whose expansion is not 1, instead of
+    expansion times what comes in.
     ``drop_path_rate`` is the last block's (0.2 as published), earlier ones have less, evenly, and
     those that change the shape none. Tan and Le, "EfficientNet: rethinking model scaling for
     convolutional neural networks", 2019.
@@ -75,6 +77,7 @@ class EfficientNetLite0(nn.Module):
     kernel_sizes: tuple[int, ...] = (3, 3, 5, 3, 5, 5, 3)
     strides: tuple[int, ...] = (1, 2, 2, 2, 1, 2, 1)
     expansions: tuple[int, ...] = (1, 6, 6, 6, 6, 6, 6)
+    block_features: tuple[int, ...] | None = None
     stem_features: Count = 32
     stem_strides: Count = 2
     last_features: Count = 1280
@@ -92,12 +95,12 @@ class EfficientNetLite0(nn.Module):
         x = Conv(self.stem_features, (3, 3), self.stem_strides, use_bias=False, name="stem")(x)
         x = activation(BatchNorm(epsilon=_EPSILON, name="stem_norm")(x, train))
         block, number = rematerialised(InvertedBottleneck, self.remat), 0
-        rates = rates_by_depth(self.drop_path_rate, sum(self.stage_sizes))
+        rates, widths = rates_by_depth(self.drop_path_rate, sum(self.stage_sizes)), self.widths()
         for stage, count in enumerate(self.stage_sizes):
             for index in range(count):
                 x = block(
                     self.features[stage],
-                    self.expansions[stage],
+                    widths[number],
                     self.kernel_sizes[stage],
                     1 if index else self.strides[stage],
                     self.activation,
@@ -109,6 +112,21 @@ class EfficientNetLite0(nn.Module):
         x = activation(BatchNorm(epsilon=_EPSILON, name="last_norm")(x, train))
         x = Dropout(self.dropout_rate, name="dropout")(x.mean(axis=(1, 2)), train)
         return Head(self.num_outputs, (), self.activation, "he_normal", name="head")(x, train)
+
+    def widths(self) -> list[int | None]:
+        """Returns the width inside each block, None where it does not widen."""
+        own = iter(self.block_features or ())
+        found: list[int | None] = []
+        before = self.stem_features
+        for stage, count in enumerate(self.stage_sizes):
+            for _ in range(count):
+                expansion = self.expansions[stage]
+                if expansion == 1:
+                    found.append(None)
+                else:
+                    found.append(next(own, expansion * before))
+                before = self.features[stage]
+        return found
 
     def _check(self, x: Array) -> None:
         if x.ndim != 4:
@@ -124,6 +142,10 @@ class EfficientNetLite0(nn.Module):
                     f"model.{key}: expected a number of at least 1 for each of the "
                     f"{len(self.stage_sizes)} stages (model.stage_sizes), found {values}."
                 )
+        if self.block_features is not None:
+            each = "block whose expansion is not 1"
+            wanted = sum(width is not None for width in self.widths())
+            check_widths("block_features", self.block_features, wanted, each)
         for step in self.strides:
             total *= step
         if min(x.shape[1:3]) < total:

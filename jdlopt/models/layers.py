@@ -12,6 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jdlopt.config import Scalar
+from jdlopt.errors import ConfigError
 from jdlopt.kernels.algorithms import Padding
 from jdlopt.kernels.bits import sixteen_bits
 from jdlopt.kernels.convolution import convolve
@@ -144,6 +145,22 @@ def rates_by_depth(rate: Scalar | None, count: int) -> list[Scalar | None]:
     if rate is None:
         return [None] * count
     return [rate * (index / max(1, count - 1)) for index in range(count)]
+
+
+def check_widths(key: str, values: tuple[int, ...], count: int, each: str) -> None:
+    """Raises a `ConfigError` where a key of the model does not hold a width for each of something.
+
+    Args:
+      key: of the ``model`` section.
+      values: what it holds.
+      count: how many widths there must be.
+      each: what one of them is, for the message.
+    """
+    if len(values) != count or min(values, default=1) < 1:
+        raise ConfigError(
+            f"model.{key}: expected {count} numbers of at least 1, one for each {each}, found "
+            f"{values}."
+        )
 
 
 class Conv(nn.Module):

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Num, PyTree
 
 from jdlopt.config import Choice, Count, Rate
 from jdlopt.errors import ConfigError
-from jdlopt.models.layers import INITIALIZERS, REMAT, Dropout, Head
+from jdlopt.models.layers import INITIALIZERS, REMAT, Dropout, Head, check_widths
 
 READOUTS = ("last", "mean")
 
@@ -156,10 +156,13 @@ class GRU(nn.Module):
     also drops embedded tokens and the state on its way into the gates; numbers as inputs stay
     whole. Gal and Ghahramani, "A theoretically grounded application of dropout in recurrent neural
     networks", 2016.
+
+    ``layer_features`` are the widths of the layers, where they differ.
     """
 
     num_outputs: int
     features: Count = 64
+    layer_features: tuple[int, ...] | None = None
     num_layers: Count = 1
     bidirectional: bool = False
     readout: Annotated[str, Choice(READOUTS)] = "last"
@@ -181,6 +184,7 @@ class LSTM(nn.Module):
 
     num_outputs: int
     features: Count = 64
+    layer_features: tuple[int, ...] | None = None
     num_layers: Count = 1
     bidirectional: bool = False
     readout: Annotated[str, Choice(READOUTS)] = "last"
@@ -214,14 +218,16 @@ def _outputs(
             return drop(x, train)
         return x * drop(jnp.ones(x.shape[1:], x.dtype), train)
 
+    if model.layer_features is not None:
+        check_widths("layer_features", model.layer_features, model.num_layers, "layer")
     x, real = _sequence(model, cell, inputs)
-    for index in range(model.num_layers):
+    for index, width in enumerate(model.layer_features or (model.features,) * model.num_layers):
         if index or (variational and model.num_tokens):
             x = dropped(x, f"dropout_{index}")
         runs = []
         for direction in ("forward", "backward")[: 1 + model.bidirectional]:
             layer = Recurrence(
-                model.features,
+                width,
                 cell,
                 model.initializer,
                 direction == "backward",
@@ -230,7 +236,7 @@ def _outputs(
             )
             kept = None
             if variational and train:
-                whole = jnp.ones((x.shape[1], model.features), x.dtype)
+                whole = jnp.ones((x.shape[1], width), x.dtype)
                 kept = Dropout(rate, name=f"state_dropout_{index}_{direction}")(whole, train)
             runs.append(layer(x, real, kept))
         x = jnp.concatenate([states for states, _ in runs], axis=-1)

@@ -17,6 +17,7 @@ from jdlopt.models.layers import (
     Dropout,
     DropPath,
     Head,
+    check_widths,
     rates_by_depth,
     rematerialised,
 )
@@ -56,6 +57,7 @@ class ResidualBlock(nn.Module):
     """
 
     features: int
+    inner: tuple[int, ...]
     strides: int
     bottleneck: bool
     activation: str
@@ -66,9 +68,9 @@ class ResidualBlock(nn.Module):
         """Maps images to images of ``features`` channels, four times as many in a bottleneck."""
         activation = ACTIVATIONS[self.activation]
         width = self.features * (_EXPANSION if self.bottleneck else 1)
-        plan = [(self.features, 3, self.strides), (self.features, 3, 1)]
+        plan = [(self.inner[0], 3, self.strides), (self.features, 3, 1)]
         if self.bottleneck:
-            plan = [(self.features, 1, 1), (self.features, 3, self.strides), (width, 1, 1)]
+            plan = [(self.inner[0], 1, 1), (self.inner[1], 3, self.strides), (width, 1, 1)]
         y = x
         for index, (features, size, strides) in enumerate(plan):
             last = index == len(plan) - 1
@@ -82,12 +84,31 @@ class ResidualBlock(nn.Module):
         return activation(x + DropPath(self.drop_path_rate, name="drop_path")(y, train))
 
 
+class Plan(NamedTuple):
+    """The sizes of a network.
+
+    Attributes:
+      stage_sizes, features, strides, bottleneck: as in `ResNet`.
+      stem: the width of the stem.
+      inner: of each block, the widths inside it.
+    """
+
+    stage_sizes: tuple[int, ...]
+    features: tuple[int, ...]
+    strides: tuple[int, ...]
+    bottleneck: bool
+    stem: int
+    inner: tuple[tuple[int, ...], ...]
+
+
 class ResNet(nn.Module):
     """Stages of residual blocks; each stage but the first halves the image.
 
     ``depth`` names a published size; ``stage_sizes``, ``features``, ``bottleneck`` and ``strides``
     (of each stage) make one of your own. The ``imagenet`` stem is a 7×7 convolution and a pooling,
-    which make the image a quarter as high and wide; the ``cifar`` stem is a 3×3 convolution. The
+    which make the image a quarter as high and wide; the ``cifar`` stem is a 3×3 convolution.
+    ``stem_features`` is its width and ``block_features`` those inside the blocks, one for each (two
+    in a bottleneck), where they are not those of the first stage and of the block's own. The
     mean over positions goes through dropout (if asked) to the head. ``drop_path_rate`` is the last
     block's, earlier ones have less, evenly.
 
@@ -99,6 +120,8 @@ class ResNet(nn.Module):
     stem: Annotated[str, Choice(STEMS)] = "imagenet"
     stage_sizes: tuple[int, ...] = ()
     features: tuple[int, ...] = ()
+    stem_features: Count | None = None
+    block_features: tuple[int, ...] | None = None
     bottleneck: bool | None = None
     strides: tuple[int, ...] = ()
     activation: Annotated[str, Choice(ACTIVATIONS)] = "relu"
@@ -110,28 +133,25 @@ class ResNet(nn.Module):
     def __call__(self, inputs: Float[Array, "n *shape"], train: bool = False) -> Array:
         """Maps images to outputs."""
         x = inputs[..., None] if inputs.ndim == 3 else inputs
-        sizes = self.stage_sizes or DEPTHS[self.depth].stage_sizes
-        bottleneck = self.bottleneck
-        if bottleneck is None:
-            bottleneck = not self.stage_sizes and DEPTHS[self.depth].bottleneck
-        features = self.features or tuple(64 * 2**stage for stage in range(len(sizes)))
-        strides = self.strides or (1,) + (2,) * (len(sizes) - 1)
-        self._check(x, sizes, features, strides)
+        plan = self.plan()
+        sizes, strides = plan.stage_sizes, plan.strides
+        self._check(x, plan)
         if self.stem == "imagenet":
-            x = _conv(features[0], 7, 2, "stem")(x)
+            x = _conv(plan.stem, 7, 2, "stem")(x)
         else:
-            x = _conv(features[0], 3, 1, "stem")(x)
+            x = _conv(plan.stem, 3, 1, "stem")(x)
         x = ACTIVATIONS[self.activation](BatchNorm(name="stem_norm")(x, train))
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         block = rematerialised(ResidualBlock, self.remat)
-        rates = iter(rates_by_depth(self.drop_path_rate, sum(sizes)))
+        rates, inner = iter(rates_by_depth(self.drop_path_rate, sum(sizes))), iter(plan.inner)
         for stage, count in enumerate(sizes):
             for index in range(count):
                 x = block(
-                    features[stage],
+                    plan.features[stage],
+                    next(inner),
                     1 if index else strides[stage],
-                    bottleneck,
+                    plan.bottleneck,
                     self.activation,
                     next(rates),
                     name=f"stage_{stage}_block_{index}",
@@ -139,13 +159,28 @@ class ResNet(nn.Module):
         x = Dropout(self.dropout_rate, name="dropout")(x.mean(axis=(1, 2)), train)
         return Head(self.num_outputs, (), self.activation, "he_normal", name="head")(x, train)
 
-    def _check(
-        self,
-        x: Array,
-        sizes: tuple[Count, ...],
-        features: tuple[int, ...],
-        strides: tuple[int, ...],
-    ) -> None:
+    def plan(self) -> Plan:
+        """Returns the sizes that the keys come to."""
+        sizes = self.stage_sizes or DEPTHS[self.depth].stage_sizes
+        bottleneck = self.bottleneck
+        if bottleneck is None:
+            bottleneck = not self.stage_sizes and DEPTHS[self.depth].bottleneck
+        features = self.features or tuple(64 * 2**stage for stage in range(len(sizes)))
+        each = 1 + bottleneck
+        inner = self.block_features or tuple(
+            width for width, count in zip(features, sizes) for _ in range(count * each)
+        )
+        return Plan(
+            sizes,
+            features,
+            self.strides or (1,) + (2,) * (len(sizes) - 1),
+            bottleneck,
+            self.stem_features or features[0],
+            tuple(inner[place : place + each] for place in range(0, len(inner), each)),
+        )
+
+    def _check(self, x: Array, plan: Plan) -> None:
+        sizes, features, strides = plan.stage_sizes, plan.features, plan.strides
         if x.ndim != 4:
             raise ConfigError(
                 "model.name 'resnet' takes images of shape (height, width) or (height, width, "
@@ -160,6 +195,9 @@ class ResNet(nn.Module):
         for key, values in (("stage_sizes", sizes), ("features", features), ("strides", strides)):
             if min(values, default=1) < 1:
                 raise ConfigError(f"model.{key}: each must be at least 1, found {values}.")
+        if self.block_features is not None:
+            wanted = sum(sizes) * (1 + plan.bottleneck)
+            check_widths("block_features", self.block_features, wanted, "width inside a block")
         total = 4 if self.stem == "imagenet" else 1
         for step in strides:
             total *= step

@@ -11,7 +11,15 @@ from jaxtyping import Array, Float
 
 from jdlopt.config import Choice, Count, Rate, Scalar
 from jdlopt.errors import ConfigError
-from jdlopt.models.layers import ACTIVATIONS, INITIALIZERS, REMAT, Dropout, Head, rematerialised
+from jdlopt.models.layers import (
+    ACTIVATIONS,
+    INITIALIZERS,
+    REMAT,
+    Dropout,
+    Head,
+    check_widths,
+    rematerialised,
+)
 
 READOUTS = ("last", "mean")
 
@@ -67,6 +75,7 @@ class TemporalBlock(nn.Module):
     """Two causal convolutions, each with activation and dropout, added to what came in."""
 
     features: int
+    inner: int
     kernel_size: int
     dilation: int
     activation: str
@@ -77,9 +86,9 @@ class TemporalBlock(nn.Module):
     def __call__(self, x: Float[Array, "n time channels"], train: bool) -> Array:
         """Maps sequences to sequences of the same length."""
         activation, y = ACTIVATIONS[self.activation], x
-        for index in range(2):
+        for index, width in enumerate((self.inner, self.features)):
             y = CausalConv(
-                self.features,
+                width,
                 self.kernel_size,
                 self.dilation,
                 self.initializer,
@@ -96,12 +105,14 @@ class TCN(nn.Module):
 
     There is one block for each of ``features``; the last output sees this many times:
     ``1 + 2·(kernel_size - 1)·(2^blocks - 1)``. It goes to the head, or the mean over time does.
+    ``block_features`` are the widths between a block's convolutions, where they are others.
     Bai, Kolter and Koltun, "An empirical evaluation of generic convolutional and recurrent networks
     for sequence modeling", 2018; without its weight normalisation.
     """
 
     num_outputs: int
     features: tuple[int, ...] = (32, 32, 32, 32)
+    block_features: tuple[int, ...] | None = None
     kernel_size: Count = 3
     readout: Annotated[str, Choice(READOUTS)] = "last"
     activation: Annotated[str, Choice(ACTIVATIONS)] = "relu"
@@ -125,10 +136,14 @@ class TCN(nn.Module):
                 "model.features: expected the width of at least one block, each at least 1, found "
                 f"{self.features}."
             )
+        if self.block_features is not None:
+            check_widths("block_features", self.block_features, len(self.features), "block")
         block = rematerialised(TemporalBlock, self.remat)
+        inner = self.block_features or self.features
         for index, width in enumerate(self.features):
             x = block(
                 width,
+                inner[index],
                 self.kernel_size,
                 2**index,
                 self.activation,

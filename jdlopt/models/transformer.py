@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from jdlopt.config import Choice, Count, Natural, Positive, Rate, Scalar
 from jdlopt.errors import ConfigError
-from jdlopt.models.attention import make_layer, run_layers
+from jdlopt.models.attention import LayerSizes, make_layers, run_layers
 from jdlopt.models.layers import ACTIVATIONS, REMAT, Dropout, Head, layer_norm
 
 POOLINGS = ("cls", "mean")
@@ -98,7 +98,9 @@ class TransformerEncoder(nn.Module):
 
     Inputs are token ids, of which 0 is padding that nothing sees, or numbers (length, channels).
     The features are the mean over the positions that are no padding, or with ``pooling='cls'`` the
-    first position through a dense layer and tanh. Devlin et al., "BERT: pre-training of deep
+    first position through a dense layer and tanh. ``layer_heads`` and ``layer_mlp_features`` are
+    those of each layer, where they differ; a head is ``head_features`` wide, by default its share.
+    Devlin et al., "BERT: pre-training of deep
     bidirectional transformers for language understanding", 2019.
     """
 
@@ -107,6 +109,9 @@ class TransformerEncoder(nn.Module):
     num_layers: Count = 2
     num_heads: Count = 4
     mlp_features: Count | None = None
+    head_features: Count | None = None
+    layer_heads: tuple[int, ...] | None = None
+    layer_mlp_features: tuple[int, ...] | None = None
     max_positions: Count = 512
     num_types: Natural = 0
     pooling: Annotated[str, Choice(POOLINGS)] = "mean"
@@ -127,10 +132,11 @@ class TransformerEncoder(nn.Module):
             self.num_types,
             self.norm_epsilon,
         )
+        layers = _layers(self, pre_norm=False)
         if self.scan_layers:
-            self.layers = _layer(self, pre_norm=False)
+            (self.layers,) = layers
         else:
-            self.layer = [_layer(self, pre_norm=False) for _ in range(self.num_layers)]
+            self.layer = layers
         if self.pooling == "cls":
             self.pooler = nn.Dense(self.features)
         self.dropout = Dropout(self.dropout_rate)
@@ -173,8 +179,9 @@ class TransformerDecoder(nn.Module):
 
     Inputs are token ids, of which 0 at the end is padding, or numbers (length, channels). As a
     classifier it reads the last position that is no padding; as a language model (`logits`) it
-    scores the token after each position. Radford et al., "Language models are unsupervised
-    multitask learners", 2019.
+    scores the token after each position. ``layer_heads``, ``layer_mlp_features`` and
+    ``head_features`` are as in `TransformerEncoder`. Radford et al., "Language models are
+    unsupervised multitask learners", 2019.
     """
 
     num_outputs: int
@@ -182,6 +189,9 @@ class TransformerDecoder(nn.Module):
     num_layers: Count = 2
     num_heads: Count = 4
     mlp_features: Count | None = None
+    head_features: Count | None = None
+    layer_heads: tuple[int, ...] | None = None
+    layer_mlp_features: tuple[int, ...] | None = None
     max_positions: Count = 1024
     activation: Annotated[str, Choice(ACTIVATIONS)] = "gelu"
     norm_epsilon: Positive = 1e-5
@@ -195,10 +205,11 @@ class TransformerDecoder(nn.Module):
         self.embeddings = Embeddings(
             self.features, self.num_tokens, self.max_positions, self.dropout_rate
         )
+        layers = _layers(self, pre_norm=True, causal=True)
         if self.scan_layers:
-            self.layers = _layer(self, pre_norm=True, causal=True)
+            (self.layers,) = layers
         else:
-            self.layer = [_layer(self, pre_norm=True, causal=True) for _ in range(self.num_layers)]
+            self.layer = layers
         self.norm = layer_norm(self.norm_epsilon)
         self.head = _head(self)
 
@@ -244,16 +255,22 @@ class TransformerDecoder(nn.Module):
         return self.norm(run_layers(layers, self.num_layers, x, train, mask, positions))
 
 
-def _layer(model: TransformerEncoder | TransformerDecoder, **keys: object) -> nn.Module:
-    return make_layer(
-        model.features,
-        model.num_heads,
-        model.mlp_features,
+def sizes_of(model: TransformerEncoder | TransformerDecoder) -> LayerSizes:
+    """Returns the sizes of a model's layers."""
+    return LayerSizes(*(getattr(model, key) for key in LayerSizes._fields))
+
+
+def _layers(
+    model: TransformerEncoder | TransformerDecoder, pre_norm: bool, causal: bool = False
+) -> list[nn.Module]:
+    return make_layers(
+        sizes_of(model),
         model.remat,
         activation=model.activation,
         norm_epsilon=model.norm_epsilon,
         dropout_rate=model.dropout_rate,
-        **keys,
+        pre_norm=pre_norm,
+        causal=causal,
     )
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from jdlopt.config import Choice, Count, Positive, Rate, Scalar
 from jdlopt.errors import ConfigError
-from jdlopt.models.attention import make_layer, run_layers
+from jdlopt.models.attention import LayerSizes, make_layers, run_layers
 from jdlopt.models.layers import ACTIVATIONS, REMAT, Dropout, Head, layer_norm
 
 
@@ -65,8 +65,9 @@ class ViT(nn.Module):
     """Pre-norm transformer layers over the patches of an image.
 
     The features are the class token's (``pooling='cls'``), or the mean over the patches. Sizes that
-    are not given are the variant's. Dosovitskiy et al., "An image is worth 16x16 words:
-    transformers for image recognition at scale", 2021.
+    are not given are the variant's; ``layer_heads``, ``layer_mlp_features`` and ``head_features``
+    are as in `jdlopt.models.transformer.TransformerEncoder`. Dosovitskiy et al., "An image is worth
+    16x16 words: transformers for image recognition at scale", 2021.
     """
 
     num_outputs: int
@@ -76,6 +77,9 @@ class ViT(nn.Module):
     num_layers: Count | None = None
     num_heads: Count | None = None
     mlp_features: Count | None = None
+    head_features: Count | None = None
+    layer_heads: tuple[int, ...] | None = None
+    layer_mlp_features: tuple[int, ...] | None = None
     pooling: Annotated[str, Choice(POOLINGS)] = "cls"
     activation: Annotated[str, Choice(ACTIVATIONS)] = "gelu_exact"
     norm_epsilon: Positive = 1e-6
@@ -88,31 +92,42 @@ class ViT(nn.Module):
         """Maps images to outputs."""
         images = inputs[..., None] if inputs.ndim == 3 else inputs
         self._check(images)
-        variant = VARIANTS[self.variant]
-        features = self.features or variant.features
-        count = self.num_layers or variant.num_layers
+        sizes = self.sizes()
+        count = sizes.num_layers
         x = PatchEmbeddings(
-            features, self.patch_size, self.pooling == "cls", self.dropout_rate, name="embeddings"
+            sizes.features,
+            self.patch_size,
+            self.pooling == "cls",
+            self.dropout_rate,
+            name="embeddings",
         )(images, train)
-        names = ["layers"] if self.scan_layers else [f"layer_{index}" for index in range(count)]
-        layers = [
-            make_layer(
-                features,
-                self.num_heads or variant.num_heads,
-                self.mlp_features,
-                self.remat,
-                activation=self.activation,
-                norm_epsilon=self.norm_epsilon,
-                dropout_rate=self.dropout_rate,
-                pre_norm=True,
-                name=name,
-            )
-            for name in names
-        ]
+        layers = make_layers(
+            sizes,
+            self.remat,
+            named=True,
+            activation=self.activation,
+            norm_epsilon=self.norm_epsilon,
+            dropout_rate=self.dropout_rate,
+            pre_norm=True,
+        )
         x = run_layers(layers[0] if self.scan_layers else layers, count, x, train)
         norm = layer_norm(self.norm_epsilon, name="norm")
         x = norm(x[:, 0]) if self.pooling == "cls" else norm(x).mean(axis=1)
         return Head(self.num_outputs, (), self.activation, "glorot_uniform", name="head")(x, train)
+
+    def sizes(self) -> LayerSizes:
+        """Returns the sizes of the layers, the variant's where no key gives them."""
+        variant = VARIANTS[self.variant]
+        return LayerSizes(
+            features=self.features or variant.features,
+            num_layers=self.num_layers or variant.num_layers,
+            num_heads=self.num_heads or variant.num_heads,
+            mlp_features=self.mlp_features,
+            head_features=self.head_features,
+            layer_heads=self.layer_heads,
+            layer_mlp_features=self.layer_mlp_features,
+            scan_layers=self.scan_layers,
+        )
 
     def _check(self, images: Array) -> None:
         if images.ndim != 4:

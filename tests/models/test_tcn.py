@@ -35,7 +35,7 @@ def test_convolution_is_laxs(length, taps, dilation, channels):
 
 
 def test_nothing_looks_ahead():
-    block = TemporalBlock(4, 3, 2, "relu", "he_normal", None)
+    block = TemporalBlock(4, 4, 3, 2, "relu", "he_normal", None)
     x = jax.random.normal(jax.random.key(0), (1, 10, 2))
     variables = block.init(jax.random.key(1), x, False)
     seen = jax.jacobian(lambda x: block.apply(variables, x, False).sum(axis=-1)[0])(x)[:, 0]

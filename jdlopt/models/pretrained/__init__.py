@@ -337,11 +337,13 @@ def check_heads(unlike: Mapping[str, tuple[object, object]], file: Path) -> None
       unlike: the keys that differ from what the weights ask for: here, there.
       file: what says so.
     """
-    if "num_heads" in unlike:
-        here, there = unlike["num_heads"]
+    for key in ("num_heads", "layer_heads", "head_features"):
+        if key not in unlike:
+            continue
+        here, there = unlike[key]
         raise ConfigError(
-            f"model.num_heads: is {here}; {file} says {there}, and the weights mean something else "
-            f"with any other. Set model.num_heads={there}, or leave it out."
+            f"model.{key}: is {here}; {file} says {there}, and the weights mean something else "
+            f"with any other. Set model.{key}={there}, or leave it out."
         )
 
 

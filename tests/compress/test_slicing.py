@@ -1,0 +1,306 @@
+"""Slicing: what is cut changes nothing if it was zero, and what is left is an ordinary model."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jdlopt import config as configs
+from jdlopt.compress.coupling import COUPLINGS, couplings_of
+from jdlopt.compress.slicing import flat_weights, nested_weights, sliced
+from jdlopt.errors import ConfigError
+from jdlopt.models import MODELS, InputFacts, ModelFields, make_model
+from jdlopt.models.ensemble import with_members
+from jdlopt.train.experiment import Experiment
+from jdlopt.train.state import Weights, as_arrays
+
+OUTPUTS, BATCH = 3, 2
+
+
+class Row(NamedTuple):
+    """A tiny section, the shape of its inputs, and what else is known of them."""
+
+    section: dict[str, Any]
+    shape: tuple[int, ...] = ()
+    tokens: int = 0
+    columns: tuple[int, ...] = ()
+    named: dict[str, Row] | None = None
+
+    def inputs(self):
+        if self.named is not None:
+            return {name: row.inputs() for name, row in self.named.items()}
+        if self.tokens:
+            return jax.random.randint(jax.random.key(0), (BATCH, *self.shape), 0, self.tokens)
+        x = jax.random.normal(jax.random.key(0), (BATCH, *self.shape))
+        coded = len([count for count in self.columns if count])
+        return x.at[:, x.shape[1] - coded :].set(1.0) if coded else x
+
+    def model(self, section):
+        if self.named is None:
+            facts: dict[str, Any] = {"tokens": self.tokens, "columns": self.columns}
+            facts["names"] = tuple(map(str, range(len(self.columns))))
+        else:
+            facts = {"named": {n: InputFacts(r.tokens, r.columns) for n, r in self.named.items()}}
+        return make_model(section, OUTPUTS, **facts)
+
+
+IMAGE = (8, 8, 2)
+LAYERS = {"features": 8, "num_layers": 2, "num_heads": 4, "mlp_features": 6}
+slow = pytest.mark.slow
+FAST = {
+    "mlp": Row({"features": (6, 4), "batch_norm": True}, (5,)),
+    "cnn": Row({"features": (4, 6), "hidden": (5,), "batch_norm": True, "pool": "max"}, IMAGE),
+    "gru": Row({"features": 4, "num_layers": 2, "bidirectional": True}, (3, 2)),
+    "resnet": Row(
+        {"stem": "cifar", "stage_sizes": (1, 1), "features": (4, 6), "strides": (2, 1)}, IMAGE
+    ),
+}
+SLOW = {
+    "mlp of tokens": Row({"features": (6,), "embedding_features": 3}, (4,), tokens=7),
+    "tabm": Row({"features": (6, 4), "submodels": 2}, (6,), columns=(0, 15, 7)),
+    "linear": Row({}, (5,)),
+    "cnn average": Row({"features": (4,), "readout": "average", "activation": "sigmoid"}, (9, 2)),
+    "lstm": Row({"features": 5, "readout": "mean"}, (3, 2)),
+    "tcn": Row({"features": (4, 4, 6)}, (5, 4)),
+    "resnet bottleneck": Row(
+        {"stem": "imagenet", "stage_sizes": (2, 1), "features": (4, 6), "bottleneck": True},
+        (16, 16, 2),
+    ),
+    "resnet without shortcut": Row(
+        {"stem": "cifar", "stage_sizes": (2, 2), "features": (4, 6)}, IMAGE
+    ),
+    "vgg": Row({"features": (4, 6), "hidden": (6, 4), "batch_norm": True}, IMAGE),
+    "efficientnet_lite0": Row(
+        {
+            "stage_sizes": (1, 2, 1), "features": (4, 6, 6), "kernel_sizes": (3, 3, 3),
+            "strides": (1, 2, 1), "expansions": (1, 2, 3), "stem_features": 6, "last_features": 8,
+        },
+        (16, 16, 2),
+    ),
+    "convnext": Row(
+        {
+            "stage_sizes": (1, 2), "features": (4, 6), "patch_size": 2, "kernel_size": 3,
+            "layer_scale": 0.5,
+        },
+        IMAGE,
+    ),
+    "transformer_encoder": Row({**LAYERS, "pooling": "cls"}, (4,), tokens=7),
+    "transformer_decoder": Row({**LAYERS, "scan_layers": True}, (4,), tokens=7),
+    "vit": Row({**LAYERS, "patch_size": 4}, IMAGE),
+    "wide_and_deep": Row(
+        {"features": (6, 4), "crosses": ("1*2",), "batch_norm": True}, (6,), columns=(0, 15, 7)
+    ),
+    "realmlp": Row({"features": (6, 4)}, (6,), columns=(0, 15, 7)),
+    "fusion": Row(
+        {
+            "width": 5, "hidden": (4,), "table_features": (6,), "image_features": (4, 6),
+            "sequence_features": (4,), "text_encoder": "gru",
+        },
+        named={
+            "table": Row({}, (5,), columns=(0, 7, 3)),
+            "photo": Row({}, IMAGE),
+            "note": Row({}, (5,), tokens=11),
+            "other note": Row({}, (4, 3)),
+        },
+    ),
+    "fusion of words": Row({"width": 5, "hidden": ()}, (4,), tokens=7),
+}  # fmt: skip
+ROWS = {**FAST, **SLOW}
+
+
+def test_every_model_has_a_coupling_that_is_tested():
+    assert set(COUPLINGS) == set(MODELS) == {name.split()[0] for name in ROWS}
+
+
+@pytest.fixture(scope="module")
+def base():
+    raw = {
+        "data": {"source": "iris"},
+        "mesh": {"data": 1},
+        "model": {"name": "linear"},
+        "optim": {"name": "sgd"},
+    }
+    return Experiment.build(raw, check=False).config
+
+
+def drawn(rng, leaf):
+    """Numbers none of which is near 0; positive ones for a variance."""
+    signs = rng.choice([-1, 1], leaf.shape) if len(leaf.shape) > 1 else 1
+    return jnp.asarray(signs * rng.uniform(0.2, 1.0, leaf.shape), leaf.dtype)
+
+
+def made(base, row, name, ensemble=1):
+    """A config, its model, and random weights of it."""
+    section = {"name": name, "ensemble": ensemble, **row.section}
+    checked = configs.section_of(ModelFields, section)
+    config = dataclasses.replace(base, model=checked)
+    model = row.model(section)
+    if ensemble > 1:
+        model = with_members(model, ensemble, lambda outputs: outputs.mean(axis=0))
+    floats = configs.hyperparameters(config)["model"]
+    hparams = as_arrays(floats)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), row.inputs(), hparams)
+    rng = np.random.default_rng(1)
+    params, state = jax.tree.map(partial(drawn, rng), shapes)
+    return config, model, Weights(params, state, {"model": hparams})
+
+
+def zeroed(config, weights, keep):
+    """Masks that keep a share of each group's channels, and weights without the others."""
+    arrays = {path: np.array(one) for path, one in flat_weights(config, weights).items()}
+    known = couplings_of(
+        config.model.name,
+        config.model.options,
+        {path: one.shape for path, one in arrays.items()},
+        config.model.ensemble,
+    )
+    rng, masks, counts = np.random.default_rng(2), {}, {}
+    for group in known.groups:
+        # groups that share a width keep equally many, each its own
+        count = counts.setdefault(group.width, max(1, round(keep * group.width)))
+        mask = np.zeros(group.width, bool)
+        mask[rng.permutation(group.width)[:count]] = True
+        masks[group.name] = mask
+        for axis in group.axes:
+            places = axis.places(group.width, np.flatnonzero(~mask))
+            np.moveaxis(arrays[axis.path], axis.axis, 0)[places] = 0.0
+    return masks, arrays
+
+
+def outputs(model, weights, row):
+    apply = jax.jit(lambda w, x: model.apply(
+        w.params, w.model_state, x, w.hparams["model"], key=None, train=False
+    )[0])  # fmt: skip
+    return np.asarray(apply(weights, row.inputs()))
+
+
+def check(base, row, name, ensemble=1):
+    config, model, weights = made(base, row, name, ensemble)
+    masks, arrays = zeroed(config, weights, 0.5)
+    weights = nested_weights(config, weights, arrays)
+    found = sliced(config, weights, masks, multiple=1)
+    section = configs.to_dict(found.config.model)
+    smaller = row.model(section)
+    if ensemble > 1:
+        smaller = with_members(smaller, ensemble, lambda outputs: outputs.mean(axis=0))
+    shapes = jax.eval_shape(smaller.init, jax.random.key(0), row.inputs(), weights.hparams["model"])
+    ours = found.weights.params, found.weights.model_state
+    assert jax.tree.map(jnp.shape, ours) == jax.tree.map(lambda leaf: leaf.shape, shapes)
+    before, after = outputs(model, weights, row), outputs(smaller, found.weights, row)
+    np.testing.assert_allclose(after, before, rtol=2e-4, atol=1e-5 * np.abs(before).max())
+    if masks:
+        assert np.abs(before).max() > 1e-3
+        size = sum(leaf.size for leaf in jax.tree.leaves(ours))
+        assert size < sum(leaf.size for leaf in jax.tree.leaves(weights.params))
+
+
+@pytest.mark.parametrize("name", [*FAST, *(pytest.param(one, marks=slow) for one in SLOW)])
+def test_channels_that_are_zero_are_cut_without_a_change(base, name):
+    check(base, ROWS[name], name.split()[0])
+
+
+def test_models_of_an_ensemble_lose_channels_of_their_own_and_equally_many(base):
+    check(base, ROWS["mlp"], "mlp", ensemble=2)
+
+
+def test_adapters_are_merged_and_what_was_started_from_is_left_behind(base):
+    row = Row({"features": (6, 4), "lora_rank": 2, "lora_alpha": 3.0, "pretrained": "x"}, (5, 2))
+    config, model, weights = made(base, row, "cnn")
+    optim = dataclasses.replace(config.optim, freeze=("^base/(?!head/)", "bias"))
+    found = sliced(dataclasses.replace(config, optim=optim), weights, 1.0)
+    section = configs.to_dict(found.config.model)
+    assert section["lora_rank"] is section["lora_alpha"] is section["pretrained"] is None
+    assert found.config.optim.freeze == ("bias",)
+    np.testing.assert_allclose(
+        outputs(row.model(section), found.weights, row), outputs(model, weights, row), rtol=1e-5
+    )
+
+
+WIDE = Row({"features": (32, 20, 8)}, (3,))
+
+
+def test_widths_are_multiples_of_8_and_never_0(base):
+    config, _, weights = made(base, WIDE, "mlp")
+    widths = {share: sliced(config, weights, share) for share in (1.0, 0.7, 0.5, 0.01)}
+    assert {share: one.config.model.options["features"] for share, one in widths.items()} == {
+        1.0: (32, 20, 8), 0.7: (24, 16, 8), 0.5: (16, 8, 8), 0.01: (8, 8, 8),
+    }  # fmt: skip
+    assert widths[0.5].widths["head/dense_1"] == (20, 8)
+
+
+def test_the_channels_that_count_most_are_kept_in_a_layer_or_in_the_model(base):
+    config, _, weights = made(base, WIDE, "mlp")
+    params = weights.params["head"]
+    # the first layer's odd channels count, and the second's none against them
+    weak = jnp.where(jnp.arange(32) % 2, 1.0, 0.01)
+    first, second = params["dense_0"], params["dense_1"]
+    first = {**first, "kernel": first["kernel"] * weak}
+    second = {**second, "kernel": second["kernel"] * weak[:, None]}
+    weights = weights.replace(params={"head": {**params, "dense_0": first, "dense_1": second}})
+    found = sliced(config, weights, 0.5)
+    np.testing.assert_array_equal(
+        found.weights.params["head"]["dense_0"]["kernel"], first["kernel"][:, 1::2]
+    )
+    spread = sliced(config, weights, 0.75, scope="global").config.model.options["features"]
+    assert spread == (16, 20, 8)
+    scores = {"head/dense_0": np.arange(32.0), "head/dense_1": np.ones(20)}
+    scores["head/dense_2"] = np.ones(8)
+    last = sliced(config, weights, 0.25, scores=scores).weights.params["head"]["dense_0"]["kernel"]
+    np.testing.assert_array_equal(last, first["kernel"][:, -8:])
+
+
+def test_widths_that_must_differ_do(base):
+    row = Row({"features": (16, 24)}, (5, 4))
+    config, _, weights = made(base, row, "tcn")
+    found = sliced(config, weights, {"block_0/conv_1": np.arange(16) < 8,
+                                     "block_1/conv_1": np.arange(24) < 8})  # fmt: skip
+    assert found.config.model.options["features"] == (8, 16)
+    assert found.config.model.options["block_features"] == (16, 24)
+    smaller = row.model(configs.to_dict(found.config.model))
+    shapes = jax.eval_shape(smaller.init, jax.random.key(0), row.inputs(), {})[0]
+    assert jax.tree.map(lambda leaf: leaf.shape, shapes) == jax.tree.map(
+        jnp.shape, found.weights.params
+    )
+
+
+def test_what_cannot_be_sliced_is_refused_by_the_name_of_its_layer(base):
+    config, _, weights = made(base, WIDE, "mlp")
+
+    def refused(kept, weights=weights, config=config, **options):
+        with pytest.raises(ConfigError) as error:
+            sliced(config, weights, kept, **options)
+        return str(error.value)
+
+    assert "'head/dense_1' is left without channels" in refused({"head/dense_1": np.zeros(20)})
+    assert "20 channels" in refused({"head/dense_1": np.ones(3)})
+    assert "'head/dens_1'" in refused({"head/dens_1": np.ones(20)})
+    for share in (0.0, 1.5, float("nan")):
+        assert "in (0, 1]" in refused(share)
+    assert "'model'" in refused(0.5, scope="model")
+    own = dataclasses.replace(config.model, name="my.models:Net", options={})
+    assert "head/dense_0" in refused(0.5, config=dataclasses.replace(config, model=own))
+    odd = {**weights.params, "gate": {"kernel": jnp.ones((32, 2))}}
+    assert "gate" in refused(0.5, weights.replace(params=odd))
+
+
+def test_keys_of_widths_change_nothing_where_they_say_what_is_so_already():
+    """Parameters are the same to the bit, whether a width is said or left out."""
+    row, key = ROWS["resnet"], jax.random.key(3)
+    said = {"stem_features": 4, "block_features": (4, 6)}
+    models = [row.model({"name": "resnet", **row.section, **more}) for more in ({}, said)]
+    params = [jax.jit(model.init)(key, row.inputs(), {})[0] for model in models]
+    jax.tree.map(np.testing.assert_array_equal, *params)
+    wrong = row.model({"name": "resnet", **row.section, "block_features": (4,)})
+    with pytest.raises(ConfigError, match="block_features: expected 2 numbers"):
+        wrong.init(key, row.inputs(), {})
+    # nor does a key that is off, in the fingerprint
+    plain = {"model": {"name": "resnet", "features": (4, 6)}}
+    off = {"model": {**plain["model"], "block_features": None}}
+    assert configs.fingerprint(plain) == configs.fingerprint(off)
+    assert configs.fingerprint(plain) != configs.fingerprint({"model": {**plain["model"], **said}})
