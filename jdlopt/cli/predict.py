@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jdlopt.cli.show import DONE, console, number, print_json, run_of, start
-from jdlopt.cli.verbs import EvalFlags, ModelFlags, PredictFlags
+from jdlopt.cli.verbs import EvalFlags, ExportFlags, ModelFlags, PredictFlags
 from jdlopt.errors import UserError
 
 MOST_MODELS = 6
@@ -21,8 +21,8 @@ SUMMARIES: Mapping[str, Callable[[Sequence[float]], float]] = {
 """What is shown of more models than that."""
 
 
-def _runs(verb: str, flags: ModelFlags) -> list[Path]:
-    """Returns the directories of the runs that the flags name."""
+def runs_of_flags(verb: str, flags: ModelFlags | ExportFlags) -> list[Path]:
+    """Returns the directories of the runs that the flags of a verb name."""
     from jdlopt.study.kept import runs_of
 
     if not flags.ensemble:
@@ -46,7 +46,7 @@ def evaluate(flags: EvalFlags) -> int:
     from jdlopt.train.ensemble import evaluate_ensemble
     from jdlopt.train.serve import evaluate_run
 
-    runs = _runs("eval", flags)
+    runs = runs_of_flags("eval", flags)
     how = (flags.split, flags.checkpoint, flags.tta, flags.allow_code, flags.changed_data)
     if flags.ensemble:
         record = evaluate_ensemble(runs, *how, **_decision(flags))
@@ -115,7 +115,7 @@ def predict(flags: PredictFlags) -> int:
 
     if flags.output:
         predictions.check_output(flags.output)
-    runs = _runs("predict", flags)
+    runs = runs_of_flags("predict", flags)
     how = _decision(flags)
     how |= {"tta": flags.tta, "allow_code": flags.allow_code, "with_inputs": flags.with_inputs}
     how |= {"all_classes": flags.all_classes}

@@ -146,6 +146,23 @@ class PredictFlags(ModelFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportFlags(RunFlags):
+    """Those of ``export``."""
+
+    ensemble: Annotated[
+        tuple[str, ...],
+        Flag("instead, the mean of several runs, or of a study's best k trials", "STUDY:k|DIR,DIR"),
+    ] = ()
+    checkpoint: Annotated[
+        str, Choice(CHECKPOINTS), Flag("which parameters: best or newest", "NAME")
+    ] = "best"
+    format: Annotated[str, Flag("onnx or stablehlo", "NAME")]
+    out: Annotated[
+        str | None, Flag("the directory of the file; by default export in the run's", "DIR")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TuneFlags(ConfigFlags):
     """Those of ``tune``."""
 
@@ -332,6 +349,9 @@ VERBS = {
     "techniques": Verb("techniques:listed", "List what may make a config better.", TechniquesFlags),
     "diagnose": Verb(
         "diagnose:diagnose", "Say what holds a run back, and what to try.", DiagnoseFlags
+    ),
+    "export": Verb(
+        "export:export", "Write a finished run's model for another runtime.", ExportFlags
     ),
     "report": Verb("study:report", "Write the report of a directory again.", ReportFlags),
     "data list": Verb("data:listed", "List the datasets that are here.", ListFlags),

@@ -88,7 +88,7 @@ class Wide(nn.Module):
             table = self.param(f"cross_{index}", zeros, (rows, self.num_outputs))
             together = crossed([codes[:, place] for place in places], sizes, self.buckets)
             logits = logits + table[together]
-        return jnp.broadcast_to(logits, (len(numbers), self.num_outputs))
+        return jnp.broadcast_to(logits, (numbers.shape[0], self.num_outputs))
 
 
 class Deep(nn.Module):

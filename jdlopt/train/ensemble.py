@@ -62,9 +62,9 @@ def predict_ensemble(
       UserError: a directory holds no finished run, they predict other things, or the file can't be
         read as their inputs.
     """
-    members = [_opened(Path(one), which, tta, allow_code) for one in workdirs]
-    spec = _decided(members, positive, threshold)
-    readers = _first_alike(members)
+    members = [opened(Path(one), which, tta, allow_code) for one in workdirs]
+    spec = decided(members, positive, threshold)
+    readers = first_alike(members)
     read = {i: serve.read_for(members[i].experiment, path) for i in dict.fromkeys(readers)}
     experiment, weights = combined(members, spec, readers)
     several = {str(i): one.inputs for i, one in read.items()}
@@ -100,8 +100,8 @@ def evaluate_ensemble(
       UserError: a directory holds no run, they predict other things, were trained on other data or
         other splits of them, or read other inputs.
     """
-    members = [_opened(Path(one), which, tta, allow_code) for one in workdirs]
-    spec = _decided(members, positive, threshold)
+    members = [opened(Path(one), which, tta, allow_code) for one in workdirs]
+    spec = decided(members, positive, threshold)
     data = serve.experiment_with_data(workdirs[0], allow_code, changed_data).data
     for one in members[1:]:
         if _read_alike(one.experiment.spec) != _read_alike(spec):
@@ -133,13 +133,14 @@ def evaluate_ensemble(
     return disk.as_json(record)
 
 
-def _opened(workdir: Path, which: str, tta: int, allow_code: configs.Allowed) -> Member:
+def opened(workdir: Path, which: str, tta: int, allow_code: configs.Allowed) -> Member:
+    """Returns a run's model, as one of several; the arguments are those of `predict_ensemble`."""
     experiment = serve.run_experiment(workdir, allow_code)
     weights, at = serve.load_weights(experiment, workdir, which)
     return Member(workdir, serve.with_tta(experiment, tta), weights, at)
 
 
-def _decided(members: Sequence[Member], positive: object, threshold: Threshold) -> DataSpec:
+def decided(members: Sequence[Member], positive: object, threshold: Threshold) -> DataSpec:
     """Returns what the runs predict, and by which threshold, after checking that they agree.
 
     Raises:
@@ -170,7 +171,7 @@ def _shown(value: object) -> str:
     return listing(value) if isinstance(value, tuple) and value else repr(value)
 
 
-def _first_alike(members: Sequence[Member]) -> list[int]:
+def first_alike(members: Sequence[Member]) -> list[int]:
     """Returns of each run the first one that reads inputs as it does."""
     specs = [one.experiment.spec.inputs for one in members]
     return [specs.index(one) for one in specs]

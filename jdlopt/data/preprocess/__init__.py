@@ -242,7 +242,7 @@ def apply(recipe: Recipes, state: Mapping[str, Any], inputs: Any) -> Any:
         values = _free_stages(recipe, values, _levels(inputs))
         values = scale.apply(state.get("scale", {}), values)
     if "pca" in state:
-        values = pca.apply(state["pca"], values.reshape(len(values), -1))
+        values = pca.apply(state["pca"], values.reshape(values.shape[0], -1))
     return values
 
 

@@ -246,7 +246,7 @@ def outlying_rows(
 
     def add_path(total: Array, tree: tuple[Array, Array, Array]) -> tuple[Array, None]:
         feature, threshold, path = tree
-        place = jnp.zeros(len(values), jnp.int32)
+        place = jnp.zeros(values.shape[0], jnp.int32)
         for level in range(path.shape[0].bit_length() - 1):
             node = (1 << level) - 1 + place
             tested = jnp.take_along_axis(values, feature[node][:, None], axis=1)[:, 0]
@@ -256,7 +256,7 @@ def outlying_rows(
     # tree by tree, so that memory does not grow with their number
     feature = jnp.asarray(limits["feature"]).astype(jnp.int32)
     trees = (feature, jnp.asarray(limits["threshold"]), jnp.asarray(limits["path"]))
-    total, _ = jax.lax.scan(add_path, jnp.zeros(len(values)), trees)
+    total, _ = jax.lax.scan(add_path, jnp.zeros(values.shape[0]), trees)
     return total / feature.shape[0] < limits["shortest"]
 
 

@@ -74,4 +74,4 @@ def apply(
         return rows
     numbers = rows[:, jnp.asarray(state["columns"]).astype(jnp.int32), None]
     shares = jnp.clip((numbers - state["low"]) * state["slope"], 0.0, 1.0)
-    return jnp.concatenate([rows, shares.reshape(len(rows), -1)], axis=1)
+    return jnp.concatenate([rows, shares.reshape(rows.shape[0], -1)], axis=1)

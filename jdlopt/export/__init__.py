@@ -1,0 +1,1 @@
+"""Files that run without jdlopt: a run's model in the formats that other runtimes read."""

@@ -1,0 +1,169 @@
+"""`FORMATS`: what a run's model may be written as, and the one function that does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jdlopt import config as configs
+from jdlopt import writing
+from jdlopt.data.spec import InputSpec
+from jdlopt.errors import UserError, WorkdirError, listing, nearest
+from jdlopt.export import onnx, stablehlo
+from jdlopt.export.agreement import BATCHES, Loaded, agreement, examples
+from jdlopt.export.opened import Opened, open_model
+from jdlopt.export.program import Program, make_program
+from jdlopt.train import disk
+
+TOLERANCE = 1e-4
+"""A file whose outputs are further from the model's than this share of the largest is refused."""
+
+
+class Format(NamedTuple):
+    """One format.
+
+    Attributes:
+      file: what it is called in the directory.
+      write: ``(program, path) → facts``.
+      load: ``path → `` the file in its runtime.
+      in_float32: whether its runtimes compute in nothing narrower.
+      summary: what reads it.
+    """
+
+    file: str
+    write: Callable[[Program, Path], dict[str, Any]]
+    load: Callable[[Path], Loaded]
+    in_float32: bool
+    summary: str
+
+
+FORMATS: dict[str, Format] = {
+    "onnx": Format("model.onnx", onnx.write, onnx.load, True, "ONNX Runtime, TensorRT, …"),
+    "stablehlo": Format("model.stablehlo", stablehlo.write, stablehlo.load, False, "JAX, XLA"),
+}
+"""Format → how it is written."""
+
+
+def export_run(
+    workdirs: Sequence[str | Path],
+    format: str,
+    out: str | Path | None = None,
+    *,
+    checkpoint: str = "best",
+    allow_code: configs.Allowed = False,
+) -> dict[str, Any]:
+    """Writes a finished run's model, or the mean of several, as a file of another format.
+
+    What the file computes is `jdlopt.export.program.make_program`. Once written it is loaded in its
+    runtime and asked for made-up examples in batches of several sizes.
+
+    Args:
+      workdirs: the run's directory, or those of an ensemble.
+      format: a key of `FORMATS`.
+      out: the directory that it is written to; by default ``export`` in the run's.
+      checkpoint: ``best`` or ``newest``.
+      allow_code: as in `jdlopt.train.serve.run_config`.
+
+    Returns:
+      ``format``, ``file``, ``bytes``; ``inputs`` and ``outputs``, see `described`;
+      ``relative_error`` and ``same_classes``, see `jdlopt.export.agreement.Agreement`; the
+      ``checkpoint`` and its ``steps``; and the facts of the format.
+
+    Raises:
+      UserError: there is no such format, no finished run, a library is missing, or the model can't
+        be written so.
+    """
+    found = find_format(format)
+    opened = open_model(workdirs, checkpoint, allow_code, in_float32=found.in_float32)
+    program = make_program(opened.experiment, opened.weights)
+    path = _directory(opened, out) / found.file
+    try:
+        facts = found.write(program, path)
+    except OSError as error:
+        raise WorkdirError(f"{path}: can't be written: {disk.reason(path, error)}.") from error
+    same = agreement(program, found.load(path), examples(opened.experiment.spec, max(BATCHES)))
+    if same.relative_error > TOLERANCE:
+        path.unlink()
+        raise UserError(
+            f"--format={format}: the file said other things than the model: its outputs are up to "
+            f"{same.relative_error:.2g} of the largest away. It is not kept."
+        )
+    return {
+        "format": format,
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "checkpoint": checkpoint,
+        "steps": list(opened.steps),
+        **described(opened, program),
+        **same._asdict(),
+        **facts,
+    }
+
+
+def find_format(name: str) -> Format:
+    """Returns a format by its name.
+
+    Raises:
+      UserError: there is no such format.
+    """
+    if name not in FORMATS:
+        raise UserError(
+            f"--format: {name!r} is unknown.{nearest(name, FORMATS)} Known: {listing(FORMATS)}."
+        )
+    return FORMATS[name]
+
+
+def _directory(opened: Opened, out: str | Path | None) -> Path:
+    """Returns where files go, which is made if it is not there.
+
+    Raises:
+      WorkdirError: it can't be made.
+    """
+    place = opened.workdirs[0] / "export" if out is None else Path(out)
+    try:
+        writing.make_folder(place)
+    except OSError as error:
+        raise WorkdirError(f"{place}: can't be written: {disk.reason(place, error)}.") from error
+    return place
+
+
+def described(opened: Opened, program: Program) -> dict[str, Any]:
+    """Returns what a caller of a file must know, JSON-able.
+
+    Returns:
+      ``inputs``: of each its ``name``, ``shape`` of an example and ``dtype``; of a table also the
+      ``columns``, of each the ``categories`` whose codes it holds (1 is the first, 0 any other) and
+      the ``offset`` that is taken off it first; of a text ``tokens``, what its ids are.
+      ``outputs``: the names. ``task``, ``classes``, ``targets``, as the data have them.
+    """
+    spec = opened.experiment.spec
+    inputs = [
+        {"name": name, "shape": list(one.shape), "dtype": one.dtype, **_contents(spec.named[name])}
+        for name, one in program.inputs.items()
+    ]
+    return {
+        "inputs": inputs,
+        "outputs": list(program.outputs),
+        "task": spec.task,
+        "classes": list(spec.class_names),
+        "targets": list(spec.target_names),
+    }
+
+
+def _contents(spec: InputSpec) -> dict[str, Any]:
+    if spec.text is not None:
+        return {"tokens": "ids of the run's tokenizer, 0 is padding", "vocabulary": spec.text.size}
+    if spec.sample_rate is not None:
+        return {"sample_rate": spec.sample_rate}
+    if spec.feature_names is None:
+        return {}
+    columns: list[dict[str, Any]] = []
+    for index, name in enumerate(spec.feature_names):
+        column: dict[str, Any] = {"name": name}
+        if name in spec.categories:
+            column["categories"] = list(spec.categories[name])
+        elif spec.offsets and spec.offsets[index]:
+            column["offset"] = spec.offsets[index]
+        columns.append(column)
+    return {"columns": columns, "missing_values": spec.missing}
