@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from jdlopt.compress.entry import Method
 from jdlopt.compress.half_precision import HALF_PRECISION
+from jdlopt.compress.sliced_width import SLICING
 from jdlopt.compress.width import HALF_WIDTH
 
-METHODS: dict[str, Method] = {one.name: one for one in (HALF_WIDTH, HALF_PRECISION)}
+METHODS: dict[str, Method] = {one.name: one for one in (HALF_WIDTH, SLICING, HALF_PRECISION)}
 """Every method by its name, in the order in which they are tried."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -12,12 +13,17 @@ import numpy as np
 import pytest
 
 from jdlopt import config as configs
+from jdlopt.cli import main
 from jdlopt.compress.coupling import COUPLINGS, couplings_of
+from jdlopt.compress.entry import Given, Train
+from jdlopt.compress.made import save_made
+from jdlopt.compress.methods import METHODS
 from jdlopt.compress.slicing import flat_weights, nested_weights, sliced
 from jdlopt.errors import ConfigError
 from jdlopt.models import MODELS, InputFacts, ModelFields, make_model
 from jdlopt.models.ensemble import with_members
 from jdlopt.train.experiment import Experiment
+from jdlopt.train.loop import fit
 from jdlopt.train.state import Weights, as_arrays
 
 OUTPUTS, BATCH = 3, 2
@@ -304,3 +310,39 @@ def test_keys_of_widths_change_nothing_where_they_say_what_is_so_already():
     off = {"model": {**plain["model"], "block_features": None}}
     assert configs.fingerprint(plain) == configs.fingerprint(off)
     assert configs.fingerprint(plain) != configs.fingerprint({"model": {**plain["model"], **said}})
+
+
+def test_a_run_has_candidates_whose_widths_are_the_same_for_every_seed(base):
+    config, _, weights = made(base, WIDE, "mlp")
+    method, given = METHODS["slicing"], Given(None, SimpleNamespace(config=config), weights, None)
+    assert method.why_not(given) is None
+    widths = {}
+    for one in method.candidates(given):
+        cut, train = one.stages
+        assert isinstance(train, Train) and not train.anew
+        smaller, fewer = cut.function(config, weights, lambda: iter(()))
+        widths[one.name] = smaller.model.options["features"]
+        assert fewer.params["head"]["dense_0"]["kernel"].shape == (3, widths[one.name][0])
+    assert widths == {"slice_75": (24, 16, 8), "slice_50": (16, 8, 8), "slice_25": (8, 8, 8)}
+    config, _, weights = made(base, Row({"features": (8,)}, (3,)), "mlp")
+    given = Given(None, SimpleNamespace(config=config), weights, None)
+    assert "multiples of 8" in method.why_not(given)
+
+
+@slow
+def test_a_sliced_run_is_a_run(tmp_path):
+    """It is evaluated, diagnosed and trained on as any other."""
+    raw = {
+        "data": {"source": "wine", "batch_size": 16, "preprocess": {"scale": "standard"}},
+        "model": {"name": "mlp", "features": (32,), "batch_norm": True},
+        "optim": {"name": "adam", "learning_rate": 0.01},
+        "train": {"epochs": 3, "tensorboard": False},
+    }
+    source = fit(raw, tmp_path / "source")
+    found = sliced(source.config, source.weights, 0.5)
+    run = save_made(source, found.config, found.weights, tmp_path / "made", {"method": "slicing"})
+    assert run.config.model.options["features"] == (16,)
+    assert run.metrics["test/loss"] == pytest.approx(run.evaluate("test")["loss"])
+    assert main(["diagnose", str(run.workdir), "--json"]) == 0
+    on = configs.override(raw, {"model.pretrained": str(run.workdir), "model.features": (16,)})
+    assert fit(on).record["pretrained"]["tensors"] == 7
