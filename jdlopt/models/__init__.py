@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from jaxtyping import Array
 
-from jdlopt.config import Choice, Count, Positive, Value, fields_of, find_part, own_keys
+from jdlopt.config import (
+    Choice,
+    Count,
+    Positive,
+    Value,
+    fields_of,
+    find_part,
+    own_keys,
+    shared_keys,
+)
 from jdlopt.data.named import TABLE
 from jdlopt.errors import ConfigError, listing
-from jdlopt.models import lora
+from jdlopt.models import lora, quantization
 from jdlopt.models.bridge import Model, bridge, parameters_of
 from jdlopt.models.cnn import CNN
 from jdlopt.models.convnext import ConvNeXt
@@ -86,6 +95,7 @@ class ModelFields:
       lora_alpha: adapters count ``lora_alpha / lora_rank`` times; None: once.
       ensemble: how many copies start from other values and are trained side by side; what is
         predicted is the mean of their class probabilities, or of their outputs.
+      quantize: kernels and inputs of layers in few bits, simulated.
       name: a `MODELS` entry, or ``package.module:Name`` of a Linen or NNX module.
       options: the model's own keys.
     """
@@ -98,6 +108,7 @@ class ModelFields:
     lora_patterns: tuple[str, ...] = lora.KERNELS
     lora_alpha: Positive | None = None
     ensemble: Count = 1
+    quantize: quantization.QuantizeFields = field(default_factory=quantization.QuantizeFields)
     name: str
     options: Mapping[str, Value] = own_keys()
 
@@ -169,7 +180,7 @@ def make_model(
     """
     part = find_part(section["name"], MODELS, "model.name")
     own = parameters_of(part)
-    unwanted = {"name", *set(fields_of(ModelFields)) - set(fields_of(part))}
+    unwanted = {"name", *shared_keys(ModelFields) - set(fields_of(part))}
     keys = {key: section[key] for key in section if key not in unwanted}
     if tokens and "num_tokens" in own:
         keys["num_tokens"] = tokens
@@ -193,6 +204,11 @@ def make_model(
     dtype = section.get("dtype") or ModelFields.dtype
     codes = [name for name, one in (named or {}).items() if any(one.columns)]
     model = computing_in(model, dtype, cast_inputs=not any(columns), kept=codes)
+    stacked = {"stacked": lora.STACKED} if section.get("scan_layers") else {}
+    few_bits = quantization.QuantizeFields(**section.get("quantize", {}))
+    if few_bits.on:
+        # inside of what changes kernels: what they are then is what is quantized
+        model = quantization.with_quantization(model, few_bits, **stacked)
     rank = section.get("lora_rank")
     if rank is None:
         if section.get("lora_alpha") is not None:
@@ -200,5 +216,4 @@ def make_model(
         return model
     # outside the casts: what adapters add to a kernel must not be lost in half the bits
     patterns = section.get("lora_patterns", ModelFields.lora_patterns)
-    stacked = {"stacked": lora.STACKED} if section.get("scan_layers") else {}
     return lora.with_adapters(model, rank, patterns, **stacked)

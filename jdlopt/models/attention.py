@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jdlopt.config import Scalar
 from jdlopt.errors import ConfigError
+from jdlopt.models.kernel_inputs import RANGES
 from jdlopt.models.layers import (
     ACTIVATIONS,
     INITIALIZERS,
@@ -275,7 +276,7 @@ def run_layers(
         return x
     scanned = nn.scan(
         lambda layer, x, _: (layer(x, train, mask, slots), None),
-        variable_axes={"params": 0, "cache": 0},
+        variable_axes={"params": 0, "cache": 0, RANGES: 0},
         split_rngs={"params": True, "dropout": True},
         length=count,
     )

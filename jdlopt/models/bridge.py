@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -22,13 +23,31 @@ class Model(NamedTuple):
 
     Attributes:
       init: ``(key, inputs, hparams) -> (params, model_state)``.
-      apply: ``(params, model_state, inputs, hparams, *, key, train) -> (outputs, model_state)``.
-        While training, ``key`` feeds dropout and the returned state holds new running statistics;
-        otherwise ``key`` may be None and the state comes back as it was.
+      apply: ``(params, model_state, inputs, hparams, *, key, train, updates=()) -> (outputs,
+        model_state)``. While training, ``key`` feeds dropout and the returned state holds new
+        running statistics; otherwise ``key`` may be None and the state comes back as it was, but
+        for the collections that ``updates`` names (of an NNX module: all that changes).
     """
 
     init: Callable[..., tuple[PyTree, PyTree]]
     apply: Callable[..., tuple[Float[Array, "n outputs"], PyTree]]
+
+
+_BUILT: ContextVar[Callable[[nnx.Module], None] | None] = ContextVar("built", default=None)
+
+
+@contextlib.contextmanager
+def building(change: Callable[[nnx.Module], None]) -> Iterator[None]:
+    """Has every NNX module changed once it is built, as Linen's modules can be intercepted.
+
+    Args:
+      change: adds to a module or changes its parts, the same each time.
+    """
+    token = _BUILT.set(change)
+    try:
+        yield
+    finally:
+        _BUILT.reset(token)
 
 
 def bridge(
@@ -157,16 +176,17 @@ def _linen(part: Callable[..., nn.Module], fixed: Mapping[str, object], freeze_n
         *,
         key: Array | None,
         train: bool,
+        updates: Collection[str] = (),
     ) -> tuple[Array, PyTree]:
         module = part(**{**fixed, **hparams})
         variables = {"params": params, **model_state}
         mode = _mode(module.__call__, train)
         rngs = dict.fromkeys(_LINEN_STREAMS, key) if train and key is not None else {}
-        mutable = list(model_state) if train else []
+        mutable = list(model_state) if train else list(updates)
         frozen = train and freeze_norm
         with nn.intercept_methods(_norm_frozen) if frozen else contextlib.nullcontext():
             outputs, state = module.apply(variables, inputs, rngs=rngs, mutable=mutable, **mode)
-        return outputs, (dict(state) if mutable else model_state)
+        return outputs, ({**model_state, **state} if mutable else model_state)
 
     return Model(init, apply)
 
@@ -183,7 +203,11 @@ def _nnx(
 ) -> Model:
     def build(key: Array, hparams: PyTree) -> nnx.Module:
         rngs = {"rngs": nnx.Rngs(key)} if takes_rngs else {}
-        return part(**{**fixed, **hparams, **rngs})
+        module = part(**{**fixed, **hparams, **rngs})
+        change = _BUILT.get()
+        if change is not None:
+            change(module)
+        return module
 
     def parts(module: nnx.Module) -> tuple[PyTree, PyTree]:
         return (
@@ -202,6 +226,7 @@ def _nnx(
         *,
         key: Array | None,
         train: bool,
+        updates: Collection[str] = (),
     ) -> tuple[Array, PyTree]:
         # The fresh initial values are overwritten, so a compiler drops them.
         module = build(jax.random.key(0) if key is None else key, hparams)
@@ -214,6 +239,6 @@ def _nnx(
             if isinstance(layer, nnx.BatchNorm):
                 layer.use_running_average = True
         outputs = module(inputs, **_mode(module.__call__, train))
-        return outputs, (parts(module)[1] if train else model_state)
+        return outputs, (parts(module)[1] if train or updates else model_state)
 
     return Model(init, apply)

@@ -62,12 +62,13 @@ def with_members(
         *,
         key: Array | None,
         train: bool,
+        **options: object,
     ) -> tuple[Array, PyTree]:
         outputs, states = [], {}
         for index, name in enumerate(names):
             own = None if key is None else jax.random.fold_in(key, index)
             found, states[name] = model.apply(
-                params[name], state[name], inputs, hparams, key=own, train=train
+                params[name], state[name], inputs, hparams, key=own, train=train, **options
             )
             outputs.append(found)
         stacked = jnp.stack(outputs)

@@ -16,6 +16,7 @@ from jdlopt.config import Scalar
 from jdlopt.errors import ConfigError, listing
 from jdlopt.models.bridge import Model
 
+PATTERNS = "model.lora_patterns"
 KERNELS = ("kernel$",)
 """What is adapted unless a config says otherwise: all kernels of dense layers and convolutions."""
 HEAD = r"^(model/)?head/"
@@ -57,11 +58,11 @@ def with_adapters(model: Model, rank: int, patterns: Sequence[str], stacked: str
       ...
       jdlopt.errors.ConfigError: model.lora_patterns: 'nothing' matches no parameter. There are ...
     """
-    compiled = [_compiled(pattern) for pattern in patterns]
+    expressions = [compiled(pattern, PATTERNS) for pattern in patterns]
 
     def init(key: Array, inputs: PyTree, hparams: PyTree) -> tuple[PyTree, PyTree]:
         base, state = model.init(key, inputs, _own(hparams))
-        kernels = _chosen(base, compiled)
+        kernels = _chosen(base, expressions)
         keys = jax.random.split(jax.random.fold_in(key, len(kernels)), len(kernels))
         adapters = {}
         for one, (path, kernel) in zip(keys, kernels.items()):
@@ -111,14 +112,28 @@ def _name(path: tuple[object, ...]) -> str:
     return "/".join(map(str, path))
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def compiled(pattern: str, key: str) -> re.Pattern[str]:
+    """Returns a regular expression of parameters' paths.
+
+    Args:
+      pattern: its text.
+      key: of the config that has it, for the message.
+
+    Raises:
+      ConfigError: it is none.
+    """
     try:
         return re.compile(pattern)
     except re.error as error:
         raise ConfigError(
-            f"model.lora_patterns: {pattern!r} is not a regular expression of parameter paths: "
-            f"{error}."
+            f"{key}: {pattern!r} is not a regular expression of parameter paths: {error}."
         ) from error
+
+
+def nearest_paths(pattern: str, paths: Sequence[str]) -> str:
+    """Returns a sentence with the paths that a pattern which chooses none may mean."""
+    close = difflib.get_close_matches(pattern, paths, n=3, cutoff=0.4)
+    return f"The nearest are {listing(close)}." if close else f"There are {listing(paths)}."
 
 
 def _chosen(base: PyTree, patterns: Sequence[re.Pattern[str]]) -> dict[tuple[object, ...], Array]:
@@ -137,11 +152,10 @@ def _chosen(base: PyTree, patterns: Sequence[re.Pattern[str]]) -> dict[tuple[obj
             why = "matches only vectors and the head, which is trained itself"
         else:
             why = "matches no parameter"
-        close = difflib.get_close_matches(pattern.pattern, names, n=3, cutoff=0.4)
-        near = f"The nearest are {listing(close)}" if close else f"There are {listing(names)}"
+        near = nearest_paths(pattern.pattern, names)
         if not names:
-            near = "This model has no kernels but its head's: train it without model.lora_rank"
-        raise ConfigError(f"model.lora_patterns: {pattern.pattern!r} {why}. {near}.")
+            near = "This model has no kernels but its head's: train it without model.lora_rank."
+        raise ConfigError(f"{PATTERNS}: {pattern.pattern!r} {why}. {near}")
     return {
         path: kernel
         for path, kernel in able.items()

@@ -23,7 +23,7 @@ def gru_step(
     projected: Array,
     kernel: Array,
     bias: Array,
-    kept: Array | None = None,
+    seen: Array,
 ) -> tuple[Array]:
     """Computes one step of a GRU, with the inputs' part of the gates already computed.
 
@@ -36,11 +36,11 @@ def gru_step(
       projected: (n, 3 · features): the gates r, z and n from the inputs, with their bias.
       kernel: (features, 3 · features).
       bias: (features,): b.
-      kept: (n, features): dropout's mask, which multiplies h on its way to U alone.
+      seen: (n, features): h as it goes into the product with U: some of it dropped, or quantized.
     """
     (h,) = state
     x_r, x_z, x_n = jnp.split(projected, 3, axis=-1)
-    h_r, h_z, h_n = jnp.split((h if kept is None else h * kept) @ kernel, 3, axis=-1)
+    h_r, h_z, h_n = jnp.split(seen @ kernel, 3, axis=-1)
     r, z = jax.nn.sigmoid(x_r + h_r), jax.nn.sigmoid(x_z + h_z)
     candidate = jnp.tanh(x_n + r * (h_n + bias))
     return (candidate + z * (h - candidate),)
@@ -51,7 +51,7 @@ def lstm_step(
     projected: Array,
     kernel: Array,
     bias: Array,
-    kept: Array | None = None,
+    seen: Array,
 ) -> tuple[Array, Array]:
     """Computes one step of an LSTM, with the inputs' part of the gates already computed.
 
@@ -64,11 +64,10 @@ def lstm_step(
       projected: (n, 4 · features): the gates i, f, g and o from the inputs, with their bias.
       kernel: (features, 4 · features).
       bias: (features,), of the forget gate.
-      kept: (n, features): dropout's mask, which multiplies h on its way to U.
+      seen: (n, features): h as it goes into the product with U: some of it dropped, or quantized.
     """
-    h, c = state
-    hidden = (h if kept is None else h * kept) @ kernel
-    i, f, g, o = jnp.split(projected + hidden, 4, axis=-1)
+    _, c = state
+    i, f, g, o = jnp.split(projected + seen @ kernel, 4, axis=-1)
     c = jax.nn.sigmoid(f + bias) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
     return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
@@ -130,7 +129,9 @@ class Recurrence(nn.Module):
 
         def advance(state: PyTree, inputs: tuple[Array, Array | None]) -> tuple[Any, Array]:
             projected, counts = inputs
-            after = step(state, projected, recurrent, recurrent_bias, kept)
+            seen = self.kernel_state(state[0])
+            seen = seen if kept is None else seen * kept
+            after = step(state, projected, recurrent, recurrent_bias, seen)
             if counts is not None:
                 after = tuple(
                     jnp.where(counts[:, None], new, old) for new, old in zip(after, state)
@@ -145,6 +146,13 @@ class Recurrence(nn.Module):
         inputs = (x @ kernel + bias, real)
         final, outputs = lax.scan(advance, initial, inputs, reverse=self.reverse)
         return outputs, final[0]
+
+    def kernel_state(self, state: Float[Array, "n features"]) -> Float[Array, "n features"]:
+        """Returns a state on its way into the product with the recurrent kernel.
+
+        It lies in [-1, 1]. A method, so that it can be intercepted.
+        """
+        return state
 
 
 class GRU(nn.Module):

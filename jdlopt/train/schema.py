@@ -19,6 +19,7 @@ from jdlopt.losses import LossFields
 from jdlopt.mesh import MeshFields
 from jdlopt.models import ModelFields
 from jdlopt.models.pretrained.architecture import Architecture, architecture_of
+from jdlopt.models.quantization import QuantizeFields
 from jdlopt.optim import OptimFields
 
 MOST_STEPS = 2**31 - 1
@@ -246,7 +247,7 @@ def schema_of(raw: Mapping[str, Any], problems: list[str]) -> Schema:
         raw.get("model"),
         "model",
         models.MODELS,
-        shared,
+        {**shared, "quantize": configs.fields_of(QuantizeFields)},
         problems,
         without=models.FILLED_IN,
     )
