@@ -25,6 +25,7 @@ from jdlopt.config import Field, Required
 from jdlopt.data import augment, preprocess
 from jdlopt.data.fields import DataFields
 from jdlopt.data.text import TextFields
+from jdlopt.models.quantization import QuantizeFields
 from jdlopt.train.schema import TrainFields, schema_of
 
 PAGE = Path(__file__).with_name("reference.md")
@@ -322,6 +323,8 @@ def lines() -> Iterator[str]:
     known = meanings(models.ModelFields)
     yield from table(name, known, "model", {"name": names_of(models.MODELS)})
     yield from parts_of(models.MODELS, name, lambda chosen: schema(model={"name": chosen})["model"])
+
+    yield from section_of("`model.quantize`", QuantizeFields, "quantize")
 
     yield from section_of("`loss`", losses.LossFields, "loss", {"name": names_of(losses.LOSSES)})
     shared = configs.fields_of(losses.LossFields)

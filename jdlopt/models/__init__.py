@@ -95,8 +95,8 @@ class ModelFields:
       lora_alpha: adapters count ``lora_alpha / lora_rank`` times; None: once.
       ensemble: how many copies start from other values and are trained side by side; what is
         predicted is the mean of their class probabilities, or of their outputs.
-      quantize: kernels and inputs of layers in few bits, simulated.
       name: a `MODELS` entry, or ``package.module:Name`` of a Linen or NNX module.
+      quantize: kernels and inputs of layers in few bits, simulated.
       options: the model's own keys.
     """
 
@@ -108,8 +108,8 @@ class ModelFields:
     lora_patterns: tuple[str, ...] = lora.KERNELS
     lora_alpha: Positive | None = None
     ensemble: Count = 1
-    quantize: quantization.QuantizeFields = field(default_factory=quantization.QuantizeFields)
     name: str
+    quantize: quantization.QuantizeFields = field(default_factory=quantization.QuantizeFields)
     options: Mapping[str, Value] = own_keys()
 
 

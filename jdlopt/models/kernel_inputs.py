@@ -48,7 +48,7 @@ class Visit(NamedTuple):
     outputs: Callable[[Array, Known], Known] | None = None
 
 
-_VISIT: ContextVar[Visit | None] = ContextVar("visit", default=None)
+_VISITS: ContextVar[tuple[Visit, ...]] = ContextVar("visits", default=())
 
 
 def nothing_known() -> dict[str, Array]:
@@ -57,20 +57,19 @@ def nothing_known() -> dict[str, Array]:
 
 
 @contextlib.contextmanager
-def visiting(
-    visit: Visit, chosen: Chosen, extra: Mapping[str, tuple[int, ...]] | None = None
-) -> Iterator[None]:
+def visiting(visit: Visit, chosen: Chosen, extra: Known | None = None) -> Iterator[None]:
     """Has each layer visited whose inputs are kept, of the models that are applied within.
 
     A Linen layer is one where the collection ``ranges`` has an entry, an NNX layer one that has a
-    chosen kernel of its own; its inputs are the first argument of ``__call__``.
+    chosen kernel of its own; its inputs are the first argument of ``__call__``. Within another, the
+    outer one comes first.
 
     Args:
       visit: what is done.
       chosen: whether a kernel is one of those whose inputs are kept, by its path ``a/b/kernel``.
-      extra: the shapes of what is known beside the range, of NNX layers.
+      extra: what is known beside the range, as it starts in NNX layers.
     """
-    token = _VISIT.set(visit)
+    token = _VISITS.set((*_VISITS.get(), visit))
     try:
         with (
             nn.intercept_methods(functools.partial(_linen, visit)),
@@ -78,7 +77,7 @@ def visiting(
         ):
             yield
     finally:
-        _VISIT.reset(token)
+        _VISITS.reset(token)
 
 
 @contextlib.contextmanager
@@ -183,9 +182,9 @@ class Range(nnx.Variable[Array]):
     """What is known of an NNX layer's inputs."""
 
 
-def _nnx(chosen: Chosen, extra: Mapping[str, tuple[int, ...]]) -> Callable[[nnx.Module], None]:
+def _nnx(chosen: Chosen, extra: Known) -> Callable[[nnx.Module], None]:
     """What has each layer of an NNX module visited that has a chosen kernel of its own."""
-    first = {**nothing_known(), **{name: jnp.zeros(shape) for name, shape in extra.items()}}
+    first = {**nothing_known(), **extra}
 
     def change(module: nnx.Module) -> None:
         for path, layer in list(nnx.iter_modules(module)):
@@ -206,14 +205,14 @@ def _visited(kind: type[nnx.Module]) -> type[nnx.Module]:
     """The subclass of a layer's class whose call is a visit."""
 
     def call(self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
-        visit, own = _VISIT.get(), getattr(self, RANGES)
-        if visit is None:
-            return kind.__call__(self, *args, **kwargs)
-        known = {name: own[name].get_value() for name in own}
-        args, kwargs, after = _given(visit, args, kwargs, known)
+        own = getattr(self, RANGES)
+        after: Known = {name: own[name].get_value() for name in own}
+        for visit in _VISITS.get():
+            args, kwargs, after = _given(visit, args, kwargs, after)
         outputs = kind.__call__(self, *args, **kwargs)
-        if visit.outputs is not None:
-            after = visit.outputs(jax.tree.leaves(outputs)[0], after)
+        for visit in _VISITS.get():
+            if visit.outputs is not None:
+                after = visit.outputs(jax.tree.leaves(outputs)[0], after)
         for name, value in after.items():
             if name in own:
                 own[name].set_value(value)

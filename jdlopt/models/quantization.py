@@ -181,11 +181,19 @@ def activation_codes(x: Float[Array, "*shape"], bits: Scalar, low: Scalar, high:
       >>> made.codes.tolist(), made.values.tolist()
       ([0.0, 1.0, 1.0, 3.0], [-1.0, 0.0, 0.0, 2.0])
     """
+    rounded, most, scale, zero = _rounded(x, bits, low, high)
+    return Codes(jnp.clip(rounded, 0.0, most), scale, zero)
+
+
+def _rounded(
+    x: Array, bits: Scalar, low: Scalar, high: Scalar
+) -> tuple[Array, Array, Array, Array]:
+    """The codes of inputs before they are clipped, the largest code, the scale, and 0's code."""
     low, high = jnp.minimum(low, 0.0), jnp.maximum(high, 0.0)
     most = _powers(bits) - 1
     scale = jnp.where(high > low, high - low, 1.0) / most
     zero = jnp.round(-low / scale)
-    return Codes(jnp.clip(jnp.round(x / scale) + zero, 0.0, most), scale, zero)
+    return jnp.round(x / scale) + zero, most, scale, zero
 
 
 def quantized_activations(
@@ -200,12 +208,23 @@ def quantized_activations(
       x, bits, low, high: as in `activation_codes`.
     """
     wide = x.astype(jnp.float32)
-    made = activation_codes(jax.lax.stop_gradient(wide), bits, low, high)
-    most = _powers(bits) - 1
-    first, last = -made.zero * made.scale, (most - made.zero) * made.scale
-    inside = jnp.where((wide >= first) & (wide <= last), wide, jax.lax.stop_gradient(wide))
-    found = jnp.where(high > low, _straight_through(inside, made.values), wide)
-    return found.astype(x.dtype)
+    fixed = jax.lax.stop_gradient(wide)
+    rounded, most, scale, zero = _rounded(fixed, bits, low, high)
+    values = Codes(jnp.clip(rounded, 0.0, most), scale, zero).values
+    inside = jnp.where((rounded >= 0.0) & (rounded <= most), wide, fixed)
+    return jnp.where(high > low, _straight_through(inside, values), wide).astype(x.dtype)
+
+
+def quantized_state(state: Float[Array, "*shape"], bits: Scalar) -> Float[Array, "*shape"]:
+    """Returns what lies in [-1, 1] as the symmetric codes of that range say it.
+
+    Args:
+      state: of a recurrence; gradients pass through.
+      bits: from 2 to 8; traced or not.
+    """
+    wide, most = state.astype(jnp.float32), _powers(bits - 1) - 1
+    codes = jnp.clip(jnp.round(jax.lax.stop_gradient(wide) * most), -most, most)
+    return _straight_through(wide, codes / most).astype(state.dtype)
 
 
 # --- models ---------------------------------------------------------------------------------------
@@ -217,7 +236,7 @@ def with_quantization(model: Model, fields: QuantizeFields, stacked: str = "$^")
     Its parameters are the model's own floats. Its state has, beside the model's own, the range of
     each such layer's inputs (`jdlopt.models.kernel_inputs`): a running mean of the smallest and
     largest of each batch while training, fixed in evaluation. The state of a recurrence, which lies
-    in [-1, 1], is quantized in that range.
+    in [-1, 1], is quantized symmetrically in that range.
 
     Args:
       model: what is quantized.
@@ -270,7 +289,7 @@ def with_quantization(model: Model, fields: QuantizeFields, stacked: str = "$^")
             else lambda x, known: (
                 quantized_activations(x, bits, known["low"], known["high"]), known
             ),
-            bounded=lambda state: quantized_activations(state, bits, -1.0, 1.0),
+            bounded=lambda state: quantized_state(state, bits),
         )  # fmt: skip
         with visiting(visit, chooses):
             return run()

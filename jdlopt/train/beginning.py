@@ -18,6 +18,7 @@ from jdlopt.data import from_run
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, WorkdirError, listing
 from jdlopt.models import lora
+from jdlopt.models.kernel_inputs import is_range
 from jdlopt.models.pretrained import Loaded, check_heads, flat_shapes, problems_in_words
 from jdlopt.models.pretrained.architecture import Architecture, differing, run_of
 from jdlopt.models.pretrained.own_runs import match
@@ -123,6 +124,8 @@ def load(
     params, state = flat_shapes(shapes[0]), flat_shapes(shapes[1])
     there = _adapted(weights.params, known.config, section, params)
     same = from_run.same_targets(known, spec, config.data.target)
+    # ranges of inputs that were never seen are learnt
+    state = {p: s for p, s in state.items() if p in weights.state or not is_range(p)}
     made = match(there, params, head, same)
     beside = match(weights.state, state, head, same)
     if made.missing or made.misshapen or made.unused or beside.missing or beside.misshapen:
