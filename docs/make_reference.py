@@ -11,6 +11,7 @@ part. `MEANINGS` stands in where a docstring does not explain a key.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import inspect
 import re
 import sys
@@ -248,7 +249,11 @@ def schema(**sections: Any) -> configs.Schema:
 
 def leaves(fields: configs.Schema) -> dict[str, Field]:
     """Returns a schema's own keys, those of its subsections left out."""
-    return {key: field for key, field in fields.items() if isinstance(field, Field)}
+    return {
+        key: field
+        for key, field in fields.items()
+        if isinstance(field, Field) and not dataclasses.is_dataclass(field.types[0])
+    }
 
 
 def parts_of(
@@ -329,6 +334,9 @@ def lines() -> Iterator[str]:
     yield from section_of("`loss`", losses.LossFields, "loss", {"name": names_of(losses.LOSSES)})
     shared = configs.fields_of(losses.LossFields)
     yield from parts_of(losses.LOSSES, shared, lambda chosen: schema(loss={"name": chosen})["loss"])
+    yield from section_of("`loss.distill`", losses.DistillFields, "distill")
+    yield "[distillation.md](distillation.md) tells what a teacher may be."
+    yield ""
 
     yield from section_of(
         "`optim`", optim.OptimFields, "optim", {"name": names_of(optim.OPTIMIZERS)}

@@ -263,7 +263,7 @@ def test_config_keys_are_the_signatures():
     keys = {name: list(fields_of(part)) for name, part in LOSSES.items()}
     assert keys == {name: [FLOATS[name]] if name in FLOATS else [] for name in LOSSES}
     assert list(fields_of(losses.LossFields)) == [
-        "name", "l1", "l2", "penalize", "class_weights",
+        "name", "l1", "l2", "penalize", "class_weights", "distill",
     ]  # fmt: skip
 
 

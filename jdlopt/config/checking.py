@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jdlopt.config.schema import Field, Required, Schema
+from jdlopt.config.schema import Field, OptionalSection, Required, Schema
 from jdlopt.config.tree import is_plain
 from jdlopt.config.values import (
     Override,
@@ -45,7 +45,10 @@ def check_section(
             problems.append(f"{prefix}{key}: is unknown.{hint}{extra}")
     checked: dict[str, Any] = {}
     for key, field in schema.items():
-        if isinstance(field, dict):
+        if isinstance(field, OptionalSection):
+            found = _switched(values.get(key, {}), field, prefix + key, problems)
+            checked |= {} if found is None else {key: found}
+        elif isinstance(field, dict):
             checked[key] = check_section(values.get(key, {}), field, prefix + key, problems)
         elif key in values:
             checked[key] = check_value(values[key], field, prefix + key, problems)
@@ -54,6 +57,22 @@ def check_section(
         else:
             checked[key] = coerced(field.default, field)
     return checked
+
+
+def _switched(
+    values: Any, schema: OptionalSection, path: str, problems: list[str]
+) -> dict[str, Any] | None:
+    """Returns an optional section, checked; None where it is off."""
+    if values is None:
+        return None
+    switch = schema.switch
+    found = check_section(values, schema, path, problems)
+    if found[switch] is not None:
+        return found
+    if isinstance(values, Mapping) and values and switch not in values:
+        given = next(iter(values))
+        problems.append(f"{path}.{given}: does nothing without {path}.{switch}.")
+    return None
 
 
 def settled(values: Mapping[str, Any], schema: Schema, path: str = "") -> dict[str, Any]:

@@ -85,6 +85,22 @@ Schema = dict[str, Any]
 """Key → `Field`, or a nested `Schema`."""
 
 
+class OptionalSection(dict[str, Any]):
+    """The `Schema` of a section that a config has only where its switch is set.
+
+    Without it, a resolved config has no key of the section: it is the config that it would be if
+    there were no such section, with the same hyperparameters, structure and fingerprint.
+
+    Args:
+      keys: of the section.
+      switch: the key that turns it on, whose default is None.
+    """
+
+    def __init__(self, keys: Schema, switch: str):
+        super().__init__(keys)
+        self.switch = switch
+
+
 def _type_name(kind: Any) -> str:
     if kind is types.NoneType:
         return "None"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,6 +39,8 @@ def _nested(kind: type[object]) -> Mapping[str, Callable[[Any, str], Any]]:
     found: dict[str, Callable[[Any, str], Any]] = {}
     for key, hint in typing.get_type_hints(kind).items():
         inner = typing.get_args(hint)[-1] if typing.get_origin(hint) is Mapping else hint
+        if isinstance(hint, types.UnionType):  # an optional section
+            inner = hint = typing.get_args(hint)[0]
         if not (isinstance(inner, type) and dataclasses.is_dataclass(inner)):
             continue
         one = functools.partial(section_of, inner)
@@ -54,7 +57,8 @@ def section_of(kind: type[Section], values: Mapping[str, Any], path: str = "") -
 
     Args:
       kind: the dataclass. A field whose type is a dataclass, or a mapping to one, is a section in
-        it; the field made by `own_keys` takes the keys that no other field takes.
+        it; one that may be None as well, an optional section; the field made by `own_keys` takes
+        the keys that no other field takes.
       values: the section, nested, as `check_section` returns it.
       path: the section's dotted name, for messages.
 
@@ -113,8 +117,8 @@ def section_dict(section: DataclassInstance) -> dict[str, Any]:
         value = getattr(section, one.name)
         if _OWN in one.metadata:
             values |= _plain(value)
-        else:
-            values[one.name] = _plain(value)
+        elif value is not None or one.name not in _nested(type(section)):
+            values[one.name] = _plain(value)  # an optional section that is off has no key
     return values
 
 

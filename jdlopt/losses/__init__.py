@@ -1,5 +1,6 @@
 """Losses: how far each output is from its target, and the objective that training minimises."""
 
+from jdlopt.losses.distill import EMA, DistillFields, feature_distance
 from jdlopt.losses.functions import (
     LOSSES,
     binary_cross_entropy,
@@ -16,8 +17,10 @@ from jdlopt.losses.objective import Loss, LossFields, make_loss, mean_outputs, p
 from jdlopt.losses.weights import balanced_positives, balanced_weights, resolve_class_weights
 
 __all__ = [
+    "EMA",
     "LINKS",
     "LOSSES",
+    "DistillFields",
     "Link",
     "Loss",
     "LossFields",
@@ -25,6 +28,7 @@ __all__ = [
     "balanced_weights",
     "binary_cross_entropy",
     "cross_entropy",
+    "feature_distance",
     "fits",
     "focal",
     "huber",

@@ -13,8 +13,17 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
-from jdlopt.config import Choice, NonNegative, Range, Value, fields_of, find_part, own_keys
+from jdlopt.config import (
+    Choice,
+    NonNegative,
+    Range,
+    Value,
+    fields_of,
+    find_part,
+    own_keys,
+)
 from jdlopt.errors import ConfigError, listing
+from jdlopt.losses.distill import SOFTENED, DistillFields
 from jdlopt.losses.functions import (
     LOSSES,
     Logits,
@@ -42,6 +51,7 @@ class LossFields:
       penalize: regular expressions, searched in a parameter's path (``layer_0/kernel``).
       class_weights: ``"balanced"`` (`balanced_weights`), one weight per class, or None. Of labels
         they weigh the positives of each (`positively_weighted`, `balanced_positives`).
+      distill: what is learnt from a teacher, or None.
       options: the loss's own keys.
     """
 
@@ -52,14 +62,21 @@ class LossFields:
     class_weights: (
         Annotated[str, Choice(("balanced",))] | Annotated[tuple[float, ...], Range(0)] | None
     ) = None
+    distill: DistillFields | None = None
     options: Mapping[str, Value] = own_keys()
 
 
 class Loss(NamedTuple):
-    """A loss as pure functions of arrays; `hparams` holds the traced floats of the loss section."""
+    """A loss as pure functions of arrays; `hparams` holds the traced floats of the loss section.
+
+    Attributes:
+      per_example: ``(outputs, targets, hparams) → losses``, of the targets alone.
+      objective: ``(outputs, targets, params, hparams, teacher's outputs or None) → loss``.
+      link: how outputs become probabilities, or None.
+    """
 
     per_example: Callable[[Outputs, Targets, Mapping[str, object]], PerExample]
-    objective: Callable[[Outputs, Targets, PyTree, Mapping[str, object]], Scalar]
+    objective: Callable[..., Scalar]
     link: Link | None
 
     @property
@@ -88,7 +105,9 @@ def make_loss(
     Returns:
       A `Loss`. ``objective`` is the weighted mean ``sum w l / sum w`` plus the penalties; of labels
       the mean of `positively_weighted`. Of a model that has submodels, whose outputs while training
-      are [submodels, batch, outputs], it is the mean over them.
+      are [submodels, batch, outputs], it is the mean over them. With ``loss.distill`` and
+      a teacher's outputs t it is ``(1 - weight) · (that mean) + weight · mean(d(outputs, t))``, d
+      by `SOFTENED`, before penalties.
 
     Raises:
       ConfigError: an unknown loss, class weights that it can't take, or a pattern that is no
@@ -116,12 +135,24 @@ def make_loss(
     floats = {key for key in accepted if isinstance(section.get(key), float)}
     static = {key: section[key] for key in accepted if key in section and key not in floats}
     penalties = tuple(key for key in ("l1", "l2") if section.get(key) is not None)
+    softened = SOFTENED.get(link)
 
     def per_example(outputs: Outputs, targets: Targets, hparams: PyTree) -> PerExample:
         traced = {key: hparams[key] for key in accepted if key in hparams or key in floats}
         return part(outputs, targets, **{**static, **traced})
 
-    def objective(outputs: Outputs, targets: Targets, params: PyTree, hparams: PyTree) -> Scalar:
+    def learnt(outputs: Outputs, teacher: Outputs, hparams: PyTree) -> Scalar:
+        if softened is None:
+            return per_example(outputs, teacher, hparams).mean()
+        return softened(outputs, teacher, hparams["distill"]["temperature"]).mean()
+
+    def objective(
+        outputs: Outputs,
+        targets: Targets,
+        params: PyTree,
+        hparams: PyTree,
+        teacher: Outputs | None = None,
+    ) -> Scalar:
         losses = per_example(outputs, targets, hparams)
         if class_weights is None:
             value = losses.mean()
@@ -135,6 +166,9 @@ def make_loss(
             weights = example_weights(jnp.asarray(class_weights, losses.dtype), outputs, targets)
             total = weights.sum()
             value = jnp.sum(weights * losses) / jnp.where(total > 0, total, 1.0)
+        if teacher is not None:
+            share = hparams["distill"]["weight"]
+            value = (1.0 - share) * value + share * learnt(outputs, teacher, hparams)
         if penalties:
             chosen = penalized(params, patterns)
             if "l1" in penalties:
@@ -156,11 +190,12 @@ def _of_submodels(objective: Callable[..., Scalar]) -> Callable[..., Scalar]:
         targets: Targets,
         params: PyTree,
         hparams: PyTree,
+        teacher: Outputs | None = None,
     ) -> Scalar:
         if outputs.ndim == 2:
-            return objective(outputs, targets, params, hparams)
-        each = jax.vmap(objective, (0, None, None, None))
-        return each(outputs, targets, params, hparams).mean()
+            return objective(outputs, targets, params, hparams, teacher)
+        each = jax.vmap(objective, (0, None, None, None, None))
+        return each(outputs, targets, params, hparams, teacher).mean()
 
     return mean
 
@@ -173,9 +208,10 @@ def _of_members(objective: Callable[..., Scalar], members: int) -> Callable[...,
         targets: Targets,
         params: Mapping[str, PyTree],
         hparams: PyTree,
+        teacher: Outputs | None = None,
     ) -> Scalar:
         values = [
-            objective(outputs[index], targets, params[name], hparams)
+            objective(outputs[index], targets, params[name], hparams, teacher)
             for index, name in enumerate(member_names(members))
         ]
         total = jnp.stack(values).sum()

@@ -20,8 +20,10 @@ from jdlopt.data.sampling import Order
 from jdlopt.errors import ConfigError
 from jdlopt.train.evaluate import SMALLEST_BATCH
 from jdlopt.train.experiment import Experiment
+from jdlopt.train.predict import taught
 from jdlopt.train.schema import begins_with, schema_of
 from jdlopt.train.state import as_arrays
+from jdlopt.train.step import TEACHER
 from jdlopt.train.tracker import Tracker, make_tracker
 
 OF_STEPS = ("augment", "batch_size")
@@ -129,10 +131,13 @@ def build(
         key = (*steps, own, repr(experiment.recipe), learnt, _coding(experiment.data))
         groups.setdefault(key, []).append((fold, experiment))
     structures = []
+    said: dict[int, Any] = {}  # what a teacher says of each dataset's examples
     for alike in groups.values():
         datasets = {fold: experiment.data for fold, experiment in alike}
         first = alike[0][1]
         positions, data = _pooled(datasets, cache)
+        if data is not None:
+            data = _taught(first, data, said)
         most = first.config.train.eval_batch_size
         largest = max(len(validation) for _, validation in positions.values())
         made = {
@@ -147,6 +152,22 @@ def build(
         fingerprint = configs.fingerprint(configs.override(first.config, {"data.fold": 0}))
         structures.append(Structure(first, schema, made, data, fingerprint))
     return structures
+
+
+def _taught(
+    experiment: Experiment, data: dict[str, Array], known: dict[int, Any]
+) -> dict[str, Any]:
+    """Returns examples with what a teacher says of them, where that is always the same.
+
+    Args:
+      experiment: of the structure.
+      data: its examples on the device.
+      known: what was said before of other structures' examples of this config.
+    """
+    if id(data) not in known:
+        known[id(data)] = taught(experiment, jax.device_get(data["inputs"]))
+    said = known[id(data)]
+    return data if said is None else {**data, TEACHER: jax.tree.map(jnp.asarray, said)}
 
 
 def experiment_of(

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -144,18 +144,47 @@ def check(workdir: Path, dataset: Dataset, changed_data: str = "refuse") -> None
 
 
 def _trained_on(workdir: Path, dataset: Dataset) -> str:
-    """Returns how much of the splits as they are now a run was trained on."""
+    """Returns how much of the splits as they are now a run was trained on, in words."""
+    found = trained_on(workdir, dataset)
+    if found is None:
+        return (
+            "The splits may have other rows now: what is in a test or validation split may have "
+            "been trained on, and look better than it is."
+        )
+    told = [f"{some:,} of {size:,} in {split}" for split, (some, size) in found.seen.items()]
+    return f"By their {found.by}, the run was trained on {' and '.join(told)} as they are now."
+
+
+class TrainedOn(NamedTuple):
+    """What of a dataset a run was trained on.
+
+    Attributes:
+      by: what examples are known by: ``rows``, ``keys`` or ``files``.
+      seen: of the validation and test split, the examples that the run was trained on, and all.
+    """
+
+    by: str
+    seen: dict[str, tuple[int, int]]
+
+
+def trained_on(workdir: Path, dataset: Dataset) -> TrainedOn | None:
+    """Returns how many examples of a dataset's other splits a run was trained on.
+
+    Args:
+      workdir: the run's directory.
+      dataset: of the same source.
+
+    Returns:
+      The counts; None if the run has no record of its splits.
+    """
     path = split_record.find(workdir)
     try:
         before = None if path is None else split_record.read(path)["train"]
     except (WorkdirError, KeyError):
         before = None
     if before is None:
-        return (
-            "The splits may have other rows now: what is in a test or validation split may have "
-            "been trained on, and look better than it is."
-        )
-    told, name = [], "rows"
+        return None
+    seen, name = {}, "rows"
     for split, now in split_record.of_dataset(dataset).items():
         columns = [one for one in now.columns if one in before.columns]
         if "key" in columns:  # rows may have other numbers now, and keys none
@@ -165,8 +194,8 @@ def _trained_on(workdir: Path, dataset: Dataset) -> str:
         known = set(before[columns].astype(str).itertuples(index=False, name=None))
         here = now[columns].astype(str).itertuples(index=False, name=None)
         if split != "train":
-            told.append(f"{sum(one in known for one in here):,} of {len(now):,} in {split}")
-    return f"By their {name}, the run was trained on {' and '.join(told)} as they are now."
+            seen[split] = (sum(one in known for one in here), len(now))
+    return TrainedOn(name, seen)
 
 
 def read(path: Path) -> dict[str, Any] | None:

@@ -16,8 +16,10 @@ from jdlopt.data import feed
 from jdlopt.train import processes
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.experiment import Experiment
+from jdlopt.train.predict import taught
 from jdlopt.train.program import Dispatch, streaming_program, training_programs
 from jdlopt.train.state import TrainState
+from jdlopt.train.step import TEACHER
 
 Values = dict[str, jax.Array]
 """Per-step values by name, each [steps or more]."""
@@ -85,9 +87,11 @@ class _InMemory:
         self.order = experiment.order
         arrays = experiment.data.read("train")
         self.size = len(arrays.targets)
-        data = meshes.put(
-            {"inputs": arrays.inputs, "targets": arrays.targets}, meshes.replicated(mesh)
-        )
+        data = {"inputs": arrays.inputs, "targets": arrays.targets}
+        said = taught(experiment, arrays.inputs)
+        if said is not None:
+            data[TEACHER] = said
+        data = meshes.put(data, meshes.replicated(mesh))
         every = config.train.checkpoint_every
         self.dispatch, self._program = training_programs(
             state,

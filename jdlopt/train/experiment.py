@@ -32,7 +32,7 @@ from jdlopt.models.pretrained import Loaded
 from jdlopt.models.pretrained.architecture import architecture_of
 from jdlopt.tasks import find_task
 from jdlopt.tasks.regression import REGRESSION
-from jdlopt.train import beginning, checks, step, tracing, weights_file
+from jdlopt.train import beginning, checks, step, teacher, tracing, weights_file
 from jdlopt.train.components import (
     kept_of,
     learnt,
@@ -121,6 +121,8 @@ class Experiment:
         if data is None if check is None else check:
             made, inputs = experiment.components, experiment.model_inputs
             named = tracing.naming(made, config, spec, inputs)
+            if not begins:  # what it learnt from may be gone
+                named = named._replace(teacher=None)
             traced = dataclasses.replace(experiment, components=named)
             configs.raise_problems(tracing.unbuildable(traced))
         return experiment
@@ -423,11 +425,16 @@ def _assembled(
         if dataset is None
         else sampling.make_order(sampled, labels=labels, weights=dataset.weights)
     )
+    components = make_components(config, spec, recipe, collector, counts)
+    if config.loss.distill is not None:
+        pupil = teacher.Pupil(config, spec, recipe, known, dataset if begins else None)
+        made = teacher.make_teacher(pupil, components, Experiment.build)
+        components = components._replace(teacher=made)
     return Experiment(
         config=config,
         spec=spec,
         dataset=None if dataset is None else dataset.noting(notes),
-        components=make_components(config, spec, recipe, collector, counts),
+        components=components,
         recipe=recipe,
         learnt=known,
         order=order,

@@ -23,7 +23,7 @@ from jdlopt.train.loggers.logger import Opening
 
 CONFIG, INPUTS = from_run.CONFIG, from_run.INPUTS
 METRICS, RESULT = "metrics.jsonl", "result.json"
-PRETRAINED = "pretrained.json"
+PRETRAINED, TEACHERS = "pretrained.json", "teachers.json"
 CHECKPOINTS = "checkpoints"
 FOLDERS = (CHECKPOINTS, "tensorboard")
 """What is written into, and holds no links."""
@@ -122,6 +122,22 @@ def save_pretrained(workdir: Path, record: Mapping[str, object]) -> None:
             "changed since. Choose another directory, or bring the old file back."
         )
     write_aside(workdir / PRETRAINED, json.dumps(record, indent=2) + "\n")
+
+
+def save_teachers(workdir: Path, runs: Sequence[Mapping[str, str]]) -> None:
+    """Writes ``teachers.json``: which checkpoints of which runs a run learns from.
+
+    Raises:
+      WorkdirError: the run in the directory learnt from others, or it can't be written.
+    """
+    known = (disk.read_object(workdir / TEACHERS) or {}).get("runs", [])
+    for before, now in zip(known, runs):
+        if before != now:
+            raise WorkdirError(
+                f"--workdir: the run in {workdir} learns from another teacher: '{now['run']}' has "
+                "changed since. Choose another directory, or bring the old teacher back."
+            )
+    write_aside(workdir / TEACHERS, json.dumps({"runs": list(runs)}, indent=2) + "\n")
 
 
 def began_with(workdir: Path | None) -> dict[str, Any] | None:

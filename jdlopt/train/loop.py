@@ -271,6 +271,10 @@ class _Run:
         self.began = log.began_with(self.workdir) if found is None else found.record
         if found is not None and self.workdir is not None and jax.process_index() == 0:
             log.save_pretrained(self.workdir, found.record)
+        teacher = self.experiment.components.teacher
+        self.teachers = () if teacher is None else teacher.record
+        if self.teachers and self.workdir is not None and jax.process_index() == 0:
+            log.save_teachers(self.workdir, self.teachers)
         shardings = state_sharding(self.mesh, jax.eval_shape(init, hparams, loaded))
         placed = meshes.put((hparams, loaded), meshes.replicated(self.mesh))
         program = jax.jit(init, out_shardings=shardings).lower(*placed)
@@ -453,6 +457,7 @@ class _Run:
             "mesh": dict(self.mesh.shape),
             "data_notes": [note.to_dict() for note in self.experiment.data.notes],
             **({"pretrained": self.began} if self.began else {}),
+            **({"teachers": list(self.teachers)} if self.teachers else {}),
             "config_fingerprint": configs.fingerprint(self.config),
             **(beside or {}),
         }

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Num, PyTree
 
+from jdlopt.data import feed
 from jdlopt.data.spec import DataSpec
 from jdlopt.train import step
 from jdlopt.train.experiment import Experiment
@@ -83,6 +84,30 @@ def predictor(experiment: Experiment, batch_size: int | None = None) -> Predicto
     return predict
 
 
+def taught(experiment: Experiment, inputs: Inputs) -> step.Said | None:
+    """Returns what an experiment's teacher says of training examples, to lie beside them.
+
+    None where that changes from step to step, or would take too much memory: the step asks then.
+
+    Args:
+      experiment: what is trained.
+      inputs: all raw inputs, in memory.
+    """
+    teacher = experiment.components.teacher
+    if teacher is None or teacher.once is None:
+        return None
+    once, count = teacher.once, len(jax.tree.leaves(inputs)[0])
+    one = jax.tree.map(lambda leaf: leaf[:1], inputs)
+    if not feed.fits(count * sum(leaf.nbytes for leaf in jax.tree.leaves(once(one)))):
+        return None
+
+    @jax.jit
+    def program(_: None, inputs: PyTree[Array], __: None) -> step.Said:
+        return once(inputs)
+
+    return _batched(program, None, inputs, None, chunk_size(inputs, experiment.spec))
+
+
 def likeliest(
     experiment: Experiment, top: int, batch_size: int | None = None
 ) -> Callable[[Weights, Inputs, Num[np.ndarray, "n"] | None], Likeliest]:
@@ -124,7 +149,7 @@ def _losses(
 
 def _batched(
     program: Callable[..., Any],
-    weights: Weights,
+    weights: Weights | None,
     inputs: Inputs,
     targets: np.ndarray | None,
     size: int,

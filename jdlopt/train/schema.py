@@ -15,7 +15,7 @@ from jdlopt.data.fields import DataFields
 from jdlopt.data.mixed import KINDS
 from jdlopt.data.text import TextFields
 from jdlopt.errors import ConfigError, listing
-from jdlopt.losses import LossFields
+from jdlopt.losses import DistillFields, LossFields
 from jdlopt.mesh import MeshFields
 from jdlopt.models import ModelFields
 from jdlopt.models.pretrained.architecture import Architecture, architecture_of
@@ -239,6 +239,8 @@ def schema_of(raw: Mapping[str, Any], problems: list[str]) -> Schema:
         ),
         "groups": _groups_schema(optim_raw.get("groups"), problems),
     }
+    distill = configs.OptionalSection(configs.fields_of(DistillFields), switch="teacher")
+    shared_loss: Schema = {**configs.fields_of(LossFields), "distill": distill}
     found = begins_with(raw, problems)
     shared = configs.fields_of(ModelFields)
     if found is not None and found.name in models.MODELS:
@@ -255,9 +257,7 @@ def schema_of(raw: Mapping[str, Any], problems: list[str]) -> Schema:
         "seed": Field((int,), 0, configs.Range(0, configs.LARGEST_SEED)),
         "data": data_schema(raw.get("data"), problems, found),
         "model": _as_there(model, raw.get("model"), found),
-        "loss": _part_schema(
-            raw.get("loss"), "loss", losses.LOSSES, configs.fields_of(LossFields), problems
-        ),
+        "loss": _part_schema(raw.get("loss"), "loss", losses.LOSSES, shared_loss, problems),
         "optim": _part_schema(raw.get("optim"), "optim", optim.OPTIMIZERS, shared_optim, problems),
         "train": configs.fields_of(TrainFields),
         "mesh": configs.fields_of(MeshFields),

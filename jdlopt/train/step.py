@@ -14,8 +14,9 @@ import optax
 from jaxtyping import Array, Float, Key, Num, PyTree
 
 from jdlopt.data.preprocess import target
-from jdlopt.losses import Loss
+from jdlopt.losses import Loss, feature_distance
 from jdlopt.models import Model
+from jdlopt.models.intermediate import with_layers
 from jdlopt.optim import Average, Freezing, joined
 from jdlopt.train import scaling
 from jdlopt.train.state import TrainState, Weights
@@ -26,6 +27,10 @@ Batch: TypeAlias = Mapping[str, Inputs]
 """``inputs`` [batch, …], ``targets`` [batch] or [batch, …]; in evaluation ``weights`` [batch]."""
 Measured = dict[str, Float[Array, ""]]
 """What a step says of itself: ``loss``, ``grad_norm``, ``learning_rate`` and more, by name."""
+TEACHER = "teacher"
+"""What of a batch is its teacher's: see `Said`."""
+LAYERS = "loss.distill.features"
+"""The key that says which layers are to be like the teacher's."""
 Collected = Mapping[str, Array]
 """What the metrics need of one batch, added up or joined over a split on the host."""
 
@@ -44,6 +49,36 @@ class Augment(Protocol):
         ...
 
 
+class Said(NamedTuple):
+    """What a teacher says of a batch.
+
+    Attributes:
+      outputs: as the loss takes them; of numbers, in the unit of the targets until `prepared`.
+      layers: the outputs of its layers, where layers are learnt from.
+    """
+
+    outputs: Float[Array, "batch outputs"]
+    layers: tuple[Array, ...] = ()
+
+
+class Teacher(NamedTuple):
+    """What a model learns from beside the targets (``loss.distill``).
+
+    Attributes:
+      says: ``(components, state, raw batch, inputs as the model takes them) → Said``. Pure.
+      once: ``raw inputs → Said``, where what it says of an example is always the same: then it may
+        be computed before the training, and be the batch's `TEACHER`. None: it isn't.
+      layers: patterns of the model's own layers that are to be like the teacher's.
+      record: which runs it is, each with its directory and its checkpoint; a run's own record
+        keeps it.
+    """
+
+    says: Callable[[Components, TrainState, Batch, Inputs], Said]
+    once: Callable[[Inputs], Said] | None
+    layers: tuple[str, ...]
+    record: tuple[Mapping[str, str], ...]
+
+
 class Components(NamedTuple):
     """What a step is made of, all pure; `jdlopt.train.experiment.Experiment.build` makes it.
 
@@ -60,6 +95,7 @@ class Components(NamedTuple):
         need of a batch.
       accumulate: micro-batches whose mean gradient makes the update; divides the batch size.
       loss_scale: makes the state of float16's loss scale, or an empty pytree.
+      teacher: what else than the targets is learnt from, or None.
     """
 
     model: Model
@@ -75,6 +111,7 @@ class Components(NamedTuple):
     collect: Callable[..., Collected]
     accumulate: int = 1
     loss_scale: Callable[[], PyTree] = tuple
+    teacher: Teacher | None = None
 
 
 class Predictions(NamedTuple):
@@ -94,14 +131,20 @@ class Predictions(NamedTuple):
 
 
 def prepared(components: Components, state: TrainState, batch: Batch, key: Key[Array, ""]) -> Batch:
-    """Returns a training batch as model and loss take it: augmented and preprocessed. Pure."""
+    """Returns a training batch as model and loss take it: augmented and preprocessed. Pure.
+
+    Where there is a teacher, what it says of the batch is in it as `TEACHER`.
+    """
     targets = target.scaled(state.preprocess, batch["targets"])
-    return components.augment(
+    made = components.augment(
         key,
         {**batch, "targets": targets, "step": state.step},
         state.hparams["augment"],
         partial(components.preprocess, state.preprocess),
     )
+    if components.teacher is None:
+        return made
+    return {**made, TEACHER: components.teacher.says(components, state, batch, made["inputs"])}
 
 
 def objective(
@@ -122,10 +165,18 @@ def objective(
         1,
         custom_message="a batch has as many targets as inputs",
     )
-    outputs, model_state = components.model.apply(
-        params, model_state, batch["inputs"], hparams["model"], key=key, train=True
+    teacher, said = components.teacher, batch.get(TEACHER)
+    given = (params, model_state, batch["inputs"], hparams["model"])
+    (outputs, model_state), layers = with_layers(
+        lambda: components.model.apply(*given, key=key, train=True),
+        () if teacher is None else teacher.layers,
+        LAYERS,
     )
-    value = components.loss.objective(outputs, batch["targets"], params, hparams["loss"])
+    taught = () if said is None else (said.outputs,)
+    value = components.loss.objective(outputs, batch["targets"], params, hparams["loss"], *taught)
+    if layers and said is not None:
+        weight = hparams["loss"]["distill"]["feature_weight"]
+        value += weight * feature_distance(layers, said.layers)
     return value, (model_state, components.measured(outputs, batch["targets"]))
 
 
@@ -236,10 +287,11 @@ def norm(tree: PyTree) -> Float[Array, ""]:
 
 def predict_step(components: Components, weights: Weights, inputs: Inputs) -> Predictions:
     """Computes the outputs for raw inputs, and their class probabilities. Pure."""
-    return _predictions(components, weights, components.preprocess(weights.preprocess, inputs))
+    return predictions_of(components, weights, components.preprocess(weights.preprocess, inputs))
 
 
-def _predictions(components: Components, weights: Weights, inputs: Inputs) -> Predictions:
+def predictions_of(components: Components, weights: Weights, inputs: Inputs) -> Predictions:
+    """Computes the same for inputs as the model takes them. Pure."""
     outputs, _ = components.model.apply(
         weights.params,
         weights.model_state,
@@ -275,7 +327,7 @@ def averaged_predict_step(
         key = jax.random.fold_in(jax.random.key(seed), draw)
         batch = {"inputs": inputs, "targets": jnp.zeros(rows, jnp.int32), "step": draw}
         augmented = components.augment(key, batch, weights.hparams["augment"], preprocess)
-        one = _predictions(components, weights, augmented["inputs"])
+        one = predictions_of(components, weights, augmented["inputs"])
         return one.scaled if one.probabilities is None else one.probabilities
 
     plain = predict_step(components, weights, inputs)
