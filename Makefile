@@ -64,7 +64,7 @@ test: lint
 	$(BIN)/python -m pytest -m 'not slow' -n auto --maxprocesses=8 --dist loadfile $(ARGS)
 
 test-slow: $(PEERS)
-	$(BIN)/python -m pytest -m slow --durations=25 $(ARGS)
+	$(BIN)/python -m pytest -m slow -n auto --maxprocesses=2 --dist loadfile --durations=25 $(ARGS)
 
 format: $(TEST)
 	$(BIN)/ruff check --fix .

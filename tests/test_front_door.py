@@ -72,6 +72,7 @@ def test_every_name_of_the_front_door_is_there():
         jdlopt.fitt  # noqa: B018
 
 
+@pytest.mark.slow
 def test_all_ways_to_give_the_same_examples_train_the_same_model(points):
     given = [points, list(points), ByIndex(*points), InTurn(*points), {"train": points}]
     runs = [jdlopt.fit(CONFIG, data=one) for one in given]

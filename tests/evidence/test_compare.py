@@ -44,6 +44,7 @@ def test_a_config_that_learns_nothing_is_dropped(compared) -> None:
     assert json.loads((workdir / "compare.json").read_text())["decision"] == "drop"
 
 
+@pytest.mark.slow
 def test_a_side_of_a_pair_is_what_a_run_comes_to(compared, tmp_path: Path) -> None:
     record, _ = compared
     pair = record["pairs"][1]

@@ -58,6 +58,7 @@ def test_the_verb_speaks_to_people_and_takes_either_form(run, capsys):
     assert "holds no run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_diverged_run_without_a_checkpoint_is_diagnosed(tmp_path, monkeypatch):
     from jdlopt.errors import DivergedError
 

@@ -41,6 +41,7 @@ def test_the_radius_is_where_the_bayes_factor_says_so() -> None:
     assert math.isinf(statistics.radius(4, 0.05))
 
 
+@pytest.mark.slow
 def test_looking_again_and_again_rarely_finds_what_is_not_there() -> None:
     """400 sequences without a difference, looked at after every pair up to 60."""
     draws = np.random.default_rng(1).normal(0.0, 1.0, (400, 60))

@@ -189,6 +189,7 @@ def test_keys_in_the_text_are_known(page):
     assert named <= known_keys()
 
 
+@pytest.mark.slow
 def test_the_python_page_runs(own_parts, monkeypatch, tmp_path):
     page = ROOT / "docs/python.md"
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "datasets"))

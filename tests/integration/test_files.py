@@ -81,7 +81,10 @@ def test_a_damaged_test_split_voids_no_run(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "name",
-    [b"caf\xe9", pytest.param(b"[bold]a*?", marks=pytest.mark.slow)],
+    [
+        pytest.param(b"caf\xe9", marks=pytest.mark.slow),
+        pytest.param(b"[bold]a*?", marks=pytest.mark.slow),
+    ],
     ids=["no_utf8", "markup"],
 )
 def test_names_that_no_terminal_shows_and_no_spreadsheet_should_run(

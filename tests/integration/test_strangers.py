@@ -133,6 +133,7 @@ def with_value(record: Any, where: tuple[Any, ...], value: object) -> Any:
     return changed
 
 
+@pytest.mark.slow
 def test_no_place_of_a_config_names_code_that_is_run(place: Path) -> None:
     file = place / "run" / "config.json"
     config = json.loads(file.read_text())

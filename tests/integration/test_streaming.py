@@ -84,6 +84,7 @@ def config(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_slow_reader_is_visible(config, tmp_path, monkeypatch):
     read = ArrayPool.read
 
@@ -99,6 +100,7 @@ def test_a_slow_reader_is_visible(config, tmp_path, monkeypatch):
     assert seen[-1].waiting > 0.5
 
 
+@pytest.mark.slow
 def test_a_fast_reader_is_not(config, tmp_path):
     config["data"]["batch_size"] = 256
     config["model"]["features"] = (1024, 1024)

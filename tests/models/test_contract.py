@@ -128,7 +128,14 @@ def parts(tmp_path_factory):
     return built, built.hparams
 
 
-@pytest.fixture(scope="module", params=MODELS)
+FAST = ("mlp", "cnn", "resnet", "gru", "transformer_encoder", "tabm", "fusion")
+"""Of the models, those that each change is tried with; the others' tests are slow."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in MODELS],
+)
 def case(request, parts):
     """One model, its state and a batch, and everything of one device from one program."""
     row = ROWS[request.param]

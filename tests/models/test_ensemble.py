@@ -81,6 +81,7 @@ def test_the_prediction_is_the_mean_of_the_members(config):
     assert mean.shape == each[0].shape
 
 
+@pytest.mark.slow
 def test_more_than_ten_members_keep_their_order():
     many, together, batch = built(CONFIG, 11)
     step = jax.jit(many.train_step)

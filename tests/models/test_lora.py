@@ -30,7 +30,9 @@ def moved(params, key=1):
 
 
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("section", [CNN, GRU], ids=lambda section: section["name"])
+@pytest.mark.parametrize(
+    "section", [CNN, pytest.param(GRU, marks=pytest.mark.slow)], ids=["cnn", "gru"]
+)
 def test_starts_as_the_model_and_merges_back_into_it(section, dtype):
     section = {**section, "dtype": dtype}
     x = jax.random.normal(KEY, (4, 8, 8, 2) if section["name"] == "cnn" else (4, 8, 2))

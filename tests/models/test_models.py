@@ -31,7 +31,18 @@ def test_fields_are_the_config_keys(name):
     assert "num_outputs" not in fields
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in IMAGES_ONLY])
+FAST = {"linear", "mlp", "cnn", "gru", "realmlp"}
+"""Of the models, those whose training step each change is tried with."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST))
+        for name in MODELS
+        if name not in IMAGES_ONLY
+    ],
+)
 def test_a_training_step_lowers_the_loss(name):
     model = make_model({"name": name, "dropout_rate": 0.1}, 3)
     hparams = {"dropout_rate": jnp.float32(0.1)}

@@ -48,7 +48,14 @@ def program(section, shape):
     return jax.value_and_grad(loss, has_aux=True), params, state
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case not in TRACED])
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[pytest.mark.slow] * (case in ("transformer", "cnn 2-D")))
+        for case in CASES
+        if case not in TRACED
+    ],
+)
 def test_looks_like_float32_from_outside(case):
     section, shape = CASES[case]
     full, params, state = program(section, shape)

@@ -92,7 +92,11 @@ def test_starts_orthogonal_and_remembering(name):
 
 @pytest.mark.parametrize(
     ("name", "readout", "shape"),
-    [("gru", "last", (6,)), ("gru", "mean", (4, 5, 2)), ("lstm", "last", (6, 2))],
+    [
+        ("gru", "last", (6,)),
+        pytest.param("gru", "mean", (4, 5, 2), marks=pytest.mark.slow),
+        pytest.param("lstm", "last", (6, 2), marks=pytest.mark.slow),
+    ],
 )
 def test_models_read_sequences_of_any_rank(name, readout, shape):
     section = {
@@ -138,7 +142,9 @@ def of_tokens(name, **keys):
     return model, moved, state
 
 
-@pytest.mark.parametrize(("name", "readout"), [("gru", "last"), ("lstm", "mean")])
+@pytest.mark.parametrize(
+    ("name", "readout"), [("gru", "last"), pytest.param("lstm", "mean", marks=pytest.mark.slow)]
+)
 def test_padding_changes_nothing(name, readout):
     model, params, state = of_tokens(name, readout=readout)
     call = jax.jit(lambda ids: model.apply(params, state, ids, {}, key=None, train=False)[0])
@@ -161,6 +167,7 @@ def test_a_mask_drops_the_same_units_of_the_state_at_every_step(cell):
     assert float(jnp.abs(module.apply({"params": params}, x)[1] - final).max()) > 1e-2
 
 
+@pytest.mark.slow
 def test_variational_dropout_draws_one_mask_a_sequence():
     model, params, state = of_tokens("lstm", variational_dropout=True, dropout_rate=0.5)
     drawn = []
@@ -194,6 +201,7 @@ def test_variational_dropout_draws_one_mask_a_sequence():
     assert float(jnp.abs(first - second).max()) > 1e-4  # each sequence has its own masks
 
 
+@pytest.mark.slow
 def test_rematerialising_changes_no_gradient_and_keeps_less():
     x = jax.random.normal(jax.random.key(0), (2, 30, 3))
     found = {}

@@ -183,7 +183,9 @@ def experiment(tmp_path, task):
     return {**CONFIG, "data": data}
 
 
-@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize(
+    "task", ["regression", pytest.param("classification", marks=pytest.mark.slow)]
+)
 def test_the_loss_and_the_prediction_are_means_over_submodels(tmp_path, task):
     config = experiment(tmp_path, task)
     config["loss"] = {"l2": 0.01}

@@ -34,6 +34,7 @@ def test_convolution_is_laxs(length, taps, dilation, channels):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_nothing_looks_ahead():
     block = TemporalBlock(4, 4, 3, 2, "relu", "he_normal", None)
     x = jax.random.normal(jax.random.key(0), (1, 10, 2))

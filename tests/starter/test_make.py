@@ -222,6 +222,7 @@ def test_a_table_that_is_no_file_is_told_as_by_every_verb(tmp_path):
             look(str(tmp_path / "pipe.csv"))
 
 
+@pytest.mark.slow
 def test_a_table_in_memory_gives_a_config_to_fit(place):
     frame = pd.read_csv(table(place)).drop(columns="gives it away")
     config = jdlopt.init(frame, target="kind")

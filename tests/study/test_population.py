@@ -123,6 +123,7 @@ def test_eight_devices_equal_one(execution_mode):
             assert mine.rows == other.rows
 
 
+@pytest.mark.slow
 def test_survivors_are_shared_evenly_by_the_devices():
     rates = [3e-2, 1e-6] * 4  # those that survive begin on every second of two devices
     devices = jax.local_devices()[:2]
@@ -153,6 +154,7 @@ def test_a_population_saved_on_eight_devices_goes_on_with_one(tmp_path):
         assert found.rows == want.rows
 
 
+@pytest.mark.slow
 def test_a_wider_program_than_there_are_trials_changes_nothing():
     one = trained(IRIS, [Trial(0, 0, None, {})]).trials[0]
     padded = trained(IRIS, [Trial(0, 0, None, {})], width=4).trials[0]

@@ -110,6 +110,7 @@ def test_seeds_reproduce_a_study_however_it_was_cut(config, study, tmp_path):
         assert mine["params"] == other["params"] and mine["values"] == other["values"]
 
 
+@pytest.mark.slow
 def test_another_space_is_another_study(config, study, capsys):
     assert tuned(config, study, "--trials=12", "--sampler=random") == 2
     said = capsys.readouterr().err
@@ -119,6 +120,7 @@ def test_another_space_is_another_study(config, study, capsys):
     assert "config.optim.name: 'sgd' there, 'adam' now" in said and "learning_rate" not in said
 
 
+@pytest.mark.slow
 def test_repeats_and_folds_and_objectives(config, tmp_path):
     flags = ["--trials=3", "--repeats=2", "--folds=3", "--keep=0", "--no-report"]
     assert tuned(config, tmp_path / "s", *flags, "--objective=validation/loss",

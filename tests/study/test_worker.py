@@ -40,6 +40,7 @@ def test_structures_beyond_the_most_are_dropped_and_trained_anew(monkeypatch, tm
         assert found.setdefault(width, rows) == rows
 
 
+@pytest.mark.slow
 def test_trials_that_are_trained_a_few_at_a_time_come_to_the_same(tmp_path) -> None:
     one = worker.start(Link(io.StringIO()))
     trials = [Trial(n, n, None, {"optim.learning_rate": 0.01 * (n + 1)}) for n in range(3)]

@@ -191,6 +191,7 @@ def test_binary_targets_and_regressions_mix(config, tmp_path):
         assert fit(config, tmp_path / name).status == "done"
 
 
+@pytest.mark.slow
 def test_time_augmentation_is_the_mean_over_copies(augmented):
     config = without(augmented, "mixup")
     parts, hparams, batch = build(config)
@@ -305,6 +306,7 @@ def test_cleaning_is_counted_and_leaves_other_splits_alone(config, tmp_path):
     assert sum(left_out.values()) - 1 == whole.sizes["train"] - cleaned.sizes["train"]
 
 
+@pytest.mark.slow
 def test_principal_components_of_a_table(config, tmp_path):
     config["data"]["preprocess"] = {"scale": "standard", "pca": 2, "whiten": True}
     parts = Experiment.build(config)

@@ -20,6 +20,7 @@ def global_state():
     return list(log.filters), log.level, absl_logging.get_verbosity(), sys.unraisablehook
 
 
+@pytest.mark.slow
 def test_a_save_that_fails_changes_no_logging_and_reports_nothing_later(tmp_path, caplog):
     tree = {"weights": np.arange(200_000, dtype=np.float32)}
     checkpoint.save(tmp_path, 1, tree, {"step": 1})

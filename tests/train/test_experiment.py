@@ -35,6 +35,7 @@ def traced(monkeypatch):
     return seen
 
 
+@pytest.mark.slow
 def test_every_verb_traces_the_one_step(config, traced, tmp_path):
     experiment = Experiment.build(config)
     assert len(traced) == 1  # the check before training is the step itself

@@ -55,6 +55,7 @@ def test_fewer_steps_than_were_made_are_refused(tmp_path: Path) -> None:
         jdlopt.fit(config(**{"train.epochs": 9, "optim.b1": 0.8}), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_by_its_directory_alone_and_its_schedule_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,6 +56,7 @@ def test_an_augmentation_changes_the_inputs_that_it_fits():
     assert float(jnp.abs(jittered["inputs"]["row"] - INPUTS["row"][:8]).min()) > 0
 
 
+@pytest.mark.slow
 def test_all_inputs_are_mixed_by_the_same_shares():
     plain, mixed = augmented({}), augmented({"mixup": 1.0})
     shares = mixed["targets"].max(axis=1)  # neighbours are of different classes

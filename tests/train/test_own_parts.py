@@ -242,6 +242,7 @@ def test_what_is_wrong_with_a_metric_is_said(config, name, message):
         Experiment.build(config)
 
 
+@pytest.mark.slow
 def test_a_users_own_average_is_evaluated_with_traced_floats(config, tmp_path):
     config["optim"]["average"] = {"name": "own_parts:warm", "power": 0.9}
     assert set(Experiment.build(config).hparams["optim"]["average"]) == {"power"}

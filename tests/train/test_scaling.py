@@ -87,6 +87,7 @@ def test_float32_has_no_scale(config):
     assert not {"loss_scale", "skipped"} & set(measured)
 
 
+@pytest.mark.slow
 def test_a_run_that_would_overflow_recovers(half, tmp_path, monkeypatch):
     monkeypatch.setattr(scaling, "START", 2.0**24)
     half["train"] |= {"steps": 60, "eval_every": 20, "log_every": 20}

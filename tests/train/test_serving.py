@@ -123,6 +123,7 @@ def test_flags_and_keys_decide_alike(place, tmp_path):
     np.testing.assert_array_equal(one.values, other.values)
 
 
+@pytest.mark.slow
 def test_flags_decide(place, tmp_path, capsys):
     flags = ["--positive=no", "--threshold=0.8", "--checkpoint=newest"]
     assert main(["eval", f"--workdir={place / 'ill0'}", "--split=test", *flags, "--json"]) == 0
@@ -280,6 +281,7 @@ def test_runs_of_other_splits_or_inputs_predict_together_and_are_not_evaluated(p
         evaluate_ensemble(runs, "test")
 
 
+@pytest.mark.slow
 def test_the_best_trials_of_a_study_are_an_ensemble(place, tmp_path, capsys):
     study = tmp_path / "study"
     for number, run in ((1, "ill0"), (4, "ill1")):

@@ -113,6 +113,7 @@ def test_another_unit_gives_the_same_model(unit: tuple[float, float]) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_verb_speaks_in_the_targets_unit(tmp_path: Path) -> None:
     prices = (1e5 * Y + 2.5e5).astype(np.float32)
     np.savez(tmp_path / "d.npz", X=X, y=prices)
@@ -135,6 +136,7 @@ def test_every_verb_speaks_in_the_targets_unit(tmp_path: Path) -> None:
     assert np.abs(outcome.outputs.ravel() - outcome.targets).mean() < 0.2 * prices.std()
 
 
+@pytest.mark.slow
 def test_folds_learn_their_own_scale_and_share_a_program(tmp_path: Path) -> None:
     prices = (1e5 * Y + 2.5e5).astype(np.float32)
     np.savez(tmp_path / "d.npz", X=X, y=prices)

@@ -225,6 +225,7 @@ def test_a_population_of_one_phase_equals_its_trials_and_runs_one_branch(gradual
     assert len(branches(jaxpr.jaxpr)) == 1
 
 
+@pytest.mark.slow
 def test_trials_in_different_phases_are_right_too(gradual):
     parts, state, batch = build(gradual)
     step = parts.train_step
@@ -319,6 +320,7 @@ def probe(config):
     return config
 
 
+@pytest.mark.slow
 def test_a_head_on_cached_features_equals_one_on_a_frozen_body(probe, tmp_path):
     plain = fit(probe, tmp_path / "plain")
     probe["train"] |= {"cache_features": True, "steps_per_dispatch": 1}
@@ -336,6 +338,7 @@ def test_a_head_on_cached_features_equals_one_on_a_frozen_body(probe, tmp_path):
     np.testing.assert_allclose(measured["test/loss"], plain.metrics["test/loss"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_cached_features_lie_in_memory_like_any_data(probe, tmp_path):
     plain = fit(probe, tmp_path / "plain")
     probe["train"]["cache_features"] = True

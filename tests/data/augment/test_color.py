@@ -176,6 +176,7 @@ def test_noise_is_normal_and_of_its_strength():
     assert abs(float((tails**4).mean()) - 3) < 0.05
 
 
+@pytest.mark.slow
 def test_draws_are_uniform_over_their_range():
     n = 2000
     plain = np.full((n, 2, 2, 3), 0.5, np.float32)
