@@ -18,7 +18,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Bool, Float, PyTree
 
-from jdlopt.compress.channels import PARAMS, Couplings, Group, Unequal
+from jdlopt.compress.channels import PARAMS, Axis, Couplings, Group, Unequal
 from jdlopt.compress.coupling import couplings_of
 from jdlopt.config import Value
 from jdlopt.errors import ConfigError
@@ -55,7 +55,7 @@ class Sliced(NamedTuple):
 def sliced(
     config: Config,
     weights: Weights,
-    kept: float | Kept,
+    kept: float | Kept | None = None,
     *,
     scope: str = "layer",
     multiple: int = MULTIPLE,
@@ -65,10 +65,12 @@ def sliced(
 
     Args:
       config: resolved, of the model.
-      weights: its arrays. Adapters (``model.lora_rank``) are merged first.
+      weights: its arrays. Masks (``model.prune``) are applied and adapters (``model.lora_rank``)
+        merged first, and their keys set to None.
       kept: the share of channels to keep, more than 0 and at most 1; or which, by the name of their
-        group. Where their number is rounded up, cut ones that count most are kept after all: set
-        their weights to 0 before, and the outputs stay.
+        group; or None: those that are not 0, as ``model.prune.structure='units'`` leaves them.
+        Where the number of a layer is rounded up, more of it are kept: where those are 0, the
+        outputs stay.
       scope: ``layer`` keeps the share in each layer; ``global`` compares channels of all layers, so
         that widths depend on the weights.
       multiple: what widths are rounded to; a layer keeps so many at least. Heads of attention are
@@ -81,7 +83,7 @@ def sliced(
     """
     if scope not in SCOPES:
         raise ConfigError(f"slicing: the scope {scope!r} is unknown; expected 'layer' or 'global'.")
-    if not isinstance(kept, Mapping) and not 0.0 < kept <= 1.0:
+    if isinstance(kept, float | int) and not 0.0 < kept <= 1.0:
         raise ConfigError(f"slicing: the share of channels to keep is in (0, 1], found {kept!r}.")
     config, weights = _plain(config, weights)
     arrays = flat_weights(config, weights)
@@ -92,11 +94,13 @@ def sliced(
         config.model.ensemble,
     )
     given = magnitudes(known, arrays) if scores is None else scores
-    wanted = (
-        _counted(known, kept) if isinstance(kept, Mapping) else _shares(known, given, kept, scope)
-    )
-    masks = kept if isinstance(kept, Mapping) else {}
-    counts = _rounded(known, wanted, multiple, up=bool(masks))
+    masks: Kept = {}
+    if isinstance(kept, float | int):
+        wanted = _shares(known, given, kept, scope)
+    else:
+        masks = _not_zero(known, arrays) if kept is None else kept
+        wanted = _counted(known, masks)
+    counts = _rounded(known, wanted, multiple, up=not isinstance(kept, float | int))
     chosen = {
         group.name: _best(given[group.name], counts[group.name], masks.get(group.name))
         for group in known.groups
@@ -183,14 +187,32 @@ def magnitudes(known: Couplings, arrays: Mapping[str, np.ndarray]) -> dict[str, 
             array = arrays[axis.path]
             if array.ndim < 2:
                 continue  # a bias or a norm's numbers are no weights of the channel
-            size = axis.outer * group.width * axis.inner
-            rows = np.moveaxis(array.astype(np.float64) ** 2, axis.axis, 0)
-            rows = rows.reshape(len(rows), -1).sum(axis=1)[axis.start : axis.start + size]
-            squares = rows.reshape(axis.outer, group.width, axis.inner).sum(axis=(0, 2))
+            squares = _squares(group, axis, array)
             mean = squares.mean()
             if mean > 0:
                 parts.append(squares / mean)
         found[group.name] = np.sqrt(np.mean(parts, axis=0)) if parts else np.ones(group.width)
+    return found
+
+
+def _squares(group: Group, axis: Axis, array: np.ndarray) -> np.ndarray:
+    """The sum of squares of each channel's part of an array."""
+    size = axis.outer * group.width * axis.inner
+    rows = np.moveaxis(array.astype(np.float64) ** 2, axis.axis, 0)
+    rows = rows.reshape(len(rows), -1).sum(axis=1)[axis.start : axis.start + size]
+    return rows.reshape(axis.outer, group.width, axis.inner).sum(axis=(0, 2))
+
+
+def _not_zero(known: Couplings, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Which channels some layer makes: of the others all that makes them is 0."""
+    found = {}
+    for group in known.groups:
+        made = [
+            _squares(group, axis, arrays[axis.path]) > 0
+            for axis in group.axes
+            if axis.path.startswith(f"{PARAMS}/") and not axis.reads
+        ]
+        found[group.name] = np.any(made, axis=0)
     return found
 
 

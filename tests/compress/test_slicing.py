@@ -191,6 +191,9 @@ def check(base, row, name, ensemble=1):
     masks, arrays = zeroed(config, weights, 0.5)
     weights = nested_weights(config, weights, arrays)
     found = sliced(config, weights, masks, multiple=1)
+    # what is 0 is found, too
+    alike = sliced(config, weights, multiple=1)
+    jax.tree.map(np.testing.assert_array_equal, alike.weights.params, found.weights.params)
     section = configs.to_dict(found.config.model)
     smaller = row.model(section)
     if ensemble > 1:
