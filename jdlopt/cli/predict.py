@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jdlopt.cli.show import DONE, console, number, print_json, run_of, start
 from jdlopt.cli.verbs import EvalFlags, ExportFlags, ModelFlags, PredictFlags
 from jdlopt.errors import UserError
+
+if TYPE_CHECKING:
+    from jdlopt.train.predictions import Predictions
 
 MOST_MODELS = 6
 """Models of an ensemble that have a column each."""
@@ -110,19 +113,11 @@ def predict(flags: PredictFlags) -> int:
     from jdlopt.data.notes import say
     from jdlopt.train import predictions
     from jdlopt.train.disk import as_json
-    from jdlopt.train.ensemble import predict_ensemble
-    from jdlopt.train.serve import predict_run
 
     if flags.output:
         predictions.check_output(flags.output)
-    runs = runs_of_flags("predict", flags)
-    how = _decision(flags)
-    how |= {"tta": flags.tta, "allow_code": flags.allow_code, "with_inputs": flags.with_inputs}
-    how |= {"all_classes": flags.all_classes}
-    if flags.ensemble:
-        found = predict_ensemble(runs, flags.input, flags.checkpoint, **how)
-    else:
-        found = predict_run(runs[0], flags.input, flags.checkpoint, **how)
+    how = {**_decision(flags), "all_classes": flags.all_classes, "with_inputs": flags.with_inputs}
+    found = (_of_runs if flags.bundle is None else _of_bundle)(flags, how)
     say(found.notes)
     if flags.output:
         predictions.write_predictions(found, flags.output)
@@ -136,3 +131,29 @@ def predict(flags: PredictFlags) -> int:
     else:
         predictions.write_csv(found, sys.stdout)
     return DONE
+
+
+def _of_runs(flags: PredictFlags, how: Mapping[str, Any]) -> Predictions:
+    from jdlopt.train.ensemble import predict_ensemble
+    from jdlopt.train.serve import predict_run
+
+    runs = runs_of_flags("predict", flags)
+    how = {**how, "tta": flags.tta, "allow_code": flags.allow_code}
+    if flags.ensemble:
+        return predict_ensemble(runs, flags.input, flags.checkpoint, **how)
+    return predict_run(runs[0], flags.input, flags.checkpoint, **how)
+
+
+def _of_bundle(flags: PredictFlags, how: Mapping[str, Any]) -> Predictions:
+    from jdlopt.export.predictions import predict_bundle
+
+    named = {
+        "RUN": flags.run, "--config": flags.config, "--workdir": flags.workdir,
+        "--ensemble": flags.ensemble, "--tta": flags.tta, "--allow-code": flags.allow_code,
+    }  # fmt: skip
+    given = [name for name, value in named.items() if value]
+    if given or flags.checkpoint != "best":
+        what = given[0] if given else "--checkpoint"
+        raise UserError(f"--bundle: names a model by itself; {what} is about a run. Leave one out.")
+    assert flags.bundle is not None
+    return predict_bundle(flags.bundle, flags.input, **how)

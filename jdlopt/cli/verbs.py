@@ -14,7 +14,7 @@ from jdlopt.study.options import Options as StudyOptions
 
 SPLITS = ("train", "validation", "test")
 CHECKPOINTS = ("best", "newest")
-MOST_COPIES, MOST_EXAMPLES = 10_000, 64
+MOST_COPIES, MOST_EXAMPLES, MOST_EXAMPLES_TOGETHER = 10_000, 64, 4096
 
 CONFIG = Flag("a config file (.py or .json), or a run's directory", "CONFIG")
 RUN = Flag("a run's directory", "RUN", positional=True)
@@ -133,6 +133,9 @@ class EvalFlags(ModelFlags):
 class PredictFlags(ModelFlags):
     """Those of ``predict``."""
 
+    bundle: Annotated[
+        str | None, Flag("instead of RUN, a bundle that `jdlopt export` made", "DIR")
+    ] = None
     input: Annotated[str, Flag("what to predict for", "PATH")]
     output: Annotated[str | None, Flag("a .csv or .npz; by default a table on stdout", "FILE")] = (
         None
@@ -307,6 +310,21 @@ class InitFlags(Flags):
     out: Annotated[str, Flag("the config file, which must not be there", "FILE.py")] = "config.py"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServeFlags(Flags):
+    """Those of ``serve``."""
+
+    bundle: Annotated[str, Flag("what `jdlopt export` made", "DIR")]
+    host: Annotated[str, Flag("the address to listen at", "ADDRESS")] = "127.0.0.1"
+    port: Annotated[int, Range(0, 65535), Flag("the port; 0 takes a free one", "N")] = 8000
+    max_batch: Annotated[
+        int, Range(1, MOST_EXAMPLES_TOGETHER), Flag("examples computed together", "N")
+    ] = 64
+    max_wait_ms: Annotated[
+        float, Range(0, 1000), Flag("how long a request waits for others to join it", "MS")
+    ] = 0.0
+
+
 @dataclass(frozen=True)
 class Verb:
     """One verb.
@@ -334,6 +352,7 @@ VERBS = {
     "predict": Verb(
         "predict:predict", "Predict for a CSV, Parquet or NPZ file or image folder.", PredictFlags
     ),
+    "serve": Verb("serve:serve", "Answer requests with a bundle, over HTTP.", ServeFlags),
     "tune": Verb(
         "study:tune", "Search a space around a config; its trials train together.", TuneFlags
     ),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
-from jdlopt.data.decision import USUAL, Decision, decision_from
+from jdlopt.data.decision import USUAL, Decision, Threshold, decision_from, make_decision
 from jdlopt.data.named import by_name
 from jdlopt.data.notation import Notation
 from jdlopt.data.notes import Note
@@ -153,6 +153,26 @@ class DataSpec:
     def named(self) -> Mapping[str, InputSpec]:
         """The inputs by name, the only one as ``input``."""
         return by_name(self.inputs)
+
+    def deciding(self, positive: object, threshold: Threshold) -> DataSpec:
+        """Returns the spec with another positive class or threshold; None leaves its own.
+
+        Args:
+          positive: the positive class of two, by its name.
+          threshold: see `jdlopt.data.decision.Decision`.
+
+        Raises:
+          DataError: there is no such class, or nothing to decide.
+        """
+        if positive is None and threshold is None:
+            return self
+        several = bool(self.class_names and self.target_shape)
+        found = make_decision(self.class_names, several, positive, threshold, spelt="--")
+        if positive is None:
+            found = found._replace(positive=self.decision.positive)
+        if threshold is None:
+            found = found._replace(threshold=self.decision.threshold)
+        return replace(self, decision=found)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-able values that `from_dict` gives back."""

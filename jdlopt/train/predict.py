@@ -20,6 +20,8 @@ LARGEST = 1 << 24
 """Values of inputs and probabilities that lie on the device together, at most."""
 MOST_PROBABILITIES = 1000
 """Of more classes, the probabilities of the likeliest alone are kept; see `likeliest`."""
+TOP = 5
+"""Of so many classes, the likeliest that predictions have."""
 
 Inputs = Num[np.ndarray, "n ..."] | Mapping[str, Num[np.ndarray, "n ..."]]
 """Raw inputs: one array, or named ones."""

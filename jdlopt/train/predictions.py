@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -11,11 +11,14 @@ import numpy as np
 from jaxtyping import Float
 
 from jdlopt import writing
+from jdlopt.data import input_columns
 from jdlopt.data.decision import Threshold
-from jdlopt.data.notes import Note
-from jdlopt.errors import UserError, escaped
-from jdlopt.tasks import Columns
-from jdlopt.train.predict import Likeliest
+from jdlopt.data.inputs import Inputs
+from jdlopt.data.notes import Note, Notes
+from jdlopt.data.spec import DataSpec
+from jdlopt.errors import DataError, UserError, escaped
+from jdlopt.tasks import Columns, find_task
+from jdlopt.train.predict import MOST_PROBABILITIES, Likeliest, Predicted
 
 OUTPUTS = (".csv", ".npz")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -52,6 +55,88 @@ class Predictions(NamedTuple):
     given: Mapping[str, list[Any]] = {}
     spread: np.ndarray | None = None
     threshold: Threshold = None
+
+
+def predictions_of(
+    found: Predicted, spec: DataSpec, given: Inputs, all_classes: bool = False
+) -> Predictions:
+    """Returns what a model said of examples with their names, and those of classes or values.
+
+    Args:
+      found: what it said.
+      spec: of the data that it was trained on.
+      given: the examples.
+      all_classes: as in `predict`, of labels.
+    """
+    task, ids = find_task(spec.task), given.ids
+    many = spec.num_classes > MOST_PROBABILITIES and not all_classes
+    decoded = task.decode(found.outputs, found.probabilities, spec)
+    columns, notes = task.columns(decoded, found.probabilities, spec), given.notes
+    if many and "labels" in task.shows and decoded.labels is not None:
+        columns = {"prediction": decoded.labels}
+        notes = (*notes, _left_out(f"the probabilities of all {spec.num_classes:,} labels", ids))
+    return Predictions(
+        ids,
+        decoded.values,
+        decoded.labels,
+        found.probabilities,
+        spec.class_names or spec.target_names,
+        columns,
+        notes,
+        spread=None if found.spread is None else found.spread.reshape(decoded.values.shape),
+        threshold=spec.decision.threshold,
+    )
+
+
+def _left_out(what: str, ids: Sequence[str]) -> Note:
+    remedy = "--all-classes (all_classes=True) gives all."
+    return Note("left out", what, len(ids), "predictions", (), remedy)
+
+
+def of_likeliest(top: Likeliest, spec: DataSpec, given: Inputs) -> Predictions:
+    """Returns predictions of one of very many classes an example: the likeliest of them."""
+    named = [[spec.class_names[one] for one in column] for column in top.classes.T.tolist()]
+    columns: Columns = {}
+    for place, (names, shares) in enumerate(zip(named, top.probabilities.T, strict=True), start=1):
+        ending = "" if place == 1 else f"_{place}"
+        columns |= {f"prediction{ending}": names, f"probability{ending}": shares.tolist()}
+    count = f"{spec.num_classes:,} classes"
+    what = f"the probabilities of all but the {len(named)} likeliest of {count}"
+    notes = (*given.notes, _left_out(what, given.ids))
+    values = top.classes[:, 0]
+    return Predictions(
+        given.ids, values, named[0], None, spec.class_names, columns, notes, likeliest=top
+    )
+
+
+def with_columns(
+    predictions: Predictions, spec: DataSpec, name: str | None, path: str | Path, whole: bool
+) -> Predictions:
+    """Returns predictions with the columns of their inputs, or the one that names each example.
+
+    Args:
+      predictions: of a file or folder.
+      spec: of the data that the model was trained on.
+      name: the column that names each example, if one does.
+      path: the file or folder.
+      whole: all columns, rather than that one alone.
+
+    Raises:
+      DataError: the file has none.
+    """
+    if not whole and name is None:
+        return predictions
+    given = input_columns.columns_of_path(
+        path, spec.inputs, predictions.rows, None if whole else name
+    )
+    if any(len(values) != len(predictions.rows) for values in given.values()):
+        raise DataError(f"--with-inputs: {path} changed while it was read. Try again.")
+    notes = Notes()
+    notes.extend(predictions.notes)
+    if name is not None and name not in given:
+        notes.add("unused", "data.id names a column that the inputs do not have", repr(name),
+                  unit="columns", remedy="Rows are named by their number.")  # fmt: skip
+    return predictions._replace(given=given, notes=tuple(notes))
 
 
 def as_columns(predictions: Predictions) -> Columns:

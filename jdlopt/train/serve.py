@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,28 +16,24 @@ from jaxtyping import PyTree
 
 from jdlopt import config as configs
 from jdlopt import mesh as meshes
-from jdlopt.data import from_run, input_columns, labelled, preprocess
+from jdlopt.data import from_run, labelled, preprocess
 from jdlopt.data.augment.batch import unchanged, without_mixing
-from jdlopt.data.decision import Threshold, make_decision
+from jdlopt.data.decision import Threshold
 from jdlopt.data.inputs import Inputs, read_inputs
-from jdlopt.data.notes import Note, Notes
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, DataError, UserError, WorkdirError, listing
 from jdlopt.metrics.scores import Value
-from jdlopt.tasks import Columns, find_task
+from jdlopt.tasks import find_task
 from jdlopt.train import checkpoint, data_record, disk, log
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.components import augment_of
 from jdlopt.train.evaluate import Evaluator
 from jdlopt.train.experiment import Experiment
-from jdlopt.train.predict import MOST_PROBABILITIES, Likeliest, likeliest, predictor
-from jdlopt.train.predictions import Predictions
+from jdlopt.train.predict import MOST_PROBABILITIES, TOP, likeliest, predictor
+from jdlopt.train.predictions import Predictions, of_likeliest, predictions_of, with_columns
 from jdlopt.train.schema import SECTIONS
 from jdlopt.train.state import TrainState, Weights
 from jdlopt.train.step import averaged_predict_step
-
-TOP = 5
-"""Of very many classes, the likeliest that predictions have."""
 
 
 def run_config(workdir: str | Path, allow_code: configs.Allowed = False) -> dict[str, Any]:
@@ -184,16 +180,9 @@ def deciding(experiment: Experiment, positive: object, threshold: Threshold) -> 
     Raises:
       DataError: there is no such class, or nothing to decide.
     """
-    spec = experiment.spec
     if positive is None and threshold is None:
         return experiment
-    several = bool(spec.class_names and spec.target_shape)
-    found = make_decision(spec.class_names, several, positive, threshold, spelt="--")
-    if positive is None:
-        found = found._replace(positive=spec.decision.positive)
-    if threshold is None:
-        found = found._replace(threshold=spec.decision.threshold)
-    return dataclasses.replace(experiment, spec=dataclasses.replace(spec, decision=found))
+    return dataclasses.replace(experiment, spec=experiment.spec.deciding(positive, threshold))
 
 
 def with_tta(experiment: Experiment, draws: int) -> Experiment:
@@ -358,31 +347,8 @@ def passed_over(experiment: Experiment) -> set[str]:
 def beside_inputs(
     predictions: Predictions, experiment: Experiment, path: str | Path, whole: bool
 ) -> Predictions:
-    """Returns predictions with the columns of their inputs, or the one that names each example.
-
-    Args:
-      predictions: of a file or folder.
-      experiment: that predicted.
-      path: the file or folder.
-      whole: all columns, rather than that of ``data.id`` alone.
-
-    Raises:
-      DataError: the file has none.
-    """
-    name = experiment.config.data.id
-    if not whole and name is None:
-        return predictions
-    given = input_columns.columns_of_path(
-        path, experiment.spec.inputs, predictions.rows, None if whole else name
-    )
-    if any(len(values) != len(predictions.rows) for values in given.values()):
-        raise DataError(f"--with-inputs: {path} changed while it was read. Try again.")
-    notes = Notes()
-    notes.extend(predictions.notes)
-    if name is not None and name not in given:
-        notes.add("unused", "data.id names a column that the inputs do not have", repr(name),
-                  unit="columns", remedy="Rows are named by their number.")  # fmt: skip
-    return predictions._replace(given=given, notes=tuple(notes))
+    """Returns predictions with columns of their inputs; see `with_columns`."""
+    return with_columns(predictions, experiment.spec, experiment.config.data.id, path, whole)
 
 
 def predict(
@@ -403,47 +369,10 @@ def predict(
       all_classes: give the probability of each class, even of more than `MOST_PROBABILITIES`; else
         those of the `TOP` likeliest, which a note says.
     """
-    spec, ids = experiment.spec, given.ids
-    task, averaged = find_task(spec.task), with_tta(experiment, tta)
+    spec, averaged = experiment.spec, with_tta(experiment, tta)
     many = spec.num_classes > MOST_PROBABILITIES and not all_classes
-    if many and "classes" in task.shows:
+    if many and "classes" in find_task(spec.task).shows:
         top = likeliest(averaged, TOP, batch_size)(weights, given.inputs, None)
-        return _of_likeliest(top, spec, given)
+        return of_likeliest(top, spec, given)
     found = predictor(averaged, batch_size)(weights, given.inputs, None)
-    decoded = task.decode(found.outputs, found.probabilities, spec)
-    columns, notes = task.columns(decoded, found.probabilities, spec), given.notes
-    if many and "labels" in task.shows and decoded.labels is not None:
-        columns = {"prediction": decoded.labels}
-        notes = (*notes, _left_out(f"the probabilities of all {spec.num_classes:,} labels", ids))
-    return Predictions(
-        ids,
-        decoded.values,
-        decoded.labels,
-        found.probabilities,
-        spec.class_names or spec.target_names,
-        columns,
-        notes,
-        spread=None if found.spread is None else found.spread.reshape(decoded.values.shape),
-        threshold=spec.decision.threshold,
-    )
-
-
-def _left_out(what: str, ids: Sequence[str]) -> Note:
-    remedy = "--all-classes (all_classes=True) gives all."
-    return Note("left out", what, len(ids), "predictions", (), remedy)
-
-
-def _of_likeliest(top: Likeliest, spec: DataSpec, given: Inputs) -> Predictions:
-    """Returns predictions of one of very many classes an example: the likeliest of them."""
-    named = [[spec.class_names[one] for one in column] for column in top.classes.T.tolist()]
-    columns: Columns = {}
-    for place, (names, shares) in enumerate(zip(named, top.probabilities.T, strict=True), start=1):
-        ending = "" if place == 1 else f"_{place}"
-        columns |= {f"prediction{ending}": names, f"probability{ending}": shares.tolist()}
-    count = f"{spec.num_classes:,} classes"
-    what = f"the probabilities of all but the {len(named)} likeliest of {count}"
-    notes = (*given.notes, _left_out(what, given.ids))
-    values = top.classes[:, 0]
-    return Predictions(
-        given.ids, values, named[0], None, spec.class_names, columns, notes, likeliest=top
-    )
+    return predictions_of(found, spec, given, all_classes)
