@@ -14,8 +14,10 @@ from jdlopt.cli.verbs import ExportFlags
 def export(flags: ExportFlags) -> int:
     """Writes a run's model, or the mean of several, in another format."""
     start()
-    from jdlopt.export.formats import export_run, find_format
+    from jdlopt.export.formats import BUNDLE, export_run, find_format
 
+    if flags.format == BUNDLE:
+        return _bundle(flags)
     find_format(flags.format)
     record = export_run(
         runs_of_flags("export", flags),
@@ -39,3 +41,22 @@ def _print(record: Mapping[str, Any]) -> None:
     out.print(f"  gives  {', '.join(record['outputs'])}", soft_wrap=True)
     away = f"{record['relative_error']:.1g} of the largest output away from the model"
     print_path(out, Path(record["file"]), f"{record['bytes']:,} bytes, {away}")
+
+
+def _bundle(flags: ExportFlags) -> int:
+    from jdlopt.export.bundle import bundle_runs
+
+    runs = runs_of_flags("export", flags)
+    made = bundle_runs(runs, flags.out, checkpoint=flags.checkpoint, allow_code=flags.allow_code)
+    found = made.manifest.get("measured", {})
+    if flags.json:
+        print_json({"format": flags.format, "file": str(made.folder), "measured": found})
+        return DONE
+    out = console()
+    for split, one in found.items():
+        told = f"{one['same']:.2%} of {one['examples']:,} predictions are the run's"
+        out.print(f"  {split}  {told}", soft_wrap=True)
+    if not found:
+        out.print("  not measured: the run's data are not there", soft_wrap=True)
+    print_path(out, made.folder, f"serve it with `jdlopt serve --bundle={made.folder}`")
+    return DONE

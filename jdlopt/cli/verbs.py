@@ -159,9 +159,13 @@ class ExportFlags(RunFlags):
     checkpoint: Annotated[
         str, Choice(CHECKPOINTS), Flag("which parameters: best or newest", "NAME")
     ] = "best"
-    format: Annotated[str, Flag("onnx or stablehlo", "NAME")]
+    format: Annotated[str, Flag("onnx, stablehlo or bundle", "NAME")]
     out: Annotated[
-        str | None, Flag("the directory of the file; by default export in the run's", "DIR")
+        str | None,
+        Flag(
+            "the directory of the file, or the bundle; by default export, or bundle, in the run's",
+            "DIR",
+        ),
     ] = None
 
 

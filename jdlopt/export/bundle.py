@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ from jdlopt.export import readme, standalone
 from jdlopt.export.example import coded_inputs, example_rows, example_tensors
 from jdlopt.export.manifest import describe_inputs, describe_outputs
 from jdlopt.export.measured import measure
+from jdlopt.export.onnx import convert
+from jdlopt.export.opened import open_model
+from jdlopt.export.program import make_program
 from jdlopt.export.standalone.answers import answer
 from jdlopt.export.standalone.examples import has_rows
 from jdlopt.export.standalone.opening import (
@@ -74,6 +77,42 @@ class Model:
     others: Mapping[str, bytes] = field(default_factory=dict)
 
 
+def bundle_runs(
+    workdirs: Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    checkpoint: str = "best",
+    allow_code: configs.Allowed = False,
+) -> Bundle:
+    """Writes a finished run, or several that predict as one, as a bundle with an ONNX model.
+
+    Args:
+      workdirs: the run's directory, or those of an ensemble.
+      out: the bundle's directory; by default ``bundle`` in the run's.
+      checkpoint: ``best`` or ``newest``.
+      allow_code: as in `jdlopt.train.serve.run_config`.
+
+    Raises:
+      UserError: there is no finished run, or its model can't be written as ONNX.
+    """
+    place = Path(workdirs[0]) / "bundle" if out is None else Path(out)
+    _refuse_taken(place)
+    opened = open_model(workdirs, checkpoint, allow_code)
+    narrow = open_model(workdirs, checkpoint, allow_code, in_float32=True)
+    content = convert(make_program(narrow.experiment, narrow.weights)).SerializeToString()
+    experiment, unmeasured = opened.experiment, None
+    try:
+        data = serve.experiment_with_data(workdirs[0], allow_code).data
+        experiment = experiment.on(data)
+    except UserError as error:  # a bundle needs no data; that it was not measured is said
+        unmeasured = next(iter(str(error).splitlines()), "")
+    made_from = {"runs": [Path(one).name for one in workdirs], "steps": list(opened.steps)}
+    made_from |= {"checkpoint": checkpoint}
+    if unmeasured is not None:
+        made_from |= {"not_measured": unmeasured}
+    return write_bundle(place, experiment, opened.weights, Model(content), made_from=made_from)
+
+
 def write_bundle(
     directory: str | Path,
     experiment: Experiment,
@@ -97,8 +136,7 @@ def write_bundle(
       UserError: something is there, it can't be written, or the model can't be put in a bundle.
     """
     place = Path(directory)
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise WorkdirError(f"{place}: something is there already; name another directory.")
+    _refuse_taken(place)
     called = SAFE.sub("-", name or experiment.spec.name).strip("-.") or "model"
     beside = place.parent / f".{place.name}.writing"
     try:
@@ -115,6 +153,11 @@ def write_bundle(
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return made._replace(folder=place)
+
+
+def _refuse_taken(place: Path) -> None:
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise WorkdirError(f"{place}: something is there already; name another directory.")
 
 
 def _filled(

@@ -43,6 +43,8 @@ FORMATS: dict[str, Format] = {
     "stablehlo": Format("model.stablehlo", stablehlo.write, stablehlo.load, False, "JAX, XLA"),
 }
 """Format → how it is written."""
+BUNDLE = "bundle"
+"""No file but a directory with one, and all that predicting takes: `jdlopt.export.bundle`."""
 
 
 def export_run(
@@ -108,8 +110,9 @@ def find_format(name: str) -> Format:
       UserError: there is no such format.
     """
     if name not in FORMATS:
+        known = (*FORMATS, BUNDLE)
         raise UserError(
-            f"--format: {name!r} is unknown.{nearest(name, FORMATS)} Known: {listing(FORMATS)}."
+            f"--format: {name!r} is unknown.{nearest(name, known)} Known: {listing(known)}."
         )
     return FORMATS[name]
 
