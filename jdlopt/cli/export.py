@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jdlopt.cli.predict import runs_of_flags
-from jdlopt.cli.show import DONE, console, print_json, print_path, start
+from jdlopt.cli.show import DONE, console, number, print_json, print_path, print_rows, start
 from jdlopt.cli.verbs import ExportFlags
 
 
@@ -24,6 +24,7 @@ def export(flags: ExportFlags) -> int:
         flags.format,
         flags.out,
         checkpoint=flags.checkpoint,
+        int8=flags.int8,
         allow_code=flags.allow_code,
     )
     if flags.json:
@@ -39,8 +40,23 @@ def _print(record: Mapping[str, Any]) -> None:
         shape = "×".join(["n", *map(str, one["shape"])])
         out.print(f"  takes  {one['name']}  {one['dtype']} {shape}", soft_wrap=True)
     out.print(f"  gives  {', '.join(record['outputs'])}", soft_wrap=True)
-    away = f"{record['relative_error']:.1g} of the largest output away from the model"
-    print_path(out, Path(record["file"]), f"{record['bytes']:,} bytes, {away}")
+    path, size = Path(record["file"]), f"{record['bytes']:,} bytes"
+    if "int8" not in record:
+        away = f"{record['relative_error']:.1g} of the largest output away from the model"
+        print_path(out, path, f"{size}, {away}")
+        return
+    found = record["int8"]
+    rows = [
+        {
+            "way": one["name"] + (" (kept)" if one["name"] == found["kept"] else ""),
+            "score": number(one["score"]),
+            "ms a batch of 32": round(one["milliseconds"], 3),
+            "bytes": one["bytes"],
+        }
+        for one in (found["float"], *found["ways"])
+    ]
+    print_rows(rows, f"on {found['judged_on']:,} {found['judged_split']} examples")
+    print_path(out, path, size)
 
 
 def _bundle(flags: ExportFlags) -> int:

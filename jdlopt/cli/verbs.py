@@ -167,6 +167,7 @@ class ExportFlags(RunFlags):
             "DIR",
         ),
     ] = None
+    int8: Annotated[bool, Flag("of onnx: in 8 bits, calibrated on training examples")] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator
 
 from jdlopt.errors import UserError
 
@@ -29,3 +33,23 @@ def need(extra: str, *packages: str) -> None:
         raise UserError(
             f"export: needs {' and '.join(missing)}, which is not installed: {EXTRAS[extra]}."
         )
+
+
+@contextlib.contextmanager
+def quiet(*loggers: str) -> Iterator[None]:
+    """Keeps what libraries say of their own shapes, imports and habits to themselves.
+
+    Args:
+      loggers: the names of their loggers; ``root`` is that of those without one.
+    """
+    found = [logging.getLogger(None if name == "root" else name) for name in loggers]
+    before = [one.level for one in found]
+    for one in found:
+        one.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for one, level in zip(found, before, strict=True):
+            one.setLevel(level)

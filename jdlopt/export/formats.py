@@ -10,14 +10,20 @@ from jdlopt import config as configs
 from jdlopt import writing
 from jdlopt.data.spec import InputSpec
 from jdlopt.errors import UserError, WorkdirError, listing, nearest
+from jdlopt.export import int8 as int8s
 from jdlopt.export import onnx, stablehlo
 from jdlopt.export.agreement import BATCHES, Loaded, agreement, examples
 from jdlopt.export.opened import Opened, open_model
 from jdlopt.export.program import Program, make_program
-from jdlopt.train import disk
+from jdlopt.train import disk, serve
+from jdlopt.train.experiment import Experiment
 
 TOLERANCE = 1e-4
 """A file whose outputs are further from the model's than this share of the largest is refused."""
+
+
+INT8 = "model.int8.onnx"
+"""What an ONNX file in 8 bits is called."""
 
 
 class Format(NamedTuple):
@@ -53,6 +59,7 @@ def export_run(
     out: str | Path | None = None,
     *,
     checkpoint: str = "best",
+    int8: bool = False,
     allow_code: configs.Allowed = False,
 ) -> dict[str, Any]:
     """Writes a finished run's model, or the mean of several, as a file of another format.
@@ -65,32 +72,43 @@ def export_run(
       format: a key of `FORMATS`.
       out: the directory that it is written to; by default ``export`` in the run's.
       checkpoint: ``best`` or ``newest``.
+      int8: of ``onnx``; in 8 bits, for which the run's data must be there.
       allow_code: as in `jdlopt.train.serve.run_config`.
 
     Returns:
       ``format``, ``file``, ``bytes``; ``inputs`` and ``outputs``, see `described`;
-      ``relative_error`` and ``same_classes``, see `jdlopt.export.agreement.Agreement`; the
-      ``checkpoint`` and its ``steps``; and the facts of the format.
+      ``relative_error`` and ``same_classes``, see `jdlopt.export.agreement.Agreement`; or of 8 bits
+      ``int8``, see `jdlopt.export.int8.write`; the ``checkpoint`` and its ``steps``; and the facts
+      of the format.
 
     Raises:
       UserError: there is no such format, no finished run, a library is missing, or the model can't
         be written so.
     """
     found = find_format(format)
+    if int8 and format != "onnx":
+        raise UserError(f"--int8: is for --format=onnx; {format} has no 8 bits here.")
     opened = open_model(workdirs, checkpoint, allow_code, in_float32=found.in_float32)
     program = make_program(opened.experiment, opened.weights)
-    path = _directory(opened, out) / found.file
+    path = _directory(opened, out) / (INT8 if int8 else found.file)
     try:
-        facts = found.write(program, path)
+        facts = (
+            {"int8": int8s.write(program, path, _with_data(opened, allow_code))}
+            if int8
+            else found.write(program, path)
+        )
     except OSError as error:
         raise WorkdirError(f"{path}: can't be written: {disk.reason(path, error)}.") from error
-    same = agreement(program, found.load(path), examples(opened.experiment.spec, max(BATCHES)))
-    if same.relative_error > TOLERANCE:
-        path.unlink()
-        raise UserError(
-            f"--format={format}: the file said other things than the model: its outputs are up to "
-            f"{same.relative_error:.2g} of the largest away. It is not kept."
-        )
+    if not int8:
+        given = examples(opened.experiment.spec, max(BATCHES))
+        same = agreement(program, found.load(path), given)
+        if same.relative_error > TOLERANCE:
+            path.unlink()
+            raise UserError(
+                f"--format={format}: the file said other things than the model: its outputs are up "
+                f"to {same.relative_error:.2g} of the largest away. It is not kept."
+            )
+        facts |= same._asdict()
     return {
         "format": format,
         "file": str(path),
@@ -98,9 +116,14 @@ def export_run(
         "checkpoint": checkpoint,
         "steps": list(opened.steps),
         **described(opened, program),
-        **same._asdict(),
         **facts,
     }
+
+
+def _with_data(opened: Opened, allow_code: configs.Allowed) -> Experiment:
+    """Returns the experiment with the data of its (first) run, which must be those of training."""
+    first = serve.experiment_with_data(opened.workdirs[0], allow_code)
+    return opened.experiment.on(first.data)
 
 
 def find_format(name: str) -> Format:

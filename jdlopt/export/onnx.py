@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +12,14 @@ import numpy as np
 from jdlopt import writing
 from jdlopt.errors import UserError
 from jdlopt.export import graph
-from jdlopt.export.extras import need
+from jdlopt.export.extras import need, quiet
 from jdlopt.export.lowerings import known_operations
 from jdlopt.export.plain import operations, plain
 from jdlopt.export.program import BATCH, Program
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+    from onnxruntime import InferenceSession
 
 OPSET = 20
 """The version of ONNX's operations: all that is used, and read by runtimes of the last years."""
@@ -54,7 +52,7 @@ def convert(program: Program) -> ModelProto:
       UserError: jax2onnx is not installed, or knows no way to write an operation.
     """
     need("export", "jax2onnx", "onnx")
-    with _quiet():
+    with quiet("jax2onnx", "onnx_ir"):
         from jax2onnx import to_onnx
 
         function = plain(program.function)
@@ -100,43 +98,42 @@ def _at_work(error: BaseException) -> tuple[str, str, str]:
     return name, layer, next(iter(str(error).splitlines()), "")[:120]
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps what the libraries say of their own shapes and imports to themselves."""
-    loggers = [logging.getLogger(name) for name in ("jax2onnx", "onnx_ir")]
-    before = [one.level for one in loggers]
-    for one in loggers:
-        one.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for one, level in zip(loggers, before, strict=True):
-            one.setLevel(level)
-
-
 def load(path: Path) -> Callable[..., dict[str, np.ndarray]]:
     """Returns the function of a file in ONNX Runtime on the CPU, of NumPy arrays.
 
     Raises:
       UserError: ONNX Runtime is not installed, or can't read the file.
     """
+    try:
+        found = session(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: can't be read: {error}") from error
+    given = [one.name for one in found.get_inputs()]
+    made = [one.name for one in found.get_outputs()]
+
+    def call(*inputs: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(made, found.run(None, dict(zip(given, inputs, strict=True)))))
+
+    return call
+
+
+def session(file: bytes, threads: int = 0) -> InferenceSession:
+    """Returns a file's content in ONNX Runtime on the CPU.
+
+    Args:
+      file: the content.
+      threads: that one operation uses; 0: as many as there are cores.
+
+    Raises:
+      UserError: ONNX Runtime is not installed, or can't run the file.
+    """
     need("export", "onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = threads
     try:
-        session = onnxruntime.InferenceSession(
-            path.read_bytes(), options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no base of their own
-        raise UserError(f"{path}: ONNX Runtime can't read it: {str(error)[:200]}") from error
-    given = [one.name for one in session.get_inputs()]
-    made = [one.name for one in session.get_outputs()]
-
-    def call(*inputs: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(zip(made, session.run(None, dict(zip(given, inputs, strict=True)))))
-
-    return call
+        raise UserError(f"ONNX Runtime can't run the model: {str(error)[:200]}") from error
