@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from jdlopt.evidence.techniques.entry import (
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 FEATURES, LAYERS, HIDDEN = "model.features", "model.num_layers", "model.hidden"
 
 
+OF_LAYERS = tuple(f"model.{part}features" for part in ("block_", "conv_", "layer_", "layer_mlp_"))
+"""Widths of single layers, where they differ: a sliced model has them."""
+
+
 def _widths(config: Config) -> tuple[int, ...] | None:
     found = value_of(config, FEATURES)
     if isinstance(found, int) and not isinstance(found, bool):
@@ -34,8 +39,13 @@ def _widths(config: Config) -> tuple[int, ...] | None:
 def _fusion(config: Config, factor: float) -> Change:
     """Every width of a model of several inputs, changed by a factor."""
     keys = ("width", "hidden", "table_features", "image_features", "sequence_features")
+    return _times(config, (f"model.{name}" for name in (*keys, "embedding_features")), factor)
+
+
+def _times(config: Config, keys: Iterable[str], factor: float) -> Change:
+    """Widths changed by a factor, of those keys that have any."""
     change: Change = {}
-    for key in (f"model.{name}" for name in (*keys, "embedding_features")):
+    for key in keys:
         now = value_of(config, key)
         if isinstance(now, int):
             change[key] = max(1, round(now * factor))
@@ -57,16 +67,25 @@ def _scaled(*factors: float) -> Changes:
         for factor in factors:
             new = tuple(max(heads, round(width * factor / heads) * heads) for width in widths)
             if new != widths:
-                found.append({FEATURES: new[0] if one else new})
+                others = _times(config, OF_LAYERS, factor)
+                found.append({FEATURES: new[0] if one else new, **others})
         return tuple(found)
 
     return changes
+
+
+def _has_own_layers(config: Config) -> bool:
+    """Whether a config says of single layers how wide they are: of no more and no fewer."""
+    own = (*OF_LAYERS, "model.layer_heads")
+    return any(isinstance(value_of(config, key), tuple) for key in own)
 
 
 def _deeper(config: Config, facts: Facts) -> tuple[Change, ...]:
     if value_of(config, "model.name") == "fusion":
         hidden = value_of(config, HIDDEN) or (value_of(config, "model.width"),)
         return ({HIDDEN: (*hidden, hidden[-1])}, {HIDDEN: (*hidden, hidden[-1], hidden[-1])})
+    if _has_own_layers(config):
+        return ()
     layers, stages = value_of(config, LAYERS), value_of(config, "model.stage_sizes")
     if isinstance(layers, int):
         return ({LAYERS: layers + 1}, {LAYERS: 2 * layers}) if layers > 1 else ({LAYERS: 2},)
@@ -82,6 +101,8 @@ def _shallower(config: Config, facts: Facts) -> tuple[Change, ...]:
     if value_of(config, "model.name") == "fusion":
         hidden = value_of(config, HIDDEN)
         return ({HIDDEN: hidden[:-1]},) if hidden else ()
+    if _has_own_layers(config):
+        return ()
     layers, widths = value_of(config, LAYERS), _widths(config)
     if isinstance(layers, int):
         return ({LAYERS: layers - 1},) if layers > 1 else ()
