@@ -102,11 +102,11 @@ def test_weights_fix_the_structure_that_they_are_of(shipped) -> None:
 def test_widths_of_single_layers_are_scaled_with_the_others_and_fix_the_depth() -> None:
     section = {"name": "tcn", "features": (16, 24), "block_features": (8, 40)}
     sliced, plain = {"model": section}, {"model": {**section, "block_features": None}}
-    (half,) = TECHNIQUES["narrower"].changes(sliced, None)
+    (half,) = techniques.TECHNIQUES["narrower"].changes(sliced, None)
     assert half == {"model.features": (8, 12), "model.block_features": (4, 20)}
     for name in ("deeper", "shallower"):
-        assert TECHNIQUES[name].changes(plain, None)
-        assert not TECHNIQUES[name].changes(sliced, None)
+        assert techniques.TECHNIQUES[name].changes(plain, None)
+        assert not techniques.TECHNIQUES[name].changes(sliced, None)
 
 
 def test_transfer_needs_something_to_transfer(shipped) -> None:
