@@ -63,7 +63,13 @@ def _bundle(flags: ExportFlags) -> int:
     from jdlopt.export.bundle import bundle_runs
 
     runs = runs_of_flags("export", flags)
-    made = bundle_runs(runs, flags.out, checkpoint=flags.checkpoint, allow_code=flags.allow_code)
+    made = bundle_runs(
+        runs,
+        flags.out,
+        checkpoint=flags.checkpoint,
+        int8=flags.int8,
+        allow_code=flags.allow_code,
+    )
     found = made.manifest.get("measured", {})
     if flags.json:
         print_json({"format": flags.format, "file": str(made.folder), "measured": found})

@@ -167,7 +167,9 @@ class ExportFlags(RunFlags):
             "DIR",
         ),
     ] = None
-    int8: Annotated[bool, Flag("of onnx: in 8 bits, calibrated on training examples")] = False
+    int8: Annotated[
+        bool, Flag("of onnx, or a bundle: in 8 bits, calibrated on training examples")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,10 +37,15 @@ class Batcher:
       run: computes any number of examples; called in one thread, a batch after the other.
       max_batch: examples that are computed together; a larger request is computed alone.
       max_wait: seconds that a request waits for others to join it, from when it came.
+
+    Attributes:
+      in_loop: whether batches are computed in the event loop itself, for a model so fast that
+        handing them to a thread takes longer.
     """
 
     def __init__(self, run: Run, max_batch: int, max_wait: float):
         self.run, self.max_batch, self.max_wait = run, max_batch, max_wait
+        self.in_loop = False
         self.batches = 0
         self._waiting: collections.deque[_Waiting] = collections.deque()
         self._changed = asyncio.Event()
@@ -110,7 +115,10 @@ class Batcher:
     async def _computed(self, batch: list[_Waiting]) -> None:
         loop = asyncio.get_running_loop()
         try:
-            found = await loop.run_in_executor(self._thread, self._run_together, batch)
+            if self.in_loop and batch[0].rows <= self.max_batch:
+                found = self._run_together(batch)
+            else:
+                found = await loop.run_in_executor(self._thread, self._run_together, batch)
         except Exception as error:
             if len(batch) > 1:  # one of them spoils it, and the others are answered all the same
                 for one in batch:
@@ -126,6 +134,8 @@ class Batcher:
             first += one.rows
 
     def _run_together(self, batch: list[_Waiting]) -> dict[str, np.ndarray]:
+        if len(batch) == 1:
+            return self.run(batch[0].arrays)
         names = batch[0].arrays
         joined = {name: np.concatenate([one.arrays[name] for one in batch]) for name in names}
         return self.run(joined)

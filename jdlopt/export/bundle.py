@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +24,15 @@ from jdlopt import config as configs
 from jdlopt import writing
 from jdlopt.data.named import by_name, stacked
 from jdlopt.errors import UserError, WorkdirError
+from jdlopt.export import int8 as int8s
 from jdlopt.export import readme, standalone
 from jdlopt.export.example import coded_inputs, example_rows, example_tensors
+from jdlopt.export.layer_errors import layer_errors
 from jdlopt.export.manifest import describe_inputs, describe_outputs
 from jdlopt.export.measured import measure
 from jdlopt.export.onnx import convert
 from jdlopt.export.opened import open_model
-from jdlopt.export.program import make_program
+from jdlopt.export.program import Program, make_program
 from jdlopt.export.standalone.answers import answer
 from jdlopt.export.standalone.examples import has_rows
 from jdlopt.export.standalone.opening import (
@@ -52,6 +55,10 @@ PREDICT, README = "predict.py", "README.md"
 MODEL = "model.onnx"
 TOLERANCE = 1e-4
 """How far an answer in float32 may be from that of another machine, relative above 1."""
+INT8_TOLERANCE = 0.05
+"""That of 8 bits: processors round what they add up in ways of their own."""
+LAYERS_LOOKED_AT = 64
+"""Examples that tell what 8 bits change of each layer."""
 LOOKED_AT = 4096
 """Examples whose columns' quartiles make the example request."""
 SAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -82,6 +89,7 @@ def bundle_runs(
     out: str | Path | None = None,
     *,
     checkpoint: str = "best",
+    int8: bool = False,
     allow_code: configs.Allowed = False,
 ) -> Bundle:
     """Writes a finished run, or several that predict as one, as a bundle with an ONNX model.
@@ -90,6 +98,7 @@ def bundle_runs(
       workdirs: the run's directory, or those of an ensemble.
       out: the bundle's directory; by default ``bundle`` in the run's.
       checkpoint: ``best`` or ``newest``.
+      int8: in 8 bits, for which the run's data must be there.
       allow_code: as in `jdlopt.train.serve.run_config`.
 
     Raises:
@@ -99,18 +108,40 @@ def bundle_runs(
     _refuse_taken(place)
     opened = open_model(workdirs, checkpoint, allow_code)
     narrow = open_model(workdirs, checkpoint, allow_code, in_float32=True)
-    content = convert(make_program(narrow.experiment, narrow.weights)).SerializeToString()
-    experiment, unmeasured = opened.experiment, None
+    program = make_program(narrow.experiment, narrow.weights)
+    made_from = {"runs": [Path(one).name for one in workdirs], "steps": list(opened.steps)}
+    made_from |= {"checkpoint": checkpoint}
+    experiment = opened.experiment
     try:
         data = serve.experiment_with_data(workdirs[0], allow_code).data
         experiment = experiment.on(data)
     except UserError as error:  # a bundle needs no data; that it was not measured is said
-        unmeasured = next(iter(str(error).splitlines()), "")
-    made_from = {"runs": [Path(one).name for one in workdirs], "steps": list(opened.steps)}
-    made_from |= {"checkpoint": checkpoint}
-    if unmeasured is not None:
-        made_from |= {"not_measured": unmeasured}
-    return write_bundle(place, experiment, opened.weights, Model(content), made_from=made_from)
+        if int8:
+            raise
+        made_from |= {"not_measured": next(iter(str(error).splitlines()), "")}
+    if int8:
+        model, facts = _in_8_bits(program, narrow.experiment.on(experiment.data))
+        made_from |= {"int8": facts}
+    else:
+        model = Model(convert(program).SerializeToString())
+    return write_bundle(place, experiment, opened.weights, model, made_from=made_from)
+
+
+def _in_8_bits(program: Program, experiment: Experiment) -> tuple[Model, dict[str, Any]]:
+    """Returns a program in 8 bits, with what that changes of each layer, and how it was made."""
+    import onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / MODEL
+        facts = int8s.write(program, path, experiment)
+        content = path.read_bytes()
+    seen = by_name(_some_inputs(experiment, LAYERS_LOOKED_AT))
+    errors = layer_errors(
+        int8s.optimized(convert(program)),
+        onnx.load_from_string(content),
+        {name: np.asarray(values) for name, values in seen.items()},
+    )
+    return Model(content, "int8", INT8_TOLERANCE, errors), facts
 
 
 def write_bundle(
@@ -231,10 +262,10 @@ def _one(experiment: Experiment) -> Any:
     return shapes if isinstance(experiment.spec.inputs, Mapping) else next(iter(shapes.values()))
 
 
-def _some_inputs(experiment: Experiment) -> Any:
+def _some_inputs(experiment: Experiment, most: int = LOOKED_AT) -> Any:
     split = "validation" if experiment.data.sizes.get("validation") else "train"
     records = experiment.data.records(split)
-    return stacked([records[place][0] for place in range(min(LOOKED_AT, len(records)))])
+    return stacked([records[place][0] for place in range(min(most, len(records)))])
 
 
 def _runtime_versions() -> dict[str, str]:

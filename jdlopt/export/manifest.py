@@ -173,12 +173,15 @@ def _input_spec(said: Mapping[str, Any]) -> InputSpec:
 
 
 def opened(folder: str | os.PathLike[str]) -> Bundle:
-    """Returns a bundle whose hashes are right; no code of it is run.
+    """Returns a bundle whose hashes are right, with its tokenizers; no code of it is run.
 
     Raises:
       UserError: it can't be used, and why.
     """
     try:
-        return open_bundle(folder)
+        bundle = open_bundle(folder)
     except BundleError as error:
         raise UserError(f"--bundle: {error}") from error
+    read = spec_of(bundle.manifest, str(folder)).named
+    texts = {name: one.text for name, one in read.items() if one.text is not None}
+    return bundle._replace(texts={name: (one.column, one.encode) for name, one in texts.items()})

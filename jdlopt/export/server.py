@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,9 @@ MOST_REQUESTS, MOST_BYTES = 256, 1 << 28
 """Requests that are worked on or wait, and the bytes of their bodies together."""
 SMALL = 1 << 16
 """Bytes up to which a body is read in the event loop itself; a thread costs more."""
+WARM_UPS = 5
+FAST = 0.5e-3
+"""A model whose full batch takes fewer seconds is run in the event loop: a thread costs more."""
 RETRY_AFTER = {"Retry-After": "1"}
 
 
@@ -74,14 +78,14 @@ def make_app(bundle: Bundle, options: ServerOptions | None = None) -> Starlette:
     service = _Service(bundle, options or ServerOptions())
     of_model = {"": service.metadata, "/ready": service.model_ready}
     versions = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
-    routes = [
+    routes = [  # in the order in which they are looked through
+        *(Route(f"{model}/infer", service.infer, methods=["POST"]) for model in versions),
+        Route("/predict", service.predict, methods=["POST"]),
         Route("/", service.about),
         Route("/v2", service.server),
         Route("/v2/health/live", service.live),
         Route("/v2/health/ready", service.ready),
         *(Route(f"{model}{path}", one) for model in versions for path, one in of_model.items()),
-        *(Route(f"{model}/infer", service.infer, methods=["POST"]) for model in versions),
-        Route("/predict", service.predict, methods=["POST"]),
     ]
     service.paths = [one.path.replace("{name}", bundle.name) for one in routes]
     refusals = (Refused, HTTPException, InputError, Failed)
@@ -130,12 +134,15 @@ class _Service:
             self.problem = None
 
     def _warm_up(self) -> None:
-        """Answers the example as it should be answered, and computes a full batch."""
+        """Answers the example as it should be answered, and times a full batch."""
         check(self.bundle)
-        rows = self.batcher.max_batch
-        self.bundle.run(
-            {one.name: np.zeros((rows, *one.shape), one.dtype) for one in self.bundle.inputs}
-        )
+        rows, seconds = self.batcher.max_batch, []
+        full = {one.name: np.zeros((rows, *one.shape), one.dtype) for one in self.bundle.inputs}
+        for _ in range(WARM_UPS):
+            start = time.perf_counter()
+            self.bundle.run(full)
+            seconds.append(time.perf_counter() - start)
+        self.batcher.in_loop = min(seconds) < FAST
 
     # --- what it tells ---------------------------------------------------------------------------
 

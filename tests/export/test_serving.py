@@ -13,6 +13,7 @@ import time
 import venv
 from pathlib import Path
 
+import numpy as np
 import pytest
 from families import TABLE, table
 
@@ -159,3 +160,60 @@ def test_a_bundle_predicts_where_jdlopt_and_jax_are_not(place, tmp_path, capsys)
     assert len(rows) == len(TABLE)
     wrong = alone(place / "run" / "config.json")
     assert wrong.returncode == 2 and "expected" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+def test_a_bundle_in_8_bits_tells_what_that_changes_of_each_layer(place, capsys):
+    bundle = place / "small"
+    words = ["export", str(place / "run"), "--format=bundle", "--int8", f"--out={bundle}"]
+    assert main(words) == 0
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert manifest["model"]["precision"] == "int8"
+    assert manifest["layer_errors"] and all(
+        0 <= error < 0.2 for error in manifest["layer_errors"].values()
+    )
+    assert set(manifest["measured"]) == {"validation", "test"}
+    capsys.readouterr()
+    for source in (str(place / "run"), f"--bundle={bundle}"):
+        assert main(["predict", source, f"--input={place / 'table.csv'}"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))[: len(TABLE)]
+    assert len(rows) == len(TABLE)
+
+
+def test_images_are_read_by_a_bundle_as_by_its_run(tmp_path, capsys):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (48, 8, 8, 1), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", x=images, y=np.arange(48) % 3)
+    config = {
+        "data": {"source": str(tmp_path / "images.npz"), "batch_size": 16},
+        "model": {"name": "cnn", "features": (4, 4)},
+        "optim": {"name": "adam", "learning_rate": 0.01},
+        "train": {"steps": 6, "loggers": ()},
+        "mesh": {"data": 1},
+    }
+    jdlopt.fit(config, tmp_path / "run")
+    bundle = tmp_path / "bundle"
+    assert main(["export", str(tmp_path / "run"), "--format=bundle", f"--out={bundle}"]) == 0
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for place, image in enumerate(images[:5]):
+        size = (8, 8) if place else (20, 12)
+        Image.fromarray(image[..., 0]).resize(size).save(folder / f"{place}.png")
+    capsys.readouterr()
+    for given in (folder, tmp_path / "images.npz"):
+        found = []
+        for source in (str(tmp_path / "run"), f"--bundle={bundle}"):
+            assert main(["predict", source, f"--input={given}"]) == 0
+            found.append(list(csv.DictReader(capsys.readouterr().out.splitlines())))
+        command = [sys.executable, "-I", bundle / "predict.py", given]
+        alone = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        found.append(list(csv.DictReader(alone.splitlines())))
+        for rows in zip(*found, strict=True):
+            assert len({(row["row"], row["prediction"]) for row in rows}) == 1
+    assert (
+        subprocess.run(
+            [sys.executable, "-I", bundle / "predict.py", "--check"], check=False
+        ).returncode
+        == 0
+    )

@@ -183,6 +183,20 @@ def test_arrays_of_another_shape_type_or_name_are_refused():
             read_arrays(image, given_arrays)
 
 
+def test_texts_are_rows_where_their_tokenizer_is():
+    spec = {"table": TABLE, "words": InputSpec((2,), "int32")}
+    alone = bundle_of(spec)
+    with pytest.raises(InputError, match="the model takes arrays, no rows"):
+        read_rows(alone, [{**GOOD, "review": "fine"}])
+    known = alone._replace(
+        texts={"words": ("review", lambda texts: np.array([[len(text), 0] for text in texts]))}
+    )
+    rows = [{**GOOD, "review": "fine"}, {**GOOD, "review": None}]
+    assert read_rows(known, rows).arrays["words"].tolist() == [[4, 0], [0, 0]]
+    with pytest.raises(InputError, match="column 'review': found a number, expected a text"):
+        read_rows(known, [{**GOOD, "review": 3}])
+
+
 @given(request=st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3)

@@ -28,8 +28,8 @@ class Read(NamedTuple):
 
 
 def has_rows(bundle: Bundle) -> bool:
-    """Returns whether all inputs are made of a table's columns of numbers and categories."""
-    return all(one.columns is not None for one in bundle.inputs)
+    """Returns whether all inputs are made of a table's columns: numbers, categories, texts."""
+    return all(one.columns is not None or one.name in bundle.texts for one in bundle.inputs)
 
 
 def read_rows(bundle: Bundle, rows: Sequence[Mapping[str, Any]]) -> Read:
@@ -44,11 +44,12 @@ def read_rows(bundle: Bundle, rows: Sequence[Mapping[str, Any]]) -> Read:
       InputError: columns are missing, or values can't be used; the first ten of them are named.
     """
     if not has_rows(bundle):
-        names = ", ".join(shape_words(one) for one in bundle.inputs if one.columns is None)
+        names = ", ".join(map(shape_words, bundle.inputs))
         raise InputError(f"the model takes arrays, no rows: {names}.")
     if not rows:
         raise InputError("rows: there is none.")
     wanted = [column.name for one in bundle.inputs for column in one.columns or ()]
+    wanted += [column for column, _ in bundle.texts.values()]
     for place, row in enumerate(rows, start=1):
         missing = [name for name in wanted if name not in row]
         if missing:
@@ -60,6 +61,10 @@ def read_rows(bundle: Bundle, rows: Sequence[Mapping[str, Any]]) -> Read:
     notes: list[str] = []
     arrays = {}
     for one in bundle.inputs:
+        if one.name in bundle.texts:
+            name, encode = bundle.texts[one.name]
+            arrays[one.name] = encode(_texts([row[name] for row in rows], name, problems))
+            continue
         values = np.empty((len(rows), len(one.columns or ())), np.float32)
         for place, column in enumerate(one.columns or ()):
             cells = [row[column.name] for row in rows]
@@ -70,6 +75,13 @@ def read_rows(bundle: Bundle, rows: Sequence[Mapping[str, Any]]) -> Read:
         more = [f"and {rest} more"] if rest > 0 else []
         raise InputError("; ".join([*problems[:MOST_PROBLEMS], *more]) + ".")
     return Read(arrays, tuple(notes))
+
+
+def _texts(cells: Sequence[Any], name: str, problems: list[str]) -> list[str]:
+    for row, cell in enumerate(cells):
+        if not isinstance(cell, str | None):
+            problems.append(f"row {row + 1}, column {name!r}: found {_kind(cell)}, expected a text")
+    return [cell if isinstance(cell, str) else "" for cell in cells]
 
 
 def _coded(

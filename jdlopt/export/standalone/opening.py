@@ -93,6 +93,8 @@ class Bundle(NamedTuple):
 
     Attributes:
       run: arrays by input's name → arrays by output's name; any number of examples.
+      texts: inputs that are made of a column of texts: the column, and what encodes its texts. None
+        are known without jdlopt, which has the tokenizers.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Bundle(NamedTuple):
     inputs: tuple[Input, ...]
     outputs: Outputs
     run: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+    texts: Mapping[str, tuple[str, Callable[[list[str]], np.ndarray]]] = {}
 
 
 def open_bundle(folder: str | os.PathLike[str]) -> Bundle:
@@ -253,6 +256,8 @@ def _session(
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # threads that wait for work in a loop would take the processors from what feeds the model
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime has exceptions of its own for every kind of damage
