@@ -420,6 +420,34 @@ def table_rows() -> list[Row]:
     return [(what, total, "HistGradientBoosting, its defaults", "measure_tables.py"), *found]
 
 
+def serving_rows() -> list[Row]:
+    """Returns the rows about answering requests."""
+    serving = load("serving")
+    found: list[Row] = []
+    for name, record in (serving or {"models": {}})["models"].items():
+        own, bare = record["jdlopt"], record["bare onnxruntime"]
+        for which in ("p50", "p99"):
+            found.append(
+                (
+                    f"`jdlopt serve`, {name}, 8 requests at a time: {which}",
+                    f"{own[f'{which}_ms']['median']:.2f} ms",
+                    f"onnxruntime behind starlette, without batching: "
+                    f"{bare[f'{which}_ms']['median']:.2f} ms",
+                    "measure_serving.py",
+                )
+            )
+        told = record["malformed"]
+        found.append(
+            (
+                f"of {told['requests']:,} such requests, {told['malformed']} malformed: lost",
+                str(told["requests"] - told["answered"]),
+                f"{told['refused_with_a_reason']} malformed ones are a 400 with a reason",
+                "measure_serving.py",
+            )
+        )
+    return found
+
+
 def groups() -> dict[str, list[Row]]:
     """Returns heading → rows, for whatever was measured."""
     found = {
@@ -430,5 +458,6 @@ def groups() -> dict[str, list[Row]]:
         "Diagnosis": diagnosis_rows(),
         "Data": data_rows(),
         "Tables": table_rows(),
+        "Serving": serving_rows(),
     }
     return {heading: rows for heading, rows in found.items() if rows}
