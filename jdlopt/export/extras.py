@@ -13,7 +13,10 @@ from jdlopt.errors import UserError
 EXTRAS = {
     "export": "pip install 'jdlopt[export]'",
     "tf": "pip install 'jdlopt[tf]'",
-    "litert": "pip install litert-converter 'immutabledict<4.2.2'",
+    "litert": (
+        "pip install --no-deps --target=litert litert-converter ai-edge-litert xdsl==0.28.0 "
+        "'immutabledict<4.2.2' lark ordered-set backports.strenum, then PYTHONPATH=litert"
+    ),
 }
 """What installs a group of libraries."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from jdlopt import writing
 from jdlopt.data.spec import InputSpec
 from jdlopt.errors import UserError, WorkdirError, listing, nearest
 from jdlopt.export import int8 as int8s
-from jdlopt.export import onnx, stablehlo
+from jdlopt.export import litert, onnx, saved_model, stablehlo
 from jdlopt.export.agreement import BATCHES, Loaded, agreement, examples
 from jdlopt.export.opened import Opened, open_model
 from jdlopt.export.program import Program, make_program
@@ -47,6 +48,10 @@ class Format(NamedTuple):
 FORMATS: dict[str, Format] = {
     "onnx": Format("model.onnx", onnx.write, onnx.load, True, "ONNX Runtime, TensorRT, …"),
     "stablehlo": Format("model.stablehlo", stablehlo.write, stablehlo.load, False, "JAX, XLA"),
+    "litert": Format("model.tflite", litert.write, litert.load, True, "LiteRT (TensorFlow Lite)"),
+    "saved_model": Format(
+        "saved_model", saved_model.write, saved_model.load, False, "TensorFlow, TensorFlow Serving"
+    ),
 }
 """Format → how it is written."""
 BUNDLE = "bundle"
@@ -103,7 +108,7 @@ def export_run(
         given = examples(opened.experiment.spec, max(BATCHES))
         same = agreement(program, found.load(path), given)
         if same.relative_error > TOLERANCE:
-            path.unlink()
+            _remove(path)
             raise UserError(
                 f"--format={format}: the file said other things than the model: its outputs are up "
                 f"to {same.relative_error:.2g} of the largest away. It is not kept."
@@ -112,12 +117,21 @@ def export_run(
     return {
         "format": format,
         "file": str(path),
-        "bytes": path.stat().st_size,
+        "bytes": _size(path),
         "checkpoint": checkpoint,
         "steps": list(opened.steps),
         **described(opened, program),
         **facts,
     }
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(one.stat().st_size for one in files if one.is_file())
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _with_data(opened: Opened, allow_code: configs.Allowed) -> Experiment:

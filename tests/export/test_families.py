@@ -7,7 +7,7 @@ import pytest
 from families import FAMILIES, experiment_of, program_of, weights_of
 
 from jdlopt.errors import UserError
-from jdlopt.export import onnx, stablehlo
+from jdlopt.export import litert, onnx, saved_model, stablehlo
 from jdlopt.export.agreement import agreement, examples
 from jdlopt.export.opened import computing_in_float32
 from jdlopt.export.program import Program, make_program
@@ -40,6 +40,19 @@ def test_a_stablehlo_file_equals_the_model_to_the_bit(family, tmp_path):
     stablehlo.write(program, tmp_path / "model.stablehlo")
     loaded = stablehlo.load(tmp_path / "model.stablehlo")
     assert agreement(program, loaded, given).relative_error == 0.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["mlp", "lstm", "vit"])
+@pytest.mark.parametrize(
+    ("module", "library"), [(litert, "litert_converter"), (saved_model, "tensorflow")]
+)
+def test_a_file_of_an_optional_library_says_what_the_model_says(module, library, family, tmp_path):
+    pytest.importorskip(library)
+    program, given = program_of(family)
+    module.write(program, tmp_path / "model")
+    found = agreement(program, module.load(tmp_path / "model"), given)
+    assert found.relative_error <= 1e-5 and found.same_classes == 1.0
 
 
 def given_of(experiment):
