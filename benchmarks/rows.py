@@ -448,6 +448,36 @@ def serving_rows() -> list[Row]:
     return found
 
 
+def compression_rows() -> list[Row]:
+    """Returns the rows about smaller models."""
+    sliced, script = load("slicing"), "measure_slicing.py"
+    if not sliced:
+        return []
+    found: list[Row] = []
+    for batch, record in sliced["times"].items():
+        what = f"a ResNet 32-64-128 cut to half its width, int8 ONNX, {batch}, one core"
+        ms = record["ms"]["int8 ONNX, half"]["median"]
+        ratios = record["ratios"]
+        for name, peer in (
+            ("against its own jit", "the whole one under `jit`"),
+            ("against torch-pruning", "torch-pruning's half one, PyTorch eager"),
+        ):
+            found.append((what, f"{ms:.2f} ms; {times(ratios[name], 1)}", peer, script))
+    accuracy = sliced["accuracy"]
+    found.append(
+        (
+            f"the same trained {sliced['steps']} steps on MNIST, cut, trained as many, "
+            f"{len(accuracy['jdlopt, half']['values'])} seeds",
+            f"{percent(accuracy['jdlopt, half, int8'])} test accuracy; "
+            f"{points(sliced['ahead_of_torch_pruning'])}",
+            f"torch-pruning's {percent(accuracy['torch, half'])}; whole, "
+            f"{percent(accuracy['jdlopt, whole'])} here, {percent(accuracy['torch, whole'])} there",
+            script,
+        )
+    )
+    return found
+
+
 def groups() -> dict[str, list[Row]]:
     """Returns heading → rows, for whatever was measured."""
     found = {
@@ -459,5 +489,6 @@ def groups() -> dict[str, list[Row]]:
         "Data": data_rows(),
         "Tables": table_rows(),
         "Serving": serving_rows(),
+        "Smaller models": compression_rows(),
     }
     return {heading: rows for heading, rows in found.items() if rows}
