@@ -247,7 +247,8 @@ class Couplings:
           ConfigError: an array belongs to no layer that the family has named, or is shorter than
             its channels.
         """
-        unknown = sorted(self.shapes.keys() - self._known)
+        # a number without axes, such as the range of a layer's inputs, is of no channel
+        unknown = sorted(path for path in self.shapes.keys() - self._known if self.shapes[path])
         if unknown:
             layers = sorted({path.rpartition("/")[0].removeprefix("params/") for path in unknown})
             raise ConfigError(

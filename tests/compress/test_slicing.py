@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jdlopt import config as configs
 from jdlopt.cli import main
@@ -61,13 +63,13 @@ LAYERS = {"features": 8, "num_layers": 2, "num_heads": 4, "mlp_features": 6}
 slow = pytest.mark.slow
 FAST = {
     "mlp": Row({"features": (6, 4), "batch_norm": True}, (5,)),
-    "cnn": Row({"features": (4, 6), "hidden": (5,), "batch_norm": True, "pool": "max"}, IMAGE),
     "gru": Row({"features": 4, "num_layers": 2, "bidirectional": True}, (3, 2)),
     "resnet": Row(
         {"stem": "cifar", "stage_sizes": (1, 1), "features": (4, 6), "strides": (2, 1)}, IMAGE
     ),
 }
 SLOW = {
+    "cnn": Row({"features": (4, 6), "hidden": (5,), "batch_norm": True, "pool": "max"}, IMAGE),
     "mlp of tokens": Row({"features": (6,), "embedding_features": 3}, (4,), tokens=7),
     "tabm": Row({"features": (6, 4), "submodels": 2}, (6,), columns=(0, 15, 7)),
     "linear": Row({}, (5,)),
@@ -241,6 +243,48 @@ def test_widths_are_multiples_of_8_and_never_0(base):
         1.0: (32, 20, 8), 0.7: (24, 16, 8), 0.5: (16, 8, 8), 0.01: (8, 8, 8),
     }  # fmt: skip
     assert widths[0.5].widths["head/dense_1"] == (20, 8)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    widths=st.lists(st.integers(1, 40), min_size=1, max_size=3),
+    share=st.floats(0.01, 1.0),
+    multiple=st.integers(1, 9),
+    scope=st.sampled_from(("layer", "global")),
+)
+def test_any_share_leaves_each_layer_some_channels_in_their_order(
+    base, widths, share, multiple, scope
+):
+    model = dataclasses.replace(base.model, name="mlp", options={"features": tuple(widths)})
+    config, rng = dataclasses.replace(base, model=model), np.random.default_rng(0)
+    layers = {f"dense_{index}": width for index, width in enumerate(widths)} | {"outputs": OUTPUTS}
+    params, before = {}, 2
+    for name, width in layers.items():
+        # a bias says which channel it was
+        kernel = jnp.asarray(rng.normal(size=(before, width)))
+        params[name], before = {"kernel": kernel, "bias": jnp.arange(float(width))}, width
+    weights = Weights({"head": params}, {}, {"model": {}})
+    found = sliced(config, weights, share, scope=scope, multiple=multiple)
+    after = 2
+    for name, kept in zip(layers, (*found.config.model.options["features"], OUTPUTS)):
+        layer, old = found.weights.params["head"][name], params[name]
+        assert layer["kernel"].shape == (after, kept) and layer["bias"].shape == (kept,)
+        numbers = np.asarray(layer["bias"], int)
+        assert (np.diff(numbers) > 0).all()
+        if name != "outputs":
+            assert kept == layers[name] or (kept % multiple == 0 and 0 < kept < layers[name])
+        if after == len(old["kernel"]):
+            np.testing.assert_array_equal(layer["kernel"], old["kernel"][:, numbers])
+        after = kept
+
+
+def test_ranges_of_inputs_are_kept(base):
+    config, _, weights = made(base, ROWS["cnn"], "cnn")
+    ranges = {"conv_1": {"input": {"low": jnp.float32(-1), "high": jnp.float32(2)}}}
+    state = {**weights.model_state, "ranges": ranges}
+    found = sliced(config, weights.replace(model_state=state), 0.5, multiple=1)
+    assert found.weights.model_state["ranges"] == ranges
+    assert found.config.model.options["features"] == (2, 3)
 
 
 def test_the_channels_that_count_most_are_kept_in_a_layer_or_in_the_model(base):
