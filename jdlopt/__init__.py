@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from jdlopt.compress.compress import compress
     from jdlopt.config import load
     from jdlopt.evidence.ablate import ablate
     from jdlopt.evidence.compare import compare
@@ -28,6 +29,7 @@ __all__ = [
     "Run",
     "ablate",
     "compare",
+    "compress",
     "diagnose",
     "fit",
     "improve",
@@ -43,6 +45,7 @@ _PLACES = {
     "Run": "jdlopt.train.run",
     "ablate": "jdlopt.evidence.ablate",
     "compare": "jdlopt.evidence.compare",
+    "compress": "jdlopt.compress.compress",
     "diagnose": "jdlopt.evidence.diagnose",
     "fit": "jdlopt.train.loop",
     "improve": "jdlopt.evidence.improve",

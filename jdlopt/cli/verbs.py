@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
+from jdlopt.compress.options import CompressionOptions
 from jdlopt.config import Choice, Range
 from jdlopt.config.options import Flag
 from jdlopt.evidence.options import AblationOptions, ComparisonOptions, ImprovementOptions
@@ -226,6 +227,19 @@ class ImproveFlags(ConfigFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompressFlags(Flags):
+    """Those of ``compress``."""
+
+    run: Annotated[str, RUN]
+    workdir: Annotated[
+        str | None, Flag("where all of it is kept", "DIR", shown="compressed in RUN")
+    ] = None
+    allow_code: Annotated[bool, CODE] = False
+    options: CompressionOptions
+    report: Annotated[bool, Flag("write no compress.html", name="no-report")] = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class TechniquesFlags(ConfigFlags):
     """Those of ``techniques``; without a config it lists them."""
 
@@ -371,6 +385,11 @@ VERBS = {
     ),
     "improve": Verb(
         "evidence:improve", "Make a config better by itself, step by step.", ImproveFlags
+    ),
+    "compress": Verb(
+        "compress:compress",
+        "Make a finished run smaller or faster, within a margin of loss.",
+        CompressFlags,
     ),
     "techniques": Verb("techniques:listed", "List what may make a config better.", TechniquesFlags),
     "diagnose": Verb(

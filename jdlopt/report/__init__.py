@@ -10,6 +10,8 @@ from jdlopt.errors import WorkdirError
 def write_report(workdir: str | Path, *, allow_code: bool = False) -> Path:
     """Writes ``report.html`` of a run's, a study's or a comparison's directory; returns its path.
 
+    Of a compression it is ``compress.html``.
+
     Args:
       workdir: the directory.
       allow_code: import the parts that a run's config names by dotted path, to show what its model
@@ -27,6 +29,10 @@ def write_report(workdir: str | Path, *, allow_code: bool = False) -> Path:
         from jdlopt.report import improvement
 
         return improvement.write_report(folder)
+    if (folder / "compress.json").is_file():
+        from jdlopt.report import compression
+
+        return compression.write_page(folder)
     for name in ("compare", "ablate"):
         if (folder / f"{name}.json").is_file():
             from jdlopt.report import comparison
@@ -37,9 +43,8 @@ def write_report(workdir: str | Path, *, allow_code: bool = False) -> Path:
         from jdlopt.report import run
 
         return run.write_report(folder, allow_code)
-    hint = (
-        "Name a directory that `jdlopt train`, `tune`, `compare`, `ablate` or `improve` was given."
-    )
+    verbs = "`jdlopt train`, `tune`, `compare`, `ablate`, `improve` or `compress`"
+    hint = f"Name a directory that {verbs} was given."
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "there is no such directory"
         raise WorkdirError(f"{folder}: {what}. {hint}")

@@ -197,6 +197,32 @@ def of_comparison(workdir: Path, record: Record) -> list[Command]:
     return [Command("Go on with as many seeds as may decide", text)]
 
 
+def of_compression(workdir: Path, record: Record) -> list[Command]:
+    """Returns what follows a compression: the chosen model, used; or more seeds, where some may do.
+
+    Args:
+      workdir: its directory.
+      record: the content of ``compress.json``.
+    """
+    code, run = bool(code_in(record["config"])), Path(record["run"])
+    made = []
+    if record["directory"] is not None:
+        place = workdir / Path(record["directory"]).name
+        text = jdlopt("predict", place, input=NEW, output="predictions.csv", allow_code=code)
+        made.append(Command(f"Predict with the chosen model, in the place of {NEW}", text))
+    needed = [
+        row["loss"]["seeds_needed"]
+        for row in record["candidates"]
+        if row["decision"] == "undecided" and row["loss"]
+    ]
+    known = [one for one in needed if isinstance(one, int) and one > len(record["seeds"])]
+    if known:
+        text = jdlopt("compress", run, within=record["within"], workdir=workdir, seeds=min(known),
+                      prefer=record["prefer"], allow_code=code)  # fmt: skip
+        made.append(Command("Go on with as many seeds as may decide", text))
+    return made
+
+
 def of_improvement(workdir: Path) -> list[Command]:
     """Returns what follows an improvement: its config trained as a run, then evaluated."""
     if not (workdir / "improved.py").is_file():

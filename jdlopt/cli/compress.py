@@ -1,0 +1,103 @@
+"""The verb ``compress``: a finished run made smaller or faster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jdlopt.cli.show import DONE, check_run, console, number, print_json, print_path
+from jdlopt.cli.study import stoppable
+from jdlopt.cli.verbs import CompressFlags
+
+COLOURS = {"accepted": "green", "rejected": "red", "undecided": "yellow", "baseline": ""}
+
+
+def compress(flags: CompressFlags) -> int:
+    """Compresses a run, and writes ``compress.json`` and ``compress.html``."""
+    flags.options.check()
+    check_run("RUN", flags.run)
+    from jdlopt.compress import compress as compression
+    from jdlopt.train.disk import as_json
+
+    out = None if flags.json else console()
+
+    def say(text: str) -> None:
+        if out is not None:
+            out.print(text, soft_wrap=True)
+
+    with stoppable() as stopped:
+        record = compression.compress_run(
+            Path(flags.run), flags.workdir, flags.options, flags.allow_code, say, stopped
+        )
+    workdir = Path(flags.workdir or Path(flags.run) / compression.COMPRESSED)
+    page = None
+    if flags.report:
+        from jdlopt.report.compression import write_page
+
+        page = write_page(workdir)
+    if flags.json:
+        print_json(as_json({**record, "workdir": str(workdir)}))
+    else:
+        _print(record, page)
+    return DONE
+
+
+def _print(record: Mapping[str, Any], page: Path | None) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    limit = "" if record["margin"] is None else f", {number(record['margin'])} may be lost"
+    table = Table(title=f"{record['metric']}, {len(record['seeds'])} seeds{limit}")
+    sizes = [str(size) for size in record["batch_sizes"]]
+    names = ["candidate", "decision", "loss", "bytes", "MACs", *(f"ms at {one}" for one in sizes)]
+    for name in names:
+        left = name in ("candidate", "decision")
+        table.add_column(name, justify="left" if left else "right", no_wrap=name == "candidate")
+    baseline = record["baseline"]
+    for row in [baseline, *record["candidates"]] if baseline else []:
+        mark = " *" if row["on_front"] else ""
+        table.add_row(
+            row["name"] + mark,
+            Text(row["decision"], COLOURS[row["decision"]]),
+            number(row["value"]) if row is baseline else _loss(row["loss"]),
+            _count(row["bytes"]),
+            _count(row["macs"]),
+            *(_time(row["ms"].get(one)) for one in sizes),
+        )
+    out.print(table)
+    for row in record["candidates"]:
+        if row["reason"]:
+            out.print(f"{row['name']}: {row['reason']}", style="dim", soft_wrap=True)
+    for name, reason in record["not_applicable"].items():
+        out.print(f"{name}: not tried: {reason}", style="dim", soft_wrap=True)
+    out.print(f"It ended because {record['why']}. * none is better in loss, bytes and time.")
+    if record["chosen"] is None:
+        out.print("Nothing is chosen: the run stands as it is.")
+    else:
+        test = record["test"]
+        told = f"; {test['metric']} {number(test['chosen'])}" if test else ""
+        if test and test["baseline"] is not None:
+            told += f", the run's {number(test['baseline'])}"
+        out.print(f"chosen: {record['chosen']}{told}", soft_wrap=True)
+        print_path(out, record["directory"], "a run: predict, eval, report, export take it")
+    if page is not None:
+        out.print(f"  {page}", soft_wrap=True)
+
+
+def _loss(effect: Mapping[str, Any] | None) -> str:
+    if effect is None:
+        return "–"
+    low, high = effect["interval"]
+    if low is None or abs(low) == float("inf"):
+        return f"{effect['mean']:+.4f}"
+    return f"{effect['mean']:+.4f} ({low:+.4f} to {high:+.4f})"
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
+def _time(found: Mapping[str, float] | None) -> str:
+    return "–" if found is None else f"{found['median']:.3g} ({found['against']:.2f}×)"
