@@ -1,0 +1,121 @@
+"""The verb compress: from a run to a smaller one that loses little enough."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import jdlopt
+from jdlopt.cli import main
+from jdlopt.errors import UserError, WorkdirError
+from jdlopt.train.loop import fit
+
+CONFIG: dict[str, Any] = {
+    "data": {"source": "wine", "batch_size": 16, "preprocess": {"scale": "standard"}},
+    "model": {"name": "mlp", "features": (16, 16)},
+    "optim": {"name": "adam", "learning_rate": 0.01},
+    "train": {"epochs": 4, "tensorboard": False},
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("compress") / "run"
+    fit(CONFIG, place)
+    return place
+
+
+def test_what_can_not_be_compressed_is_one_message(run: Path, tmp_path: Path, capsys):
+    with pytest.raises(UserError, match=r"half_width"):
+        jdlopt.compress(run, "1pp", tmp_path / "c", methods=("half_widht",))
+    with pytest.raises(UserError, match=r"--within: .*validation/accuracy"):
+        jdlopt.compress(run, 0.1, tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    for name in ("config.json", "inputs.json", "data.json"):
+        (unfinished / name).write_bytes((run / name).read_bytes())
+    with pytest.raises(WorkdirError, match="unfinished"):
+        jdlopt.compress(unfinished, "1pp", tmp_path / "c")
+    assert main(["compress", str(run), "--within=no"]) == 2
+    assert main(["compress", str(tmp_path), "--within=1pp"]) == 2
+    said = capsys.readouterr().err
+    assert "--within" in said and "Traceback" not in said
+
+
+def command(run: Path, workdir: Path, *flags: str) -> list[str]:
+    return [
+        sys.executable, "-m", "jdlopt.cli", "compress", str(run), f"--workdir={workdir}",
+        "--metric=validation/loss", "--within=0.5", "--seeds=3", "--workers=1",
+        "--methods=half_width,float16", "--budget=10m", *flags,
+    ]  # fmt: skip
+
+
+ENVIRONMENT = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+
+
+def lines(workdir: Path) -> dict[str, int]:
+    """How many trainings of each config are written down."""
+    return {
+        path.name: len(path.read_text().splitlines())
+        for path in sorted((workdir / "trainings").glob("*.jsonl"))
+    }
+
+
+@pytest.mark.slow
+def test_a_run_becomes_smaller_and_a_killed_call_trains_nothing_twice(run: Path, tmp_path: Path):
+    workdir = tmp_path / "c"
+    process = subprocess.Popen(command(run, workdir), env=ENVIRONMENT, start_new_session=True)
+    until = time.monotonic() + 120
+    while not sum(lines(workdir).values()) and process.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    begun = lines(workdir)
+    done = subprocess.run(
+        command(run, workdir, "--json"), env=ENVIRONMENT, capture_output=True, text=True, check=True
+    )
+    record = json.loads(done.stdout)
+    now = lines(workdir)
+    assert begun and all(now[name] >= count for name, count in begun.items())
+    # the baseline's two other seeds, and three of the model of half the width
+    assert sorted(now.values()) == [2, 3]
+    assert record["status"] == "done" and record["why"] == "every candidate was tried"
+    rows = {row["name"]: row for row in (record["baseline"], *record["candidates"])}
+    half = rows["half_width"]
+    assert (
+        half["bytes"] < 0.5 * rows["baseline"]["bytes"] and half["macs"] < rows["baseline"]["macs"]
+    )
+    assert all(set(row["ms"]) == {"1", "32"} for row in rows.values())
+    chosen = record["chosen"]
+    assert rows[chosen]["decision"] == "accepted"
+    assert rows[chosen]["bytes"] == min(
+        row["bytes"] for row in rows.values() if row["decision"] == "accepted"
+    )
+    assert (workdir / "compress.html").stat().st_size > 10_000
+    made = jdlopt.open_run(workdir / "chosen")
+    assert made.metrics["test/loss"] == record["test"]["chosen"]
+    assert main(["eval", str(workdir / "chosen"), "--split=test"]) == 0
+    # all of it is known: nothing is trained again
+    options = {"seeds": 3, "workers": 1, "methods": ("half_width", "float16")}
+    again = jdlopt.compress(run, 0.5, workdir, metric="validation/loss", **options)
+    assert again["chosen"] == chosen
+    assert lines(workdir) == now
+
+
+@pytest.mark.slow
+def test_a_budget_that_ends_leaves_what_is_known(run: Path, tmp_path: Path, capsys):
+    flags = [f"--workdir={tmp_path / 'c'}", "--within=1pp", "--budget=1s", "--workers=1"]
+    assert main(["compress", str(run), *flags]) == 0
+    record = json.loads((tmp_path / "c" / "compress.json").read_text())
+    assert record["why"] == "the time budget ended" and record["chosen"] is None
+    assert "Nothing is chosen" in capsys.readouterr().err
