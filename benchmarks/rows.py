@@ -448,8 +448,8 @@ def serving_rows() -> list[Row]:
     return found
 
 
-def compression_rows() -> list[Row]:
-    """Returns the rows about smaller models."""
+def slicing_rows() -> list[Row]:
+    """Returns the rows about models whose channels were cut out."""
     sliced, script = load("slicing"), "measure_slicing.py"
     if not sliced:
         return []
@@ -476,6 +476,26 @@ def compression_rows() -> list[Row]:
         )
     )
     return found
+
+
+def margin_rows() -> list[Row]:
+    """Returns the rows about how often a loss of the margin is accepted."""
+    margin = load("margin")
+    if not margin:
+        return []
+    power = {(row["noise"], row["seeds"]): row["accepted_without_loss"] for row in margin["rows"]}
+    value = (
+        f"accepted in at most {100 * margin['worst']:.1f} % of {margin['draws']} draws each; of "
+    )
+    value += f"no loss, {100 * power[0.25, 5]:.0f} % are accepted on 5 seeds where pairs differ by "
+    value += "a quarter of the margin"
+    what = "`compress`: losses of exactly the margin, 24 noise levels and seed counts"
+    return [(what, value, "5 % are allowed", "measure_margin.py")]
+
+
+def compression_rows() -> list[Row]:
+    """Returns the rows about smaller models."""
+    return [*margin_rows(), *slicing_rows()]
 
 
 def groups() -> dict[str, list[Row]]:
