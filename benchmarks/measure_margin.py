@@ -1,4 +1,4 @@
-"""How often `compress` accepts a candidate: one whose loss is the margin, and one that loses nothing.
+"""How often `compress` accepts candidates: whose loss is the margin, and who lose nothing.
 
     python benchmarks/measure_margin.py [--draws=400]
 

@@ -40,7 +40,9 @@ def prose(page: Path) -> str:
 
 def commands(page: Path) -> list[list[str]]:
     """Returns the words behind `jdlopt` in each command of a page, however it is started."""
-    lines = "\n".join(blocks(page, "console", "")).replace("\\\n", " ").splitlines()
+    shown = "\n".join(blocks(page, "console")).replace("\\\n", " ").splitlines()
+    lines = [line for line in shown if line.startswith("$ ")]  # the others are what is printed
+    lines += "\n".join(blocks(page, "")).replace("\\\n", " ").splitlines()
     found = []
     for line in lines:
         words = shlex.split(line.removeprefix("$ "), comments=True)
