@@ -420,7 +420,7 @@ def test_a_module_of_ones_own_keeps_what_no_config_can_hold(place, resolved, mon
     words = ["--config.model.name=cli_net:Net", "--config.model.width=5"]
     config = resolved(*words, file="net.py")
     assert config["model"]["width"] == 5
-    assert set(config["model"]) == {"name", "width"} | set(fields_of(ModelFields))
+    assert set(config["model"]) == {"name", "width", "quantize"} | set(fields_of(ModelFields))
 
 
 # --- runs and configs are named alike -------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jdlopt.cli.show import DONE, check_run, console, number, print_json, print_path
+from jdlopt.cli.show import DONE, console, number, print_json, print_path, run_of
 from jdlopt.cli.study import stoppable
 from jdlopt.cli.verbs import CompressFlags
 
@@ -16,7 +16,7 @@ COLOURS = {"accepted": "green", "rejected": "red", "undecided": "yellow", "basel
 def compress(flags: CompressFlags) -> int:
     """Compresses a run, and writes ``compress.json`` and ``compress.html``."""
     flags.options.check()
-    check_run("RUN", flags.run)
+    place = Path(run_of("compress", flags))
     from jdlopt.compress import compress as compression
     from jdlopt.train.disk import as_json
 
@@ -28,16 +28,16 @@ def compress(flags: CompressFlags) -> int:
 
     with stoppable() as stopped:
         record = compression.compress_run(
-            Path(flags.run), flags.workdir, flags.options, flags.allow_code, say, stopped
+            place, flags.out, flags.options, flags.allow_code, say, stopped
         )
-    workdir = Path(flags.workdir or Path(flags.run) / compression.COMPRESSED)
+    workdir = Path(flags.out or place / compression.COMPRESSED)
     page = None
     if flags.report:
         from jdlopt.report.compression import write_page
 
         page = write_page(workdir)
     if flags.json:
-        print_json(as_json({**record, "workdir": str(workdir)}))
+        print_json(as_json({**record, "out": str(workdir)}))
     else:
         _print(record, page)
     return DONE

@@ -227,14 +227,12 @@ class ImproveFlags(ConfigFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompressFlags(Flags):
+class CompressFlags(RunFlags):
     """Those of ``compress``."""
 
-    run: Annotated[str, RUN]
-    workdir: Annotated[
+    out: Annotated[
         str | None, Flag("where all of it is kept", "DIR", shown="compressed in RUN")
     ] = None
-    allow_code: Annotated[bool, CODE] = False
     options: CompressionOptions
     report: Annotated[bool, Flag("write no compress.html", name="no-report")] = True
 

@@ -217,7 +217,7 @@ def of_compression(workdir: Path, record: Record) -> list[Command]:
     ]
     known = [one for one in needed if isinstance(one, int) and one > len(record["seeds"])]
     if known:
-        text = jdlopt("compress", run, within=record["within"], workdir=workdir, seeds=min(known),
+        text = jdlopt("compress", run, within=record["within"], out=workdir, seeds=min(known),
                       prefer=record["prefer"], allow_code=code)  # fmt: skip
         made.append(Command("Go on with as many seeds as may decide", text))
     return made

@@ -53,7 +53,7 @@ def test_what_can_not_be_compressed_is_one_message(run: Path, tmp_path: Path, ca
 
 def command(run: Path, workdir: Path, *flags: str) -> list[str]:
     return [
-        sys.executable, "-m", "jdlopt.cli", "compress", str(run), f"--workdir={workdir}",
+        sys.executable, "-m", "jdlopt.cli", "compress", str(run), f"--out={workdir}",
         "--metric=validation/loss", "--within=0.5", "--seeds=3", "--workers=1",
         "--methods=half_width,float16", "--budget=10m", *flags,
     ]  # fmt: skip
@@ -114,7 +114,7 @@ def test_a_run_becomes_smaller_and_a_killed_call_trains_nothing_twice(run: Path,
 
 @pytest.mark.slow
 def test_a_budget_that_ends_leaves_what_is_known(run: Path, tmp_path: Path, capsys):
-    flags = [f"--workdir={tmp_path / 'c'}", "--within=1pp", "--budget=1s", "--workers=1"]
+    flags = [f"--out={tmp_path / 'c'}", "--within=1pp", "--budget=1s", "--workers=1"]
     assert main(["compress", str(run), *flags]) == 0
     record = json.loads((tmp_path / "c" / "compress.json").read_text())
     assert record["why"] == "the time budget ended" and record["chosen"] is None

@@ -21,6 +21,8 @@ from jdlopt.train.schema import schema_of
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FILES = ("py", "md", "json", "csv", "onnx", "stablehlo", "tflite", "safetensors")
+"""Endings of files that are named as keys are."""
 SECTION_KEY = re.compile(r"(?:data|model|loss|optim|train|mesh)(?:\.[a-z_0-9]+)+")
 
 
@@ -185,8 +187,7 @@ def test_keys_in_the_text_are_known(page):
     named = {
         match[0]
         for code in re.findall(r"`([^`\n]+)`", prose(page))
-        if (match := SECTION_KEY.match(code))
-        and match[0].rpartition(".")[2] not in ("py", "md", "json", "csv")
+        if (match := SECTION_KEY.match(code)) and match[0].rpartition(".")[2] not in FILES
     }
     assert named <= known_keys()
 
