@@ -171,8 +171,11 @@ def write_bundle(
     called = SAFE.sub("-", name or experiment.spec.name).strip("-.") or "model"
     beside = place.parent / f".{place.name}.writing"
     try:
+        writing.make_folder(place.parent)
+        if beside.is_symlink():
+            beside.unlink()  # it would lead elsewhere
         shutil.rmtree(beside, ignore_errors=True)  # what a killed process left
-        writing.make_folder(beside)
+        beside.mkdir()
         made = _filled(beside, experiment, weights, model, called, made_from or {})
         writing.settle_all(beside)
         os.replace(beside, place)

@@ -125,7 +125,11 @@ def test_a_bundle_that_can_not_be_made_leaves_nothing(run, model, folder, tmp_pa
     with pytest.raises(UserError, match="is no ONNX model"):
         write_bundle(tmp_path / "made", experiment, weights, Model(b"not a model"))
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".made.writing").symlink_to(tmp_path / "elsewhere")
     made = write_bundle(tmp_path / "made", experiment, weights, model)  # without data
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    (tmp_path / "elsewhere").rmdir()
     assert "measured" not in made.manifest
     assert "was not measured" in (tmp_path / "made" / "README.md").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["made"]

@@ -217,3 +217,44 @@ def test_images_are_read_by_a_bundle_as_by_its_run(tmp_path, capsys):
         ).returncode
         == 0
     )
+
+
+def test_several_numbers_and_runs_are_one_bundle_with_their_spread(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(40, 2))
+    lines = [f"{a:.4f},{b:.4f},{50 * a + 7:.3f},{a - 2 * b:.3f}" for a, b in rows]
+    (tmp_path / "numbers.csv").write_text("\n".join(["a,b,far,near", *lines]) + "\n")
+    for seed in (0, 1):
+        config = {
+            "seed": seed,
+            "data": {
+                "source": str(tmp_path / "numbers.csv"),
+                "target": ("far", "near"),
+                "batch_size": 8,
+            },
+            "model": {"name": "linear"},
+            "optim": {"name": "adam", "learning_rate": 0.1},
+            "train": {"steps": 20, "loggers": ()},
+            "mesh": {"data": 1},
+        }
+        jdlopt.fit(config, tmp_path / f"run{seed}")
+    both = f"--ensemble={tmp_path / 'run0'},{tmp_path / 'run1'}"
+    bundle = tmp_path / "bundle"
+    assert main(["export", both, "--format=bundle", f"--out={bundle}"]) == 0
+    for split, one in json.loads((bundle / "manifest.json").read_text())["measured"].items():
+        assert one["same"] == 1, split
+        for name, value in one["metrics"].items():
+            assert value["bundle"] == pytest.approx(value["run"], rel=1e-4, abs=1e-6), name
+    capsys.readouterr()
+    found = []
+    for source in (both, f"--bundle={bundle}"):
+        assert main(["predict", source, f"--input={tmp_path / 'numbers.csv'}"]) == 0
+        found.append(list(csv.DictReader(capsys.readouterr().out.splitlines())))
+    command = [sys.executable, "-I", bundle / "predict.py", tmp_path / "numbers.csv"]
+    alone = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found.append(list(csv.DictReader(alone.splitlines())))
+    for of_runs, *others in zip(*found, strict=True):
+        for other in others:
+            assert list(other) == list(of_runs)
+            for name, value in of_runs.items():
+                assert float(other[name]) == pytest.approx(float(value), rel=1e-3, abs=1e-4)

@@ -58,7 +58,7 @@ def scaled(state: object, targets: Num[Array, "n *k"]) -> Num[Array, "n *k"]:
     found = _of(state)
     if not found:
         return targets
-    columns = targets.reshape(len(targets), -1)
+    columns = targets.reshape(targets.shape[0], -1)  # the size of a batch may be symbolic
     return scale.apply(found, columns).reshape(targets.shape)
 
 
