@@ -151,6 +151,8 @@ GOOD = {"age": 3, "price": "2,5", "town": "Oslo", "when": 1_700_000_001}
         ({"age": 10**400}, "column 'age': found 1000000"),
         ({"age": [1]}, "column 'age': found a list, expected a finite number"),
         ({"town": {"a": 1}}, "column 'town': found an object, expected a text, such as 'Berlin'"),
+        ({"price": "1" + "a" * 10**6 + "1"}, "column 'price': found '1aaa"),
+        ({"age": "\u200b" * 10**6 + "x"}, "column 'age': found 'x'"),
         ({"price": "2.5.1"}, "expected a number, in texts with a decimal comma, in '€'"),
     ],
 )

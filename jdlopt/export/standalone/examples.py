@@ -18,6 +18,8 @@ import numpy as np
 from jdlopt.export.standalone.opening import DTYPES, Bundle, Column, Input, InputError
 
 MOST_PROBLEMS = 10
+LONGEST_NUMBER = 200
+"""Signs of a number as people write it; a pattern would take long on a longer text."""
 
 
 class Read(NamedTuple):
@@ -175,7 +177,7 @@ def _written(text: str, column: Column) -> float | None:
         if clock is None:
             return None
         return int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3] or 0)
-    found = _AFFIX.fullmatch(text)
+    found = _AFFIX.fullmatch(text) if len(text) <= LONGEST_NUMBER else None
     if found is None:
         return None
     before, after = found["prefix"].strip(), found["suffix"].strip()
@@ -198,12 +200,17 @@ def _written(text: str, column: Column) -> float | None:
 
 
 def _stripped(text: str) -> str:
-    text = text.strip()
-    while text and (text[0].isspace() or unicodedata.category(text[0]) == "Cf"):
-        text = text[1:]
-    while text and (text[-1].isspace() or unicodedata.category(text[-1]) == "Cf"):
-        text = text[:-1]
-    return text
+    """Returns a text without spaces around it, those among them that have no width."""
+    first, last = 0, len(text)
+    while first < last and _is_space(text[first]):
+        first += 1
+    while first < last and _is_space(text[last - 1]):
+        last -= 1
+    return text[first:last]
+
+
+def _is_space(sign: str) -> bool:
+    return sign.isspace() or (not sign.isascii() and unicodedata.category(sign) == "Cf")
 
 
 def read_arrays(bundle: Bundle, given: Mapping[str, np.ndarray]) -> Read:
