@@ -327,6 +327,9 @@ def lines() -> Iterator[str]:
     name = {"name": schema()["model"]["name"], **configs.fields_of(models.ModelFields)}
     known = meanings(models.ModelFields)
     yield from table(name, known, "model", {"name": names_of(models.MODELS)})
+    yield from section_of("`model.prune`", models.PruneFields, "prune")
+    yield "[pruning.md](pruning.md) tells how a model is pruned. Models by name:"
+    yield ""
     yield from parts_of(models.MODELS, name, lambda chosen: schema(model={"name": chosen})["model"])
 
     yield from section_of("`model.quantize`", QuantizeFields, "quantize")

@@ -13,6 +13,9 @@ TRACED_SECTIONS = (("model",), ("loss",), ("optim",), ("data", "augment"))
 """The sections whose float leaves are traced hyperparameters; all else is structure."""
 
 
+SWITCHES = {("model", "prune"): ("criterion",)}
+"""Sections that change nothing while these keys of theirs are None, and are no structure then."""
+
 Floats = dict[str, "float | Floats"]
 """Floats by key, nested."""
 
@@ -46,6 +49,10 @@ def structure(config: AnyConfig) -> dict[str, Any]:
     """Returns a resolved config without traced floats and seed: what a program is made of."""
     tree = to_dict(config)
     tree.pop("seed", None)
+    for place, switches in SWITCHES.items():
+        section = _section(tree, place)
+        if all(section.get(key) is None for key in switches):
+            _section(tree, place[:-1]).pop(place[-1], None)
     for path in TRACED_SECTIONS:
         parent: Any = _section(tree, path[:-1])
         if path[-1] in parent:

@@ -37,6 +37,7 @@ from jdlopt.losses.functions import (
 from jdlopt.losses.links import LINKS, Link
 from jdlopt.losses.weights import example_weights
 from jdlopt.models.ensemble import member_names
+from jdlopt.models.pruning import without_scores
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,7 @@ def penalized(params: PyTree, patterns: Sequence[str | re.Pattern[str]]) -> list
     """
     paths = {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(without_scores(params))
     }
     chosen = [
         leaf for path, leaf in paths.items() if any(re.search(each, path) for each in patterns)

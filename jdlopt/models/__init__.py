@@ -17,6 +17,7 @@ from jdlopt.config import (
     find_part,
     own_keys,
     shared_keys,
+    to_dict,
 )
 from jdlopt.data.named import TABLE
 from jdlopt.errors import ConfigError, listing
@@ -30,6 +31,8 @@ from jdlopt.models.fusion import Fusion, InputFacts
 from jdlopt.models.linear import Linear
 from jdlopt.models.mlp import MLP
 from jdlopt.models.precision import DTYPES, computing_in
+from jdlopt.models.pruning import with_masks
+from jdlopt.models.pruning_plan import PruneFields, check
 from jdlopt.models.realmlp import RealMLP
 from jdlopt.models.recurrent import GRU, LSTM
 from jdlopt.models.resnet import ResNet
@@ -37,7 +40,7 @@ from jdlopt.models.tabm import TabM
 from jdlopt.models.tcn import TCN
 from jdlopt.models.transformer import TransformerDecoder, TransformerEncoder
 from jdlopt.models.vgg import VGG
-from jdlopt.models.vit import ViT
+from jdlopt.models.vit import VARIANTS, ViT
 from jdlopt.models.wide_and_deep import WideAndDeep
 
 __all__ = [
@@ -46,6 +49,7 @@ __all__ = [
     "InputFacts",
     "Model",
     "ModelFields",
+    "PruneFields",
     "has_submodels",
     "make_model",
 ]
@@ -93,6 +97,7 @@ class ModelFields:
       lora_rank: the rank of adapters beside frozen kernels; None: no adapters.
       lora_patterns: regular expressions of the paths of the kernels that are adapted.
       lora_alpha: adapters count ``lora_alpha / lora_rank`` times; None: once.
+      prune: the section of this name.
       ensemble: how many copies start from other values and are trained side by side; what is
         predicted is the mean of their class probabilities, or of their outputs.
       name: a `MODELS` entry, or ``package.module:Name`` of a Linen or NNX module.
@@ -107,6 +112,7 @@ class ModelFields:
     lora_rank: Count | None = None
     lora_patterns: tuple[str, ...] = lora.KERNELS
     lora_alpha: Positive | None = None
+    prune: PruneFields = field(default_factory=PruneFields)
     ensemble: Count = 1
     name: str
     quantize: quantization.QuantizeFields = field(default_factory=quantization.QuantizeFields)
@@ -149,6 +155,8 @@ def make_model(
     names: tuple[str, ...] = (),
     named: Mapping[str, InputFacts] | None = None,
     mean_outputs: Callable[[Array], Array] | None = None,
+    steps: int = 1,
+    calls: int = 1,
 ) -> Model:
     """Returns the pure functions of the model that a resolved config section describes.
 
@@ -165,6 +173,8 @@ def make_model(
       mean_outputs: what is said of the outputs of submodels [submodels, n, outputs], such as the
         outputs of their mean class probabilities; given to the module if it has a field of that
         name. Such a module returns the outputs of all submodels while training.
+      steps: updates in the whole training.
+      calls: of the model in each update.
 
     Raises:
       ConfigError: the name is unknown or is no module, or the module takes one input alone.
@@ -210,6 +220,16 @@ def make_model(
         # inside of what changes kernels: what they are then is what is quantized
         model = quantization.with_quantization(model, few_bits, **stacked)
     rank = section.get("lora_rank")
+    prune = to_dict(PruneFields()) | dict(section.get("prune", {}))
+    check(prune)
+    if prune["criterion"] is not None:
+        if rank is not None:
+            raise ConfigError(
+                "model.prune: kernels beside adapters are frozen, and can't be pruned while those "
+                "are trained. Leave model.lora_rank out: a run that begins with "
+                "model.pretrained=RUN has the adapters of that run in its kernels."
+            )
+        return with_masks(model, prune, steps=steps, calls=calls, heads=_heads(section), **stacked)
     if rank is None:
         if section.get("lora_alpha") is not None:
             raise ConfigError("model.lora_alpha: scales adapters; give model.lora_rank as well.")
@@ -217,3 +237,10 @@ def make_model(
     # outside the casts: what adapters add to a kernel must not be lost in half the bits
     patterns = section.get("lora_patterns", ModelFields.lora_patterns)
     return lora.with_adapters(model, rank, patterns, **stacked)
+
+
+def _heads(section: Mapping[str, Any]) -> int | None:
+    """Returns how many heads of attention a model has, if its section says so."""
+    if section.get("num_heads") is None and section["name"] == "vit":
+        return VARIANTS[section.get("variant", ViT.variant)].num_heads
+    return section.get("num_heads")

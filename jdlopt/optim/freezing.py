@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Int, PyTree
 
+from jdlopt.kernels.branches import largest_of_all
 from jdlopt.optim.groups import FROZEN, REST, check_groups, labels_of, members, path_name
 
 
@@ -74,7 +74,7 @@ def make_freezing(section: Mapping[str, Any]) -> Freezing:
             return jax.value_and_grad(holding, has_aux=True)
 
         phases = [phase_from(first_step) for first_step in (0, *unfreezings)]
-        phase = _largest_of_all(sum(jnp.asarray(step >= at, jnp.int32) for at in unfreezings))
+        phase = largest_of_all(sum(jnp.asarray(step >= at, jnp.int32) for at in unfreezings))
 
         def masked(path: tuple[object, ...], gradient: Array) -> Array:
             start = start_of(path)
@@ -88,19 +88,3 @@ def make_freezing(section: Mapping[str, Any]) -> Freezing:
         return value_and_grad_now
 
     return Freezing(split, value_and_grad)
-
-
-@custom_vmap
-def _largest_of_all(phase: Int[Array, ""]) -> Int[Array, ""]:
-    """The phase itself; of a population, whose phases are as good as always equal, one for all.
-
-    A branch that differed from trial to trial would be a select between all phases' gradients, all
-    computed. The latest phase's gradients hold what the others need.
-    """
-    return phase
-
-
-@_largest_of_all.def_vmap
-def _(axis_size: int, in_batched: list[bool], phases: Int[Array, " trials"]) -> Any:
-    del axis_size, in_batched
-    return jnp.max(phases), False

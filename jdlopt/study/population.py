@@ -105,7 +105,7 @@ class Population:
         self.capacity = min(CAPACITY, self.every, self.total)
         self.batches = Batches(structure, self.capacity)
         for trial in self.trials:
-            trial.begin(structure.tracker(trial.fold))
+            trial.begin(structure.tracker(trial.fold, trial.params))
         # padding repeats the last trial: its results are not looked at
         self.rows = self.layout.deal(range(len(self.trials)), self.width)
         everyone = [self.trials[-1 if index is None else index] for index in self.rows]
@@ -415,7 +415,7 @@ class Population:
             told = f"{checkpoint.META} is not as it was written\n{error!r}"
             checkpoint.begin_anew(self.directory, checkpoint.AllDamagedError(told))
             for trial in self.trials:
-                trial.begin(self.structure.tracker(trial.fold))
+                trial.begin(self.structure.tracker(trial.fold, trial.params))
             return
         self.reached = reached
         restored = checkpoint.unsaved(like, tree)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -68,9 +68,14 @@ class Structure:
     data: dict[str, Array] | None
     fingerprint: str
 
-    def tracker(self, fold: int | None) -> Tracker:
-        """Returns what takes the values of one training, of a fold."""
-        return make_tracker(self.experiment, len(self.folds[fold].train))
+    def tracker(self, fold: int | None, params: Mapping[str, float]) -> Tracker:
+        """Returns what takes the values of one training, of a fold and a trial's floats."""
+        key, prune = "model.prune.", self.experiment.config.model.prune
+        own: dict[str, Any] = {
+            name.removeprefix(key): params[name] for name in params if name.startswith(key)
+        }
+        examples = len(self.folds[fold].train)
+        return make_tracker(self.experiment, examples, replace(prune, **own))
 
     def hyperparameters(self, params: Mapping[str, float]) -> Any:
         """Returns a trial's traced floats, checked.

@@ -138,7 +138,7 @@ class StudyWorker:
         for one in structures:
             own = [trial for trial in trials if trial.fold in one.folds]
             for trial in own:
-                trial.tracker = one.tracker(trial.fold)
+                trial.tracker = one.tracker(trial.fold, trial.params)
             if own and one.data is None:
                 self._train_alone(one, own, request)
                 continue

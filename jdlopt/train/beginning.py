@@ -17,7 +17,7 @@ from jdlopt.config import flat
 from jdlopt.data import from_run
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, WorkdirError, listing
-from jdlopt.models import lora
+from jdlopt.models import lora, pruning
 from jdlopt.models.kernel_inputs import is_range
 from jdlopt.models.pretrained import Loaded, check_heads, flat_shapes, problems_in_words
 from jdlopt.models.pretrained.architecture import Architecture, differing, run_of
@@ -121,13 +121,18 @@ def load(
         )
     weights, known = read(place), from_run.kept(str(run_of(writing.expanded(place))))
     assert known is not None
-    params, state = flat_shapes(shapes[0]), flat_shapes(shapes[1])
+    params = {
+        path: shape
+        for path, shape in flat_shapes(shapes[0]).items()
+        if not path.startswith(f"{pruning.SCORES}/")
+    }
+    masked, state = _masks(weights.state, flat_shapes(shapes[1]))
     there = _adapted(weights.params, known.config, section, params)
     same = from_run.same_targets(known, spec, config.data.target)
     # ranges of inputs that were never seen are learnt
-    state = {p: s for p, s in state.items() if p in weights.state or not is_range(p)}
+    state = {p: s for p, s in state.items() if p in masked or not is_range(p)}
     made = match(there, params, head, same)
-    beside = match(weights.state, state, head, same)
+    beside = match(masked, state, head, same)
     if made.missing or made.misshapen or made.unused or beside.missing or beside.misshapen:
         raise ConfigError(_unfit(place, config, spec, known, found, made, beside))
     taken = {path for path in made.found if path not in head}
@@ -167,6 +172,22 @@ def _adapted(
         return there
     tree = unflatten_dict({tuple(path.split("/")): array for path, array in there.items()})
     return _flat(lora.merged(tree, before.get("lora_alpha")))
+
+
+def _masks(
+    there: dict[str, np.ndarray], here: dict[str, tuple[int, ...]]
+) -> tuple[dict[str, np.ndarray], dict[str, tuple[int, ...]]]:
+    """A run's state and the places for it, of masks only those that both have; steps count anew."""
+    own, counter = f"{pruning.STATE}/", f"{pruning.STATE}/step"
+
+    def fits(path: str) -> bool:
+        alike = path in there and there[path].shape == here.get(path)
+        return not path.startswith(own) or (alike and path != counter)
+
+    return (
+        {path: array for path, array in there.items() if fits(path)},
+        {path: shape for path, shape in here.items() if fits(path)},
+    )
 
 
 def _outputs(old: DataSpec, new: DataSpec) -> str:

@@ -94,6 +94,11 @@ def impossible(config: Config, spec: DataSpec, known: Sequence[str]) -> list[str
     if sound("data.augment"):
         data = config.data
         problems += augment.problems(data.augment, spec, data.preprocess)
+    if config.model.prune.criterion is not None and train.cache_features:
+        problems.append(
+            "train.cache_features: the features of a body that is pruned change while it is "
+            "trained. Set it to False, or leave model.prune out."
+        )
     if sound("mesh"):
         problems += mesh.mesh_problems(config.mesh, batch_size, len(jax.devices()))
     return problems

@@ -22,6 +22,7 @@ from jdlopt.data.named import INPUT, by_name, each
 from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.errors import ConfigError, listing
 from jdlopt.metrics import Collector
+from jdlopt.models import pruning
 from jdlopt.models.ensemble import with_members
 from jdlopt.tasks import find_task
 from jdlopt.train import scaling
@@ -128,8 +129,10 @@ def make_components(
         model=model_of(config, spec, recipe),
         loss=losses.make_loss(to_dict(config.loss), weights, config.model.ensemble, task.link),
         measured=task.measured,
-        optimizer=optim.make_optimizer(section, steps),
-        average=optim.make_average(section, steps),
+        optimizer=pruning.scored(
+            optim.make_optimizer(section, steps), config.model.prune.criterion
+        ),
+        average=_average(config, section, steps),
         freezing=optim.make_freezing(section),
         preprocess=partial(preprocess.apply, recipe),
         augment=augment_of(config, spec, config.data.augment),
@@ -139,6 +142,19 @@ def make_components(
         accumulate=config.optim.accumulate,
         loss_scale=scaling.start if half else tuple,
     )
+
+
+def _average(config: Config, section: Mapping[str, Any], steps: int) -> optim.Average:
+    """What is evaluated of a training: parameters averaged, and pruned, where it asks for that."""
+    average = optim.make_average(section, steps)
+    if config.model.prune.criterion is None:
+        return average
+
+    def evaluated(state: Any, params: PyTree, model_state: PyTree) -> tuple[PyTree, PyTree]:
+        params, model_state = average.evaluated(state, params, model_state)
+        return pruning.applied(params, model_state), model_state
+
+    return average._replace(evaluated=evaluated)
 
 
 def augment_of(config: Config, spec: DataSpec, section: Mapping[str, object]) -> Any:
@@ -199,6 +215,11 @@ def model_of(
     facts = each(_facts, spec.inputs, recipe)
     loss = losses.make_loss(to_dict(config.loss), link=find_task(spec.task).link)
     mean = partial(losses.mean_outputs, loss)
+    keys: dict[str, Any] = {
+        "mean_outputs": mean,
+        "steps": total_steps(config, spec),
+        "calls": config.optim.accumulate,
+    }
     if isinstance(facts, models.InputFacts):
         model = models.make_model(
             section,
@@ -206,10 +227,10 @@ def model_of(
             tokens=facts.tokens,
             columns=facts.columns,
             names=facts.names,
-            mean_outputs=mean,
+            **keys,
         )
     else:
-        model = models.make_model(section, wide, named=facts, mean_outputs=mean)
+        model = models.make_model(section, wide, named=facts, **keys)
     members = config.model.ensemble if members is None else members
     if members == 1:
         return model

@@ -19,7 +19,7 @@ from jdlopt import memory
 from jdlopt import mesh as meshes
 from jdlopt.data import given, notes
 from jdlopt.errors import DivergedError, Interrupted, UserError, WorkdirError, listing
-from jdlopt.models import pretrained
+from jdlopt.models import pretrained, pruning
 from jdlopt.train import (
     checkpoint,
     data_record,
@@ -411,8 +411,13 @@ class _Run:
         if note:
             warnings.warn(note, UndefinedMetricWarning, stacklevel=2)
         trained = Trained(self.experiment, self.state, best.weights, self.rows)
+        pruned = {}
+        if self.config.model.prune.criterion is not None:
+            weights = best.weights
+            pruned = {"pruning": pruning.sparsity_of(weights.params, weights.model_state)}
         reasons = {split: str(error) or type(error).__name__ for split, error in faults.items()}
-        record = self._write_result(status, found, {"not_evaluated": reasons} if reasons else None)
+        missed = {"not_evaluated": reasons} if reasons else {}
+        record = self._write_result(status, found, {**missed, **pruned})
         for split, fault in faults.items():
             if not isinstance(fault, UserError):
                 raise fault

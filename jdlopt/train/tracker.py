@@ -18,6 +18,7 @@ from jaxtyping import Bool
 
 from jdlopt.errors import DivergedError
 from jdlopt.metrics import higher_is_better
+from jdlopt.models.pruning_plan import PruneFields, settled_after
 from jdlopt.train.experiment import Experiment
 
 LEARNING_RATE = "learning_rate"
@@ -38,7 +39,8 @@ class Best:
 
     A metric may be undefined (NaN): AUC where the split has one class. Such an evaluation is never
     better than another; while none is defined, the last one stands for the best, and patience does
-    not run.
+    not run. Nor does it while weights are still being pruned: evaluations up to ``first`` are of
+    another model than the one that training ends with, and the last of them stands for the best.
 
     Attributes:
       metric: the monitored metric.
@@ -48,6 +50,7 @@ class Best:
       since: evaluations since then that were not better.
       seen: evaluations in all.
       undefined: how many of them were.
+      first: the first step whose evaluation may be the best.
     """
 
     metric: str
@@ -57,11 +60,12 @@ class Best:
     since: int = 0
     seen: int = 0
     undefined: int = 0
+    first: int = 0
 
     def after(self, step: int, value: float) -> Best:
         """Returns the record after one more evaluation."""
         counted = replace(self, seen=self.seen + 1, undefined=self.undefined + math.isnan(value))
-        if math.isnan(self.value):
+        if math.isnan(self.value) or self.step < self.first:
             return replace(counted, step=step, value=value)
         if value > self.value if self.higher else value < self.value:
             return replace(counted, step=step, value=value, since=0)
@@ -106,6 +110,7 @@ class Tracker:
       batch_size: examples in a step.
       examples: in the training split; an epoch has seen so many.
       patience: evaluations without a better one that end the training, or None.
+      first: the first step whose evaluation may be the best.
     """
 
     def __init__(
@@ -118,10 +123,11 @@ class Tracker:
         batch_size: int,
         examples: int,
         patience: int | None = None,
+        first: int = 0,
     ):
         self.total_steps, self.eval_every, self.log_every = total_steps, eval_every, log_every
         self.batch_size, self.examples, self.patience = batch_size, examples, patience
-        self.best = Best(monitor, higher_is_better(monitor.partition("/")[2]))
+        self.best = Best(monitor, higher_is_better(monitor.partition("/")[2]), first=first)
         self.newest: Line = {}
         self._sums: dict[str, float] = {}
         self._count = 0
@@ -237,13 +243,17 @@ class Tracker:
         self._last = dict(record["last"])
 
 
-def make_tracker(experiment: Experiment, examples: int) -> Tracker:
+def make_tracker(
+    experiment: Experiment, examples: int, prune: PruneFields | None = None
+) -> Tracker:
     """Returns the tracker of one training of an experiment.
 
     Args:
       experiment: what is trained.
       examples: in the training split, which may be a fold's.
+      prune: the training's own ``model.prune``, where that is not the experiment's.
     """
+    prune = experiment.config.model.prune if prune is None else prune
     return Tracker(
         experiment.monitor,
         total_steps=experiment.total_steps,
@@ -252,6 +262,7 @@ def make_tracker(experiment: Experiment, examples: int) -> Tracker:
         batch_size=experiment.config.data.batch_size,
         examples=examples,
         patience=experiment.config.train.patience,
+        first=settled_after(vars(prune), experiment.total_steps),
     )
 
 

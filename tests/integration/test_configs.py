@@ -86,6 +86,7 @@ MADE: dict[str, Callable[[Path], Path]] = {
     "imagenet2012": pictures,
     "fashion_mnist": images,
     "mnist_cnn": images,
+    "mnist_lenet": images,
     "mnist_resnet": images,
     "mnist_vit": images,
     "own_csv": table,
