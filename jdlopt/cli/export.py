@@ -9,7 +9,6 @@ from typing import Any
 from jdlopt.cli.predict import runs_of_flags
 from jdlopt.cli.show import DONE, console, number, print_json, print_path, print_rows, start
 from jdlopt.cli.verbs import ExportFlags
-from jdlopt.errors import UserError
 
 
 def export(flags: ExportFlags) -> int:
@@ -18,8 +17,6 @@ def export(flags: ExportFlags) -> int:
     from jdlopt.export.formats import BUNDLE, export_run, find_format
 
     if flags.format == BUNDLE:
-        if flags.int8:
-            raise UserError("--int8: is for --format=onnx; a bundle has none here.")
         return _bundle(flags)
     find_format(flags.format)
     record = export_run(

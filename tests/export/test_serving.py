@@ -118,16 +118,23 @@ def test_no_request_is_lost_and_each_bad_one_is_told_why(place, served):
 
 def test_a_stop_answers_what_was_asked_before_it(place, served):
     process, port = served
-    body = json.dumps(
-        {"rows": json.loads((place / "bundle" / "example_request.json").read_text())["rows"] * 3000}
-    )
-    with concurrent.futures.ThreadPoolExecutor(TOGETHER) as clients:
-        asking = [clients.submit(asked, port, "POST", "/predict", body) for _ in range(TOGETHER)]
-        time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-        answers = [one.result() for one in asking]
-    assert [status for status, _ in answers] == [200] * TOGETHER
-    assert all(len(said["predictions"]) == 6000 for _, said in answers)
+    body = (place / "bundle" / "example_request.json").read_bytes()
+    asking = []
+    for _ in range(TOGETHER):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.putrequest("POST", "/predict")
+        connection.putheader("Content-Length", str(len(body)))
+        connection.putheader("Expect", "100-continue")
+        connection.endheaders()
+        assert b" 100 " in connection.sock.recv(1000)  # the server waits for the body now
+        asking.append(connection)
+    process.send_signal(signal.SIGTERM)
+    expected = json.loads((place / "bundle" / "example_answer.json").read_text())
+    for connection in asking:
+        connection.send(body)
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())) == (200, expected)
+        connection.close()
     assert process.wait(30) == 0
 
 
