@@ -1,6 +1,7 @@
 """Exported files against the model: equality of every family; an int8 ResNet's accuracy and speed.
 
-    python benchmarks/measure_export.py --mnist=DIR [--seeds=5] [--epochs=1] [--keep=DIR] [--train]
+    python benchmarks/measure_export.py --mnist=DIR [--seeds=5] [--epochs=1] [--keep=DIR]
+        [--train] [--part=families|resnet]
 
 Every family of tests/export/families.py, untrained and in evaluation mode, is written as StableHLO
 and ONNX and asked for batches of 1, 2 and 5: the largest difference as a share of the largest
@@ -8,7 +9,7 @@ output.
 configs/image/mnist_resnet.py, trained shortly on MNIST (the four original gzip files, in DIR) from
 several seeds, is written as ONNX in float32 and in 8 bits: test accuracy of both in ONNX Runtime,
 file sizes, and the time of batches of 1 and 32 of both and of the compiled model in turn, NumPy in,
-NumPy out, each with as many threads as it takes by default. --train trains the seeds that --keep
+NumPy out, on one core. --train trains the seeds that --keep
 lacks and stops, so that the times can be taken while the machine does nothing else.
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import os
 import sys
 import tempfile
 import time
@@ -38,7 +40,7 @@ from jdlopt.study.records import interval
 
 ROOT = Path(__file__).parent.parent
 CONFIG = "configs/image/mnist_resnet.py"
-REPETITIONS, SECONDS = 15, 0.1
+REPETITIONS, SECONDS = 7, 0.1
 """Of each time, taken in turn."""
 BATCHES = (1, 32)
 
@@ -115,7 +117,7 @@ def times(run: Path, files: dict[str, Path], images: np.ndarray) -> dict[str, An
     opened = open_model([run])
     program = make_program(opened.experiment, opened.weights)
     jitted = jax.jit(program.function)
-    sessions = {name: onnx.session(path.read_bytes()) for name, path in files.items()}
+    sessions = {name: onnx.session(path.read_bytes(), threads=1) for name, path in files.items()}
     calls: dict[str, Callable[[np.ndarray], Any]] = {
         name: (lambda batch, one=one: one.run(None, {"input": batch}))
         for name, one in sessions.items()
@@ -145,8 +147,13 @@ def main() -> None:
     flags.add_argument("--epochs", type=int, default=1)
     flags.add_argument("--keep", type=Path)
     flags.add_argument("--train", action="store_true")
-    flags.add_argument("--without-families", action="store_true")
+    flags.add_argument("--part", choices=("families", "resnet"))
     chosen = flags.parse_args()
+    if chosen.part == "families":
+        write("export", {"relative_error": families()}, keep=True)
+        return
+    if not chosen.train:
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # before JAX starts its threads
     keep = chosen.keep or Path(tempfile.mkdtemp(prefix="measure-export-"))
     keep.mkdir(parents=True, exist_ok=True)
     source = prepared(chosen.mnist, keep)
@@ -176,6 +183,7 @@ def main() -> None:
     record: dict[str, Any] = {
         "mnist_resnet": {
             "epochs": chosen.epochs,
+            "timed_on_cores": 1,
             "seeds": rows,
             "points_lost": spread(lost) | {"interval": interval(lost) if len(lost) > 1 else None},
             "times_smaller": rows[0]["bytes"]["float32"] / rows[0]["bytes"]["int8"],
@@ -194,7 +202,7 @@ def main() -> None:
     }
     for name, one in record["mnist_resnet"]["times_faster"].items():
         print(f"int8 against {name}: {one['median']:.2f} ({one['min']:.2f} to {one['max']:.2f})")
-    if not chosen.without_families:
+    if chosen.part is None:
         record["relative_error"] = families()
     write("export", record, keep=True)
 

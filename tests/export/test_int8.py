@@ -57,7 +57,15 @@ def test_training_examples_must_be_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("family", "ways"),
     [
-        ("resnet", ["static", "static, convolutions alone", "dynamic"]),
+        (
+            "resnet",
+            [
+                "static",
+                "static, first convolution in float",
+                "static, convolutions alone",
+                "dynamic",
+            ],
+        ),
         ("vit", ["static", "dynamic"]),
         ("regression", ["static", "dynamic"]),
     ],
