@@ -14,11 +14,12 @@ from jdlopt.cli.verbs import ExportFlags
 def export(flags: ExportFlags) -> int:
     """Writes a run's model, or the mean of several, in another format."""
     start()
-    from jdlopt.export.formats import BUNDLE, export_run, find_format
+    from jdlopt.export.formats import BUNDLE, SAFETENSORS, export_run, find_format
 
     if flags.format == BUNDLE:
         return _bundle(flags)
-    find_format(flags.format)
+    if flags.format != SAFETENSORS:
+        find_format(flags.format)
     record = export_run(
         runs_of_flags("export", flags),
         flags.format,
@@ -36,6 +37,10 @@ def export(flags: ExportFlags) -> int:
 
 def _print(record: Mapping[str, Any]) -> None:
     out = console()
+    if "tensors" in record:
+        told = f"{record['tensors']} tensors in the names of {record['names']}"
+        print_path(out, Path(record["file"]), f"{record['bytes']:,} bytes, {told}")
+        return
     for one in record["inputs"]:
         shape = "×".join(["n", *map(str, one["shape"])])
         out.print(f"  takes  {one['name']}  {one['dtype']} {shape}", soft_wrap=True)

@@ -160,7 +160,9 @@ class ExportFlags(RunFlags):
     checkpoint: Annotated[
         str, Choice(CHECKPOINTS), Flag("which parameters: best or newest", "NAME")
     ] = "best"
-    format: Annotated[str, Flag("onnx, stablehlo, litert, saved_model or bundle", "NAME")]
+    format: Annotated[
+        str, Flag("onnx, stablehlo, litert, saved_model, safetensors or bundle", "NAME")
+    ]
     out: Annotated[
         str | None,
         Flag(

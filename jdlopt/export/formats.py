@@ -12,7 +12,7 @@ from jdlopt import writing
 from jdlopt.data.spec import InputSpec
 from jdlopt.errors import UserError, WorkdirError, listing, nearest
 from jdlopt.export import int8 as int8s
-from jdlopt.export import litert, onnx, saved_model, stablehlo
+from jdlopt.export import litert, onnx, saved_model, stablehlo, weights
 from jdlopt.export.agreement import BATCHES, Loaded, agreement, examples
 from jdlopt.export.opened import Opened, open_model
 from jdlopt.export.program import Program, make_program
@@ -23,6 +23,8 @@ TOLERANCE = 1e-4
 """A file whose outputs are further from the model's than this share of the largest is refused."""
 
 
+SAFETENSORS = "safetensors"
+"""The format that has weights alone, and what its folder is called."""
 INT8 = "model.int8.onnx"
 """What an ONNX file in 8 bits is called."""
 
@@ -90,6 +92,8 @@ def export_run(
       UserError: there is no such format, no finished run, a library is missing, or the model can't
         be written so.
     """
+    if format == SAFETENSORS and not int8:
+        return _weights_alone(open_model(workdirs, checkpoint, allow_code), checkpoint, out)
     found = find_format(format)
     if int8 and format != "onnx":
         raise UserError(f"--int8: is for --format=onnx; {format} has no 8 bits here.")
@@ -134,6 +138,21 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def _weights_alone(opened: Opened, checkpoint: str, out: str | Path | None) -> dict[str, Any]:
+    """Writes the weights of one run; the facts are those of `export_run` that they have."""
+    if len(opened.workdirs) > 1:
+        raise UserError(f"--ensemble: {SAFETENSORS} has the weights of one run; export each alone.")
+    folder = _directory(opened, opened.workdirs[0] / "export" if out is None else out)
+    folder /= SAFETENSORS
+    try:
+        writing.make_folder(folder)
+        facts = weights.write(opened.experiment, opened.weights, folder)
+    except OSError as error:
+        raise WorkdirError(f"{folder}: can't be written: {disk.reason(folder, error)}.") from error
+    said = {"checkpoint": checkpoint, "steps": list(opened.steps)}
+    return {"format": SAFETENSORS, "file": str(folder), "bytes": _size(folder), **said, **facts}
+
+
 def _with_data(opened: Opened, allow_code: configs.Allowed) -> Experiment:
     """Returns the experiment with the data of its (first) run, which must be those of training."""
     first = serve.experiment_with_data(opened.workdirs[0], allow_code)
@@ -147,7 +166,7 @@ def find_format(name: str) -> Format:
       UserError: there is no such format.
     """
     if name not in FORMATS:
-        known = (*FORMATS, BUNDLE)
+        known = (*FORMATS, SAFETENSORS, BUNDLE)
         raise UserError(
             f"--format: {name!r} is unknown.{nearest(name, known)} Known: {listing(known)}."
         )

@@ -64,6 +64,17 @@ def test_several_runs_are_one_file(runs):
     assert record["relative_error"] == 0.0 and len(record["steps"]) == 2
 
 
+def test_weights_alone_are_a_folder_of_one_run(runs, tmp_path, capsys):
+    words = ["export", str(runs / "run0"), "--format=safetensors", f"--out={tmp_path}", "--json"]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["names"] == "jdlopt"
+    assert {one.name for one in (tmp_path / "safetensors").iterdir()} == {
+        "config.json", "model.safetensors"
+    }  # fmt: skip
+    with pytest.raises(UserError, match="--ensemble: safetensors has the weights of one run"):
+        export_run([runs / "run0", runs / "run1"], "safetensors", tmp_path)
+
+
 def test_what_can_not_be_written_is_one_message(runs, tmp_path, capsys, monkeypatch):
     with pytest.raises(UserError, match=r"--format: 'onx' is unknown. Did you mean 'onnx'\? Known"):
         export_run([runs / "run0"], "onx")
