@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -111,6 +111,7 @@ def with_masks(
         hparams: PyTree,
         *,
         train: bool,
+        updates: Collection[str] = (),
         **options: object,
     ) -> tuple[Array, PyTree]:
         own, pruning = _without(state, STATE), state[STATE]
@@ -126,9 +127,15 @@ def with_masks(
             else:
                 flat[path] = _masked(flat[path], mask)
         outputs, own = model.apply(
-            unflatten_dict(flat), own, inputs, _own(hparams), train=train, **options
+            unflatten_dict(flat),
+            own,
+            inputs,
+            _own(hparams),
+            train=train,
+            updates=updates,
+            **options,
         )
-        return outputs, ({**own, STATE: pruning} if train else state)
+        return outputs, ({**own, STATE: pruning} if train or updates else state)
 
     return Model(init, apply)
 

@@ -323,21 +323,31 @@ def quantized(params: PyTree, fields: QuantizeFields, stacked: str = "$^") -> Py
     """
     if fields.weights is None:
         return params
-    chooses, flat = chooser(fields.patterns), flatten_dict(params)
+    flat = flatten_dict(params)
     percentile = PERCENTILE if fields.percentile is None else fields.percentile
-    for path, kernel in flat.items():
-        name = _name(path)
-        if kernel.ndim >= 2 and chooses(name):
-            made = weight_codes(
-                kernel,
-                fields.weights,
-                per=fields.per,
-                calibration=fields.calibration,
-                percentile=percentile,
-                stacked=bool(re.search(stacked, name)),
-            )
-            flat[path] = _straight_through(kernel, made.values)
+    for path, kernel in chosen_kernels(params, fields.patterns).items():
+        made = weight_codes(
+            kernel,
+            fields.weights,
+            per=fields.per,
+            calibration=fields.calibration,
+            percentile=percentile,
+            stacked=bool(re.search(stacked, _name(path))),
+        )
+        flat[path] = _straight_through(kernel, made.values)
     return unflatten_dict(flat)
+
+
+def chosen_kernels(
+    params: PyTree, patterns: Sequence[str]
+) -> dict[tuple[object, ...], Float[Array, "*shape"]]:
+    """Returns the parameters of at least two dimensions that a pattern chooses, by their paths."""
+    chooses = chooser(patterns)
+    return {
+        path: leaf
+        for path, leaf in flatten_dict(params).items()
+        if leaf.ndim >= 2 and chooses(_name(path))
+    }
 
 
 def chooser(patterns: Sequence[str]) -> Callable[[str], bool]:
@@ -363,16 +373,16 @@ KEY = "model.quantize.patterns"
 
 def check_patterns(params: PyTree, patterns: Sequence[str]) -> None:
     """Raises a `ConfigError` where a pattern chooses no kernel, with the nearest ones."""
-    kernels = {_name(path): kernel for path, kernel in flatten_dict(params).items()}
+    flat = {_name(path): leaf for path, leaf in flatten_dict(params).items()}
     for pattern in patterns:
-        chooses = chooser((pattern,))
-        if not any(kernel.ndim >= 2 and chooses(name) for name, kernel in kernels.items()):
-            only = any(map(chooses, kernels))
-            able = [name for name, kernel in kernels.items() if kernel.ndim >= 2]
-            raise ConfigError(
-                f"{KEY}: {pattern!r} matches {'only vectors' if only else 'no parameter'}. "
-                f"{lora.nearest_paths(pattern, able)}"
-            )
+        if chosen_kernels(params, (pattern,)):
+            continue
+        only = any(map(chooser((pattern,)), flat))
+        able = [name for name, leaf in flat.items() if leaf.ndim >= 2]
+        raise ConfigError(
+            f"{KEY}: {pattern!r} matches {'only vectors' if only else 'no parameter'}. "
+            f"{lora.nearest_paths(pattern, able)}"
+        )
 
 
 def _own(hparams: PyTree) -> dict[str, object]:

@@ -1,0 +1,59 @@
+"""Sparse models: trained on while their weights are pruned, from each seed's own weights."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import numpy as np
+
+from jdlopt.compress.entry import SIZE, Candidate, Given, Method, Train
+from jdlopt.models.pruning import applied
+from jdlopt.train.schema import Config
+from jdlopt.train.state import Weights
+
+SPARSITIES = (0.5, 0.8, 0.9, 0.95)
+"""Of the kernels but the head's."""
+
+
+def sparse_bytes(config: Config, weights: Weights) -> int:
+    """Returns the bytes of parameters stored as a bit a number, and the numbers that are not 0."""
+    total = 0
+    for leaf in jax.tree.leaves(applied(weights.params, weights.model_state)):
+        dense = leaf.size * leaf.dtype.itemsize
+        kept = int(np.count_nonzero(np.asarray(leaf)))
+        total += min(dense, math.ceil(leaf.size / 8) + kept * leaf.dtype.itemsize)
+    return total
+
+
+def _why_not(given: Given) -> str | None:
+    model = given.config.model
+    if model.prune.criterion is not None:
+        return "The run is pruned already (model.prune)."
+    if model.lora_rank is not None:
+        return "Kernels beside adapters (model.lora_rank) can't be pruned."
+    return None
+
+
+def _candidates(given: Given) -> tuple[Candidate, ...]:
+    return tuple(
+        Candidate(
+            f"sparse_{round(100 * sparsity)}",
+            (
+                Train(
+                    {"model.prune.criterion": "magnitude", "model.prune.sparsity": sparsity},
+                    rate=0.5,
+                ),
+            ),
+            sparse_bytes,
+        )
+        for sparsity in SPARSITIES
+    )
+
+
+PRUNING = Method(
+    "pruning", (SIZE,),
+    "Sets the smallest weights to 0 while it trains on; stored as what is left and where.",
+    "half a training, all sparsities together",
+    "Zhu and Gupta, To prune, or not to prune, 2018", _candidates, _why_not,
+)  # fmt: skip
