@@ -18,15 +18,16 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Bool, Float, PyTree
 
+from jdlopt import config as configs
 from jdlopt.compress.channels import PARAMS, Axis, Couplings, Group, Unequal
 from jdlopt.compress.coupling import couplings_of
 from jdlopt.config import Value
 from jdlopt.errors import ConfigError
-from jdlopt.models import ModelFields, lora
+from jdlopt.models import ModelFields, PruneFields, lora, pruning
 from jdlopt.models.attention import stack_layers, unstack_layers
 from jdlopt.models.ensemble import member_names
 from jdlopt.train.schema import Config
-from jdlopt.train.state import Weights
+from jdlopt.train.state import Weights, as_arrays
 
 MULTIPLE = 8
 """Kept widths are multiples of it, as vector units and int8 kernels want them."""
@@ -111,8 +112,9 @@ def sliced(
 
 
 def _plain(config: Config, weights: Weights) -> tuple[Config, Weights]:
-    """A model's own parameters: adapters merged, and no weights to start from."""
-    model, params, optim = config.model, weights.params, config.optim
+    """A model's own parameters: masks applied, adapters merged, and no weights to start from."""
+    model, optim = config.model, config.optim
+    params = pruning.applied(weights.params, weights.model_state)
     if model.lora_rank is not None:
         params = lora.merged(params, weights.hparams["model"].get("lora_alpha"))
         freeze = tuple(one for one in optim.freeze if not one.startswith("^base/"))
@@ -123,11 +125,25 @@ def _plain(config: Config, weights: Weights) -> tuple[Config, Weights]:
         lora_rank=None,
         lora_alpha=None,
         lora_patterns=ModelFields.lora_patterns,
+        prune=PruneFields(),
     )
-    own = {key: value for key, value in weights.hparams["model"].items() if key != "lora_alpha"}
+    config = dataclasses.replace(config, model=model, optim=optim)
+    left = as_arrays(configs.hyperparameters(config)["model"])
+    own = {key: weights.hparams["model"].get(key, value) for key, value in left.items()}
+    if "prune" in left:
+        own["prune"] = left["prune"]
     hparams = {**weights.hparams, "model": own}
-    weights = dataclasses.replace(weights, params=params, hparams=hparams)
-    return dataclasses.replace(config, model=model, optim=optim), weights
+    state = _without_masks(weights.model_state)
+    return config, dataclasses.replace(weights, params=params, model_state=state, hparams=hparams)
+
+
+def _without_masks(state: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """A model's state, or that of each model of an ensemble, without what pruning keeps in it."""
+    return {
+        key: _without_masks(one) if isinstance(one, Mapping) else one
+        for key, one in state.items()
+        if key != pruning.STATE
+    }
 
 
 def flat_weights(config: Config, weights: Weights) -> dict[str, np.ndarray]:

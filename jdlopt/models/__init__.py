@@ -241,6 +241,8 @@ def make_model(
 
 def _heads(section: Mapping[str, Any]) -> int | None:
     """Returns how many heads of attention a model has, if its section says so."""
+    if section.get("layer_heads") is not None:
+        return None  # each layer has its own number
     if section.get("num_heads") is None and section["name"] == "vit":
         return VARIANTS[section.get("variant", ViT.variant)].num_heads
     return section.get("num_heads")

@@ -278,6 +278,27 @@ def test_any_share_leaves_each_layer_some_channels_in_their_order(
         after = kept
 
 
+@slow
+def test_units_that_training_pruned_are_cut_without_a_change():
+    prune = {"criterion": "magnitude", "sparsity": 0.5, "structure": "units", "scope": "layer"}
+    raw = {
+        "data": {"source": "digits", "batch_size": 64},
+        "mesh": {"data": 1},
+        "model": {"name": "cnn", "features": (6, 4), "hidden": (8,), "batch_norm": True,
+                  "prune": prune},
+        "optim": {"name": "sgd", "learning_rate": 1e-3},
+        "train": {"epochs": 1},
+    }  # fmt: skip
+    run = fit(raw)
+    found = sliced(run.config, run.weights, multiple=1)
+    assert found.config.model.options["features"] == (3, 2)
+    smaller = Experiment.build(found.config, run.experiment.data, begins=False)
+    assert jax.tree.structure(smaller.hparams) == jax.tree.structure(found.weights.hparams)
+    x = run.experiment.data.read("validation")[0][:9]
+    before = run.experiment.predict(run.weights, x).outputs
+    np.testing.assert_allclose(smaller.predict(found.weights, x).outputs, before, atol=1e-4)
+
+
 def test_ranges_of_inputs_are_kept(base):
     config, _, weights = made(base, ROWS["cnn"], "cnn")
     ranges = {"conv_1": {"input": {"low": jnp.float32(-1), "high": jnp.float32(2)}}}
