@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import fmean as mean
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
@@ -493,9 +494,66 @@ def margin_rows() -> list[Row]:
     return [(what, value, "5 % are allowed", "measure_margin.py")]
 
 
+def export_rows() -> list[Row]:
+    """Returns the rows about exported files."""
+    record, script = load("export"), "measure_export.py"
+    if not record:
+        return []
+    errors = record["relative_error"]
+    found: list[Row] = []
+    for name, peer in (("stablehlo", "`jit`"), ("onnx", "`jit`, at batches of 1, 2 and 5")):
+        worst = max(one[name] for one in errors.values())
+        what = f"{len(errors)} models of every family as {name}: the largest relative error"
+        found.append((what, "0" if worst == 0 else f"{worst:.1e}", peer, script))
+    seeds = record["mnist_resnet"]["seeds"]
+    lost = [one["points_lost"] for one in seeds]
+    smaller = [one["bytes"]["float32"] / one["bytes"]["int8"] for one in seeds]
+    value = f"{mean(lost):.3f} points of test accuracy lost ({min(lost):.2f} to {max(lost):.2f}), "
+    value += f"{mean(smaller):.1f} × smaller"
+    what = f"mnist_resnet as int8 ONNX, {len(seeds)} seeds"
+    found.append((what, value, "the float32 file", script))
+    for batch in seeds[0]["milliseconds"]:
+        for name, peer in (("float32", "ONNX Runtime in float32"), ("jit", "`jit`")):
+            ratios = [
+                one["milliseconds"][batch][name]["median"]
+                / one["milliseconds"][batch]["int8"]["median"]
+                for one in seeds
+            ]
+            what = f"mnist_resnet as int8 ONNX, batch {batch}, one core"
+            found.append((what, f"{mean(ratios):.2f} × as fast", peer, script))
+    return found
+
+
+def lenet_rows() -> list[Row]:
+    """Returns the rows about LeNet-300-100, sparse and in few bits."""
+    record, script = load("lenet"), "measure_lenet.py"
+    if not record:
+        return []
+    sparse, bits = record["pruning"], record["bits"]
+    seeds, dense = len(record["dense"]["values"]), record["dense"]["mean"]
+    peer = f"{dense:.2f} % dense, {seeds} seeds, {record['epochs']} epochs"
+    found: list[Row] = []
+
+    def told(one: dict[str, Any]) -> str:
+        low, high = one["interval"]
+        return f"{one['mean']:.2f} points of test accuracy lost ({low:.2f} to {high:.2f})"
+
+    for sparsity in ("0.9", "0.95", "0.98"):
+        what = f"LeNet-300-100 on MNIST, {100 * float(sparsity):.0f} % of its weights pruned"
+        found.append((what, told(sparse["lost"][sparsity]), peer, script))
+    what = f"the same: {record['runs']} runs of 8 sparsities, one program"
+    value = f"{sparse['seconds']:.0f} s; {sparse['faster']:.1f} × as fast"
+    found.append((what, value, "torch.nn.utils.prune, by its time a step", script))
+    for how, rows in bits.items():
+        for number, one in rows.items():
+            what = f"the same in {float(number):.0f}-bit kernels and 8-bit inputs, "
+            found.append((what + how.replace("_", " "), told(one), peer, script))
+    return found
+
+
 def compression_rows() -> list[Row]:
     """Returns the rows about smaller models."""
-    return [*margin_rows(), *slicing_rows()]
+    return [*margin_rows(), *lenet_rows(), *slicing_rows(), *export_rows()]
 
 
 def groups() -> dict[str, list[Row]]:
