@@ -112,10 +112,10 @@ class ModelFields:
     lora_rank: Count | None = None
     lora_patterns: tuple[str, ...] = lora.KERNELS
     lora_alpha: Positive | None = None
-    prune: PruneFields = field(default_factory=PruneFields)
     ensemble: Count = 1
     name: str
     quantize: quantization.QuantizeFields = field(default_factory=quantization.QuantizeFields)
+    prune: PruneFields = field(default_factory=PruneFields)
     options: Mapping[str, Value] = own_keys()
 
 

@@ -249,11 +249,14 @@ def schema_of(raw: Mapping[str, Any], problems: list[str]) -> Schema:
         raw.get("model"),
         "model",
         models.MODELS,
-        {**shared, "quantize": configs.fields_of(QuantizeFields)},
+        {
+            **shared,
+            "quantize": configs.fields_of(QuantizeFields),
+            "prune": configs.fields_of(models.PruneFields),
+        },
         problems,
         without=models.FILLED_IN,
     )
-    model["prune"] = configs.fields_of(models.PruneFields)
     return {
         "seed": Field((int,), 0, configs.Range(0, configs.LARGEST_SEED)),
         "data": data_schema(raw.get("data"), problems, found),
