@@ -1,21 +1,26 @@
 """LeNet-300-100 on MNIST: what sparsity costs, and what few bits cost.
 
-    python benchmarks/measure_lenet.py --mnist=DIR [--seeds=5] [--epochs=5] [--keep=DIR]
+    python benchmarks/measure_lenet.py --mnist=DIR [--seeds=5] [--epochs=5] [--keep=DIR] [--time]
 
-configs/image/mnist_lenet.py is trained with eight sparsities and every seed: one population on each
-core, one program. Points lost are of test accuracy against sparsity 0, seed by seed. PyTorch's
-torch.nn.utils.prune does the same steps (batch 128, Adam, global magnitude, masks chosen a hundred
-times, one thread) on made-up images; its time for all the runs is its time a step times their
-steps.
+configs/image/mnist_lenet.py is trained with eight sparsities and every seed, one of them 0, as
+populations of one program on each core. Points lost are of test accuracy against sparsity 0, seed
+by seed.
 Kernels of 8, 4 and 3 bits, inputs of layers of 8: rounded after training, calibrated on training
-examples; and trained on from each seed's own weights, all bits and seeds in one population. DIR has
-the four original gzip files. The test split chose nothing.
+examples; and trained on from each seed's own weights, all bits and seeds in one population,
+against floats that are trained on alike. DIR has the four original gzip files. The test split chose
+nothing.
+--time measures on a machine that does nothing else, and records nothing else: an epoch of all
+sparsities and seeds, compilation and evaluations included, between two times of PyTorch's
+torch.nn.utils.prune on made-up images of that size (batch 128, Adam, global magnitude, weights
+chosen as often, up to 95 %; one thread). A run on each of two cores, its trainings take half its
+time a step times their steps.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import json
 import tempfile
 import time
 from functools import partial
@@ -24,7 +29,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from recording import spread, write
+from recording import RESULTS, spread, write
 
 import jdlopt
 from jdlopt import config as configs
@@ -38,6 +43,7 @@ from jdlopt.train.state import Weights
 
 CONFIG = "configs/image/mnist_lenet.py"
 ROOT = Path(__file__).parent.parent
+RECORD = RESULTS / "lenet.json"
 SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 BITS, MORE = (8.0, 4.0, 3.0), {"epochs": 2, "rate": 3e-4}
 """Bits of kernels; how long, and at which rate, those of few bits are trained on."""
@@ -101,9 +107,7 @@ def pruned(bench: Bench, seeds: range) -> tuple[dict[str, Any], dict[int, Path],
         for one in SPARSITIES
         for seed in seeds
     }
-    began = time.monotonic()
     trained = bench.trainer.train_wanted(asked.values())
-    seconds = time.monotonic() - began
     assert all(seed in trained[one.key] for (_, seed), one in asked.items())
     files = {place: bench.trainer.weights_of(one.key, one.seed) for place, one in asked.items()}
     found = {
@@ -112,7 +116,6 @@ def pruned(bench: Bench, seeds: range) -> tuple[dict[str, Any], dict[int, Path],
     }
     print({one: round(float(np.mean(values)), 2) for one, values in found.items()}, flush=True)
     record = {
-        "seconds": seconds,
         "steps": made[0.0].total_steps,
         "lost": {str(one): lost(values, found[0.0]) for one, values in found.items() if one},
     }
@@ -145,10 +148,10 @@ def in_few_bits(
             values.append(accuracy(rounded, made.weights))
         after[str(bits)] = values
     asked = {}
-    for bits in BITS[1:]:
+    for bits in (None, *BITS[1:]):
         changes = {
             "model.prune.criterion": None, "model.prune.sparsity": None,
-            "model.quantize.weights": bits, "model.quantize.activations": 8.0,
+            "model.quantize.weights": bits, "model.quantize.activations": bits and 8.0,
             "train.epochs": MORE["epochs"], "optim.learning_rate": MORE["rate"],
         }  # fmt: skip
         for seed in seeds:
@@ -165,13 +168,15 @@ def in_few_bits(
             for (of, _), (made, one) in asked.items()
             if of == bits
         ]
-        for bits in BITS[1:]
+        for bits in (None, *BITS[1:])
     }
+    longer = trained.pop("None")
     print("after training", {k: np.mean(v) for k, v in after.items()}, flush=True)
     print("while training", {k: np.mean(v) for k, v in trained.items()}, flush=True)
     return {
         "after_training": {bits: lost(values, whole) for bits, values in after.items()},
-        "while_training": {bits: lost(values, whole) for bits, values in trained.items()},
+        "floats_trained_on": spread(longer),
+        "while_training": {bits: lost(values, longer) for bits, values in trained.items()},
     }
 
 
@@ -189,16 +194,33 @@ def torch_seconds(steps: int, every: int) -> float:
     chosen = [(net[0], "weight"), (net[2], "weight")]
     optimizer = torch.optim.Adam(net.parameters(), 1e-3)
     images, labels = torch.rand(4096, 784), torch.randint(0, 10, (4096,))
+    share = 1 - 0.05 ** (every / steps)  # of what is left, so that 95 % are pruned in the end
     began = time.perf_counter()
     for step in range(steps):
         if step % every == 0:
-            prune.global_unstructured(chosen, prune.L1Unstructured, amount=0.02)
+            prune.global_unstructured(chosen, prune.L1Unstructured, amount=share)
         rows = torch.randint(0, 4096, (128,))
         loss = torch.nn.functional.cross_entropy(net(images[rows]), labels[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     return (time.perf_counter() - began) / steps
+
+
+def timed(base: dict[str, Any], seeds: range, folder: Path) -> dict[str, Any]:
+    """Returns the time of an epoch of every sparsity and seed, and PyTorch's for as many steps."""
+    with Trainer(folder / "timed", workers=2) as trainer:
+        bench = Bench({**base, "train": {**base["train"], "epochs": 1}}, trainer)
+        made = [bench.experiment({"model.prune.sparsity": one}) for one in SPARSITIES]
+        steps, runs = made[0].total_steps, len(SPARSITIES) * len(seeds)
+        each = [torch_seconds(TORCH_STEPS, max(1, steps // 50))]  # chosen 50 times in a training
+        began = time.monotonic()
+        trainer.train([(one.config, seeds) for one in made])
+        seconds = time.monotonic() - began
+        each.append(torch_seconds(TORCH_STEPS, max(1, steps // 50)))
+    theirs = float(np.mean(each)) * steps * runs / 2
+    return {"runs": runs, "steps": steps, "seconds": seconds, "torch_seconds": theirs,
+            "torch_step": spread(each), "faster": theirs / seconds}  # fmt: skip
 
 
 def main() -> None:
@@ -208,6 +230,7 @@ def main() -> None:
     words.add_argument("--seeds", type=int, default=5)
     words.add_argument("--epochs", type=int, default=5)
     words.add_argument("--keep", type=Path)
+    words.add_argument("--time", action="store_true")
     flags = words.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         keep = flags.keep or Path(folder) / "keep"
@@ -217,23 +240,16 @@ def main() -> None:
                    "train.evaluate_test": False, "train.tensorboard": False}  # fmt: skip
         base = configs.to_dict(jdlopt.load(str(ROOT / CONFIG), changes))
         seeds = range(flags.seeds)
+        known = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+        if flags.time:
+            write("lenet", {**known, "speed": timed(base, seeds, Path(folder))})
+            return
         with Trainer(keep / "trainings", workers=2) as trainer:
             bench = Bench(base, trainer)
             sparse, dense, whole = pruned(bench, seeds)
-            steps = sparse["steps"]
-            each = [torch_seconds(TORCH_STEPS, max(1, steps // 100)) for _ in range(3)]
-            runs = len(SPARSITIES) * flags.seeds
             bits = in_few_bits(bench, seeds, dense, whole)
-    theirs = float(np.median(each)) * steps * runs / 2  # a run on each of two cores
-    record = {
-        "epochs": flags.epochs,
-        "runs": runs,
-        "dense": spread(whole),
-        "pruning": {**sparse, "torch_seconds": theirs, "torch_step": spread(each),
-                    "faster": theirs / sparse["seconds"]},
-        "bits": bits,
-    }  # fmt: skip
-    write("lenet", record)
+    record = {"epochs": flags.epochs, "dense": spread(whole), "pruning": sparse, "bits": bits}
+    write("lenet", {**record, "speed": known.get("speed")})
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ def quantize_run(
 
 
 def training_batches(
-    experiment: Experiment, examples: int = EXAMPLES, split: str = "train"
+    experiment: Experiment, examples: int = EXAMPLES, split: str = "train", batch_size: int = BATCH
 ) -> Iterator[Batch]:
     """Yields batches of raw training examples, not augmented, the same at each call.
 
@@ -154,6 +154,7 @@ def training_batches(
       experiment: with its data.
       examples: how many, drawn by the config's seed.
       split: ``train``.
+      batch_size: examples together; the last batch may have fewer.
 
     Raises:
       ConfigError: another split is asked for, or no example.
@@ -168,8 +169,8 @@ def training_batches(
     size = experiment.data.sizes[split]
     records = experiment.data.records(split)
     chosen = feed.batch_examples(experiment.config.seed, 0, min(examples, size), size)[0]
-    for first in range(0, len(chosen), BATCH):
-        inputs, targets = feed.read_examples(records, chosen[first : first + BATCH])
+    for first in range(0, len(chosen), batch_size):
+        inputs, targets = feed.read_examples(records, chosen[first : first + batch_size])
         yield {"inputs": inputs, "targets": targets}
 
 
