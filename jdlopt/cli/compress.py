@@ -44,35 +44,40 @@ def compress(flags: CompressFlags) -> int:
 
 
 def _print(record: Mapping[str, Any], page: Path | None) -> None:
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
     out = console()
     limit = "" if record["margin"] is None else f", {number(record['margin'])} may be lost"
-    table = Table(title=f"{record['metric']}, {len(record['seeds'])} seeds{limit}")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     sizes = [str(size) for size in record["batch_sizes"]]
-    names = ["candidate", "decision", "loss", "bytes", "MACs", *(f"ms at {one}" for one in sizes)]
-    for name in names:
+    for name in ("candidate", "decision", "loss", "at most", "bytes",
+                 *(f"time at {one}" for one in sizes)):  # fmt: skip
         left = name in ("candidate", "decision")
-        table.add_column(name, justify="left" if left else "right", no_wrap=name == "candidate")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
     baseline = record["baseline"]
     for row in [baseline, *record["candidates"]] if baseline else []:
-        mark = " *" if row["on_front"] else ""
+        known = row["loss"] if row is not baseline else None
         table.add_row(
-            row["name"] + mark,
+            row["name"] + (" *" if row["on_front"] else ""),
             Text(row["decision"], COLOURS[row["decision"]]),
-            number(row["value"]) if row is baseline else _loss(row["loss"]),
+            *(_lost(known["mean"]), _lost(known["interval"][1])) if known else ("–", "–"),
             _count(row["bytes"]),
-            _count(row["macs"]),
             *(_time(row["ms"].get(one)) for one in sizes),
         )
+    title = f"{record['metric']}, {len(record['seeds'])} seeds{limit}"
+    if baseline and baseline["value"] is not None:
+        title += f"; the baseline's is {number(baseline['value'])}"
+    out.print(title, style="italic", soft_wrap=True)
     out.print(table)
     for row in record["candidates"]:
         if row["reason"]:
             out.print(f"{row['name']}: {row['reason']}", style="dim", soft_wrap=True)
     for name, reason in record["not_applicable"].items():
         out.print(f"{name}: not tried: {reason}", style="dim", soft_wrap=True)
-    out.print(f"It ended because {record['why']}. * none is better in loss, bytes and time.")
+    out.print(f"It ended because {record['why']}.")
+    out.print("* none is better in loss, bytes and time; times are multiples of the baseline's.")
     if record["chosen"] is None:
         out.print("Nothing is chosen: the run stands as it is.")
     else:
@@ -86,13 +91,8 @@ def _print(record: Mapping[str, Any], page: Path | None) -> None:
         out.print(f"  {page}", soft_wrap=True)
 
 
-def _loss(effect: Mapping[str, Any] | None) -> str:
-    if effect is None:
-        return "–"
-    low, high = effect["interval"]
-    if low is None or abs(low) == float("inf"):
-        return f"{effect['mean']:+.4f}"
-    return f"{effect['mean']:+.4f} ({low:+.4f} to {high:+.4f})"
+def _lost(value: float | None) -> str:
+    return "–" if value is None or abs(value) == float("inf") else f"{value:+.4f}"
 
 
 def _count(value: int | None) -> str:
@@ -100,4 +100,4 @@ def _count(value: int | None) -> str:
 
 
 def _time(found: Mapping[str, float] | None) -> str:
-    return "–" if found is None else f"{found['median']:.3g} ({found['against']:.2f}×)"
+    return "–" if found is None else f"{found['against']:.2f}×"

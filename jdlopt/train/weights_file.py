@@ -124,7 +124,7 @@ def loaded(path: Path, shapes: tuple[Mapping[str, tuple[int, ...]], ...]) -> Loa
 
 def _flat(kind: str, tree: PyTree) -> dict[str, np.ndarray]:
     return {
-        kind + "/".join(map(str, path)): np.ascontiguousarray(leaf)
+        kind + "/".join(map(str, path)): np.asarray(leaf, order="C")  # of one number, too
         for path, leaf in flatten_dict(tree).items()
     }
 

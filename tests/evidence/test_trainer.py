@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jdlopt.evidence.sides import side_of
 from jdlopt.evidence.trainer import Trainer, TrainingsWarning, Wanted, key_of
 from jdlopt.train import weights_file
+from jdlopt.train.state import Weights
 
 CONFIG = {"optim": {"learning_rate": 0.1}}
 HELD = {
@@ -85,3 +86,10 @@ def test_each_trial_starts_from_its_own_weights_and_they_are_kept(tmp_path):
         files[0].write_bytes(files[0].read_bytes()[:-1] + b"?")
         trainer.train_wanted([*first, *on])
         assert trainer.trained == 5  # that of the damaged file alone
+
+
+def test_kept_weights_come_back_with_their_shapes(tmp_path):
+    weights = Weights({"kernel": np.ones((2, 3), np.float32)}, {"high": np.float32(2)}, {})
+    weights_file.save(tmp_path / "one.safetensors", weights)
+    found = weights_file.load(tmp_path / "one.safetensors", weights)
+    assert found.model_state["high"].shape == () and found.params["kernel"].shape == (2, 3)
