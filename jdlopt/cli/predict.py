@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jdlopt.cli.show import DONE, console, number, print_json, run_of, start
-from jdlopt.cli.verbs import EvalFlags, ExportFlags, ModelFlags, PredictFlags
+from jdlopt.cli.verbs import EvalFlags, ModelFlags, PredictFlags, WeightsFlags
 from jdlopt.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ SUMMARIES: Mapping[str, Callable[[Sequence[float]], float]] = {
 """What is shown of more models than that."""
 
 
-def runs_of_flags(verb: str, flags: ModelFlags | ExportFlags) -> list[Path]:
+def runs_of_flags(verb: str, flags: WeightsFlags) -> list[Path]:
     """Returns the directories of the runs that the flags of a verb name."""
     from jdlopt.study.kept import runs_of
 

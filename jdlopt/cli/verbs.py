@@ -96,8 +96,8 @@ class RunFlags(Flags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelFlags(RunFlags):
-    """Those of a verb that asks a finished run's model, or several as an ensemble."""
+class WeightsFlags(RunFlags):
+    """Those of a verb that takes a finished run's weights, or those of several as an ensemble."""
 
     ensemble: Annotated[
         tuple[str, ...],
@@ -106,6 +106,12 @@ class ModelFlags(RunFlags):
     checkpoint: Annotated[
         str, Choice(CHECKPOINTS), Flag("which parameters: best or newest", "NAME")
     ] = "best"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFlags(WeightsFlags):
+    """Those of a verb that asks a finished run's model."""
+
     tta: Annotated[
         int,
         Range(0, MOST_COPIES),
@@ -150,16 +156,9 @@ class PredictFlags(ModelFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportFlags(RunFlags):
+class ExportFlags(WeightsFlags):
     """Those of ``export``."""
 
-    ensemble: Annotated[
-        tuple[str, ...],
-        Flag("instead, the mean of several runs, or of a study's best k trials", "STUDY:k|DIR,DIR"),
-    ] = ()
-    checkpoint: Annotated[
-        str, Choice(CHECKPOINTS), Flag("which parameters: best or newest", "NAME")
-    ] = "best"
     format: Annotated[
         str, Flag("onnx, stablehlo, litert, saved_model, safetensors or bundle", "NAME")
     ]
