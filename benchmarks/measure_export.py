@@ -16,7 +16,6 @@ lacks and stops, so that the times can be taken while the machine does nothing e
 from __future__ import annotations
 
 import argparse
-import gzip
 import os
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from mnist_files import prepared
 from recording import alternating, spread, write
 
 import jdlopt
@@ -70,21 +70,6 @@ def families() -> dict[str, dict[str, float]]:
 
 
 # --- the ResNet -----------------------------------------------------------------------------------
-
-
-def prepared(source: Path, folder: Path) -> Path:
-    """Returns MNIST as an NPZ file, made of the original files."""
-    path = folder / "mnist.npz"
-    if path.exists():
-        return path
-    arrays: dict[str, np.ndarray] = {}
-    for split, name in (("train", "train"), ("test", "t10k")):
-        images = gzip.decompress((source / f"{name}-images-idx3-ubyte.gz").read_bytes())
-        labels = gzip.decompress((source / f"{name}-labels-idx1-ubyte.gz").read_bytes())
-        arrays[f"x_{split}"] = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28, 1)
-        arrays[f"y_{split}"] = np.frombuffer(labels, np.uint8, offset=8).astype(np.int32)
-    np.savez(path, **arrays)
-    return path
 
 
 def run_of(seed: int, epochs: int, source: Path, keep: Path) -> Path:

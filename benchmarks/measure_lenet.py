@@ -19,7 +19,6 @@ time a step times their steps.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import tempfile
 import time
@@ -29,6 +28,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from mnist_files import prepared
 from recording import RESULTS, spread, write
 
 import jdlopt
@@ -48,19 +48,6 @@ SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 BITS, MORE = (8.0, 4.0, 3.0), {"epochs": 2, "rate": 3e-4}
 """Bits of kernels; how long, and at which rate, those of few bits are trained on."""
 TORCH_STEPS = 300
-
-
-def prepared(source: Path, folder: Path) -> Path:
-    """Returns MNIST as an NPZ file, made of the original files."""
-    arrays: dict[str, np.ndarray] = {}
-    for split, name in (("train", "train"), ("test", "t10k")):
-        images = gzip.decompress((source / f"{name}-images-idx3-ubyte.gz").read_bytes())
-        labels = gzip.decompress((source / f"{name}-labels-idx1-ubyte.gz").read_bytes())
-        arrays[f"x_{split}"] = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28, 1)
-        arrays[f"y_{split}"] = np.frombuffer(labels, np.uint8, offset=8).astype(np.int32)
-    path = folder / "mnist.npz"
-    np.savez(path, **arrays)
-    return path
 
 
 class Bench:
