@@ -15,7 +15,7 @@ from jdlopt.compress.made import save_made
 from jdlopt.compress.stages import BASELINE, Reached
 from jdlopt.compress.work import Work
 from jdlopt.evidence.trainer import key_of
-from jdlopt.train import inference
+from jdlopt.train import inference, weights_file
 from jdlopt.train.result import read_result
 from jdlopt.train.run import Run, open_run
 
@@ -66,7 +66,8 @@ def save_chosen(work: Work, source: Run, place: Path, best: choice.Row) -> Run:
     reached = work.bench.reach([candidate], {work.own: work.starts[work.own]})[name][work.own]
     assert isinstance(reached, Reached)
     how = {"method": "compress", "candidate": name, "history": reached.history,
-           "config": key_of(reached.config)}  # fmt: skip
+           "config": key_of(reached.config),
+           "weights": weights_file.digest(reached.weights)}  # fmt: skip
     there = read_result(place) if place.exists() else None
     if there is not None and (there.get("made") or {}).get("how") == how:
         return open_run(place, allow_code=bool(source.allow_code))
@@ -78,7 +79,8 @@ def save_chosen(work: Work, source: Run, place: Path, best: choice.Row) -> Run:
     elif place.exists():
         shutil.rmtree(place)  # what a killed call had begun
     work.say(f"{name} is chosen; writing it to {place}")
-    return save_made(source, reached.config, reached.weights, place, how)
+    dataset = work.bench.given.experiment.data
+    return save_made(source, reached.config, reached.weights, place, how, dataset)
 
 
 def of_test(source: Run, made: Run, metric: str) -> dict[str, Any] | None:

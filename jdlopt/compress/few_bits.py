@@ -83,10 +83,12 @@ def _after_training(given: Given) -> tuple[Candidate, ...]:
 
 
 def _while_training(given: Given) -> tuple[Candidate, ...]:
-    return tuple(
-        Candidate(name, (_stage(given, fields), Train()), stored_bytes)
-        for name, fields in (("qat_int4_weights", INT4), ("qat_int3_weights", INT3))
-    )
+    made = []
+    for name, fields in (("qat_int4_weights", INT4), ("qat_int3_weights", INT3)):
+        stage = _stage(given, fields)
+        # at the end once more: ranges that ran while training are those of training mode
+        made.append(Candidate(name, (stage, Train(), stage), stored_bytes))
+    return tuple(made)
 
 
 POST_TRAINING_QUANTIZATION = Method(

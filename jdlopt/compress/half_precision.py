@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jdlopt.compress.entry import SIZE, Apply, Candidate, Given, Method, TrainingBatches
+from jdlopt.models.pruning import without_masks
 from jdlopt.train.schema import Config
 from jdlopt.train.state import Weights
 
@@ -30,7 +31,8 @@ def float16_bytes(config: Config, weights: Weights) -> int:
     params = sum(
         leaf.size * min(leaf.dtype.itemsize, 2) for leaf in jax.tree.leaves(weights.params)
     )
-    return params + sum(leaf.nbytes for leaf in jax.tree.leaves(weights.model_state))
+    state = without_masks(weights.model_state)  # what they leave out is 0 already
+    return params + sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
 
 def _why_not(given: Given) -> str | None:

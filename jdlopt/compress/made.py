@@ -11,18 +11,21 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import keystr, tree_leaves_with_path
+from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Int, PyTree
 
 from jdlopt import config as configs
 from jdlopt.data.dataset import Dataset
 from jdlopt.errors import ConfigError, WorkdirError
 from jdlopt.mesh import MeshFields, make_mesh
+from jdlopt.models import pruning
 from jdlopt.train import checkpoint, data_record, log, serve, split_record
 from jdlopt.train.experiment import Experiment
+from jdlopt.train.facts import count_of, facts_of
 from jdlopt.train.pending import Snapshot
 from jdlopt.train.result import read_result, write_result
 from jdlopt.train.run import Run, open_run
@@ -37,6 +40,7 @@ def save_made(
     weights: Weights,
     directory: str | Path,
     how: Mapping[str, object],
+    dataset: Dataset | None = None,
 ) -> Run:
     """Writes weights as a finished run, evaluated on the validation and the test split.
 
@@ -48,9 +52,10 @@ def save_made(
       source: the finished run that the weights come from.
       config: the config of a model that has these weights; its ``data`` are the source's.
       weights: what predicts. Its ``hparams`` and ``preprocess`` are not looked at: they are the
-        config's and the source's.
+        config's and the source's. What its masks leave out is written as 0.
       directory: the new run's; it must not hold a run.
       how: what was done, as JSON can hold it: ``method`` and whatever else belongs to it.
+      dataset: the source's data, where they are open already, or others that were agreed to.
 
     Raises:
       WorkdirError: the source has not finished, or its record is damaged; the directory holds a
@@ -63,10 +68,12 @@ def save_made(
     if read_result(place) is not None:
         raise WorkdirError(f"{place}: holds a run already. Choose another directory.")
     made_from = origin(source)
-    experiment = with_data_of(source, config)
+    experiment = with_data_of(source, config, dataset)
     config, step = experiment.config, int(source.record["steps"])
+    weights = weights.replace(params=pruning.applied(weights.params, weights.model_state))
     _check_alike(jax.eval_shape(partial(experiment.init, config.seed)), weights)
-    state = jax.jit(partial(_state, experiment))(weights.params, weights.model_state, step)
+    start = _flat(weights.params), _flat(weights.model_state)
+    state = jax.jit(partial(_state, experiment))(start, step)
     weights = dataclasses.replace(weights, hparams=experiment.hparams, preprocess=state.preprocess)
     splits = ("validation", "test") if config.train.evaluate_test else ("validation",)
     found: dict[str, object] = {}
@@ -80,9 +87,11 @@ def save_made(
         data_record.keep(place, experiment.data)
         split_record.save(place, experiment.data)
         serve.save_inputs_record(experiment, place)
-        began = log.began_with(source.workdir)
-        if began is not None:
+        began, teachers = source.record.get("pretrained"), source.record.get("teachers") or []
+        if began:
             log.save_pretrained(place, began)
+        if teachers:
+            log.save_teachers(place, teachers)
         lines = log.RunLog(place, step, (), config)
         lines.write(step, {n: v for n, v in numbers.items() if n.startswith("validation/")}, {})
         lines.flush()
@@ -95,22 +104,17 @@ def save_made(
             {
                 "status": "done",
                 "metrics": found,
-                "best": {
-                    "step": step,
-                    "metric": tracker.best.metric,
-                    "value": tracker.best.value,
-                },
                 "steps": step,
-                "total_steps": experiment.total_steps,
                 "wall_seconds": seconds,
-                "n_params": sum(leaf.size for leaf in jax.tree.leaves(weights.params)),
-                "seed": config.seed,
-                "versions": log.versions(),
-                "devices": [str(device) for device in mesh.devices.flat],
-                "mesh": dict(mesh.shape),
-                "data_notes": [note.to_dict() for note in experiment.data.notes],
-                **({"pretrained": began} if began else {}),
-                "config_fingerprint": configs.fingerprint(config),
+                **facts_of(
+                    experiment,
+                    tracker.best,
+                    count_of(weights.params),
+                    mesh,
+                    began,
+                    teachers,
+                    weights,
+                ),
                 "made": {**made_from, "how": dict(how)},
             },
         )
@@ -146,17 +150,22 @@ def origin(source: Run) -> dict[str, object]:
     }
 
 
-def with_data_of(source: Run, config: configs.AnyConfig) -> Experiment:
+def with_data_of(
+    source: Run, config: configs.AnyConfig, dataset: Dataset | None = None
+) -> Experiment:
     """Returns the experiment of a config on a run's data, preprocessed by what that run learnt.
+
+    Args:
+      source, config: as in `save_made`.
+      dataset: the data, where they are open already.
 
     Raises:
       ConfigError, DataError, WorkdirError: the config is wrong, or the data are gone or others.
     """
-    opened = source.experiment
-    if opened.dataset is None:
+    dataset = source.experiment.dataset if dataset is None else dataset
+    if dataset is None:
         assert source.workdir is not None
-        opened = serve.experiment_with_data(source.workdir, source.allow_code)
-    dataset: Dataset = opened.data
+        dataset = serve.experiment_with_data(source.workdir, source.allow_code).data
     plain = {**configs.to_dict(config), "mesh": configs.to_dict(MeshFields())}
     return Experiment.build(
         plain, dataset, learnt_before=source.experiment.learnt, check=False, begins=False
@@ -164,24 +173,20 @@ def with_data_of(source: Run, config: configs.AnyConfig) -> Experiment:
 
 
 def _state(
-    experiment: Experiment, params: PyTree, model_state: PyTree, step: Int[Array, ""]
+    experiment: Experiment, start: tuple[PyTree, PyTree], step: Int[Array, ""]
 ) -> TrainState:
     """The state of a training that has these weights after so many steps, its optimizer anew."""
-    components = experiment.components
-    state = experiment.init(experiment.config.seed)
-    return state.replace(
-        step=jnp.asarray(step, jnp.int32),
-        params=params,
-        model_state=model_state,
-        opt_state=components.optimizer.init(params),
-        average=components.average.init(params, model_state),
-    )
+    state = experiment.init(experiment.config.seed, None, start)
+    return state.replace(step=jnp.asarray(step, jnp.int32))
 
 
 def _check_alike(here: TrainState, there: Weights) -> None:
     """Raises a `ConfigError` that names the first array in which weights are not a config's."""
-    for kind in ("params", "model_state"):
-        mine, its = _shapes(getattr(here, kind)), _shapes(getattr(there, kind))
+    params = pruning.without_scores(here.params)  # which begin anew
+    for mine, its in (
+        (_shapes(params), _shapes(there.params)),
+        (_shapes(here.model_state), _shapes(there.model_state)),
+    ):
         for name in dict.fromkeys((*mine, *its)):
             if mine.get(name) != its.get(name):
                 raise ConfigError(
@@ -191,5 +196,9 @@ def _check_alike(here: TrainState, there: Weights) -> None:
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
-    leaves = tree_leaves_with_path(tree)
-    return {keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
+    return {path: leaf.shape for path, leaf in _flat(tree).items()}
+
+
+def _flat(tree: PyTree) -> dict[str, Any]:
+    """The arrays of a model by path, as `Experiment.init` takes them."""
+    return {"/".join(map(str, path)): leaf for path, leaf in flatten_dict(tree).items()}

@@ -9,6 +9,7 @@ from jdlopt.compress.entry import Method
 from jdlopt.compress.few_bits import POST_TRAINING_QUANTIZATION, QUANTIZATION_AWARE_TRAINING
 from jdlopt.compress.half_precision import HALF_PRECISION
 from jdlopt.compress.pruned import PRUNING
+from jdlopt.compress.pruned_units import UNIT_PRUNING
 from jdlopt.compress.sliced_width import SLICING
 from jdlopt.compress.width import HALF_WIDTH
 
@@ -20,6 +21,7 @@ METHODS: dict[str, Method] = {
         HALF_WIDTH,
         SLICING,
         PRUNING,
+        UNIT_PRUNING,
         QUANTIZATION_AWARE_TRAINING,
     )
 }

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jdlopt.compress.entry import SIZE, Candidate, Given, Method, Train
-from jdlopt.models.pruning import applied
+from jdlopt.models.pruning import applied, without_masks
 from jdlopt.train.schema import Config
 from jdlopt.train.state import Weights
 
@@ -18,7 +18,7 @@ SPARSITIES = (0.5, 0.8, 0.9, 0.95)
 
 def sparse_bytes(config: Config, weights: Weights) -> int:
     """Returns the bytes of parameters stored as a bit a number, and the numbers that are not 0."""
-    total = 0
+    total = sum(leaf.nbytes for leaf in jax.tree.leaves(without_masks(weights.model_state)))
     for leaf in jax.tree.leaves(applied(weights.params, weights.model_state)):
         dense = leaf.size * leaf.dtype.itemsize
         kept = int(np.count_nonzero(np.asarray(leaf)))
@@ -26,7 +26,8 @@ def sparse_bytes(config: Config, weights: Weights) -> int:
     return total
 
 
-def _why_not(given: Given) -> str | None:
+def why_not_pruned(given: Given) -> str | None:
+    """Returns why a run can't be pruned while it is trained on, or None."""
     model = given.config.model
     if model.prune.criterion is not None:
         return "The run is pruned already (model.prune)."
@@ -55,5 +56,5 @@ PRUNING = Method(
     "pruning", (SIZE,),
     "Sets the smallest weights to 0 while it trains on; stored as what is left and where.",
     "half a training, all sparsities together",
-    "Zhu and Gupta, To prune, or not to prune, 2018", _candidates, _why_not,
+    "Zhu and Gupta, To prune, or not to prune, 2018", _candidates, why_not_pruned,
 )  # fmt: skip

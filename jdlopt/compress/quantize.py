@@ -31,6 +31,7 @@ from jdlopt.compress.ranges import (
 from jdlopt.data import feed
 from jdlopt.errors import ConfigError, DataError
 from jdlopt.models.kernel_inputs import RANGES, Visit, visiting
+from jdlopt.models.pruning import without_masks
 from jdlopt.models.quantization import QuantizeFields, chooser, chosen_kernels
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.run import Run
@@ -183,7 +184,8 @@ def stored_bytes(config: Config, weights: Weights) -> int:
     """
     fields = config.model.quantize
     chosen = {} if fields.weights is None else chosen_kernels(weights.params, fields.patterns)
-    total = sum(leaf.nbytes for leaf in jax.tree.leaves((weights.params, weights.model_state)))
+    state = without_masks(weights.model_state)  # what they leave out is 0 already
+    total = sum(leaf.nbytes for leaf in jax.tree.leaves((weights.params, state)))
     for kernel in chosen.values():
         scales = kernel.shape[-1] if fields.per == "channel" else 1
         bits = kernel.size * math.ceil(fields.weights or 0)

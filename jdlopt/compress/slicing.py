@@ -133,17 +133,8 @@ def _plain(config: Config, weights: Weights) -> tuple[Config, Weights]:
     if "prune" in left:
         own["prune"] = left["prune"]
     hparams = {**weights.hparams, "model": own}
-    state = _without_masks(weights.model_state)
+    state = pruning.without_masks(weights.model_state)
     return config, dataclasses.replace(weights, params=params, model_state=state, hparams=hparams)
-
-
-def _without_masks(state: Mapping[str, PyTree]) -> dict[str, PyTree]:
-    """A model's state, or that of each model of an ensemble, without what pruning keeps in it."""
-    return {
-        key: _without_masks(one) if isinstance(one, Mapping) else one
-        for key, one in state.items()
-        if key != pruning.STATE
-    }
 
 
 def flat_weights(config: Config, weights: Weights) -> dict[str, np.ndarray]:

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.tree_util import keystr, tree_leaves_with_path
 from jaxtyping import PyTree
 
@@ -22,6 +24,8 @@ from jdlopt.compress.made import save_made, with_data_of
 from jdlopt.compress.quantize import training_batches
 from jdlopt.errors import ConfigError
 from jdlopt.metrics import higher_is_better
+from jdlopt.models import pruning
+from jdlopt.models.kernel_inputs import is_range
 from jdlopt.train import serve
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.run import Run
@@ -69,6 +73,13 @@ def mean_of(weights: Sequence[Weights]) -> Weights:
                     f"a soup needs models of one structure: {name} is {first.get(name)} in the "
                     f"first and {other.get(name)} in number {number}."
                 )
+        unlike = _unlike_mask(weights[0], one)
+        if unlike:
+            raise ConfigError(
+                f"a soup of pruned models needs the same weights left in each: {unlike} differs in "
+                f"number {number}, and the mean would have more weights than any. Prune one run, "
+                "and begin the others from it (model.pretrained)."
+            )
 
     def mean(*leaves: jax.Array) -> jax.Array:
         if not jnp.issubdtype(leaves[0].dtype, jnp.floating):
@@ -126,7 +137,8 @@ def soup(
 def estimated_anew(experiment: Experiment, weights: Weights, steps: int = STEPS) -> Weights:
     """Returns weights whose running statistics are those of training batches that they see. Pure.
 
-    The model runs in training mode over training examples, and only its state is kept.
+    The model runs in training mode over training examples, and only its state is kept; of that,
+    masks and the ranges of layers' inputs stay: those of training mode would be others.
 
     Args:
       experiment: with its data.
@@ -154,7 +166,16 @@ def estimated_anew(experiment: Experiment, weights: Weights, steps: int = STEPS)
             count += 1
         if count == before:
             break  # fewer examples than a batch
-    return weights.replace(model_state=state)
+    before, after = (
+        flatten_dict(one, keep_empty_nodes=True) for one in (weights.model_state, state)
+    )
+    stays = {path: leaf for path, leaf in before.items() if _rests("/".join(map(str, path)))}
+    return weights.replace(model_state=unflatten_dict({**after, **stays}))
+
+
+def _rests(path: str) -> bool:
+    """Whether a path of a model's state is of what training mode would spoil."""
+    return pruning.STATE in path.split("/") or is_range(path)
 
 
 def soup_runs(
@@ -186,6 +207,15 @@ def soup_runs(
         "configs": [configs.fingerprint(run.config) for run in runs],
     }
     return save_made(runs[0], runs[0].config, found.weights, directory, how)
+
+
+def _unlike_mask(one: Weights, other: Weights) -> str | None:
+    """The path of the first mask that two models do not share."""
+    theirs = flatten_dict(other.model_state)
+    for path, leaf in flatten_dict(one.model_state).items():
+        if leaf.dtype == bool and not np.array_equal(leaf, theirs[path]):
+            return "/".join(map(str, path))
+    return None
 
 
 def _shapes(weights: Weights) -> dict[str, tuple[int, ...]]:

@@ -54,9 +54,16 @@ class Reached(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Why a seed of a candidate came to nothing."""
+    """Why a seed of a candidate came to nothing.
+
+    Attributes:
+      reason: in words; empty where there was no time.
+      decides: whether that says something of the candidate; what did not fit in memory may do so
+        the next time.
+    """
 
     reason: str
+    decides: bool = True
 
 
 @dataclass
@@ -195,7 +202,7 @@ class Bench:
         """Why a training came to nothing, with an empty reason where there was no time; or None."""
         training = trained.get(wanted.key, {}).get(wanted.seed)
         if training is None:
-            return Failure(self.trainer.left_out.get(wanted.key, ""))
+            return Failure(self.trainer.left_out.get(wanted.key, ""), decides=False)
         if training.status in ENDED_WELL:
             return None
         return Failure(f"seed {wanted.seed}: {training.reason or training.status}")

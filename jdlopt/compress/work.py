@@ -148,7 +148,8 @@ def _tried(work: Work, candidates: Sequence[Candidate]) -> bool:
             row, found = work.rows[one.name], reached[one.name]
             bad = [each for each in found.values() if isinstance(each, Failure)]
             if bad:
-                row |= {"decision": margin.REJECTED, "reason": bad[0].reason}
+                decided = margin.REJECTED if bad[0].decides else margin.UNDECIDED
+                row |= {"decision": decided, "reason": bad[0].reason}
                 left.remove(one)
                 continue
             if len(found) < len(fresh):

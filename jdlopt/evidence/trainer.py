@@ -2,7 +2,8 @@
 
 With ``data.folds``, seed ``s`` trains on fold ``s mod folds``: seeds then vary the split as well.
 A training is known by its config and its seed. One that is on disk is not done again, so whatever
-asks for trainings can be killed at any moment and asked again.
+asks for trainings can be killed at any moment and asked again. One that failed is never on disk:
+what it lacked may be there the next time.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ from jdlopt import config as configs
 from jdlopt import writing
 from jdlopt.errors import Interrupted, UserError, WorkdirError, listing
 from jdlopt.evidence.records import POPULATIONS, TRAININGS, WEIGHTS
-from jdlopt.evidence.trainings import Training, failed_training, line_of, read_line, training_of
+from jdlopt.evidence.trainings import (
+    FAILED,
+    Training,
+    failed_training,
+    line_of,
+    read_line,
+    training_of,
+)
 from jdlopt.executor.executor import Executor
 from jdlopt.executor.messages import (
     DIVERGED,
@@ -133,6 +141,7 @@ class Trainer:
         self.count = workers or default_workers()
         self.trained = 0
         self.left_out: dict[str, str] = {}
+        self._failed: Trained = {}
         self._told: set[str] = set()
         self._executor: Executor | None = None
 
@@ -183,9 +192,9 @@ class Trainer:
         damaged: list[int] = []
         for number, line in enumerate(path.read_bytes().split(b"\n") if path.exists() else [], 1):
             one = read_line(line)
-            if one is not None:
+            if one is not None and one.status != FAILED:
                 found[one.seed] = one
-            elif line:
+            elif one is None and line:
                 damaged.append(number)
         if damaged:
             told = (
@@ -255,7 +264,7 @@ class Trainer:
         for one in wanted:
             key, seed = one.key, one.seed
             if key not in known:
-                known[key] = self._known(key)
+                known[key] = self._failed.get(key, {}) | self._known(key)
             own = found.setdefault(key, {})
             total += seed not in own
             if seed in known[key] and self._has_weights(one, known[key][seed]):
@@ -374,11 +383,19 @@ class Trainer:
         for index, one in enumerate(asked[task.number]):
             own = [training for number, training in ended if number == index]
             if own:
-                self.keep(one, own)
+                self._note(one, own)
                 self.trained += len(own)
                 found[one.key].update({training.seed: training for training in own})
         if len(ended) == len(request.trials):
             shutil.rmtree(request.directory, ignore_errors=True)
+
+    def _note(self, one: Wanted, own: Sequence[Training]) -> None:
+        """Keeps trainings; one that failed only for this call: why may be gone at the next."""
+        failed = [training for training in own if training.status == FAILED]
+        ended = [training for training in own if training.status != FAILED]
+        self._failed.setdefault(one.key, {}).update({f.seed: f for f in failed})
+        if ended:
+            self.keep(one, ended)
 
     def _interrupted(self) -> Interrupted:
         return Interrupted(
@@ -417,6 +434,6 @@ class Trainer:
             if isinstance(message, RunTrained):
                 found[place] = message.record
             elif isinstance(message, Failed):
-                status = {DIVERGED: DIVERGED, NO_MEMORY: "left out"}.get(message.kind, "failed")
+                status = {DIVERGED: DIVERGED, NO_MEMORY: "left out"}.get(message.kind, FAILED)
                 found[place] = {"status": status, "reason": message.message}
         return found

@@ -8,9 +8,12 @@ import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from jdlopt.executor.messages import Failed, PopulationTrained, TrialResult
+from jdlopt.executor.messages import DIVERGED, Failed, PopulationTrained, TrialResult
 from jdlopt.study import schema
 from jdlopt.train import disk
+
+FAILED = "failed"
+"""The status of a training that came to nothing for a reason that may be gone the next time."""
 
 
 class Training(NamedTuple):
@@ -18,7 +21,7 @@ class Training(NamedTuple):
 
     Attributes:
       seed: of the run.
-      status: as of a population's trial, or ``failed``.
+      status: as of a population's trial, or `FAILED`.
       reason: why, where it did not end well.
       metrics: at the best evaluation, by name; empty where there is none.
       steps: updates made.
@@ -98,4 +101,5 @@ def training_of(one: TrialResult, facts: PopulationTrained) -> Training:
 
 def failed_training(seed: int, failure: Failed) -> Training:
     """Returns what is known of a training that failed."""
-    return Training(seed, "failed", failure.message, {}, 0, None, None, [])
+    status = DIVERGED if failure.kind == DIVERGED else FAILED
+    return Training(seed, status, failure.message, {}, 0, None, None, [])

@@ -248,8 +248,15 @@ def applied(params: PyTree, state: PyTree) -> PyTree:
         }
     flat = flatten_dict(_without(params, SCORES))
     for path, mask in flatten_dict(state[STATE]["masks"]).items():
-        flat[path] = _masked(flat[path], mask)
+        flat[path] = _masked(*map(jnp.asarray, (flat[path], mask)))  # the host's, too
     return unflatten_dict(flat)
+
+
+def without_masks(state: PyTree) -> PyTree:
+    """Returns a model's state, or that of each model of an ensemble, without what pruning keeps."""
+    if not isinstance(state, Mapping):
+        return state
+    return {key: without_masks(one) for key, one in state.items() if key != STATE}
 
 
 def kept_channels(params: PyTree, state: PyTree) -> dict[str, np.ndarray]:

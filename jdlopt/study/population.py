@@ -24,6 +24,7 @@ from jdlopt.study.structure import Structure, stacked
 from jdlopt.study.trial import DIVERGED, DONE, EARLY, PRUNED, Trial
 from jdlopt.train import checkpoint, weights_file
 from jdlopt.train.compiling import Compiler
+from jdlopt.train.facts import count_of
 from jdlopt.train.program import CAPACITY
 from jdlopt.train.state import TrainState
 
@@ -124,7 +125,7 @@ class Population:
         seeds = np.array([trial.seed for trial in everyone], np.uint32)
         states = self._initial(seeds, hparams, self._starts(everyone)).replace(preprocess=learnt)
         self.states = self.layout.split(states)
-        self.n_params = sum(leaf.size // self.width for leaf in jax.tree.leaves(self.states.params))
+        self.n_params = count_of(self.states.params) // self.width
         self.step = 0
         if self.directory is not None:
             self._resume()

@@ -96,6 +96,7 @@ class Experiment:
         learnt_before: preprocess.State | None = None,
         check: bool | None = None,
         begins: bool = True,
+        learns: bool | None = None,
     ) -> Experiment:
         """Builds the experiment of a config, after all checks that need no training.
 
@@ -108,6 +109,8 @@ class Experiment:
           check: whether a step is traced; by default where the data are opened here.
           begins: whether it is to be trained from its first step on, so that what
             ``model.pretrained`` names is looked at.
+          learns: whether it is to be trained, from whatever step on, so that its teacher is looked
+            at; by default where it begins.
 
         Raises:
           ConfigError: everything that is wrong with the config, in one message.
@@ -117,11 +120,12 @@ class Experiment:
         dataset = known if isinstance(known, Dataset) else None
         spec = known if isinstance(known, DataSpec) else known.spec
         spec = spec if dataset is None else dataclasses.replace(spec, sizes=dataset.sizes)
-        experiment = _assembled(config, spec, dataset, learnt_before, begins)
+        learns = begins if learns is None else learns
+        experiment = _assembled(config, spec, dataset, learnt_before, begins, learns)
         if data is None if check is None else check:
             made, inputs = experiment.components, experiment.model_inputs
             named = tracing.naming(made, config, spec, inputs)
-            if not begins:  # what it learnt from may be gone
+            if not learns:  # what it learnt from may be gone
                 named = named._replace(teacher=None)
             traced = dataclasses.replace(experiment, components=named)
             configs.raise_problems(tracing.unbuildable(traced))
@@ -394,6 +398,7 @@ def _assembled(
     dataset: Dataset | None,
     known: preprocess.State | None,
     begins: bool,
+    learns: bool,
 ) -> Experiment:
     """The experiment of a resolved config; it reads the training split to fit preprocessing."""
     train, size = config.train, spec.sizes["train"]
@@ -427,7 +432,7 @@ def _assembled(
     )
     components = make_components(config, spec, recipe, collector, counts)
     if config.loss.distill is not None:
-        pupil = teacher.Pupil(config, spec, recipe, known, dataset if begins else None)
+        pupil = teacher.Pupil(config, spec, recipe, known, dataset if learns else None)
         made = teacher.make_teacher(pupil, components, Experiment.build)
         components = components._replace(teacher=made)
     return Experiment(

@@ -130,8 +130,7 @@ def save_teachers(workdir: Path, runs: Sequence[Mapping[str, str]]) -> None:
     Raises:
       WorkdirError: the run in the directory learnt from others, or it can't be written.
     """
-    known = (disk.read_object(workdir / TEACHERS) or {}).get("runs", [])
-    for before, now in zip(known, runs):
+    for before, now in zip(taught_by(workdir), runs):
         if before != now:
             raise WorkdirError(
                 f"--workdir: the run in {workdir} learns from another teacher: '{now['run']}' has "
@@ -143,6 +142,12 @@ def save_teachers(workdir: Path, runs: Sequence[Mapping[str, str]]) -> None:
 def began_with(workdir: Path | None) -> dict[str, Any] | None:
     """Returns what a run's ``pretrained.json`` says, if it has one."""
     return None if workdir is None else disk.read_object(workdir / PRETRAINED)
+
+
+def taught_by(workdir: Path | None) -> list[dict[str, str]]:
+    """Returns what a run's ``teachers.json`` says; nothing if it has none."""
+    found = {} if workdir is None else disk.read_object(workdir / TEACHERS)
+    return list((found or {}).get("runs", ()))
 
 
 def saved_config(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from jdlopt import memory
 from jdlopt import mesh as meshes
 from jdlopt.data import given, notes
 from jdlopt.errors import DivergedError, Interrupted, UserError, WorkdirError, listing
-from jdlopt.models import pretrained, pruning
+from jdlopt.models import pretrained
 from jdlopt.train import (
     checkpoint,
     data_record,
@@ -36,6 +36,7 @@ from jdlopt.train.components import clean_given
 from jdlopt.train.evaluate import Evaluator
 from jdlopt.train.execution import make_execution
 from jdlopt.train.experiment import Experiment
+from jdlopt.train.facts import count_of, facts_of
 from jdlopt.train.loggers.logger import LoggerWarning
 from jdlopt.train.pending import Pending, Snapshot
 from jdlopt.train.program import copy, state_sharding
@@ -90,7 +91,7 @@ def fit(
         config = begun.config
     dataset = None if data is None else clean_given(resolve_data(config), data)
     experiment = Experiment.build(
-        config, dataset, check=True, begins=begun is None or begun.looks_again
+        config, dataset, check=True, begins=begun is None or begun.looks_again, learns=True
     )
     if begun is not None:
         experiment = begun.as_saved(experiment)
@@ -246,7 +247,7 @@ class _Run:
         self.saving = Saving(workdir, experiment, self.mesh)
         self.rows: list[dict[str, Any]] = []  # logged lines, where there is no file for them
         state = self._initial()
-        self.n_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        self.n_params = count_of(state.params)
         self.state, self.step, clock.earlier, dispatch = self.saving.resume(state, self.tracker)
         clock.first_step = self.step
         self.log = self._open_log(opened)
@@ -411,13 +412,9 @@ class _Run:
         if note:
             warnings.warn(note, UndefinedMetricWarning, stacklevel=2)
         trained = Trained(self.experiment, self.state, best.weights, self.rows)
-        pruned = {}
-        if self.config.model.prune.criterion is not None:
-            weights = best.weights
-            pruned = {"pruning": pruning.sparsity_of(weights.params, weights.model_state)}
         reasons = {split: str(error) or type(error).__name__ for split, error in faults.items()}
         missed = {"not_evaluated": reasons} if reasons else {}
-        record = self._write_result(status, found, {**missed, **pruned})
+        record = self._write_result(status, found, missed, best.weights)
         for split, fault in faults.items():
             if not isinstance(fault, UserError):
                 raise fault
@@ -435,35 +432,26 @@ class _Run:
         )
 
     def _write_result(
-        self, status: str, found: Mapping[str, Any], beside: Mapping[str, Any] | None = None
+        self,
+        status: str,
+        found: Mapping[str, Any],
+        beside: Mapping[str, Any] | None = None,
+        weights: Weights | None = None,
     ) -> dict[str, Any]:
-        best, note, looped = self.tracker.best, self.tracker.best.note(), self.clock.loop()
+        best, looped = self.tracker.best, self.clock.loop()
         trained = (self.step - self.clock.first_step) * self.config.data.batch_size
         record = {
             "status": status,
             "metrics": dict(found),
-            "best": {
-                "step": best.step,
-                "metric": best.metric,
-                "value": best.value,
-                **({"note": note} if note else {}),
-            },
             "steps": self.step,
-            "total_steps": self.experiment.total_steps,
             "examples_per_second": trained / looped if trained else None,
             "wall_seconds": self.clock.wall(),
             "compile_seconds": self.compile.seconds,
             "data_wait_share": self.execution.waited / looped,
             "dispatch": self.execution.dispatch.to_dict(),
-            "n_params": self.n_params,
-            "seed": self.config.seed,
-            "versions": log.versions(),
-            "devices": [str(device) for device in self.mesh.devices.flat],
-            "mesh": dict(self.mesh.shape),
-            "data_notes": [note.to_dict() for note in self.experiment.data.notes],
-            **({"pretrained": self.began} if self.began else {}),
-            **({"teachers": list(self.teachers)} if self.teachers else {}),
-            "config_fingerprint": configs.fingerprint(self.config),
+            **facts_of(
+                self.experiment, best, self.n_params, self.mesh, self.began, self.teachers, weights
+            ),
             **(beside or {}),
         }
         if self.log is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from jaxtyping import PyTree
 from jdlopt import writing
 from jdlopt.errors import WorkdirError, listing
 from jdlopt.models.pretrained import Loaded
+from jdlopt.models.pruning import SCORES
 from jdlopt.train import disk
 from jdlopt.train.state import Weights
 
@@ -65,6 +67,15 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     return params, state
 
 
+def digest(weights: Weights) -> str:
+    """Returns 16 hex digits that tell parameters and model state from all others."""
+    arrays, found = {**_flat(PARAMS, weights.params), **_flat(STATE, weights.model_state)}, sha256()
+    for name in sorted(arrays):
+        found.update(f"{name} {arrays[name].dtype} {arrays[name].shape} ".encode())
+        found.update(arrays[name].tobytes())
+    return found.hexdigest()[:16]
+
+
 def is_whole(path: Path) -> bool:
     """Says whether a file is there and as it was written."""
     try:
@@ -91,8 +102,9 @@ def load(path: Path, like: Weights) -> Weights:
 def loaded(path: Path, shapes: tuple[Mapping[str, tuple[int, ...]], ...]) -> Loaded:
     """Returns a file's arrays for a model that starts from them.
 
-    Every parameter must be there. What the model keeps beside parameters and the file does not
-    have, such as masks, starts as in a new model.
+    Every parameter must be there but for the scores of pruning, which no weights that are kept
+    have. What the model keeps beside parameters and the file does not have, such as masks, starts
+    as in a new model.
 
     Args:
       path: of the file.
@@ -102,7 +114,8 @@ def loaded(path: Path, shapes: tuple[Mapping[str, tuple[int, ...]], ...]) -> Loa
       WorkdirError: it is damaged, or another model's.
     """
     found = read(path)
-    missing = [name for name in shapes[0] if name not in found[0]]
+    own = [name for name in shapes[0] if SCORES not in name.split("/")]
+    missing = [name for name in own if name not in found[0]]
     problems = [f"it lacks {listing(missing)}"] if missing else []
     for there, here in zip(found, shapes, strict=True):
         over = [name for name in there if name not in here]

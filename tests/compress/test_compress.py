@@ -55,7 +55,7 @@ def command(run: Path, workdir: Path, *flags: str) -> list[str]:
     return [
         sys.executable, "-m", "jdlopt.cli", "compress", str(run), f"--out={workdir}",
         "--metric=validation/loss", "--within=0.5", "--seeds=3", "--workers=1",
-        "--methods=half_width,float16", "--budget=10m", *flags,
+        "--methods=half_width,unit_pruning,float16", "--budget=10m", *flags,
     ]  # fmt: skip
 
 
@@ -68,6 +68,19 @@ def lines(workdir: Path) -> dict[str, int]:
         path.name: len(path.read_text().splitlines())
         for path in sorted((workdir / "trainings").glob("*.jsonl"))
     }
+
+
+def masked_values(workdir: Path) -> dict[str, float]:
+    """What the trainings with masks came to, by seed, before anything was cut."""
+    folder = workdir / "trainings"
+    (name,) = (
+        path.stem
+        for path in folder.glob("*.json")
+        if json.loads(path.read_text())["model"].get("prune", {}).get("criterion")
+    )
+    text = (folder / f"{name}.jsonl").read_text()
+    found = [json.loads(one)["training"] for one in text.splitlines()]
+    return {str(one["seed"]): one["metrics"]["validation/loss"] for one in found}
 
 
 @pytest.mark.slow
@@ -87,14 +100,18 @@ def test_a_run_becomes_smaller_and_a_killed_call_trains_nothing_twice(run: Path,
     record = json.loads(done.stdout)
     now = lines(workdir)
     assert begun and all(now[name] >= count for name, count in begun.items())
-    # the baseline's two other seeds, and three of the model of half the width
-    assert sorted(now.values()) == [2, 3]
+    # the baseline's two other seeds, three of the model of half the width, three that are pruned
+    assert sorted(now.values()) == [2, 3, 3]
     assert record["status"] == "done" and record["why"] == "every candidate was tried"
     rows = {row["name"]: row for row in (record["baseline"], *record["candidates"])}
     half = rows["half_width"]
     assert (
         half["bytes"] < 0.5 * rows["baseline"]["bytes"] and half["macs"] < rows["baseline"]["macs"]
     )
+    # cutting out what is 0 leaves what the masked model came to
+    units = rows["units_50"]
+    assert units["macs"] == half["macs"] and units["bytes"] == half["bytes"]
+    assert masked_values(workdir) == pytest.approx(units["values"], rel=1e-4)
     assert all(set(row["ms"]) == {"1", "32"} for row in rows.values())
     chosen = record["chosen"]
     assert rows[chosen]["decision"] == "accepted"
@@ -106,7 +123,8 @@ def test_a_run_becomes_smaller_and_a_killed_call_trains_nothing_twice(run: Path,
     assert made.metrics["test/loss"] == record["test"]["chosen"]
     assert main(["eval", str(workdir / "chosen"), "--split=test"]) == 0
     # all of it is known: nothing is trained again
-    options = {"seeds": 3, "workers": 1, "methods": ("half_width", "float16")}
+    methods = ("half_width", "unit_pruning", "float16")
+    options = {"seeds": 3, "workers": 1, "methods": methods}
     again = jdlopt.compress(run, 0.5, workdir, metric="validation/loss", **options)
     assert again["chosen"] == chosen
     assert lines(workdir) == now

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from families import FAMILIES, experiment_of, weights_of
 
 from jdlopt.compress.made import with_data_of
 from jdlopt.compress.quantize import (
@@ -22,6 +23,7 @@ from jdlopt.compress.quantize import (
     training_batches,
 )
 from jdlopt.errors import ConfigError, DataError
+from jdlopt.models import MODELS
 from jdlopt.models.quantization import QuantizeFields
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
@@ -110,6 +112,16 @@ def test_what_can_not_be_calibrated_is_refused(run: Run, experiment: Experiment,
     broken = {**batch, "inputs": np.full_like(batch["inputs"], np.nan)}
     with pytest.raises(DataError, match="not finite"):
         calibrate(experiment, run.weights, EIGHT, lambda: iter([broken]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name in MODELS])
+def test_eight_bits_of_every_family_are_close_to_its_float_model(family: str):
+    experiment = experiment_of(family)
+    batches = partial(training_batches, experiment, 16)
+    made = calibrate(experiment, weights_of(experiment), EIGHT, batches)
+    assert any(layer.low is not None for layer in made.layers)
+    assert made.layers[-1].sqnr > 26  # an error of 5 per cent
 
 
 def test_infinite_agreement_is_said_as_such(of: Of):

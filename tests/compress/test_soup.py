@@ -15,6 +15,7 @@ from jdlopt.compress.soup import estimated_anew, mean_of, soup, soup_runs
 from jdlopt.errors import ConfigError
 from jdlopt.train.loop import fit
 from jdlopt.train.run import Run
+from jdlopt.train.state import Weights
 
 CONFIG: dict[str, Any] = {
     "data": {"source": "wine", "batch_size": 16, "preprocess": {"scale": "standard"}},
@@ -61,6 +62,15 @@ def test_a_greedy_soup_is_never_worse_than_its_best(runs: list[Run], tmp_path: P
     made = soup_runs(runs, tmp_path / "made", greedy=True, steps=20)
     assert made.record["made"]["how"]["taken"] == list(found.taken)
     assert made.metrics[metric] == pytest.approx(found.value)
+
+
+def test_models_whose_masks_differ_are_refused():
+    left = [jnp.array([True, False]), jnp.array([False, True])]
+    weights = [Weights({"kernel": jnp.ones(2)}, {"pruning": {"masks": {"kernel": one}}}, {})
+               for one in left]  # fmt: skip
+    with pytest.raises(ConfigError, match=r"pruning/masks/kernel differs in number 2"):
+        mean_of(weights)
+    assert mean_of([weights[0], weights[0]]).params["kernel"].tolist() == [1.0, 1.0]
 
 
 def test_what_is_no_soup_is_refused(runs: list[Run], tmp_path: Path):

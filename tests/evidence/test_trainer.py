@@ -6,11 +6,15 @@ import zlib
 
 import numpy as np
 import pytest
+from fake import FakeProcesses, trained
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jdlopt.errors import UserError
 from jdlopt.evidence.sides import side_of
 from jdlopt.evidence.trainer import Trainer, TrainingsWarning, Wanted, key_of
+from jdlopt.executor.executor import Executor
+from jdlopt.executor.messages import Failed
 from jdlopt.train import weights_file
 from jdlopt.train.state import Weights
 
@@ -32,6 +36,33 @@ def known(folder, text):
     (folder / "trainings" / f"{key_of(CONFIG)}.jsonl").write_text(text)
     with Trainer(folder) as trainer:
         return trainer.known(CONFIG)
+
+
+def test_a_line_of_what_failed_counts_as_none(tmp_path):
+    failed = {**HELD, "status": "failed", "reason": "the disk was full", "metrics": {}}
+    assert list(known(tmp_path, f"{line(failed)}\n{line({**HELD, 'seed': 1})}\n")) == [1]
+
+
+@pytest.mark.parametrize("kind", ["wrong input", "environment"])
+def test_what_failed_is_not_written_down_and_tried_again_by_the_next_call(
+    tmp_path, monkeypatch, kind
+):
+    processes, config = FakeProcesses(), side_of(BASE).config
+    processes.reply = lambda request: Failed(request.task, kind, "the file was gone")
+    monkeypatch.setattr(Executor, "start", lambda *_: Executor(processes, 1))
+    with Trainer(tmp_path, workers=1) as trainer:
+        if kind == "environment":
+            with pytest.raises(UserError, match="the file was gone"):
+                trainer.train([(config, [1])])
+        else:
+            for _ in range(2):  # in one call it is tried once
+                assert trainer.train([(config, [1])])[key_of(config)][1].status == "failed"
+            assert len(processes.sent) == 1
+    assert not list((tmp_path / "trainings").iterdir())
+    processes.reply = trained
+    with Trainer(tmp_path, workers=1) as trainer:
+        assert trainer.train([(config, [1])])[key_of(config)][1].status == "done"
+    assert len(list((tmp_path / "trainings").glob("*.jsonl"))) == 1
 
 
 def test_a_metric_that_was_no_number_is_none_when_it_is_read(tmp_path):

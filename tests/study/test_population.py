@@ -1,6 +1,7 @@
 """A population equals its trials trained alone, whatever the execution mode, folds and devices."""
 
 import json
+import operator
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ from mixed_tables import make_table
 
 from jdlopt import config as configs
 from jdlopt.errors import ConfigError
+from jdlopt.models import pruning
 from jdlopt.study import structure
 from jdlopt.study.population import Cache, Population
 from jdlopt.study.trial import Trial
@@ -319,12 +321,21 @@ def test_patience_ends_a_trial_as_it_ends_a_run(tmp_path):
 
 
 def test_new_values_compile_nothing():
-    [one] = structure.build(IRIS)
+    prune = {"criterion": "magnitude", "sparsity": 0.5}
+    [one] = structure.build({**IRIS, "model": {**IRIS["model"], "prune": prune}})
     cache = Cache()
-    for rate in (1e-3, 1e-2, 1e-1):
-        trial = Trial(0, 0, None, {"optim.learning_rate": rate})
-        Population(one, [trial], width=1, execution_mode="scan", cache=cache).train_all()
+    for rate, sparsities in ((1e-3, (0.0, 0.25)), (1e-2, (0.75, 0.5)), (1e-1, (0.9375, 0.5))):
+        trials = [
+            Trial(seed, seed, None, {"optim.learning_rate": rate, "model.prune.sparsity": share})
+            for seed, share in enumerate(sparsities)
+        ]
+        made = Population(one, trials, width=2, execution_mode="scan", cache=cache)
+        made.train_all()
         programs = cache.compile.programs
+        for row, index in enumerate(made.rows):
+            alone = jax.tree.map(operator.itemgetter(row), made.states)
+            found = pruning.sparsity_of(alone.params, alone.model_state)["sparsity"]
+            assert found == sparsities[index]
     assert programs == 3  # initialising, training, evaluating
 
 

@@ -150,7 +150,7 @@ def test_streaming_trains_the_same_run(config, tmp_path):
             pytest.param(model, mesh, marks=pytest.mark.slow)
             for model, mesh in (
                 ("mlp", {"data": 8}),
-                ("mlp", {"data": 1, "fsdp": 8}),
+                ("pruned mlp", {"data": 1, "fsdp": 8}),
                 ("cnn", {"data": 8}),
                 ("cnn", {"data": 2, "fsdp": 4}),
                 ("cnn", {"data": 1, "fsdp": 8}),
@@ -163,10 +163,13 @@ def test_eight_devices_equal_one(config, tmp_path, mesh, model):
         config["model"] = {"name": "cnn", "features": (8, 16), "batch_norm": True}
     else:
         config["model"] |= {"features": (64, 64)}  # large enough for fsdp to split
-    fit(config, tmp_path / "one")
+    if model == "pruned mlp":
+        config["model"] |= {"prune": {"criterion": "gradient", "sparsity": 0.8}}
+    one = fit(config, tmp_path / "one")
     config["mesh"] = mesh
     eight = fit(config, tmp_path / "eight")
     assert len(eight.record["devices"]) == 8
+    assert eight.record.get("pruning") == one.record.get("pruning")
     for one, many in zip(
         lines(tmp_path / "one").splitlines(), lines(tmp_path / "eight").splitlines(), strict=True
     ):

@@ -188,7 +188,8 @@ def test_what_it_learnt_from_is_recorded_and_kept(place: Path, tmp_path: Path,
                                                   monkeypatch: pytest.MonkeyPatch):  # fmt: skip
     teacher = tmp_path / "teacher"
     fit(config_of(), teacher)
-    raw = taught_by(tmp_path, "teacher")
+    begins = str(place / "study/trials/0000")  # of which nothing is read when it goes on
+    raw = taught_by(tmp_path, "teacher", model__pretrained=begins)
     whole = fit(raw, tmp_path / "whole")
     assert [one["run"] for one in whole.record["teachers"]] == [str(teacher)]
     saved = loop._Run._save
@@ -203,6 +204,7 @@ def test_what_it_learnt_from_is_recorded_and_kept(place: Path, tmp_path: Path,
     monkeypatch.undo()
     again = fit(configs.override(raw, {"train.checkpoint_every": 6}), tmp_path / "cut")
     assert_close(trained(whole), trained(again), rtol=0, atol=0)
+    assert again.record["teachers"] == whole.record["teachers"]
     record = json.loads((tmp_path / "cut/teachers.json").read_text())
     record["runs"][0]["checkpoint"] = "another"
     (tmp_path / "cut/teachers.json").write_text(json.dumps(record))

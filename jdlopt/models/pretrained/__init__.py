@@ -103,7 +103,7 @@ def placed(loaded: Any, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
 
 
 def _with(tree: PyTree, arrays: Mapping[str, object]) -> PyTree:
-    flat = flatten_dict(tree)
+    flat = flatten_dict(tree, keep_empty_nodes=True)
     for path in flat:
         name = "/".join(map(str, path))
         if name in arrays:
