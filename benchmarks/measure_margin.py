@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from recording import write
 
-from jdlopt.compress.margin import ACCEPTED, UNDECIDED, decide, looks
+from jdlopt.evidence.margin import ACCEPTED, UNDECIDED, decide, looks
 
 MARGIN = 0.005
 NOISES = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)

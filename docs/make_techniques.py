@@ -21,7 +21,7 @@ RESULTS = ROOT / "benchmarks/results"
 TITLES = {
     "data": "Data", "structure": "Structure", "regularisation": "Regularisation", "loss": "Loss",
     "optimisation": "Optimisation", "precision": "Precision and memory", "transfer": "Transfer",
-    "ensembles": "Ensembles",
+    "ensembles": "Ensembles", "compression": "Compression",
 }  # fmt: skip
 HEAD = """# Techniques
 

@@ -21,7 +21,7 @@ from jdlopt.cli.show import (
 from jdlopt.cli.study import stoppable
 from jdlopt.cli.verbs import AblateFlags, CompareFlags, ImproveFlags
 from jdlopt.errors import UserError
-from jdlopt.evidence.options import PairOptions
+from jdlopt.evidence.options import ACCURACY, SIZE, SPEED, PairOptions
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -126,18 +126,22 @@ def improve(flags: ImproveFlags) -> int:
 def _print_improvement(record: Mapping[str, Any], page: Path | None) -> None:
     from rich.table import Table
 
+    from jdlopt.evidence.costs import in_words as in_words_of_cost
     from jdlopt.evidence.remaining import in_words
 
     out = console()
     table = Table(title=f"{record['metric']}, what was adopted")
-    for name in ("technique", "gain", record["metric"], "step time"):
+    saved = {ACCURACY: [], SIZE: ["bytes"], SPEED: ["a prediction"]}[record["aim"]]
+    for name in ("technique", "gain", record["metric"], *saved, "step time"):
         table.add_column(name, justify="left" if name == "technique" else "right")
     for step in record["steps"]:
         before, after = step["before_step_seconds"], step["step_seconds"]
+        share = step["share"]
         table.add_row(
             step["technique"],
             _short(step["effect"]),
             number(step["value"]),
+            *("–" if share is None else f"{share:.2f}×" for _ in saved),
             f"{after / before:.2f}×" if before and after else "–",
         )
     if record["steps"]:
@@ -149,8 +153,11 @@ def _print_improvement(record: Mapping[str, Any], page: Path | None) -> None:
     elif not record["steps"]:
         out.print("No technique survived a fair test: the baseline stands.")
     _print_left_out(record)
+    if record["cost"]:
+        out.print(f"{in_words_of_cost(record['cost'])}.")
     if record["confirmed"]:
-        out.print(f"The whole, on fresh seeds: {_effect(record['confirmed'])}")
+        may = f"; {number(record['margin'])} may be lost" if record["within"] else ""
+        out.print(f"The whole, on fresh seeds: {_effect(record['confirmed'])}{may}")
     if record["test"] and record["test"]["effect"]:
         test = record["test"]
         out.print(f"{test['metric']}: {_effect(test['effect'])}")
@@ -262,7 +269,8 @@ def _print_comparison(record: Mapping[str, Any], page: Path | None) -> None:
         shown = [f"{one[name]:.3g}" if name == "step_seconds" and one[name] else one[name]
                  for one in (a, b)]  # fmt: skip
         table.add_row(words, *(f"{v:,}" if isinstance(v, int) else str(v) for v in shown))
-    table.add_row("bytes of a step", *(f"{record['memory'][side]:,}" for side in "ab"))
+    for name, words in (("memory", "bytes of a step"), ("bytes", "bytes of the weights")):
+        table.add_row(words, *(f"{record[name][side]:,}" for side in "ab"))
     for key, (before, after) in record["changes"].items():
         table.add_row(key, str(before), str(after))
     out.print(table)

@@ -3,29 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from jdlopt.compress.margin import ACCEPTED
-from jdlopt.compress.options import SIZE
-
-Row = dict[str, Any]
-"""A candidate, or the baseline, as ``compress.json`` has it."""
-FASTER = 0.95
-"""Of the baseline's time, what a prediction may take to count as faster."""
-
-
-def cost_of(row: Mapping[str, Any], prefer: str) -> float:
-    """Returns what is to be little: bytes, or the geometric mean of the times against the baseline.
-
-    Infinite where it is not known.
-    """
-    if prefer == SIZE:
-        return math.inf if row["bytes"] is None else float(row["bytes"])
-    times = [one["against"] for one in row["ms"].values()]
-    if not times:
-        return math.inf
-    return math.exp(sum(map(math.log, times)) / len(times))
+from jdlopt.evidence.costs import FASTER, Row, cost_of, limit_of
+from jdlopt.evidence.margin import ACCEPTED
+from jdlopt.evidence.options import SIZE, SPEED
 
 
 def chosen(rows: Sequence[Row], baseline: Row, prefer: str) -> Row | None:
@@ -38,8 +20,8 @@ def chosen(rows: Sequence[Row], baseline: Row, prefer: str) -> Row | None:
       baseline: the run as it is.
       prefer: ``size`` or ``speed``.
     """
-    other = "speed" if prefer == SIZE else SIZE
-    limit = cost_of(baseline, prefer) * (1.0 if prefer == SIZE else FASTER)
+    other = SPEED if prefer == SIZE else SIZE
+    limit = limit_of(baseline, prefer)
     able = [row for row in rows if row["decision"] == ACCEPTED and cost_of(row, prefer) < limit]
 
     def order(row: Row) -> tuple[float, float, float]:
@@ -61,7 +43,7 @@ def mark_front(rows: Sequence[Row]) -> None:
     known = [row for row in rows if row["loss"] is not None]
 
     def key(row: Row) -> tuple[float, float, float]:
-        return row["loss"]["mean"], cost_of(row, SIZE), cost_of(row, "speed")
+        return row["loss"]["mean"], cost_of(row, SIZE), cost_of(row, SPEED)
 
     for row in rows:
         row["on_front"] = row in known and not any(

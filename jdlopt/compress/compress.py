@@ -18,7 +18,7 @@ from jdlopt.compress import choice
 from jdlopt.compress.ending import CHOSEN, measure_costs, of_test, save_chosen
 from jdlopt.compress.entry import Candidate, Given, Method
 from jdlopt.compress.methods import METHODS
-from jdlopt.compress.options import CompressionOptions, check_within, read_within
+from jdlopt.compress.options import CompressionOptions
 from jdlopt.compress.stages import Bench
 from jdlopt.compress.work import COMPRESSION, Work, play
 from jdlopt.errors import UserError, WorkdirError
@@ -26,6 +26,7 @@ from jdlopt.evidence.records import claim, is_of_other_data, keep_data, save
 from jdlopt.evidence.sides import Side, default_metric, metric_of
 from jdlopt.evidence.techniques import facts_of
 from jdlopt.evidence.trainer import ENDED_WELL, Trainer
+from jdlopt.evidence.within import check_within, read_within
 from jdlopt.study import schema
 from jdlopt.train import checkpoint, log, serve
 from jdlopt.train.run import Run, open_run

@@ -6,16 +6,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from jdlopt import config as configs
 from jdlopt import writing
-from jdlopt.compress import choice
 from jdlopt.compress.made import save_made
 from jdlopt.compress.stages import BASELINE, Reached
 from jdlopt.compress.work import Work
+from jdlopt.evidence import costs
+from jdlopt.evidence.costs import Row
 from jdlopt.evidence.trainer import key_of
-from jdlopt.train import inference, weights_file
+from jdlopt.train import weights_file
 from jdlopt.train.result import read_result
 from jdlopt.train.run import Run, open_run
 
@@ -34,32 +32,19 @@ def measure_costs(work: Work) -> None:
         found = reached[one.name].get(work.own)
         if isinstance(found, Reached):
             every[one.name] = found
-    programs: dict[str, dict[int, inference.Program]] = {}
-    same: dict[str, str] = {}
-    for name, found in every.items():
+    models = {
+        name: (work.bench.experiment_of(model.config), model.weights)
+        for name, model in every.items()
+    }
+    for name, cost in costs.measured(models, work.options.batch_sizes).items():
         row = work.baseline if name == BASELINE else work.rows[name]
-        experiment, weights = work.bench.experiment_of(found.config), found.weights
+        row |= cost
         stored = None if name == BASELINE else work.candidates[name].stored
-        row["bytes"] = (
-            inference.stored_bytes(weights) if stored is None else stored(found.config, weights)
-        )
-        row["macs"] = inference.multiplications(experiment, weights)
-        row["n_params"] = sum(leaf.size for leaf in jax.tree.leaves(weights.params))
-        # what differs in values alone is the same program, and takes as long
-        same[name] = key = configs.fingerprint(experiment.config)
-        if key not in programs:
-            programs[key] = {
-                size: inference.program(experiment, weights, size)
-                for size in work.options.batch_sizes
-            }
-    for size in work.options.batch_sizes:
-        times = inference.timed({key: some[size] for key, some in programs.items()})
-        for name, key in same.items():
-            row = work.baseline if name == BASELINE else work.rows[name]
-            row["ms"][str(size)] = times[key]._asdict()
+        if stored is not None:
+            row["bytes"] = stored(every[name].config, every[name].weights)
 
 
-def save_chosen(work: Work, source: Run, place: Path, best: choice.Row) -> Run:
+def save_chosen(work: Work, source: Run, place: Path, best: Row) -> Run:
     """Writes the chosen model as a run, unless it is there; another that was there is put aside."""
     name = best["name"]
     candidate = work.candidates[name]

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jdlopt.config import AnyConfig
+from jdlopt.evidence.options import SIZE, SPEED
 from jdlopt.evidence.techniques import Facts
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.schema import Config
 from jdlopt.train.state import Weights
 from jdlopt.train.step import Batch
 
-SIZE, SPEED = "size", "speed"
 AIMS = (SIZE, SPEED)
 """What a method makes less: the bytes of the weights, the time of a prediction."""
 
@@ -87,8 +87,8 @@ class Candidate:
     Attributes:
       name: of it among all candidates, such as ``half_width``.
       stages: what is done with each seed's own baseline weights.
-      stored: ``(config, weights) → bytes``, what the weights take when they are stored as this
-        method allows; `jdlopt.train.inference.stored_bytes` by default.
+      stored: ``(config, weights) → bytes``, what the weights take where this method stores them in
+        another way than `jdlopt.train.inference.stored_bytes` says of the config.
     """
 
     name: str

@@ -7,17 +7,9 @@ from functools import partial
 
 import jax
 
-from jdlopt.compress.entry import (
-    SIZE,
-    SPEED,
-    Apply,
-    Candidate,
-    Given,
-    Method,
-    Train,
-    TrainingBatches,
-)
-from jdlopt.compress.quantize import EXAMPLES, calibrate, stored_bytes
+from jdlopt.compress.entry import Apply, Candidate, Given, Method, Train, TrainingBatches
+from jdlopt.compress.quantize import EXAMPLES, calibrate
+from jdlopt.evidence.options import SIZE, SPEED
 from jdlopt.models.quantization import QuantizeFields, chosen_kernels
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.schema import Config
@@ -77,7 +69,7 @@ def _why_not(given: Given) -> str | None:
 
 def _after_training(given: Given) -> tuple[Candidate, ...]:
     return tuple(
-        Candidate(name, (_stage(given, fields),), stored_bytes)
+        Candidate(name, (_stage(given, fields),))
         for name, fields in (("int8", INT8), ("int4_weights", INT4))
     )
 
@@ -87,7 +79,7 @@ def _while_training(given: Given) -> tuple[Candidate, ...]:
     for name, fields in (("qat_int4_weights", INT4), ("qat_int3_weights", INT3)):
         stage = _stage(given, fields)
         # at the end once more: ranges that ran while training are those of training mode
-        made.append(Candidate(name, (stage, Train(), stage), stored_bytes))
+        made.append(Candidate(name, (stage, Train(), stage)))
     return tuple(made)
 
 

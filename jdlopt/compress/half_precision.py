@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jdlopt.compress.entry import SIZE, Apply, Candidate, Given, Method, TrainingBatches
-from jdlopt.models.pruning import without_masks
+from jdlopt.compress.entry import Apply, Candidate, Given, Method, TrainingBatches
+from jdlopt.evidence.options import SIZE
+from jdlopt.train.inference import stored_bytes
 from jdlopt.train.schema import Config
 from jdlopt.train.state import Weights
 
@@ -26,13 +29,7 @@ def to_float16(
     return config, weights.replace(params=jax.tree.map(_rounded, weights.params))
 
 
-def float16_bytes(config: Config, weights: Weights) -> int:
-    """Returns the bytes of weights whose parameters are stored as float16."""
-    params = sum(
-        leaf.size * min(leaf.dtype.itemsize, 2) for leaf in jax.tree.leaves(weights.params)
-    )
-    state = without_masks(weights.model_state)  # what they leave out is 0 already
-    return params + sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+_in_16_bits = partial(stored_bytes, widest=16)
 
 
 def _why_not(given: Given) -> str | None:
@@ -47,6 +44,6 @@ def _why_not(given: Given) -> str | None:
 HALF_PRECISION = Method(
     "float16", (SIZE,), "Stores parameters as float16; the arithmetic stays as it is.", "nothing",
     "Micikevicius et al., Mixed precision training, 2018",
-    lambda given: (Candidate("float16", (Apply("float16", to_float16),), float16_bytes),),
+    lambda given: (Candidate("float16", (Apply("float16", to_float16),), _in_16_bits),),
     _why_not, follows=True,
 )  # fmt: skip

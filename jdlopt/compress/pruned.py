@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
-import jax
-import numpy as np
-
-from jdlopt.compress.entry import SIZE, Candidate, Given, Method, Train
-from jdlopt.models.pruning import applied, without_masks
-from jdlopt.train.schema import Config
-from jdlopt.train.state import Weights
+from jdlopt.compress.entry import Candidate, Given, Method, Train
+from jdlopt.evidence.options import SIZE
 
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)
 """Of the kernels but the head's."""
-
-
-def sparse_bytes(config: Config, weights: Weights) -> int:
-    """Returns the bytes of parameters stored as a bit a number, and the numbers that are not 0."""
-    total = sum(leaf.nbytes for leaf in jax.tree.leaves(without_masks(weights.model_state)))
-    for leaf in jax.tree.leaves(applied(weights.params, weights.model_state)):
-        dense = leaf.size * leaf.dtype.itemsize
-        kept = int(np.count_nonzero(np.asarray(leaf)))
-        total += min(dense, math.ceil(leaf.size / 8) + kept * leaf.dtype.itemsize)
-    return total
 
 
 def why_not_pruned(given: Given) -> str | None:
@@ -46,7 +29,6 @@ def _candidates(given: Given) -> tuple[Candidate, ...]:
                     rate=0.5,
                 ),
             ),
-            sparse_bytes,
         )
         for sparsity in SPARSITIES
     )

@@ -12,19 +12,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, PyTree
 
 from jdlopt import config as configs
-from jdlopt.compress.entry import (
-    SIZE,
-    SPEED,
-    Apply,
-    Candidate,
-    Given,
-    Method,
-    Train,
-    TrainingBatches,
-)
+from jdlopt.compress.entry import Apply, Candidate, Given, Method, Train, TrainingBatches
 from jdlopt.compress.pruned import why_not_pruned
 from jdlopt.compress.slicing import sliced
 from jdlopt.errors import ConfigError
+from jdlopt.evidence.options import SIZE, SPEED
 from jdlopt.models import pruning
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.schema import Config

@@ -31,8 +31,7 @@ from jdlopt.compress.ranges import (
 from jdlopt.data import feed
 from jdlopt.errors import ConfigError, DataError
 from jdlopt.models.kernel_inputs import RANGES, Visit, visiting
-from jdlopt.models.pruning import without_masks
-from jdlopt.models.quantization import QuantizeFields, chooser, chosen_kernels
+from jdlopt.models.quantization import QuantizeFields, chooser
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.run import Run
 from jdlopt.train.schema import Config
@@ -173,24 +172,6 @@ def training_batches(
     for first in range(0, len(chosen), batch_size):
         inputs, targets = feed.read_examples(records, chosen[first : first + batch_size])
         yield {"inputs": inputs, "targets": targets}
-
-
-def stored_bytes(config: Config, weights: Weights) -> int:
-    """Returns the bytes of weights whose quantized kernels are stored as their codes and scales.
-
-    Args:
-      config: with ``model.quantize``.
-      weights: its own.
-    """
-    fields = config.model.quantize
-    chosen = {} if fields.weights is None else chosen_kernels(weights.params, fields.patterns)
-    state = without_masks(weights.model_state)  # what they leave out is 0 already
-    total = sum(leaf.nbytes for leaf in jax.tree.leaves((weights.params, state)))
-    for kernel in chosen.values():
-        scales = kernel.shape[-1] if fields.per == "channel" else 1
-        bits = kernel.size * math.ceil(fields.weights or 0)
-        total += math.ceil(bits / 8) + 4 * scales - kernel.nbytes
-    return total
 
 
 # --- experiments and states -----------------------------------------------------------------------

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from jdlopt.compress.entry import (
-    SIZE,
-    SPEED,
-    Apply,
-    Candidate,
-    Given,
-    Method,
-    Train,
-    TrainingBatches,
-)
+from jdlopt.compress.entry import Apply, Candidate, Given, Method, Train, TrainingBatches
 from jdlopt.compress.slicing import sliced
 from jdlopt.errors import ConfigError
+from jdlopt.evidence.options import SIZE, SPEED
 from jdlopt.train.schema import Config
 from jdlopt.train.state import Weights
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from jdlopt.compress.entry import SIZE, SPEED, Candidate, Given, Method, Train
+from jdlopt.compress.entry import Candidate, Given, Method, Train
+from jdlopt.evidence.options import SIZE, SPEED
 from jdlopt.evidence.techniques import TECHNIQUES
 
 

@@ -7,14 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jdlopt.compress import choice, margin
+from jdlopt.compress import choice
 from jdlopt.compress.entry import Candidate, Method, Train, chained
-from jdlopt.compress.options import CompressionOptions, Within
+from jdlopt.compress.options import CompressionOptions
 from jdlopt.compress.stages import BASELINE, Bench, Failure, Reached
 from jdlopt.config import LARGEST_SEED
+from jdlopt.evidence import margin
 from jdlopt.evidence.compare import effect_record
+from jdlopt.evidence.costs import Row
 from jdlopt.evidence.records import save
 from jdlopt.evidence.sides import resolution_of
+from jdlopt.evidence.within import Within
 from jdlopt.metrics import higher_is_better
 
 COMPRESSION = "compress.json"
@@ -48,8 +51,8 @@ class Work:
     values: dict[int, float] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
     candidates: dict[str, Candidate] = field(default_factory=dict)
-    rows: dict[str, choice.Row] = field(default_factory=dict)
-    baseline: choice.Row = field(default_factory=dict)
+    rows: dict[str, Row] = field(default_factory=dict)
+    baseline: Row = field(default_factory=dict)
 
     @property
     def own(self) -> int:
@@ -74,7 +77,7 @@ class Work:
         if self.on_progress:
             self.on_progress(text)
 
-    def record(self, status: str, why: str | None, best: choice.Row | None) -> dict[str, Any]:
+    def record(self, status: str, why: str | None, best: Row | None) -> dict[str, Any]:
         """Returns the content of ``compress.json``."""
         bench, options = self.bench, self.options
         higher = higher_is_better(bench.metric.partition("/")[2])
@@ -175,7 +178,7 @@ def _loss(work: Work, seed: int, value: float) -> float:
     return (work.values[seed] - value) * (1.0 if higher else -1.0)
 
 
-def _judge(work: Work, row: choice.Row, losses: Sequence[float]) -> None:
+def _judge(work: Work, row: Row, losses: Sequence[float]) -> None:
     """Writes into a row what its losses say by now."""
     limit = work.margin
     assert limit is not None
@@ -195,14 +198,14 @@ def _mean(values: Mapping[str, float]) -> float:
     return sum(values.values()) / len(values)
 
 
-def _row(name: str) -> choice.Row:
+def _row(name: str) -> Row:
     return {
         "name": name, "decision": margin.UNDECIDED, "reason": None, "values": {}, "value": None,
         "loss": None, "bytes": None, "macs": None, "n_params": None, "ms": {}, "on_front": False,
     }  # fmt: skip
 
 
-def _baseline(work: Work) -> choice.Row:
+def _baseline(work: Work) -> Row:
     values = {str(seed): value for seed, value in work.values.items()}
     nothing = {"mean": 0.0, "interval": [0.0, 0.0]}
     return {**_row(BASELINE), "decision": BASELINE, "values": values, "loss": nothing,

@@ -31,6 +31,7 @@ from jdlopt.evidence.sides import (
 from jdlopt.evidence.trainer import ENDED_WELL, Trained, Trainer, key_of
 from jdlopt.evidence.trainings import Training
 from jdlopt.metrics import higher_is_better
+from jdlopt.train.inference import expected_bytes
 
 COMPARISON = "compare.json"
 ADOPT, DROP, UNDECIDED = "adopt", "drop", "undecided"
@@ -115,6 +116,7 @@ def compare(
             sides = [found[name].side for name in "ab"]
             tuned = {name: one.record() for name, one in found.items()}
         memory = [step_memory(side) for side in sides]
+        stored = [expected_bytes(side.experiment) for side in sides]
         record: dict[str, Any] = {}
         for count in options.looks():
             seeds = range(options.first_seed, options.first_seed + count)
@@ -122,8 +124,9 @@ def compare(
             trainer.check_fits({"A": sides[0].config, "B": sides[1].config})
             record = _record(sides, trained, metric, seeds, options)
             record |= {"tuning": tuned, "seconds": dict(trainer.seconds)}
-            record["cost"]["memory"] = memory[1] / memory[0]
+            record["cost"] |= {"memory": memory[1] / memory[0], "bytes": stored[1] / stored[0]}
             record["memory"] = {"a": memory[0], "b": memory[1]}
+            record["bytes"] = {"a": stored[0], "b": stored[1]}
             last = count == options.seeds
             record["status"] = "done" if record["decision"] != UNDECIDED or last else "running"
             save(workdir / COMPARISON, record)

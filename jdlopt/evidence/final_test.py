@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from jdlopt import config as configs
-from jdlopt.evidence import rewrite, statistics
+from jdlopt.evidence import costs, rewrite, statistics
 from jdlopt.evidence.compare import effect_record, summary_of
+from jdlopt.evidence.options import SIZE
 from jdlopt.evidence.records import RUNS
 from jdlopt.evidence.remaining import unjudged
 from jdlopt.evidence.search_rounds import FINALISTS, MOST_SEEDS, candidates_of
@@ -18,6 +19,8 @@ from jdlopt.evidence.sides import Side, measuring, side_of
 from jdlopt.evidence.state import BUDGET_ENDED, FINAL_SEEDS, Loop, paired
 from jdlopt.evidence.trainer import key_of
 from jdlopt.metrics import higher_is_better
+from jdlopt.train import weights_file
+from jdlopt.train.state import Weights
 
 IMPROVED = "improved.py"
 
@@ -40,6 +43,10 @@ def finish(loop: Loop, original: Side, file: str | Path | None, why: str) -> dic
     record: dict[str, Any] = {
         "status": "done",
         "why": why,
+        "aim": loop.options.aim,
+        "within": loop.options.within,
+        "margin": loop.margin,
+        "costs": loop.costs,
         "metric": loop.metric,
         "direction": (
             "maximize" if higher_is_better(loop.metric.partition("/")[2]) else "minimize"
@@ -58,19 +65,25 @@ def finish(loop: Loop, original: Side, file: str | Path | None, why: str) -> dic
         "budget": loop.options.budget,
         "changes": changes,
         "confirmed": None,
+        "cost": None,
         "test": None,
     }
     if changes:
         loop.say("confirming the whole on fresh seeds, and on the test split")
         seeds = loop.seeds(FINAL_SEEDS, loop.options.confirm)
-        trained = loop.trainer.train([(loop.base.config, seeds), (loop.current.config, seeds)])
+        trained = loop.trainer.train(
+            [(loop.base.config, seeds), (loop.current.config, seeds)],
+            keep_first=not loop.for_accuracy,
+        )
         base, other = (trained[key_of(side.config)] for side in (loop.base, loop.current))
         record["baseline"] = summary_of(base, loop.metric)
         record["improved"] = summary_of(other, loop.metric)
         found = paired(loop, base, other, seeds)
         if found is not None:
             effect = statistics.fixed_effect(found, loop.options.level, loop.resolution)
-            record["confirmed"] = effect_record(effect, loop.options.level, 0.0)
+            record["confirmed"] = effect_record(effect, loop.options.level, -loop.margin)
+        if not loop.for_accuracy:
+            record["cost"] = _costs(loop, seeds[0])
         if original.dataset.sizes.get("test"):
             record["test"] = _tested(loop, original, final)
     written = rewrite.write(
@@ -113,6 +126,20 @@ def _remaining(loop: Loop) -> dict[str, Any] | None:
     return {"promising": promising, "untried": untried, "seconds": trainings * loop.pace}
 
 
+def _costs(loop: Loop, seed: int) -> dict[str, costs.Row] | None:
+    """What predictions cost before and now, with trained weights; None where none were kept."""
+    models = {}
+    for name, side in (("baseline", loop.base), ("improved", loop.current)):
+        file = loop.trainer.weights_of(key_of(side.config), seed)
+        if not weights_file.is_whole(file):
+            return None
+        experiment = side.experiment
+        like = Weights({}, {}, experiment.hparams, experiment.learnt)
+        models[name] = experiment, weights_file.load(file, like)
+    loop.say("timing predictions of the baseline and of what has been reached")
+    return costs.measured(models, costs.BATCH_SIZES)
+
+
 def _tested(loop: Loop, original: Side, final: Side) -> dict[str, Any]:
     """Runs both configs on fresh seeds, whose best checkpoints are evaluated on the test split."""
     name = loop.metric.partition("/")[2]
@@ -148,10 +175,19 @@ def _headline(record: Mapping[str, Any], file: str | Path | None) -> str:
     source = f" of {Path(file).name}" if file is not None else ""
     if not record["changes"] and record["remaining"]:
         return f"The baseline{source}: the time budget ended before anything could be confirmed."
+    smaller = "smaller" if record["aim"] == SIZE else "faster"
+    if not record["changes"] and record["within"]:
+        return (
+            f"The baseline{source}: no technique that was tried made it {smaller} within "
+            f"{record['within']}."
+        )
     if not record["changes"]:
         return f"The baseline{source}: no technique that was tried made it better."
     effect = record["confirmed"]
-    lines = [f"An improved version{source}."]
+    what = f"A {smaller}" if record["within"] else "An improved"
+    lines = [f"{what} version{source}."]
+    if record["cost"]:
+        lines.append(f"\n{costs.in_words(record['cost'])}.")
     if effect:
         low, high = effect["interval"]
         lines.append(

@@ -1,5 +1,7 @@
 """``improve``: a loop that makes a config better by itself, and keeps what survives a fair test.
 
+Better is a better metric; or a smaller or faster model, as far as its loss stays within a margin.
+
 Train the config, diagnose it, try the techniques that the findings and the catalogue suggest by
 successive halving over paired seeds, confirm the best on seeds that did not choose it, tune what
 goes with it, and again; at the end, confirm the whole on fresh seeds and, once, on the test split.
@@ -36,6 +38,7 @@ from jdlopt.evidence.state import (
     words_of,
 )
 from jdlopt.evidence.trainer import Trainer, key_of
+from jdlopt.evidence.within import check_within, read_within
 from jdlopt.study import schema
 
 GOAL_REACHED = "the goal"
@@ -81,8 +84,11 @@ def improve(
     original = side_of(config)
     goal = options.goal()
     metric = metric_of(original, options.metric or (goal[0] if goal else _watched(original)))
-    base = _with_folds(measuring(original, metric))
     what = {"base": key_of(original.config), "seed": original.config.seed, "metric": metric}
+    if options.within is not None:
+        check_within(read_within(options.within), metric)
+        what |= {"aim": options.aim, "within": options.within}
+    base = _with_folds(measuring(original, metric))
     claim(workdir, IMPROVEMENT, what)
     before = _before(workdir)
     known = configs.code_in(original.config)
@@ -113,6 +119,7 @@ def improve(
             deadline=trainer.deadline,
             plans={int(number): count for number, count in before.get("plans", {}).items()},
             first_rung=before.get("first_rung"),
+            costs=dict(before.get("costs", {})),
             on_progress=on_progress,
         )
         try:
@@ -152,10 +159,13 @@ def _before(workdir: Path) -> dict[str, Any]:
             float(found.get(name) or 0.0)
         for number, count in found.get("plans", {}).items():
             int(number), int(count)
+        for row in found.get("costs", {}).values():
+            int(row["bytes"]), [float(one["against"]) for one in row["ms"].values()]
         if found.get("status") == "done":  # it may be all that is asked for
             for step in found["steps"]:
                 words_of(step)
             _ = found["why"], found["metric"], found["file"], found["tried"], found["test"]
+            _ = found["aim"], found["within"], found["margin"], found["cost"]
     except (WorkdirError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError):
         return {}
     return found
@@ -175,8 +185,7 @@ def _with_folds(side: Side) -> Side:
 
 def _climb(loop: Loop, number: int) -> str:
     """Plays rounds, from the one after ``number``; returns why it ended."""
-    if not loop.steps:
-        _measure(loop)
+    _measure(loop)
     retuned = False
     while True:
         if loop.tried and not loop.tried[-1]["tuned"]:
@@ -206,10 +215,19 @@ def _measure(loop: Loop) -> None:
     """Trains the baseline on the confirmation's first seeds: what the goal is asked of.
 
     A training of it, beside what compiling takes, says how many seeds a candidate is tried with.
+    What it comes to says how much may be lost. A loop that has adopted something knows all but
+    that.
     """
+    if loop.steps and loop.for_accuracy:
+        return
     seeds = loop.seeds(CONFIRM_SEEDS, loop.options.confirm)
     found = loop.trainer.train([(loop.current.config, seeds)])[key_of(loop.current.config)]
-    loop.value = loop.mean(found)
+    mean = loop.mean(found)
+    if loop.options.within is not None and mean is not None:
+        loop.margin = read_within(loop.options.within).margin(mean)
+    if loop.steps:
+        return
+    loop.value = mean
     if loop.value is not None:
         loop.say(f"the baseline: {loop.metric} {loop.value:.4f}")
     search_rounds.first_rung(loop)

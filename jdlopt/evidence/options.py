@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from jdlopt.config import LARGEST_SEED, Count, Natural, Range
+from jdlopt.config import LARGEST_SEED, Choice, Count, Natural, Range
 from jdlopt.config.options import Flag, option_problems, raise_option_problems
 from jdlopt.errors import UserError
+from jdlopt.evidence.within import read_within
 from jdlopt.study.options import ChangedData, Duration, Goal, reached, seconds
 
 LEVEL = 0.95
 """Of an interval, by default."""
+ACCURACY, SIZE, SPEED = "accuracy", "size", "speed"
+"""What a config is improved for: a better metric, fewer bytes, faster predictions."""
+FIRST_LOOK = 3
+"""Pairs before the first look, which is the first that can decide whether a loss lies within."""
 MOST_CONFIRM = 90
 """Seeds of a confirmation at most; those of the next one begin behind them."""
 
@@ -111,6 +116,11 @@ class ImprovementOptions:
 
     Attributes:
       budget: seconds in all, those of earlier calls included.
+      aim: ``accuracy``, a better metric; ``size``, a model of fewer bytes; ``speed``, one that
+        predicts faster.
+      within: what of the metric may be lost for a smaller or a faster model, against the baseline:
+        ``0.5pp`` (points of a metric that is a share), ``2%`` (of the baseline's value), or a
+        number in units of the metric, where it is no share.
       until: stop once the config reaches this, such as ``validation/accuracy>=0.95``.
       metric: ``validation/METRIC`` that is to get better; by default the goal's, else the config's
         ``train.monitor``, else the task's.
@@ -127,6 +137,14 @@ class ImprovementOptions:
     budget: Annotated[
         Duration, Flag("in all, such as 90s, 10m", "TIME", read=seconds, shown="30m")
     ] = 1800.0
+    aim: Annotated[
+        str,
+        Choice((ACCURACY, SIZE, SPEED)),
+        Flag("accuracy, or a model of less size or more speed that loses little enough", "NAME"),
+    ] = ACCURACY
+    within: Annotated[
+        str | None, Flag("what size or speed may cost: 0.5pp, 2%, or in the metric's units", "LOSS")
+    ] = None
     until: Annotated[str | None, Flag("such as 'validation/accuracy>=0.95'", "GOAL")] = None
     metric: Annotated[str | None, Flag("validation/METRIC that is to get better", "NAME")] = None
     techniques: Annotated[
@@ -159,7 +177,26 @@ class ImprovementOptions:
                 problems.append(f"--until: is about {goal[0]}, and --metric is {self.metric}.")
         except UserError as error:
             problems.append(str(error))
-        raise_option_problems(problems)
+        raise_option_problems([*problems, *self._aim_problems()])
+
+    def _aim_problems(self) -> list[str]:
+        """What is wrong with the aim and what goes with it."""
+        if self.aim == ACCURACY:
+            told = "--within: is for --aim=size and --aim=speed; a better metric loses nothing."
+            return [] if self.within is None else [told]
+        problems = []
+        if self.until is not None:
+            problems.append(
+                f"--until: is for --aim=accuracy; with --aim={self.aim} the metric only has to "
+                "stay: leave it out."
+            )
+        if self.within is None:
+            return [*problems, f"--aim={self.aim}: say what may be lost for it, --within=0.5pp."]
+        try:
+            read_within(self.within)
+        except UserError as error:
+            problems.append(str(error))
+        return problems
 
     def goal(self) -> Goal | None:
         """Returns the goal's metric and whether a value reaches it."""

@@ -7,25 +7,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from jdlopt.evidence.findings.finding import some
+from jdlopt.evidence.options import SIZE, SPEED
+
+_SAVED = {SIZE: "smaller", SPEED: "faster"}
 
 
 def unjudged(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Returns the candidates of a round that were better while choosing, and not confirmed or not.
+    """Returns the candidates of a round that were promising while choosing, and not judged yet.
 
     A round that was played to its end has judged all that it took further.
 
     Example:
-      >>> rows = [{"technique": "wider", "gain": 0.1}, {"technique": "l2", "gain": None}]
+      >>> rows = [{"technique": "wider", "promising": True}]
+      >>> rows += [{"technique": "l2", "promising": False}]
       >>> unjudged({"done": False, "candidates": rows, "confirmed": []})
-      [{'technique': 'wider', 'gain': 0.1}]
+      [{'technique': 'wider', 'promising': True}]
     """
     if not record or record["done"]:
         return []
     judged = {one["technique"] for one in record["confirmed"]}
     return [
-        row
-        for row in record["candidates"]
-        if row["technique"] not in judged and (row["gain"] or 0.0) > 0
+        row for row in record["candidates"] if row["technique"] not in judged and row["promising"]
     ]
 
 
@@ -44,12 +46,16 @@ same call with --budget=15m goes on.
     if not left:
         return None
     said = []
+    within = record.get("within")
+    good = f"{_SAVED[record['aim']]} within {within}" if within else "better"
     if not record["steps"]:
-        said.append("Whether a technique makes the baseline better is not known yet.")
+        said.append(f"Whether a technique makes the baseline {good} is not known yet.")
     if left["promising"]:
         rows = [f"{row['technique']} ({row['gain']:+.4f} with {row['seeds']} seeds)"
                 for row in left["promising"]]  # fmt: skip
-        said.append(f"Better while choosing, and not tested yet: {some(rows)}.")
+        said.append(
+            f"{good[0].upper()}{good[1:]} while choosing, and not tested yet: {some(rows)}."
+        )
     if left["untried"]:
         said.append(f"Not tried yet: {some(left['untried'])}.")
     minutes = max(1, math.ceil(left["seconds"] / 60))

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from jdlopt import config as configs
 from jdlopt.errors import UserError
-from jdlopt.evidence import techniques
+from jdlopt.evidence import aims, techniques
 from jdlopt.evidence.compare import effect_record
+from jdlopt.evidence.margin import is_within
 from jdlopt.evidence.records import RUNS
 from jdlopt.evidence.sides import Side, check_pair, side_of
 from jdlopt.evidence.state import Loop, adopt, confirmed, paired
@@ -40,8 +41,6 @@ DIAGNOSIS_SHARE = 0.03
 """Of the time that is left, what a diagnosis may take; the findings before it serve otherwise."""
 SCREENED = 0.3
 """What an earlier round's gain, or loss, of a technique adds to its score, or takes away."""
-LIKED = frozenset(("accuracy", "generalisation", "robustness"))
-"""What a technique must aim at, one of these, to be tried for a better metric."""
 
 
 class Candidate(NamedTuple):
@@ -66,14 +65,16 @@ def candidates_of(loop: Loop) -> list[Candidate]:
     """Returns what may be tried on the current config, best guess first.
 
     Findings count first, then the catalogue's prior and what earlier rounds saw of it; a
-    technique's later variants come after its first one.
+    technique's later variants come after its first one. Where predictions are to cost less, those
+    that would save nothing are left out.
     """
     current, wanted = loop.current, set(loop.options.techniques)
+    sought = aims.SOUGHT[loop.options.aim]
     facts = techniques.facts_of(current.config, current.dataset)
     bonus = _bonus(loop.findings)
     found = []
     for one in techniques.applicable(current.config, facts, wanted):
-        if (wanted and wanted.isdisjoint((one.name, one.group))) or LIKED.isdisjoint(one.aims):
+        if (wanted and wanted.isdisjoint((one.name, one.group))) or sought.isdisjoint(one.aims):
             continue
         for index, change in enumerate(techniques.change(one.name, current.config, facts)):
             name = one.name if index == 0 else f"{one.name}:{index + 1}"
@@ -95,7 +96,8 @@ def candidates_of(loop: Loop) -> list[Candidate]:
         if key not in unique:
             unique.add(key)
             kept.append(candidate)
-    return kept
+    aims.weigh(loop, [current, *(one.side for one in kept)])
+    return [one for one in kept if aims.saves(loop, one.side)]
 
 
 def _bonus(findings: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -115,7 +117,7 @@ def play(loop: Loop, number: int) -> bool:
     Finalists are confirmed one after the other, best first, each on top of those that were adopted
     before it.
     """
-    if loop.options.diagnose:
+    if loop.options.diagnose and loop.for_accuracy:
         loop.findings = _diagnosed(loop)
     candidates = [one for one in candidates_of(loop) if one.name not in loop.dropped]
     if not candidates:
@@ -123,36 +125,52 @@ def play(loop: Loop, number: int) -> bool:
     loop.say(f"round {number}: {candidates[0].name} first")
     finalists, record = _halved(loop, number, candidates)
     loop.tried.append(record)
-    level = 1 - (1 - loop.options.level) / FINALISTS  # of so many, none is adopted by chance
+    rows, level = record["candidates"], _level(loop)
     changed, place, judged = set[str](), 0, True
     for candidate in finalists:
         side = _on_top(loop, candidate, changed)
-        if side is None:
+        if side is None or place == FINALISTS:
+            _wait(loop, [row for row in rows if row["technique"] == candidate.name])
             continue
-        if place == FINALISTS:
-            break
-        effect, trained = confirmed(loop, number, place, side, level)
+        effect, trained = confirmed(loop, number, place, side, level, loop.against)
         place += 1
         if effect is None and loop.late:
             judged = False
             break
         if effect is None:
             continue  # a training of it failed
-        row = effect_record(effect, level, 0.0)
-        record["confirmed"].append({"technique": candidate.name, "effect": row})
-        if effect.low > 0:
+        adopted = is_within(effect, loop.margin)
+        row = effect_record(effect, level, -loop.margin)
+        record["confirmed"].append({"technique": candidate.name, "effect": row, "adopted": adopted})
+        if adopted:
             record["tuned"] = False  # what was found for another config goes on being used
-            adopt(loop, candidate.name, candidate.change, side, effect, level, trained)
+            share = aims.share_of(loop, side)
+            adopt(loop, candidate.name, candidate.change, side, effect, level, trained, share)
             changed |= candidate.change.keys()
-    rows = record["candidates"]
     judged = judged and all(row["seeds"] for row in rows)
     loop.screened |= {row["technique"]: row["gain"] for row in rows if row["gain"] is not None}
     if judged:
         tried = {row["technique"] for row in rows if not row["later"]}
-        loop.dropped = set() if changed else loop.dropped | tried
+        if loop.for_accuracy:
+            loop.dropped = set() if changed else loop.dropped | tried
+        else:  # what loses too much by itself loses no less beside what was adopted
+            adopted_now = {one["technique"] for one in record["confirmed"] if one["adopted"]}
+            loop.dropped |= tried - adopted_now
     record["done"] = judged  # what there was no time for is no result: a later call plays it again
     loop.note()
     return bool(changed)
+
+
+def _level(loop: Loop) -> float:
+    """The level of a confirmation's interval: of so many finalists, none is adopted by chance."""
+    return 1 - (1 - loop.options.level) / FINALISTS
+
+
+def _wait(loop: Loop, rows: Sequence[dict[str, Any]]) -> None:
+    """Leaves candidates for the next round that others went before because they save more."""
+    if not loop.for_accuracy:
+        for row in rows:
+            row["later"] = True
 
 
 def _on_top(loop: Loop, candidate: Candidate, changed: set[str]) -> Side | None:
@@ -168,7 +186,8 @@ def _on_top(loop: Loop, candidate: Candidate, changed: set[str]) -> Side | None:
         return None
     facts = techniques.facts_of(loop.current.config, loop.current.dataset)
     fits = candidate.technique.applies(loop.current.config, facts) is None
-    return side if fits and key_of(side.config) != key_of(loop.current.config) else None
+    same = key_of(side.config) == key_of(loop.current.config)
+    return side if fits and not same and aims.saves(loop, side) else None
 
 
 def _tried(
@@ -181,7 +200,7 @@ def _tried(
     """
     until = time.perf_counter() + SHARE_OF_ROUND * max(loop.left, 0.0)
     planned, taken = loop.plans.get(number), list[Candidate]()
-    trained = loop.train([(loop.current.config, seeds)])
+    trained = loop.train([(loop.against.config, seeds)])
     while len(taken) < len(candidates):
         enough = time.perf_counter() > until if planned is None else len(taken) >= planned
         if enough and len(taken) >= FINALISTS:
@@ -201,9 +220,10 @@ def _halved(
     """Trains candidates on more and more seeds, a third of them further each time.
 
     What counts is the gain over the root of what a training costs, beside that of what has been
-    reached. A technique that makes trainings much longer makes whatever is tried after it longer
-    as well: it is left for later, unless it is worth most of all, nothing cheaper helps, or time is
-    short.
+    reached. Where predictions are to cost less, it is what they cost, of those that lose little
+    enough: first of those that a confirmation will probably adopt. A technique that makes trainings
+    much longer makes whatever is tried after it longer as well: it is left for later, unless it is
+    worth most of all, nothing cheaper helps, or time is short.
 
     Returns:
       Those that were better than what has been reached as far as they came, the best of those that
@@ -215,9 +235,9 @@ def _halved(
     for count in counts:
         seeds = loop.seeds(first, count)
         if count > counts[0]:
-            own = [(loop.current.config, seeds), *((one.side.config, seeds) for one in left)]
+            own = [(loop.against.config, seeds), *((one.side.config, seeds) for one in left)]
             trained = loop.train(own)
-        base = trained[key_of(loop.current.config)]
+        base = trained[key_of(loop.against.config)]
         short = loop.trainer.left_out
         loop.left_out |= {
             one.name: short[key_of(one.side.config)]
@@ -235,9 +255,12 @@ def _halved(
                 "technique": one.name, "seeds": count if trained_all else 0, "change": one.change,
                 "score": one.score, "gain": sum(found) / len(found) if found else None,
                 "cost": _cost(base, other) if trained_all else None, "later": False,
+                "share": aims.share_of(loop, one.side),
+                "promising": bool(found) and aims.is_promising(loop, found or ()),
+                "foreseen": bool(found) and aims.is_foreseen(loop, found or (), _level(loop)),
             }  # fmt: skip
-        left = [one for one in left if (rows[one.name]["gain"] or 0.0) > 0]
-        left.sort(key=lambda one: -_worth(rows[one.name]))
+        left = [one for one in left if rows[one.name]["promising"]]
+        left.sort(key=lambda one: _order(loop, rows[one.name]))
         if not left or loop.presses:
             break
         if count == counts[0] and loop.left > LATE * loop.options.budget:
@@ -246,7 +269,9 @@ def _halved(
                 rows[name]["later"] = True
             left = [one for one in left if one.name not in later]
         if count < counts[-1]:
-            left = left[: max(FINALISTS, -(-len(left) // REDUCTION))]
+            further = max(FINALISTS, -(-len(left) // REDUCTION))
+            _wait(loop, [rows[one.name] for one in left[further:]])
+            left = left[:further]
     ordered = sorted(
         rows.values(),
         key=lambda row: (-row["seeds"], row["gain"] is None, -(row["gain"] or 0.0)),
@@ -266,8 +291,11 @@ def _cost(base: Mapping[int, Training], other: Mapping[int, Training]) -> float:
     return seconds(other) / seconds(base) if seconds(base) and seconds(other) else 1.0
 
 
-def _worth(row: Mapping[str, Any]) -> float:
-    return float(row["gain"]) / max(1.0, row["cost"]) ** 0.5
+def _order(loop: Loop, row: Mapping[str, Any]) -> tuple[bool, float]:
+    """What candidates are sorted by, the best first."""
+    if loop.for_accuracy:
+        return False, -float(row["gain"]) / max(1.0, row["cost"]) ** 0.5
+    return not row["foreseen"], row["share"]
 
 
 def left_for_later(costs: Mapping[str, float]) -> set[str]:

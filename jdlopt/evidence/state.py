@@ -1,7 +1,8 @@
 """The state of ``improve``: what has been reached, and how a change becomes its next step.
 
 A change is adopted if its gain over what has been reached is above chance on seeds that have chosen
-nothing.
+nothing. Where a smaller or a faster model is wanted, it is adopted if that loses less than the
+margin, by its interval on such seeds: against the baseline, so that losses do not add up.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from typing import Any
 from jdlopt.errors import UserError
 from jdlopt.evidence import statistics, techniques, tuning
 from jdlopt.evidence.compare import effect_record, gains, summary_of
+from jdlopt.evidence.costs import Row
+from jdlopt.evidence.margin import is_within
+from jdlopt.evidence.options import ACCURACY, ImprovementOptions
 from jdlopt.evidence.records import save
 from jdlopt.evidence.sides import Side, check_pair, resolution_of, side_of
 from jdlopt.evidence.trainer import Trained, Trainer, key_of
@@ -68,12 +72,14 @@ class Loop:
       pace: seconds of the newest trainings, each.
       diagnosis_seconds: that the newest diagnosis took.
       left_out: techniques that did not fit in memory in this call, and why.
+      margin: of the metric that may be lost against the baseline; 0 where it is to get better.
+      costs: by config, what its predictions cost, where they are to cost less.
     """
 
     base: Side
     current: Side
     trainer: Trainer
-    options: Any
+    options: ImprovementOptions
     metric: str
     workdir: Path
     started: float
@@ -91,6 +97,22 @@ class Loop:
     pace: float = 1.0
     diagnosis_seconds: float = 0.0
     left_out: dict[str, str] = field(default_factory=dict)
+    margin: float = 0.0
+    costs: dict[str, Row] = field(default_factory=dict)
+
+    @property
+    def for_accuracy(self) -> bool:
+        """Whether it is the metric that is to get better."""
+        return self.options.aim == ACCURACY
+
+    @property
+    def against(self) -> Side:
+        """What a change is compared with: what has been reached, or the baseline."""
+        return self.current if self.for_accuracy else self.base
+
+    def cost(self, side: Side) -> Row:
+        """Returns what the predictions of a config cost, as `jdlopt.evidence.aims.weigh` found."""
+        return self.costs[key_of(side.config)]
 
     @property
     def spent(self) -> float:
@@ -170,8 +192,10 @@ class Loop:
 
     def note(self) -> None:
         """Writes down what is known, so that a reader, or a later call, finds it."""
-        names = ("metric", "steps", "tried", "findings", "value", "plans", "first_rung", "screened")
+        names = ("metric", "steps", "tried", "findings", "value", "plans", "first_rung", "screened",
+                 "margin", "costs")  # fmt: skip
         known = {name: getattr(self, name) for name in names} | {"dropped": sorted(self.dropped)}
+        known |= {"aim": self.options.aim, "within": self.options.within}
         save(self.workdir / IMPROVEMENT, {"status": "running", "seconds": self.spent, **known})
 
     def restore(self, record: Mapping[str, Any]) -> int:
@@ -181,7 +205,11 @@ class Loop:
         kept. What a damaged record says is found again from the trainings, too.
         """
         try:
-            rounds = [one for one in record["tried"] if one["done"] or _adopted(one)]
+            rounds = [
+                one
+                for one in record["tried"]
+                if one["done"] or any(row["adopted"] for row in one["confirmed"])
+            ]
             steps, current = list(record["steps"]), self.base
             for step in steps:
                 current = side_of(current.raw, step["change"], like=current)
@@ -196,16 +224,21 @@ class Loop:
         return number
 
 
-def _adopted(tried: Mapping[str, Any]) -> bool:
-    return any(one["effect"]["interval"][0] > 0 for one in tried["confirmed"])
-
-
 def words_of(step: Mapping[str, Any]) -> str:
-    """Returns an adopted change in words: its technique, gain, interval and seeds."""
+    """Returns an adopted change in words: its technique, gain, interval and seeds, what it saves.
+
+    Example:
+      >>> effect = {"mean": -0.002, "interval": [-0.004, 0.0], "seeds": 10}
+      >>> step = {"technique": "narrower", "effect": effect, "share": 0.25}
+      >>> words_of(step)
+      'narrower: -0.0020 (-0.0040 to +0.0000, 10 seeds), 0.25 times what the baseline costs'
+    """
     effect = step["effect"]
     low, high = effect["interval"]
     gain = f"{effect['mean']:+.4f} ({low:+.4f} to {high:+.4f}, {effect['seeds']} seeds)"
-    return f"{step['technique']}: {gain}"
+    share = step.get("share")
+    saved = "" if share is None else f", {share:.3g} times what the baseline costs"
+    return f"{step['technique']}: {gain}{saved}"
 
 
 def paired(
@@ -218,7 +251,7 @@ def paired(
 
 
 def confirmed(
-    loop: Loop, number: int, place: int, side: Side, level: float
+    loop: Loop, number: int, place: int, side: Side, level: float, against: Side
 ) -> tuple[statistics.Effect | None, Mapping[int, Training]]:
     """Measures a change on seeds that have chosen nothing.
 
@@ -228,14 +261,15 @@ def confirmed(
       place: which confirmation of the round, 0 to 9.
       side: what has been reached, changed.
       level: of the interval.
+      against: what it is compared with.
 
     Returns:
       The effect, None if time was up before; and the trainings of ``side``.
     """
     first = CONFIRM_SEEDS + 1000 * number + 100 * place
     seeds = loop.seeds(first, loop.options.confirm)
-    trained = loop.train([(loop.current.config, seeds), (side.config, seeds)])
-    base, other = trained[key_of(loop.current.config)], trained[key_of(side.config)]
+    trained = loop.train([(against.config, seeds), (side.config, seeds)])
+    base, other = trained[key_of(against.config)], trained[key_of(side.config)]
     found = paired(loop, base, other, seeds)
     if found is None:
         return None, other
@@ -250,8 +284,21 @@ def adopt(
     effect: statistics.Effect,
     level: float,
     trained: Mapping[int, Training],
+    share: float | None = None,
 ) -> None:
-    """Adds a confirmed change to those that were adopted."""
+    """Adds a confirmed change to those that were adopted.
+
+    Args:
+      loop: where it stands.
+      name: of the technique.
+      change: what it changes.
+      side: the changed config.
+      effect: of it.
+      level: of its interval.
+      trained: the trainings of ``side``.
+      share: of what the baseline's predictions cost, what they cost now; None where that is not the
+        aim.
+    """
     before, loop.current = loop.current, side
     summary = summary_of(trained, loop.metric)
     loop.value = summary["mean"]
@@ -259,7 +306,8 @@ def adopt(
     loop.steps.append({
         "technique": name,
         "change": dict(change),
-        "effect": effect_record(effect, level, 0.0),
+        "effect": effect_record(effect, level, 0.0 if share is None else -loop.margin),
+        "share": share,
         "value": loop.value,
         "step_seconds": summary["step_seconds"],
         "before_step_seconds": summary_of(earlier, loop.metric)["step_seconds"],
@@ -312,10 +360,10 @@ def retune(loop: Loop, number: int, place: int = TUNED_PLACE) -> bool:
     if not best or loop.left <= 0:
         return False
     point, side = best[0]
-    effect, own = confirmed(loop, number, place, side, loop.options.level)
+    effect, own = confirmed(loop, number, place, side, loop.options.level, loop.current)
     for record in loop.tried[-1:]:
         record["tuned"] = True
-    if effect is None or not effect.low > 0:
+    if effect is None or not is_within(effect, 0.0):
         return False
     adopt(loop, TUNING, point, side, effect, loop.options.level, own)
     return True

@@ -234,11 +234,15 @@ class Trainer:
 
     # --- training --------------------------------------------------------------------------------
 
-    def train(self, wanted: Iterable[tuple[configs.AnyConfig, Iterable[int]]]) -> Trained:
+    def train(
+        self, wanted: Iterable[tuple[configs.AnyConfig, Iterable[int]]], keep_first: bool = False
+    ) -> Trained:
         """Trains every config with every one of its seeds, those that are on disk excepted.
 
         Args:
           wanted: resolved configs, each with its seeds.
+          keep_first: whether the best weights of each config's first seed are kept, in
+            `weights_of`.
 
         Returns:
           What each came to. After the deadline, those that were not finished are left out, and so
@@ -249,7 +253,11 @@ class Trainer:
           UserError: the environment failed: a full disk, workers that die again and again.
         """
         asked = [(config, list(dict.fromkeys(seeds))) for config, seeds in wanted]
-        found = self.train_wanted(Wanted(config, seed) for config, seeds in asked for seed in seeds)
+        found = self.train_wanted(
+            Wanted(config, seed, keep=keep_first and seed == seeds[0])
+            for config, seeds in asked
+            for seed in seeds
+        )
         return {key_of(config): {} for config, _ in asked} | found
 
     def train_wanted(self, wanted: Iterable[Wanted]) -> Trained:

@@ -259,6 +259,20 @@ def without_masks(state: PyTree) -> PyTree:
     return {key: without_masks(one) for key, one in state.items() if key != STATE}
 
 
+def masks_of(state: PyTree) -> dict[Path, PyTree]:
+    """Returns the masks in a model's state, or an ensemble's, by the paths of their parameters.
+
+    Args:
+      state: arrays, or their shapes.
+    """
+    found: dict[Path, PyTree] = {}
+    for path, mask in flatten_dict(state).items():
+        if STATE in path and "masks" in path:
+            at = path.index(STATE)
+            found[(*path[:at], *path[at + 2 :])] = mask
+    return found
+
+
 def kept_channels(params: PyTree, state: PyTree) -> dict[str, np.ndarray]:
     """Returns which output channels of each pruned kernel have a weight left.
 
@@ -301,11 +315,7 @@ def sparsity_of(params: PyTree, state: PyTree) -> dict[str, Any]:
     """
     layers, left, total = {}, 0, 0
     flat = flatten_dict(params)
-    for path, mask in flatten_dict(state).items():
-        if STATE not in path or "masks" not in path:
-            continue
-        at = path.index(STATE)
-        own = (*path[:at], *path[at + 2 :])
+    for own, mask in masks_of(state).items():
         kernel = flat[own]
         if kernel.ndim < 2:
             continue

@@ -37,6 +37,7 @@ def _comparison(record: Record, workdir: Path) -> str:
         ("seeds", record["seeds"]),
         ("training time", ratio(cost.get("training_seconds"))),
         ("parameters", ratio(cost.get("n_params"))),
+        ("bytes of the weights", ratio(cost.get("bytes"))),
         ("memory of a step", ratio(cost.get("memory"))),
     ]
     pairs = [

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from jdlopt.evidence.options import ACCURACY, SIZE
 from jdlopt.evidence.remaining import in_words, unjudged
 from jdlopt.report import commands
-from jdlopt.report.effects import changes, forest, gain, interval, pair
-from jdlopt.report.figures import Line, curves, scale
-from jdlopt.report.page import Figure, Table, render
+from jdlopt.report.effects import changes, forest, gain, interval, pair, ratio
+from jdlopt.report.figures import BEST, Line, curves, scale
+from jdlopt.report.page import Figure, Table, number, render
 from jdlopt.report.records import as_written, read
 from jdlopt.report.saving import save
 from jdlopt.study.records import Record
@@ -26,7 +27,8 @@ def write_report(workdir: Path) -> Path:
       WorkdirError: the record can't be read.
     """
     path = workdir / IMPROVEMENT
-    record = read(path, {"metric": str, "steps": list, "tried": list, "status": str})
+    needed = {"metric": str, "steps": list, "tried": list, "status": str, "aim": str}
+    record = read(path, needed)
     with as_written(path):
         text = _page(record, workdir)
     return save(workdir, text)
@@ -36,6 +38,7 @@ def _page(record: Record, workdir: Path) -> str:
     test, steps, metric = record.get("test") or {}, record["steps"], record["metric"]
     facts = [
         ("status", record["status"]),
+        *_saved(record),
         (f"total gain, {metric}", *pair(record.get("confirmed"))),
         *([(f"total gain, {test['metric']}", *pair(test["effect"]))] if test else []),
         ("minutes", record["seconds"] / 60),
@@ -43,21 +46,13 @@ def _page(record: Record, workdir: Path) -> str:
     return render(
         "improvement",
         title=f"Improvement {workdir.resolve().name}",
-        lead=f"{len(steps)} {'technique' if len(steps) == 1 else 'techniques'} adopted, judged by "
-        f"{metric}.",
+        lead=_lead(record),
         footer="Techniques were chosen and confirmed on different seeds; the test split was "
         "evaluated once, at the end.",
         facts=facts,
         why=record.get("why"),
         left=in_words(record),
-        steps=forest(
-            "steps",
-            "Gain of each technique over the config before it, on seeds that did not choose it",
-            [step["technique"] for step in steps],
-            [("gain", [step["effect"] for step in steps])],
-        )
-        if steps
-        else None,
+        steps=_steps(record) if steps else None,
         adopted=_adopted(record),
         commands=commands.of_improvement(workdir) if steps else [],
         where="",
@@ -73,21 +68,73 @@ def _page(record: Record, workdir: Path) -> str:
             }
             for one in record.get("findings") or ()
         ],
-        rounds=[_round(one) for one in record["tried"]],
+        rounds=[_round(one, record["aim"]) for one in record["tried"]],
         test=_test(test) if test else None,
     )
 
 
+def _lead(record: Record) -> str:
+    count, metric = len(record["steps"]), record["metric"]
+    lead = f"{count} {'technique' if count == 1 else 'techniques'} adopted, "
+    if record["aim"] == ACCURACY:
+        return f"{lead}judged by {metric}."
+    wanted = "smaller" if record["aim"] == SIZE else "faster"
+    return f"{lead}for a {wanted} model that loses at most {record['within']} of {metric}."
+
+
+def _saved(record: Record) -> list[tuple[object, ...]]:
+    """What predictions cost now, and the baseline's, where they were to cost less."""
+    if record["aim"] == ACCURACY:
+        return []
+    found: list[tuple[object, ...]] = [
+        (f"may be lost of {record['metric']}", record["margin"], record["within"])
+    ]
+    cost = record.get("cost")
+    if cost:
+        before, after = cost["baseline"], cost["improved"]
+        found.append(("bytes", after["bytes"], f"{number(before['bytes'])} before"))
+        found += [
+            (f"ms at batch {size}", one["median"], f"{ratio(one['against'])} the baseline's")
+            for size, one in after["ms"].items()
+        ]
+    return found
+
+
+def _steps(record: Record) -> Figure:
+    steps = record["steps"]
+    over = "the config before it" if record["aim"] == ACCURACY else "the baseline"
+    told = "" if record["aim"] == ACCURACY else "; the dotted line is what may be lost"
+    found = forest(
+        "steps",
+        f"Gain of each technique over {over}, on seeds that did not choose it{told}",
+        [step["technique"] for step in steps],
+        [("gain", [step["effect"] for step in steps])],
+    )
+    if told:
+        at = -record["margin"]
+        line = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": at, "x1": at,
+                "line": {"color": BEST, "dash": "dot", "width": 2}}  # fmt: skip
+        found.layout["shapes"] = [*found.layout.get("shapes", ()), line]
+    return found
+
+
+def _what_is_saved(aim: str) -> tuple[str, ...]:
+    """The column of what predictions cost as a multiple of the baseline's, if it is the aim."""
+    return () if aim == ACCURACY else ("bytes",) if aim == SIZE else ("time of a prediction",)
+
+
 def _adopted(record: Record) -> Table:
-    rows = []
-    for number, step in enumerate(record["steps"], 1):
+    saved, rows = _what_is_saved(record["aim"]), []
+    for place, step in enumerate(record["steps"], 1):
         before, after = step.get("before_step_seconds"), step.get("step_seconds")
         cost = f"{after / before:.2f}×" if before and after else "–"
-        rows.append([number, step["technique"], pair(step["effect"]), step["value"], cost,
-                     step["n_params"], changes(step["change"])])  # fmt: skip
-    header = ("step", "technique", "gain, interval", record["metric"], "step time", "parameters",
-              "change")  # fmt: skip
-    return Table("In the order in which they were adopted", header, rows, wide=(6,))
+        rows.append([place, step["technique"], pair(step["effect"]), step["value"],
+                     *(ratio(step["share"]) for _ in saved), cost, step["n_params"],
+                     changes(step["change"])])  # fmt: skip
+    header = ("step", "technique", "gain, interval", record["metric"], *saved, "step time",
+              "parameters", "change")  # fmt: skip
+    caption = "In the order in which they were adopted"
+    return Table(caption, header, rows, wide=(len(header) - 1,))
 
 
 def _improved(workdir: Path) -> str | None:
@@ -97,28 +144,33 @@ def _improved(workdir: Path) -> str | None:
         return None
 
 
-def _round(record: Record) -> Mapping[str, object]:
-    confirmed = {one["technique"]: one["effect"] for one in record["confirmed"]}
+def _round(record: Record, aim: str) -> Mapping[str, object]:
+    confirmed = {one["technique"]: one for one in record["confirmed"]}
+    saved = _what_is_saved(aim)
     promising = {one["technique"] for one in unjudged(record)}
     rows = []
     for one in record["candidates"][:SHOWN]:
-        effect = confirmed.get(one["technique"])
-        verdict = "deferred: expensive" if one.get("later") else "eliminated early"
+        judged = confirmed.get(one["technique"])
+        verdict = "eliminated early"
+        if one.get("later"):
+            verdict = "deferred: expensive" if aim == ACCURACY else "deferred"
         if not one["seeds"]:
             verdict = "not tried: out of time"
         elif one["gain"] is None:
             verdict = "a training failed"
-        elif effect is not None:
-            verdict = "adopted" if effect["interval"][0] > 0 else "not confirmed"
+        elif judged is not None:
+            verdict = "adopted" if judged["adopted"] else "not confirmed"
         elif one["technique"] in promising:
             verdict = "promising, not tested yet"
         seeds, cost = (one["seeds"], f"{one['cost']:.2f}×") if one["seeds"] else ("–", "–")
-        rows.append([one["technique"], seeds, gain(one["gain"]), cost,
-                     pair(effect), verdict, changes(one["change"])])  # fmt: skip
-    header = ("technique", "seeds", "gain while choosing", "training time", "gain confirmed",
-              "verdict", "change")  # fmt: skip
+        effect = judged["effect"] if judged else None
+        rows.append([one["technique"], seeds, gain(one["gain"]),
+                     *(ratio(one["share"]) for _ in saved), cost, pair(effect), verdict,
+                     changes(one["change"])])  # fmt: skip
+    header = ("technique", "seeds", "gain while choosing", *saved, "training time",
+              "gain confirmed", "verdict", "change")  # fmt: skip
     return {
-        "table": Table(f"Round {record['round']}", header, rows, wide=(6,)),
+        "table": Table(f"Round {record['round']}", header, rows, wide=(len(header) - 1,)),
         "more": max(0, len(record["candidates"]) - SHOWN),
     }
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jaxtyping import Num, PyTree
 
 from jdlopt.data import feed
+from jdlopt.models import pruning
+from jdlopt.models.pruning_plan import N_OF_M
+from jdlopt.models.quantization import chooser
 from jdlopt.models.summary import flops_of
+from jdlopt.models.units import Path, name_of
 from jdlopt.train.experiment import Experiment
+from jdlopt.train.schema import Config
 from jdlopt.train.state import Weights
 
 ROUNDS, ROUND_SECONDS = 15, 0.02
@@ -38,10 +46,59 @@ class Timing(NamedTuple):
     against: float
 
 
-def stored_bytes(weights: Weights) -> int:
-    """Returns the bytes of parameters and of what the model keeps beside them, as they are."""
-    leaves = jax.tree.leaves((weights.params, weights.model_state))
-    return sum(int(leaf.size) * leaf.dtype.itemsize for leaf in leaves)
+def stored_bytes(config: Config, weights: Weights, widest: int = 64) -> int:
+    """Returns the bytes of parameters and of what the model keeps beside them, as they are stored.
+
+    Kernels of few bits (``model.quantize``) are stored as their codes and a scale for each channel
+    or kernel. What is pruned (``model.prune``) is stored as a bit a number and the numbers that are
+    left, where that is less; masks are no more than that.
+
+    Args:
+      config: resolved.
+      weights: of its model.
+      widest: bits of a parameter at most.
+    """
+    flat = flatten_dict(pruning.without_scores(weights.params))
+    kept = {
+        path: int(np.count_nonzero(np.where(np.asarray(mask), np.asarray(flat[path]), 0)))
+        for path, mask in pruning.masks_of(weights.model_state).items()
+    }
+    return _stored(config, weights.params, weights.model_state, kept, widest)
+
+
+def expected_bytes(experiment: Experiment) -> int:
+    """Returns what `stored_bytes` will be of a trained model, from shapes alone.
+
+    Of each kernel that is pruned, as large a share is taken to be left as of all together.
+
+    Raises:
+      ConfigError: the model can't be built.
+    """
+    state = jax.eval_shape(partial(experiment.init, experiment.config.seed))
+    fields = experiment.config.model.prune
+    of = N_OF_M.fullmatch(fields.structure)
+    share = int(of[1]) / int(of[2]) if of else 1 - (fields.sparsity or 0.0)
+    flat = flatten_dict(pruning.without_scores(state.params))
+    kept = {path: round(share * flat[path].size) for path in pruning.masks_of(state.model_state)}
+    return _stored(experiment.config, state.params, state.model_state, kept)
+
+
+def _stored(
+    config: Config, params: PyTree, state: PyTree, kept: Mapping[Path, int], widest: int = 64
+) -> int:
+    """The bytes of weights, or of their shapes, of which so many numbers of some are left."""
+    few, total = config.model.quantize, 0
+    is_coded = chooser(few.patterns)
+    for path, leaf in flatten_dict(pruning.without_scores(params)).items():
+        bits, scales = min(8 * leaf.dtype.itemsize, widest), 0
+        if few.weights is not None and leaf.ndim >= 2 and is_coded(name_of(path)):
+            bits = min(bits, math.ceil(few.weights))
+            scales = 4 * (leaf.shape[-1] if few.per == "channel" else 1)
+        dense = math.ceil(leaf.size * bits / 8)
+        sparse = math.ceil((leaf.size + kept.get(path, leaf.size) * bits) / 8)
+        total += min(dense, sparse) + scales
+    beside = jax.tree.leaves(pruning.without_masks(state))
+    return total + sum(leaf.size * leaf.dtype.itemsize for leaf in beside)
 
 
 def multiplications(experiment: Experiment, weights: Weights) -> int:

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from jdlopt.compress import choice
-from jdlopt.compress.margin import ACCEPTED, REJECTED, UNDECIDED, decide, looks
-from jdlopt.compress.options import CompressionOptions, check_within, read_within
+from jdlopt.compress.options import CompressionOptions
 from jdlopt.errors import UserError
+from jdlopt.evidence.costs import Row
+from jdlopt.evidence.margin import ACCEPTED, REJECTED, UNDECIDED, decide, looks
+from jdlopt.evidence.within import check_within, read_within
 
 MARGIN = 0.005
 
@@ -73,7 +75,7 @@ def test_options_are_checked_in_one_message():
     assert "--within" in said and "half_width" in said and "--batch-sizes" in said
 
 
-def row(name: str, decision: str, size: int, ms: float, loss: float) -> choice.Row:
+def row(name: str, decision: str, size: int, ms: float, loss: float) -> Row:
     return {
         "name": name,
         "decision": decision,

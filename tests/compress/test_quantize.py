@@ -19,13 +19,13 @@ from jdlopt.compress.quantize import (
     Quantized,
     calibrate,
     quantize_run,
-    stored_bytes,
     training_batches,
 )
 from jdlopt.errors import ConfigError, DataError
 from jdlopt.models import MODELS
 from jdlopt.models.quantization import QuantizeFields
 from jdlopt.train.experiment import Experiment
+from jdlopt.train.inference import stored_bytes
 from jdlopt.train.loop import fit
 from jdlopt.train.run import Run
 

@@ -110,13 +110,14 @@ def an_effect(low: float, high: float) -> dict[str, Any]:
 
 def _candidate(name: str, gain: float | None, **more: object) -> dict[str, Any]:
     return {"technique": name, "seeds": 8, "gain": gain, "change": {"model.name": HOSTILE},
-            "score": 0.5, "cost": 1.25, "later": False} | more  # fmt: skip
+            "score": 0.5, "cost": 1.25, "later": False, "share": None, "foreseen": True,
+            "promising": (gain or 0.0) > 0} | more  # fmt: skip
 
 
 def an_improvement() -> dict[str, Any]:
     step = {"technique": "batch_norm", "change": {"model.batch_norm": True}, "value": 0.7,
             "effect": an_effect(0.01, 0.03), "step_seconds": 2e-4, "before_step_seconds": 1e-4,
-            "n_params": 1000, "seconds": 60.0}  # fmt: skip
+            "n_params": 1000, "seconds": 60.0, "share": None}  # fmt: skip
     tried = {
         "round": 1, "findings": [], "done": True, "tuned": True,
         "candidates": [
@@ -125,10 +126,13 @@ def an_improvement() -> dict[str, Any]:
             _candidate("deeper", None, seeds=0, cost=None),
             _candidate("l2", None),
         ],
-        "confirmed": [{"technique": "batch_norm", "effect": an_effect(0.01, 0.03)},
-                      {"technique": "dropout", "effect": an_effect(-0.01, 0.02)}],
+        "confirmed": [
+            {"technique": "batch_norm", "effect": an_effect(0.01, 0.03), "adopted": True},
+            {"technique": "dropout", "effect": an_effect(-0.01, 0.02), "adopted": False},
+        ],
     }  # fmt: skip
     return {"status": "done", "why": "the time budget ended", "metric": "validation/accuracy",
+            "aim": "accuracy", "within": None, "margin": 0.0, "cost": None,
             "steps": [step], "tried": [tried], "findings": [], "confirmed": an_effect(0.01, 0.04),
             "test": None, "seconds": 90.0}  # fmt: skip
 

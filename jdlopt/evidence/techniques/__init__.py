@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jdlopt.config import find_part
 from jdlopt.errors import UserError, listing, nearest
+from jdlopt.evidence.techniques.compression import COMPRESSION
 from jdlopt.evidence.techniques.data import DATA
 from jdlopt.evidence.techniques.ensembles import ENSEMBLES
 from jdlopt.evidence.techniques.entry import AIMS, GROUPS, KINDS, Change, Facts, Technique, values
@@ -40,6 +41,7 @@ TECHNIQUES: dict[str, Technique] = {
         *PRECISION,
         *TRANSFER,
         *ENSEMBLES,
+        *COMPRESSION,
     )
 }
 """Every technique by its name."""
@@ -135,7 +137,7 @@ def why_not(one: Technique, config: Config, facts: Facts) -> str | None:
 
 KEEPING = (
     "model.dropout_rate", "model.drop_path_rate", "model.dtype", "model.remat", "model.scan_layers",
-    "model.freeze_norm", "model.lora_", "model.ensemble",
+    "model.freeze_norm", "model.lora_", "model.ensemble", "model.quantize.", "model.prune.",
 )  # fmt: skip
 """Keys of the model that leave the parameters which it starts from as they are."""
 RESHAPING = tuple(

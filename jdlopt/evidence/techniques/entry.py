@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 
 GROUPS = (
     "data", "structure", "regularisation", "loss", "optimisation", "precision", "transfer",
-    "ensembles",
+    "ensembles", "compression",
 )  # fmt: skip
-AIMS = ("accuracy", "generalisation", "speed", "memory", "size", "robustness")
+AIMS = (
+    "accuracy", "generalisation", "speed", "memory", "size", "inference speed", "robustness",
+)  # fmt: skip
+"""``speed`` and ``memory`` are those of training; ``size`` is what the weights take."""
 KINDS = ("image", "sequence", "table", "text", "audio")
 
 

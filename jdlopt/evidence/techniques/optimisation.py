@@ -94,7 +94,8 @@ def _optimizer(name: str) -> Technique:
     )  # fmt: skip
 
 
-def _averages_itself(config: Config, facts: Facts) -> str | None:
+def averages_itself(config: Config, facts: Facts) -> str | None:
+    """The optimizer must leave an average of the parameters to others."""
     now = value_of(config, "optim.name")
     return f"{now} averages the parameters itself." if now == AVERAGES_ITSELF else None
 
@@ -214,14 +215,14 @@ OPTIMISATION = (
         together({"optim.average.name": "ema", "optim.average.decay": 0.99},
                  {"optim.average.name": "ema", "optim.average.decay": 0.999}),
         "one more copy of the parameters", "Polyak and Juditsky, 1992; Tarvainen and Valpola, 2017",
-        0.45, unless(needs_unset("optim.average.name", "none"), _averages_itself),
+        0.45, unless(needs_unset("optim.average.name", "none"), averages_itself),
     ),
     Technique(
         "average_swa", "optimisation", ("generalisation", "accuracy"),
         "Evaluates the mean of the parameters over the end of the training.",
         together({"optim.average.name": "swa"}), "one more copy of the parameters",
         "Izmailov et al., Averaging weights leads to wider optima, 2018", 0.35,
-        unless(needs_unset("optim.average.name", "none"), _averages_itself),
+        unless(needs_unset("optim.average.name", "none"), averages_itself),
     ),
     *map(_optimizer, WORDS),
     *map(_schedule, SCHEDULES),

@@ -26,13 +26,13 @@ def _accumulate(config: Config, facts: Facts) -> tuple[Change, ...]:
 
 PRECISION = (
     Technique(
-        "bfloat16", "precision", ("speed", "memory"),
+        "bfloat16", "precision", ("speed", "memory", "inference speed"),
         "Computes in bfloat16; parameters and sums stay float32.",
         values("model.dtype", "bfloat16"), "half the activations; slow on most CPUs",
         "Kalamkar et al., A study of bfloat16 for deep learning training, 2019", 0.3,
     ),
     Technique(
-        "float16", "precision", ("speed", "memory"),
+        "float16", "precision", ("speed", "memory", "inference speed"),
         "Computes in float16 with a dynamic loss scale.",
         values("model.dtype", "float16"), "half the activations; steps that overflow are skipped",
         "Micikevicius et al., Mixed precision training, 2018", 0.2,

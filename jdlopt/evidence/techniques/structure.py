@@ -74,6 +74,10 @@ def _scaled(*factors: float) -> Changes:
     return changes
 
 
+halved = _scaled(0.5)
+"""Every layer half as wide."""
+
+
 def _has_own_layers(config: Config) -> bool:
     """Whether a config says of single layers how wide they are: of no more and no fewer."""
     own = (*OF_LAYERS, "model.layer_heads")
@@ -147,8 +151,8 @@ STRUCTURE = (
         "Zagoruyko and Komodakis, Wide residual networks, 2016", 0.5, nuisance=RATE,
     ),
     Technique(
-        "narrower", "structure", ("generalisation", "size", "speed"),
-        "Makes every layer half as wide.", _scaled(0.5), "less than before",
+        "narrower", "structure", ("generalisation", "size", "speed", "inference speed"),
+        "Makes every layer half as wide.", halved, "less than before",
         "Bishop, Pattern recognition and machine learning, 2006", 0.2, nuisance=RATE,
     ),
     Technique(
@@ -156,9 +160,9 @@ STRUCTURE = (
         _deeper, "a layer's arithmetic", "Simonyan and Zisserman, VGG, 2015", 0.35, nuisance=RATE,
     ),
     Technique(
-        "shallower", "structure", ("generalisation", "size", "speed"), "Takes the last layer away.",
-        _shallower, "less than before", "Bishop, Pattern recognition and machine learning, 2006",
-        0.15, nuisance=RATE,
+        "shallower", "structure", ("generalisation", "size", "speed", "inference speed"),
+        "Takes the last layer away.", _shallower, "less than before",
+        "Bishop, Pattern recognition and machine learning, 2006", 0.15, nuisance=RATE,
     ),
     Technique(
         "activation", "structure", ("accuracy",), "Uses another function between the layers.",
@@ -180,7 +184,7 @@ STRUCTURE = (
         "Ioffe and Szegedy, Batch normalization, 2015", 0.5, needs_key("model.batch_norm"), RATE,
     ),
     Technique(
-        "pooling", "structure", ("accuracy", "robustness", "speed"),
+        "pooling", "structure", ("accuracy", "robustness", "speed", "size", "inference speed"),
         "Pools the outputs of each block.", values("model.pool", "max", "avg"),
         "smaller maps: less than before", "LeCun et al., 1998", 0.25, needs_key("model.pool"), RATE,
     ),

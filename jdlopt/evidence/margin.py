@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jdlopt.compress.options import FIRST_LOOK
 from jdlopt.evidence import statistics
+from jdlopt.evidence.options import FIRST_LOOK
 
 ACCEPTED, REJECTED, UNDECIDED = "accepted", "rejected", "undecided"
 PRIOR = 10.0
@@ -64,6 +64,43 @@ def decide(
         return Decided(REJECTED, effect, True)
     error = effect.std / effect.pairs**0.5
     return Decided(UNDECIDED, effect, effect.mean - error > margin)
+
+
+def is_within(effect: statistics.Effect, margin: float) -> bool:
+    """Says whether an interval of gains shows that less than a margin is lost.
+
+    With a margin of 0 it shows that something is gained.
+
+    Example:
+      >>> effect = statistics.Effect(-0.001, -0.003, 0.001, 0.3, 0.003, 10, False)
+      >>> is_within(effect, 0.005), is_within(effect, 0.002), is_within(effect, 0.0)
+      (True, False, False)
+    """
+    return effect.low > -margin
+
+
+def is_foreseen(
+    losses: Sequence[float], margin: float, level: float, pairs: int, resolution: float = 0.0
+) -> bool:
+    """Says whether so many pairs more, if they are like these, will show that little is lost.
+
+    Args:
+      losses: what is lost so far, a seed each.
+      margin: that may be lost.
+      level: of the interval, for a number of pairs that was set before.
+      pairs: that are to come.
+      resolution: the step in which the metric moves.
+
+    Example:
+      >>> losses = [0.001, 0.003, 0.001, 0.003]
+      >>> is_foreseen(losses, 0.004, 0.95, 10), is_foreseen(losses, 0.004, 0.95, 3)
+      (True, False)
+    """
+    from scipy import stats
+
+    reach = float(stats.t.ppf(0.5 + level / 2, pairs - 1)) / pairs**0.5
+    mean = sum(losses) / len(losses)
+    return mean + reach * statistics.spread(losses, resolution) < margin
 
 
 def looks(seeds: int) -> list[int]:
