@@ -12,6 +12,7 @@ from jdlopt.cli.show import (
     config_at,
     console,
     load,
+    place_of,
     print_json,
     print_path,
     print_rows,
@@ -51,15 +52,20 @@ def described(flags: DescribeFlags) -> int:
     """Describes a config's dataset."""
     from jdlopt.data.describe import describe
     from jdlopt.data.source import open_dataset
+    from jdlopt.train import split_record
     from jdlopt.train.disk import as_json
     from jdlopt.train.schema import resolve_data
 
     section = resolve_data(load(flags))
     description = describe(open_dataset(section, allow_missing=True))
+    splits = split_record.find(Path(place_of(flags)))  # of a run; no file holds one
     if flags.json:
-        print_json(as_json(description))
+        told = {"splits_file": None if splits is None else str(splits)}
+        print_json(as_json({**description, **told}))
         return DONE
     print_description(description, flags.all)
+    if splits is not None:
+        print_path(console(), splits, "which rows or files are in which split")
     return DONE
 
 

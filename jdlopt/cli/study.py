@@ -17,6 +17,7 @@ from jdlopt.cli.show import (
     has_functions,
     load,
     number,
+    one_of,
     place_of,
     print_json,
     print_path,
@@ -34,20 +35,32 @@ SHOWN = 5
 
 def tune(flags: TuneFlags) -> int:
     """Searches a space; the trials train in worker processes."""
+    from jdlopt.config import Override, override
     from jdlopt.study import space as spaces
+    from jdlopt.study.resuming import is_study, resumed
     from jdlopt.study.tune import tune as search
 
     flags.options.check()
     place = place_of(flags)
-    if flags.space is None and not has_functions(place):
-        raise UserError(
-            "--space: is missing; only a Python config file has a get_space(). Name a file with "
-            "one, or JSON."
-        )
-    config = load(flags)
-    space = spaces.load(flags.space or place)
+    workdir, options = flags.workdir, flags.options
+    if is_study(place):
+        workdir = one_of(**{"RUN": place, "--workdir": workdir}) or place
+        if flags.space is not None:
+            raise UserError("--space: the study has its own; name a config with --config instead.")
+        config, space, options = resumed(Path(place), options, flags.allow_code)
+        config = override(config, {key: Override(text) for key, text in flags.overrides.items()})
+    else:
+        if flags.space is None and not has_functions(place):
+            raise UserError(
+                "--space: is missing; only a Python config file has a get_space(). Name a file "
+                "with one, or JSON."
+            )
+        config = load(flags)
+        space = spaces.load(flags.space or place)
+    if workdir is None:
+        raise UserError("--workdir: is missing; name the directory that the study is kept in.")
     with stoppable() as stopped, _Progress(not flags.json) as show:
-        result = search(config, space, flags.workdir, flags.options, show, stopped)
+        result = search(config, space, workdir, options, show, stopped)
     if flags.report:
         from jdlopt.report import write_report
 

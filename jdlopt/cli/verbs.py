@@ -178,11 +178,21 @@ class ExportFlags(WeightsFlags):
 class TuneFlags(ConfigFlags):
     """Those of ``tune``."""
 
+    run: Annotated[
+        str | None,
+        Flag(
+            "the study's directory, which goes on; or a config file, or a run's directory",
+            "STUDY",
+            positional=True,
+        ),
+    ] = None
     config: Annotated[
         str | None, Flag("a config file, with get_space(); or a run's directory", "CONFIG")
     ] = None
     space: Annotated[str | None, Flag("a file with get_space(), or JSON", "FILE")] = None
-    workdir: Annotated[str, Flag("the study's directory", "DIR")]
+    workdir: Annotated[
+        str | None, Flag("the study's directory; STUDY itself where that is given", "DIR")
+    ] = None
     options: StudyOptions
     report: Annotated[bool, REPORT] = True
 

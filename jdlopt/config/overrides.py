@@ -121,6 +121,10 @@ class References:
         self._config = None if config is None else linked(config)
         self._plain = {} if self._config is None else flat(self._config)
 
+    def __bool__(self) -> bool:
+        """Whether any key follows another."""
+        return self._config is not None
+
     def following(self, assignments: Mapping[str, Any]) -> dict[str, Any]:
         """Returns assignments together with the keys that follow them, and their new values.
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jdlopt.config import Value
-from jdlopt.data import notes
 from jdlopt.errors import ConfigError, UserError
 from jdlopt.evidence import statistics, techniques, tuning
 from jdlopt.evidence.compare import (
@@ -39,6 +38,7 @@ from jdlopt.evidence.trainer import Trained, Trainer, key_of
 from jdlopt.evidence.trainings import Training
 from jdlopt.metrics import higher_is_better
 from jdlopt.study.records import Record
+from jdlopt.train import start
 
 ABLATION = "ablate.json"
 BASELINE, ALL = "baseline", "all"
@@ -148,7 +148,7 @@ def ablate(
         ABLATION,
         {"arms": {name: key_of(side.config) for name, side in arms.items()}, "metric": metric},
     )
-    notes.say(list(dict.fromkeys(note for side in arms.values() for note in side.dataset.notes)))
+    start.say([side.experiment for side in arms.values()])
     changed_data = is_of_other_data(workdir, base.dataset, options.changed_data)
     with Trainer(
         workdir, workers=options.workers, should_stop=should_stop, on_progress=on_progress

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from jdlopt import config as configs
-from jdlopt.data import notes
 from jdlopt.evidence import statistics, tuning
 from jdlopt.evidence.options import ComparisonOptions
 from jdlopt.evidence.records import claim, is_of_other_data, keep_data, save
@@ -31,6 +30,7 @@ from jdlopt.evidence.sides import (
 from jdlopt.evidence.trainer import ENDED_WELL, Trained, Trainer, key_of
 from jdlopt.evidence.trainings import Training
 from jdlopt.metrics import higher_is_better
+from jdlopt.train import start
 from jdlopt.train.inference import expected_bytes
 
 COMPARISON = "compare.json"
@@ -104,7 +104,7 @@ def compare(
     check_space(options.space, metric)
     sides = [measuring(side, metric) for side in sides]
     claim(workdir, COMPARISON, {"a": key_of(sides[0].config), "b": key_of(sides[1].config)})
-    notes.say(list(dict.fromkeys(note for side in sides for note in side.dataset.notes)))
+    start.say([side.experiment for side in sides])
     changed = is_of_other_data(workdir, sides[0].dataset, options.changed_data)
     for name, side in zip("ab", sides):  # to be trained, or compared with more seeds
         save(workdir / f"{name}.json", side.config.to_dict())

@@ -20,7 +20,6 @@ from typing import Any
 
 from jdlopt import config as configs
 from jdlopt import writing
-from jdlopt.data import notes
 from jdlopt.errors import UserError, WorkdirError
 from jdlopt.evidence import search_rounds
 from jdlopt.evidence.final_test import finish
@@ -40,6 +39,7 @@ from jdlopt.evidence.state import (
 from jdlopt.evidence.trainer import Trainer, key_of
 from jdlopt.evidence.within import check_within, read_within
 from jdlopt.study import schema
+from jdlopt.train import start
 
 GOAL_REACHED = "the goal"
 """How it is said that a loop ended which goes on once it is given another goal."""
@@ -83,7 +83,9 @@ def improve(
     options.check()
     original = side_of(config)
     goal = options.goal()
-    metric = metric_of(original, options.metric or (goal[0] if goal else _watched(original)))
+    asked = options.metric or (goal[0] if goal else None)
+    flag = "--metric" if options.metric or not goal else "--until"
+    metric = metric_of(original, asked or _watched(original), flag)
     what = {"base": key_of(original.config), "seed": original.config.seed, "metric": metric}
     if options.within is not None:
         check_within(read_within(options.within), metric)
@@ -98,7 +100,7 @@ def improve(
         workdir / IMPROVEMENT,
         allow_code or known,
     )
-    notes.say(base.dataset.notes)
+    start.say([base.experiment])
     changed_data = is_of_other_data(workdir, base.dataset, options.changed_data)
     if before.get("status") == "done" and not _goes_on(before, options):
         return before

@@ -175,19 +175,27 @@ def default_metric(task: str) -> str:
     return f"validation/{find_task(task).judged}"
 
 
-def metric_of(side: Side, asked: str | None) -> str:
+def metric_of(side: Side, asked: str | None, flag: str = "--metric") -> str:
     """Returns the metric of a comparison: what is asked for, else its task's.
 
+    Args:
+      side: whose data it is measured on.
+      asked: by a person, or None.
+      flag: by which it was asked for.
+
     Raises:
-      UserError: it is none of the validation split's.
+      UserError: it is none of the validation split's, or is undefined there.
     """
-    from jdlopt.train.checks import metric_problem
+    from jdlopt.train.checks import metric_problem, undefined_metric
 
     metric = asked or default_metric(side.dataset.spec.task)
     split, _, name = metric.partition("/")
     problem = metric_problem(name, side.dataset.spec, watched=True)
     if split != "validation" or problem:
-        raise UserError(f"--metric: {metric!r} is none: {problem or 'name validation/METRIC.'}")
+        raise UserError(f"{flag}: {metric!r} is none: {problem or 'name validation/METRIC.'}")
+    undefined = undefined_metric(side.dataset, name)
+    if undefined:
+        raise UserError(f"{flag}: {undefined}")
     return metric
 
 

@@ -113,6 +113,7 @@ class CheckStudy:
       traced: the keys of the space that need no program of their own.
       folds: all folds, or None.
       objectives: names; none asks for the config's monitored metric.
+      goal: the metric that ends the study, or None.
     """
 
     config: Config
@@ -121,6 +122,7 @@ class CheckStudy:
     traced: list[str]
     folds: list[int] | None
     objectives: list[str]
+    goal: str | None = None
     task: int = 0
 
 
@@ -232,6 +234,7 @@ class StudyChecked:
       versions: of the libraries.
       data: what tells the data from others, as `jdlopt.train.data_record.fingerprint` has it.
       notes: what was left out, changed or guessed of them, as `Note.to_dict` has it.
+      weights: which ones trials start from, in words; empty where from random ones.
     """
 
     config: Config
@@ -243,6 +246,7 @@ class StudyChecked:
     base: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     notes: list[dict[str, Any]] = field(default_factory=list)
+    weights: str = ""
     task: int = 0
 
 

@@ -157,7 +157,7 @@ def of_study(workdir: Path, record: Record) -> list[Command]:
       workdir: its directory.
       record: the content of ``study.json``.
     """
-    made: list[Command] = []
+    made = _going_on(workdir, record)
     best = record.get("best")
     kept = workdir / "trials" / f"{best:04d}" if isinstance(best, int) else None
     if kept is not None and (kept / "result.json").is_file():
@@ -173,6 +173,24 @@ def of_study(workdir: Path, record: Record) -> list[Command]:
                       workdir=beside(workdir, "improved"), budget="30m")  # fmt: skip
         made.append(Command("Make it better, by techniques that pass a fair test", text))
     return made
+
+
+def _going_on(workdir: Path, record: Record) -> list[Command]:
+    """The command that goes on with a study, where its directory says how."""
+    base, limit, count = record.get("base_config"), record.get("limit"), len(record["trials"])
+    if not isinstance(base, dict):
+        return []
+    finished = record.get("status") == "done" and not record.get("ended")
+    words, trials = "Go on with the study", limit
+    if finished or type(limit) is not int or count >= limit:
+        if record.get("sampler") == "grid":
+            return []
+        words, trials = "Search on, to twice as many trials", 2 * max(count, 1)
+    stored = record.get("storage")
+    place, name = stored if isinstance(stored, list) and len(stored) == 2 else (None, None)
+    text = jdlopt("tune", workdir, trials=trials, storage=place, study=name,
+                  allow_code=bool(code_in(base)))  # fmt: skip
+    return [Command(words, text)]
 
 
 def of_comparison(workdir: Path, record: Record) -> list[Command]:

@@ -27,7 +27,7 @@ def write_report(workdir: Path, allow_code: bool = False) -> Path:
     Raises:
       WorkdirError: the directory's files can't be read, or name code that is not allowed.
     """
-    from jdlopt.train import log, serve
+    from jdlopt.train import log, serve, split_record
     from jdlopt.train.result import read_result
 
     config = serve.run_config(workdir, allow_code)
@@ -39,7 +39,9 @@ def write_report(workdir: Path, allow_code: bool = False) -> Path:
     except UserError as error:
         unavailable = str(error)
     with as_written(workdir / "result.json"):
-        text = make_page(workdir, config, result, rows, outcome, unavailable)
+        kept = split_record.find(workdir)
+        splits = "" if kept is None else kept.name
+        text = make_page(workdir, config, result, rows, outcome, unavailable, splits)
     return save(workdir, text)
 
 
@@ -50,6 +52,7 @@ def make_page(
     rows: Sequence[Record],
     outcome: Outcome | None,
     unavailable: str = "",
+    splits: str = "",
 ) -> str:
     """Returns the page as HTML.
 
@@ -60,6 +63,7 @@ def make_page(
       rows: of ``metrics.jsonl``.
       outcome: what the best checkpoint predicts, or None.
       unavailable: why there is no outcome.
+      splits: the name of the file that says which examples are in which split; empty if none.
     """
     found = (result or {}).get("metrics") or {}
     return render(
@@ -72,6 +76,7 @@ def make_page(
         curves=_curves(rows, _best_step(result)),
         metrics=_metrics(found) if found else None,
         unavailable=unavailable,
+        splits=splits,
         commands=commands.of_run(workdir, config, result),
         where=commands.where(config),
         **(predictions.shown(outcome) if outcome else {}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from jdlopt.config import Choice, Count, Natural, Range
 from jdlopt.config.options import Flag, option_problems, raise_option_problems
@@ -169,11 +169,18 @@ class Options:
     ] = None
     keep: Annotated[Natural, Flag("best trials kept as runs", "N", group="how")] = 3
     changed_data: ChangedData = "refuse"
+    _endless: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         endless = self.trials is None and self.budget is None and self.until is None
         if endless and self.sampler != "grid":
             object.__setattr__(self, "trials", DEFAULT_TRIALS)
+        object.__setattr__(self, "_endless", endless)
+
+    @property
+    def is_limited_by_default(self) -> bool:
+        """Whether neither trials, nor a budget, nor a goal were asked for."""
+        return self._endless
 
     def replaced(self, **changes: Any) -> Options:
         """Returns the options with some changed."""

@@ -15,11 +15,12 @@ from jdlopt import writing
 from jdlopt.errors import WorkdirError
 from jdlopt.executor.messages import PopulationTrained, TrainPopulation
 from jdlopt.executor.task import Task
-from jdlopt.study import records, schema
+from jdlopt.study import database, records, schema
 from jdlopt.study import space as spaces
 from jdlopt.study.enqueue import SAMPLER
+from jdlopt.study.resuming import BASE_CONFIG, LIMIT, STORED
 from jdlopt.study.scheduling import Scheduler
-from jdlopt.study.setup import BEST, STUDY, StudyProgress
+from jdlopt.study.setup import BEST, STUDY, Setup, StudyProgress
 from jdlopt.train import disk
 
 
@@ -146,6 +147,9 @@ class Progress:
             **setup.options.definition(),
             "objectives": setup.objectives,
             "config": setup.resolved,
+            BASE_CONFIG: None if setup.references else setup.config,
+            LIMIT: setup.limit,
+            STORED: _place_of(setup),
             "space": spaces.to_json(setup.space),
             "data": setup.data,
             "data_changes": list(self.data[1:]),
@@ -192,6 +196,16 @@ class Progress:
         """Writes ``study.json``."""
         text = json.dumps(disk.as_json(record), indent=1) + "\n"
         _write(self.setup.workdir / STUDY, text)
+
+
+def _place_of(setup: Setup) -> list[str | None] | None:
+    """Where the storage is, if not in the directory: without a password, and the study's name."""
+    options = setup.options
+    if options.storage is None:
+        return None
+    journal, _, file = options.storage.partition("journal:")
+    place = f"journal:{Path(file).absolute()}" if file and not journal else options.storage
+    return [database.shown(place, place), options.study_name]
 
 
 def trials_of(task: Task) -> list[int]:

@@ -174,6 +174,7 @@ class Setup:
       versions: of the libraries.
       data: what tells the data from others, see `jdlopt.train.data_record`.
       notes: what was left out, changed or guessed of them.
+      weights: which ones trials start from, in words; empty where from random ones.
     """
 
     config: dict[str, Any]
@@ -193,6 +194,7 @@ class Setup:
     versions: dict[str, str]
     data: dict[str, Any]
     notes: tuple[Note, ...] = ()
+    weights: str = ""
 
     @property
     def limit(self) -> int | None:
@@ -269,7 +271,7 @@ def set_up(
     """
     import pyarrow.parquet  # noqa: F401  # a second, while the workers start as well
 
-    traced = traced_keys(space)
+    traced, goal = traced_keys(space), options.goal()
     if options.folds is not None:
         config = configs.to_dict(
             configs.override(config, {"data.folds": options.folds, "data.fold": 0})
@@ -282,6 +284,7 @@ def set_up(
             traced=sorted(traced),
             folds=list(range(options.folds or 0)) or None,
             objectives=list(options.objectives),
+            goal=None if goal is None else goal[0],
         )
     )
     objectives = [{"name": name, "direction": way} for name, way in found.directions.items()]
@@ -316,6 +319,7 @@ def set_up(
         versions=found.versions,
         data=found.data,
         notes=tuple(Note.from_dict(one) for one in found.notes),
+        weights=found.weights,
     )
 
 

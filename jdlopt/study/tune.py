@@ -81,6 +81,8 @@ def tune(
         with database.opened(options.storage, workdir) as storage:
             search = Search(setup, storage, executor, started, on_progress)
             notes.say(setup.notes)
+            if setup.weights:
+                notes.say_line(setup.weights)
             return search.run(should_stop)
     finally:
         executor.close()

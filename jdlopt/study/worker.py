@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jdlopt import config as configs
-from jdlopt.errors import ConfigError, DivergedError
+from jdlopt.errors import ConfigError, DivergedError, listing, nearest
 from jdlopt.executor import messages
 from jdlopt.executor.messages import (
     Answer,
@@ -33,9 +34,12 @@ from jdlopt.study.population import Cache, Population
 from jdlopt.study.space import from_json, probes
 from jdlopt.study.structure import Structure
 from jdlopt.study.trial import DIVERGED, Trial
+from jdlopt.tasks import find_task
 from jdlopt.train import checkpoint, checks, data_record, disk, log, loggers, serve, weights_file
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit_experiment
 from jdlopt.train.schema import schema_of
+from jdlopt.train.start import weights_in_words
 
 MOST_STRUCTURES = 40
 """Structures whose programs are held. Each takes hundreds of the memory mappings of which Linux
@@ -80,25 +84,31 @@ class StudyWorker:
         if watched:
             raw = configs.override(raw, {"train.monitor": watched[0]})
         points = list(probes(from_json(request.space)))
-        structure.check_probes(raw, points)
-        schema = schema_of(configs.to_dict(configs.override(raw, points[0])), [])
-        config = configs.settled(configs.to_dict(raw), schema)
-        shape = {key: v for key, v in points[0].items() if key not in request.traced}
-        experiment = self._structures(configs.override(config, shape), request.folds)[0].experiment
+        try:
+            structure.check_probes(raw, points)
+            config, experiment = self._built(raw, points[0], request)
+        except ConfigError as error:
+            if not watched:
+                raise
+            text = re.sub(r"^(\s*)train\.monitor:", r"\1--objective:", str(error), flags=re.M)
+            raise ConfigError(text) from error
         loggers.check(experiment.config.train.used_loggers)  # the best trials are kept as runs
-        directions = {}
-        for name in request.objectives or [experiment.monitor]:
-            if name in COSTS:
-                directions[name] = "minimize"
-                continue
-            split, _, metric = name.partition("/")
-            problem = checks.metric_problem(metric, experiment.spec, watched=True)
-            if split != "validation" or problem:
-                raise ConfigError(
-                    f"--objective: {name!r} is none: "
-                    + (problem or "name validation/METRIC, n_params or step_seconds.")
-                )
-            directions[name] = "maximize" if higher_is_better(metric) else "minimize"
+        names = request.objectives or [experiment.monitor]
+        _check_objectives(names, experiment)
+        *measured, _ = _measured(experiment)
+        wanted = [name.partition("/")[2] for name in names if name not in COSTS]
+        more = [name for name in wanted if name not in (*measured, "loss")]
+        if more:
+            every = (*measured, *dict.fromkeys(more))
+            raw = configs.override(raw, {"train.metrics": every})
+            config, experiment = self._built(raw, points[0], request)
+        _check_goal(request.goal, experiment)
+        directions = {
+            name: "minimize"
+            if name in COSTS or not higher_is_better(name.partition("/")[2])
+            else "maximize"
+            for name in names
+        }
         return StudyChecked(
             config=config,
             resolved=disk.as_json(experiment.config.to_dict()),
@@ -109,7 +119,18 @@ class StudyWorker:
             versions=log.versions(),
             data=data_record.fingerprint(experiment.data),
             notes=[note.to_dict() for note in experiment.data.notes],
+            weights=weights_in_words(experiment),
         )
+
+    def _built(
+        self, raw: configs.AnyConfig, point: Mapping[str, object], request: CheckStudy
+    ) -> tuple[dict[str, Any], Experiment]:
+        """A base config, settled, and the experiment of it at a point of the space."""
+        schema = schema_of(configs.to_dict(configs.override(raw, point)), [])
+        config = configs.settled(configs.to_dict(raw), schema)
+        shape = {key: v for key, v in point.items() if key not in request.traced}
+        structures = self._structures(configs.override(config, shape), request.folds)
+        return config, structures[0].experiment
 
     def _structures(
         self, config: Mapping[str, object], folds: Sequence[int] | None
@@ -248,6 +269,55 @@ class StudyWorker:
             trial.rows = log.read_lines(place / log.METRICS)
             if self.link.stopped(request.task):
                 break
+
+
+def _check_objectives(names: Sequence[str], experiment: Experiment) -> None:
+    """Raises a `ConfigError` where an objective is none, or is undefined on validation."""
+    for name in (one for one in names if one not in COSTS):
+        split, _, metric = name.partition("/")
+        problem = checks.metric_problem(metric, experiment.spec, watched=True)
+        if split != "validation" or problem:
+            raise ConfigError(
+                f"--objective: {name!r} is none: "
+                + (problem or "name validation/METRIC, n_params or step_seconds.")
+            )
+        undefined = checks.undefined_metric(experiment.data, metric)
+        if undefined:
+            raise ConfigError(f"--objective: {undefined}")
+
+
+def _check_goal(goal: str | None, experiment: Experiment) -> None:
+    """Raises a `ConfigError` where the metric of a goal is none of those that are measured."""
+    if goal is None:
+        return
+    split, _, metric = goal.partition("/")
+    measured = _measured(experiment)
+    if split not in ("validation", "train") or metric not in measured:
+        problem = checks.metric_problem(metric, experiment.spec, watched=True)
+        known = problem is None and split in ("validation", "train")
+        names = [f"validation/{name}" for name in measured]
+        advice = (
+            f" Add it: --config.train.metrics={','.join((*measured[:-1], metric))}."
+            if known
+            else ""
+        )
+        raise ConfigError(
+            f"--until: {goal!r} is not measured.{nearest(goal, names)} "
+            f"Measured are {listing(names)}.{advice}"
+        )
+    undefined = checks.undefined_metric(experiment.data, metric) if split == "validation" else None
+    if undefined:
+        raise ConfigError(f"--until: {undefined}")
+
+
+def _measured(experiment: Experiment) -> tuple[str, ...]:
+    """Returns the metrics of an evaluation, the loss last."""
+    task = find_task(experiment.spec.task)
+    names = (
+        *(experiment.config.train.metrics or task.metrics),
+        experiment.monitor.partition("/")[2],
+    )
+    return (*(name for name in dict.fromkeys(names) if name != "loss"), "loss")
 
 
 def _values(config: Mapping[str, object], keys: Sequence[str]) -> dict[str, object]:

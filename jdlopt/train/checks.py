@@ -129,18 +129,34 @@ def undefined(dataset: Dataset, config: Config) -> tuple[list[str], tuple[Note, 
         for name, need in needing.items():
             if need not in lacks:
                 continue
-            remedy = (
-                "Give each split every class with data.stratify=True, a larger "
-                f"data.{split}_fraction or data.split_seed, or look at another metric."
-            )
             if split == "validation" and name == watched:
-                problems.append(
-                    f"train.monitor: {monitor!r} is undefined on the validation split of "
-                    f"{spec.name!r}, which has {lacks[need]}. {remedy}"
-                )
+                problems.append(f"train.monitor: {_undefined(name, spec, lacks[need])}")
             what = f"metrics that are undefined on the {split} split, which has {lacks[need]}"
-            notes.add("unused", what, name, unit="metrics", remedy=remedy)
+            notes.add("unused", what, name, unit="metrics", remedy=_remedy(split))
     return problems, tuple(notes)
+
+
+def undefined_metric(dataset: Dataset, name: str) -> str | None:
+    """Says why a metric can't be computed on the validation split, or None."""
+    need = metrics.find_metric(name).needs
+    if not need or not dataset.sizes.get("validation"):
+        return None
+    lacks = _lacks(dataset.targets("validation"), dataset.spec)
+    return _undefined(name, dataset.spec, lacks[need]) if need in lacks else None
+
+
+def _undefined(name: str, spec: DataSpec, lacks: str) -> str:
+    return (
+        f"'validation/{name}' is undefined on the validation split of {spec.name!r}, which has "
+        f"{lacks}. {_remedy('validation')}"
+    )
+
+
+def _remedy(split: str) -> str:
+    return (
+        f"Give each split every class with data.stratify=True, a larger data.{split}_fraction or "
+        "data.split_seed, or look at another metric."
+    )
 
 
 def approximations(config: Config, learnt: PyTree, rows: int) -> tuple[Note, ...]:

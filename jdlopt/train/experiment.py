@@ -21,7 +21,7 @@ from jaxtyping import Array, Int, PyTree
 
 from jdlopt import config as configs
 from jdlopt import metrics
-from jdlopt.data import feed, from_run, preprocess, sampling
+from jdlopt.data import feed, from_run, kept_scaling, preprocess, sampling
 from jdlopt.data.dataset import Dataset, class_counts
 from jdlopt.data.notes import Note
 from jdlopt.data.preprocess import target
@@ -415,7 +415,9 @@ def _assembled(
     notes: tuple[Note, ...] = ()
     if dataset is not None and known is None:
         kept = kept_of(config.data, recipe, spec)
-        known, notes = _learnt(config, recipe, dataset, kept), kept.notes
+        known = _learnt(config, recipe, dataset, kept)
+        apart = kept_scaling.notes_on(kept, recipe, dataset, config.data.fit_on)
+        notes = (*kept.notes, *apart)
     known = known or {}
     if dataset is not None:
         notes = (*checks.approximations(config, known, size), *notes)

@@ -19,7 +19,6 @@ from jdlopt import memory
 from jdlopt import mesh as meshes
 from jdlopt.data import given, notes
 from jdlopt.errors import DivergedError, Interrupted, UserError, WorkdirError, listing
-from jdlopt.models import pretrained
 from jdlopt.train import (
     checkpoint,
     data_record,
@@ -30,6 +29,7 @@ from jdlopt.train import (
     processes,
     serve,
     split_record,
+    start,
 )
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.components import clean_given
@@ -97,10 +97,7 @@ def fit(
         experiment = begun.as_saved(experiment)
     said = experiment.data.notes
     if jax.process_index() == 0:
-        notes.say(said)
-        if begun is None and (found := experiment.pretrained()) is not None:
-            notes.say_line(pretrained.in_words(found.record))
-            del found  # its arrays, while it trains
+        start.say([experiment], weights=begun is None)
     bar = notebook_bar() if on_progress is None else None
     with nullcontext() if bar is None else bar:
         run = fit_experiment(experiment, workdir, on_progress if bar is None else bar, clock)

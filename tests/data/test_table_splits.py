@@ -158,6 +158,28 @@ def test_the_check_finds_training_rows_in_the_test_file(place):
     assert "near_duplicates" in {finding.kind for finding in check.findings}
 
 
+def test_the_check_reads_the_test_file_cell_by_cell(place):
+    test = animals(9, 1).astype(object)
+    test.loc[2, "legs"], test.loc[4, "legs"], test.loc[6, "kind"] = "many", np.inf, None
+    test.to_csv(place / "test.csv", index=False)
+    with (place / "test.csv").open("a") as file:
+        file.write("001,3\n")
+    for source in (
+        section(place, test_source=str(place / "test.csv")),
+        {**section(place), "source": str(place)},
+    ):
+        check = check_source(source)
+        assert check.sizes == {"rows": 60, "columns": 3, "rows of test.csv": 10}
+        found = {one.kind: one for one in check.findings if "test.csv" in one.where}
+        assert {kind: one.where for kind, one in found.items()} == {
+            "text_in_numbers": "legs, row 3 of test.csv",
+            "infinite": "legs, row 5 of test.csv",
+            "missing_target": "kind, row 7 of test.csv",
+            "wrong_size": "too few values, row 10 of test.csv",
+        }
+        assert all(one.text.startswith("test.csv: ") for one in found.values())
+
+
 def test_only_a_table_has_tables_of_its_own_for_splits(place):
     np.savez(place / "a.npz", x=np.zeros((9, 2)), y=np.arange(9) % 2)
     with pytest.raises(DataError, match=r"data\.test_source: names a table beside a table"):

@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 
 from jdlopt import config as configs
-from jdlopt.data import preprocess
+from jdlopt.data import kept_scaling, preprocess
+from jdlopt.data.notes import Note
 from jdlopt.errors import ConfigError
 from jdlopt.models import pretrained
 from jdlopt.report import samples
 from jdlopt.study import structure
 from jdlopt.study.population import Cache, Population
 from jdlopt.study.trial import Trial
-from jdlopt.train import beginning, serve
+from jdlopt.train import beginning, serve, start
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
 from jdlopt.train.run import open_run
@@ -154,6 +155,36 @@ def test_other_preprocessing_is_learnt_anew_and_said(place: Path) -> None:
     made = begun(place, **{"data__preprocess.scale": "minmax"})
     notes = [str(note) for note in made.data.notes if "learnt anew" in note.what]
     assert notes and "data.preprocess.scale is 'minmax' here, 'standard' there" in notes[0]
+
+
+def test_scaling_that_lies_far_from_these_data_is_counted(place: Path, tmp_path: Path) -> None:
+    lines = (place / "other.csv").read_text().splitlines()
+    rows = [line.split(",") for line in lines[1:]]
+    for name, change in (("far", lambda x: 1000 * x + 5000), ("close", lambda x: x / 1e4)):
+        moved = [[row[0], str(change(float(row[1]))), *row[2:]] for row in rows]
+        text = "\n".join([lines[0], *map(",".join, moved)])
+        (tmp_path / f"{name}.csv").write_text(f"{text}\n")
+        [note] = _apart(begun(place, str(tmp_path / f"{name}.csv")))
+        assert note.count == 1 and "'weight'" in note.places[0] and "data.fit_on" in note.remedy
+    assert not _apart(begun(place)) and not _apart(begun(place, "first.csv"))
+    anew = begun(place, str(tmp_path / "far.csv"), data__fit_on="train")
+    assert not _apart(anew)
+
+
+def _apart(experiment: Experiment) -> list[Note]:
+    return [note for note in experiment.data.notes if note.what == kept_scaling.WHAT]
+
+
+def test_notes_and_weights_are_told_once_of_all_that_are_compared(place: Path, capsys) -> None:
+    first, wider = begun(place), begun(place, optim__learning_rate=0.1)
+    plain = Experiment.build(config_of(str(place / "other.csv")), check=False)
+    unfit = begun(place, model__features=(9, 4))
+    start.say([first, wider, plain, unfit])
+    told = capsys.readouterr().err.splitlines()
+    assert sum(line.startswith("model.pretrained: ") for line in told) == 1
+    assert len(set(told)) == len(told) and any(line.startswith("data: kept: ") for line in told)
+    with pytest.raises(ConfigError, match="does not fit"):
+        start.say([unfit])
 
 
 def test_a_population_starts_from_them(place: Path) -> None:

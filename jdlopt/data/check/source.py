@@ -27,6 +27,7 @@ from jdlopt.data.check.opened import (
     of_examples,
     of_inputs,
 )
+from jdlopt.data.check.split_files import of_split_files
 from jdlopt.data.dataset import SPLITS, Dataset
 from jdlopt.data.fields import DataFields
 from jdlopt.data.inputs import columns_of
@@ -232,9 +233,12 @@ def _check_table(path: Path, fields: DataFields, with_test: bool) -> Check:
         apart = {name for one in inputs if not one.feature_names for name in columns_of(one)}
     features = [place for place in features if cells.names[place] not in apart]
     coding, values = _coded(cells, target, fields, findings)
+    source = writing.expanded(fields.source.strip())
+    of_files, of_others = of_split_files(source, fields, cells, features, target)
+    findings += of_files
     several = () if one or not names else (SEVERAL,)
     looked = (ALL_ROWS, TRAINING, PRINTS if with_test else NO_TEST, *several)
-    sizes = {"rows": len(cells.numbers), "columns": len(cells.names)}
+    sizes = {"rows": len(cells.numbers), "columns": len(cells.names), **of_others}
     if fields.text_column is not None:
         findings += structure.damage(cells, features, target)
         findings += structure.duplicates(cells, features, target)

@@ -35,6 +35,7 @@ __all__ = [
     "State",
     "apply",
     "as_fields",
+    "before_scaling",
     "fit",
     "fit_batches",
     "from_dict",
@@ -136,6 +137,19 @@ def _sampled(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
             return
         yield batch[:rows]
         left -= batch[:rows].size
+
+
+def before_scaling(recipe: Recipe, inputs: Num[np.ndarray, "n *shape"]) -> np.ndarray:
+    """Returns examples as scaling takes them; a table's as they are: earlier stages learn theirs.
+
+    Args:
+      recipe: what is to be done.
+      inputs: a batch.
+    """
+    if recipe.kind == "table":
+        return inputs
+    [made] = _prepared(recipe, [inputs])
+    return made / 255.0 if made.dtype == np.uint8 else made
 
 
 def _prepared(recipe: Recipe, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
