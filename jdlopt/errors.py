@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Iterable, Mapping
 
 
@@ -49,6 +50,12 @@ def escaped(text: str) -> str:
       caf\udce9 \x1b[31m
     """
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """Writes a warning that is for the user on stderr, in one line: a `warnings.showwarning`."""
+    if issubclass(category, UserWarning):
+        print(escaped(f"jdlopt: warning: {message}"), file=sys.stderr)
 
 
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -23,7 +23,7 @@ from jdlopt import memory
 from jdlopt.cli.flags import parser, read_flags
 from jdlopt.cli.show import DEFECT, DIVERGED, DONE, INTERRUPTED, WRONG_INPUT
 from jdlopt.cli.verbs import Flags
-from jdlopt.errors import DivergedError, Interrupted, UserError, escaped
+from jdlopt.errors import DivergedError, Interrupted, UserError, escaped, show_warning
 
 REFUSED = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT,
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         words, overrides = split_overrides(words)
         verb, flags = read_flags(parser().parse_args(words), overrides)
-        warnings.showwarning = _show_warning
+        warnings.showwarning = show_warning
         memory.check_limit()
         with _signals_answered():
             return _function(verb.run)(flags)
@@ -144,13 +144,6 @@ def _fail(message: str, code: int, debug: bool) -> int:
         traceback.print_exc()
     print(escaped(f"jdlopt: {message}"), file=sys.stderr)
     return code
-
-
-def _show_warning(
-    message: Warning | str, category: type[Warning], *_: object, **__: object
-) -> None:
-    if issubclass(category, UserWarning):
-        print(escaped(f"jdlopt: warning: {message}"), file=sys.stderr)
 
 
 def script() -> None:

@@ -58,7 +58,8 @@ def described(flags: DescribeFlags) -> int:
 
     section = resolve_data(load(flags))
     description = describe(open_dataset(section, allow_missing=True))
-    splits = split_record.find(Path(place_of(flags)))  # of a run; no file holds one
+    others = any(key.startswith("data.") for key in flags.overrides)
+    splits = None if others else split_record.find(Path(place_of(flags)))  # of a run
     if flags.json:
         told = {"splits_file": None if splits is None else str(splits)}
         print_json(as_json({**description, **told}))

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
@@ -19,7 +20,7 @@ from typing import IO, NoReturn
 
 from jdlopt import memory
 from jdlopt.config import make_importable_again
-from jdlopt.errors import DivergedError, UserError
+from jdlopt.errors import DivergedError, UserError, show_warning
 from jdlopt.executor.messages import (
     DEFECT,
     DIVERGED,
@@ -96,6 +97,7 @@ def serve(module: str) -> NoReturn:
         os._exit(0)  # the coordinator is gone; another may start where its checkpoints are
 
     threading.Thread(target=listen, daemon=True).start()
+    warnings.showwarning = show_warning
     pin(_own_core())  # before jax counts the cores for its threads
     try:
         handle, ready = _start(module, link)

@@ -10,7 +10,6 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from jdlopt import config as configs
 from jdlopt.executor.executor import Executor
 from jdlopt.executor.messages import TrainPopulation, Trial
 from jdlopt.study.samplers import HISTORY_FREE
@@ -142,7 +141,7 @@ class Scheduler:
         ]
         shape = setup.structural(points[numbers[0]])
         request = TrainPopulation(
-            config=configs.to_dict(configs.override(setup.config, shape)),
+            config=setup.changed(shape),
             trials=some,
             folds=folds,
             width=max(setup.width, len(some)),

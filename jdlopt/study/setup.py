@@ -244,8 +244,19 @@ class Setup:
 
     def config_of(self, point: Mapping[str, Value]) -> dict[str, Any]:
         """Returns the config that trains a point as a run."""
-        values = {**self._all(point), "seed": self.seed}
-        return configs.to_dict(configs.override(self.config, values))
+        return self.changed({**self._all(point), "seed": self.seed})
+
+    def changed(self, values: Mapping[str, Value]) -> dict[str, Any]:
+        """Returns the base config with values, without keys of a part that another one replaces."""
+        found = configs.override(self.config, values)
+        if not any(key.endswith(".name") for key in values):
+            return configs.to_dict(found)
+        from jdlopt.train.schema import schema_of
+
+        tree = configs.to_dict(found)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # told where the study was checked
+            return configs.settled(tree, schema_of(tree, []))
 
 
 def set_up(

@@ -20,6 +20,10 @@ NAMES = ("plain", "with space", "it's", 'a"b', "$HOME `id`; rm *", "-dash", "grÃ
 CONFIG = {"data": {"source": "wine"}, "model": {"name": "mlp"}, "train": {"epochs": 8}}
 
 
+STUDY = {"best": 3, "config": CONFIG, "trials": [{}] * 4, "limit": 9, "status": "done",
+         "storage": ["journal:/a b/j", "mine"]}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shell_reads_a_name_as_it_was(name):
     told = commands.quoted(name)
@@ -43,7 +47,9 @@ def every(folder: Path) -> list[commands.Command]:
         *commands.of_run(folder, CONFIG, {"status": "done"}),
         *commands.of_run(folder, CONFIG, {"status": "diverged"}),
         *commands.of_diagnosis(folder, CONFIG, findings),
-        *commands.of_study(folder, {"best": 3, "config": own}),
+        *commands.of_study(folder, {**STUDY, "config": own, "base_config": own}),
+        *commands.of_study(folder, {**STUDY, "status": "interrupted", "base_config": CONFIG}),
+        *commands.of_study(folder, {**STUDY, "base_config": None}),
         *commands.of_comparison(folder, undecided | {"tuning": None}),
         *commands.of_comparison(folder, {"decision": "adopt"}),
         *commands.of_improvement(folder),

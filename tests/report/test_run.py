@@ -64,6 +64,7 @@ def workdir(tmp_path):
         "n_params": 10, "versions": {"python": "3.11"},
     }  # fmt: skip
     (tmp_path / "result.json").write_text(json.dumps(result))
+    (tmp_path / "splits.csv").write_text("split,row\ntrain,0\n")
     return tmp_path
 
 
@@ -89,7 +90,7 @@ def test_classes_have_matrix_curves_and_pictures(workdir, monkeypatch):
     assert "Classes" in titles(made) and "Always guessing" in made.words
     assert all(attrs["src"].startswith("data:image/png;base64,") for attrs in pictures)
     assert any(HOSTILE in attrs["alt"] for attrs in pictures)
-    assert HOSTILE in made.words
+    assert HOSTILE in made.words and "splits.csv" in made.words
     # a figure's own text is markup too: there the name is escaped once more
     labels = made.plots()["confusions"]["layout"]["xaxis"]["ticktext"]
     assert len(labels) == 3 and not any("<" in label for label in labels)

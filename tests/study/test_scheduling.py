@@ -1,5 +1,6 @@
 """Searches without workers: what is drawn, given back, gone on with, whatever they were cut by."""
 
+import dataclasses
 import json
 
 import pytest
@@ -12,6 +13,7 @@ from jdlopt.executor.processes import Ended
 from jdlopt.study import database, known_data, records, schema
 from jdlopt.study import space as spaces
 from jdlopt.study.enqueue import BASE, Planned, checked, completed
+from jdlopt.study.options import SAMPLERS
 
 TWO_STRUCTURES = spaces.check(
     {
@@ -67,6 +69,51 @@ def train(found, tasks=10**6):
 
 def states(found):
     return [trial.state.name for trial in found.storage.trials()]
+
+
+CONDITIONAL = spaces.check(
+    {
+        "optim.learning_rate": spaces.log_uniform(1e-3, 1.0),
+        "optim.name": spaces.choice("momentum", "adamw"),
+        "optim.momentum": spaces.uniform(0.1, 0.9, when={"optim.name": "momentum"}),
+        "data.batch_size": spaces.int(8, 64, log=True),
+    }
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_takes_points_that_are_asked_for(opened, tmp_path, sampler):
+    if sampler == "gp":
+        pytest.importorskip("torch", reason="Optuna's Gaussian process needs PyTorch")
+    points = [
+        {"optim.name": "adamw", "optim.learning_rate": 0.5},
+        {"optim.name": "momentum", "optim.momentum": 0.3},
+        {"data.batch_size": 9},
+    ]
+    first = [Planned(BASE, {"optim.learning_rate": 0.01}), *checked(CONDITIONAL, points)]
+    grid = [completed(CONDITIONAL, one, 0) for one in first]
+    grid += [completed(CONDITIONAL, Planned(BASE, {}), n) for n in range(14)]
+    found = search(opened, tmp_path, CONDITIONAL, first, grid, sampler=sampler,
+                   trials=18)  # fmt: skip
+    train(found)
+    assert sorted(found.trials.finished) == list(range(18))
+    for number, one in enumerate(first):
+        assert one.values.items() <= found.trials.points[number].items()
+        assert found.trials.queue.origins()[number] == one.origin
+    drawn = [repr(found.trials.points[number]) for number in range(4, 18)]
+    assert len(set(drawn)) == 14
+
+
+def test_a_part_that_is_searched_leaves_out_the_other_parts_keys(opened, tmp_path):
+    found = search(opened, tmp_path, CONDITIONAL, trials=8)
+    given = {**found.setup.config, "data": {"source": "iris"}, "model": {"name": "linear"},
+             "optim": {"name": "momentum", "momentum": 0.9, "learning_rate": 0.1}}  # fmt: skip
+    setup = dataclasses.replace(found.setup, config=given)
+    other = setup.config_of({"optim.name": "adamw", "optim.learning_rate": 0.5})
+    assert other["optim"] == {"name": "adamw", "learning_rate": 0.5}
+    same = setup.changed({"optim.name": "momentum"})
+    assert same["optim"] == given["optim"]
 
 
 @pytest.mark.parametrize("sampler", ["quasi_random", "random", "tpe", "cmaes"])

@@ -94,9 +94,12 @@ def test_the_winner_is_reproduced_by_train(study, tmp_path):
     assert best["value"] == record["trials"][record["best"]]["values"][0]
 
 
-def test_the_same_command_goes_on(study, config):
+def test_a_study_goes_on_by_its_directory(study, capsys):
     before = read(study)
-    assert tuned(config, study, "--trials=10", "--keep=0") == 0
+    words = ["tune", str(study), "--workers=1", "--trials=10", "--keep=0", "--no-report"]
+    assert main([*words, "--sampler=tpe"]) == 2
+    assert "--sampler: 'tpe' is not the study's" in capsys.readouterr().err
+    assert main(words) == 0
     after = read(study)
     assert len(after["trials"]) == 10
     for old, new in zip(before["trials"], after["trials"]):

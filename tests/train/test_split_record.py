@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import jdlopt
+from jdlopt.cli import main
 from jdlopt.data import open_dataset
 from jdlopt.errors import WorkdirError
 from jdlopt.train import split_record
@@ -32,7 +35,7 @@ def run(tmp_path_factory):
     return place
 
 
-def test_a_run_tells_the_rows_of_each_split(run):
+def test_a_run_tells_the_rows_of_each_split(run, capsys):
     splits = jdlopt.open_run(run / "run").splits
     dataset = open_dataset({"source": str(run / "t.csv"), "target": "y", "split_by": "id"})
     assert list(splits) == ["train", "validation", "test"]
@@ -42,6 +45,9 @@ def test_a_run_tells_the_rows_of_each_split(run):
         assert one["key"].tolist() == rows["id"].tolist()
     text = (run / "run" / "splits.csv").read_text().splitlines()
     assert text[0] == "split,row,key" and len(text) == 91
+    assert main(["data", "describe", str(run / "run"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["splits_file"] == str(run / "run" / "splits.csv")
 
 
 def test_the_rows_that_were_trained_on_stay_known_when_the_table_grows(run):
