@@ -246,7 +246,7 @@ class Setup:
         """Returns the config that trains a point as a run."""
         return self.changed({**self._all(point), "seed": self.seed})
 
-    def changed(self, values: Mapping[str, Value]) -> dict[str, Any]:
+    def changed(self, values: Mapping[str, object]) -> dict[str, Any]:
         """Returns the base config with values, without keys of a part that another one replaces."""
         found = configs.override(self.config, values)
         if not any(key.endswith(".name") for key in values):
