@@ -334,6 +334,13 @@ def lines() -> Iterator[str]:
 
     yield from section_of("`model.quantize`", QuantizeFields, "quantize")
 
+    yield from section_of("`model.low_rank`", models.LowRankFields, "low_rank")
+    ranks = meanings(models.LowRankFields)["ranks"]
+    yield f"`ranks` is a section of freely named keys: {ranks}"
+    yield ""
+    yield "[low_rank.md](low_rank.md) tells when that is of use."
+    yield ""
+
     yield from section_of("`loss`", losses.LossFields, "loss", {"name": names_of(losses.LOSSES)})
     shared = configs.fields_of(losses.LossFields)
     yield from parts_of(losses.LOSSES, shared, lambda chosen: schema(loss={"name": chosen})["loss"])

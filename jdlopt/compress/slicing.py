@@ -16,18 +16,16 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Bool, Float, PyTree
+from jaxtyping import Bool, Float
 
-from jdlopt import config as configs
 from jdlopt.compress.channels import PARAMS, Axis, Couplings, Group, Unequal
 from jdlopt.compress.coupling import couplings_of
+from jdlopt.compress.plain import each_model, plain_model
 from jdlopt.config import Value
 from jdlopt.errors import ConfigError
-from jdlopt.models import ModelFields, PruneFields, lora, pruning
 from jdlopt.models.attention import stack_layers, unstack_layers
-from jdlopt.models.ensemble import member_names
 from jdlopt.train.schema import Config
-from jdlopt.train.state import Weights, as_arrays
+from jdlopt.train.state import Weights
 
 MULTIPLE = 8
 """Kept widths are multiples of it, as vector units and int8 kernels want them."""
@@ -86,7 +84,12 @@ def sliced(
         raise ConfigError(f"slicing: the scope {scope!r} is unknown; expected 'layer' or 'global'.")
     if isinstance(kept, float | int) and not 0.0 < kept <= 1.0:
         raise ConfigError(f"slicing: the share of channels to keep is in (0, 1], found {kept!r}.")
-    config, weights = _plain(config, weights)
+    config, weights = plain_model(config, weights)
+    if config.model.low_rank.on:
+        raise ConfigError(
+            "slicing: channels of layers that are two products (model.low_rank) can't be cut: "
+            "slice the whole model, then split what is left."
+        )
     arrays = flat_weights(config, weights)
     known = couplings_of(
         config.model.name,
@@ -111,38 +114,12 @@ def sliced(
     return Sliced(_smaller(config, known, counts), nested_weights(config, weights, cut), widths)
 
 
-def _plain(config: Config, weights: Weights) -> tuple[Config, Weights]:
-    """A model's own parameters: masks applied, adapters merged, and no weights to start from."""
-    model, optim = config.model, config.optim
-    params = pruning.applied(weights.params, weights.model_state)
-    if model.lora_rank is not None:
-        params = lora.merged(params, weights.hparams["model"].get("lora_alpha"))
-        freeze = tuple(one for one in optim.freeze if not one.startswith("^base/"))
-        optim = dataclasses.replace(optim, freeze=freeze)
-    model = dataclasses.replace(
-        model,
-        pretrained=None,
-        lora_rank=None,
-        lora_alpha=None,
-        lora_patterns=ModelFields.lora_patterns,
-        prune=PruneFields(),
-    )
-    config = dataclasses.replace(config, model=model, optim=optim)
-    left = as_arrays(configs.hyperparameters(config)["model"])
-    own = {key: weights.hparams["model"].get(key, value) for key, value in left.items()}
-    if "prune" in left:
-        own["prune"] = left["prune"]
-    hparams = {**weights.hparams, "model": own}
-    state = pruning.without_masks(weights.model_state)
-    return config, dataclasses.replace(weights, params=params, model_state=state, hparams=hparams)
-
-
 def flat_weights(config: Config, weights: Weights) -> dict[str, np.ndarray]:
     """Returns a model's arrays by path: parameters under ``params/``, then its state.
 
     Layers that are scanned are unrolled.
     """
-    params = _each_model(config, weights.params, unstack_layers)
+    params = each_model(config, weights.params, unstack_layers)
     trees = {PARAMS: params, **weights.model_state}
     flat = flatten_dict(jax.tree.map(np.asarray, trees))
     return {"/".join(map(str, path)): leaf for path, leaf in flat.items()}
@@ -153,25 +130,11 @@ def nested_weights(config: Config, weights: Weights, arrays: Mapping[str, np.nda
     tree = unflatten_dict({tuple(path.split("/")): array for path, array in arrays.items()})
     params = tree.pop(PARAMS, {})
     if config.model.options.get("scan_layers"):
-        params = _each_model(config, params, stack_layers)
+        params = each_model(config, params, stack_layers)
     tree = jax.tree.map(jax.numpy.asarray, (params, tree))
     # collections without arrays have no path
     state = {key: tree[1].get(key, {}) for key in weights.model_state}
     return dataclasses.replace(weights, params=tree[0], model_state=state)
-
-
-def _each_model(config: Config, params: PyTree, change: object) -> PyTree:
-    """Changes the parameters of each model of an ensemble, or of the only one."""
-    if config.model.ensemble > 1:
-        return {name: _inner(params[name], change) for name in member_names(config.model.ensemble)}
-    return _inner(params, change)
-
-
-def _inner(params: PyTree, change: object) -> PyTree:
-    assert callable(change)
-    if set(params) == {"embedding", "model"}:
-        return {**params, "model": change(params["model"])}
-    return change(params)
 
 
 # --- which channels ---------------------------------------------------------------------------

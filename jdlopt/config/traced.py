@@ -13,8 +13,8 @@ TRACED_SECTIONS = (("model",), ("loss",), ("optim",), ("data", "augment"))
 """The sections whose float leaves are traced hyperparameters; all else is structure."""
 
 
-SWITCHES = {("model", "prune"): ("criterion",)}
-"""Sections that change nothing while these keys of theirs are None, and are no structure then."""
+SWITCHES = {("model", "prune"): ("criterion",), ("model", "low_rank"): ("rank", "ranks")}
+"""Sections that change nothing while these keys of theirs are None or empty: no structure then."""
 
 Floats = dict[str, "float | Floats"]
 """Floats by key, nested."""
@@ -51,7 +51,7 @@ def structure(config: AnyConfig) -> dict[str, Any]:
     tree.pop("seed", None)
     for place, switches in SWITCHES.items():
         section = _section(tree, place)
-        if all(section.get(key) is None for key in switches):
+        if not any(section.get(key) for key in switches):
             _section(tree, place[:-1]).pop(place[-1], None)
     for path in TRACED_SECTIONS:
         parent: Any = _section(tree, path[:-1])

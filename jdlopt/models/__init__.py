@@ -29,6 +29,7 @@ from jdlopt.models.efficientnet import EfficientNetLite0
 from jdlopt.models.embedding import embedded
 from jdlopt.models.fusion import Fusion, InputFacts
 from jdlopt.models.linear import Linear
+from jdlopt.models.low_rank import LowRankFields, with_low_rank
 from jdlopt.models.mlp import MLP
 from jdlopt.models.precision import DTYPES, computing_in
 from jdlopt.models.pruning import with_masks
@@ -47,6 +48,7 @@ __all__ = [
     "FILLED_IN",
     "MODELS",
     "InputFacts",
+    "LowRankFields",
     "Model",
     "ModelFields",
     "PruneFields",
@@ -97,7 +99,7 @@ class ModelFields:
       lora_rank: the rank of adapters beside frozen kernels; None: no adapters.
       lora_patterns: regular expressions of the paths of the kernels that are adapted.
       lora_alpha: adapters count ``lora_alpha / lora_rank`` times; None: once.
-      prune: the section of this name.
+      prune, low_rank: the sections of these names.
       ensemble: how many copies start from other values and are trained side by side; what is
         predicted is the mean of their class probabilities, or of their outputs.
       name: a `MODELS` entry, or ``package.module:Name`` of a Linen or NNX module.
@@ -116,6 +118,7 @@ class ModelFields:
     name: str
     quantize: quantization.QuantizeFields = field(default_factory=quantization.QuantizeFields)
     prune: PruneFields = field(default_factory=PruneFields)
+    low_rank: LowRankFields = field(default_factory=LowRankFields)
     options: Mapping[str, Value] = own_keys()
 
 
@@ -219,6 +222,10 @@ def make_model(
     if few_bits.on:
         # inside of what changes kernels: what they are then is what is quantized
         model = quantization.with_quantization(model, few_bits, **stacked)
+    two = LowRankFields(**section.get("low_rank", {}))
+    if two.on:
+        # outside of what looks at layers: each factor is a layer of its own to it
+        model = with_low_rank(model, two)
     rank = section.get("lora_rank")
     prune = to_dict(PruneFields()) | dict(section.get("prune", {}))
     check(prune)

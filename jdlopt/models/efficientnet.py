@@ -39,23 +39,29 @@ class InvertedBottleneck(nn.Module):
     kernel_size: int
     strides: int
     activation: str
+    batch_norm: bool = True
     drop_path_rate: Scalar | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "n height width channels"], train: bool) -> Array:
         """Maps images to images of ``features`` channels."""
-        activation, y = ACTIVATIONS[self.activation], x
+        activation, y, bias = ACTIVATIONS[self.activation], x, not self.batch_norm
         if self.width is not None:
-            y = Conv(self.width, (1, 1), use_bias=False, name="expand")(y)
-            y = activation(BatchNorm(epsilon=_EPSILON, name="expand_norm")(y, train))
+            y = Conv(self.width, (1, 1), use_bias=bias, name="expand")(y)
+            y = activation(self._normed(y, "expand_norm", train))
         taps = (self.kernel_size,) * 2
-        y = DepthwiseConv(taps, self.strides, use_bias=False, name="depthwise")(y)
-        y = activation(BatchNorm(epsilon=_EPSILON, name="depthwise_norm")(y, train))
-        y = Conv(self.features, (1, 1), use_bias=False, name="project")(y)
-        y = BatchNorm(epsilon=_EPSILON, name="project_norm")(y, train)
+        y = DepthwiseConv(taps, self.strides, use_bias=bias, name="depthwise")(y)
+        y = activation(self._normed(y, "depthwise_norm", train))
+        y = Conv(self.features, (1, 1), use_bias=bias, name="project")(y)
+        y = self._normed(y, "project_norm", train)
         if y.shape != x.shape:
             return y
         return x + DropPath(self.drop_path_rate, name="drop_path")(y, train)
+
+    def _normed(self, y: Array, name: str, train: bool) -> Array:
+        if not self.batch_norm:
+            return y
+        return BatchNorm(epsilon=_EPSILON, name=name)(y, train)
 
 
 class EfficientNetLite0(nn.Module):
@@ -67,7 +73,8 @@ class EfficientNetLite0(nn.Module):
     ``block_features`` are the widths inside the blocks whose expansion is not 1, instead of
     expansion times what comes in.
     ``drop_path_rate`` is the last block's (0.2 as published), earlier ones have less, evenly, and
-    those that change the shape none. Tan and Le, "EfficientNet: rethinking model scaling for
+    those that change the shape none. Without ``batch_norm`` convolutions have a bias, as
+    `jdlopt.compress.folding` makes them. Tan and Le, "EfficientNet: rethinking model scaling for
     convolutional neural networks", 2019.
     """
 
@@ -81,6 +88,7 @@ class EfficientNetLite0(nn.Module):
     stem_features: Count = 32
     stem_strides: Count = 2
     last_features: Count = 1280
+    batch_norm: bool = True
     activation: Annotated[str, Choice(ACTIVATIONS)] = "relu6"
     dropout_rate: Rate | None = None
     drop_path_rate: Rate | None = None
@@ -91,9 +99,11 @@ class EfficientNetLite0(nn.Module):
         """Maps images to outputs."""
         x = inputs[..., None] if inputs.ndim == 3 else inputs
         self._check(x)
-        activation = ACTIVATIONS[self.activation]
-        x = Conv(self.stem_features, (3, 3), self.stem_strides, use_bias=False, name="stem")(x)
-        x = activation(BatchNorm(epsilon=_EPSILON, name="stem_norm")(x, train))
+        activation, bias = ACTIVATIONS[self.activation], not self.batch_norm
+        x = Conv(self.stem_features, (3, 3), self.stem_strides, use_bias=bias, name="stem")(x)
+        if self.batch_norm:
+            x = BatchNorm(epsilon=_EPSILON, name="stem_norm")(x, train)
+        x = activation(x)
         block, number = rematerialised(InvertedBottleneck, self.remat), 0
         rates, widths = rates_by_depth(self.drop_path_rate, sum(self.stage_sizes)), self.widths()
         for stage, count in enumerate(self.stage_sizes):
@@ -104,12 +114,15 @@ class EfficientNetLite0(nn.Module):
                     self.kernel_sizes[stage],
                     1 if index else self.strides[stage],
                     self.activation,
+                    self.batch_norm,
                     rates[number],
                     name=f"block_{number:02}",
                 )(x, train)
                 number += 1
-        x = Conv(self.last_features, (1, 1), use_bias=False, name="last")(x)
-        x = activation(BatchNorm(epsilon=_EPSILON, name="last_norm")(x, train))
+        x = Conv(self.last_features, (1, 1), use_bias=bias, name="last")(x)
+        if self.batch_norm:
+            x = BatchNorm(epsilon=_EPSILON, name="last_norm")(x, train)
+        x = activation(x)
         x = Dropout(self.dropout_rate, name="dropout")(x.mean(axis=(1, 2)), train)
         return Head(self.num_outputs, (), self.activation, "he_normal", name="head")(x, train)
 

@@ -32,6 +32,7 @@ PER = ("channel", "tensor")
 CALIBRATIONS = ("minmax", "percentile", "mse")
 """How a kernel's largest number that is no clipped one is found."""
 PERCENTILE, MOMENTUM = 99.9, 0.95
+KEY = "model.quantize.patterns"
 _RATIOS = tuple(step / 32 for step in range(6, 33))
 """What of the largest number is tried as the largest that is not clipped; see `limit_of`."""
 
@@ -350,25 +351,26 @@ def chosen_kernels(
     }
 
 
-def chooser(patterns: Sequence[str]) -> Callable[[str], bool]:
+def chooser(patterns: Sequence[str], key: str = KEY) -> Callable[[str], bool]:
     """Returns what says of a kernel's path, ``a/b/kernel``, whether a pattern is found in it.
 
     A model behind an embedding has its parameters under ``model/``, and doesn't know it: a pattern
     may say it or not.
 
+    Args:
+      patterns: regular expressions.
+      key: of the config that has them, for the message.
+
     Raises:
       ConfigError: a pattern is not a regular expression.
     """
-    compiled = [lora.compiled(pattern, KEY) for pattern in patterns]
+    compiled = [lora.compiled(pattern, key) for pattern in patterns]
 
     def chooses(path: str) -> bool:
         own = path.removeprefix("model/")
         return any(one.search(own) or one.search(f"model/{own}") for one in compiled)
 
     return chooses
-
-
-KEY = "model.quantize.patterns"
 
 
 def check_patterns(params: PyTree, patterns: Sequence[str]) -> None:

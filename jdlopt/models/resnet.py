@@ -43,9 +43,10 @@ STEMS = ("imagenet", "cifar")
 _EXPANSION = 4
 
 
-def _conv(features: int, size: int, strides: int, name: str) -> Conv:
+def _conv(features: int, size: int, strides: int, use_bias: bool, name: str) -> Conv:
     edge = size // 2  # on both sides: what "SAME" pads depends on the image where strides are 2
-    return Conv(features, (size, size), strides, ((edge, edge),) * 2, use_bias=False, name=name)
+    padding = ((edge, edge),) * 2
+    return Conv(features, (size, size), strides, padding, use_bias=use_bias, name=name)
 
 
 class ResidualBlock(nn.Module):
@@ -61,6 +62,7 @@ class ResidualBlock(nn.Module):
     strides: int
     bottleneck: bool
     activation: str
+    batch_norm: bool = True
     drop_path_rate: Scalar | None = None
 
     @nn.compact
@@ -71,16 +73,18 @@ class ResidualBlock(nn.Module):
         plan = [(self.inner[0], 3, self.strides), (self.features, 3, 1)]
         if self.bottleneck:
             plan = [(self.inner[0], 1, 1), (self.inner[1], 3, self.strides), (width, 1, 1)]
-        y = x
+        y, bias = x, not self.batch_norm
         for index, (features, size, strides) in enumerate(plan):
             last = index == len(plan) - 1
-            y = _conv(features, size, strides, f"conv_{index}")(y)
-            scale_init = nn.initializers.zeros if last else nn.initializers.ones
-            y = BatchNorm(scale_init=scale_init, name=f"norm_{index}")(y, train)
+            y = _conv(features, size, strides, bias, f"conv_{index}")(y)
+            if self.batch_norm:
+                scale_init = nn.initializers.zeros if last else nn.initializers.ones
+                y = BatchNorm(scale_init=scale_init, name=f"norm_{index}")(y, train)
             y = y if last else activation(y)
         if x.shape[-1] != width or self.strides != 1:
-            x = _conv(width, 1, self.strides, "shortcut")(x)
-            x = BatchNorm(name="shortcut_norm")(x, train)
+            x = _conv(width, 1, self.strides, bias, "shortcut")(x)
+            if self.batch_norm:
+                x = BatchNorm(name="shortcut_norm")(x, train)
         return activation(x + DropPath(self.drop_path_rate, name="drop_path")(y, train))
 
 
@@ -110,7 +114,9 @@ class ResNet(nn.Module):
     ``stem_features`` is its width and ``block_features`` those inside the blocks, one for each (two
     in a bottleneck), where they are not those of the first stage and of the block's own. The
     mean over positions goes through dropout (if asked) to the head. ``drop_path_rate`` is the last
-    block's, earlier ones have less, evenly.
+    block's, earlier ones have less, evenly. Without ``batch_norm`` convolutions have a bias, as
+    `jdlopt.compress.folding` makes them: so many layers are hard to train from random values
+    without it.
 
     He et al., "Deep residual learning for image recognition", 2016.
     """
@@ -124,6 +130,7 @@ class ResNet(nn.Module):
     block_features: tuple[int, ...] | None = None
     bottleneck: bool | None = None
     strides: tuple[int, ...] = ()
+    batch_norm: bool = True
     activation: Annotated[str, Choice(ACTIVATIONS)] = "relu"
     dropout_rate: Rate | None = None
     drop_path_rate: Rate | None = None
@@ -133,14 +140,14 @@ class ResNet(nn.Module):
     def __call__(self, inputs: Float[Array, "n *shape"], train: bool = False) -> Array:
         """Maps images to outputs."""
         x = inputs[..., None] if inputs.ndim == 3 else inputs
-        plan = self.plan()
+        plan, bias = self.plan(), not self.batch_norm
         sizes, strides = plan.stage_sizes, plan.strides
         self._check(x, plan)
-        if self.stem == "imagenet":
-            x = _conv(plan.stem, 7, 2, "stem")(x)
-        else:
-            x = _conv(plan.stem, 3, 1, "stem")(x)
-        x = ACTIVATIONS[self.activation](BatchNorm(name="stem_norm")(x, train))
+        size, step = (7, 2) if self.stem == "imagenet" else (3, 1)
+        x = _conv(plan.stem, size, step, bias, "stem")(x)
+        if self.batch_norm:
+            x = BatchNorm(name="stem_norm")(x, train)
+        x = ACTIVATIONS[self.activation](x)
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         block = rematerialised(ResidualBlock, self.remat)
@@ -153,6 +160,7 @@ class ResNet(nn.Module):
                     1 if index else strides[stage],
                     plan.bottleneck,
                     self.activation,
+                    self.batch_norm,
                     next(rates),
                     name=f"stage_{stage}_block_{index}",
                 )(x, train)

@@ -61,14 +61,17 @@ class CausalConv(nn.Module):
     kernel_size: int
     dilation: int
     initializer: str
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "n time channels"]) -> Float[Array, "n time features"]:
         """Convolves and adds the bias."""
         shape = (self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", INITIALIZERS[self.initializer], shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return causal_convolution(x, kernel, self.dilation) + bias
+        y = causal_convolution(x, kernel, self.dilation)
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,))
+        return y
 
 
 class TemporalBlock(nn.Module):

@@ -185,6 +185,26 @@ def _as_there(schema: Schema, given: object, found: Architecture | None) -> Sche
     }
 
 
+def _low_rank_schema(model: object, found: Architecture | None) -> Schema:
+    """The keys of ``model.low_rank``: those of weights to start from are the defaults."""
+    given = model if isinstance(model, Mapping) else {}
+    own = given.get("low_rank")
+    ranks = own.get("ranks") if isinstance(own, Mapping) else None
+    alike = found is not None and configs.text_of(given.get("name", found.name)) == found.name
+    there = found.keys.get("low_rank", {}) if found is not None and alike else {}
+    known = there.get("ranks", {})
+    return {
+        **{
+            key: replace(field, default=there.get(key, field.default))
+            for key, field in configs.fields_of(models.LowRankFields).items()
+        },
+        "ranks": {
+            path: Field((int,), known.get(path, configs.Required), configs.Range(1))
+            for path in {**known, **(ranks if isinstance(ranks, Mapping) else {})}
+        },
+    }
+
+
 def data_schema(section: object, problems: list[str], found: Architecture | None = None) -> Schema:
     """Returns every key that a ``data`` section may have; notes unknown parts of the user's own.
 
@@ -253,6 +273,7 @@ def schema_of(raw: Mapping[str, Any], problems: list[str]) -> Schema:
             **shared,
             "quantize": configs.fields_of(QuantizeFields),
             "prune": configs.fields_of(models.PruneFields),
+            "low_rank": _low_rank_schema(raw.get("model"), found),
         },
         problems,
         without=models.FILLED_IN,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 from types import SimpleNamespace
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import FAST, OUTPUTS, ROWS, SLOW, Row, base_config, made, outputs
 
 from jdlopt import config as configs
 from jdlopt.cli import main
@@ -22,104 +21,13 @@ from jdlopt.compress.made import save_made
 from jdlopt.compress.methods import METHODS
 from jdlopt.compress.slicing import flat_weights, nested_weights, sliced
 from jdlopt.errors import ConfigError
-from jdlopt.models import MODELS, InputFacts, ModelFields, make_model
+from jdlopt.models import MODELS
 from jdlopt.models.ensemble import with_members
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
-from jdlopt.train.state import Weights, as_arrays
+from jdlopt.train.state import Weights
 
-OUTPUTS, BATCH = 3, 2
-
-
-class Row(NamedTuple):
-    """A tiny section, the shape of its inputs, and what else is known of them."""
-
-    section: dict[str, Any]
-    shape: tuple[int, ...] = ()
-    tokens: int = 0
-    columns: tuple[int, ...] = ()
-    named: dict[str, Row] | None = None
-
-    def inputs(self):
-        if self.named is not None:
-            return {name: row.inputs() for name, row in self.named.items()}
-        if self.tokens:
-            return jax.random.randint(jax.random.key(0), (BATCH, *self.shape), 0, self.tokens)
-        x = jax.random.normal(jax.random.key(0), (BATCH, *self.shape))
-        coded = len([count for count in self.columns if count])
-        return x.at[:, x.shape[1] - coded :].set(1.0) if coded else x
-
-    def model(self, section):
-        if self.named is None:
-            facts: dict[str, Any] = {"tokens": self.tokens, "columns": self.columns}
-            facts["names"] = tuple(map(str, range(len(self.columns))))
-        else:
-            facts = {"named": {n: InputFacts(r.tokens, r.columns) for n, r in self.named.items()}}
-        return make_model(section, OUTPUTS, **facts)
-
-
-IMAGE = (8, 8, 2)
-LAYERS = {"features": 8, "num_layers": 2, "num_heads": 4, "mlp_features": 6}
 slow = pytest.mark.slow
-FAST = {
-    "mlp": Row({"features": (6, 4), "batch_norm": True}, (5,)),
-    "gru": Row({"features": 4, "num_layers": 2, "bidirectional": True}, (3, 2)),
-    "resnet": Row(
-        {"stem": "cifar", "stage_sizes": (1, 1), "features": (4, 6), "strides": (2, 1)}, IMAGE
-    ),
-}
-SLOW = {
-    "cnn": Row({"features": (4, 6), "hidden": (5,), "batch_norm": True, "pool": "max"}, IMAGE),
-    "mlp of tokens": Row({"features": (6,), "embedding_features": 3}, (4,), tokens=7),
-    "tabm": Row({"features": (6, 4), "submodels": 2}, (6,), columns=(0, 15, 7)),
-    "linear": Row({}, (5,)),
-    "cnn average": Row({"features": (4,), "readout": "average", "activation": "sigmoid"}, (9, 2)),
-    "lstm": Row({"features": 5, "readout": "mean"}, (3, 2)),
-    "tcn": Row({"features": (4, 4, 6)}, (5, 4)),
-    "resnet bottleneck": Row(
-        {"stem": "imagenet", "stage_sizes": (2, 1), "features": (4, 6), "bottleneck": True},
-        (16, 16, 2),
-    ),
-    "resnet without shortcut": Row(
-        {"stem": "cifar", "stage_sizes": (2, 2), "features": (4, 6)}, IMAGE
-    ),
-    "vgg": Row({"features": (4, 6), "hidden": (6, 4), "batch_norm": True}, IMAGE),
-    "efficientnet_lite0": Row(
-        {
-            "stage_sizes": (1, 2, 1), "features": (4, 6, 6), "kernel_sizes": (3, 3, 3),
-            "strides": (1, 2, 1), "expansions": (1, 2, 3), "stem_features": 6, "last_features": 8,
-        },
-        (16, 16, 2),
-    ),
-    "convnext": Row(
-        {
-            "stage_sizes": (1, 2), "features": (4, 6), "patch_size": 2, "kernel_size": 3,
-            "layer_scale": 0.5,
-        },
-        IMAGE,
-    ),
-    "transformer_encoder": Row({**LAYERS, "pooling": "cls"}, (4,), tokens=7),
-    "transformer_decoder": Row({**LAYERS, "scan_layers": True}, (4,), tokens=7),
-    "vit": Row({**LAYERS, "patch_size": 4}, IMAGE),
-    "wide_and_deep": Row(
-        {"features": (6, 4), "crosses": ("1*2",), "batch_norm": True}, (6,), columns=(0, 15, 7)
-    ),
-    "realmlp": Row({"features": (6, 4)}, (6,), columns=(0, 15, 7)),
-    "fusion": Row(
-        {
-            "width": 5, "hidden": (4,), "table_features": (6,), "image_features": (4, 6),
-            "sequence_features": (4,), "text_encoder": "gru",
-        },
-        named={
-            "table": Row({}, (5,), columns=(0, 7, 3)),
-            "photo": Row({}, IMAGE),
-            "note": Row({}, (5,), tokens=11),
-            "other note": Row({}, (4, 3)),
-        },
-    ),
-    "fusion of words": Row({"width": 5, "hidden": ()}, (4,), tokens=7),
-}  # fmt: skip
-ROWS = {**FAST, **SLOW}
 
 
 def test_every_model_has_a_coupling_that_is_tested():
@@ -128,35 +36,7 @@ def test_every_model_has_a_coupling_that_is_tested():
 
 @pytest.fixture(scope="module")
 def base():
-    raw = {
-        "data": {"source": "iris"},
-        "mesh": {"data": 1},
-        "model": {"name": "linear"},
-        "optim": {"name": "sgd"},
-    }
-    return Experiment.build(raw, check=False).config
-
-
-def drawn(rng, leaf):
-    """Numbers none of which is near 0; positive ones for a variance."""
-    signs = rng.choice([-1, 1], leaf.shape) if len(leaf.shape) > 1 else 1
-    return jnp.asarray(signs * rng.uniform(0.2, 1.0, leaf.shape), leaf.dtype)
-
-
-def made(base, row, name, ensemble=1):
-    """A config, its model, and random weights of it."""
-    section = {"name": name, "ensemble": ensemble, **row.section}
-    checked = configs.section_of(ModelFields, section)
-    config = dataclasses.replace(base, model=checked)
-    model = row.model(section)
-    if ensemble > 1:
-        model = with_members(model, ensemble, lambda outputs: outputs.mean(axis=0))
-    floats = configs.hyperparameters(config)["model"]
-    hparams = as_arrays(floats)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), row.inputs(), hparams)
-    rng = np.random.default_rng(1)
-    params, state = jax.tree.map(partial(drawn, rng), shapes)
-    return config, model, Weights(params, state, {"model": hparams})
+    return base_config()
 
 
 def zeroed(config, weights, keep):
@@ -179,13 +59,6 @@ def zeroed(config, weights, keep):
             places = axis.places(group.width, np.flatnonzero(~mask))
             np.moveaxis(arrays[axis.path], axis.axis, 0)[places] = 0.0
     return masks, arrays
-
-
-def outputs(model, weights, row):
-    apply = jax.jit(lambda w, x: model.apply(
-        w.params, w.model_state, x, w.hparams["model"], key=None, train=False
-    )[0])  # fmt: skip
-    return np.asarray(apply(weights, row.inputs()))
 
 
 def check(base, row, name, ensemble=1):
