@@ -77,7 +77,11 @@ def _print(record: Mapping[str, Any], page: Path | None) -> None:
     for name, reason in record["not_applicable"].items():
         out.print(f"{name}: not tried: {reason}", style="dim", soft_wrap=True)
     out.print(f"It ended because {record['why']}.")
-    out.print("* none is better in loss, bytes and time; times are multiples of the baseline's.")
+    out.print(
+        "* none is better in loss, bytes and time; times are multiples of the baseline's, in "
+        f"{record['runtime']}{_forms(record)}.",
+        soft_wrap=True,
+    )
     if record["chosen"] is None:
         out.print("Nothing is chosen: the run stands as it is.")
     else:
@@ -89,6 +93,18 @@ def _print(record: Mapping[str, Any], page: Path | None) -> None:
         print_path(out, record["directory"], "a run: predict, eval, report, export take it")
     if page is not None:
         out.print(f"  {page}", soft_wrap=True)
+
+
+def _forms(record: Mapping[str, Any]) -> str:
+    """What is timed as something else than the run is."""
+    rows = record["candidates"]
+    own = (record["baseline"] or {}).get("timed_as")
+    others = dict.fromkeys(row["timed_as"] for row in rows if row["timed_as"] not in (own, None))
+    told = [
+        f"{one}: {', '.join(row['name'] for row in rows if row['timed_as'] == one)}"
+        for one in others
+    ]
+    return f" ({'; '.join([f'the run as {own}', *told])})" if told else ""
 
 
 def _lost(value: float | None) -> str:

@@ -40,6 +40,10 @@ def _print(record: Mapping[str, Any]) -> None:
     if "tensors" in record:
         told = f"{record['tensors']} tensors in the names of {record['names']}"
         print_path(out, Path(record["file"]), f"{record['bytes']:,} bytes, {told}")
+        if record["opens"]:
+            out.print(f"  transformers.{record['opens']} opens it", soft_wrap=True)
+        else:
+            out.print(f"  transformers can't open it. {record['why_not']}.", soft_wrap=True)
         return
     for one in record["inputs"]:
         shape = "×".join(["n", *map(str, one["shape"])])

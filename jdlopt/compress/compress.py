@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jdlopt import config as configs
-from jdlopt.compress import choice
+from jdlopt.compress import choice, timing
 from jdlopt.compress.ending import CHOSEN, measure_costs, of_test, save_chosen
 from jdlopt.compress.entry import Candidate, Given, Method
 from jdlopt.compress.methods import METHODS
@@ -95,6 +95,7 @@ def compress_run(
     check_within(within, metric)
     given = Given(place, experiment, weights, facts_of(experiment.config, experiment.data))
     methods, refused = _applicable(given, options.methods)
+    timing.check(options.runtime, given)
     claim(workdir, COMPRESSION, {"run": _digest(place), "metric": metric})
     changed = is_of_other_data(workdir, experiment.data, options.changed_data)
     earlier = _earlier(workdir)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jdlopt import writing
+from jdlopt.compress import timing
 from jdlopt.compress.made import save_made
 from jdlopt.compress.stages import BASELINE, Reached
 from jdlopt.compress.work import Work
@@ -22,7 +24,7 @@ CHOSEN = "chosen"
 
 def measure_costs(work: Work) -> None:
     """Writes into the rows what the run's own seed came to: bytes, multiplications, times."""
-    start = work.starts.get(work.own)
+    options, start = work.options, work.starts.get(work.own)
     if start is None:
         return
     tried = [one for name, one in work.candidates.items() if work.rows[name]["loss"] is not None]
@@ -36,9 +38,12 @@ def measure_costs(work: Work) -> None:
         name: (work.bench.experiment_of(model.config), model.weights)
         for name, model in every.items()
     }
-    for name, cost in costs.measured(models, work.options.batch_sizes).items():
+    programs = partial(timing.programs, options.runtime)
+    for name, cost in costs.measured(models, options.batch_sizes, programs).items():
         row = work.baseline if name == BASELINE else work.rows[name]
+        why_not = cost.pop("not_timed", None)
         row |= cost
+        row["reason"] = row["reason"] or why_not
         stored = None if name == BASELINE else work.candidates[name].stored
         if stored is not None:
             row["bytes"] = stored(every[name].config, every[name].weights)

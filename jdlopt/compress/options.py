@@ -20,6 +20,7 @@ from jdlopt.evidence.options import (
 from jdlopt.evidence.within import read_within
 from jdlopt.study.options import ChangedData, Duration, seconds
 
+JIT, ONNX = "jit", "onnx"
 MOST_SEEDS, LARGEST_BATCH = 1000, 1 << 16
 
 
@@ -43,6 +44,8 @@ class CompressionOptions:
       budget: seconds in all, those of earlier calls included.
       prefer: what is chosen among what is accepted: the smallest, or the fastest.
       batch_sizes: at which predictions are timed.
+      runtime: what they are timed in: ``jit``, or ``onnx``, as files in ONNX Runtime, those of
+        quantized models in 8 bits.
       seeds: pairs at most: the run's own seed and those after it.
       metric: ``validation/METRIC``; its task's by default.
       level: of the intervals.
@@ -62,6 +65,11 @@ class CompressionOptions:
         tuple[int, ...], Flag("of the predictions that are timed", "N,N", shown="1,32",
                               read=_numbers)
     ] = (1, 32)  # fmt: skip
+    runtime: Annotated[
+        str,
+        Choice((JIT, ONNX)),
+        Flag("that predictions are timed in; onnx is ONNX Runtime", "NAME"),
+    ] = JIT
     seeds: Annotated[
         int,
         Range(FIRST_LOOK, MOST_SEEDS),

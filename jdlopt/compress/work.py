@@ -11,6 +11,7 @@ from jdlopt.compress import choice
 from jdlopt.compress.entry import Candidate, Method, Train, chained
 from jdlopt.compress.options import CompressionOptions
 from jdlopt.compress.stages import BASELINE, Bench, Failure, Reached
+from jdlopt.compress.timing import runtime_name
 from jdlopt.config import LARGEST_SEED
 from jdlopt.evidence import margin
 from jdlopt.evidence.compare import effect_record
@@ -22,8 +23,6 @@ from jdlopt.metrics import higher_is_better
 
 COMPRESSION = "compress.json"
 BUDGET_ENDED, ALL_TRIED = "the time budget ended", "every candidate was tried"
-RUNTIME = "XLA (jit)"
-"""What predictions are timed in."""
 
 
 @dataclass
@@ -90,7 +89,7 @@ class Work:
             "batch_sizes": list(options.batch_sizes), "seeds": sorted(self.values),
             "failed_seeds": {str(seed): reason for seed, reason in self.failed.items()},
             "baseline": self.baseline or None, "candidates": rows,
-            "not_applicable": self.refused, "runtime": RUNTIME,
+            "not_applicable": self.refused, "runtime": runtime_name(options.runtime),
             "chosen": None if best is None else best["name"], "directory": None, "test": None,
             "config": bench.side.config.to_dict(),
             "seconds": self.earlier + time.perf_counter() - self.started,
@@ -201,7 +200,8 @@ def _mean(values: Mapping[str, float]) -> float:
 def _row(name: str) -> Row:
     return {
         "name": name, "decision": margin.UNDECIDED, "reason": None, "values": {}, "value": None,
-        "loss": None, "bytes": None, "macs": None, "n_params": None, "ms": {}, "on_front": False,
+        "loss": None, "bytes": None, "macs": None, "n_params": None, "ms": {}, "timed_as": None,
+        "on_front": False,
     }  # fmt: skip
 
 

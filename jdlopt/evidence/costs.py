@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from jdlopt import config as configs
+from jdlopt.errors import UserError
 from jdlopt.evidence.options import SIZE
 from jdlopt.train import inference
 from jdlopt.train.experiment import Experiment
@@ -15,11 +16,34 @@ from jdlopt.train.state import Weights
 
 Row = dict[str, Any]
 """Of a model: ``bytes``, ``macs``, ``n_params``, and ``ms``, an `inference.Timing` by batch size;
-what is not measured is None, or not in ``ms``."""
+``timed_as`` says of what form; what is not measured is None, or not in ``ms``."""
+COMPILED = "XLA (jit)"
 FASTER = 0.95
 """Of another model's time, what a prediction may take to count as faster."""
 BATCH_SIZES = (1, 32)
 """At which predictions are timed, where nobody says."""
+
+
+class Programs(NamedTuple):
+    """What predicts, to be timed.
+
+    Attributes:
+      calls: by the size of a batch.
+      form: what they are, for people.
+    """
+
+    calls: Mapping[int, inference.Program]
+    form: str
+
+
+Making = Callable[[Experiment, Weights, Sequence[int]], Programs]
+"""What makes a model, with its data, such that predictions for batches of some sizes are timed."""
+
+
+def compiled(experiment: Experiment, weights: Weights, batch_sizes: Sequence[int]) -> Programs:
+    """Returns predictions as XLA compiles them."""
+    calls = {size: inference.program(experiment, weights, size) for size in batch_sizes}
+    return Programs(calls, COMPILED)
 
 
 def cost_of(row: Mapping[str, Any], aim: str) -> float:
@@ -63,16 +87,19 @@ def in_words(cost: Mapping[str, Row]) -> str:
 
 
 def measured(
-    models: Mapping[str, tuple[Experiment, Weights]], batch_sizes: Sequence[int]
+    models: Mapping[str, tuple[Experiment, Weights]],
+    batch_sizes: Sequence[int],
+    make: Making = compiled,
 ) -> dict[str, Row]:
     """Returns what predictions of models cost, their times in turns and against the first's.
 
     Args:
       models: by name; experiments with their data.
       batch_sizes: at which predictions are timed.
+      make: what is timed; where it raises a `UserError`, the row has it as ``not_timed``.
     """
     rows: dict[str, Row] = {}
-    programs: dict[str, dict[int, inference.Program]] = {}
+    programs: dict[str, Programs] = {}
     same: dict[str, str] = {}
     for name, (experiment, weights) in models.items():
         rows[name] = {
@@ -80,15 +107,19 @@ def measured(
             "macs": inference.multiplications(experiment, weights),
             "n_params": count_of(weights.params),
             "ms": {},
+            "timed_as": None,
         }
         # what differs in values alone is the same program, and takes as long
-        same[name] = key = configs.fingerprint(experiment.config)
-        if key not in programs:
-            programs[key] = {
-                size: inference.program(experiment, weights, size) for size in batch_sizes
-            }
+        key = configs.fingerprint(experiment.config)
+        try:
+            if key not in programs:
+                programs[key] = make(experiment, weights, batch_sizes)
+        except UserError as error:
+            rows[name]["not_timed"] = f"not timed: {error}"
+            continue
+        same[name], rows[name]["timed_as"] = key, programs[key].form
     for size in batch_sizes:
-        times = inference.timed({key: some[size] for key, some in programs.items()})
+        times = inference.timed({key: some.calls[size] for key, some in programs.items()})
         for name, key in same.items():
             rows[name]["ms"][str(size)] = times[key]._asdict()
     return rows

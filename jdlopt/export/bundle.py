@@ -107,7 +107,7 @@ def bundle_runs(
     place = Path(workdirs[0]) / "bundle" if out is None else Path(out)
     _refuse_taken(place)
     opened = open_model(workdirs, checkpoint, allow_code)
-    narrow = open_model(workdirs, checkpoint, allow_code, in_float32=True)
+    narrow = open_model(workdirs, checkpoint, allow_code, in_float32=True, in_integers=int8)
     program = make_program(narrow.experiment, narrow.weights)
     made_from = {"runs": [Path(one).name for one in workdirs], "steps": list(opened.steps)}
     made_from |= {"checkpoint": checkpoint}

@@ -97,7 +97,9 @@ def export_run(
     found = find_format(format)
     if int8 and format != "onnx":
         raise UserError(f"--int8: is for --format=onnx; {format} has no 8 bits here.")
-    opened = open_model(workdirs, checkpoint, allow_code, in_float32=found.in_float32)
+    opened = open_model(
+        workdirs, checkpoint, allow_code, in_float32=found.in_float32, in_integers=int8
+    )
     program = make_program(opened.experiment, opened.weights)
     path = _directory(opened, out) / (INT8 if int8 else found.file)
     try:

@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 from jdlopt import config as configs
 from jdlopt.errors import UserError, WorkdirError
+from jdlopt.export.rounded import rounded
 from jdlopt.train import ensemble, serve
+from jdlopt.train.ensemble import Member
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.loggers.logger import FINAL
 from jdlopt.train.result import read_result
@@ -38,6 +40,7 @@ def open_model(
     allow_code: configs.Allowed = False,
     *,
     in_float32: bool = False,
+    in_integers: bool = False,
 ) -> Opened:
     """Opens the model of a run, or the mean of several.
 
@@ -46,6 +49,7 @@ def open_model(
       checkpoint: ``best`` or ``newest``.
       allow_code: which dotted paths in their records may be imported.
       in_float32: compute in it whatever the runs computed in, for runtimes without others.
+      in_integers: leave the rounding of quantized runs to what computes in integers.
 
     Raises:
       UserError: one holds no finished run, or they predict other things or read other inputs.
@@ -56,6 +60,9 @@ def open_model(
     members = [ensemble.opened(place, checkpoint, 0, allow_code) for place in places]
     if in_float32:
         members = [one._replace(experiment=computing_in_float32(one.experiment)) for one in members]
+    if in_integers:
+        members = [Member(one.workdir, *rounded(one.experiment, one.weights), one.step)
+                   for one in members]  # fmt: skip
     steps = tuple(one.step for one in members)
     if len(members) == 1:
         return Opened(places, members[0].experiment, members[0].weights, steps)
@@ -88,5 +95,7 @@ def computing_in_float32(experiment: Experiment) -> Experiment:
         return experiment
     raw = configs.to_dict(config)
     raw["model"] = {**raw["model"], "dtype": "float32"}
-    built = Experiment.build(raw, experiment.spec, learnt_before=experiment.learnt, check=False)
+    built = Experiment.build(
+        raw, experiment.spec, learnt_before=experiment.learnt, check=False, begins=False
+    )
     return dataclasses.replace(built, predictor=experiment.predictor, dataset=experiment.dataset)

@@ -42,7 +42,7 @@ def _page(record: Record, workdir: Path) -> str:
             *(
                 (f"ms at batch {size}", best["ms"][size]["median"],
                  f"{ratio(best['ms'][size]['against'])} the run's")
-                for size in map(str, record["batch_sizes"])
+                for size in map(str, record["batch_sizes"]) if size in best["ms"]
             ),
         ]  # fmt: skip
     facts = [
@@ -134,6 +134,7 @@ def _told(row: Record, title: str, costs: dict[str, float | None]) -> str:
 def _table(record: Record, rows: list[Record]) -> Table:
     sizes = [str(size) for size in record["batch_sizes"]]
     made, told = [], any(row["reason"] for row in rows)
+    forms = len({row["timed_as"] for row in rows} - {None}) > 1
     for row in rows:
         is_base = row["decision"] == "baseline"
         times = [
@@ -151,11 +152,13 @@ def _table(record: Record, rows: list[Record]) -> Table:
                 row["bytes"],
                 row["macs"],
                 *times,
+                *([row["timed_as"] or "–"] if forms else []),
                 *([row["reason"] or ""] if told else []),
             ]
         )
     header = ("candidate", "decision", record["metric"].partition("/")[2], "loss", "bytes", "MACs",
-              *(f"ms at {size}" for size in sizes), *(["why"] if told else []))  # fmt: skip
+              *(f"ms at {size}" for size in sizes), *(["timed as"] if forms else []),
+              *(["why"] if told else []))  # fmt: skip
     wide = (len(header) - 1,) if told else ()
     return Table("The run and all candidates", header, made, wide=wide)
 

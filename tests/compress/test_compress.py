@@ -16,6 +16,7 @@ import pytest
 import jdlopt
 from jdlopt.cli import main
 from jdlopt.errors import UserError, WorkdirError
+from jdlopt.export import extras
 from jdlopt.train.loop import fit
 
 CONFIG: dict[str, Any] = {
@@ -33,11 +34,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_what_can_not_be_compressed_is_one_message(run: Path, tmp_path: Path, capsys):
+def test_what_can_not_be_compressed_is_one_message(run: Path, tmp_path: Path, capsys, monkeypatch):
     with pytest.raises(UserError, match=r"half_width"):
         jdlopt.compress(run, "1pp", tmp_path / "c", methods=("half_widht",))
     with pytest.raises(UserError, match=r"--within: .*validation/accuracy"):
         jdlopt.compress(run, 0.1, tmp_path / "c")
+    with monkeypatch.context() as patch:
+        patch.setattr(extras.importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(UserError, match=r"--runtime=onnx: .*pip install 'jdlopt\[export\]'"):
+            jdlopt.compress(run, "1pp", tmp_path / "c", runtime="onnx")
     assert not (tmp_path / "c").exists()
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
@@ -137,3 +142,21 @@ def test_a_budget_that_ends_leaves_what_is_known(run: Path, tmp_path: Path, caps
     record = json.loads((tmp_path / "c" / "compress.json").read_text())
     assert record["why"] == "the time budget ended" and record["chosen"] is None
     assert "Nothing is chosen" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_what_is_quantized_is_timed_as_a_file_in_8_bits(run: Path, tmp_path: Path, capsys):
+    flags = ["--metric=validation/loss", "--within=0.5", "--seeds=3", "--workers=1",
+             "--methods=quantize", "--runtime=onnx", f"--out={tmp_path / 'c'}"]  # fmt: skip
+    assert main(["compress", str(run), *flags]) == 0
+    record = json.loads((tmp_path / "c" / "compress.json").read_text())
+    assert record["runtime"].startswith("ONNX Runtime ")
+    rows = {row["name"]: row for row in (record["baseline"], *record["candidates"])}
+    forms = {name: row["timed_as"] for name, row in rows.items()}
+    assert forms["baseline"] == "float32 ONNX"
+    assert forms["int8"] == forms["int4_weights"] and forms["int8"].startswith("int8 ONNX, ")
+    assert all(set(row["ms"]) == {"1", "32"} for row in rows.values())
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"in {record['runtime']} (the run as float32 ONNX; {forms['int8']}: int8" in said
+    page = (tmp_path / "c" / "compress.html").read_text()
+    assert record["runtime"] in page and forms["int8"] in page

@@ -70,9 +70,11 @@ def test_what_may_be_lost_must_suit_the_metric():
 
 def test_options_are_checked_in_one_message():
     with pytest.raises(UserError) as error:
-        CompressionOptions(within="no", methods=("half_widht",), batch_sizes=(0,)).check()
+        CompressionOptions(
+            within="no", methods=("half_widht",), batch_sizes=(0,), runtime="onxx"
+        ).check()
     said = str(error.value)
-    assert "--within" in said and "half_width" in said and "--batch-sizes" in said
+    assert all(one in said for one in ("--within", "half_width", "--batch-sizes", "--runtime"))
 
 
 def row(name: str, decision: str, size: int, ms: float, loss: float) -> Row:

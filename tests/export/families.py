@@ -141,9 +141,8 @@ FAMILIES: dict[str, tuple[dict[str, Any], dict[str, Any], Any]] = {
 """Family → its model section, its data section, and the data."""
 
 
-def experiment_of(family: str) -> Experiment:
-    """Returns the experiment of a family."""
-    model, data, given = FAMILIES[family]
+def built(model: dict[str, Any], data: dict[str, Any], given: Any) -> Experiment:
+    """Returns the experiment of a model section, a data section and data."""
     config = {
         "data": {"source": "made", "batch_size": 8, **data},
         "model": model,
@@ -151,7 +150,7 @@ def experiment_of(family: str) -> Experiment:
         "train": {"steps": 3},
     }
     dataset = open_given(config["data"], given)
-    if family == "sound":  # arrays in memory have no rate of their own
+    if given is FAMILIES["sound"][2]:  # arrays in memory have no rate of their own
         inputs = dataclasses.replace(dataset.spec.input, sample_rate=8000)
         dataset = dataclasses.replace(
             dataset, spec=dataclasses.replace(dataset.spec, inputs=inputs)
@@ -159,19 +158,26 @@ def experiment_of(family: str) -> Experiment:
     return Experiment.build(config, dataset)
 
 
+def experiment_of(family: str) -> Experiment:
+    """Returns the experiment of a family."""
+    return built(*FAMILIES[family])
+
+
 def weights_of(experiment: Experiment) -> Weights:
     """Returns weights in which no bias or scale is constant, which would hide much."""
     rng = np.random.default_rng(0)
-    weights = experiment.weights(experiment.init(0))
+    shapes = jax.eval_shape(lambda: experiment.weights(experiment.init(0)))
 
-    def drawn(leaf: jax.Array) -> np.ndarray:
+    def drawn(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         if leaf.ndim < 2:
             return np.float32(rng.uniform(0.5, 1.5, leaf.shape))
         return np.float32(rng.normal(0, 1.5 * np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape))
 
-    return weights.replace(
-        params=jax.tree.map(drawn, weights.params),
-        model_state=jax.tree.map(drawn, weights.model_state),
+    return Weights(
+        params=jax.tree.map(drawn, shapes.params),
+        model_state=jax.tree.map(drawn, shapes.model_state),
+        hparams=experiment.hparams,
+        preprocess=experiment.learnt,
     )
 
 

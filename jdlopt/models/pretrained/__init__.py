@@ -22,7 +22,7 @@ from jdlopt.errors import ConfigError, listing
 from jdlopt.models.kernel_inputs import is_range
 from jdlopt.models.pretrained import files
 from jdlopt.models.pretrained.architecture import Architecture, architecture_of, differing
-from jdlopt.models.pretrained.families import FAMILIES, Family
+from jdlopt.models.pretrained.families import FAMILIES, Family, Turn
 from jdlopt.models.pretrained.hints import THAT_CAME_WITH_IT, hints
 
 __all__ = [
@@ -286,10 +286,10 @@ def _by_row(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return found
 
 
-def _turned(turn: Any, array: np.ndarray) -> np.ndarray:
+def _turned(turn: Turn, array: np.ndarray) -> np.ndarray:
     """A tensor turned; one of so few axes that it can't be is left, to be reported as misshapen."""
     try:
-        return turn(array)
+        return turn.read(array)
     except (ValueError, IndexError):
         return array
 

@@ -104,12 +104,15 @@ def _resnet(found: Mapping[str, Any]) -> dict[str, Any]:
     depths = found.get("depths", (3, 4, 6, 3))
     widths = found.get("hidden_sizes", (256, 512, 1024, 2048))
     first = 2 if found.get("downsample_in_first_stage") else 1
+    features = tuple(width // 4 if bottleneck else width for width in widths)
+    stem = found.get("embedding_size", 64)
     return {
         "stem": "imagenet",
         "stage_sizes": tuple(depths),
-        "features": tuple(width // 4 if bottleneck else width for width in widths),
+        "features": features,
         "bottleneck": bottleneck,
         "strides": (first, *[2] * (len(depths) - 1)),
+        **({} if features[:1] == (stem,) else {"stem_features": stem}),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,44 +12,56 @@ import numpy as np
 from jdlopt.models.vgg import DEPTHS
 
 Array = np.ndarray
-Turn = Callable[[Array], Array]
 BATCH_STATS = "batch_stats/"
 """How paths of running statistics begin, to tell them from parameters."""
 
 
-def same(x: Array) -> Array:
-    """Returns a tensor as it is."""
-    return x
+class Turn(NamedTuple):
+    """How a tensor there becomes one here, and back.
+
+    Attributes:
+      read: theirs → ours.
+      write: ours → theirs, given how many channels the model's images have.
+      part: which it is of three tensors that stand there side by side along the last axis; None: a
+        tensor there is one here.
+    """
+
+    read: Callable[[Array], Array]
+    write: Callable[[Array, int], Array]
+    part: int | None = None
 
 
-def dense(x: Array) -> Array:
-    """Turns PyTorch's (outputs, inputs) → (inputs, outputs)."""
-    return x.T
-
-
-def conv(x: Array) -> Array:
-    """Turns PyTorch's (outputs, inputs, *taps) → (*taps, inputs, outputs)."""
+def _conv(x: Array) -> Array:
     return x.transpose(*range(2, x.ndim), 1, 0)
 
 
-def patches(x: Array) -> Array:
-    """Turns a convolution that cuts an image into patches → the matrix of a flattened patch."""
-    return conv(x).reshape(-1, x.shape[0])
-
-
-def vector(x: Array) -> Array:
-    """Flattens (1, …, n) → (n,)."""
-    return x.reshape(-1)
-
-
-def first(x: Array) -> Array:
-    """Drops the first axis: (1, …) → (…)."""
-    return x[0]
+def _patches(x: Array, channels: int) -> Array:
+    size = math.isqrt(len(x) // channels)
+    return x.reshape(size, size, channels, -1).transpose(3, 2, 0, 1)
 
 
 def third(place: int) -> Turn:
-    """Takes one of three tensors side by side along the last axis."""
-    return lambda x: np.split(x, 3, axis=-1)[place]
+    """Returns the turn that takes one of three tensors side by side along the last axis."""
+    return Turn(lambda x: np.split(x, 3, axis=-1)[place], lambda x, _: x, place)
+
+
+same = Turn(lambda x: x, lambda x, _: x)
+"""A tensor as it is."""
+dense = Turn(lambda x: x.T, lambda x, _: x.T)
+"""PyTorch's (outputs, inputs) → (inputs, outputs)."""
+conv = Turn(_conv, lambda x, _: x.transpose(x.ndim - 1, x.ndim - 2, *range(x.ndim - 2)))
+"""PyTorch's (outputs, inputs, *taps) → (*taps, inputs, outputs)."""
+patches = Turn(lambda x: _conv(x).reshape(-1, x.shape[0]), _patches)
+"""A convolution that cuts an image into patches → the matrix of a flattened patch."""
+vector = Turn(lambda x: x.reshape(-1), lambda x, _: x.reshape(1, 1, -1))
+"""(1, 1, n) → (n,)."""
+first = Turn(lambda x: x[0], lambda x, _: x[None])
+"""(1, …) → (…)."""
+flattened = Turn(
+    lambda x: x.reshape(x.shape[0], -1, 7, 7).transpose(2, 3, 1, 0).reshape(-1, x.shape[0]),
+    lambda x, _: x.reshape(7, 7, -1, x.shape[1]).transpose(3, 2, 0, 1).reshape(x.shape[1], -1),
+)
+"""The matrix behind maps of 7×7, channels first → channels last."""
 
 
 class Rule(NamedTuple):
@@ -57,7 +70,7 @@ class Rule(NamedTuple):
     Attributes:
       ours: a regular expression of a whole path here.
       theirs: the name there, with the expression's groups as ``{0}``, ``{1}``.
-      turn: how their tensor becomes ours.
+      turn: how their tensor becomes ours, and back.
     """
 
     ours: re.Pattern[str]
@@ -308,11 +321,6 @@ CONVNEXT = Family(
     prefixes=("", "convnext.", "model.", "module."),
     unneeded=(r"^classifier\.",),
 )
-
-
-def flattened(x: Array) -> Array:
-    """Turns the matrix behind maps of 7×7 from channels first to channels last."""
-    return x.reshape(x.shape[0], -1, 7, 7).transpose(2, 3, 1, 0).reshape(-1, x.shape[0])
 
 
 def _vgg(depth: int, batch_norm: bool) -> Family:
