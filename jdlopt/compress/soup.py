@@ -26,7 +26,7 @@ from jdlopt.errors import ConfigError
 from jdlopt.metrics import higher_is_better
 from jdlopt.models import pruning
 from jdlopt.models.kernel_inputs import is_range
-from jdlopt.train import serve
+from jdlopt.train import checks, serve
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.run import Run
 from jdlopt.train.state import Weights
@@ -124,6 +124,7 @@ def soup(
         taken = tuple(range(len(weights)))
         found, value = made(taken)
         return Soup(found, taken, value)
+    checks.check_choosing(experiment.config.data.train_on)
     alone = [made([index]) for index in range(len(weights))]
     order = sorted(range(len(weights)), key=lambda index: -sign * alone[index][1])
     taken, (found, value) = (order[0],), alone[order[0]]

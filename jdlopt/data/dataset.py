@@ -15,7 +15,7 @@ from jdlopt.data import named
 from jdlopt.data.coding import Coding
 from jdlopt.data.damage import Skipped, Unreadable, check_finite, check_left, check_targets
 from jdlopt.data.decision import make_decision
-from jdlopt.data.fields import DataFields
+from jdlopt.data.fields import BOTH, DataFields
 from jdlopt.data.from_run import Kept
 from jdlopt.data.key_split import BY_PATH
 from jdlopt.data.notes import Note
@@ -293,7 +293,12 @@ def make_dataset(
         decision=make_decision(
             coding.class_names, bool(coding.shape), fields.positive, fields.threshold
         ),
-        notes=(*coding.notes, *notes, *_of_keys(fields, coding, sum(sizes.values()))),
+        notes=(
+            *coding.notes,
+            *notes,
+            *_of_keys(fields, coding, sum(sizes.values())),
+            *_of_both(fields, sizes),
+        ),
     )
     if "split_by" in beside and fields.split_by != BY_PATH:
         origins["train"] = {**origins.get("train", {}), "key": beside["split_by"]}
@@ -315,6 +320,15 @@ def _of_keys(fields: DataFields, coding: Coding, size: int) -> tuple[Note, ...]:
         return ()
     what = f"data.split_by: splits go by the hash of {fields.split_by!r} and are not stratified"
     return (Note("guessed", what, size, "examples", (), "data.stratify=False says so."),)
+
+
+def _of_both(fields: DataFields, sizes: Mapping[str, int]) -> tuple[Note, ...]:
+    """Returns what can't be known where the validation split is trained on too."""
+    if fields.train_on != BOTH:
+        return ()
+    what = f"data.train_on={BOTH!r}: validation metrics are of examples that were trained on"
+    size = sizes["validation"]
+    return (Note("changed", what, size, "examples", (), "Only the test split's tell of new ones."),)
 
 
 def _check_log(fields: DataFields, inputs: InputSpec | Mapping[str, InputSpec]) -> None:

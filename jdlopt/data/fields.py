@@ -14,6 +14,8 @@ from jdlopt.data.text import TextFields
 
 Share = Annotated[float, Range(0, 1, low_open=True, high_open=True)]
 Seconds = Annotated[float, Range(0, low_open=True)]
+BOTH = "train_and_validation"
+TRAINED_ON = ("train", BOTH)
 COLUMN_KEYS = (
     "target",
     "ignore",
@@ -64,6 +66,10 @@ class DataFields:
       validation_fraction: the validation split's share of the examples that are not test, where
         the source has no validation split.
       test_fraction: the test split's share of all examples, where the source has no test split.
+      train_on: which examples are trained on: ``train``; or ``train_and_validation``, for the last
+        training of a config that has been chosen. Metrics of validation are then of examples that
+        were trained on and choose nothing: the weights are those of the last step, and whatever
+        chooses by validation refuses the config.
       folds: train and validation are one of so many folds of the examples that are not test, as
         scikit-learn's (Stratified)KFold makes them, shuffled by ``split_seed``; instead of
         ``validation_fraction``. Categories and vocabulary are then taken from all folds, so that
@@ -127,6 +133,7 @@ class DataFields:
     weight: str | None = None
     validation_fraction: Share = 0.1
     test_fraction: Share = 0.2
+    train_on: Annotated[str, Choice(TRAINED_ON)] = "train"
     folds: Annotated[int, Range(2)] | None = None
     fold: Natural = 0
     split_seed: Seed = 0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sized
 import numpy as np
 
 from jdlopt.data.coding import Coding
-from jdlopt.data.fields import DataFields
+from jdlopt.data.fields import BOTH, DataFields
 from jdlopt.data.split import SPLITS, Indices, split_indices
 from jdlopt.data.stratification import binned
 from jdlopt.errors import DataError
@@ -48,6 +48,12 @@ def make_parts(
             f"data.folds: {where} has a validation split of its own, so there is nothing to fold. "
             "Leave data.folds out."
         )
+    if fields.train_on == BOTH and "validation" in pools:
+        raise DataError(
+            f"data.train_on={BOTH!r}: {where} has a validation split of its own, and only one that "
+            "is taken out of the training examples can be given back to them. Add its examples to "
+            "the training ones in the source, or leave data.train_on out."
+        )
     beside = beside or {}
     for key in BESIDE:
         if getattr(fields, key) is not None and key not in beside:
@@ -78,6 +84,8 @@ def make_parts(
         times=beside.get("time"),
         keys=None if keys is None else keys.tolist(),
     )
+    if fields.train_on == BOTH:
+        indices["train"] = np.sort(np.concatenate([indices["train"], indices["validation"]]))
     return parts | {split: ("train", index) for split, index in indices.items()}
 
 

@@ -106,4 +106,4 @@ def is_foreseen(loop: Loop, gains: Sequence[float], level: float) -> bool:
     if loop.for_accuracy:
         return True
     losses = [-gain for gain in gains]
-    return margin.is_foreseen(losses, loop.margin, level, loop.options.confirm, loop.resolution)
+    return margin.is_foreseen(losses, loop.margin, level, loop.pacing.confirm, loop.resolution)

@@ -58,6 +58,7 @@ def finish(loop: Loop, original: Side, file: str | Path | None, why: str) -> dic
         "remaining": _remaining(loop) if why == BUDGET_ENDED else None,
         "plans": loop.plans,
         "first_rung": loop.first_rung,
+        "pacing": loop.pacing._asdict(),
         "value": loop.value,
         "screened": loop.screened,
         "dropped": sorted(loop.dropped),
@@ -70,7 +71,7 @@ def finish(loop: Loop, original: Side, file: str | Path | None, why: str) -> dic
     }
     if changes:
         loop.say("confirming the whole on fresh seeds, and on the test split")
-        seeds = loop.seeds(FINAL_SEEDS, loop.options.confirm)
+        seeds = loop.seeds(FINAL_SEEDS, loop.pacing.confirm)
         trained = loop.trainer.train(
             [(loop.base.config, seeds), (loop.current.config, seeds)],
             keep_first=not loop.for_accuracy,
@@ -109,8 +110,7 @@ def _remaining(loop: Loop) -> dict[str, Any] | None:
     ``seconds`` is about how long testing them takes, at the pace of the newest trainings.
     """
     promising = [
-        {name: row[name] for name in ("technique", "gain", "seeds")}
-        for row in unjudged(loop.tried[-1] if loop.tried else {})
+        {name: row[name] for name in ("technique", "gain", "seeds")} for row in _unjudged(loop)
     ]
     seen = {row["technique"] for one in loop.tried for row in one["candidates"] if row["seeds"]}
     untried = [
@@ -122,7 +122,7 @@ def _remaining(loop: Loop) -> dict[str, Any] | None:
         return None
     confirmed = min(FINALISTS, len(promising) or len(untried))
     trainings = len(untried) * (loop.first_rung or MOST_SEEDS)
-    trainings += 2 * (confirmed + 1) * loop.options.confirm + 2 * loop.options.test_seeds
+    trainings += 2 * (confirmed + 1) * loop.pacing.confirm + 2 * loop.pacing.test_seeds
     return {"promising": promising, "untried": untried, "seconds": trainings * loop.pace}
 
 
@@ -140,10 +140,23 @@ def _costs(loop: Loop, seed: int) -> dict[str, costs.Row] | None:
     return costs.measured(models, costs.BATCH_SIZES)
 
 
+def _unjudged(loop: Loop) -> list[Mapping[str, Any]]:
+    """The newest round's candidates that are not confirmed, and earlier ones that were too dear."""
+    found = list(unjudged(loop.tried[-1])) if loop.tried else []
+    for one in reversed(loop.tried):
+        names = {row["technique"] for row in found}
+        found += [
+            row
+            for row in one["candidates"]
+            if row["technique"] in loop.too_dear - names and (row["gain"] or 0.0) > 0
+        ]
+    return found
+
+
 def _tested(loop: Loop, original: Side, final: Side) -> dict[str, Any]:
     """Runs both configs on fresh seeds, whose best checkpoints are evaluated on the test split."""
     name = loop.metric.partition("/")[2]
-    seeds = loop.seeds(FINAL_SEEDS, loop.options.test_seeds)
+    seeds = loop.seeds(FINAL_SEEDS, loop.pacing.test_seeds)
     wanted, places = {}, {}
     for label, side in (("baseline", original), ("improved", final)):
         asked = {"train.evaluate_test": True, "train.loggers": ()}

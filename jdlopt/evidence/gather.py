@@ -18,7 +18,7 @@ from jdlopt.evidence.data_probe import checked, look_at_data
 from jdlopt.evidence.findings.cures import ruled_out
 from jdlopt.evidence.findings.finding import Record
 from jdlopt.evidence.subject import Subject, at_most, open_run, sizes_of, weights_of
-from jdlopt.train import log, serve
+from jdlopt.train import checks, log, serve
 from jdlopt.train.predict import predictor
 from jdlopt.train.result import read_result
 
@@ -45,8 +45,10 @@ def gather(
 
     Raises:
       WorkdirError: the directory holds no run.
+      ConfigError: its validation split was trained on, so that no finding could be trusted.
     """
     config = serve.run_config(workdir, allow_code)
+    checks.check_choosing(config["data"].get("train_on", "train"))
     result = read_result(workdir) or {"status": "running"}
     rows = log.read_lines(workdir / log.METRICS)
     record: dict[str, Any] = {

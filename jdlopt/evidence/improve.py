@@ -24,6 +24,7 @@ from jdlopt.errors import UserError, WorkdirError
 from jdlopt.evidence import search_rounds
 from jdlopt.evidence.final_test import finish
 from jdlopt.evidence.options import ImprovementOptions
+from jdlopt.evidence.pacing import LEAST_TEST, Pacing, can_be_shortened, pacing_of
 from jdlopt.evidence.records import RUNS, claim, is_of_other_data, keep_data, save
 from jdlopt.evidence.sides import Side, measuring, metric_of, side_of
 from jdlopt.evidence.state import (
@@ -105,6 +106,8 @@ def improve(
     if before.get("status") == "done" and not _goes_on(before, options):
         return before
     earlier = float(before.get("seconds", 0.0))
+    same = before.get("budget") == options.budget
+    pacing = Pacing.read(before.get("pacing")) if same else None
     with Trainer(workdir, workers=options.workers, should_stop=should_stop) as trainer:
         writing.refuse_links(workdir, RUNS)
         keep_data(workdir, base.dataset, changed_data)
@@ -122,10 +125,11 @@ def improve(
             plans={int(number): count for number, count in before.get("plans", {}).items()},
             first_rung=before.get("first_rung"),
             costs=dict(before.get("costs", {})),
+            pacing=pacing or Pacing(options.confirm, options.test_seeds),
             on_progress=on_progress,
         )
         try:
-            why = _climb(loop, loop.restore(before))
+            why = _climb(loop, loop.restore(before), paced=pacing is not None)
         finally:
             loop.note()
         trainer.deadline = None
@@ -185,9 +189,9 @@ def _with_folds(side: Side) -> Side:
         return side  # its source has a validation split of its own, or too few examples
 
 
-def _climb(loop: Loop, number: int) -> str:
+def _climb(loop: Loop, number: int, paced: bool) -> str:
     """Plays rounds, from the one after ``number``; returns why it ended."""
-    _measure(loop)
+    _measure(loop, paced)
     retuned = False
     while True:
         if loop.tried and not loop.tried[-1]["tuned"]:
@@ -204,32 +208,65 @@ def _climb(loop: Loop, number: int) -> str:
             retuned = False
         elif loop.left <= 0:
             return BUDGET_ENDED
-        elif any(one.name not in loop.dropped for one in search_rounds.candidates_of(loop)):
+        elif search_rounds.left_to_try(loop):
             continue  # there was no time to try them all at once
         elif not retuned and retune(loop, number, LAST_PLACE):
             retuned = True  # what was dropped may help at the new values
             loop.dropped.clear()
+        elif loop.too_dear:
+            return BUDGET_ENDED
         else:
             return "no technique that is left survives a fair test"
 
 
-def _measure(loop: Loop) -> None:
-    """Trains the baseline on the confirmation's first seeds: what the goal is asked of.
+def _measure(loop: Loop, paced: bool) -> None:
+    """Trains what has been reached on the confirmation's first seeds: what the goal is asked of.
 
-    A training of it, beside what compiling takes, says how many seeds a candidate is tried with.
-    What it comes to says how much may be lost. A loop that has adopted something knows all but
-    that.
+    A training of it says how far techniques can be taken, if that is not known from an earlier
+    call, and, beside what compiling takes, how many seeds a candidate is tried with. What it comes
+    to says how much may be lost. A loop that has adopted something knows all but that.
     """
-    if loop.steps and loop.for_accuracy:
-        return
-    seeds = loop.seeds(CONFIRM_SEEDS, loop.options.confirm)
-    found = loop.trainer.train([(loop.current.config, seeds)])[key_of(loop.current.config)]
-    mean = loop.mean(found)
-    if loop.options.within is not None and mean is not None:
-        loop.margin = read_within(loop.options.within).margin(mean)
-    if loop.steps:
-        return
-    loop.value = mean
-    if loop.value is not None:
-        loop.say(f"the baseline: {loop.metric} {loop.value:.4f}")
+    loop.take_pace(loop.trainer.known(loop.current.config))
+    if not loop.training_seconds:
+        loop.train([(loop.current.config, loop.seeds(CONFIRM_SEEDS, LEAST_TEST))])
+    if not paced:
+        loop.pacing = _paced(loop)
+    if not loop.steps or not loop.for_accuracy:
+        seeds = loop.seeds(CONFIRM_SEEDS, loop.pacing.confirm)
+        found = loop.train([(loop.against.config, seeds)])[key_of(loop.against.config)]
+        mean = loop.mean(found)
+        if loop.options.within is not None and mean is not None:
+            loop.margin = read_within(loop.options.within).margin(mean)
+        if not loop.steps:
+            loop.value = mean
+            if mean is not None:
+                loop.say(f"the baseline: {loop.metric} {mean:.4f}")
     search_rounds.first_rung(loop)
+    loop.note()
+
+
+def _paced(loop: Loop) -> Pacing:
+    train = loop.base.config.train
+    examples = loop.base.dataset.sizes["train"]
+    whole = train.steps and train.steps * loop.base.config.data.batch_size / examples
+    most = loop.pacing
+    # what a whole training loses can't be read off a shorter one
+    shorter = loop.for_accuracy and can_be_shortened(loop.base)
+    found = pacing_of(
+        loop.training_seconds,
+        loop.left,
+        most,
+        trainings=search_rounds.FEWEST_SEEDS * (1 + search_rounds.FINALISTS),
+        epochs=float(whole or train.epochs or 0) if shorter else 0.0,
+    )
+    told = []
+    if (found.confirm, found.test_seeds) != (most.confirm, most.test_seeds):
+        told.append(f"{found.confirm} seeds a confirmation and {found.test_seeds} of the test")
+    if found.shorter > 1:
+        told.append(f"trainings that choose are {found.shorter} times shorter")
+    if told:
+        loop.say(
+            f"a training takes {loop.training_seconds:.1f} s, long for this --budget: "
+            + "; ".join(told)
+        )
+    return found

@@ -125,8 +125,10 @@ class ImprovementOptions:
       metric: ``validation/METRIC`` that is to get better; by default the goal's, else the config's
         ``train.monitor``, else the task's.
       techniques: names and groups to try; all that apply by default.
-      confirm: fresh seeds of every confirmation.
-      test_seeds: runs of either config that are evaluated on the test split at the end.
+      confirm: fresh seeds of every confirmation; fewer (at least 5) where the budget has no time
+        for them.
+      test_seeds: runs of either config that are evaluated on the test split at the end; fewer (at
+        least 2) where the budget has no time for them.
       level: of the intervals.
       diagnose: whether findings order what is tried.
       workers: processes; one a core by default.

@@ -6,11 +6,11 @@ import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jdlopt import config as configs
 from jdlopt.errors import UserError
-from jdlopt.evidence import aims, techniques
+from jdlopt.evidence import aims, pacing, techniques
 from jdlopt.evidence.compare import effect_record
 from jdlopt.evidence.margin import is_within
 from jdlopt.evidence.records import RUNS
@@ -18,6 +18,9 @@ from jdlopt.evidence.sides import Side, check_pair, side_of
 from jdlopt.evidence.state import Loop, adopt, confirmed, paired
 from jdlopt.evidence.trainer import ENDED_WELL, Trained, key_of
 from jdlopt.evidence.trainings import Training
+
+if TYPE_CHECKING:
+    from jdlopt.train.schema import Config
 
 RUNGS = 3
 """Rungs of the halving: each has twice the seeds of the one before, and a third goes on to it."""
@@ -81,8 +84,9 @@ def candidates_of(loop: Loop) -> list[Candidate]:
             try:
                 side = side_of(current.raw, change, like=current)
                 check_pair(loop.base, side, loop.metric)
+                chosen_by(loop, side)
             except UserError:
-                continue  # what it needs is not here
+                continue  # what it needs is not here, or comes after the end of a shorter training
             if name in loop.left_out:
                 continue
             seen = loop.screened.get(name, 0.0)
@@ -98,6 +102,12 @@ def candidates_of(loop: Loop) -> list[Candidate]:
             kept.append(candidate)
     aims.weigh(loop, [current, *(one.side for one in kept)])
     return [one for one in kept if aims.saves(loop, one.side)]
+
+
+def left_to_try(loop: Loop) -> list[Candidate]:
+    """Returns the candidates that are neither dropped nor too dear for what is left."""
+    done = loop.dropped | loop.too_dear
+    return [one for one in candidates_of(loop) if one.name not in done]
 
 
 def _bonus(findings: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -119,18 +129,23 @@ def play(loop: Loop, number: int) -> bool:
     """
     if loop.options.diagnose and loop.for_accuracy:
         loop.findings = _diagnosed(loop)
-    candidates = [one for one in candidates_of(loop) if one.name not in loop.dropped]
+    candidates = left_to_try(loop)
     if not candidates:
         return False
     loop.say(f"round {number}: {candidates[0].name} first")
     finalists, record = _halved(loop, number, candidates)
     loop.tried.append(record)
     rows, level = record["candidates"], _level(loop)
+    costs = {row["technique"]: row["cost"] or 1.0 for row in rows}
     changed, place, judged = set[str](), 0, True
     for candidate in finalists:
         side = _on_top(loop, candidate, changed)
         if side is None or place == FINALISTS:
             _wait(loop, [row for row in rows if row["technique"] == candidate.name])
+            continue
+        if loop.confirmation_seconds(costs[candidate.name]) > loop.left:
+            loop.too_dear.add(candidate.name)  # a cheaper one may be confirmed in what is left
+            judged = False
             continue
         effect, trained = confirmed(loop, number, place, side, level, loop.against)
         place += 1
@@ -200,13 +215,13 @@ def _tried(
     """
     until = time.perf_counter() + SHARE_OF_ROUND * max(loop.left, 0.0)
     planned, taken = loop.plans.get(number), list[Candidate]()
-    trained = loop.train([(loop.against.config, seeds)])
+    trained = loop.train([(chosen_by(loop, loop.against), seeds)])
     while len(taken) < len(candidates):
         enough = time.perf_counter() > until if planned is None else len(taken) >= planned
         if enough and len(taken) >= FINALISTS:
             break
         some = candidates[len(taken) : len(taken) + AT_A_TIME * loop.trainer.count]
-        trained |= loop.train([(one.side.config, seeds) for one in some])
+        trained |= loop.train([(chosen_by(loop, one.side), seeds) for one in some])
         taken += some
     if planned is None:
         loop.plans[number] = len(taken)
@@ -235,18 +250,18 @@ def _halved(
     for count in counts:
         seeds = loop.seeds(first, count)
         if count > counts[0]:
-            own = [(loop.against.config, seeds), *((one.side.config, seeds) for one in left)]
-            trained = loop.train(own)
-        base = trained[key_of(loop.against.config)]
+            sides = [loop.against, *(one.side for one in left)]
+            trained = loop.train([(chosen_by(loop, side), seeds) for side in sides])
+        base = trained[key_of(chosen_by(loop, loop.against))]
         short = loop.trainer.left_out
         loop.left_out |= {
-            one.name: short[key_of(one.side.config)]
+            one.name: short[key]
             for one in left
-            if key_of(one.side.config) in short
+            if (key := key_of(chosen_by(loop, one.side))) in short
         }
         left = [one for one in left if one.name not in loop.left_out]
         for one in left:
-            other = trained[key_of(one.side.config)]
+            other = trained[key_of(chosen_by(loop, one.side))]
             found = paired(loop, base, other, seeds)
             trained_all = all(seed in base and seed in other for seed in seeds)
             if not trained_all and one.name in rows:
@@ -277,8 +292,16 @@ def _halved(
         key=lambda row: (-row["seeds"], row["gain"] is None, -(row["gain"] or 0.0)),
     )
     findings = [dict(one) for one in loop.findings]
-    return left, {"round": number, "candidates": ordered, "confirmed": [], "findings": findings,
-                  "done": False, "tuned": True}  # fmt: skip
+    return left, {"round": number, "shorter": loop.pacing.shorter, "candidates": ordered,
+                  "confirmed": [], "findings": findings, "done": False, "tuned": True}  # fmt: skip
+
+
+def chosen_by(loop: Loop, side: Side) -> Config:
+    """Returns the config of a training that chooses: shorter than a whole one where time is."""
+    key = key_of(side.config)
+    if key not in loop.short:
+        loop.short[key] = pacing.shortened(side, loop.pacing.shorter)
+    return loop.short[key]
 
 
 def _cost(base: Mapping[int, Training], other: Mapping[int, Training]) -> float:

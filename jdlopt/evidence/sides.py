@@ -184,10 +184,11 @@ def metric_of(side: Side, asked: str | None, flag: str = "--metric") -> str:
       flag: by which it was asked for.
 
     Raises:
-      UserError: it is none of the validation split's, or is undefined there.
+      UserError: it is none of the validation split's, is undefined there, or that is trained on.
     """
-    from jdlopt.train.checks import metric_problem, undefined_metric
+    from jdlopt.train.checks import check_choosing, metric_problem, undefined_metric
 
+    check_choosing(side.config.data.train_on)
     metric = asked or default_metric(side.dataset.spec.task)
     split, _, name = metric.partition("/")
     problem = metric_problem(name, side.dataset.spec, watched=True)

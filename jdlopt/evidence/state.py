@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from jdlopt.errors import UserError
@@ -19,6 +20,7 @@ from jdlopt.evidence.compare import effect_record, gains, summary_of
 from jdlopt.evidence.costs import Row
 from jdlopt.evidence.margin import is_within
 from jdlopt.evidence.options import ACCURACY, ImprovementOptions
+from jdlopt.evidence.pacing import Pacing
 from jdlopt.evidence.records import save
 from jdlopt.evidence.sides import Side, check_pair, resolution_of, side_of
 from jdlopt.evidence.trainer import Trained, Trainer, key_of
@@ -62,6 +64,7 @@ class Loop:
       deadline: when what is kept for the end begins.
       plans: how many candidates each round tried, so that a later call tries the same ones.
       first_rung: seeds that every candidate is tried with; None until the baseline is trained.
+      pacing: how far each technique is taken; as it was asked for until the baseline is trained.
       on_progress: called with a line for people.
       steps: what was adopted, one after the other, each with its effect.
       tried: by round, what was tried and how far it came.
@@ -69,11 +72,16 @@ class Loop:
       dropped: techniques that did not survive since the last one that did.
       screened: by technique, its newest mean gain while choosing.
       value: of the metric, of what has been reached.
-      pace: seconds of the newest trainings, each.
+      pace: seconds of the newest trainings, each, with what compiling took.
+      training_seconds: of one of many trainings of what has been reached, over all workers; 0
+        before it is known.
       diagnosis_seconds: that the newest diagnosis took.
       left_out: techniques that did not fit in memory in this call, and why.
       margin: of the metric that may be lost against the baseline; 0 where it is to get better.
       costs: by config, what its predictions cost, where they are to cost less.
+      too_dear: techniques that were better while choosing, and whose confirmation would take longer
+        than what was left.
+      short: by key of a config, that of its training while choosing.
     """
 
     base: Side
@@ -87,6 +95,7 @@ class Loop:
     deadline: float
     plans: dict[int, int]
     first_rung: int | None
+    pacing: Pacing
     on_progress: Callable[[str], None] | None
     steps: list[dict[str, Any]] = field(default_factory=list)
     tried: list[dict[str, Any]] = field(default_factory=list)
@@ -95,8 +104,11 @@ class Loop:
     screened: dict[str, float] = field(default_factory=dict)
     value: float | None = None
     pace: float = 1.0
+    training_seconds: float = 0.0
     diagnosis_seconds: float = 0.0
     left_out: dict[str, str] = field(default_factory=dict)
+    too_dear: set[str] = field(default_factory=set)
+    short: dict[str, Config] = field(default_factory=dict)
     margin: float = 0.0
     costs: dict[str, Row] = field(default_factory=dict)
 
@@ -125,14 +137,14 @@ class Loop:
 
         It trains what has been reached on the seeds of a confirmation and of the test.
         """
-        needed = self.pace * (self.options.confirm + self.options.test_seeds)
+        needed = self.training_seconds * (self.pacing.confirm + self.pacing.test_seeds)
         beyond = max(0.0, needed - RESERVE * self.options.budget)
         return self.deadline - beyond - time.perf_counter()
 
     @property
     def late(self) -> bool:
         """Whether nothing more is trained before the end."""
-        return time.perf_counter() > self.deadline
+        return self.left <= 0
 
     def seeds(self, first: int, count: int) -> range:
         """Returns seeds that no loop of another ``seed`` uses."""
@@ -151,17 +163,33 @@ class Loop:
           UserError: what has been reached does not fit in memory.
         """
         started, before = time.perf_counter(), self.trainer.trained
+        self.trainer.deadline = started + self.left
         found = self.trainer.train(wanted)
         self.trainer.check_fits({"what has been reached": self.current.config})
+        self.take_pace(found.get(key_of(self.current.config), {}))
         new = self.trainer.trained - before
         if new:
             self.pace = (time.perf_counter() - started) / new
         return found
 
+    def take_pace(self, trainings: Mapping[int, Training]) -> None:
+        """Notes how long a training of what has been reached takes, if these tell."""
+        known = [one.steps * one.step_seconds for one in trainings.values() if one.step_seconds]
+        if known:
+            self.training_seconds = median(known) / self.trainer.count
+
     @property
     def presses(self) -> bool:
         """Whether what is left is no more than two confirmations."""
-        return self.left < 4 * self.options.confirm * self.pace
+        return self.left < 2 * self.confirmation_seconds(1.0)
+
+    def confirmation_seconds(self, cost: float) -> float:
+        """Returns about how long it takes to confirm a change.
+
+        Args:
+          cost: how many times as long as now a training takes with it.
+        """
+        return (1 + cost) * self.pacing.confirm * self.training_seconds
 
     def mean(self, trainings: Mapping[int, Training]) -> float | None:
         """Returns the mean of the metric over trainings."""
@@ -196,6 +224,7 @@ class Loop:
                  "margin", "costs")  # fmt: skip
         known = {name: getattr(self, name) for name in names} | {"dropped": sorted(self.dropped)}
         known |= {"aim": self.options.aim, "within": self.options.within}
+        known |= {"pacing": self.pacing._asdict(), "budget": self.options.budget}
         save(self.workdir / IMPROVEMENT, {"status": "running", "seconds": self.spent, **known})
 
     def restore(self, record: Mapping[str, Any]) -> int:
@@ -267,7 +296,7 @@ def confirmed(
       The effect, None if time was up before; and the trainings of ``side``.
     """
     first = CONFIRM_SEEDS + 1000 * number + 100 * place
-    seeds = loop.seeds(first, loop.options.confirm)
+    seeds = loop.seeds(first, loop.pacing.confirm)
     trained = loop.train([(against.config, seeds), (side.config, seeds)])
     base, other = trained[key_of(against.config)], trained[key_of(side.config)]
     found = paired(loop, base, other, seeds)
@@ -314,6 +343,7 @@ def adopt(
         "n_params": summary["n_params"],
         "seconds": loop.spent,
     })  # fmt: skip
+    loop.take_pace(trained)
     loop.say(f"adopted {words_of(loop.steps[-1])}; {loop.metric} {loop.value:.4f}")
     loop.note()
 
@@ -330,7 +360,8 @@ def retune(loop: Loop, number: int, place: int = TUNED_PLACE) -> bool:
         return False
     space = tuning.resolved_space(loop.nuisance, loop.current.config)
     first = tuning.TUNING_SEED + 1000 * number + 100 * (place - TUNED_PLACE)
-    affordable = int(SHARE_OF_TUNING * loop.left / (TUNED[0][1] * loop.pace))
+    each = TUNED[0][1] * max(loop.training_seconds, 1e-3)
+    affordable = int(SHARE_OF_TUNING * loop.left / each)
     if affordable < LEAST_POINTS:
         return False
     best: list[tuple[dict[str, Any], Side]] = []

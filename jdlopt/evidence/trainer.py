@@ -336,8 +336,8 @@ class Trainer:
                 for received in executor.drain():
                     self._take(received, asked, found)
                 raise self._interrupted()
-            if executor.late and executor.waiting:
-                executor.stop()
+            if executor.late:
+                executor.stop()  # what runs is kept as far as it has come
             received_ = executor.receive(0.1)
             if received_ is not None:
                 self._take(received_, asked, found)

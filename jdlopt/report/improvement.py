@@ -169,8 +169,10 @@ def _round(record: Record, aim: str) -> Mapping[str, object]:
                      changes(one["change"])])  # fmt: skip
     header = ("technique", "seeds", "gain while choosing", *saved, "training time",
               "gain confirmed", "verdict", "change")  # fmt: skip
+    shorter = record.get("shorter", 1)
+    how = f", chosen by trainings {shorter} times shorter" if shorter > 1 else ""
     return {
-        "table": Table(f"Round {record['round']}", header, rows, wide=(len(header) - 1,)),
+        "table": Table(f"Round {record['round']}{how}", header, rows, wide=(len(header) - 1,)),
         "more": max(0, len(record["candidates"]) - SHOWN),
     }
 

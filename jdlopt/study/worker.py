@@ -92,6 +92,7 @@ class StudyWorker:
                 raise
             text = re.sub(r"^(\s*)train\.monitor:", r"\1--objective:", str(error), flags=re.M)
             raise ConfigError(text) from error
+        checks.check_choosing(experiment.config.data.train_on)
         loggers.check(experiment.config.train.used_loggers)  # the best trials are kept as runs
         names = request.objectives or [experiment.monitor]
         _check_objectives(names, experiment)

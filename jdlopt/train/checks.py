@@ -12,6 +12,7 @@ from jdlopt import losses, mesh, metrics
 from jdlopt.config import to_dict
 from jdlopt.data import augment
 from jdlopt.data.dataset import Dataset
+from jdlopt.data.fields import BOTH
 from jdlopt.data.notes import Note, Notes
 from jdlopt.data.preprocess import pca
 from jdlopt.data.spec import DataSpec
@@ -91,6 +92,12 @@ def impossible(config: Config, spec: DataSpec, known: Sequence[str]) -> list[str
             problems.append(
                 f"train.monitor: expected 'validation/METRIC', found {train.monitor!r}."
             )
+    if config.data.train_on == BOTH and train.patience is not None:
+        problems.append(
+            f"train.patience: data.train_on={BOTH!r} trains on the validation split, so it can't "
+            "say when to stop. Give train.epochs or train.steps, such as those that a run with "
+            "patience has shown to be enough, and leave train.patience out."
+        )
     if sound("data.augment"):
         data = config.data
         problems += augment.problems(data.augment, spec, data.preprocess)
@@ -102,6 +109,23 @@ def impossible(config: Config, spec: DataSpec, known: Sequence[str]) -> list[str
     if sound("mesh"):
         problems += mesh.mesh_problems(config.mesh, batch_size, len(jax.devices()))
     return problems
+
+
+def check_choosing(train_on: str) -> None:
+    """Checks that a validation split can choose: that it is not trained on.
+
+    Args:
+      train_on: ``data.train_on`` of the config.
+
+    Raises:
+      ConfigError: it is.
+    """
+    if train_on == BOTH:
+        raise ConfigError(
+            f"data.train_on={BOTH!r}: the validation split is trained on, so nothing can be chosen "
+            "or judged by it. It is for the last training of a config that has been chosen: leave "
+            "it out here, and give it to `jdlopt train` at the end."
+        )
 
 
 def undefined(dataset: Dataset, config: Config) -> tuple[list[str], tuple[Note, ...]]:

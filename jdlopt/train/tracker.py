@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from jdlopt.data.fields import BOTH
 from jdlopt.errors import DivergedError
 from jdlopt.metrics import higher_is_better
 from jdlopt.models.pruning_plan import PruneFields, settled_after
@@ -41,6 +42,7 @@ class Best:
     better than another; while none is defined, the last one stands for the best, and patience does
     not run. Nor does it while weights are still being pruned: evaluations up to ``first`` are of
     another model than the one that training ends with, and the last of them stands for the best.
+    Where the validation split is trained on, ``first`` is the last step of all.
 
     Attributes:
       metric: the monitored metric.
@@ -238,7 +240,9 @@ class Tracker:
 
     def restore(self, record: Mapping[str, Any]) -> None:
         """Goes on from what `to_dict` returned."""
-        self.best, self.newest = Best.from_dict(record["best"]), dict(record["newest"])
+        # a training that goes on may be longer than the one that wrote the record
+        self.best = replace(Best.from_dict(record["best"]), first=self.best.first)
+        self.newest = dict(record["newest"])
         self._sums, self._count = dict(record["sums"]), record["count"]
         self._last = dict(record["last"])
 
@@ -254,6 +258,8 @@ def make_tracker(
       prune: the training's own ``model.prune``, where that is not the experiment's.
     """
     prune = experiment.config.model.prune if prune is None else prune
+    seen = experiment.config.data.train_on == BOTH  # validation can't say which step was best
+    settled = settled_after(vars(prune), experiment.total_steps)
     return Tracker(
         experiment.monitor,
         total_steps=experiment.total_steps,
@@ -262,7 +268,7 @@ def make_tracker(
         batch_size=experiment.config.data.batch_size,
         examples=examples,
         patience=experiment.config.train.patience,
-        first=settled_after(vars(prune), experiment.total_steps),
+        first=experiment.total_steps if seen else settled,
     )
 
 

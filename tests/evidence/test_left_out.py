@@ -1,6 +1,7 @@
 """What does not fit in memory is no result of a comparison, an ablation or an improvement."""
 
 import json
+import time
 
 import pytest
 from fake import FakeProcesses, trained
@@ -8,12 +9,15 @@ from fake import FakeProcesses, trained
 from jdlopt import config as configs
 from jdlopt.cli.evidence import _print_left_out
 from jdlopt.errors import UserError
+from jdlopt.evidence import pacing
 from jdlopt.evidence.ablate import ablate
 from jdlopt.evidence.compare import compare
 from jdlopt.evidence.improve import improve
 from jdlopt.evidence.options import AblationOptions, ComparisonOptions, ImprovementOptions
+from jdlopt.evidence.sides import side_of
+from jdlopt.evidence.trainer import Trainer, key_of
 from jdlopt.executor.executor import Executor
-from jdlopt.executor.messages import Failed
+from jdlopt.executor.messages import Failed, RunTrained, Stop, TrainPopulation, TrainRun
 from jdlopt.report import write_report
 
 BASE = {
@@ -104,3 +108,71 @@ def test_an_improvement_goes_on_without_what_does_not_fit_and_tries_it_again(mem
     memory.most = 1
     with pytest.raises(UserError, match="what has been reached did not fit in memory"):
         improve(BASE, tmp_path / "small", options)
+
+
+class Runs(FakeProcesses):
+    """Workers that train runs as well."""
+
+    def send(self, index, message):
+        super().send(index, message)
+        if isinstance(message, TrainRun):
+            record = {"status": "done", "metrics": {"test/loss": 0.5}}
+            self.answers.append((index, RunTrained(message.task, record)))
+
+
+@pytest.mark.slow
+def test_a_technique_too_dear_for_what_is_left_is_told_and_a_cheaper_one_adopted(
+    monkeypatch, tmp_path
+):
+    def reply(request):
+        wide = max(request.config["model"]["features"]) > 8
+        clipped = request.config["optim"]["clip_norm"] is not None
+        seconds = 2000.0 if wide else 1.0
+
+        def value(trial):
+            return 0.5 - 0.2 * wide - 0.1 * clipped + trial.seed % 7 / 100
+
+        return trained(request, value=value, step_seconds=seconds / 10)
+
+    processes = Runs()
+    processes.reply = reply
+    monkeypatch.setattr(Executor, "start", lambda *_, **__: Executor(processes, 1))
+    options = ImprovementOptions(
+        budget=600.0, metric=LOSS, techniques=("wider", "clip_norm"), confirm=3, test_seeds=2,
+        diagnose=False,
+    )  # fmt: skip
+    record = improve(BASE, tmp_path / "work", options)
+    assert [step["technique"] for step in record["steps"]][:1] == ["clip_norm"]
+    promising = {one["technique"] for one in record["remaining"]["promising"]}
+    assert promising == {"wider", "wider:2"}
+
+
+class Endless(FakeProcesses):
+    """Workers whose populations end only when they are told to stop."""
+
+    def send(self, index, message):
+        super().send(index, message)
+        if isinstance(message, TrainPopulation):
+            self.running = index, message
+        if isinstance(message, Stop):
+            index, request = self.running
+            self.answers.append((index, trained(request, status="running", steps=0)))
+
+
+def test_a_training_that_runs_when_time_is_up_is_stopped_and_is_no_result(monkeypatch, tmp_path):
+    monkeypatch.setattr(Executor, "start", lambda *_, **__: Executor(Endless(), 1))
+    side = side_of(BASE)
+    with Trainer(tmp_path / "work", workers=1) as trainer:
+        trainer.deadline = time.perf_counter() + 0.3
+        found = trainer.train([(side.config, range(2))])
+    assert found == {key_of(side.config): {}}
+    assert not list((tmp_path / "work" / "trainings").glob("*.jsonl"))
+
+
+def test_a_training_that_chooses_is_shorter_with_its_schedule_scaled():
+    side = side_of(configs.override(BASE, {"train.epochs": 20}))
+    short = pacing.shortened(side, 4)
+    assert short.train.epochs == 5 and short.optim == side.config.optim
+    fixed = side_of(configs.override(BASE, {"train.epochs": 4, "optim.groups.a.unfreeze_at": 12,
+                                            "optim.groups.a.params": ("kernel",)}))  # fmt: skip
+    assert not pacing.can_be_shortened(fixed) and pacing.shortened(fixed, 1) is fixed.config

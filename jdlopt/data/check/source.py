@@ -159,6 +159,7 @@ def check_source(fields: DataFields | Mapping[str, Any], *, with_test: bool = Tr
 
     if not isinstance(fields, DataFields):
         fields = section_of(DataFields, fields, "data")
+    fields = dataclasses.replace(fields, train_on="train")  # the splits apart, to be compared
     path = _training_table(writing.expanded(fields.source.strip()))
     # fits this small lose more time than they gain where threads wait for one another
     with threadpool_limits(limits=1):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jdlopt.train.schema import Config
 
 SCALE, BINS, NAME = "data.preprocess.scale", "data.preprocess.bins", "model.name"
+EMBEDDING = "model.numeric_embedding"
 
 
 def _realmlp(config: Config, facts: Facts) -> tuple[Change, ...]:
@@ -63,6 +64,12 @@ def _more_submodels(config: Config, facts: Facts) -> tuple[Change, ...]:
     return ({"model.submodels": 2 * now}, {"model.submodels": 4 * now}) if now else ()
 
 
+def _bins(config: Config, facts: Facts) -> tuple[Change, ...]:
+    """Bins in the place of embeddings: a bin's share is no number that waves would tell more of."""
+    plain: Change = {EMBEDDING: None} if value_of(config, EMBEDDING) else {}
+    return ({BINS: 16, **plain}, {BINS: 48, **plain})
+
+
 ROWS = unless(needs_one_input, needs_kind("table"))
 TABLES = (
     Technique(
@@ -82,16 +89,16 @@ TABLES = (
     Technique(
         "piecewise_linear", "data", ("accuracy",),
         "Says of each number how far it has come through bins between its quantiles.",
-        values(BINS, 16, 48), "as many inputs for each number as there are bins",
+        _bins, "as many inputs for each number as there are bins",
         "Gorishniy et al., On embeddings for numerical features in tabular deep learning, 2022",
         0.45, unless(needs_kind("table"), needs_unset(BINS)), RATE,
     ),
     Technique(
         "periodic_embedding", "structure", ("accuracy",),
         "Embeds each number by waves of learnt frequencies.",
-        values("model.numeric_embedding", "pbld", "plr"), "a small dense layer for each column",
+        values(EMBEDDING, "pbld", "plr"), "a small dense layer for each column",
         "Gorishniy et al., On embeddings for numerical features in tabular deep learning, 2022",
-        0.35, needs_key("model.numeric_embedding"),
+        0.35, needs_key(EMBEDDING),
         {"model.numeric_sigma": ("around", 10.0)},
     ),
     Technique(
