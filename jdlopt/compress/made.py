@@ -25,7 +25,7 @@ from jdlopt.mesh import MeshFields, make_mesh
 from jdlopt.models import pruning
 from jdlopt.train import checkpoint, data_record, log, serve, split_record
 from jdlopt.train.experiment import Experiment
-from jdlopt.train.facts import count_of, facts_of
+from jdlopt.train.facts import count_of, evaluated, facts_of, reasons_of, tell_faults
 from jdlopt.train.pending import Snapshot
 from jdlopt.train.result import read_result, write_result
 from jdlopt.train.run import Run, open_run
@@ -43,6 +43,8 @@ def save_made(
     dataset: Dataset | None = None,
 ) -> Run:
     """Writes weights as a finished run, evaluated on the validation and the test split.
+
+    A split that can't be evaluated is told in the record and in a warning, as after a training.
 
     The data, their splits and what preprocessing learnt of them are the source's. The checkpoint is
     one that `fit` goes on from, where the config is asked for more epochs: the optimizer begins
@@ -75,11 +77,7 @@ def save_made(
     start = _flat(weights.params), _flat(weights.model_state)
     state = jax.jit(partial(_state, experiment))(start, step)
     weights = dataclasses.replace(weights, hparams=experiment.hparams, preprocess=state.preprocess)
-    splits = ("validation", "test") if config.train.evaluate_test else ("validation",)
-    found: dict[str, object] = {}
-    for split in splits:
-        if experiment.data.sizes.get(split):
-            found |= serve.measure(experiment, weights, split)
+    found, faults = evaluated(experiment, partial(serve.measure, experiment, weights))
     numbers = {name: value for name, value in found.items() if isinstance(value, float)}
     tracker = make_tracker(experiment, experiment.data.sizes["train"])
     tracker.best = tracker.best.after(step, numbers.get(experiment.monitor, float("nan")))
@@ -115,9 +113,11 @@ def save_made(
                     teachers,
                     weights,
                 ),
+                **reasons_of(faults),
                 "made": {**made_from, "how": dict(how)},
             },
         )
+    tell_faults(faults, place)
     return open_run(place, allow_code=bool(source.allow_code))
 
 

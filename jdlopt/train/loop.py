@@ -18,7 +18,7 @@ from jdlopt import config as configs
 from jdlopt import memory
 from jdlopt import mesh as meshes
 from jdlopt.data import given, notes
-from jdlopt.errors import DivergedError, Interrupted, UserError, WorkdirError, listing
+from jdlopt.errors import DivergedError, Interrupted, WorkdirError, listing
 from jdlopt.train import (
     checkpoint,
     data_record,
@@ -36,7 +36,7 @@ from jdlopt.train.components import clean_given
 from jdlopt.train.evaluate import Evaluator
 from jdlopt.train.execution import make_execution
 from jdlopt.train.experiment import Experiment
-from jdlopt.train.facts import count_of, facts_of
+from jdlopt.train.facts import count_of, evaluated, facts_of, reasons_of, tell_faults
 from jdlopt.train.loggers.logger import LoggerWarning
 from jdlopt.train.pending import Pending, Snapshot
 from jdlopt.train.program import copy, state_sharding
@@ -48,10 +48,6 @@ from jdlopt.train.schema import resolve_data
 from jdlopt.train.signals import StopRequest, signals
 from jdlopt.train.state import TrainState, Weights
 from jdlopt.train.tracker import UndefinedMetricWarning, make_tracker
-
-
-class NotEvaluatedWarning(UserWarning):
-    """A split of a trained run can't be evaluated; the result says why."""
 
 
 def fit(
@@ -398,35 +394,14 @@ class _Run:
             for name, value in self._newest_metrics().items()
             if name.startswith("train/")
         }
-        faults: dict[str, Exception] = {}
-        for split in ["validation", *(["test"] if self.options.evaluate_test else [])]:
-            if self.experiment.data.sizes.get(split):
-                try:
-                    found.update(measure(split, best.weights))
-                except Exception as error:  # whatever it is, the training is done and is kept
-                    faults[split] = error
+        more, faults = evaluated(self.experiment, partial(measure, weights=best.weights))
         note = self.tracker.best.note()
         if note:
             warnings.warn(note, UndefinedMetricWarning, stacklevel=2)
         trained = Trained(self.experiment, self.state, best.weights, self.rows)
-        reasons = {split: str(error) or type(error).__name__ for split, error in faults.items()}
-        missed = {"not_evaluated": reasons} if reasons else {}
-        record = self._write_result(status, found, missed, best.weights)
-        for split, fault in faults.items():
-            if not isinstance(fault, UserError):
-                raise fault
-            warnings.warn(self._not_evaluated(split, fault), NotEvaluatedWarning, stacklevel=2)
+        record = self._write_result(status, found | more, reasons_of(faults), best.weights)
+        tell_faults(faults, self.workdir)
         return Run(record, self.workdir, trained if self.workdir is None else None)
-
-    def _not_evaluated(self, split: str, error: Exception) -> str:
-        kept, later = "The run is in memory", f"run.evaluate({split!r})"
-        if self.workdir is not None:
-            kept = f"{self.workdir / log.RESULT} has all else"
-            later = f"`jdlopt eval --workdir={self.workdir} --split={split}`"
-        return (
-            f"the training is done, but its {split} split can't be evaluated: {error} {kept}; once "
-            f"this is mended, {later} does it."
-        )
 
     def _write_result(
         self,

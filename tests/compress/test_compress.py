@@ -8,15 +8,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
+from fake import FakeProcesses, trained
 
 import jdlopt
 from jdlopt.cli import main
 from jdlopt.errors import UserError, WorkdirError
+from jdlopt.executor.executor import Executor
+from jdlopt.executor.messages import Failed, PopulationTrained, TrainPopulation
 from jdlopt.export import extras
+from jdlopt.train import weights_file
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
 
 CONFIG: dict[str, Any] = {
@@ -133,6 +140,77 @@ def test_a_run_becomes_smaller_and_a_killed_call_trains_nothing_twice(run: Path,
     again = jdlopt.compress(run, 0.5, workdir, metric="validation/loss", **options)
     assert again["chosen"] == chosen
     assert lines(workdir) == now
+
+
+class Killed(BaseException):
+    """What nothing catches."""
+
+
+class Workers:
+    """Workers that are no processes: what they train is random weights of the config's model."""
+
+    def __init__(self):
+        self.trials: list[tuple[tuple[int, ...], int]] = []
+        self.fails: Callable[[tuple[int, ...]], str | None] = lambda features: None
+
+    def start(self, *_: object) -> Executor:
+        processes = FakeProcesses()
+        processes.reply = self.reply
+        return Executor(processes, 1)
+
+    def reply(self, request: TrainPopulation) -> Failed | PopulationTrained:
+        features = tuple(request.config["model"]["features"])
+        kind = self.fails(features)
+        if kind is not None:
+            return Failed(request.task, kind, "there is not enough of it")
+        experiment = Experiment.build(request.config, check=False)
+        for trial in request.trials:
+            self.trials.append((features, trial.seed))
+            weights = experiment.weights(experiment.init(trial.seed))
+            weights_file.save(Path(trial.keep), jax.device_get(weights))
+        return trained(request)
+
+
+@pytest.mark.slow
+def test_a_call_goes_on_from_any_stage_and_no_shortage_is_a_result(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    workers, workdir = Workers(), tmp_path / "c"
+    monkeypatch.setattr(Executor, "start", workers.start)
+    whole, half = (16, 16), (8, 8)
+
+    def compressed() -> dict[str, Any]:
+        return jdlopt.compress(
+            run, 0.5, workdir, metric="validation/loss", seeds=3, batch_sizes=(1,),
+            methods=("half_width", "float16"),
+        )  # fmt: skip
+
+    workers.fails = lambda features: "environment"
+    with pytest.raises(UserError, match="not enough of it"):
+        compressed()
+    assert not list((workdir / "trainings").iterdir())
+    workers.fails = lambda features: "wrong input" if features == half else None
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    for place in ("stages.Bench._applied", "made.write_result", "compress.of_test"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"jdlopt.compress.{place}", killed)
+            with pytest.raises(Killed):
+                compressed()
+    assert workers.trials == [(whole, 1), (whole, 2)]
+    workers.fails = lambda features: "out of memory" if features == half else None
+    rows = {row["name"]: row for row in compressed()["candidates"]}
+    assert rows["half_width"]["decision"] == "undecided"
+    assert "did not fit in memory" in rows["half_width"]["reason"]
+    assert rows["float16"]["decision"] == "accepted"
+    workers.fails = lambda features: None
+    last = compressed()
+    rows = {row["name"]: row for row in last["candidates"]}
+    assert len(rows["half_width"]["values"]) == 3 and last["chosen"] == "float16"
+    assert workers.trials == [(whole, 1), (whole, 2), (half, 0), (half, 1), (half, 2)]
+    assert [path.name for path in workdir.glob("chosen*")] == ["chosen"]
 
 
 @pytest.mark.slow

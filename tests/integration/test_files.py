@@ -14,7 +14,8 @@ from PIL import Image
 
 from jdlopt import cli
 from jdlopt.cli import main
-from jdlopt.train.loop import NotEvaluatedWarning, fit
+from jdlopt.train.facts import NotEvaluatedWarning
+from jdlopt.train.loop import fit
 
 RNG = np.random.default_rng(0)
 
@@ -48,7 +49,7 @@ def run(verb, *flags):
     return main([verb, *map(str, flags)])
 
 
-@pytest.mark.filterwarnings("always::jdlopt.train.loop.NotEvaluatedWarning")
+@pytest.mark.filterwarnings("always::jdlopt.train.facts.NotEvaluatedWarning")
 def test_a_damaged_test_split_voids_no_run(tmp_path, capsys):
     shots, workdir = tmp_path / "shots", tmp_path / "run"
     make_folder(shots / "train")

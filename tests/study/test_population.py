@@ -13,6 +13,9 @@ from jdlopt.errors import ConfigError
 from jdlopt.models import pruning
 from jdlopt.study import structure
 from jdlopt.study.population import Cache, Population
+from jdlopt.study.setup import traced_keys
+from jdlopt.study.space import int as integers
+from jdlopt.study.space import uniform
 from jdlopt.study.trial import Trial
 from jdlopt.train import checkpoint
 from jdlopt.train.loop import fit
@@ -321,6 +324,8 @@ def test_patience_ends_a_trial_as_it_ends_a_run(tmp_path):
 
 
 def test_new_values_compile_nothing():
+    space = {"model.prune.sparsity": uniform(0.0, 0.95), "model.prune.every": integers(1, 9)}
+    assert traced_keys(space) == {"model.prune.sparsity"}
     prune = {"criterion": "magnitude", "sparsity": 0.5}
     [one] = structure.build({**IRIS, "model": {**IRIS["model"], "prune": prune}})
     cache = Cache()
