@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from families import FAMILIES, experiment_of, weights_of
+from families import CLASSES, FAMILIES, ROWS, experiment_of, weights_of
 
+from jdlopt import config as configs
 from jdlopt.compress.made import with_data_of
 from jdlopt.compress.quantize import (
     Quantized,
@@ -21,6 +22,8 @@ from jdlopt.compress.quantize import (
     quantize_run,
     training_batches,
 )
+from jdlopt.compress.ranges import without_ranges
+from jdlopt.data.given import open_given
 from jdlopt.errors import ConfigError, DataError
 from jdlopt.models import MODELS
 from jdlopt.models.quantization import QuantizeFields
@@ -122,6 +125,33 @@ def test_eight_bits_of_every_family_are_close_to_its_float_model(family: str):
     made = calibrate(experiment, weights_of(experiment), EIGHT, batches)
     assert any(layer.low is not None for layer in made.layers)
     assert made.layers[-1].sqnr > 26  # an error of 5 per cent
+
+
+@pytest.mark.slow
+def test_ranges_that_ran_in_training_mode_are_found_anew():
+    """After a step, running statistics are far from a batch's, and so is what layers are given."""
+    data = {"source": "made", "batch_size": 16}
+    raw = {
+        "data": data,
+        "model": {"name": "mlp", "features": (16, 8), "batch_norm": True},
+        "optim": {"name": "sgd", "learning_rate": 0.01},
+        "train": {"steps": 1},
+    }
+    plain = Experiment.build(raw, open_given(data, (ROWS / 200, CLASSES)), check=False)
+    bits = {"model.quantize.weights": 8.0, "model.quantize.activations": 8.0}
+    experiment = Experiment.build(configs.override(plain.config, bits), plain.data, check=False)
+    train = plain.data.read("train")
+    batch = {"inputs": train.inputs[:16], "targets": train.targets[:16]}
+    own = experiment.weights(jax.jit(experiment.train_step)(experiment.init(0), batch)[0])
+    floats = own.replace(model_state=without_ranges(own.model_state), hparams=plain.hparams)
+    whole, few = (
+        np.asarray(one.predict(weights, train.inputs).outputs)
+        for one, weights in ((plain, floats), (experiment, own))
+    )
+    assert np.linalg.norm(few - whole) > 0.2 * np.linalg.norm(whole)
+    batches = partial(training_batches, experiment, 32)
+    made = calibrate(experiment, own, experiment.config.model.quantize, batches)
+    assert made.layers[-1].sqnr > 26
 
 
 def test_infinite_agreement_is_said_as_such(of: Of):
