@@ -543,9 +543,14 @@ def lenet_rows() -> list[Row]:
         found.append((what, told(sparse["lost"][sparsity]), peer, script))
     speed = record.get("speed")
     if speed:
-        what = f"the same: an epoch of {speed['runs']} runs of 8 sparsities, compiled and evaluated"
-        value = f"{speed['seconds']:.0f} s; {speed['faster']:.1f} × as fast"
-        found.append((what, value, "torch.nn.utils.prune, by its time a step", script))
+        many = "epoch" if speed["epochs"] == 1 else f"{speed['epochs']} epochs"
+        what = f"the same: {many} of {speed['runs']} runs of 8 sparsities, compiled and evaluated"
+        for name, one in speed["peers"].items():
+            value = f"{speed['seconds']['median']:.0f} s; {times(one['faster'], 1)}"
+            against = f"torch.nn.utils.prune, PyTorch {speed['torch']}, {name}"
+            found.append((what, value, against, script))
+        steps = speed["compilations_of_the_step"]
+        found.append(("the same: compilations of the training step", str(steps), "", script))
     for how in ("after_training", "while_training"):
         for number, one in bits[how].items():
             what = f"the same in {float(number):.0f}-bit kernels and 8-bit inputs, "
@@ -553,9 +558,40 @@ def lenet_rows() -> list[Row]:
     return found
 
 
+def distillation_rows() -> list[Row]:
+    """Returns the rows about a perceptron that learns from a better model."""
+    record, script = load("distillation"), "measure_distillation.py"
+    found: list[Row] = []
+    for way in ("without augmentation", "with shifts"):
+        part = (record or {}).get(way)
+        if not part:
+            continue
+        alone = part["student"]
+        for name, one in part["teachers"].items():
+            gain = one["test_gain"]
+            low, high = gain["interval"]
+            found.append(
+                (
+                    f"a perceptron on MNIST-1D taught by {name}, {way}, "
+                    f"{len(gain['values'])} seeds",
+                    f"{gain['mean']:+.1f} points of test accuracy ({low:+.1f} to {high:+.1f}); "
+                    f"`compare`: {one['decision']}",
+                    f"on the labels alone, {alone['mean']:.1f} %",
+                    script,
+                )
+            )
+    return found
+
+
 def compression_rows() -> list[Row]:
     """Returns the rows about smaller models."""
-    return [*margin_rows(), *lenet_rows(), *slicing_rows(), *export_rows()]
+    return [
+        *margin_rows(),
+        *lenet_rows(),
+        *distillation_rows(),
+        *slicing_rows(),
+        *export_rows(),
+    ]
 
 
 def groups() -> dict[str, list[Row]]:
