@@ -1,6 +1,7 @@
 """LeNet-300-100 on MNIST: what sparsity costs, and what few bits cost.
 
-    python benchmarks/measure_lenet.py --mnist=DIR [--seeds=5] [--epochs=5] [--keep=DIR] [--time]
+    python benchmarks/measure_lenet.py --mnist=DIR [--seeds=5] [--epochs=5] [--keep=DIR]
+    python benchmarks/measure_lenet.py --mnist=DIR --time [--epochs=1] [--repetitions=3]
 
 configs/image/mnist_lenet.py is trained with eight sparsities and every seed, one of them 0, as
 populations of one program on each core. Points lost are of test accuracy against sparsity 0, seed
@@ -9,11 +10,10 @@ Kernels of 8, 4 and 3 bits, inputs of layers of 8: rounded after training, calib
 examples; and trained on from each seed's own weights, all bits and seeds in one population,
 against floats that are trained on alike. DIR has the four original gzip files. The test split chose
 nothing.
---time measures on a machine that does nothing else, and records nothing else: an epoch of all
-sparsities and seeds, compilation and evaluations included, between two times of PyTorch's
-torch.nn.utils.prune on made-up images of that size (batch 128, Adam, global magnitude, weights
-chosen as often, up to 95 %; one thread). A run on each of two cores, its trainings take half its
-time a step times their steps.
+--time measures on a machine that does nothing else, and records nothing else: all sparsities and
+seeds for some epochs, as one population of one compiled program, imports, compilation and
+evaluations included; in turn with PyTorch's torch.nn.utils.prune, of which some trainings are timed
+(lenet_peer.py; a process on each core, and one process), without imports.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from lenet_speed import SPARSITIES, timed
 from mnist_files import prepared
 from recording import RESULTS, spread, write
 
@@ -44,10 +44,8 @@ from jdlopt.train.state import Weights
 CONFIG = "configs/image/mnist_lenet.py"
 ROOT = Path(__file__).parent.parent
 RECORD = RESULTS / "lenet.json"
-SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 BITS, MORE = (8.0, 4.0, 3.0), {"epochs": 2, "rate": 3e-4}
 """Bits of kernels; how long, and at which rate, those of few bits are trained on."""
-TORCH_STEPS = 300
 
 
 class Bench:
@@ -167,49 +165,6 @@ def in_few_bits(
     }
 
 
-def torch_seconds(steps: int, every: int) -> float:
-    """Returns PyTorch's time a step of the same network, one thread, masks by torch's own prune."""
-    import torch
-    from torch.nn.utils import prune
-
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    net = torch.nn.Sequential(
-        torch.nn.Linear(784, 300), torch.nn.ReLU(), torch.nn.Linear(300, 100), torch.nn.ReLU(),
-        torch.nn.Linear(100, 10),
-    )  # fmt: skip
-    chosen = [(net[0], "weight"), (net[2], "weight")]
-    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
-    images, labels = torch.rand(4096, 784), torch.randint(0, 10, (4096,))
-    share = 1 - 0.05 ** (every / steps)  # of what is left, so that 95 % are pruned in the end
-    began = time.perf_counter()
-    for step in range(steps):
-        if step % every == 0:
-            prune.global_unstructured(chosen, prune.L1Unstructured, amount=share)
-        rows = torch.randint(0, 4096, (128,))
-        loss = torch.nn.functional.cross_entropy(net(images[rows]), labels[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return (time.perf_counter() - began) / steps
-
-
-def timed(base: dict[str, Any], seeds: range, folder: Path) -> dict[str, Any]:
-    """Returns the time of an epoch of every sparsity and seed, and PyTorch's for as many steps."""
-    with Trainer(folder / "timed", workers=2) as trainer:
-        bench = Bench({**base, "train": {**base["train"], "epochs": 1}}, trainer)
-        made = [bench.experiment({"model.prune.sparsity": one}) for one in SPARSITIES]
-        steps, runs = made[0].total_steps, len(SPARSITIES) * len(seeds)
-        each = [torch_seconds(TORCH_STEPS, max(1, steps // 50))]  # chosen 50 times in a training
-        began = time.monotonic()
-        trainer.train([(one.config, seeds) for one in made])
-        seconds = time.monotonic() - began
-        each.append(torch_seconds(TORCH_STEPS, max(1, steps // 50)))
-    theirs = float(np.mean(each)) * steps * runs / 2
-    return {"runs": runs, "steps": steps, "seconds": seconds, "torch_seconds": theirs,
-            "torch_step": spread(each), "faster": theirs / seconds}  # fmt: skip
-
-
 def main() -> None:
     """Measures everything and records it."""
     words = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -218,6 +173,7 @@ def main() -> None:
     words.add_argument("--epochs", type=int, default=5)
     words.add_argument("--keep", type=Path)
     words.add_argument("--time", action="store_true")
+    words.add_argument("--repetitions", type=int, default=3)
     flags = words.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         keep = flags.keep or Path(folder) / "keep"
@@ -229,7 +185,8 @@ def main() -> None:
         seeds = range(flags.seeds)
         known = json.loads(RECORD.read_text()) if RECORD.exists() else {}
         if flags.time:
-            write("lenet", {**known, "speed": timed(base, seeds, Path(folder))})
+            speed = timed(source, flags.epochs, flags.seeds, flags.repetitions)
+            write("lenet", {"speed": speed}, keep=True)
             return
         with Trainer(keep / "trainings", workers=2) as trainer:
             bench = Bench(base, trainer)

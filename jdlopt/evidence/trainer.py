@@ -85,6 +85,17 @@ def floats_of(config: configs.AnyConfig) -> dict[str, float]:
     }
 
 
+def population_size(trainings: int, workers: int, width: int) -> int:
+    """Returns how many trainings a population has: as many a worker, and no more than ``width``.
+
+    Example:
+      >>> population_size(40, workers=2, width=8), population_size(3, workers=2, width=8)
+      (7, 2)
+    """
+    rounds = -(-trainings // (width * workers))
+    return -(-trainings // (rounds * workers))
+
+
 class Wanted(NamedTuple):
     """One training that is asked for, with what becomes of its weights.
 
@@ -325,7 +336,7 @@ class Trainer:
         asked: dict[int, list[Wanted]] = {}
         for group, some in groups.items():
             trainings = list(some.values())
-            size = min(width, max(1, -(-len(trainings) // self.count)))
+            size = population_size(len(trainings), self.count, width)
             for first in range(0, len(trainings), size):
                 own = trainings[first : first + size]
                 task = executor.submit(self._population(own, width), group)
