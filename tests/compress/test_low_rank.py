@@ -76,7 +76,8 @@ def split(experiment, weights):
     return factorized(experiment.config, weights, ranks)
 
 
-MANY = [name for name in ROWS if name not in ("cnn", "realmlp")]
+ALIKE = ("resnet bottleneck", "resnet without shortcut", "cnn average", "linear", "lstm")
+MANY = [name for name in ROWS if name not in ("cnn", "realmlp", *ALIKE)]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from jdlopt.evidence.techniques.entry import (
     value_of,
 )
 from jdlopt.evidence.techniques.optimisation import averages_itself
-from jdlopt.evidence.techniques.structure import halved
+from jdlopt.evidence.techniques.structure import halved, widths_of
 
 if TYPE_CHECKING:
     from jdlopt.train.schema import Config
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 CRITERION, SPARSITY = "model.prune.criterion", "model.prune.sparsity"
 STRUCTURE = "model.prune.structure"
 WEIGHTS, ACTIVATIONS = "model.quantize.weights", "model.quantize.activations"
+RANK = "model.low_rank.rank"
+UNSPLIT = ("linear", "gru", "lstm", "realmlp")
+"""Models whose layers, but the head of some, can't be two products (`jdlopt.models.low_rank`)."""
 TEACHER, AVERAGE = "loss.distill.teacher", "optim.average.name"
 
 
@@ -53,6 +56,20 @@ def _few_bits(config: Config, facts: Facts) -> tuple[Change, ...]:
     now = value_of(config, WEIGHTS)
     activations = {} if value_of(config, ACTIVATIONS) is not None else {ACTIVATIONS: 8.0}
     return tuple({WEIGHTS: bits, **activations} for bits in (8.0, 4.0) if now is None or bits < now)
+
+
+def _splittable(config: Config, facts: Facts) -> str | None:
+    if value_of(config, "model.name") in UNSPLIT:
+        return "The model has no layers that could be two products but the head."
+    has_own = bool(config.model.low_rank.ranks)
+    return "Layers have ranks of their own (model.low_rank)." if has_own else None
+
+
+def _low_rank(config: Config, facts: Facts) -> tuple[Change, ...]:
+    """Ranks of a quarter and an eighth of the widest layer; less than now, if it is of low rank."""
+    widest = max(widths_of(config) or (64,))
+    now = value_of(config, RANK) or widest
+    return tuple({RANK: widest // by} for by in (4, 8) if 1 < widest // by < now)
 
 
 def _teachable(config: Config, facts: Facts) -> str | None:
@@ -102,6 +119,13 @@ COMPRESSION = (
         "rounding in each step; faster predictions need an export in 8 bits",
         "Jacob et al., Quantization and training of neural networks, 2018; Bengio et al., "
         "Straight-through gradients, 2013", 0.5, nuisance=RATE,
+    ),
+    Technique(
+        "low_rank", "compression", ("size", "inference speed"),
+        "Makes each layer two products, of a rank of a quarter or an eighth of the widest one.",
+        _low_rank, "less than before",
+        "Sainath et al., Low-rank matrix factorization for deep neural network training, 2013",
+        0.25, _splittable, RATE,
     ),
     Technique(
         "self_distillation", "loss", ("accuracy", "generalisation"),

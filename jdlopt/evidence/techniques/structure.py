@@ -29,7 +29,8 @@ OF_LAYERS = tuple(f"model.{part}features" for part in ("block_", "conv_", "layer
 """Widths of single layers, where they differ: a sliced model has them."""
 
 
-def _widths(config: Config) -> tuple[int, ...] | None:
+def widths_of(config: Config) -> tuple[int, ...] | None:
+    """Returns the widths of the layers that a config names, or None."""
     found = value_of(config, FEATURES)
     if isinstance(found, int) and not isinstance(found, bool):
         return (found,)
@@ -58,7 +59,7 @@ def _scaled(*factors: float) -> Changes:
     def changes(config: Config, facts: Facts) -> tuple[Change, ...]:
         if value_of(config, "model.name") == "fusion":
             return tuple(_fusion(config, factor) for factor in factors)
-        widths = _widths(config)
+        widths = widths_of(config)
         if widths is None:
             return ()
         heads = value_of(config, "model.num_heads") or 1
@@ -95,7 +96,7 @@ def _deeper(config: Config, facts: Facts) -> tuple[Change, ...]:
         return ({LAYERS: layers + 1}, {LAYERS: 2 * layers}) if layers > 1 else ({LAYERS: 2},)
     if stages:
         return ({"model.stage_sizes": tuple(size + 1 for size in stages)},)
-    widths = _widths(config)
+    widths = widths_of(config)
     if widths is None or stages is not None or isinstance(value_of(config, FEATURES), int):
         return ()  # published sizes: another depth is another model
     return ({FEATURES: (*widths, widths[-1])}, {FEATURES: (*widths, widths[-1], widths[-1])})
@@ -107,7 +108,7 @@ def _shallower(config: Config, facts: Facts) -> tuple[Change, ...]:
         return ({HIDDEN: hidden[:-1]},) if hidden else ()
     if _has_own_layers(config):
         return ()
-    layers, widths = value_of(config, LAYERS), _widths(config)
+    layers, widths = value_of(config, LAYERS), widths_of(config)
     if isinstance(layers, int):
         return ({LAYERS: layers - 1},) if layers > 1 else ()
     if widths is None or len(widths) < 2 or value_of(config, "model.stage_sizes") is not None:
