@@ -31,6 +31,7 @@ REFUSED = (
 )  # fmt: skip
 """What an operating system refuses wherever a path is touched; no defect of jdlopt's own."""
 
+COLUMNS = "--config.data.columns."
 SHOW_CURSOR = "\x1b[?25h"
 TOO_EARLY = "interrupted; what was saved before is kept."
 
@@ -128,12 +129,14 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         if not word.startswith("--config."):
             rest.append(word)
             continue
-        key, equals, value = word.removeprefix("--config.").partition("=")
+        named = word.startswith(COLUMNS)  # a column's name may hold anything, its kind does not
+        text = word.removeprefix("--config.")
+        key, equals, value = text.rpartition("=") if named and "=" in text else text.partition("=")
         if not equals:
             if not pending or pending[0].startswith("--"):
                 raise UserError(f"{word}: has no value; write {word}=VALUE.")
             value = pending.pop(0)
-        if not key or not all(key.split(".")):
+        if not key or not (named or all(key.split("."))):
             raise UserError(f"{word}: is no key; write --config.SECTION.KEY=VALUE.")
         overrides[key] = value
     return rest, overrides

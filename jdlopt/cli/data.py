@@ -114,16 +114,11 @@ def _section(flags: CheckFlags) -> DataFields:
         raise UserError(f"--config.{next(iter(flags.overrides))}: there is no --config to change.")
     given = {
         "source": flags.file,
-        "target": _names(flags.target),
+        "target": flags.target,
         "ignore": flags.ignore,
         "task": flags.task or "auto",
     }
     return resolve_data({"data": given})
-
-
-def _names(target: str | None) -> str | tuple[str, ...] | None:
-    """Returns the columns that a flag names: one, or several with commas between them."""
-    return tuple(target.split(",")) if target and "," in target else target
 
 
 def _print_check(check: Any) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jdlopt.config.overrides import is_reserved, override
 from jdlopt.config.python_file import execute, explained, split_argument
 from jdlopt.config.references import linked
-from jdlopt.config.tree import flat, to_dict
+from jdlopt.config.tree import flat, nested, to_dict
 from jdlopt.config.values import Override, text_of
 from jdlopt.errors import ConfigError, listing, nearest
 
@@ -128,7 +128,7 @@ def _as_config(found: Mapping[str, Any], where: str) -> ml_collections.ConfigDic
     import ml_collections
 
     kept = linked(found)
-    tree: Any = to_dict(found) if kept is None else kept
+    tree: Any = nested(to_dict(found)) if kept is None else kept
     wrong = [key for key in _keys(tree) if not isinstance(key, str) or "." in key]
     if wrong:
         raise ConfigError(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from jdlopt.config.references import assign, check_references, linked
-from jdlopt.config.tree import AnyConfig, flat, to_dict
+from jdlopt.config.tree import AnyConfig, flat, nested, to_dict
 from jdlopt.config.values import inherited_keys, text_of, with_inherited
 from jdlopt.errors import ConfigError, listing
 
@@ -27,7 +27,7 @@ def override(config: AnyConfig, assignments: Mapping[str, Any]) -> ml_collection
     import ml_collections  # help must not wait for it
 
     kept = linked(config)
-    tree: Any = to_dict(config) if kept is None else kept
+    tree: Any = nested(to_dict(config)) if kept is None else kept
     renamed = _renamed(tree, assignments)
     for dotted, value in assignments.items():
         *sections, key = dotted.split(".")

@@ -8,7 +8,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from jdlopt.config.schema import Field
-from jdlopt.config.tree import AnyConfig, to_dict
+from jdlopt.config.tree import AnyConfig, nested, to_dict
 from jdlopt.config.values import Override, coerced, is_kind, read_text
 from jdlopt.errors import ConfigError
 
@@ -98,12 +98,12 @@ def with_values(config: AnyConfig, tree: Mapping[str, Any]) -> AnyConfig:
     if found is None:
         return tree
     with found.ignore_type():
-        _set_all(found, tree)
+        _set_all(found, nested(dict(tree)))
     return found
 
 
 def _set_all(section: ml_collections.ConfigDict, tree: Mapping[str, Any], prefix: str = "") -> None:
-    before = to_dict(section)
+    before = nested(to_dict(section))
     for key in before.keys() - tree.keys():
         del section[key]
     for key, value in tree.items():

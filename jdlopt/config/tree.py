@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from enum import Enum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jdlopt.config.sections import section_dict
+from jdlopt.errors import ConfigError
 
 if TYPE_CHECKING:
     import ml_collections
@@ -22,16 +23,57 @@ AnyConfig: TypeAlias = "Mapping[str, Any] | ml_collections.ConfigDict | Dataclas
 def to_dict(config: AnyConfig) -> dict[str, Any]:
     """Returns a config or one of its sections as nested dicts, a part's own keys beside the others.
 
-    References of a `ConfigDict` are followed, and values are made plain as `tuples` does.
+    References of a `ConfigDict` are followed, and values are made plain as `tuples` does. The names
+    of columns in ``data.columns`` are whole, dots and all.
     """
     if is_dataclass(config):
         assert not isinstance(config, type)
         return section_dict(config)
     given = config if isinstance(config, Mapping) else config.to_dict()
-    return {
+    found = {
         key: to_dict(value) if isinstance(value, Mapping) else tuples(value)
         for key, value in given.items()
     }
+    return _with_columns(found, flat)
+
+
+def nested_columns(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what is said of columns with keys without dots, as `ml_collections` takes them.
+
+    Raises:
+      ConfigError: a column is called as another one is before a dot.
+
+    Example:
+      >>> nested_columns({"note": "text", "size.cm": "number"})
+      {'note': 'text', 'size': {'cm': 'number'}}
+    """
+    made: dict[str, Any] = {}
+    for name, kind in columns.items():
+        *sections, last = str(name).split(".")
+        node: Any = made
+        for section in sections:
+            node = node.setdefault(section, {}) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or last in node:
+            raise ConfigError(
+                f"data.columns: {name!r} can't be named beside a column that is called the same up "
+                "to a dot. Leave one of the two out: what it holds is guessed."
+            )
+        node[last] = kind
+    return made
+
+
+def nested(tree: dict[str, Any]) -> dict[str, Any]:
+    """Returns nested dicts as a `ConfigDict` takes them: columns by `nested_columns`."""
+    return _with_columns(tree, nested_columns)
+
+
+def _with_columns(
+    tree: dict[str, Any], change: Callable[[Mapping[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    section = tree.get("data")
+    if not isinstance(section, Mapping) or not isinstance(section.get("columns"), Mapping):
+        return tree
+    return {**tree, "data": {**section, "columns": change(section["columns"])}}
 
 
 def tuples(value: Any) -> Any:

@@ -40,6 +40,9 @@ def check_named(
     for key, name in named:
         if name is not None and name not in columns:
             hint = nearest(name, columns) or f" {what.capitalize()}s: {listing(columns)}."
+            cut = [one for one in columns if "," in one and name in one]
+            if cut and key not in BESIDE:  # a text is cut at its commas
+                hint = f" Write names with a comma in quotes: data.{key}={(cut[0],)!r}."
             raise DataError(f"{where}: data.{key}: there is no {what} {name!r}.{hint}")
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from jdlopt.config.tree import nested_columns
 from jdlopt.data import image_decoding, images, sound
 from jdlopt.data.columns import as_texts, shown, texts_of
 from jdlopt.data.damage import Skipped, check_left
@@ -125,7 +126,8 @@ def kinds_of(
             len(table),
             "values",
             (),
-            f"data.columns={{{name!r}: 'category'}} says otherwise; data.ignore leaves it out.",
+            f"data.columns={nested_columns({name: 'category'})} says otherwise; "
+            "data.ignore leaves it out.",
         )
         for name, kind in guessed.items()
     )

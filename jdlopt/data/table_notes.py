@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int
 
+from jdlopt.config.tree import nested_columns
 from jdlopt.data import precision
 from jdlopt.data.columns import SECONDS, UNSEEN, Column, note_unseen, shown
 from jdlopt.data.notation import alike
@@ -49,7 +50,8 @@ def of_columns(
                 f"columns hold {column.notation.words}",
                 f"column {name!r}{such}",
                 int(np.isfinite(column.numbers).sum()),
-                remedy=f"data.columns={{{name!r}: 'category'}} takes them as they stand.",
+                remedy=f"data.columns={nested_columns({name: 'category'})} takes them as they "
+                "stand.",
             )
         if column.texts is None:
             if precision.rounded(column.numbers[rows]) and column.exact is None:
@@ -66,8 +68,8 @@ def of_columns(
                 "text is taken for categories, though most of its values are different",
                 f"column {name!r}: {different:,} values in {len(present):,} rows",
                 unit="columns",
-                remedy=f"data.columns={{{name!r}: 'text'}} takes it as text, data.ignore leaves it "
-                "out.",
+                remedy=f"data.columns={nested_columns({name: 'text'})} takes it as text, "
+                "data.ignore leaves it out.",
             )
     notes.extend(precision.notes_of(offsets, list(read)))
 

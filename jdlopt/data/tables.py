@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jdlopt.config.tree import nested_columns
 from jdlopt.data import columns, labelled, mixed, table_notes
 from jdlopt.data.damage import Skipped, check_left
 from jdlopt.data.dataset import PLAIN, Dataset, Reading, make_dataset
@@ -328,13 +329,13 @@ def _feature_names(path: Path, names: list[str], fields: DataFields) -> tuple[st
     labelled.check_named(str(path), [*used, *many], names)
     twice = [name for name in fields.columns if name in {one for _, one in used}]
     if twice or (fields.columns and fields.text_column is not None):
-        name = twice[0] if twice else fields.text_column
+        name = twice[0] if twice else str(fields.text_column)
         key = next(key for key, one in used if one == name)
         raise DataError(
             f"{path}: data.columns: {name!r} is data.{key}, which leaves nothing to say of it."
             if twice
             else f"{path}: data.text_column makes {name!r} the only input. Leave it out, and say "
-            f"data.columns={{{name!r}: 'text', …}}."
+            f"data.columns={nested_columns({name: 'text'})}, and so on."
         )
     if fields.text_column is not None:
         twice = [key for key, name in used if name == fields.text_column]

@@ -19,6 +19,7 @@ from jdlopt.config import (
     shared_keys,
     to_dict,
 )
+from jdlopt.config.tree import nested_columns
 from jdlopt.data.named import TABLE
 from jdlopt.errors import ConfigError, listing
 from jdlopt.models import lora, quantization
@@ -142,7 +143,7 @@ def _of_one_input(name: str, named: Mapping[str, InputFacts]) -> str:
         ways.append(f"or leave columns out, data.ignore={others!r}")
     texts = {one: "category" for one, facts in named.items() if facts.tokens}
     if texts:
-        ways.append(f"or take texts for categories, data.columns={texts!r}")
+        ways.append(f"or take texts for categories, data.columns={nested_columns(texts)!r}")
     return (
         f"model.name: {name!r} takes one input; the data have {len(named)}: {listing(named)}. "
         f"{'; '.join(ways)}."

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jdlopt.config.overrides import is_reserved
+from jdlopt.config.tree import flat, nested_columns
 from jdlopt.data import labelled
 from jdlopt.data.check import columns
 from jdlopt.data.check.cells import cells_of
@@ -18,7 +20,7 @@ from jdlopt.data.dataset import Dataset
 from jdlopt.data.fields import DataFields
 from jdlopt.data.named import INPUT, TABLE, by_name
 from jdlopt.data.precision import restored
-from jdlopt.errors import DataError, UserError, nearest
+from jdlopt.errors import ConfigError, DataError, UserError, nearest
 from jdlopt.starter import looks, training
 from jdlopt.starter.facts import Choice
 from jdlopt.starter.files_source import image_size, sound_size, tokens_of
@@ -241,10 +243,10 @@ def _inputs(
     if only is not None and kinds[only] == "text":
         made.append(Choice("data.text_column", only, "its texts are the only input"))
         return made, dataclasses.replace(fields, text_column=only)
-    named = {name: kind for name, kind in kinds.items() if is_key(name)}
+    named = nameable(kinds)
     if named:
         why = "inputs of their own, as these columns look; 'category' takes one for categories"
-        made.append(Choice("data.columns", named, why))
+        made.append(Choice("data.columns", nested_columns(named), why))
         fields = dataclasses.replace(fields, columns=named)
     for kind, size in (("image", image_size), ("sound", sound_size)):
         paths = [
@@ -260,19 +262,27 @@ def _inputs(
     return made, fields
 
 
-def is_key(name: str) -> bool:
-    """Returns whether a column's name can be a key of a config; else what it holds is guessed.
+def nameable(kinds: Mapping[str, str]) -> dict[str, str]:
+    """Returns the columns whose names can be keys of a config; what others hold is guessed.
+
+    Args:
+      kinds: what columns hold, by name.
 
     Example:
-      >>> is_key("note"), is_key("a.b"), is_key("__class__")
-      (True, False, False)
+      >>> nameable({"a.b": "text", "a": "text", "__class__": "text"})
+      {'a.b': 'text'}
     """
     from ml_collections import ConfigDict
 
-    try:
-        return not (name.startswith("__") and name.endswith("__")) and name in ConfigDict({name: 1})
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return False
+    found: dict[str, str] = {}
+    for name, kind in kinds.items():
+        try:
+            made = ConfigDict(nested_columns({**found, name: kind}))
+            if name in flat(made.to_dict()) and not any(map(is_reserved, name.split("."))):
+                found[name] = kind
+        except (AttributeError, KeyError, TypeError, ValueError, ConfigError):
+            continue
+    return found
 
 
 def _suspects(dataset: Dataset) -> tuple[dict[str, str], dict[str, str]]:

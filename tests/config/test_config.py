@@ -6,11 +6,13 @@ import json
 from typing import Annotated
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from jdlopt import config as configs
+from jdlopt.cli import split_overrides
 from jdlopt.config import Choice, Count, Field, Override, Positive, Rate, fields_of
+from jdlopt.config.overrides import is_reserved
 from jdlopt.errors import ConfigError
 
 
@@ -302,3 +304,24 @@ def test_a_settled_config_is_plain_values_and_resolves_to_the_same():
     with pytest.warns(UserWarning, match="config's depth are"):
         expected = configs.check_section(changed, schema, "", [])
     assert configs.check_section(settled, schema, "", []) == expected
+
+
+NAMES = st.text(st.characters(codec="utf-8") | st.sampled_from(".= '\""), min_size=1, max_size=8)
+
+
+@given(NAMES.filter(lambda name: not any(map(is_reserved, name.split(".")))))
+def test_a_columns_name_is_whole_whatever_signs_it_holds(name):
+    words, overrides = split_overrides([f"--config.data.columns.{name}=text"])
+    assert not words and overrides == {f"data.columns.{name}": "text"}
+    assume(not f"{name}.".startswith("other."))
+    given = configs.override({"data": {"columns": {"other": "image"}}}, overrides)
+    assert configs.to_dict(given)["data"]["columns"] == {"other": "image", name: "text"}
+    again = configs.override(configs.to_dict(given), {f"data.columns.{name}": "number"})
+    assert configs.to_dict(again)["data"]["columns"] == {"other": "image", name: "number"}
+    assert configs.flat(again)[f"data.columns.{name}"] == "number"
+
+
+def test_columns_that_begin_as_another_one_are_refused():
+    for columns in ({"a": "text", "a.b": "text"}, {"a.b": "text", "a": "text"}):
+        with pytest.raises(ConfigError, match=r"data\.columns: 'a(\.b)?' can't be named beside"):
+            configs.override({"data": {"columns": columns}}, {})

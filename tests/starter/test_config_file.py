@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jdlopt import config as configs
+from jdlopt.config.tree import nested_columns
 from jdlopt.starter import config_file
 from jdlopt.starter.choose import choose
 from jdlopt.starter.facts import Choice, Chosen, Facts, Search, sections
-from jdlopt.starter.table_source import is_key
+from jdlopt.starter.table_source import nameable
 
 ANY_TEXT = st.one_of(
     st.text(st.characters(), max_size=30),  # surrogates and controls among them
@@ -57,7 +58,7 @@ def test_any_names_load_to_the_same_values_and_none_is_code(names, one, why):
         Choice("data.target", one, f"{why}\n  {one}"),
         Choice("data.ignore", tuple(names), f"left out: {names}"),
         Choice("data.ignore", (*names, one), why, on=False),
-        Choice("data.columns", {name: "text" for name in names if is_key(name)}, why),
+        Choice("data.columns", nested_columns(nameable(dict.fromkeys(names, "text"))), why),
         Choice("data.group", one, why, on=False),
         Choice("data.text.stop_words", one, why, on=False),
         *CHOSEN.choices,
