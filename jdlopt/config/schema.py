@@ -7,11 +7,12 @@ A user's own part is therefore checked by the same code as a bundled one.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -137,13 +138,20 @@ def fields_of(part: Callable[..., Any], without: Iterable[str] = ()) -> dict[str
         of a function are its data, not its config; a class's parameters are all config.
       without: parameters that jdlopt fills in itself.
     """
+    left_out = set(without)
+    return {name: field for name, field in _declared(part).items() if name not in left_out}
+
+
+@functools.lru_cache(maxsize=1024)
+def _declared(part: Callable[..., Any]) -> Mapping[str, Field]:
+    """All keys of a part; a config is checked against hundreds of parts, again and again."""
     # a class may have a metaclass whose signature says nothing, as NNX modules do
     target = part.__init__ if inspect.isclass(part) else part
     signature = inspect.signature(target)
     hints = dict(typing.get_type_hints(target, include_extras=True))
     if inspect.isclass(part):
         hints = {**typing.get_type_hints(part, include_extras=True), **hints}
-    skipped = {"self", "rngs", *without}
+    skipped = {"self", "rngs"}
     if "parent" in signature.parameters:  # a Linen module: flax fills these in
         skipped |= {"parent", "name"}
     fields = {}
@@ -161,4 +169,4 @@ def fields_of(part: Callable[..., Any], without: Iterable[str] = ()) -> dict[str
             continue  # a function or dtype: no config can hold it, so the part keeps its own
         annotation = hints.get(name, Any)
         fields[name] = field_of(annotation, default)
-    return fields
+    return types.MappingProxyType(fields)
