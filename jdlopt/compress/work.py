@@ -190,7 +190,7 @@ def _judge(work: Work, row: Row, losses: Sequence[float]) -> None:
     if decided.hopeless and decided.decision == margin.UNDECIDED:
         row["reason"] = f"its losses lie above the margin after {len(losses)} seeds"
     if decided.effect is not None:
-        work.say(f"{row['name']}: {decided.decision}, loss {decided.effect.mean:+.4g}")
+        work.say(f"{row['name']}: {decided.decision}, loss {decided.effect.mean:+.4f}")
 
 
 def _mean(values: Mapping[str, float]) -> float:
