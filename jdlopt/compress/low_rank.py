@@ -23,6 +23,7 @@ from jaxtyping import Float, PyTree
 from jdlopt.compress.entry import Apply, Candidate, Given, Method, Train, TrainingBatches
 from jdlopt.compress.made import save_made, with_data_of
 from jdlopt.compress.plain import each_model, plain_model
+from jdlopt.compress.soup import estimated_anew
 from jdlopt.errors import ConfigError, listing
 from jdlopt.evidence.options import SIZE, SPEED
 from jdlopt.models import LowRankFields, lora
@@ -226,6 +227,8 @@ def factorize_run(
 ) -> Run:
     """Writes a finished run, its layers of low rank, as a run of its own, which can be trained on.
 
+    Running statistics (of batch norm) are estimated anew on training examples.
+
     Args:
       source: the finished run.
       directory: the new run's.
@@ -239,6 +242,8 @@ def factorize_run(
     known = spectra(experiment, source.weights, patterns)
     ranks = ranks_of(known, energy=energy, rank=rank)
     config, weights = factorized(source.config, source.weights, ranks)
+    # what a layer makes has another mean and variance than the run saw
+    weights = estimated_anew(with_data_of(source, config), weights)
     asked = {"energy": energy, "rank": rank}
     how = {
         "method": "low_rank",

@@ -170,6 +170,8 @@ def test_a_run_of_low_rank_is_a_run(source: Run, tmp_path: Path):
     # two products, and never their product: what is multiplied falls as what is stored does
     assert macs[0] - macs[1] == pytest.approx(sizes[0] - sizes[1], rel=0.02)
     assert run.metrics["test/loss"] == pytest.approx(run.evaluate("test")["loss"])
+    before, after = (paths(one.weights.model_state) for one in (source, run))
+    assert all(not np.allclose(before[path], after[path]) for path in before)  # estimated anew
     longer = {"train.epochs": 6, "optim.learning_rate": 0.001}
     on = configs.override(CONFIG, {"model.pretrained": str(run.workdir), **longer})
     trained = fit(on, tmp_path / "on")
