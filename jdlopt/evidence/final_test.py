@@ -148,7 +148,7 @@ def _unjudged(loop: Loop) -> list[Mapping[str, Any]]:
         found += [
             row
             for row in one["candidates"]
-            if row["technique"] in loop.too_dear - names and (row["gain"] or 0.0) > 0
+            if row["technique"] in loop.too_dear - names and row["promising"]
         ]
     return found
 

@@ -86,7 +86,9 @@ def improve(
     goal = options.goal()
     asked = options.metric or (goal[0] if goal else None)
     flag = "--metric" if options.metric or not goal else "--until"
-    metric = metric_of(original, asked or _watched(original), flag)
+    # what only has to stay is what people look at, not what tells checkpoints apart
+    watched = _watched(original) if options.within is None else None
+    metric = metric_of(original, asked or watched, flag)
     what = {"base": key_of(original.config), "seed": original.config.seed, "metric": metric}
     if options.within is not None:
         check_within(read_within(options.within), metric)

@@ -123,7 +123,7 @@ class ImprovementOptions:
         number in units of the metric, where it is no share.
       until: stop once the config reaches this, such as ``validation/accuracy>=0.95``.
       metric: ``validation/METRIC`` that is to get better; by default the goal's, else the config's
-        ``train.monitor``, else the task's.
+        ``train.monitor``, else the task's. Where it only has to stay, the task's by default.
       techniques: names and groups to try; all that apply by default.
       confirm: fresh seeds of every confirmation; fewer (at least 5) where the budget has no time
         for them.
@@ -148,7 +148,9 @@ class ImprovementOptions:
         str | None, Flag("what size or speed may cost: 0.5pp, 2%, or in the metric's units", "LOSS")
     ] = None
     until: Annotated[str | None, Flag("such as 'validation/accuracy>=0.95'", "GOAL")] = None
-    metric: Annotated[str | None, Flag("validation/METRIC that is to get better", "NAME")] = None
+    metric: Annotated[
+        str | None, Flag("validation/METRIC that is to get better, or to stay", "NAME")
+    ] = None
     techniques: Annotated[
         tuple[str, ...], Flag("names or groups to try", "A,B,C", shown="all")
     ] = ()
