@@ -104,6 +104,8 @@ def folder_of(experiment: Experiment, weights: Weights) -> Folder | str:
         return f"model.name: {model.name!r} is no model of transformers; {listing(KINDS)} are"
     if model.ensemble > 1:
         return f"model.ensemble: is {model.ensemble}; {kind.opens} is one model"
+    if model.low_rank.on:
+        return f"model.low_rank: some layers are two products; {kind.opens} has one of each"
     if model.quantize.on:
         return f"model.quantize: rounds while it predicts; {kind.opens} does not"
     section = kind.settled(model.options)
@@ -256,6 +258,7 @@ def _resnet_alone(section: Section) -> dict[str, tuple[object, ...]]:
     return {
         "stem": ("imagenet",),
         "block_features": (None,),
+        "batch_norm": (True,),
         "strides": ((1, *later), (2, *later)),
         "activation": ("relu",),  # its config names another for some of its layers alone
     }

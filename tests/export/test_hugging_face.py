@@ -119,6 +119,8 @@ REFUSED = {
         {**CONVNEXT, "kernel_size": 3}, *OF_IMAGES
     ),
     "model.ensemble: is 2": ({**CONVNEXT, "ensemble": 2}, *OF_IMAGES),
+    "model.low_rank": ({**VIT, "low_rank": {"rank": 2}}, *OF_IMAGES),
+    "model.batch_norm: is False": ({**RESNET, "batch_norm": False}, *OF_IMAGES),
     "model.quantize": ({**CONVNEXT, "quantize": {"weights": 8.0}}, *OF_IMAGES),
     "model.name: 'linear' is no model of transformers": ({"name": "linear"}, *OF_IMAGES),
 }  # fmt: skip
