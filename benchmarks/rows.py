@@ -558,6 +558,27 @@ def lenet_rows() -> list[Row]:
     return found
 
 
+def low_rank_rows() -> list[Row]:
+    """Returns the rows about LeNet-300-100 whose kernels are two factors."""
+    record, script = load("low_rank"), "measure_low_rank.py"
+    if not record:
+        return []
+    dense, seeds = 100 * record["baseline"]["value"], len(record["baseline"]["values"])
+    peer = f"{dense:.2f} % whole, {seeds} seeds, {record['epochs']} epochs"
+    kinds = {"half_width": "LeNet-300-100 on MNIST, half as wide"}
+    found: list[Row] = []
+    for name, one in record["candidates"].items():
+        lost, (low, high) = one["lost"], (100 * end for end in one["lost"]["interval"])
+        energy = name.rpartition("_")[2]
+        what = f"LeNet-300-100 on MNIST, factors of {energy} % of each kernel's energy"
+        value = (
+            f"{100 * one['macs']:.0f} % of the multiplications; {100 * lost['mean']:.2f} points of "
+            f"validation accuracy lost ({low:.2f} to {high:.2f}, {lost['seeds']} seeds)"
+        )
+        found.append((kinds.get(name, what), value, peer, script))
+    return found
+
+
 def distillation_rows() -> list[Row]:
     """Returns the rows about a perceptron that learns from a better model."""
     record, script = load("distillation"), "measure_distillation.py"
@@ -588,6 +609,7 @@ def compression_rows() -> list[Row]:
     return [
         *margin_rows(),
         *lenet_rows(),
+        *low_rank_rows(),
         *distillation_rows(),
         *slicing_rows(),
         *export_rows(),
