@@ -55,7 +55,7 @@ def _widths(given: Given) -> dict[float, dict[str, tuple[int, int]]]:
     )  # fmt: skip
     model, inputs = experiment.components.model, experiment.seen(1)
     state = jax.jit(experiment.init)(experiment.config.seed).model_state
-    kept = flatten_dict(given.weights.model_state, keep_empty_nodes=True)
+    kept = flatten_dict(given.weights.model_state)
     whole = unflatten_dict({**flatten_dict(state, keep_empty_nodes=True), **kept})
 
     @jax.jit  # of the pass through the model, only what chooses the masks is left

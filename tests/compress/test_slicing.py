@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -170,6 +171,21 @@ def test_units_that_training_pruned_are_cut_without_a_change():
     x = run.experiment.data.read("validation")[0][:9]
     before = run.experiment.predict(run.weights, x).outputs
     np.testing.assert_allclose(smaller.predict(found.weights, x).outputs, before, atol=1e-4)
+
+
+@slow
+def test_units_of_an_ensemble_are_pruned_to_widths_that_are_known_before():
+    raw = {
+        "data": {"source": "iris"},
+        "model": {"name": "mlp", "features": (32,), "ensemble": 2},
+        "optim": {"name": "sgd"},
+        "mesh": {"data": 1},
+    }
+    experiment = Experiment.build(raw, check=False)
+    method = METHODS["unit_pruning"]
+    given = Given(Path("run"), experiment, experiment.weights(experiment.init(0)), None)
+    assert method.why_not(given) is None
+    assert [one.name for one in method.candidates(given)] == ["units_75", "units_50", "units_25"]
 
 
 def test_ranges_of_inputs_are_kept(base):
