@@ -128,7 +128,7 @@ def smaller(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], P
 
 
 SMALLER = ImprovementOptions(
-    aim="size", within="10pp", budget=40.0, confirm=3, test_seeds=2, workers=1,
+    aim="size", within="10pp", budget=20.0, confirm=3, test_seeds=2, workers=1,
     techniques=("quantization", "l1"),
 )  # fmt: skip
 

@@ -152,6 +152,9 @@ def test_every_tensor_has_its_place(checkpoint: Path) -> None:
         {},
         pytest.param({"lora_rank": 2}, marks=pytest.mark.slow),
         pytest.param({"scan_layers": True}, marks=pytest.mark.slow),
+        pytest.param(
+            {"prune.criterion": "gradient", "prune.sparsity": 0.5}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_run_starts_from_the_weights(checkpoint: Path, tmp_path: Path, changes: dict) -> None:

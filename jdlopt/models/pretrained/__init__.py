@@ -19,6 +19,7 @@ from jaxtyping import PyTree
 
 from jdlopt import writing
 from jdlopt.errors import ConfigError, listing
+from jdlopt.models import pruning
 from jdlopt.models.kernel_inputs import is_range
 from jdlopt.models.pretrained import files
 from jdlopt.models.pretrained.architecture import Architecture, architecture_of, differing
@@ -85,9 +86,10 @@ def load(
         )
     tensors = files.read(place)
     shapes = flat_shapes(params)
-    adapted = {path for path in shapes if path.startswith("adapters/")}
-    wanted = {path: shape for path, shape in shapes.items() if path not in adapted}
-    stats = {path: shape for path, shape in flat_shapes(state).items() if not is_range(path)}
+    added = ("adapters/", f"{pruning.SCORES}/")
+    wanted = {path: shape for path, shape in shapes.items() if not path.startswith(added)}
+    beside = flat_shapes(pruning.without_masks(state))
+    stats = {path: shape for path, shape in beside.items() if not is_range(path)}
     family, prefix = _best(FAMILIES[name], tensors.arrays, [*wanted, *stats], name, tensors.path)
     return _filled(family, prefix, tensors, wanted, stats, rows, said, section)
 
