@@ -13,19 +13,12 @@ import jax
 
 from jdlopt.errors import UserError
 from jdlopt.evidence import costs, margin
-from jdlopt.evidence.options import ACCURACY, SIZE, SPEED
+from jdlopt.evidence.options import SPEED
 from jdlopt.evidence.sides import Side
 from jdlopt.evidence.state import Loop
 from jdlopt.evidence.trainer import key_of
 from jdlopt.train import inference
 from jdlopt.train.state import Weights
-
-SOUGHT: Mapping[str, frozenset[str]] = {
-    ACCURACY: frozenset(("accuracy", "generalisation", "robustness")),
-    SIZE: frozenset(("size",)),
-    SPEED: frozenset(("inference speed",)),
-}
-"""What a technique must aim at, one of these, to be tried."""
 
 
 def weigh(loop: Loop, sides: Sequence[Side]) -> None:

@@ -127,6 +127,7 @@ def improve(
             plans={int(number): count for number, count in before.get("plans", {}).items()},
             first_rung=before.get("first_rung"),
             costs=dict(before.get("costs", {})),
+            margin=float(before.get("margin") or 0.0),
             pacing=pacing or Pacing(options.confirm, options.test_seeds),
             on_progress=on_progress,
         )
@@ -163,7 +164,7 @@ def _before(workdir: Path) -> dict[str, Any]:
     """What an earlier call wrote down; a damaged record is none, since trainings are kept apart."""
     try:
         found = schema.read_object(workdir / IMPROVEMENT)
-        for name in ("seconds", "budget", "value", "first_rung"):
+        for name in ("seconds", "budget", "value", "first_rung", "margin"):
             float(found.get(name) or 0.0)
         for number, count in found.get("plans", {}).items():
             int(number), int(count)

@@ -16,6 +16,12 @@ LEVEL = 0.95
 """Of an interval, by default."""
 ACCURACY, SIZE, SPEED = "accuracy", "size", "speed"
 """What a config is improved for: a better metric, fewer bytes, faster predictions."""
+SOUGHT: Mapping[str, frozenset[str]] = {
+    ACCURACY: frozenset(("accuracy", "generalisation", "robustness")),
+    SIZE: frozenset(("size",)),
+    SPEED: frozenset(("inference speed",)),
+}
+"""What a technique must aim at, one of these, to be tried."""
 FIRST_LOOK = 3
 """Pairs before the first look, which is the first that can decide whether a loss lies within."""
 MOST_CONFIRM = 90
@@ -170,11 +176,19 @@ class ImprovementOptions:
         from jdlopt.evidence import techniques  # help must not wait for it
 
         problems = option_problems(self)
-        for name in set(self.techniques) - set(techniques.GROUPS):
+        for name in sorted(set(self.techniques) - set(techniques.GROUPS)):
             try:
-                techniques.find(name)
+                found = techniques.find(name)
             except UserError as error:
                 problems.append(str(error))
+                continue
+            sought = SOUGHT.get(self.aim, frozenset())
+            if self.aim in (SIZE, SPEED) and sought.isdisjoint(found.aims):
+                problems.append(
+                    f"--techniques: {name} aims at {', '.join(found.aims)}, not at "
+                    f"{', '.join(sought)}: `jdlopt techniques --aim={min(sought)!r}` lists those "
+                    "that do."
+                )
         try:
             goal = self.goal()
             if goal and self.metric and goal[0] != self.metric:

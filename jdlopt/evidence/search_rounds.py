@@ -13,6 +13,7 @@ from jdlopt.errors import UserError
 from jdlopt.evidence import aims, pacing, techniques
 from jdlopt.evidence.compare import effect_record
 from jdlopt.evidence.margin import is_within
+from jdlopt.evidence.options import SOUGHT
 from jdlopt.evidence.records import RUNS
 from jdlopt.evidence.sides import Side, check_pair, side_of
 from jdlopt.evidence.state import Loop, adopt, confirmed, paired
@@ -72,7 +73,7 @@ def candidates_of(loop: Loop) -> list[Candidate]:
     that would save nothing are left out.
     """
     current, wanted = loop.current, set(loop.options.techniques)
-    sought = aims.SOUGHT[loop.options.aim]
+    sought = SOUGHT[loop.options.aim]
     facts = techniques.facts_of(current.config, current.dataset)
     bonus = _bonus(loop.findings)
     found = []

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake import FakeProcesses, trained
 
 from jdlopt import cli
 from jdlopt import config as configs
@@ -19,6 +20,8 @@ from jdlopt.evidence.margin import is_foreseen, is_within
 from jdlopt.evidence.options import ImprovementOptions
 from jdlopt.evidence.sides import side_of
 from jdlopt.evidence.statistics import fixed_effect
+from jdlopt.executor.executor import Executor
+from jdlopt.executor.messages import RunTrained, TrainRun
 from jdlopt.report import write_report
 from jdlopt.train.inference import expected_bytes
 
@@ -87,9 +90,10 @@ def test_bytes_are_known_before_anything_is_trained():
         ({"within": "1pp"}, "--within: is for --aim=size"),
         ({"aim": "speed", "within": "1pp", "until": "validation/accuracy>=0.9"}, "--until"),
         ({"aim": "size", "within": "one"}, "--within: 'one' can't be read"),
+        ({"aim": "size", "within": "1pp", "techniques": ("dropout",)}, "dropout aims at gen"),
     ],
 )
-def test_an_aim_without_sense_is_refused(options: dict[str, str], words: str):
+def test_an_aim_without_sense_is_refused(options: dict[str, Any], words: str):
     with pytest.raises(UserError, match=words):
         ImprovementOptions(**options).check()
 
@@ -119,6 +123,41 @@ def test_what_is_pruned_or_quantized_can_become_more_so():
     eight = {"model__quantize__weights": 8.0, "model__quantize__activations": 8.0}
     assert after("quantization", **eight) == [4.0]
     assert after("low_rank") == [8, 4] and after("low_rank", model__low_rank__rank=8) == [4]
+
+
+class Runs(FakeProcesses):
+    """Workers that train runs as well."""
+
+    def send(self, index: int, message: Any) -> None:
+        super().send(index, message)
+        if isinstance(message, TrainRun):
+            record = {"status": "done", "metrics": {"test/loss": 0.5}}
+            self.answers.append((index, RunTrained(message.task, record)))
+
+
+@pytest.mark.slow
+def test_losses_do_not_add_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Either of two techniques loses less than the margin, both together more."""
+
+    def reply(request: Any) -> Any:
+        model = request.config["model"]
+        lost = 0.006 * (model["quantize"]["weights"] is not None)
+        lost += 0.006 * (model["prune"]["criterion"] is not None)
+        return trained(request, value=lambda trial: 0.5 + lost + trial.seed % 7 / 100)
+
+    processes = Runs()
+    processes.reply = reply
+    monkeypatch.setattr(Executor, "start", lambda *_, **__: Executor(processes, 1))
+    options = ImprovementOptions(
+        aim="size", within="0.01", metric="validation/loss", budget=60.0, confirm=3, test_seeds=2,
+        techniques=("quantization", "pruning"),
+    )  # fmt: skip
+    config = {**DIGITS, "data": {"source": "iris", "batch_size": 32}, "train": {"epochs": 1}}
+    record = improve(config, tmp_path / "work", options)
+    (step,) = record["steps"]
+    assert step["effect"]["mean"] == pytest.approx(-0.006) and step["share"] < 1
+    found = [one for row in record["tried"] for one in row["confirmed"] if not one["adopted"]]
+    assert found and all(one["effect"]["mean"] == pytest.approx(-0.012) for one in found)
 
 
 @pytest.fixture(scope="module")
@@ -152,12 +191,22 @@ def test_a_config_becomes_smaller_within_what_may_be_lost(smaller):
 
 
 @pytest.mark.slow
-def test_a_loop_that_was_killed_makes_the_same_model_smaller(smaller):
+def test_a_loop_that_was_killed_makes_the_same_model_smaller(smaller, capsys):
     record, workdir = smaller
-    kept = {name: record[name] for name in ("plans", "costs", "first_rung")}
+    kept = {name: record[name] for name in ("plans", "costs", "first_rung", "pacing", "budget")}
     (workdir / "improve.json").write_text(json.dumps({"status": "running", "seconds": 1.0, **kept}))
     before = {path: path.read_bytes() for path in (workdir / "trainings").iterdir()}
-    again = improve(DIGITS, workdir, SMALLER)
+    file = workdir.parent / "digits.json"
+    file.write_text(json.dumps(DIGITS), encoding="utf-8")
+    words = [
+        "improve", f"--config={file}", f"--workdir={workdir}", "--aim=size", "--within=10pp",
+        "--budget=20s", "--confirm=3", "--test-seeds=2", "--workers=1",
+        "--techniques=quantization,l1",
+    ]  # fmt: skip
+    assert cli.main(words) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "bytes (0.1" in told and "a prediction at batch 1" in told and "may be lost" in told
+    again = json.loads((workdir / "improve.json").read_text(encoding="utf-8"))
     for name in ("technique", "change", "effect", "share", "value"):
         assert again["steps"][0][name] == record["steps"][0][name]
     after = {path: path.read_bytes() for path in (workdir / "trainings").iterdir()}
