@@ -21,7 +21,7 @@ from jdlopt import config as configs
 from jdlopt import mesh as meshes
 from jdlopt.compress.entry import Apply, Candidate, Given, Train
 from jdlopt.data import feed
-from jdlopt.errors import UserError
+from jdlopt.errors import UserError, WorkdirError
 from jdlopt.evidence.records import WEIGHTS
 from jdlopt.evidence.sides import Side, side_of
 from jdlopt.evidence.trainer import ENDED_WELL, Trained, Trainer, Wanted
@@ -133,6 +133,8 @@ class Bench:
                             wanted[one.name, seed] = self._wanted(stage, reached, seed)
                         else:
                             now[one.name, seed] = self._applied(stage, reached, seed)
+                    except WorkdirError:
+                        raise  # a full disk says nothing of a candidate
                     except UserError as error:
                         now[one.name, seed] = Failure(str(error))
             trained = self.trainer.train_wanted(one for _, one in wanted.values())

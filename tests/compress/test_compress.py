@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import jax
 import pytest
@@ -191,13 +192,14 @@ def test_a_call_goes_on_from_any_stage_and_no_shortage_is_a_result(
     assert not list((workdir / "trainings").iterdir())
     workers.fails = lambda features: "wrong input" if features == half else None
 
-    def killed(*_: object, **__: object) -> None:
-        raise Killed
-
-    for place in ("stages.Bench._applied", "made.write_result", "compress.of_test"):
+    for place, ends in {
+        "stages.Bench._applied": WorkdirError("the disk is full"),
+        "made.write_result": Killed(),
+        "compress.of_test": Killed(),
+    }.items():
         with monkeypatch.context() as patch:
-            patch.setattr(f"jdlopt.compress.{place}", killed)
-            with pytest.raises(Killed):
+            patch.setattr(f"jdlopt.compress.{place}", Mock(side_effect=ends))
+            with pytest.raises(type(ends)):
                 compressed()
     assert workers.trials == [(whole, 1), (whole, 2)]
     workers.fails = lambda features: "out of memory" if features == half else None
