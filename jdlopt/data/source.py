@@ -13,15 +13,25 @@ from typing import Any, NamedTuple
 
 from jdlopt import writing
 from jdlopt.config import section_of, shared_keys
-from jdlopt.data import cache, image_decoding, images, npz, sound, table_files, tables, text_files
+from jdlopt.data import (
+    cache,
+    from_run,
+    image_decoding,
+    images,
+    npz,
+    sound,
+    table_files,
+    tables,
+    text_files,
+)
 from jdlopt.data.arrays import is_own, open_own
 from jdlopt.data.bundled import BUNDLED, bundled_folder, prepare_bundled, random_state_kept
 from jdlopt.data.bundled import VERSION as BUNDLED_VERSION
 from jdlopt.data.dataset import Dataset, Reading
 from jdlopt.data.fields import COLUMN_KEYS, DataFields
-from jdlopt.data.from_run import kept
 from jdlopt.data.key_split import BY_PATH
 from jdlopt.data.label_file import LABELS
+from jdlopt.data.notes import Note
 from jdlopt.data.prepared import open_prepared
 from jdlopt.data.walk import check_file, most_of, neighbours
 from jdlopt.errors import DataError, listing, nearest
@@ -82,7 +92,7 @@ def reading_of(fields: DataFields) -> Reading:
         missing_values=fields.missing_values,
         text=fields.text,
         hash_buckets=options.hash_buckets if options.encode == "hashed" else None,
-        known=kept(fields.fit_on),
+        known=from_run.kept(fields.fit_on),
     )
 
 
@@ -194,7 +204,11 @@ def _bundled(name: str) -> str:
 
 def _open_bundled(name: str, fields: DataFields, reading: Reading) -> Dataset:
     name = _bundled(name)
-    return open_prepared(prepare_bundled(name, fields.data_dir), fields, name, reading)
+    dataset = open_prepared(prepare_bundled(name, fields.data_dir), fields, name, reading)
+    if not Path(name).is_dir() or from_run.is_run(Path(name)):
+        return dataset
+    what, instead = "a folder that is called like the bundled dataset", f"data.source='./{name}'"
+    return dataset.noting([Note("unused", what, 1, "folders", (name,), f"{instead} takes it.")])
 
 
 def _open_table(name: str, fields: DataFields, reading: Reading) -> Dataset:

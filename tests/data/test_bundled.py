@@ -84,6 +84,16 @@ def test_mnist1d_is_the_published_generators_and_disturbs_no_random_state(root):
     assert "tensorflow" not in sys.modules
 
 
+def test_a_folder_of_the_same_name_is_told(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "iris").mkdir()
+    section = {"source": "iris", "data_dir": str(root)}
+    [note] = open_dataset(section).notes
+    assert note.places == ("iris",) and "data.source='./iris'" in note.remedy
+    (tmp_path / "iris").rmdir()
+    assert not open_dataset(section).notes
+
+
 def test_prepared_once_and_left_clean(root, tmp_path):
     leftover = tmp_path / ".jdlopt_iris.abc.preparing"
     leftover.mkdir()
