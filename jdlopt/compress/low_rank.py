@@ -27,7 +27,8 @@ from jdlopt.compress.soup import estimated_anew
 from jdlopt.errors import ConfigError, listing
 from jdlopt.evidence.options import SIZE, SPEED
 from jdlopt.models import LowRankFields, lora
-from jdlopt.models.low_rank import FACTOR, Size, chosen_layers, layers_of
+from jdlopt.models.kernel_inputs import FACTOR
+from jdlopt.models.low_rank import Size, chosen_layers, layers_of
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.run import Run
 from jdlopt.train.schema import Config

@@ -11,6 +11,7 @@ import jax
 from jaxtyping import Array, PyTree
 
 from jdlopt.errors import ConfigError, listing, nearest
+from jdlopt.models.kernel_inputs import SECOND
 
 Applied = tuple[Array, PyTree]
 """What a model returns: outputs and state."""
@@ -45,7 +46,8 @@ def with_layers(
         context: nn.module.InterceptorContext,
     ) -> object:
         made = call(*given, **named)
-        if context.method_name == "__call__" and context.module.path:
+        inner = context.module.name == SECOND  # a part of the layer in whose place it is
+        if context.method_name == "__call__" and context.module.path and not inner:
             found.append(("/".join(context.module.path), made))
         return made
 

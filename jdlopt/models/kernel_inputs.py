@@ -26,6 +26,9 @@ RANGES = "ranges"
 """The collection of a Linen model, and the field of an NNX layer."""
 STATE = "kernel_state"
 """The method of a Linen recurrence that its state goes through on its way to the kernel."""
+FACTOR, SECOND = "factor", "second_factor"
+"""What a Linen layer of low rank (`jdlopt.models.low_rank`) computes its first product with, a
+submodule, and its second one, a module in the layer's own place."""
 _INPUT = "input"
 
 Chosen = Callable[[str], bool]
@@ -147,6 +150,8 @@ def _linen(
     module, method = context.module, context.method_name
     if method not in ("__call__", STATE) or module.scope is None:
         return call(*args, **kwargs)
+    if module.name != SECOND and module.has_variable("params", FACTOR):
+        return call(*args, **kwargs)  # its two products are visited, each with its own inputs
     if not module.has_variable(RANGES, _INPUT):
         return call(*args, **kwargs)
     if method == STATE:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,13 +16,12 @@ from jdlopt.config import Count
 from jdlopt.errors import ConfigError
 from jdlopt.models import lora
 from jdlopt.models.bridge import Model
+from jdlopt.models.kernel_inputs import FACTOR, SECOND
 from jdlopt.models.layers import INITIALIZERS, Conv
 from jdlopt.models.quantization import chooser
 from jdlopt.models.tabm import SharedDense
 from jdlopt.models.tcn import CausalConv
 
-FACTOR = "factor"
-"""The submodule of such a layer that computes the first product."""
 KEY = "model.low_rank"
 _INIT = "lecun_normal"
 
@@ -159,7 +157,8 @@ def _split(
 ) -> Any:
     """Calls a module; if it is a chosen layer, with the product of its inputs and its factor."""
     module = context.module
-    if context.method_name != "__call__" or not args or module.name == FACTOR:
+    inner = module.name in (FACTOR, SECOND)
+    if context.method_name != "__call__" or not args or inner:
         return call(*args, **kwargs)
     size = _size(module, args[0])
     if size is None:
@@ -171,9 +170,7 @@ def _split(
         rank = fields.rank if fields.rank <= size.largest else None
     if rank is None:
         return call(*args, **kwargs)
-    x = _first(module, rank)(args[0])
-    with _changed(module, _second(module)):
-        return call(x, *args[1:], **kwargs)
+    return _second(module)(_first(module, rank)(args[0]), *args[1:], **kwargs)
 
 
 def _size(module: nn.Module, x: object) -> Size | None:
@@ -208,30 +205,20 @@ def _first(module: nn.Module, rank: int) -> nn.Module:
     return module.clone(features=rank, use_bias=False, parent=module, name=FACTOR, **start)
 
 
-def _second(module: nn.Module) -> dict[str, object]:
-    """What of a layer is other if it is given what its factor makes: it looks at one place."""
+def _second(module: nn.Module) -> nn.Module:
+    """A layer that is given what its factor makes, and so looks at one place; with its parameters.
+
+    It is in the layer's own place, and not the layer itself: what intercepts layers meets it.
+    """
+    fields: dict[str, Any] = {}
     if isinstance(module, CausalConv):
-        return {"kernel_size": 1, "dilation": 1}
-    if not isinstance(module, Conv | nn.Conv):
-        return {}
-    taps = 1 if isinstance(module.kernel_size, int) else (1,) * len(module.kernel_size)
-    fields: dict[str, object] = {"kernel_size": taps, "strides": 1, "padding": "VALID"}
-    if isinstance(module, nn.Conv):
-        fields |= {"input_dilation": 1, "kernel_dilation": 1}
-    return fields
-
-
-@contextlib.contextmanager
-def _changed(module: nn.Module, fields: Mapping[str, object]) -> Iterator[None]:
-    """Has a bound module other fields for a while: flax lets none be set."""
-    before = {name: getattr(module, name) for name in fields}
-    try:
-        for name, value in fields.items():
-            object.__setattr__(module, name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            object.__setattr__(module, name, value)
+        fields = {"kernel_size": 1, "dilation": 1}
+    elif isinstance(module, Conv | nn.Conv):
+        taps = 1 if isinstance(module.kernel_size, int) else (1,) * len(module.kernel_size)
+        fields = {"kernel_size": taps, "strides": 1, "padding": "VALID"}
+        if isinstance(module, nn.Conv):
+            fields |= {"input_dilation": 1, "kernel_dilation": 1}
+    return module.clone(parent=module.scope, name=SECOND, **fields)
 
 
 # --- what can't be --------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from jdlopt.compress.low_rank import (
 from jdlopt.compress.made import with_data_of
 from jdlopt.errors import ConfigError
 from jdlopt.models import make_model
+from jdlopt.models.kernel_inputs import Visit, visiting
 from jdlopt.models.low_rank import Size
 from jdlopt.train import inference
 from jdlopt.train.loop import fit
@@ -136,6 +137,14 @@ def test_both_factors_are_quantized_each_by_its_own_inputs():
     assert kernels["conv_0/kernel"] == (1, 1, 2, 6)
     layers = {path.removesuffix("/input/low") for path in paths(state) if path.endswith("low")}
     assert {f"ranges/{path.removesuffix('/kernel')}" for path in kernels} == layers
+    widths: list[int] = []
+    visit = Visit(lambda x, known: (widths.append(x.shape[-1]) or x, known))
+    plain = make_model(section, 3)
+    with visiting(visit, lambda path: True):
+        jax.eval_shape(
+            lambda *given: plain.apply(*given, {}, key=None, train=False)[0], params, state, x
+        )
+    assert widths == [4, 2, 6 * 6 * 6]
 
 
 # --- runs -----------------------------------------------------------------------------------------
