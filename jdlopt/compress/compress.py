@@ -120,7 +120,7 @@ def compress_run(
         record = work.record("done", why, best)
         if best is not None:
             made = save_chosen(work, source, workdir / CHOSEN, best)
-            record |= {"directory": str(workdir / CHOSEN), "test": of_test(source, made, metric)}
+            record |= {"directory": str(workdir / CHOSEN), "test": of_test(work, source, made)}
         save(workdir / COMPRESSION, record)
     return record
 

@@ -15,7 +15,7 @@ from jdlopt.compress.work import Work
 from jdlopt.evidence import costs
 from jdlopt.evidence.costs import Row
 from jdlopt.evidence.trainer import key_of
-from jdlopt.train import weights_file
+from jdlopt.train import data_record, serve, weights_file
 from jdlopt.train.result import read_result
 from jdlopt.train.run import Run, open_run
 
@@ -59,8 +59,11 @@ def save_chosen(work: Work, source: Run, place: Path, best: Row) -> Run:
            "config": key_of(reached.config),
            "weights": weights_file.digest(reached.weights)}  # fmt: skip
     there = read_result(place) if place.exists() else None
+    dataset = work.bench.given.experiment.data
     if there is not None and (there.get("made") or {}).get("how") == how:
-        return open_run(place, allow_code=bool(source.allow_code))
+        before = data_record.read(place / data_record.DATA)
+        if before and not data_record.differences(before, data_record.fingerprint(dataset)):
+            return open_run(place, allow_code=bool(source.allow_code))
     writing.refuse_links(place.parent, place.name)
     if there is not None:
         taken = {path.name for path in place.parent.iterdir()}
@@ -69,12 +72,15 @@ def save_chosen(work: Work, source: Run, place: Path, best: Row) -> Run:
     elif place.exists():
         shutil.rmtree(place)  # what a killed call had begun
     work.say(f"{name} is chosen; writing it to {place}")
-    dataset = work.bench.given.experiment.data
     return save_made(source, reached.config, reached.weights, place, how, dataset)
 
 
-def of_test(source: Run, made: Run, metric: str) -> dict[str, Any] | None:
+def of_test(work: Work, source: Run, made: Run) -> dict[str, Any] | None:
     """The metric on the test split, of the run and of what was made of it."""
-    name = f"test/{metric.partition('/')[2]}"
-    values = {"baseline": source.metrics.get(name), "chosen": made.metrics.get(name)}
-    return None if values["chosen"] is None else {"metric": name, **values}
+    name, given = f"test/{work.bench.metric.partition('/')[2]}", work.bench.given
+    if name not in made.metrics:
+        return None
+    known = source.metrics
+    if work.options.changed_data == "ok":  # the run's own are perhaps of other examples
+        known = serve.measure(given.experiment, given.weights, "test")
+    return {"metric": name, "baseline": known.get(name), "chosen": made.metrics[name]}

@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import jax
+import numpy as np
 import pytest
 from fake import FakeProcesses, trained
 
@@ -23,6 +24,7 @@ from jdlopt.errors import UserError, WorkdirError
 from jdlopt.executor.executor import Executor
 from jdlopt.executor.messages import Failed, PopulationTrained, TrainPopulation
 from jdlopt.export import extras
+from jdlopt.study.known_data import ChangedDataWarning
 from jdlopt.train import weights_file
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
@@ -213,6 +215,38 @@ def test_a_call_goes_on_from_any_stage_and_no_shortage_is_a_result(
     assert len(rows["half_width"]["values"]) == 3 and last["chosen"] == "float16"
     assert workers.trials == [(whole, 1), (whole, 2), (half, 0), (half, 1), (half, 2)]
     assert [path.name for path in workdir.glob("chosen*")] == ["chosen"]
+
+
+@pytest.mark.slow
+def test_of_changed_data_all_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    workers, source = Workers(), tmp_path / "data.npz"
+    monkeypatch.setattr(Executor, "start", workers.start)
+
+    def write(seed: int) -> None:
+        x = np.random.default_rng(seed).normal(size=(120, 5)).astype(np.float32)
+        y = (x[:, :2] > 0).sum(axis=1)
+        np.savez(source, x_train=x[:90], y_train=y[:90], x_test=x[90:], y_test=y[90:])
+
+    def compressed(changed_data: str) -> dict[str, Any]:
+        return jdlopt.compress(
+            tmp_path / "run", 0.5, tmp_path / "c", metric="validation/loss", seeds=3,
+            batch_sizes=(1,), methods=("float16",), changed_data=changed_data,
+        )  # fmt: skip
+
+    write(0)
+    fit({**CONFIG, "data": {"source": str(source), "batch_size": 16}}, tmp_path / "run")
+    first = compressed("refuse")
+    write(1)
+    with pytest.raises(WorkdirError, match="are not those"):
+        compressed("refuse")
+    with pytest.warns(ChangedDataWarning):
+        second = compressed("ok")
+    assert len(workers.trials) == 4
+    assert first["chosen"] == second["chosen"] == "float16"
+    for one in ("baseline", "chosen"):  # both of the same examples
+        assert first["test"][one] != pytest.approx(second["test"][one], rel=1e-3)
+    assert second["test"]["chosen"] == pytest.approx(second["test"]["baseline"], rel=1e-3)
+    assert len(list((tmp_path / "c").glob("chosen*"))) == 2
 
 
 @pytest.mark.slow
