@@ -22,8 +22,8 @@ from recording import spread
 
 CONFIG = Path(__file__).parents[1] / "configs/image/mnist_lenet.py"
 SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
-PEER_SPARSITIES = (0.0, 0.8, 0.95)
-"""Those that the peer is timed at; its time does not depend on them but for 0."""
+PEER_SPARSITIES = (0.0, 0.95)
+"""Those that the peer is timed at: without pruning, and for the others, which cost the same."""
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 PEERS = {"a process a core": CORES, "one process": 1}
 """How the peer's trainings are spread, and over how many processes."""
@@ -46,22 +46,28 @@ def config_of(source: Path, epochs: int) -> dict[str, Any]:
 
 def train(source: Path, epochs: int, seeds: range) -> dict[str, Any]:
     """Trains every sparsity and seed; returns what each sparsity comes to, and what it took."""
-    from jdlopt.evidence.sides import side_of
+    from jdlopt import config as configs
     from jdlopt.evidence.trainer import Trainer, key_of
+    from jdlopt.train.experiment import Experiment
 
-    first = side_of(config_of(source, epochs))
-    sides = {one: side_of(first.raw, {"model.prune.sparsity": one}, first) for one in SPARSITIES}
+    first = Experiment.build(config_of(source, epochs))
+    swept = {
+        one: Experiment.build(
+            configs.override(first.config, {"model.prune.sparsity": one}), first.data, check=False
+        ).config
+        for one in SPARSITIES
+    }
     with tempfile.TemporaryDirectory() as folder, Trainer(Path(folder), workers=CORES) as trainer:
-        trained = trainer.train([(side.config, seeds) for side in sides.values()])
+        trained = trainer.train([(config, seeds) for config in swept.values()])
         seconds = dict(trainer.seconds)
     accuracy = {}
-    for sparsity, side in sides.items():
-        own = trained[key_of(side.config)]
+    for sparsity, config in swept.items():
+        own = trained[key_of(config)]
         assert all(own[seed].status == "done" for seed in seeds)
         accuracy[str(sparsity)] = float(
             np.mean([one.metrics["validation/accuracy"] for one in own.values()])
         )
-    runs, steps = len(SPARSITIES) * len(seeds), first.experiment.total_steps
+    runs, steps = len(SPARSITIES) * len(seeds), first.total_steps
     step = 1e6 * seconds["training"] / (runs * steps)  # a worker's, each on a core
     return {"runs": runs, "steps": steps, "step_microseconds": step, "accuracy": accuracy,
             "worker_seconds": seconds}  # fmt: skip
@@ -101,20 +107,31 @@ def theirs(source: Path, epochs: int, processes: int) -> dict[str, Any]:
         out, _ = process.communicate()
         assert process.returncode == 0
         found.append(json.loads(out.splitlines()[-1]))
-    each = float(np.mean([one["seconds"] for one in found])) / processes
+    dense, pruned = np.mean([one["seconds"] for one in found], axis=0)
+    share = 1 / len(SPARSITIES)
+    each = float(share * dense + (1 - share) * pruned) / processes
     return {"training": each, "torch": found[0]["torch"], "accuracy": found[0]["accuracy"]}
 
 
-def timed(source: Path, epochs: int, seeds: int, repetitions: int) -> dict[str, Any]:
-    """Returns the seconds of all trainings, and of as many by PyTorch, measured in turn."""
-    own: list[dict[str, Any]] = []
-    peers: dict[str, list[dict[str, Any]]] = {name: [] for name in PEERS}
+def timed(
+    source: Path, epochs: int, seeds: int, repetitions: int, before: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Returns the seconds of all trainings, and of as many by PyTorch, measured in turn.
+
+    Args:
+      source: MNIST as a file.
+      epochs: of each training.
+      seeds: how many each sparsity is trained with.
+      repetitions: to add.
+      before: earlier ones of as many epochs and seeds.
+    """
+    found = list(before)
     for _ in range(repetitions):
-        own.append(ours(source, epochs, seeds))
-        for name, processes in PEERS.items():
-            peers[name].append(theirs(source, epochs, processes))
-        last = {name: found[-1]["training"] for name, found in peers.items()}
-        print(own[-1], last, flush=True)
+        one: dict[str, Any] = {"ours": ours(source, epochs, seeds)}
+        one |= {name: theirs(source, epochs, processes) for name, processes in PEERS.items()}
+        print(one, flush=True)
+        found.append(one)
+    own = [one["ours"] for one in found]
     runs = own[0]["runs"]
     record: dict[str, Any] = {
         "runs": runs,
@@ -124,20 +141,22 @@ def timed(source: Path, epochs: int, seeds: int, repetitions: int) -> dict[str, 
         "step_microseconds": spread([one["step_microseconds"] for one in own]),
         "compilations_of_the_step": max(one["compiled"] for one in own),
         "loaded_by_another_worker": max(one["loaded"] for one in own),
-        "accuracy": own[0]["accuracy"],
-        "torch": peers[next(iter(PEERS))][0]["torch"],
+        "torch": found[0][next(iter(PEERS))]["torch"],
         "peers": {},
     }
-    for name, found in peers.items():
-        seconds = [runs * one["training"] for one in found]
+    for name in PEERS:
+        each = [one[name]["training"] for one in found]
+        seconds = [runs * one for one in each]
         ratio = [other / mine["seconds"] for other, mine in zip(seconds, own, strict=True)]
         record["peers"][name] = {
-            "training_seconds": spread([one["training"] for one in found]),
+            "training_seconds": spread(each),
             "seconds": spread(seconds),
             "faster": spread(ratio),
-            "accuracy": dict(zip(map(str, PEER_SPARSITIES), found[0]["accuracy"], strict=True)),
+            "accuracy": dict(
+                zip(map(str, PEER_SPARSITIES), found[0][name]["accuracy"], strict=True)
+            ),
         }
-    return record
+    return {**record, "repetitions": found}
 
 
 if __name__ == "__main__":

@@ -154,6 +154,7 @@ class Trainer:
         self.left_out: dict[str, str] = {}
         self._failed: Trained = {}
         self._told: set[str] = set()
+        self._bases: dict[str, configs.AnyConfig] = {}
         self._executor: Executor | None = None
 
     def __enter__(self) -> Trainer:
@@ -339,7 +340,9 @@ class Trainer:
             size = population_size(len(trainings), self.count, width)
             for first in range(0, len(trainings), size):
                 own = trainings[first : first + size]
-                task = executor.submit(self._population(own, width), group)
+                # one config for all: workers know a structure by it, whatever floats it has
+                base = self._bases.setdefault(group, trainings[0].config)
+                task = executor.submit(self._population(base, own, width), group)
                 asked[task.number] = own
         while executor.busy:
             if self.should_stop():
@@ -355,8 +358,10 @@ class Trainer:
                 if self.on_progress:
                     self.on_progress(sum(map(len, found.values())), total)
 
-    def _population(self, wanted: Sequence[Wanted], width: int) -> TrainPopulation:
-        base = configs.to_dict(wanted[0].config)
+    def _population(
+        self, config: configs.AnyConfig, wanted: Sequence[Wanted], width: int
+    ) -> TrainPopulation:
+        base = configs.to_dict(config)
         folds = None if wanted[0].own_fold else base["data"]["folds"]
         names = [f"{one.key}-{one.seed}" for one in wanted]
         folder = hashlib.sha256("|".join(names).encode()).hexdigest()[:16]

@@ -12,6 +12,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jdlopt.config import Scalar
+from jdlopt.kernels.branches import largest_of_all
 
 Key = TypeVar("Key")
 
@@ -57,10 +58,16 @@ def _kept(ordered: Sequence[UInt32[Array, "..."]], sparsity: Scalar) -> list[Boo
     limit = _threshold(lambda limit: _sum(one < limit for one in ordered), count)
     left = count - _sum(one < limit for one in ordered)
     equal = [one == limit for one in ordered]
-    first = _threshold(
-        lambda end: _sum(one & (place < end) for one, place in zip(equal, places, strict=True)),
-        left,
-    )
+
+    def among_equal() -> UInt32[Array, ""]:
+        return _threshold(
+            lambda end: _sum(one & (place < end) for one, place in zip(equal, places, strict=True)),
+            left,
+        )
+
+    # mostly none of the equal ones goes, and half of the work is spared
+    none = jnp.zeros((), jnp.uint32)
+    first = lax.cond(largest_of_all(left) > 0, among_equal, lambda: none)
     return [
         (one > limit) | (same & (place >= first))
         for one, same, place in zip(ordered, equal, places, strict=True)

@@ -23,6 +23,7 @@ from jdlopt.train.components import clean_given
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
 from jdlopt.train.predict import taught
+from jdlopt.train.run import open_run
 from jdlopt.train.schema import resolve_data
 from jdlopt.train.step import TEACHER
 
@@ -214,6 +215,32 @@ def test_what_it_learnt_from_is_recorded_and_kept(place: Path, tmp_path: Path,
     # without it, a finished run still predicts
     teacher.rename(tmp_path / "gone")
     assert whole.evaluate("validation")["loss"] == pytest.approx(whole.metrics["validation/loss"])
+
+
+@pytest.mark.slow
+def test_an_ensemble_becomes_one_model(place: Path):
+    run = fit(taught_by(place, "study:2", **{"loss__distill.weight": 1.0, "train__steps": 60,
+                                             "train__eval_every": 60}))  # fmt: skip
+    assert len(run.record["teachers"]) == 2
+    rows = run.experiment.data.read("validation").inputs
+    mine = run.predict(rows).probabilities
+    its = [open_run(place / f"study/trials/000{one}").predict(rows).probabilities for one in (0, 1)]
+    before = Experiment.build(run.config, check=False).init(3)
+    start = run.experiment.predict(before, rows).probabilities
+    apart = [np.abs(one - np.mean(its, axis=0)).mean() for one in (mine, start)]
+    assert apart[0] < 0.5 * apart[1]
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_model_teaches_without_the_weights_that_it_began_with(
+    place: Path, tmp_path: Path
+):
+    shutil.copytree(place / "study/trials/0000", tmp_path / "first")
+    fit(config_of(model__pretrained=str(tmp_path / "first"), train__steps=6), tmp_path / "tuned")
+    raw = taught_by(tmp_path, "tuned", **{"loss__distill.weight": 1.0})
+    there = fit(raw)
+    shutil.rmtree(tmp_path / "first")
+    assert_close(trained(there), trained(fit(raw)), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
