@@ -19,6 +19,7 @@ from jdlopt.errors import UserError
 from jdlopt.export.extras import need, quiet
 from jdlopt.export.nodes import Nodes, attribute
 from jdlopt.export.onnx import convert, session
+from jdlopt.export.patches import with_patches, without_cast
 from jdlopt.export.program import Program
 from jdlopt.tasks import find_task
 from jdlopt.train.experiment import Experiment
@@ -171,6 +172,11 @@ def ways_of(model: ModelProto) -> dict[str, Callable[[ModelProto, Sequence[Feed]
     if first and len(first) < len(model.graph.node):
         found["static, first convolution in float"] = lambda model, feeds: static(
             model, feeds, (*weighted, *BETWEEN), first
+        )
+    patches = with_patches(model)
+    if patches is not None:
+        found["static, first convolution over patches of bytes"] = lambda _, feeds: without_cast(
+            static(patches, feeds, (*weighted, *BETWEEN))
         )
     if "Conv" in kinds:
         found["static, convolutions alone"] = lambda model, feeds: static(model, feeds, ("Conv",))

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import onnx as onnx_library
 import pytest
-from families import experiment_of, weights_of
+from families import CLASSES, IMAGES, built, experiment_of, weights_of
 
 from jdlopt.data.pools import ArrayPool, Arrays
 from jdlopt.errors import UserError
@@ -16,6 +16,7 @@ from jdlopt.export import int8, onnx
 from jdlopt.export.formats import export_run
 from jdlopt.export.int8 import MOST_LOST, Way, kept
 from jdlopt.export.nodes import Nodes
+from jdlopt.export.patches import with_patches
 from jdlopt.export.program import make_program
 
 
@@ -83,3 +84,25 @@ def test_a_file_in_8_bits_is_one_of_the_ways(family, ways, tmp_path, monkeypatch
     inputs = experiment.data.read("train").inputs[:5]
     found, own = onnx.load(path)(inputs)["outputs"], program.function(inputs)["outputs"]
     assert np.abs(found - own).max() < max(1.0, float(np.std(own)))
+
+
+@pytest.mark.slow
+def test_a_convolution_of_patches_of_bytes_says_the_same():
+    model = {"name": "resnet", "stem": "cifar", "stage_sizes": (1, 1), "features": (4, 8)}
+    images = IMAGES[..., :1]
+    experiment = built(model, {"preprocess": {"scale": "standard"}}, (images, CLASSES))
+    program = make_program(experiment, weights_of(experiment))
+    plain = int8.optimized(onnx.convert(program))
+    patches = with_patches(plain)
+    assert patches is not None
+    asked = {"input": images[:6]}
+    said, other = (
+        onnx.session(one.SerializeToString()).run(["outputs"], asked)[0] for one in (plain, patches)
+    )
+    # the edge is padded with the byte nearest to what is 0 after scaling
+    np.testing.assert_allclose(said, other, atol=0.02 * np.abs(said).max())
+    name = "static, first convolution over patches of bytes"
+    made = int8.ways_of(plain)[name](plain, [{"input": images}])
+    assert not any(node.op_type == "Cast" for node in made.graph.node)
+    found = onnx.session(made.SerializeToString()).run(["outputs"], asked)[0]
+    assert np.abs(found - said).max() < max(1.0, float(np.std(said)))
