@@ -45,7 +45,7 @@ def texts(facts: Facts) -> Chosen:
         Choice("model.readout", "average"),
         Choice("model.hidden", (width,)),
         Choice("model.dropout_rate", 0.4),
-        *training.loss(facts),
+        *training.loss(facts, 0.05),
         *training.adamw(LEARNING_RATE, WEIGHT_DECAY, 0.1),
         *training.length(training.epochs(facts.rows, 150_000, 4, 30), 5),
         *training.monitor(facts),
