@@ -13,7 +13,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from rows import RESULTS, Row, closely, groups, load, quality, where
+from cells import RESULTS, Row, closely, load, quality, where
+from rows import groups
 
 ROOT = Path(__file__).parent.parent
 MEASURED = ROOT / "docs" / "measured.md"
