@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from fake import FakeProcesses, trained
 
 import jdlopt
 from jdlopt.cli import main
+from jdlopt.compress import made, stages
 from jdlopt.errors import UserError, WorkdirError
 from jdlopt.executor.executor import Executor
 from jdlopt.executor.messages import Failed, PopulationTrained, TrainPopulation
@@ -194,13 +196,14 @@ def test_a_call_goes_on_from_any_stage_and_no_shortage_is_a_result(
     assert not list((workdir / "trainings").iterdir())
     workers.fails = lambda features: "wrong input" if features == half else None
 
-    for place, ends in {
-        "stages.Bench._applied": WorkdirError("the disk is full"),
-        "made.write_result": Killed(),
-        "compress.of_test": Killed(),
-    }.items():
+    # by module: the package's name is that of `jdlopt.compress`, the function, as well
+    for where, name, ends in (
+        (stages.Bench, "_applied", WorkdirError("the disk is full")),
+        (made, "write_result", Killed()),
+        (importlib.import_module("jdlopt.compress.compress"), "of_test", Killed()),
+    ):
         with monkeypatch.context() as patch:
-            patch.setattr(f"jdlopt.compress.{place}", Mock(side_effect=ends))
+            patch.setattr(where, name, Mock(side_effect=ends))
             with pytest.raises(type(ends)):
                 compressed()
     assert workers.trials == [(whole, 1), (whole, 2)]
