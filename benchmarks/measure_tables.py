@@ -134,13 +134,18 @@ def difference(ours: Sequence[float], theirs: Sequence[float], up: bool) -> dict
     }
 
 
-def measure(name: str, seeds: Sequence[int], folder: Path) -> None:
-    """Measures a table, and records it after each seed; goes on where the config is the same."""
+def first_config(name: str, folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Returns a table, which is written into a folder, and what ``init`` writes for it."""
     table, target = TABLES[name]()
     path = folder / f"{name}.csv"
     table.to_csv(path, index=False)
-    first = configs.to_dict(jdlopt.init(str(path), target))
-    config = json.loads(json.dumps({**first, "data": {**first["data"], "source": path.name}}))
+    return table, configs.to_dict(jdlopt.init(str(path), target))
+
+
+def measure(name: str, seeds: Sequence[int], folder: Path) -> None:
+    """Measures a table, and records it after each seed; goes on where the config is the same."""
+    table, first = first_config(name, folder)
+    config = json.loads(json.dumps({**first, "data": {**first["data"], "source": f"{name}.csv"}}))
     known = recorded().get(name, {})
     found = {run["seed"]: run for run in known["runs"]} if known.get("config") == config else {}
     for seed in seeds:
@@ -163,10 +168,7 @@ def measure(name: str, seeds: Sequence[int], folder: Path) -> None:
 
 def improve(name: str, seconds: float, seeds: Sequence[int], folder: Path) -> None:
     """Improves a table's first config, trains the result with every seed, and records it."""
-    table, target = TABLES[name]()
-    path = folder / f"{name}.csv"
-    table.to_csv(path, index=False)
-    first = configs.to_dict(jdlopt.init(str(path), target))
+    _, first = first_config(name, folder)
     quiet = {"seed": 0, "data.split_seed": 0, "train.tensorboard": False}
     file, work = folder / "first.json", folder / "work"
     file.write_text(json.dumps(configs.to_dict(configs.override(first, quiet))), encoding="utf-8")
@@ -194,14 +196,10 @@ def improve(name: str, seconds: float, seeds: Sequence[int], folder: Path) -> No
         runs.append({"seed": seed, "jdlopt": ours, "boosting": peers[seed], "seconds": spent})
         print(f"{name}, improved: {runs[-1]}", flush=True)
     names = list(runs[0]["jdlopt"])
-    found = {
-        key: difference(
-            [run["jdlopt"][key] for run in runs],
-            [run["boosting"][key] for run in runs],
-            key == "accuracy",
-        )
-        for key in names
-    }
+    ours, theirs = (
+        {key: [run[who][key] for run in runs] for key in names} for who in ("jdlopt", "boosting")
+    )
+    found = {key: difference(ours[key], theirs[key], key == "accuracy") for key in names}
     told = {
         "budget": seconds, "seconds": took, "cores": len(cores), "why": record["why"],
         "steps": [
@@ -210,7 +208,7 @@ def improve(name: str, seconds: float, seeds: Sequence[int], folder: Path) -> No
             for one in record["steps"]
         ],
         "changes": record["changes"], "test": record["test"], "runs": runs, "differences": found,
-        "jdlopt": {key: spread([run["jdlopt"][key] for run in runs]) for key in names},
+        "jdlopt": {key: spread(one) for key, one in ours.items()},
     }  # fmt: skip
     tables = recorded()
     tables[name] |= {"improved": told}

@@ -6,6 +6,8 @@ what is 0. The result is an ordinary, smaller model that says what the masked on
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -14,16 +16,13 @@ from jaxtyping import Array, PyTree
 from jdlopt import config as configs
 from jdlopt.compress.entry import Apply, Candidate, Given, Method, Train, TrainingBatches
 from jdlopt.compress.pruned import why_not_pruned
+from jdlopt.compress.sliced_width import SHARES, Widths, narrower
 from jdlopt.compress.slicing import sliced
-from jdlopt.errors import ConfigError
 from jdlopt.evidence.options import SIZE, SPEED
 from jdlopt.models import pruning
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.schema import Config
 from jdlopt.train.state import Weights, as_arrays
-
-SHARES = (0.75, 0.5, 0.25)
-"""Of each layer's units, that are left: widths are the same then, whatever the seed."""
 
 
 def _section(share: float) -> dict[str, object]:
@@ -42,8 +41,8 @@ def cut_out(config: Config, weights: Weights, batches: TrainingBatches) -> tuple
     return found.config, found.weights
 
 
-def _widths(given: Given) -> dict[float, dict[str, tuple[int, int]]]:
-    """What each share would leave of each layer; shares that leave what a larger one does are out.
+def _widths(given: Given) -> Callable[[float], Widths]:
+    """Returns what a share of the units would leave of each layer.
 
     Raises:
       ConfigError: the model has no units that can go, or how they are coupled is not known.
@@ -64,19 +63,16 @@ def _widths(given: Given) -> dict[float, dict[str, tuple[int, int]]]:
         after = model.apply(params, whole, x, hparams, key=jax.random.key(0), train=True)[1]
         return _pruned(whole, after)
 
-    found: dict[float, dict[str, tuple[int, int]]] = {}
-    for share in SHARES:
+    def widths_at(share: float) -> Widths:
         config = Config.from_dict(configs.to_dict(configs.override(
             experiment.config, {"model.prune.sparsity": 1.0 - share})))  # fmt: skip
         hparams = as_arrays(configs.hyperparameters(config))
         weights = given.weights.replace(
             model_state=masked(given.weights.params, hparams["model"]), hparams=hparams
         )
-        widths = sliced(config, weights).widths
-        narrower = any(before != after for before, after in widths.values())
-        if narrower and widths not in found.values():
-            found[share] = widths
-    return found
+        return sliced(config, weights).widths
+
+    return widths_at
 
 
 def _pruned(before: PyTree, after: PyTree) -> dict[str, Array]:
@@ -86,25 +82,18 @@ def _pruned(before: PyTree, after: PyTree) -> dict[str, Array]:
     return unflatten_dict({**flat, **own})
 
 
-def _why_not(given: Given) -> str | None:
-    reason = why_not_pruned(given)
-    if reason is not None:
-        return reason
-    try:
-        if not _widths(given):
-            return "No layer has units to spare: widths are multiples of 8."
-    except ConfigError as error:
-        return str(error)
-    return None
-
-
 def _candidates(given: Given) -> tuple[Candidate, ...]:
+    """One for each share.
+
+    Raises:
+      ConfigError: the model can't be sliced, or has nothing to spare.
+    """
     return tuple(
         Candidate(
             f"units_{round(100 * share)}",
             (Train(_section(share), rate=0.5), Apply("cut out what is 0", cut_out)),
         )
-        for share in _widths(given)
+        for share in narrower(_widths(given), "units")
     )
 
 
@@ -113,5 +102,5 @@ UNIT_PRUNING = Method(
     "Prunes channels, heads and hidden units while it trains on, and cuts them out of the model.",
     "half a training, all shares together",
     "Li et al., Pruning filters for efficient ConvNets, 2017; Zhu and Gupta, To prune, or not to "
-    "prune, 2018", _candidates, _why_not,
+    "prune, 2018", _candidates, why_not_pruned,
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from jdlopt.compress.entry import Apply, Candidate, Given, Method, Train, TrainingBatches
@@ -13,6 +14,8 @@ from jdlopt.train.state import Weights
 
 SHARES = (0.75, 0.5, 0.25)
 """Of each layer's channels, that are kept: widths are the same then, whatever the seed."""
+Widths = dict[str, tuple[int, int]]
+"""Of each layer, before and after."""
 _EPOCHS, _RATE = 0.5, 0.5
 """Of the baseline's, that a sliced model is trained on with."""
 
@@ -25,31 +28,34 @@ def slice_to(
     return found.config, found.weights
 
 
-def _widths(given: Given) -> dict[float, dict[str, tuple[int, int]]]:
-    """What each share would leave of each layer; shares that leave what a larger one does are out.
+def narrower(widths_at: Callable[[float], Widths], what: str) -> tuple[float, ...]:
+    """Returns the `SHARES` that leave a narrower model, each another one.
+
+    Args:
+      widths_at: what a share leaves of each layer: its width before and after.
+      what: layers have so many of, in words.
 
     Raises:
-      ConfigError: the model can't be sliced.
+      ConfigError: none does; or as ``widths_at``.
     """
-    found: dict[float, dict[str, tuple[int, int]]] = {}
+    found: dict[float, Widths] = {}
     for share in SHARES:
-        widths = sliced(given.config, given.weights, share).widths
-        narrower = any(before != after for before, after in widths.values())
-        if narrower and widths not in found.values():
+        widths = widths_at(share)
+        smaller = any(before != after for before, after in widths.values())
+        if smaller and widths not in found.values():
             found[share] = widths
-    return found
-
-
-def _why_not(given: Given) -> str | None:
-    try:
-        if not _widths(given):
-            return "No layer has channels to spare: widths are multiples of 8."
-    except ConfigError as error:
-        return str(error)
-    return None
+    if not found:
+        raise ConfigError(f"No layer has {what} to spare: widths are multiples of 8.")
+    return tuple(found)
 
 
 def _candidates(given: Given) -> tuple[Candidate, ...]:
+    """One for each share.
+
+    Raises:
+      ConfigError: the model can't be sliced, or has nothing to spare.
+    """
+    shares = narrower(lambda share: sliced(given.config, given.weights, share).widths, "channels")
     return tuple(
         Candidate(
             f"slice_{round(100 * share)}",
@@ -58,7 +64,7 @@ def _candidates(given: Given) -> tuple[Candidate, ...]:
                 Train(epochs=_EPOCHS, rate=_RATE),
             ),
         )
-        for share in _widths(given)
+        for share in shares
     )
 
 
@@ -67,5 +73,5 @@ SLICING = Method(
     "Cuts the channels, heads and hidden units that count least out of the model, and trains on.",
     "half a training for each width",
     "Li et al., Pruning filters for efficient ConvNets, 2017; Fang et al., DepGraph, 2023",
-    _candidates, _why_not,
+    _candidates,
 )  # fmt: skip

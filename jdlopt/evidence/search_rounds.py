@@ -299,6 +299,8 @@ def _halved(
 
 def chosen_by(loop: Loop, side: Side) -> Config:
     """Returns the config of a training that chooses: shorter than a whole one where time is."""
+    if loop.pacing.shorter == 1:
+        return side.config
     key = key_of(side.config)
     if key not in loop.short:
         loop.short[key] = pacing.shortened(side, loop.pacing.shorter)
