@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -55,19 +56,24 @@ def mesh_problems(fields: MeshFields, batch_size: int, num_devices: int) -> list
     return []
 
 
-def make_mesh(fields: MeshFields) -> Mesh:
+def make_mesh(fields: MeshFields, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Returns the mesh with axes ``data`` and ``fsdp``.
+
+    Args:
+      fields: the ``mesh`` section.
+      devices: what it is made of, such as those of a topology that is not here; by default all that
+        there are.
 
     Raises:
       ConfigError: there are not enough devices.
     """
-    devices = jax.devices()
+    devices = jax.devices() if devices is None else devices
     fsdp = fields.fsdp
     data = fields.data if fields.data > 0 else len(devices) // fsdp
     if data * fsdp > len(devices) or data < 1:
         raise ConfigError(f"mesh: data × fsdp = {data} × {fsdp}; {len(devices)} devices found.")
     return Mesh(
-        np.asarray(devices[: data * fsdp]).reshape(data, fsdp),
+        np.asarray(devices[: data * fsdp], object).reshape(data, fsdp),
         BATCH_AXES,
         axis_types=(AxisType.Auto, AxisType.Auto),
     )

@@ -24,13 +24,16 @@ from jdlopt.train.components import total_steps
 from jdlopt.train.schema import Config
 
 
-def impossible(config: Config, spec: DataSpec, known: Sequence[str]) -> list[str]:
+def impossible(
+    config: Config, spec: DataSpec, known: Sequence[str], num_devices: int | None = None
+) -> list[str]:
     """What can't work with this dataset or machine, in words.
 
     Args:
       config: the checked config.
       spec: what is known of its data.
       known: the problems found so far; what stands on a key with one is not looked at.
+      num_devices: what the mesh is made of; None: all devices that there are.
     """
     problems: list[str] = []
 
@@ -107,7 +110,8 @@ def impossible(config: Config, spec: DataSpec, known: Sequence[str]) -> list[str
             "trained. Set it to False, or leave model.prune out."
         )
     if sound("mesh"):
-        problems += mesh.mesh_problems(config.mesh, batch_size, len(jax.devices()))
+        count = len(jax.devices()) if num_devices is None else num_devices
+        problems += mesh.mesh_problems(config.mesh, batch_size, count)
     return problems
 
 

@@ -97,6 +97,7 @@ class Experiment:
         check: bool | None = None,
         begins: bool = True,
         learns: bool | None = None,
+        num_devices: int | None = None,
     ) -> Experiment:
         """Builds the experiment of a config, after all checks that need no training.
 
@@ -111,12 +112,14 @@ class Experiment:
             ``model.pretrained`` names is looked at.
           learns: whether it is to be trained, from whatever step on, so that its teacher is looked
             at; by default where it begins.
+          num_devices: what the mesh is checked against, for a plan of devices that are not here;
+            by default as many as there are.
 
         Raises:
           ConfigError: everything that is wrong with the config, in one message.
           DataError: the dataset can't be opened.
         """
-        config, known = _resolved(raw, data)
+        config, known = _resolved(raw, data, num_devices)
         dataset = known if isinstance(known, Dataset) else None
         spec = known if isinstance(known, DataSpec) else known.spec
         spec = spec if dataset is None else dataclasses.replace(spec, sizes=dataset.sizes)
@@ -308,7 +311,7 @@ class Experiment:
 
 
 def _resolved(
-    raw: configs.AnyConfig, data: Dataset | DataSpec | None
+    raw: configs.AnyConfig, data: Dataset | DataSpec | None, num_devices: int | None
 ) -> tuple[Config, Dataset | DataSpec]:
     """The config with every default filled in, checked against its data, and the data."""
     raw, data = _with_loss(configs.to_dict(raw), data)
@@ -332,7 +335,7 @@ def _resolved(
             problems.append(str(error))
     if known is not None:
         spec = known if isinstance(known, DataSpec) else known.spec
-        problems += checks.impossible(config, spec, problems)
+        problems += checks.impossible(config, spec, problems, num_devices)
     if isinstance(known, Dataset) and not problems:
         problems, notes = checks.undefined(known, config)
         known = known.noting(notes)
