@@ -24,7 +24,13 @@ from jdlopt.errors import UserError, WorkdirError
 from jdlopt.evidence import search_rounds
 from jdlopt.evidence.final_test import finish
 from jdlopt.evidence.options import ImprovementOptions
-from jdlopt.evidence.pacing import LEAST_TEST, Pacing, can_be_shortened, pacing_of
+from jdlopt.evidence.pacing import (
+    FIRST_SEEDS,
+    LEAST_TEST,
+    Pacing,
+    can_be_shortened,
+    pacing_of,
+)
 from jdlopt.evidence.records import RUNS, claim, is_of_other_data, keep_data, save
 from jdlopt.evidence.sides import Side, measuring, metric_of, side_of
 from jdlopt.evidence.state import (
@@ -259,12 +265,15 @@ def _paced(loop: Loop) -> Pacing:
         loop.training_seconds,
         loop.left,
         most,
-        trainings=search_rounds.FEWEST_SEEDS * (1 + search_rounds.FINALISTS),
+        candidates=1 + search_rounds.FINALISTS,
         epochs=float(whole or train.epochs or 0) if shorter else 0.0,
+        first=1 if loop.for_accuracy else FIRST_SEEDS,
     )
     told = []
     if (found.confirm, found.test_seeds) != (most.confirm, most.test_seeds):
         told.append(f"{found.confirm} seeds a confirmation and {found.test_seeds} of the test")
+    if found.first < FIRST_SEEDS:
+        told.append(f"{found.first} seed for a first look at a technique")
     if found.shorter > 1:
         told.append(f"trainings that choose are {found.shorter} times shorter")
     if told:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 RUNGS = 3
 """Rungs of the halving: each has twice the seeds of the one before, and a third goes on to it."""
-FEWEST_SEEDS, MOST_SEEDS = 2, 4
+MOST_SEEDS = 4
 """At the first rung. Where compiling a structure takes longer than training it, more seeds cost
 little."""
 REDUCTION = 3
@@ -349,7 +349,7 @@ def first_rung(loop: Loop) -> int:
         trainer = loop.trainer
         each = trainer.seconds["training"] / max(1, trainer.trained)
         cheap = MOST_SEEDS * each < trainer.seconds["compiling"]
-        loop.first_rung = MOST_SEEDS if cheap else FEWEST_SEEDS
+        loop.first_rung = MOST_SEEDS if cheap else loop.pacing.first
         loop.note()
     return loop.first_rung
 

@@ -181,6 +181,11 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("overfitting", {"predictions.validation": said(0.6, 1500)}, "serious"),
     ("underfitting", {"predictions.train": said(0.6, 1500), "predictions.validation": said(0.6,
      1500)}, "serious"),
+    ("over_regularised", {
+        "config": {"model": {"dropout_rate": 0.3}}, "curves.train/loss": a_curve([0.3] * 20),
+        "predictions.train": {**said(0.97, 1500), "loss": 0.2},
+        "predictions.validation": {**said(0.97, 1500), "loss": 0.2},
+    }, "warning"),
     ("still_improving", {"curves.validation/loss": SLOW}, "serious"),
     ("saturated_early", {"curves.validation/loss": EARLY}, "note"),
     ("miscalibration", {"predictions.validation": said(0.95, 1500, ece=0.1)}, "warning"),
@@ -314,6 +319,24 @@ def test_under_confidence_is_never_answered_with_what_lowers_confidence(sound, s
     again = {one.name: one for one in find(sound)}
     assert "more label smoothing" in again["miscalibration"].suggestion
     assert "train.patience" not in again["miscalibration"].suggestion  # it is set already
+
+
+@pytest.mark.parametrize(("changes", "why"), [
+    ({"config": {"model": {"dropout_rate": 0.0}}}, "there is no dropout"),
+    ({"predictions.validation": {**said(0.9, 1500), "loss": 0.25}}, "it overfits"),
+    ({"curves.train/loss": a_curve([0.21] * 20)}, "dropout costs little"),
+    ({"config": {"model": {"dropout_rate": 0.3}, "loss": {"label_smoothing": 0.1}}},
+     "a smoothed loss is no measure"),
+])  # fmt: skip
+def test_regularisation_is_too_much_only_where_it_costs_and_nothing_overfits(sound, changes, why):
+    record = changed(sound, "config", {"model": {"dropout_rate": 0.3}})
+    record = changed(record, "curves.train/loss", a_curve([0.3] * 20))
+    record = changed(record, "predictions.train", {**said(0.97, 1500), "loss": 0.2})
+    record = changed(record, "predictions.validation", {**said(0.97, 1500), "loss": 0.2})
+    assert FINDINGS["over_regularised"](record) is not None
+    for path, value in changes.items():
+        record = changed(record, path, value)
+    assert FINDINGS["over_regularised"](record) is None, why
 
 
 def test_underfitting_takes_away_what_holds_the_fit_back_first(sound, settings):

@@ -22,7 +22,7 @@ CAUSES = (
     *("noisy_gradients", "learning_rate_too_high", "learning_rate_too_low", "divergence"),
     *("dying_units", "saturating_units", "loss_spikes"),
     # what became of it
-    *("heavy_tails", "overfitting", "still_improving", "underfitting"),
+    *("heavy_tails", "overfitting", "still_improving", "underfitting", "over_regularised"),
     *("miscalibration", "weak_classes"),
     # what it costs, and what is worth knowing
     *("input_bound", "dispatch_bound", "padding", "batch_too_large", "saturated_early"),

@@ -9,6 +9,7 @@ import numpy as np
 
 from jdlopt.evidence.findings.data import target_scale
 from jdlopt.evidence.findings.finding import Finding, Record, level, setting, share, some
+from jdlopt.evidence.techniques.removal import AUGMENTED, DROPOUT, PENALTIES, SMOOTHING, numbers_of
 
 LOST = (0.1, 0.5)
 """Of what training won on the validation loss, that it lost again by the end."""
@@ -20,6 +21,10 @@ FITTED = 0.9
 """Of the way from chance to certainty on the training split."""
 BEHIND = 0.1
 """Points of accuracy (or of R²) behind a random forest, from which on underfitting is serious."""
+HARDER = (1.1, 1.2)
+"""The training loss, with dropout and augmentation, by the loss of the same examples without."""
+NO_GAP = 1.05
+"""The validation loss by that of training examples without noise, up to which nothing overfits."""
 LATE = (0.03, 0.1)
 """Of all that was won on the validation loss, what the second half of the steps won. Losses fall
 about evenly with the logarithm of the steps, or slower: twice as many may win as much again."""
@@ -151,6 +156,35 @@ def underfitting(record: Record) -> Finding | None:
             *("residual_connections", "piecewise_linear"),
         ),
         {"train": fit.train, "validation": fit.validation, "ahead": ahead},
+        needs={"fit": 1},
+    )
+
+
+def over_regularised(record: Record) -> Finding | None:
+    """Finds that dropout or augmentation makes training harder, where nothing overfits."""
+    said, config = record.get("predictions") or {}, record.get("config") or {}
+    quiet, validation = ((said.get(split) or {}).get("loss") for split in ("train", "validation"))
+    curve = _curve(record, "train/loss")
+    # these make the training loss another quantity than that of an evaluation
+    other = (*SMOOTHING, *PENALTIES[1:], "data.augment.mixup", "data.augment.cutmix")
+    if numbers_of(config, other) or setting(record, "loss.class_weights") is not None:
+        return None
+    noise = numbers_of(config, (*DROPOUT, *AUGMENTED))
+    if curve is None or not noise or not quiet or validation is None or quiet < 0:
+        return None
+    harder = float(np.mean(curve[1][-2:])) / quiet
+    made = level(harder, *HARDER)
+    if made is None or validation > NO_GAP * quiet:
+        return None
+    return Finding(
+        "over_regularised",
+        "note" if made == "warning" else "warning",
+        f"The training loss is {harder:.2f} times what the same examples have without dropout and "
+        f"augmentation ({quiet:.3g}), and validation examples have no more ({validation:.3g}): "
+        "this keeps the model from fitting, and it does not overfit.",
+        "Where nothing overfits, a closer fit is a better one.",
+        ("less_dropout", "less_augmentation"),
+        {"harder": harder, "train": quiet, "validation": validation},
         needs={"fit": 1},
     )
 
@@ -339,6 +373,7 @@ FINDINGS = (
     heavy_tails,
     overfitting,
     underfitting,
+    over_regularised,
     still_improving,
     saturated_early,
     miscalibration,
