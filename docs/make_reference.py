@@ -65,7 +65,13 @@ MEANINGS = {
     "scan_layers": "run the layers as one loop, compiled once, with stacked parameters.",
     "strides": "positions that the kernel moves by along each axis.",
     "conv_features": "channels of each convolution, where those of a stage differ.",
+    "balance_weight": "what the load-balancing loss of the experts counts; None: 0.01.",
+    "capacity": "tokens of a sequence that an expert takes at most; None: 1.25 times its even "
+    "share.",
+    "experts": "feed-forward networks side by side in each layer; None: one for all tokens.",
+    "experts_per_token": "experts that each token goes through.",
     "head_features": "width of a head; None: its share of the features.",
+    "router_z_weight": "what the z-loss of the experts' router counts; None: there is none.",
     "layer_features": "width of each layer's hidden state, where they differ.",
     "layer_heads": "heads of attention in each layer, where they differ.",
     "layer_mlp_features": "width inside each layer's feed-forward network, where they differ.",

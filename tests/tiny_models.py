@@ -88,7 +88,7 @@ SLOW = {
     ),
     "transformer_encoder": Row({**LAYERS, "pooling": "cls"}, (4,), tokens=7),
     "transformer_decoder": Row({**LAYERS, "scan_layers": True}, (4,), tokens=7),
-    "vit": Row({**LAYERS, "patch_size": 4}, IMAGE),
+    "vit of experts": Row({**LAYERS, "patch_size": 4, "experts": 2}, IMAGE),
     "wide_and_deep": Row(
         {"features": (6, 4), "crosses": ("1*2",), "batch_norm": True}, (6,), columns=(0, 15, 7)
     ),

@@ -353,10 +353,11 @@ def _transformer(known: Couplings, model: TransformerEncoder | TransformerDecode
         for name in ("query", "key", "value"):
             known.makes(f"{layer}/attention/{name}", group, inner=each)
         known.reads(f"{layer}/attention/out", group, inner=each)
-        hidden = known.group(f"{layer}/mlp/up", sizes.mlps[index], mlps[index])
-        known.makes(f"{layer}/mlp/up", hidden)
-        known.reads(f"{layer}/mlp/down", hidden)
-        known.fixed(f"{layer}/attention/out/", f"{layer}/mlp/down/", f"{layer}/norm_")
+        mlp = f"{layer}/{'mlp' if model.experts is None else 'experts'}"
+        hidden = known.group(f"{mlp}/up", sizes.mlps[index], mlps[index])
+        known.makes(f"{mlp}/up", hidden)
+        known.reads(f"{mlp}/down", hidden)
+        known.fixed(f"{layer}/attention/out/", f"{mlp}/down/", f"{mlp}/router", f"{layer}/norm_")
     known.fixed("embeddings/", "pooler/", "norm/", "head/")
 
 

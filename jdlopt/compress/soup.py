@@ -24,7 +24,7 @@ from jdlopt.compress.made import save_made, with_data_of
 from jdlopt.compress.quantize import training_batches
 from jdlopt.errors import ConfigError
 from jdlopt.metrics import higher_is_better
-from jdlopt.models import pruning
+from jdlopt.models import pruning, sown
 from jdlopt.models.kernel_inputs import is_range
 from jdlopt.train import checks, serve
 from jdlopt.train.experiment import Experiment
@@ -154,7 +154,8 @@ def estimated_anew(experiment: Experiment, weights: Weights, steps: int = STEPS)
     def seen(state: PyTree, batch: Batch, key: jax.Array) -> PyTree:
         inputs = preprocess(weights.preprocess, batch["inputs"])
         rates = weights.hparams["model"]
-        return model.apply(weights.params, state, inputs, rates, key=key, train=True)[1]
+        after = model.apply(weights.params, state, inputs, rates, key=key, train=True)[1]
+        return sown.without(after)
 
     key, state = jax.random.key(experiment.config.seed), weights.model_state
     count, size = 0, experiment.config.data.batch_size

@@ -246,7 +246,8 @@ def _convnext(section: Section) -> Section:
 
 
 def _layers_alone(section: Section) -> dict[str, tuple[object, ...]]:
-    return {"layer_heads": (None,), "head_features": (None,), "layer_mlp_features": (None,)}
+    only = ("layer_heads", "head_features", "layer_mlp_features", "experts")
+    return dict.fromkeys(only, (None,))
 
 
 def _class_token_alone(section: Section) -> dict[str, tuple[object, ...]]:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jdlopt.config import Scalar
 from jdlopt.errors import ConfigError
+from jdlopt.models.experts import Experts, Mixture
 from jdlopt.models.kernel_inputs import RANGES
 from jdlopt.models.layers import (
     ACTIVATIONS,
@@ -23,6 +24,7 @@ from jdlopt.models.layers import (
     layer_norm,
     rematerialised,
 )
+from jdlopt.models.sown import LOSSES, MEASURED
 
 _INIT = INITIALIZERS["glorot_uniform"]
 
@@ -135,6 +137,7 @@ class TransformerLayer(nn.Module):
     """Attention and a feed-forward network, each around a residual connection.
 
     With ``pre_norm``, ``x + f(norm(x))``, as in GPT-2 and ViT; else ``norm(x + f(x))``, as in BERT.
+    With a ``mixture``, the feed-forward network is `jdlopt.models.experts.Experts`.
     """
 
     num_heads: int
@@ -145,6 +148,7 @@ class TransformerLayer(nn.Module):
     pre_norm: bool
     causal: bool = False
     head_features: int | None = None
+    mixture: Mixture | None = None
 
     @nn.compact
     def __call__(
@@ -153,18 +157,32 @@ class TransformerLayer(nn.Module):
         train: bool,
         mask: Array | None = None,
         slots: Array | None = None,
+        real: Array | None = None,
     ) -> Float[Array, "n positions features"]:
-        """Maps a sequence to one of the same shape; ``mask`` and ``slots`` as in `Attention`."""
+        """Maps a sequence to one of the same shape.
+
+        Args:
+          x: the sequence.
+          train: whether dropout is on.
+          mask, slots: as in `Attention`.
+          real: which positions are no padding, for `jdlopt.models.experts`; None: all.
+        """
         attention = Attention(self.num_heads, self.causal, self.head_features, name="attention")
         parts: tuple[Callable[[Array], Array], ...] = (
             lambda x: attention(x, mask, slots),
-            FeedForward(self.mlp_features, self.activation, name="mlp"),
+            self._mlp(real),
         )
         for index, part in enumerate(parts):
             norm = layer_norm(self.norm_epsilon, name=f"norm_{index}")
             drop = Dropout(self.dropout_rate, name=f"dropout_{index}")
             x = x + drop(part(norm(x)), train) if self.pre_norm else norm(x + drop(part(x), train))
         return x
+
+    def _mlp(self, real: Array | None) -> Callable[[Array], Array]:
+        if self.mixture is None:
+            return FeedForward(self.mlp_features, self.activation, name="mlp")
+        experts = Experts(self.mlp_features, self.activation, self.mixture, name="experts")
+        return lambda x: experts(x, real)
 
 
 class LayerSizes(NamedTuple):
@@ -260,6 +278,7 @@ def run_layers(
     train: bool,
     mask: Array | None = None,
     slots: Array | None = None,
+    real: Array | None = None,
 ) -> Float[Array, "n positions features"]:
     """Runs a sequence through layers one after the other.
 
@@ -268,15 +287,15 @@ def run_layers(
         own each time: compiled once, however many there are.
       count: how many there are.
       x: the sequence.
-      train, mask, slots: as in `TransformerLayer`.
+      train, mask, slots, real: as in `TransformerLayer`.
     """
     if not isinstance(layers, nn.Module):
         for layer in layers:
-            x = layer(x, train, mask, slots)
+            x = layer(x, train, mask, slots, real)
         return x
     scanned = nn.scan(
-        lambda layer, x, _: (layer(x, train, mask, slots), None),
-        variable_axes={"params": 0, "cache": 0, RANGES: 0},
+        lambda layer, x, _: (layer(x, train, mask, slots, real), None),
+        variable_axes=dict.fromkeys(("params", "cache", RANGES, LOSSES, MEASURED), 0),
         split_rngs={"params": True, "dropout": True},
         length=count,
     )

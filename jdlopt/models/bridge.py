@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
 from jdlopt.errors import ConfigError
+from jdlopt.models import sown
 
 _LINEN_STREAMS = ("dropout",)
 
@@ -25,8 +26,9 @@ class Model(NamedTuple):
       init: ``(key, inputs, hparams) -> (params, model_state)``.
       apply: ``(params, model_state, inputs, hparams, *, key, train, updates=()) -> (outputs,
         model_state)``. While training, ``key`` feeds dropout and the returned state holds new
-        running statistics; otherwise ``key`` may be None and the state comes back as it was, but
-        for the collections that ``updates`` names (of an NNX module: all that changes).
+        running statistics, and what was sown (`jdlopt.models.sown`); otherwise ``key`` may be None
+        and the state comes back as it was, but for the collections that ``updates`` names (of an
+        NNX module: all that changes).
     """
 
     init: Callable[..., tuple[PyTree, PyTree]]
@@ -166,7 +168,7 @@ def _linen(part: Callable[..., nn.Module], fixed: Mapping[str, object], freeze_n
         params_key, other = jax.random.split(key)
         rngs = {"params": params_key} | dict.fromkeys(_LINEN_STREAMS, other)
         variables = dict(nn.unbox(module.init(rngs, inputs, **_mode(module.__call__, False))))
-        return variables.pop("params", {}), variables
+        return variables.pop("params", {}), sown.without(variables)
 
     def apply(
         params: PyTree,
@@ -182,11 +184,11 @@ def _linen(part: Callable[..., nn.Module], fixed: Mapping[str, object], freeze_n
         variables = {"params": params, **model_state}
         mode = _mode(module.__call__, train)
         rngs = dict.fromkeys(_LINEN_STREAMS, key) if train and key is not None else {}
-        mutable = list(model_state) if train else list(updates)
+        mutable = [*model_state, *sown.SOWN] if train else list(updates)
         frozen = train and freeze_norm
         with nn.intercept_methods(_norm_frozen) if frozen else contextlib.nullcontext():
             outputs, state = module.apply(variables, inputs, rngs=rngs, mutable=mutable, **mode)
-        return outputs, ({**model_state, **state} if mutable else model_state)
+        return outputs, ({**model_state, **sown.settled(state)} if mutable else model_state)
 
     return Model(init, apply)
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from jdlopt.errors import ConfigError
+from jdlopt.models import sown
 from jdlopt.models.bridge import Model
 
 HEAD = ("head",)
@@ -86,7 +87,7 @@ def head_of(model: Model, inputs: PyTree[jax.ShapeDtypeStruct]) -> Model:
         )
         with _at_head(lambda body: features.astype(body.dtype)):
             outputs, after = model.apply(params, model_state, zeros, hparams, **options)
-        return outputs, _with_heads(model_state, after)
+        return outputs, _with_heads(model_state, sown.without(after))
 
     return Model(model.init, apply)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,12 @@ from jaxtyping import Array, PyTree
 
 from jdlopt.errors import ConfigError, listing, nearest
 from jdlopt.models.bridge import Model
+from jdlopt.models.sown import SOWN
 
 DTYPES = ("float32", "bfloat16", "float16")
 """What a model may compute in. float16's range is small: its training scales the loss."""
+ROUTER = "router"
+"""The name of parameters that stay float32: rounded, a router would choose other experts."""
 
 
 def computing_in(
@@ -62,13 +65,24 @@ def computing_in(
         if kept:
             seen = dict(seen) | {name: inputs[name] for name in kept}
         outputs, state = model.apply(
-            _cast(params, dtype), model_state, seen, hparams, train=train, **options
+            _cast_but_routers(params, dtype), model_state, seen, hparams, train=train, **options
         )
         if train:
-            state = jax.tree.map(lambda new, old: new.astype(old.dtype), state, model_state)
+            own = {key: one for key, one in state.items() if key not in SOWN}
+            own = jax.tree.map(lambda new, old: new.astype(old.dtype), own, model_state)
+            state = {**state, **own}
         return _cast(outputs, "float32"), state
 
     return Model(model.init, apply)
+
+
+def _cast_but_routers(params: PyTree, dtype: str) -> PyTree:
+    """Casts parameters but those of routers."""
+    if not isinstance(params, Mapping):
+        return _cast(params, dtype)
+    return {
+        key: one if key == ROUTER else _cast_but_routers(one, dtype) for key, one in params.items()
+    }
 
 
 def _cast(tree: PyTree, dtype: str) -> PyTree:

@@ -8,9 +8,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from jdlopt.config import Choice, Count, Natural, Positive, Rate, Scalar
+from jdlopt.config import Choice, Count, Natural, NonNegative, Positive, Rate, Scalar
 from jdlopt.errors import ConfigError
 from jdlopt.models.attention import LayerSizes, make_layers, run_layers
+from jdlopt.models.experts import mixture_of
 from jdlopt.models.layers import ACTIVATIONS, REMAT, Dropout, Head, layer_norm
 
 POOLINGS = ("cls", "mean")
@@ -102,6 +103,11 @@ class TransformerEncoder(nn.Module):
     those of each layer, where they differ; a head is ``head_features`` wide, by default its share.
     Devlin et al., "BERT: pre-training of deep
     bidirectional transformers for language understanding", 2019.
+
+    With ``experts``, each feed-forward network is so many of them (`jdlopt.models.experts`), of
+    which a token goes through ``experts_per_token``; each takes at most ``capacity`` tokens of a
+    sequence, by default 1.25 times its even share. ``balance_weight`` is what the load-balancing
+    loss counts (0.01 if None), ``router_z_weight`` the router's z-loss.
     """
 
     num_outputs: int
@@ -112,6 +118,11 @@ class TransformerEncoder(nn.Module):
     head_features: Count | None = None
     layer_heads: tuple[int, ...] | None = None
     layer_mlp_features: tuple[int, ...] | None = None
+    experts: Count | None = None
+    experts_per_token: Count = 1
+    capacity: Count | None = None
+    balance_weight: NonNegative | None = None
+    router_z_weight: NonNegative | None = None
     max_positions: Count = 512
     num_types: Natural = 0
     pooling: Annotated[str, Choice(POOLINGS)] = "mean"
@@ -169,9 +180,10 @@ class TransformerEncoder(nn.Module):
     ) -> Float[Array, "n positions features"]:
         """Maps sequences to what the last layer makes of each position."""
         x = self.embeddings(inputs, train, types)
-        mask = (inputs != 0)[:, None, None, :] if self.num_tokens else None
+        real = inputs != 0 if self.num_tokens else None
+        mask = None if real is None else real[:, None, None, :]
         layers = self.layers if self.scan_layers else self.layer
-        return run_layers(layers, self.num_layers, x, train, mask)
+        return run_layers(layers, self.num_layers, x, train, mask, real=real)
 
 
 class TransformerDecoder(nn.Module):
@@ -179,9 +191,9 @@ class TransformerDecoder(nn.Module):
 
     Inputs are token ids, of which 0 at the end is padding, or numbers (length, channels). As a
     classifier it reads the last position that is no padding; as a language model (`logits`) it
-    scores the token after each position. ``layer_heads``, ``layer_mlp_features`` and
-    ``head_features`` are as in `TransformerEncoder`. Radford et al., "Language models are
-    unsupervised multitask learners", 2019.
+    scores the token after each position. ``layer_heads``, ``layer_mlp_features``,
+    ``head_features`` and the keys of experts are as in `TransformerEncoder`. Radford et al.,
+    "Language models are unsupervised multitask learners", 2019.
     """
 
     num_outputs: int
@@ -192,6 +204,11 @@ class TransformerDecoder(nn.Module):
     head_features: Count | None = None
     layer_heads: tuple[int, ...] | None = None
     layer_mlp_features: tuple[int, ...] | None = None
+    experts: Count | None = None
+    experts_per_token: Count = 1
+    capacity: Count | None = None
+    balance_weight: NonNegative | None = None
+    router_z_weight: NonNegative | None = None
     max_positions: Count = 1024
     activation: Annotated[str, Choice(ACTIVATIONS)] = "gelu"
     norm_epsilon: Positive = 1e-5
@@ -251,8 +268,10 @@ class TransformerDecoder(nn.Module):
             tokens stand, and which slots of the cache each of them sees.
         """
         x = self.embeddings(inputs, train, positions=positions)
-        layers = self.layers if self.scan_layers else self.layer
-        return self.norm(run_layers(layers, self.num_layers, x, train, mask, positions))
+        layers, real = self.layers if self.scan_layers else self.layer, None
+        if self.num_tokens and mask is None:
+            real = jnp.arange(inputs.shape[1]) < lengths_of(inputs)[:, None]
+        return self.norm(run_layers(layers, self.num_layers, x, train, mask, positions, real))
 
 
 def sizes_of(model: TransformerEncoder | TransformerDecoder) -> LayerSizes:
@@ -271,6 +290,7 @@ def _layers(
         dropout_rate=model.dropout_rate,
         pre_norm=pre_norm,
         causal=causal,
+        mixture=mixture_of(model),
     )
 
 

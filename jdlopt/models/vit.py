@@ -8,9 +8,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jdlopt.config import Choice, Count, Positive, Rate, Scalar
+from jdlopt.config import Choice, Count, NonNegative, Positive, Rate, Scalar
 from jdlopt.errors import ConfigError
 from jdlopt.models.attention import LayerSizes, make_layers, run_layers
+from jdlopt.models.experts import mixture_of
 from jdlopt.models.layers import ACTIVATIONS, REMAT, Dropout, Head, layer_norm
 
 
@@ -65,9 +66,9 @@ class ViT(nn.Module):
     """Pre-norm transformer layers over the patches of an image.
 
     The features are the class token's (``pooling='cls'``), or the mean over the patches. Sizes that
-    are not given are the variant's; ``layer_heads``, ``layer_mlp_features`` and ``head_features``
-    are as in `jdlopt.models.transformer.TransformerEncoder`. Dosovitskiy et al., "An image is worth
-    16x16 words: transformers for image recognition at scale", 2021.
+    are not given are the variant's; ``layer_heads``, ``layer_mlp_features``, ``head_features`` and
+    the keys of experts are as in `jdlopt.models.transformer.TransformerEncoder`. Dosovitskiy et
+    al., "An image is worth 16x16 words: transformers for image recognition at scale", 2021.
     """
 
     num_outputs: int
@@ -80,6 +81,11 @@ class ViT(nn.Module):
     head_features: Count | None = None
     layer_heads: tuple[int, ...] | None = None
     layer_mlp_features: tuple[int, ...] | None = None
+    experts: Count | None = None
+    experts_per_token: Count = 1
+    capacity: Count | None = None
+    balance_weight: NonNegative | None = None
+    router_z_weight: NonNegative | None = None
     pooling: Annotated[str, Choice(POOLINGS)] = "cls"
     activation: Annotated[str, Choice(ACTIVATIONS)] = "gelu_exact"
     norm_epsilon: Positive = 1e-6
@@ -109,6 +115,7 @@ class ViT(nn.Module):
             norm_epsilon=self.norm_epsilon,
             dropout_rate=self.dropout_rate,
             pre_norm=True,
+            mixture=mixture_of(self),
         )
         x = run_layers(layers[0] if self.scan_layers else layers, count, x, train)
         norm = layer_norm(self.norm_epsilon, name="norm")

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key, Num, PyTree
 
 from jdlopt.data.preprocess import target
 from jdlopt.losses import Loss, feature_distance
-from jdlopt.models import Model
+from jdlopt.models import Model, sown
 from jdlopt.models.intermediate import with_layers
 from jdlopt.optim import Average, Freezing, joined
 from jdlopt.train import scaling
@@ -158,7 +158,8 @@ def objective(
     """Computes what training minimises, of one `prepared` batch. Pure; its gradient is a step's.
 
     Returns:
-      The loss with its penalties; and the new model state with what is measured on the way.
+      The loss with its penalties and what the model adds (`jdlopt.models.sown`); and the new model
+      state with what is measured on the way.
     """
     chex.assert_equal_shape_prefix(
         jax.tree.leaves((batch["inputs"], batch["targets"])),
@@ -177,7 +178,10 @@ def objective(
     if layers and said is not None:
         weight = hparams["loss"]["distill"]["feature_weight"]
         value += weight * feature_distance(layers, said.layers)
-    return value, (model_state, components.measured(outputs, batch["targets"]))
+    model_state, added, beside = sown.taken(model_state)
+    if added is not None:
+        value += added
+    return value, (model_state, beside | components.measured(outputs, batch["targets"]))
 
 
 def train_step(

@@ -112,6 +112,11 @@ FAMILIES: dict[str, tuple[dict[str, Any], dict[str, Any], Any]] = {
         TEXTS,
     ),
     "vit": ({"name": "vit", **LAYERS, "patch_size": 2}, {}, (IMAGES, CLASSES)),
+    "transformer of experts": (
+        {"name": "transformer_encoder", **LAYERS, "experts": 3, "experts_per_token": 2},
+        TEXT,
+        TEXTS,
+    ),
     "realmlp": (
         {"name": "realmlp", "features": (8,)},
         table(scale="robust_clipped", **EMBEDDED),

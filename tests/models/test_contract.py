@@ -79,7 +79,7 @@ ROWS = {
     "transformer_decoder": Row(
         {**LAYERS, "max_positions": 5, "scan_layers": True}, (5,), tokens=11
     ),
-    "vit": Row({**LAYERS, "patch_size": 2}, (4, 4, 3)),
+    "vit": Row({**LAYERS, "patch_size": 2, "experts": 3, "experts_per_token": 2}, (4, 4, 3)),
     "wide_and_deep": Row(
         {"features": (8,), "crosses": ("1*2",), "batch_norm": True}, (6,), columns=(0, 15, 7)
     ),
