@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jdlopt.evidence.compare import compare
     from jdlopt.evidence.diagnose import diagnose
     from jdlopt.evidence.improve import improve
+    from jdlopt.profiling.profile import profile
     from jdlopt.report import write_report
     from jdlopt.starter.make import init
     from jdlopt.study.tune import tune
@@ -36,6 +37,7 @@ __all__ = [
     "init",
     "load",
     "open_run",
+    "profile",
     "tune",
     "write_report",
 ]
@@ -52,6 +54,7 @@ _PLACES = {
     "init": "jdlopt.starter.make",
     "load": "jdlopt.config",
     "open_run": "jdlopt.train.run",
+    "profile": "jdlopt.profiling.profile",
     "tune": "jdlopt.study.tune",
     "write_report": "jdlopt.report",
 }

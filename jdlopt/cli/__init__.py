@@ -152,7 +152,7 @@ def _fail(message: str, code: int, debug: bool) -> int:
 def script() -> None:
     """Runs the command line as a process of its own: `jdlopt` and ``python -m jdlopt.cli``."""
     asks = {"-h", "--help"} & set(sys.argv)
-    if sys.argv[1:2] == ["train"] and not asks:  # other verbs train in processes of their own
+    if sys.argv[1:2] in (["train"], ["profile"]) and not asks:  # others train in other processes
         memory.start_again()
     os.environ["PYTHONSAFEPATH"] = "1"  # for the processes that it starts
     sys.exit(main())

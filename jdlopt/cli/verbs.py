@@ -15,7 +15,7 @@ from jdlopt.study.options import Options as StudyOptions
 
 SPLITS = ("train", "validation", "test")
 CHECKPOINTS = ("best", "newest")
-MOST_COPIES, MOST_EXAMPLES, MOST_EXAMPLES_TOGETHER = 10_000, 64, 4096
+MOST_COPIES, MOST_EXAMPLES, MOST_EXAMPLES_TOGETHER, MOST_STEPS = 10_000, 64, 4096, 10_000
 
 CONFIG = Flag("a config file (.py or .json), or a run's directory", "CONFIG")
 RUN = Flag("a run's directory", "RUN", positional=True)
@@ -271,6 +271,23 @@ class DiagnoseFlags(RunFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProfileFlags(ConfigFlags):
+    """Those of ``profile``."""
+
+    run: Annotated[str | None, Flag("a run's directory; or a config file", "RUN",
+                                    positional=True)] = None  # fmt: skip
+    steps: Annotated[
+        int | None,
+        Range(1, MOST_STEPS),
+        Flag("trace so many steps; by default what takes about two seconds", "N"),
+    ] = None
+    workdir: Annotated[
+        str | None,
+        Flag("where the trace and profile.json are kept; by default RUN's directory", "DIR"),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportFlags(RunFlags):
     """Those of ``report``."""
 
@@ -403,6 +420,9 @@ VERBS = {
     "techniques": Verb("techniques:listed", "List what may make a config better.", TechniquesFlags),
     "diagnose": Verb(
         "diagnose:diagnose", "Say what holds a run back, and what to try.", DiagnoseFlags
+    ),
+    "profile": Verb(
+        "profile:profile", "Trace a few training steps, and say where the time goes.", ProfileFlags
     ),
     "export": Verb(
         "export:export", "Write a finished run's model for another runtime.", ExportFlags

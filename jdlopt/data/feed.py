@@ -46,6 +46,9 @@ SHARED_BYTES = 1 << 20
 """An array of so many bytes comes from a worker in shared memory, a smaller one through a pipe:
 below, opening the memory takes longer than copying what is in it."""
 
+TO_DEVICE = "jdlopt: to the device"
+"""What a profiler's trace calls the copying of a batch to the device."""
+
 Batch = dict[str, Any]
 """``inputs`` (one array, or a dict of named ones), ``targets``, and in evaluation ``weights``, an
 example a row."""
@@ -304,12 +307,13 @@ def _worker_ended(error: RuntimeError) -> DataError | None:
 
 def to_device(batch: Batch, sharding: NamedSharding, batch_size: int) -> dict[str, Any]:
     """Returns this process's rows of a batch as one global array each."""
-    return jax.tree.map(
-        lambda values: jax.make_array_from_process_local_data(
-            sharding, np.ascontiguousarray(values), (batch_size, *values.shape[1:])
-        ),
-        batch,
-    )
+    with jax.profiler.TraceAnnotation(TO_DEVICE):
+        return jax.tree.map(
+            lambda values: jax.make_array_from_process_local_data(
+                sharding, np.ascontiguousarray(values), (batch_size, *values.shape[1:])
+            ),
+            batch,
+        )
 
 
 def prefetched(

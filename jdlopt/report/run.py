@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from jdlopt.errors import UserError
-from jdlopt.report import commands, figures, predictions
+from jdlopt.report import commands, figures, predictions, profile
 from jdlopt.report.outcome import Guesses, Outcome
 from jdlopt.report.page import Figure, Table, number, render
 from jdlopt.report.records import as_written
@@ -33,6 +33,7 @@ def write_report(workdir: Path, allow_code: bool = False) -> Path:
     config = serve.run_config(workdir, allow_code)
     result = read_result(workdir)
     rows = log.read_lines(workdir / log.METRICS)
+    profiled = profile.section(workdir)
     unavailable, outcome = "", None
     try:
         outcome = examine(workdir, config)
@@ -41,7 +42,7 @@ def write_report(workdir: Path, allow_code: bool = False) -> Path:
     with as_written(workdir / "result.json"):
         kept = split_record.find(workdir)
         splits = "" if kept is None else kept.name
-        text = make_page(workdir, config, result, rows, outcome, unavailable, splits)
+        text = make_page(workdir, config, result, rows, outcome, unavailable, splits, profiled)
     return save(workdir, text)
 
 
@@ -53,6 +54,7 @@ def make_page(
     outcome: Outcome | None,
     unavailable: str = "",
     splits: str = "",
+    profiled: profile.Section | None = None,
 ) -> str:
     """Returns the page as HTML.
 
@@ -64,6 +66,7 @@ def make_page(
       outcome: what the best checkpoint predicts, or None.
       unavailable: why there is no outcome.
       splits: the name of the file that says which examples are in which split; empty if none.
+      profiled: of its profile, or None.
     """
     found = (result or {}).get("metrics") or {}
     return render(
@@ -77,6 +80,7 @@ def make_page(
         metrics=_metrics(found) if found else None,
         unavailable=unavailable,
         splits=splits,
+        profile=profiled,
         commands=commands.of_run(workdir, config, result),
         where=commands.where(config),
         **(predictions.shown(outcome) if outcome else {}),

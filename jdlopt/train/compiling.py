@@ -7,7 +7,7 @@ import hashlib
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,14 @@ def compile_options(quickly: bool = False) -> dict[str, Any]:
 
 
 class Compiler:
-    """Compiles ahead of time and keeps account of the seconds that it took."""
+    """Compiles ahead of time and keeps account of the seconds that it took.
 
-    def __init__(self) -> None:
+    Args:
+      on_compiled: is given each program.
+    """
+
+    def __init__(self, on_compiled: Callable[[jax.stages.Compiled], None] | None = None) -> None:
+        self._on_compiled = on_compiled
         self.seconds = 0.0
         self.programs = 0
 
@@ -55,6 +60,9 @@ class Compiler:
             compiled = list(pool.map(lambda program: program.compile(options), lowered))
         self.seconds += time.perf_counter() - start
         self.programs += len(compiled)
+        if self._on_compiled is not None:
+            for program in compiled:
+                self._on_compiled(program)
         return compiled
 
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 from typing import Protocol
 
 import jax
+from jax.profiler import TraceAnnotation
 from jax.sharding import Mesh
 
 from jdlopt import mesh as meshes
@@ -23,6 +24,9 @@ from jdlopt.train.step import TEACHER
 
 Values = dict[str, jax.Array]
 """Per-step values by name, each [steps or more]."""
+FEED, DISPATCH = "jdlopt: next batch", "jdlopt: dispatch"
+"""What a profiler's trace calls waiting for a batch, or for its examples' numbers, and handing
+steps to the device. Without a profiler an annotation costs nothing that could be measured."""
 
 
 class Execution(Protocol):
@@ -108,10 +112,12 @@ class _InMemory:
     def __call__(self, state: TrainState, step: int, most: int) -> tuple[TrainState, Values, int]:
         """Dispatches steps, as `Execution` says."""
         count = min(self.dispatch.steps, most)
-        examples = feed.batch_examples(
-            self.seed, step, self.batch_size, self.size, count, order=self.order
-        )
-        return *self._program(state, examples), count
+        with TraceAnnotation(FEED):
+            examples = feed.batch_examples(
+                self.seed, step, self.batch_size, self.size, count, order=self.order
+            )
+        with TraceAnnotation(DISPATCH):
+            return *self._program(state, examples), count
 
 
 class _Streamed:
@@ -151,12 +157,14 @@ class _Streamed:
     def __call__(self, state: TrainState, step: int, most: int) -> tuple[TrainState, Values, int]:
         """Dispatches a step, as `Execution` says."""
         asked = time.perf_counter()
-        batch = next(self._batches)
+        with TraceAnnotation(FEED):
+            batch = next(self._batches)
         got = time.perf_counter()
         if self._busy is None or self._busy.done():  # otherwise the device had work all the while
             free_since = self._busy.result() if self._busy else asked
             self.waited += max(0.0, got - max(asked, free_since))
-        state, values = self._program(state, batch)
+        with TraceAnnotation(DISPATCH):
+            state, values = self._program(state, batch)
         self._busy = self._watching.submit(_when_ready, values["loss"])
         return state, values, 1
 

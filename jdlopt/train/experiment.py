@@ -70,6 +70,8 @@ class Experiment:
         weights.
       start: the file of weights that it starts from, in place of ``model.pretrained``; see
         `jdlopt.train.weights_file`.
+      traced_once: whether its step is traced once for all programs that hold it. jax then takes
+        all operations to come from the line that puts the step into a program.
     """
 
     config: Config
@@ -87,6 +89,7 @@ class Experiment:
     predictor: Callable[[Components, Weights, Array], Predictions] = step.predict_step
     begins: bool = True
     start: Path | None = None
+    traced_once: bool = True
 
     @staticmethod
     def build(
@@ -172,7 +175,8 @@ class Experiment:
 
     @cached_property
     def _step(self) -> Callable[[TrainState, Batch], tuple[TrainState, Measured]]:
-        return jax.jit(partial(step.train_step, self.components), inline=True)
+        made = partial(step.train_step, self.components)
+        return jax.jit(made, inline=True) if self.traced_once else made
 
     @cached_property
     def _initial(self) -> Callable[..., TrainState]:

@@ -217,28 +217,33 @@ def save_inputs_record(experiment: Experiment, workdir: Path) -> None:
 
 
 def experiment_with_data(
-    workdir: str | Path, allow_code: configs.Allowed = False, changed_data: str = "refuse"
+    workdir: str | Path,
+    allow_code: configs.Allowed = False,
+    changed_data: str = "refuse",
+    trains: bool = False,
 ) -> Experiment:
     """Returns the experiment of a run with its data, opened anew.
 
     Args:
       workdir, allow_code: as in `run_config`.
       changed_data: ``ok`` takes data that are not those of training.
+      trains: as in `with_data`.
 
     Raises:
       UserError: the directory holds no run, or its data are gone or others.
     """
-    experiment = with_data(run_config(workdir, allow_code), Path(workdir))
+    experiment = with_data(run_config(workdir, allow_code), Path(workdir), trains)
     data_record.check(Path(workdir), experiment.data, changed_data)
     return experiment
 
 
-def with_data(config: Mapping[str, Any], workdir: Path) -> Experiment:
+def with_data(config: Mapping[str, Any], workdir: Path, trains: bool = False) -> Experiment:
     """Returns the experiment of a run with its data, which are coded and scaled as in its training.
 
     Args:
       config: the run's.
       workdir: its directory.
+      trains: steps of it are to be made, so on its own mesh, and with the runs that it learns from.
 
     Raises:
       UserError: the data are gone, or would be prepared where the run's config says.
@@ -249,7 +254,10 @@ def with_data(config: Mapping[str, Any], workdir: Path) -> Experiment:
         from_run.kept(str(workdir))
         data = {**data, "fit_on": str(workdir)}
     # on the devices that are here now, whatever the run had
-    return Experiment.build({**config, "data": data, "mesh": {"data": 1}}, begins=False)
+    mesh = config["mesh"] if trains else {"data": 1}
+    return Experiment.build(
+        {**config, "data": data, "mesh": mesh}, begins=False, learns=trains or None
+    )
 
 
 def run_experiment(workdir: str | Path, allow_code: configs.Allowed = False) -> Experiment:

@@ -13,7 +13,8 @@ from sklearn import metrics as sk
 from jdlopt import config as configs
 from jdlopt.data import open_dataset, origin
 from jdlopt.data.spec import DataSpec, InputSpec
-from jdlopt.errors import ConfigError, DataError
+from jdlopt.errors import ConfigError, DataError, WorkdirError
+from jdlopt.profiling.record import Buffer, Line, Memory, Operation, Profile
 from jdlopt.report import balance, examples, figures, page, predictions, run, worst, write_report
 from jdlopt.report.outcome import Guesses, Outcome
 from jdlopt.tasks import TASKS
@@ -243,6 +244,24 @@ def test_a_diverged_run_says_where(workdir, monkeypatch):
     result |= {"status": "diverged", "diverged": {"step": 7, "quantity": HOSTILE, "value": None}}
     path.write_text(json.dumps(result))
     assert HOSTILE in report(workdir, monkeypatch, DataError("x")).words
+
+
+def test_a_profile_has_a_section_of_its_own(workdir, monkeypatch):
+    one = Operation("dot.1", "jit_one_step", "dot", HOSTILE, "MLP", 0.5, 0.75, 4, 2e6, None)
+    buffer = Buffer("params/dense", "parameters", "f32[8]", "", 32)
+    found = Profile(
+        *("mlp", "made", "cpu", 1, "step", 1, 32, 4, 0.8), {"device": 0.9, "data": 0.1}, {},
+        1.0, 2.0, [one], [Line("jdlopt/models/mlp.py:3", 0.75, ["dot"])],
+        Memory(1, 1, 1, 1, None, None, [buffer]), "profile", {},
+    )  # fmt: skip
+    (workdir / "profile.json").write_text(json.dumps(found.to_dict()))
+    made = report(workdir, monkeypatch, DataError("gone"))
+    assert "Profile" in titles(made) and {"profile-time", "profile-lines"} <= set(made.plots())
+    assert "dot dot.1" in made.words and "200 ms each" in made.words and HOSTILE in made.words
+    assert "models/mlp.py:3 " in made.plots()["profile-lines"]["layout"]["yaxis"]["ticktext"]
+    (workdir / "profile.json").write_text('{"steps": 0}')
+    with pytest.raises(WorkdirError, match=r"profile\.json"):
+        write_report(workdir)
 
 
 def test_confusions_equal_the_matrix():

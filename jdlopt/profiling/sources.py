@@ -1,0 +1,348 @@
+"""What a compiled program's text says of its operations: kind, source line, arithmetic, bytes.
+
+The text is that of `jax.stages.Compiled.as_text`: XLA's optimised HLO. Of it are read the
+instructions with their shapes and operands, and the tables of Python stack frames that they refer
+to. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+NUMBER_BYTES = {
+    **dict.fromkeys(("pred", "s8", "u8", "s4", "u4", "s2", "u2"), 1),
+    **dict.fromkeys(("s16", "u16", "f16", "bf16"), 2),
+    **dict.fromkeys(("s32", "u32", "f32"), 4),
+    **dict.fromkeys(("s64", "u64", "f64", "c64"), 8),
+    "c128": 16,
+}
+"""Bytes of one number of a type; of any ``f8…`` it is 1, and tokens have none."""
+
+FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "iota"}
+"""Operations that make no array of their own while a program runs, or none worth a name."""
+
+_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?(?P<name>[\w.\-]+) = ")
+_COMPUTATION = re.compile(r"(?:ENTRY )?%?(?P<name>[\w.\-]+) (?:\(.*)?\{$")
+_ARRAY = re.compile(r"(?P<type>[a-z]\w*)\[(?P<dims>[\d,<=]*)\]")
+_CALLED = re.compile(r"\b(?:calls|to_apply|body|condition|branch_computations)=\{?(%?[\w.\-%, ]+)")
+_ROW = re.compile(r"\s*(\d+) (.*)")
+
+
+class Shape(NamedTuple):
+    """An array's shape.
+
+    Attributes:
+      type: as HLO names it, ``f32``.
+      dims: the sizes of its axes.
+    """
+
+    type: str
+    dims: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Its bytes."""
+        return math.prod(self.dims) * NUMBER_BYTES.get(self.type, int(self.type[:2] == "f8"))
+
+
+class Instruction(NamedTuple):
+    """One instruction of a program.
+
+    Attributes:
+      name: unique in its program.
+      opcode: ``dot``, ``fusion``, ``while``, …
+      shapes: of its result, several of a tuple.
+      operands: names of the instructions that it takes.
+      called: names of the computations that it runs.
+      op_name: jax's name stack and primitive, ``jit(step)/jvp(MLP)/Dense_0/dot_general``.
+      frame: the number of its innermost Python frame; 0 is none.
+      text: what stands behind the operands.
+    """
+
+    name: str
+    opcode: str
+    shapes: tuple[Shape, ...]
+    operands: tuple[str, ...]
+    called: tuple[str, ...]
+    op_name: str
+    frame: int
+    text: str
+
+
+class Frame(NamedTuple):
+    """A Python frame in which an operation was traced: its file and line, and its caller's."""
+
+    file: str
+    line: int
+    parent: int
+
+
+class Program(NamedTuple):
+    """A compiled program as its text says.
+
+    Attributes:
+      name: such as ``jit_one_step``.
+      instructions: by name.
+      computations: the names of the instructions in each; the last of each is its result.
+      frames: Python frames by number.
+    """
+
+    name: str
+    instructions: Mapping[str, Instruction]
+    computations: Mapping[str, Sequence[str]]
+    frames: Mapping[int, Frame]
+
+
+def read_program(text: str) -> Program:
+    """Returns a program by its text; lines that mean nothing here are passed over."""
+    instructions: dict[str, Instruction] = {}
+    computations: dict[str, list[str]] = {}
+    tables: dict[str, dict[int, str]] = {}
+    inside: list[str] | None = None
+    table: dict[int, str] = {}
+    for line in text.splitlines():
+        if inside is not None:
+            made = _instruction(line)
+            if made is not None:
+                instructions[made.name] = made
+                inside.append(made.name)
+            elif line.startswith("}"):
+                inside = None
+            continue
+        heading = _COMPUTATION.match(line)
+        row = _ROW.fullmatch(line)
+        if heading:
+            inside = computations.setdefault(heading["name"], [])
+        elif row:
+            table[int(row[1])] = row[2]
+        elif line.strip() in ("FileNames", "FunctionNames", "FileLocations", "StackFrames"):
+            table = tables.setdefault(line.strip(), {})
+    found = re.match(r"HloModule ([\w.\-]+)", text)
+    return Program(found[1] if found else "", instructions, computations, _frames(tables))
+
+
+def _frames(tables: Mapping[str, Mapping[int, str]]) -> dict[int, Frame]:
+    files = {n: name.strip('"') for n, name in tables.get("FileNames", {}).items()}
+    places = {
+        n: (files.get(_number(row, "file_name_id"), ""), _number(row, "line"))
+        for n, row in tables.get("FileLocations", {}).items()
+    }
+    # a parent is written as its number plus one: 1 means that there is none
+    return {
+        n: Frame(
+            *places.get(_number(row, "file_location_id"), ("", 0)),
+            max(0, _number(row, "parent_frame_id") - 1),
+        )
+        for n, row in tables.get("StackFrames", {}).items()
+    }
+
+
+def _number(text: str, key: str) -> int:
+    found = re.search(rf"\b{key}=(\d+)", text)
+    return int(found[1]) if found else 0
+
+
+def _instruction(line: str) -> Instruction | None:
+    """One line of a computation's body, or None where it holds no instruction."""
+    start = _INSTRUCTION.match(line)
+    if not start:
+        return None
+    rest = line[start.end() :]
+    end = _closing(rest, 0) + 1 if rest.startswith("(") else rest.find(" ")
+    shapes = tuple(
+        Shape(one["type"], tuple(int(size) for size in re.findall(r"\d+", one["dims"])))
+        for one in _ARRAY.finditer(rest[:end])
+    )
+    rest = rest[end:].lstrip()
+    opcode, _, rest = rest.partition("(")
+    end = _closing("(" + rest, 0) - 1
+    given, text = rest[:end], rest[end + 1 :]
+    called = tuple(
+        name.strip().lstrip("%") for one in _CALLED.findall(text) for name in one.split(",")
+    )
+    op_name = re.search(r'op_name="((?:[^"\\]|\\.)*)"', text)
+    return Instruction(
+        start["name"],
+        opcode,
+        shapes,
+        tuple(re.findall(r"%([\w.\-]+)", given)),
+        tuple(filter(None, called)),
+        op_name[1] if op_name else "",
+        _number(text, "stack_frame_id"),
+        text,
+    )
+
+
+def _closing(text: str, start: int) -> int:
+    """The place of the parenthesis that closes the one at ``start``."""
+    depth = 0
+    for place in range(start, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[place], 0)
+        if not depth:
+            return place
+    return len(text)
+
+
+# --- what an instruction is -----------------------------------------------------------------------
+
+
+def where(program: Program, name: str, is_own: Callable[[str], bool]) -> tuple[str, int]:
+    """Returns the file and the line that an instruction comes from; empty and 0 if unknown.
+
+    Args:
+      program: holds it.
+      name: the instruction's. Of one that is not there, or has no frame itself, what it computes
+        is asked.
+      is_own: says of a file whether it is of interest: the innermost of these is taken, or where
+        there is none the innermost at all.
+    """
+    frames = program.frames
+    for one in inside(program, name):
+        chain: list[Frame] = []
+        number = one.frame
+        while number in frames and len(chain) < len(frames):
+            chain.append(frames[number])
+            number = frames[number].parent
+        found = next((frame for frame in chain if is_own(frame.file)), None)
+        if found or chain:
+            best = found or chain[0]
+            return best.file, best.line
+    return "", 0
+
+
+def holds_others(program: Program, name: str) -> bool:
+    """Says whether an instruction consists of others that run, and are traced, by themselves."""
+    one = program.instructions.get(name)
+    opcode = re.sub(r"[.\d]+$", "", name) if one is None else one.opcode
+    return opcode in ("while", "conditional", "call")
+
+
+def inside(program: Program, name: str) -> list[Instruction]:
+    """Returns an instruction and, of a fusion, those that it consists of, the result first."""
+    one = program.instructions.get(name)
+    if one is None:
+        return []
+    found = [one]
+    if one.opcode == "fusion":
+        for computation in one.called:
+            for inner in reversed(program.computations.get(computation, ())):
+                found += inside(program, inner)
+    return found
+
+
+def kind(program: Program, name: str) -> str:
+    """Returns what an instruction does: its opcode, or of a fusion its heaviest inner one."""
+    found = inside(program, name)
+    if not found:
+        return name.rstrip("0123456789.").rstrip(".") or name
+    if found[0].opcode == "custom-call":
+        target = re.search(r'custom_call_target="([^"]*)"', found[0].text)
+        return target[1] if target else "custom-call"
+    if len(found) == 1:
+        return found[0].opcode
+    opcodes = [one.opcode for one in found[1:]]
+    for heavy in HEAVY:
+        if heavy in opcodes:
+            return f"{found[0].opcode} of {heavy}"
+    return found[0].opcode
+
+
+HEAVY = (
+    "dot", "convolution", "custom-call", "all-reduce", "sort", "scatter", "gather",
+    "reduce-window", "reduce", "rng-bit-generator", "dynamic-slice", "dynamic-update-slice",
+    "transpose",
+)  # fmt: skip
+"""What a fusion is named after, the first of it that is in it."""
+
+
+def layer(op_name: str) -> str:
+    """Returns the layer that an operation belongs to, and whether it is its backward pass.
+
+    Example:
+      >>> layer("jit(one_step)/transpose(jvp(MLP))/Dense_0/dot_general")
+      'MLP/Dense_0 backward'
+      >>> layer("jit(one_step)/add")
+      ''
+    """
+    parts: list[str] = []
+    for part in op_name.split("/")[:-1]:
+        bare = re.sub(r"^(?:\w+\()+|\)+$", "", part)
+        if bare and not _SCOPELESS.fullmatch(part) and bare not in parts[-1:]:
+            parts.append(bare)
+    named = "/".join(parts)
+    return f"{named} backward" if named and "transpose(" in op_name else named
+
+
+_SCOPELESS = re.compile(
+    r"p?jit\(.*\)|while|body|cond|body_fun|cond_fun|branch_\d+_fun|closed_call|checkpoint|remat\d?"
+    r"|rematted_computation|custom_\w+_call|shard_map|vmap\(\)|transpose\(\)|[\w<>]+\.[\w.<>]+"
+)
+"""Parts of a name stack that name no layer: programs, control flow, a module's methods."""
+
+
+def flops(program: Program, name: str) -> int | None:
+    """Returns the FLOPs of an instruction's matrix products and convolutions; None if it has none.
+
+    A multiplication and its addition are two.
+    """
+    counted = [_flops(program, one) for one in inside(program, name)]
+    known = [count for count in counted if count is not None]
+    return sum(known) if known else None
+
+
+def _flops(program: Program, one: Instruction) -> int | None:
+    taken = [program.instructions.get(name) for name in one.operands]
+    shapes = [found.shapes[0].dims if found and found.shapes else () for found in taken]
+    is_product = one.opcode == "dot" or (one.opcode == "custom-call" and "$matmul" in one.text)
+    if not one.shapes or len(shapes) < 2:
+        return None
+    size = math.prod(one.shapes[0].dims)
+    if is_product or '"dot_dimension_numbers"' in one.text:
+        axes = re.search(r'lhs_contracting_d\w+"?[=:][\[{]([\d", ]*)[\]}]', one.text)
+        over = [int(axis) for axis in re.findall(r"\d+", axes[1])] if axes else []
+        return 2 * size * math.prod(shapes[0][axis] for axis in over if axis < len(shapes[0]))
+    if one.opcode == "convolution":
+        labels = re.search(r"dim_labels=\w+_(\w+)->", one.text)
+        if labels is None or len(labels[1]) != len(shapes[1]):
+            return None
+        # each output is a sum over the kernel's positions and input channels
+        each = math.prod(n for n, label in zip(shapes[1], labels[1]) if label != "o")
+        return 2 * size * each
+    return None
+
+
+def nbytes(program: Program, name: str) -> int | None:
+    """Returns the bytes of what an instruction takes and makes, by its shapes; None if unknown.
+
+    An operand that it reads in part counts as a whole.
+    """
+    one = program.instructions.get(name)
+    if one is None:
+        return None
+    taken = [program.instructions[given] for given in one.operands if given in program.instructions]
+    return sum(shape.nbytes for each in (one, *taken) for shape in each.shapes)
+
+
+def largest(program: Program, count: int) -> list[Instruction]:
+    """Returns the instructions that make the largest arrays, outside of fusions, largest first."""
+    fused = {
+        inner
+        for one in program.instructions.values()
+        if one.opcode not in ("while", "call", "conditional")
+        for called in one.called
+        for inner in program.computations.get(called, ())
+    }
+    made = [
+        one
+        for one in program.instructions.values()
+        if one.name not in fused and one.opcode not in FREE and one.opcode != "while"
+    ]
+    return sorted(made, key=made_bytes, reverse=True)[:count]
+
+
+def made_bytes(one: Instruction) -> int:
+    """Returns the bytes of what an instruction makes."""
+    return sum(shape.nbytes for shape in one.shapes)
