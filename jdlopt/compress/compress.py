@@ -99,7 +99,12 @@ def compress_run(
     claim(workdir, COMPRESSION, {"run": _digest(place), "metric": metric})
     changed = is_of_other_data(workdir, experiment.data, options.changed_data)
     earlier = _earlier(workdir)
-    with Trainer(workdir, workers=options.workers, should_stop=should_stop) as trainer:
+    with Trainer(
+        workdir,
+        workers=options.workers,
+        workers_on=options.workers_on,
+        should_stop=should_stop,
+    ) as trainer:
         keep_data(workdir, experiment.data, changed)
         trainer.deadline = started + options.budget * (1 - RESERVE) - earlier
         bench = Bench(given, side, trainer, metric)

@@ -16,8 +16,10 @@ from jdlopt.evidence.options import (
     Metric,
     OfIntervals,
     Workers,
+    WorkersOn,
 )
 from jdlopt.evidence.within import read_within
+from jdlopt.executor.place import place_problems
 from jdlopt.study.options import ChangedData, Duration, seconds
 
 JIT, ONNX = "jit", "onnx"
@@ -50,6 +52,7 @@ class CompressionOptions:
       metric: ``validation/METRIC``; its task's by default.
       level: of the intervals.
       workers: processes; one a core by default.
+      workers_on: where they run: ``here``, ``ray[:HOST:PORT]``, ``slurm``.
       changed_data: ``ok`` takes data that are not those of the run.
     """
 
@@ -78,6 +81,7 @@ class CompressionOptions:
     metric: Metric = None
     level: OfIntervals = LEVEL
     workers: Workers = None
+    workers_on: WorkersOn = None
     changed_data: ChangedData = "refuse"
 
     def check(self) -> None:
@@ -88,7 +92,7 @@ class CompressionOptions:
         """
         from jdlopt.compress.methods import METHODS  # help must not wait for it
 
-        problems = option_problems(self)
+        problems = option_problems(self) + place_problems(self.workers_on)
         try:
             read_within(self.within)
         except UserError as error:

@@ -151,7 +151,11 @@ def ablate(
     start.say([side.experiment for side in arms.values()])
     changed_data = is_of_other_data(workdir, base.dataset, options.changed_data)
     with Trainer(
-        workdir, workers=options.workers, should_stop=should_stop, on_progress=on_progress
+        workdir,
+        workers=options.workers,
+        workers_on=options.workers_on,
+        should_stop=should_stop,
+        on_progress=on_progress,
     ) as trainer:
         keep_data(workdir, base.dataset, changed_data)
         tuned = None

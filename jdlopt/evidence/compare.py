@@ -108,7 +108,12 @@ def compare(
     changed = is_of_other_data(workdir, sides[0].dataset, options.changed_data)
     for name, side in zip("ab", sides):  # to be trained, or compared with more seeds
         save(workdir / f"{name}.json", side.config.to_dict())
-    with Trainer(workdir, workers=options.workers, should_stop=should_stop) as trainer:
+    with Trainer(
+        workdir,
+        workers=options.workers,
+        workers_on=options.workers_on,
+        should_stop=should_stop,
+    ) as trainer:
         keep_data(workdir, sides[0].dataset, changed)
         tuned = None
         if options.tune:

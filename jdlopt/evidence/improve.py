@@ -116,7 +116,12 @@ def improve(
     earlier = float(before.get("seconds", 0.0))
     same = before.get("budget") == options.budget
     pacing = Pacing.read(before.get("pacing")) if same else None
-    with Trainer(workdir, workers=options.workers, should_stop=should_stop) as trainer:
+    with Trainer(
+        workdir,
+        workers=options.workers,
+        workers_on=options.workers_on,
+        should_stop=should_stop,
+    ) as trainer:
         writing.refuse_links(workdir, RUNS)
         keep_data(workdir, base.dataset, changed_data)
         trainer.deadline = started + options.budget * (1 - RESERVE) - earlier

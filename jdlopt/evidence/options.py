@@ -10,6 +10,7 @@ from jdlopt.config import LARGEST_SEED, Choice, Count, Natural, Range
 from jdlopt.config.options import Flag, option_problems, raise_option_problems
 from jdlopt.errors import UserError
 from jdlopt.evidence.within import read_within
+from jdlopt.executor.place import PLACES, place_problems
 from jdlopt.study.options import ChangedData, Duration, Goal, reached, seconds
 
 LEVEL = 0.95
@@ -30,6 +31,7 @@ MOST_CONFIRM = 90
 Level = Annotated[float, Range(0.5, 1, high_open=True)]
 Pairs = Annotated[int, Range(2)]
 Workers = Annotated[Count | None, Flag("processes", "N", shown="one a core")]
+WorkersOn = Annotated[str | None, Flag(PLACES, "PLACE", shown="here")]
 Metric = Annotated[str | None, Flag("validation/METRIC", "NAME")]
 OfIntervals = Annotated[Level, Flag("of the intervals", "P")]
 
@@ -48,6 +50,7 @@ class PairOptions:
       tune_seeds: seeds a point.
       space: the nuisance keys and their distributions; needed where ``tune`` is not 0.
       workers: processes; one a core by default.
+      workers_on: where they run: ``here``, ``ray[:HOST:PORT]``, ``slurm``.
       changed_data: ``ok`` goes on where the data are not those of before; what was trained on those
         is put aside.
     """
@@ -61,6 +64,7 @@ class PairOptions:
     tune_seeds: Annotated[Count, Flag("seeds a point", "N")] = 2
     space: Mapping[str, Any] = field(default_factory=dict)
     workers: Workers = None
+    workers_on: WorkersOn = None
     changed_data: ChangedData = "refuse"
 
     def check(self) -> None:
@@ -69,7 +73,7 @@ class PairOptions:
         Raises:
           UserError: what is wrong, all of it in one message.
         """
-        problems = option_problems(self)
+        problems = option_problems(self) + place_problems(self.workers_on)
         if self.first_seed + self.seeds - 1 > LARGEST_SEED:
             problems.append(
                 f"--first-seed: {self.first_seed:,} and the {self.seeds - 1} after it: a seed is "
@@ -138,6 +142,7 @@ class ImprovementOptions:
       level: of the intervals.
       diagnose: whether findings order what is tried.
       workers: processes; one a core by default.
+      workers_on: where they run: ``here``, ``ray[:HOST:PORT]``, ``slurm``.
       changed_data: ``ok`` goes on where the data are not those of before; what was trained on those
         is put aside.
     """
@@ -165,6 +170,7 @@ class ImprovementOptions:
     level: OfIntervals = LEVEL
     diagnose: Annotated[bool, Flag("try in the catalogue's order", name="no-diagnosis")] = True
     workers: Workers = None
+    workers_on: WorkersOn = None
     changed_data: ChangedData = "refuse"
 
     def check(self) -> None:
@@ -175,7 +181,7 @@ class ImprovementOptions:
         """
         from jdlopt.evidence import techniques  # help must not wait for it
 
-        problems = option_problems(self)
+        problems = option_problems(self) + place_problems(self.workers_on)
         for name in sorted(set(self.techniques) - set(techniques.GROUPS)):
             try:
                 found = techniques.find(name)

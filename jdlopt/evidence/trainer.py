@@ -128,6 +128,7 @@ class Trainer:
     Args:
       workdir: where trainings are kept; made, and locked.
       workers: processes; one a core by default.
+      workers_on: where they run, see `jdlopt.executor.place`.
       should_stop: asked about ten times a second; True interrupts, to be gone on with.
       deadline: a moment of `time.perf_counter` after which nothing more is trained.
       on_progress: called with how many trainings are done and how many there are.
@@ -143,13 +144,14 @@ class Trainer:
         workdir: Path,
         *,
         workers: int | None = None,
+        workers_on: str | None = None,
         should_stop: Callable[[], bool] = lambda: False,
         deadline: float | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ):
         self.workdir, self.should_stop = workdir, should_stop
         self.deadline, self.on_progress = deadline, on_progress
-        self.count = workers or default_workers()
+        self.workers, self.workers_on = workers, workers_on
         self.trained = 0
         self.left_out: dict[str, str] = {}
         self._failed: Trained = {}
@@ -181,6 +183,12 @@ class Trainer:
             self._executor.close()
             self._executor = None
         self._lock.close()
+
+    @property
+    def count(self) -> int:
+        """How many workers there are, or would be here."""
+        started = self._executor
+        return (self.workers or default_workers()) if started is None else started.count
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -321,7 +329,8 @@ class Trainer:
 
     def _start(self) -> Executor:
         if self._executor is None:
-            self._executor = Executor.start(WORKER, self.count)
+            where = self.workers_on, self.workdir
+            self._executor = Executor.start(WORKER, self.workers, self.deadline, *where)
         self._executor.deadline = self.deadline
         return self._executor
 

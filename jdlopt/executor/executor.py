@@ -8,17 +8,18 @@ fit in memory is tried in smaller populations, then alone, and left out only the
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from pathlib import Path
 
-from jdlopt import memory
-from jdlopt.errors import ConfigError, UserError
+from jdlopt.errors import UserError
+from jdlopt.executor.choosing import Worker, next_task, request_of, trials_in
+from jdlopt.executor.failures import KEPT, error_of
+from jdlopt.executor.machines import Machines
 from jdlopt.executor.messages import (
     DIVERGED,
-    ENVIRONMENT,
     NO_MEMORY,
     STARTING,
     WRONG_INPUT,
@@ -33,32 +34,21 @@ from jdlopt.executor.messages import (
     TrainPopulation,
     TrainRun,
 )
-from jdlopt.executor.processes import Ended, Processes, Workers
+from jdlopt.executor.processes import Ended, Processes
 from jdlopt.executor.shortage import DID_NOT_FIT, smaller, tighter
+from jdlopt.executor.starting import start_processes
 from jdlopt.executor.task import GivenBack, Received, Spent, Structure, Task
 
 ATTEMPTS = 3
 """How often a task is tried as it is, if its worker dies, or if it had been trained for a while."""
 DEATHS = 6
 """How many workers may die in a row, none of them having started."""
-WORTH_TIMING = 20.0
-"""Modes are timed where a structure's work is so many times what compiling one took."""
 PATIENCE_SECONDS = 60.0
 """How long an interruption waits for the workers to save."""
-KEPT = "What was finished is kept; the same command goes on from there."
 
 
 class ShortageWarning(UserWarning):
     """Something is done with less, since memory is short."""
-
-
-@dataclass
-class _Worker:
-    """What a worker does now, what it has compiled, and what it compiles now."""
-
-    task: Task | None = None
-    compiled: set[str] = field(default_factory=set)
-    compiling: str | None = None
 
 
 class Executor:
@@ -66,7 +56,7 @@ class Executor:
 
     Args:
       processes: where workers live.
-      count: how many there shall be.
+      count: how many there shall be; more where there is room for more.
       deadline: a moment of `time.perf_counter`; see `late`.
       any_order: whether a task may be dispatched before one of a lower order.
     """
@@ -82,21 +72,42 @@ class Executor:
         self.spent, self.platform = Spent(), ""
         self.devices: list[str] = []
         self._processes = processes
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, Worker] = {}
         self._queue: list[Task] = []
         self._structures: dict[str, Structure] = {}
-        self._number = self._deaths = 0
+        self._machines = Machines()
+        self._number = self._deaths = self._dropped = 0
         self._stopped = -1
         self._fill()
 
     @classmethod
-    def start(cls, program: str, count: int, deadline: float | None = None) -> Executor:
-        """Returns one whose processes, just started, answer by a module's `start(link)`."""
-        return cls(Workers(program, one_core=count > 1), count, deadline)
+    def start(
+        cls,
+        program: str,
+        count: int | None = None,
+        deadline: float | None = None,
+        place: str | None = None,
+        workdir: Path | None = None,
+    ) -> Executor:
+        """Returns one whose processes, just started, answer by a module's `start(link)`.
+
+        Args:
+          program: the module.
+          count: of processes; by default as many as the place has room for.
+          deadline: see above.
+          place: where they run, as `jdlopt.executor.place.Place.read` reads it.
+          workdir: where results are kept, which all machines must see.
+
+        Raises:
+          UserError: they can't run there.
+        """
+        processes, count = start_processes(program, count, place, workdir)
+        return cls(processes, count, deadline)
 
     def _fill(self) -> None:
+        self.count = max(self.count, self._processes.slots() - self._dropped)
         while len(self._workers) < self.count:
-            self._workers[self._processes.start()] = _Worker()
+            self._workers[self._processes.start()] = Worker()
 
     # --- what is known ----------------------------------------------------------------------------
 
@@ -119,6 +130,11 @@ class Executor:
     def _alone(self) -> bool:
         """Whether what runs has the machine for itself."""
         return any(task.share.alone for task in self.running)
+
+    @property
+    def _hosts(self) -> set[str]:
+        """The machines that workers are ready on."""
+        return {one.host for one in self._workers.values() if one.host is not None}
 
     @property
     def late(self) -> bool:
@@ -158,19 +174,22 @@ class Executor:
         Raises:
           ConfigError, UserError: the input is wrong, or a worker could not be started.
         """
-        for index in self._workers:
-            self._processes.send(index, request)
+        asked: set[int] = set()
         while True:
+            self._fill()
+            for index in [one for one in self._workers if one not in asked]:
+                asked.add(index)
+                self._processes.send(index, request)
             received = self._processes.receive(1.0)
             if received is None or received[0] not in self._workers:
                 continue  # or one that could not start, and has ended
             message = received[1]
-            if isinstance(message, Ended):
+            if isinstance(message, Ended) and message.lost is None:
                 raise UserError(f"a worker process {message} before it had done anything.")
             if isinstance(message, StudyChecked):
                 return message
             if isinstance(message, Failed) and message.task != STARTING:
-                raise _error_of(message)
+                raise error_of(message, self._processes.elsewhere)
             self._take(*received)
 
     def dispatch(self) -> bool:
@@ -180,7 +199,8 @@ class Executor:
         self._fill()
         before = len(self._queue)
         for index, worker in list(self._workers.items()):
-            task = self._pick(worker) if worker.task is None and self._queue else None
+            free = worker.task is None and self._has_place(worker)
+            task = self._pick(worker) if free and self._queue else None
             if task is None:
                 continue
             task.share = self._known(task).share
@@ -192,18 +212,23 @@ class Executor:
             if task.structure not in worker.compiled:
                 worker.compiling = task.structure
                 worker.compiled.add(task.structure)
-            self._processes.send(index, self._request(task))
+            self._processes.send(index, request_of(task, self._known(task), self._queue))
             if task.share.alone:
                 break
         return len(self._queue) < before
 
-    def _only(self) -> tuple[int, _Worker]:
+    def _has_place(self, worker: Worker) -> bool:
+        """Whether a worker runs, or is sure to: on another machine it may have to wait."""
+        return worker.host is not None or not self._processes.elsewhere
+
+    def _only(self) -> tuple[int, Worker]:
         """Ends all workers but one that has done nothing yet: the others' memory is free then."""
-        fresh = max((n for n, one in self._workers.items() if not one.compiled), default=None)
+        idle = [n for n, one in self._workers.items() if not one.compiled and self._has_place(one)]
+        fresh = max(idle, default=None)
         for index in [n for n in self._workers if n != fresh]:
             self._end(index)
         index = self._processes.start() if fresh is None else fresh
-        return index, self._workers.setdefault(index, _Worker())
+        return index, self._workers.setdefault(index, Worker())
 
     def _end(self, index: int) -> None:
         self._processes.end(index)
@@ -212,43 +237,18 @@ class Executor:
     def _known(self, task: Task) -> Structure:
         return self._structures.setdefault(task.structure, Structure())
 
-    def _request(self, task: Task) -> TrainPopulation | TrainRun:
-        """A task's request, with what is known of its structure by now."""
-        if isinstance(task.request, TrainRun):
-            return task.request
-        known, at_once = self._known(task), task.share.at_once
-        mode = task.request.execution_mode or known.execution_mode
-        waiting = sum(_trials(one) for one in self._queue if one.structure == task.structure)
-        worth = waiting * known.trial_seconds > WORTH_TIMING * known.compile_seconds > 0
-        return replace(
-            task.request,
-            execution_mode=mode,
-            calibrate=mode is None and worth and at_once is None,
-            history=known.reached,
-            at_once=at_once,
-        )
-
-    def _pick(self, worker: _Worker) -> Task | None:
-        """Returns the next task: in order, but of a structure that the worker has compiled.
-
-        While another worker compiles a structure, with all cores, this one waits to load what that
-        keeps; or takes up another structure.
-        """
-        others = [one for one in self._workers.values() if one is not worker]
-        compiling = {one.compiling for one in others} if _programs_are_kept() else set()
-        first = min(task.order for task in self._queue)
+    def _pick(self, worker: Worker) -> Task | None:
+        """Returns what a worker does next, of what may be done now."""
+        first, hosts = min(task.order for task in self._queue), self._hosts
         open_ = [
             task
             for task in self._queue
             if (task.order == first or self.any_order)
-            and (task.structure in worker.compiled or task.structure not in compiling)
             and not (self.running and self._known(task).share.alone)
             and self._known(task).unfit is None
+            and self._machines.may_do(worker.host or "", task, hosts)
         ]
-        own = [task for task in open_ if task.structure in worker.compiled]
-        taken = set[str]().union(*(one.compiled for one in others))
-        fresh = [task for task in open_ if task.structure not in taken]
-        return next(iter(own or fresh or open_), None)
+        return next_task(worker, [w for w in self._workers.values() if w is not worker], open_)
 
     def receive(self, seconds: float) -> Received | None:
         """Dispatches what waits, then returns what becomes known next.
@@ -290,7 +290,7 @@ class Executor:
             return self._lost(index, worker, message)
         if isinstance(message, Ready):
             self.platform, self.devices = message.platform, message.devices
-            self._deaths = 0
+            self._deaths, worker.host = 0, message.host
             return None
         if isinstance(message, Failed) and message.task == STARTING:
             self._drop(index, message)
@@ -306,29 +306,48 @@ class Executor:
         if isinstance(message, Failed) and message.kind == NO_MEMORY:
             self._end(index)  # what it has compiled and opened takes memory as well
             return self._short(task, message.message)
+        host = worker.host or ""
+        if isinstance(message, Failed) and self._machines.refuse(host, task, message, self._hosts):
+            return self._again(task)
         if isinstance(message, Failed) and message.kind not in (WRONG_INPUT, DIVERGED):
-            raise _error_of(message)
+            raise error_of(message, self._processes.elsewhere)
+        if not isinstance(message, Failed) or message.kind == DIVERGED:
+            self._machines.done(host, task)
         if isinstance(message, PopulationTrained):
             self._learn(task, message)
         return Received(task, message)
+
+    def _again(self, task: Task) -> Received | None:
+        """A task is done by another worker, what it met being not its fault; or given back."""
+        if task.number <= self._stopped:
+            return Received(task, GivenBack())
+        task.attempts -= 1
+        self._queue.insert(0, task)
+        return None
 
     def _learn(self, task: Task, result: PopulationTrained) -> None:
         self.spent.training += result.train_seconds
         self.spent.compiling += result.compile_seconds
         known = self._known(task)
         known.compile_seconds = max(known.compile_seconds, result.compile_seconds)
-        known.trial_seconds = result.train_seconds / max(1, _trials(task))
+        known.trial_seconds = result.train_seconds / max(1, trials_in(task))
         if result.chosen == "measured":
             known.execution_mode = result.execution_mode
         for step, values in result.reached.items():
             known.reached.setdefault(step, []).extend(values)
 
     def _drop(self, index: int, failure: Failed) -> None:
-        """A worker could not start: where memory is short, fewer do the work."""
+        """A worker could not start: others can, with more memory or on a better machine."""
+        others = self._hosts - {failure.host, *self._machines.left_out}
+        if failure.kind != NO_MEMORY and self._processes.elsewhere and others:
+            self._machines.leave_out(failure.host, failure.message)
+            self._workers[index].host = failure.host
+            return
         if failure.kind != NO_MEMORY or self.count == 1:
-            raise _error_of(failure)
+            raise error_of(failure, self._processes.elsewhere)
         del self._workers[index]
         self.count -= 1
+        self._dropped += 1
         warnings.warn(
             f"a worker could not be started ({failure.message:.200}); going on with {self.count}.",
             ShortageWarning,
@@ -345,7 +364,7 @@ class Executor:
         if task.begun and task.attempts < ATTEMPTS:
             self._queue.insert(0, task)
             return None
-        known, share = self._known(task), smaller(task.share, _trials(task))
+        known, share = self._known(task), smaller(task.share, trials_in(task))
         if share is None:
             known.unfit = f"{DID_NOT_FIT}: {reason}"
             return Received(task, Failed(task.number, NO_MEMORY, known.unfit))
@@ -354,11 +373,12 @@ class Executor:
         self._queue.insert(0, task)
         return None
 
-    def _lost(self, index: int, worker: _Worker, how: Ended) -> Received | None:
+    def _lost(self, index: int, worker: Worker, how: Ended) -> Received | None:
         """A worker died: its task waits for another, the next time as where memory is short."""
         del self._workers[index]
         task = worker.task
-        self._deaths += 1
+        if worker.host is None or not self._processes.elsewhere:  # one machine may have had many
+            self._deaths += 1
         if self._deaths > DEATHS:
             raise UserError(
                 f"{self._deaths} workers in a row ended before they had started; the last {how}. "
@@ -366,8 +386,8 @@ class Executor:
             )
         if task is None:
             return None
-        if task.number <= self._stopped:
-            return Received(task, GivenBack())
+        if how.lost is not None or task.number <= self._stopped:
+            return self._again(task)
         if task.attempts < ATTEMPTS:
             self._queue.insert(0, task)
             return None
@@ -402,24 +422,3 @@ class Executor:
         """Ends all workers."""
         self._processes.close()
         self._workers.clear()
-
-
-def _trials(task: Task) -> int:
-    return len(task.request.trials) if isinstance(task.request, TrainPopulation) else 1
-
-
-def _programs_are_kept() -> bool:
-    """Says whether a program that one worker has compiled can be loaded by the others."""
-    return os.environ.get("JDLOPT_KEEP_PROGRAMS") != "0"
-
-
-def _error_of(failure: Failed) -> Exception:
-    """Returns the exception that a failure is to its coordinator's caller."""
-    if failure.kind in (ENVIRONMENT, NO_MEMORY):
-        text = failure.message
-        if failure.kind == NO_MEMORY:
-            text = f"{text.rstrip('.')}. {memory.LESS_MEMORY}"
-        return UserError(text if "same command" in text else f"{text} {KEPT}")
-    if failure.kind == WRONG_INPUT:
-        return ConfigError(failure.message)
-    return RuntimeError(failure.traceback or failure.message)

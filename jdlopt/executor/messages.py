@@ -138,10 +138,11 @@ class Stop:
 
 @dataclass(frozen=True)
 class Ready:
-    """A worker has started."""
+    """A worker has started, on the machine called ``host``."""
 
     platform: str
     devices: list[str]
+    host: str = ""
 
 
 @dataclass(frozen=True)
@@ -252,12 +253,13 @@ class StudyChecked:
 
 @dataclass(frozen=True)
 class Failed:
-    """A task failed: ``kind`` is one of the kinds of failure above."""
+    """A task failed, on the machine called ``host``: ``kind`` is one of the kinds above."""
 
     task: int
     kind: str
     message: str
     traceback: str | None = None
+    host: str = ""
 
 
 Request = TrainPopulation | TrainRun | CheckStudy | Stop

@@ -1,4 +1,8 @@
-"""The coordinator's end of its worker processes: starting, sending, receiving, ending."""
+"""The coordinator's end of its worker processes: starting, sending, receiving, ending.
+
+What a worker process is started with is a command, so that a launcher may come before it: with
+`srun` the same process runs on another machine, and its pipes are passed on.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
@@ -19,6 +24,12 @@ from jdlopt.executor.messages import ANSWERS, Answer, MessageError, Request, dec
 
 ACCELERATORS = ("/dev/nvidia0", "/dev/accel0", "/dev/vfio/0", "/dev/kfd")
 """What an accelerator's driver leaves to be seen, without importing jax to ask it."""
+ONE_CORE = "JDLOPT_ONE_CORE"
+"""The environment variable that tells a worker to take a core that no other on its machine has."""
+SIGNALLED = 128
+"""A launcher whose process was killed ends with more than this, by the signal's number."""
+LAUNCHER_SECONDS = 10.0
+"""How long a launcher may take to end what it has started."""
 
 
 def default_workers() -> int:
@@ -38,13 +49,17 @@ class Ended(NamedTuple):
     Attributes:
       code: what it exited with; negative: the signal that killed it.
       said: a line that was no message, for which it was ended; else None.
+      lost: how its machine was lost, where that is what ended it; it is not the worker's fault.
     """
 
     code: int
     said: str | None = None
+    lost: str | None = None
 
     def __str__(self) -> str:
         """Says how it ended."""
+        if self.lost is not None:
+            return f"was lost with its machine ({self.lost})"
         if self.said is not None:
             return f"was ended, since it said what can't be read ({self.said})"
         if self.code >= 0:
@@ -56,7 +71,17 @@ class Ended(NamedTuple):
 
 
 class Processes(Protocol):
-    """Where workers live: `Workers`."""
+    """Where workers live: `Workers` on this machine, others on several.
+
+    Attributes:
+      elsewhere: whether workers run on other machines: one may wait for a place, and is sent tasks
+        once it has said that it is ready; and what one machine lacks another may have.
+    """
+
+    elsewhere: bool
+
+    def slots(self) -> int:
+        """Returns for how many workers there is room, where that may grow; else 0."""
 
     def start(self) -> int:
         """Starts a worker; returns its index."""
@@ -77,12 +102,7 @@ class Processes(Protocol):
 @dataclass
 class _Process:
     process: subprocess.Popen[str]
-    core: int
-    listener: threading.Thread | None = None
-
-    @property
-    def lives(self) -> bool:
-        return self.process.poll() is None
+    listener: threading.Thread
 
 
 class Workers:
@@ -91,42 +111,51 @@ class Workers:
     Args:
       program: the module that answers requests, see `jdlopt.executor.worker.serve`.
       one_core: whether each takes a core of its own.
+      launcher: words before the command, which start it on another machine, pass its pipes and a
+        SIGTERM on, and end as it ends.
+      own: what workers have in their environment besides.
 
     Raises:
       UserError: a limit on memory is so low that no worker can start.
     """
 
-    def __init__(self, program: str, one_core: bool):
+    def __init__(
+        self,
+        program: str,
+        one_core: bool,
+        launcher: Sequence[str] = (),
+        own: Mapping[str, str] | None = None,
+    ):
         memory.check_limit()
         self.program, self.one_core = program, one_core
+        self.launcher, self.own = launcher, own or {}
+        self.elsewhere = bool(launcher)
         self._answers: Queue[tuple[int, Answer | Ended]] = Queue()
         self._processes: dict[int, _Process] = {}
         self._next = 0
 
+    def slots(self) -> int:
+        """Returns 0: there is room for as many as were asked for."""
+        return 0
+
     def start(self) -> int:
         """Starts one more worker; returns its index."""
-        index, living = self._next, [one for one in self._processes.values() if one.lives]
+        index = self._next
         self._next += 1
-        core = min(set(range(len(living) + 1)) - {one.core for one in living})
-        # a file in the working directory must not stand in for a library's
-        safe = {"PYTHONSAFEPATH": "1", **folders_for_workers()}
-        environment = {**os.environ, **memory.settings(os.environ), **safe}
+        own = {**self.own, **folders_for_workers()}
         if self.one_core:
-            # several threads for one operation only get in the way of the other workers
-            given = environment.get("XLA_FLAGS", "")
-            environment["XLA_FLAGS"] = f"{given} --xla_cpu_multi_thread_eigen=false".strip()
-            environment["JDLOPT_CORE"] = str(core)
+            own[ONE_CORE] = "1"
         process = subprocess.Popen(
-            [sys.executable, "-m", "jdlopt.executor", self.program],
+            [*self.launcher, *command(self.program)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             encoding="utf-8",
-            env=environment,
+            env=environment(own),
             start_new_session=True,  # Ctrl-C is the coordinator's, which then stops them
         )
         listener = threading.Thread(target=self._listen, args=(index, process), daemon=True)
-        self._processes[index] = _Process(process, core, listener)
+        self._processes[index] = _Process(process, listener)
         listener.start()
         return index
 
@@ -140,10 +169,13 @@ class Workers:
                 self._answers.put((index, decode(line, ANSWERS)))
             except MessageError as error:
                 said = str(error)
-                process.kill()  # what it was asked for would never be answered
+                self._kill(process)  # what it was asked for would never be answered
                 break
         process.stdout.close()
-        self._answers.put((index, Ended(process.wait(), said)))
+        code = process.wait()
+        if self.launcher and code > SIGNALLED:
+            code = SIGNALLED - code  # as a shell says it
+        self._answers.put((index, Ended(code, said)))
 
     def send(self, index: int, message: Request) -> None:
         """Sends a worker a request; a dead one is noticed by its end, not here."""
@@ -162,7 +194,13 @@ class Workers:
 
     def end(self, index: int) -> None:
         """Ends a worker, whatever it does, and waits until its memory is free."""
-        process = self._processes[index].process
+        self._kill(self._processes[index].process)
+
+    def _kill(self, process: subprocess.Popen[str]) -> None:
+        if self.launcher:  # killed, it could pass nothing on
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(LAUNCHER_SECONDS)
         process.kill()
         process.wait()
 
@@ -176,8 +214,27 @@ class Workers:
             try:
                 one.process.wait(patience)
             except subprocess.TimeoutExpired:
-                one.process.kill()
-                one.process.wait()
-            if one.listener:
-                one.listener.join(patience)
+                self._kill(one.process)
+            one.listener.join(patience)
         self._processes.clear()
+
+
+def command(program: str) -> list[str]:
+    """Returns what starts a worker process of a program."""
+    return [sys.executable, "-m", "jdlopt.executor", program]
+
+
+def environment(own: Mapping[str, str]) -> dict[str, str]:
+    """Returns what a worker process has in its environment, on the machine that it starts on.
+
+    Args:
+      own: what it has besides what this process has.
+    """
+    # a file in the working directory must not stand in for a library's
+    found = {**os.environ, **own, "PYTHONSAFEPATH": "1"}
+    found |= memory.settings(found)
+    if ONE_CORE in own:
+        # several threads for one operation only get in the way of the other workers
+        given = found.get("XLA_FLAGS", "")
+        found["XLA_FLAGS"] = f"{given} --xla_cpu_multi_thread_eigen=false".strip()
+    return found

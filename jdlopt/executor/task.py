@@ -28,6 +28,7 @@ class Task:
       attempts: how often it was dispatched.
       begun: whether a worker has trained some of it.
       share: how much of it is done at a time, as it was dispatched.
+      refused: why machines could not do it, by their names.
     """
 
     number: int
@@ -37,6 +38,7 @@ class Task:
     attempts: int = 0
     begun: bool = False
     share: Share = WHOLE
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

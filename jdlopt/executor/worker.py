@@ -7,8 +7,12 @@ print goes to stderr. Without its coordinator it ends.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
+import itertools
 import os
+import platform
+import socket
 import sys
 import threading
 import traceback
@@ -38,10 +42,15 @@ from jdlopt.executor.messages import (
     decode,
     encode,
 )
+from jdlopt.executor.processes import ONE_CORE
+from jdlopt.executor.shared import SEES, check_seen
 from jdlopt.train import disk
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 """The cores that this process may use."""
+MOST_SHARING = 64
+"""Workers on one core at most."""
+_HELD: list[socket.socket] = []
 
 
 class Link:
@@ -98,11 +107,15 @@ def serve(module: str) -> NoReturn:
 
     threading.Thread(target=listen, daemon=True).start()
     warnings.showwarning = show_warning
-    pin(_own_core())  # before jax counts the cores for its threads
+    if ONE_CORE in os.environ:
+        pin(_own_core())  # before jax counts the cores for its threads
     try:
         handle, ready = _start(module, link)
     except Exception as error:
-        link.send(_failed(STARTING, error))
+        failure = _failed(STARTING, error)
+        link.send(failure)
+        if SEES in os.environ and failure.kind != NO_MEMORY:
+            threading.Event().wait()  # else another is put here, which fails as well
         os._exit(1)
     link.send(ready)
     while True:
@@ -111,6 +124,7 @@ def serve(module: str) -> NoReturn:
 
 def _start(module: str, link: Link) -> tuple[Handler, Ready]:
     """Imports what answers requests, and jax with its devices."""
+    check_seen(os.environ)
     import jax
 
     from jdlopt.train.compiling import keep_programs
@@ -120,7 +134,8 @@ def _start(module: str, link: Link) -> tuple[Handler, Ready]:
     make_importable_again(os.environ)
     handle: Handler = importlib.import_module(module).start(link)
     devices = jax.local_devices()
-    return handle, Ready(devices[0].platform, [str(device) for device in devices])
+    names = [str(device) for device in devices]
+    return handle, Ready(devices[0].platform, names, platform.node())
 
 
 def answer(handle: Handler, request: Request) -> Answer:
@@ -138,7 +153,7 @@ def _failed(task: int, error: BaseException) -> Failed:
     plain = isinstance(error, UserError | DivergedError)
     text = str(error) if plain else f"{type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(error)) if kind == DEFECT else None
-    return Failed(task, kind, text.strip(), trace)
+    return Failed(task, kind, text.strip(), trace, platform.node())
 
 
 def failure_kind(error: BaseException) -> str:
@@ -166,8 +181,23 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 # --- cores ----------------------------------------------------------------------------------------
 
 
+@functools.cache
 def _own_core() -> int:
-    return int(os.environ.get("JDLOPT_CORE", "0"))
+    """Takes a core of this machine that no other worker has, as long as this process lives.
+
+    Where each has one, the fewest share it. A name in Linux's abstract namespace is bound by one
+    process at a time, and free again however that ends.
+    """
+    for sharing, core in itertools.product(range(MOST_SHARING), range(len(CORES))):
+        own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            own.bind(f"\0jdlopt-core-{CORES[core]}-{sharing}")
+        except OSError:
+            own.close()
+        else:
+            _HELD.append(own)
+            return core
+    return 0
 
 
 def pin(core: int | None) -> None:
@@ -178,7 +208,7 @@ def pin(core: int | None) -> None:
     on one core, parts only get in each other's way.
     """
     threads = Path("/proc/self/task")
-    if "JDLOPT_CORE" not in os.environ or not threads.is_dir():
+    if not threads.is_dir():
         return
     cores = set(CORES) if core is None else {CORES[core % len(CORES)]}
     for thread in threads.iterdir():
@@ -191,6 +221,9 @@ def pin(core: int | None) -> None:
 @contextlib.contextmanager
 def all_cores() -> Iterator[None]:
     """Lets a worker use every core for a while: to compile."""
+    if ONE_CORE not in os.environ:
+        yield
+        return
     pin(None)
     try:
         yield

@@ -11,6 +11,7 @@ from jdlopt.config import Choice, Count, Natural, Range
 from jdlopt.config.options import Flag, option_problems, raise_option_problems
 from jdlopt.errors import UserError
 from jdlopt.executor.messages import EXECUTION_MODES
+from jdlopt.executor.place import PLACES, place_problems
 from jdlopt.study.enqueue import read_points
 
 SAMPLERS = ("quasi_random", "random", "grid", "tpe", "gp", "cmaes")
@@ -98,6 +99,8 @@ class Options:
       halving: ``asha`` or ``median`` stops the worse trials early.
       reduction: with ``asha``, one in so many goes on.
       workers: processes; one a core on a CPU by default, one on an accelerator.
+      workers_on: where they run: ``here``, ``ray[:HOST:PORT]`` or ``slurm``, with what each takes
+        there (``ray,cpus=2,gpus=1``); see `jdlopt.executor.place`.
       width: trials in a population, one a seed and fold; by the device by default.
       execution_mode: ``vmap``, ``scan`` or ``each``; measured by default.
       storage: an Optuna database URL or ``journal:FILE``; SQLite in the directory by default.
@@ -155,6 +158,7 @@ class Options:
         int, Range(2), Flag("asha: one in so many goes on", "N", group="search")
     ] = 3
     workers: Annotated[Count | None, Flag("processes", "N", group="how", shown="one a core")] = None
+    workers_on: Annotated[str | None, Flag(PLACES, "PLACE", group="how", shown="here")] = None
     width: Annotated[Count | None, Flag("trials in a population", "N", group="how")] = None
     execution_mode: Annotated[
         str | None,
@@ -197,7 +201,7 @@ class Options:
         Raises:
           UserError: what is wrong, all of it in one message.
         """
-        problems = option_problems(self)
+        problems = option_problems(self) + place_problems(self.workers_on)
         try:
             reached(self.until)
         except UserError as error:

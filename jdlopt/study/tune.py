@@ -9,7 +9,6 @@ from pathlib import Path
 from jdlopt import config as configs
 from jdlopt.data import notes
 from jdlopt.executor.executor import Executor
-from jdlopt.executor.processes import default_workers
 from jdlopt.study import WORKER
 from jdlopt.study import space as spaces
 from jdlopt.study.enqueue import checked
@@ -70,7 +69,7 @@ def tune(
     plain = configs.to_dict(configs.override(config, unknown))
     deadline = None if options.budget is None else started + options.budget
     # workers import while this process does
-    executor = Executor.start(WORKER, options.workers or default_workers(), deadline)
+    executor = Executor.start(WORKER, options.workers, deadline, options.workers_on, workdir)
     try:
         from jdlopt.study import database
         from jdlopt.study.search import Search

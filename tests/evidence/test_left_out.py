@@ -36,7 +36,7 @@ class Memory:
     def __init__(self):
         self.most = 8
 
-    def start(self, program, count, deadline=None):
+    def start(self, program, count, deadline=None, *_):
         processes = FakeProcesses()
         processes.reply = self.reply
         return Executor(processes, 1, deadline)

@@ -20,17 +20,27 @@ from jdlopt.executor.processes import Ended
 
 
 class FakeProcesses:
-    """Where workers live, for an executor; ``reply`` answers each population at once."""
+    """Where workers live, for an executor; ``reply`` answers each population at once.
 
-    def __init__(self) -> None:
+    ``hosts`` are the machines that workers are put on, in turn; of several, one that is not named
+    any more has no place yet.
+    """
+
+    def __init__(self, *hosts: str) -> None:
+        self.hosts, self.elsewhere = [*hosts], bool(hosts)
         self.sent: list[tuple[int, Request]] = []
         self.answers: list[tuple[int, Answer | Ended]] = []
         self.ended: list[int] = []
         self.started = 0
         self.reply: Callable[[TrainPopulation], Answer | Ended] | None = None
 
+    def slots(self) -> int:
+        return 0
+
     def start(self) -> int:
-        self.answers.append((self.started, Ready("cpu", ["cpu:0"])))
+        if self.hosts or not self.elsewhere:
+            host = self.hosts.pop(0) if self.hosts else ""
+            self.answers.append((self.started, Ready("cpu", ["cpu:0"], host)))
         self.started += 1
         return self.started - 1
 

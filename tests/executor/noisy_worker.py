@@ -1,5 +1,7 @@
 """What a worker process of the tests answers with: a run's record, a failure, or noise."""
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -12,6 +14,8 @@ def start(link):
         how = request.config["how"]
         if how == "noise":
             link._out.write("no message\n")
+        if how == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
         if how == "file":
             try:
                 Path("/nowhere/x").read_bytes()

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from jdlopt.errors import UserError
 from jdlopt.executor.executor import Executor
-from jdlopt.executor.messages import Progress, TrainRun
-from jdlopt.executor.processes import Ended
+from jdlopt.executor.messages import ANSWERS, Progress, Ready, RunTrained, TrainRun, decode, encode
+from jdlopt.executor.processes import ONE_CORE, Ended, Workers
+from jdlopt.executor.relay import Relay
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def executor(monkeypatch):
+def program(monkeypatch):
     folder = str(Path(__file__).parent)
     paths = [folder, os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
-    made = Executor.start("noisy_worker", 1)
+    return "noisy_worker"
+
+
+@pytest.fixture
+def executor(program):
+    made = Executor.start(program, 1)
     yield made
     made.close()
 
@@ -60,3 +67,43 @@ def test_a_worker_that_says_what_is_no_message_is_ended_and_no_traceback(executo
 def test_how_a_process_ended_is_said_in_words():
     assert str(Ended(-9)) == "was killed by SIGKILL"
     assert str(Ended(3)) == "ended with code 3"
+
+
+LAUNCHER = """
+import signal, subprocess, sys
+
+run = subprocess.Popen(sys.argv[1:])
+signal.signal(signal.SIGTERM, lambda *_: run.terminate())
+code = run.wait()
+sys.exit(128 - code if code < 0 else code)
+"""
+
+
+def test_a_launcher_passes_on_what_workers_say_and_how_they_end(program):
+    workers = Workers(program, one_core=True, launcher=[sys.executable, "-c", LAUNCHER])
+    made = Executor(workers, 1)
+    try:
+        made.submit(TrainRun({"how": "answer"}, ""))
+        made.submit(TrainRun({"how": "die"}, ""))
+        done, died = results(made)
+        assert done.record == {"status": "done"}
+        assert died.message.endswith("its worker process was killed by SIGKILL")
+    finally:
+        made.close()
+
+
+def test_a_relay_passes_on_what_its_worker_says_and_how_it_ends(program, tmp_path):
+    relay = Relay(program, {ONE_CORE: "1"}, str(tmp_path))
+    relay.send(encode(TrainRun({"how": "answer"}, "", 3)))
+    lines, noise, code = [], "", None
+    while len(lines) < 2:
+        said = relay.receive()
+        lines, noise = [*lines, *said.lines], noise + said.noise
+    ready, done = (decode(line, ANSWERS) for line in lines)
+    assert isinstance(ready, Ready) and ready.host
+    assert done == RunTrained(3, {"status": "done"}) and "no message" not in "".join(lines)
+    relay.end()
+    while code is None:
+        said = relay.receive()
+        noise, code = noise + said.noise, said.code
+    assert code == -9 and "what libraries print" in noise

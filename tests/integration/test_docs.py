@@ -55,7 +55,8 @@ def commands(page: Path) -> list[list[str]]:
         elif words[:2] == ["python", "launch/local.py"]:
             found.append(words[words.index("--") + 1 :])
         elif words[:1] == ["sbatch"]:
-            found.append(words[words.index("launch/slurm/run.sbatch") + 1 :])
+            script = next(n for n, word in enumerate(words) if word.startswith("launch/slurm/"))
+            found.append(words[script + 1 :])
     return found
 
 

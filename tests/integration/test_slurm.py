@@ -1,12 +1,14 @@
-"""launch/slurm/run.sbatch on a real SLURM of one node, started here with files of its own."""
+"""The scripts of launch/slurm on a real SLURM of one node, started here with files of its own."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +22,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "launch" / "slurm" / "run.sbatch"
+SCRIPTS = ROOT / "launch" / "slurm"
 # Debian puts the daemons where a plain user's PATH does not look.
 SEARCH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 PROGRAMS = (
@@ -69,9 +71,14 @@ class Cluster(NamedTuple):
         assert done.returncode == 0, f"{words}: {done.stderr}\n{self.logs()}"
         return done.stdout.strip()
 
-    def submit(self, options: list[str], words: list[str], jdlopt: list[str]) -> Job:
-        options = ["--parsable", f"--output={self.folder}/slurm-%j.out", *options]
-        number = self.command("sbatch", *options, str(SCRIPT), *words, JDLOPT=shlex.join(jdlopt))
+    def submit(
+        self, options: list[str], words: list[str], jdlopt: list[str], script: str = "run.sbatch"
+    ) -> Job:
+        name = "slurm-%A_%a.out" if script == "array.sbatch" else "slurm-%j.out"
+        options = ["--parsable", f"--output={self.folder}/{name}", *options]
+        number = self.command(
+            "sbatch", *options, str(SCRIPTS / script), *words, JDLOPT=shlex.join(jdlopt)
+        )
         return Job(self, number)
 
     def logs(self) -> str:
@@ -338,3 +345,80 @@ def test_cancelled_run_has_saved(cluster, config, tmp_path):
     assert job.ended() == "CANCELLED"
     record = json.loads((workdir / "result.json").read_text())
     assert record["status"] == "interrupted"
+
+
+# --- studies --------------------------------------------------------------------------------------
+
+STUDY = """
+from jdlopt.study.space import log_uniform
+
+
+def get_config():
+    return {
+        "seed": 5,
+        "data": {"source": "iris", "batch_size": 32},
+        "model": {"name": "mlp", "features": ()},
+        "loss": {"name": "cross_entropy"},
+        "optim": {"name": "sgd", "learning_rate": 0.01},
+        "train": {"steps": 3000, "eval_every": 1000, "evaluate_test": False},
+    }
+
+
+def get_space():
+    return {"optim.learning_rate": log_uniform(1e-3, 1e-1)}
+"""
+
+
+@pytest.fixture
+def study(tmp_path) -> list[str]:
+    config = tmp_path / "iris.py"
+    config.write_text(STUDY)
+    flags = ["--trials=24", "--width=2", "--keep=0", "--no-report"]
+    return ["tune", f"--config={config}", f"--workdir={tmp_path / 'study'}", *flags]
+
+
+def trials(workdir: Path) -> list[dict[str, object]]:
+    path = workdir / "study.json"
+    return json.loads(path.read_text())["trials"] if path.exists() else []
+
+
+def done(workdir: Path) -> list[object]:
+    return [one["number"] for one in trials(workdir) if one["state"] == "done"]
+
+
+def workers() -> list[int]:
+    """The worker processes that steps of jobs have started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            words = (path.parent / "cmdline").read_bytes().split(b"\0")
+            if b"SLURM_STEP_ID=" in path.read_bytes() and b"jdlopt.executor" in words[:3]:
+                found.append(int(path.parent.name))
+    return found
+
+
+def test_the_workers_of_a_study_are_steps_and_one_that_is_killed_costs_no_trial(
+    cluster, study, tmp_path
+):
+    job = cluster.submit(["--ntasks=2"], study, JDLOPT, "study.sbatch")
+    wait_for("trials", lambda: len(done(tmp_path / "study")) >= 2, 180)
+    os.kill(workers()[0], signal.SIGKILL)
+    assert job.ended() == "COMPLETED", job.output()
+    assert done(tmp_path / "study") == list(range(24))
+    assert "with 2 workers" in job.output()
+    assert not workers()
+
+
+def test_the_tasks_of_an_array_share_a_study(cluster, study, tmp_path):
+    job = cluster.submit(["--array=0-1"], [*study, "--workers=1"], JDLOPT, "array.sbatch")
+    over = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+
+    def states() -> list[str]:
+        shown = cluster.command("scontrol", "show", "--oneliner", "job", job.number)
+        return re.findall(r"JobState=(\w+)", shown)
+
+    wait_for("the array's end", lambda: all(state in over for state in states()), 240)
+    outputs = [path.read_text() for path in cluster.folder.glob(f"slurm-{job.number}_*.out")]
+    assert set(states()) == {"COMPLETED"}, outputs
+    assert done(tmp_path / "study") == list(range(24))
+    assert len(outputs) == 2

@@ -1,0 +1,200 @@
+"""Counts what a study over several machines loses when a worker and a machine are killed.
+
+    python benchmarks/measure_cluster.py [--trials=200] [--machines=3] [--workers=8] [--name=few]
+
+The machines are Ray nodes of one cluster on this one; so the times say nothing of a real cluster,
+and the counts do. Trials are those of a linear model. A worker is killed (SIGKILL) when a quarter
+of the trials has ended, a whole machine with all its workers at half, and a new machine joins when
+five eighths have. Then the same study is trained on this machine alone, and compared trial by
+trial. Needs `ray`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import os
+import signal
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import recording
+
+SPACE_OF = {"optim.learning_rate": (1e-3, 1e-1), "loss.l2": (1e-6, 1e-2)}
+CONFIG = {
+    "seed": 0,
+    "data": {"source": "iris", "batch_size": 32},
+    "model": {"name": "mlp", "features": ()},
+    "loss": {"name": "cross_entropy", "l2": 1e-4},
+    "optim": {"name": "sgd", "learning_rate": 0.01},
+    "train": {"steps": 200, "eval_every": 50, "evaluate_test": False},
+}
+OBJECT_STORE = 80 * 2**20
+"""Bytes of Ray's memory for objects, of which a study needs none."""
+
+
+def children(pid: int) -> Iterator[int]:
+    """Yields the processes that one has started, and those that these have started."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            continue  # it has ended
+        if parent == pid:
+            yield int(path.parent.name)
+            yield from children(int(path.parent.name))
+
+
+def workers_of(machine: Any) -> list[int]:
+    """Returns jdlopt's worker processes on a machine."""
+    found = []
+    for pid in children(machine.all_processes["raylet"][0].process.pid):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"jdlopt.executor" in words:
+            found.append(pid)
+    return found
+
+
+class Cluster:
+    """Machines of a Ray cluster, and what is done to them while a study runs.
+
+    Args:
+      machines: how many.
+      workers: places for workers on all of them.
+      trials: of the study.
+    """
+
+    def __init__(self, machines: int, workers: int, trials: int):
+        from ray.cluster_utils import Cluster as Nodes
+
+        self.trials = trials
+        head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
+        self.nodes = Nodes(initialize_head=True, head_node_args=head)
+        shares = [workers // machines + (n < workers % machines) for n in range(machines)]
+        self.machines = [self.add(share) for share in shares]
+        self.largest = max(shares)
+        self.happened: list[dict[str, Any]] = []
+        self.joined: Any = None
+        self.most = 0
+
+    def add(self, places: int) -> Any:
+        """Returns a new machine, with places for so many workers."""
+        return self.nodes.add_node(num_cpus=places, object_store_memory=OBJECT_STORE)
+
+    def act(self, now: Any) -> None:
+        """Kills and adds, by how far the study has come; an ``on_progress``."""
+        steps = (self.kill_worker, 2 / 8), (self.kill_machine, 4 / 8), (self.join, 5 / 8)
+        done = now.done + now.pruned + now.infeasible
+        if self.joined is not None:
+            self.most = max(self.most, len(workers_of(self.joined)))
+        if len(self.happened) < len(steps):
+            act, share = steps[len(self.happened)]
+            if done >= share * self.trials:
+                self.happened.append({"what": act.__name__, "trials_done": done, **act()})
+                print(self.happened[-1], flush=True)
+
+    def kill_worker(self) -> dict[str, Any]:
+        """Kills one worker process of the last machine."""
+        found = workers_of(self.machines[-1])
+        os.kill(found[0], signal.SIGKILL)
+        return {"workers": 1}
+
+    def kill_machine(self) -> dict[str, Any]:
+        """Kills all processes of the first machine."""
+        found = workers_of(self.machines[0])
+        self.nodes.remove_node(self.machines[0], allow_graceful=False)
+        return {"workers": len(found)}
+
+    def join(self) -> dict[str, Any]:
+        """Adds a machine in the place of the killed one."""
+        self.joined = self.add(self.largest)
+        return {"places": self.largest}
+
+
+def tuned(workdir: Path, trials: int, on_progress: Any = None, **options: Any) -> dict[str, Any]:
+    """Runs the study; returns its record."""
+    from jdlopt.study.options import Options
+    from jdlopt.study.space import log_uniform
+    from jdlopt.study.tune import tune
+
+    space = {key: log_uniform(*ends) for key, ends in SPACE_OF.items()}
+    asked = Options(trials=trials, keep=0, **options)
+    return tune(CONFIG, space, workdir, asked, on_progress).record
+
+
+def counted(workdir: Path, trials: int) -> dict[str, Any]:
+    """Counts the trials in Optuna's storage and in the curves: those that are not there once."""
+    import optuna
+    import pandas as pd
+
+    storage = optuna.storages.RDBStorage(f"sqlite:///{workdir / 'study.db'}")
+    there = optuna.load_study(study_name="study", storage=storage).trials
+    storage.engine.dispose()
+    numbers = collections.Counter(one.number for one in there if one.state.name == "COMPLETE")
+    rows = pd.read_parquet(workdir / "curves.parquet").value_counts(["trial", "seed", "step"])
+    steps = rows.groupby("trial").size()
+    return {
+        "trials": trials,
+        "finished": sum(numbers.values()),
+        "lost": len(set(range(trials)) - set(numbers)),
+        "twice": sum(count > 1 for count in numbers.values()) + int((rows > 1).sum()),
+        "evaluations_a_trial": sorted({int(count) for count in steps}),
+    }
+
+
+def measured(trials: int, machines: int, workers: int, alone: bool = True) -> dict[str, Any]:
+    """Runs a study with kills, and the same one alone if wanted; returns counts and times."""
+    with tempfile.TemporaryDirectory(prefix="cluster-") as folder:
+        place = Path(folder)
+        cluster = Cluster(machines, workers, trials)
+        try:
+            start = time.perf_counter()
+            where = f"ray:{cluster.nodes.address}"
+            record = tuned(place / "many", trials, cluster.act, workers_on=where)
+            seconds = time.perf_counter() - start
+        finally:
+            cluster.nodes.shutdown()
+        found = {
+            **counted(place / "many", trials),
+            "machines": machines,
+            "workers": workers,
+            "happened": cluster.happened,
+            "workers_on_the_machine_that_joined": cluster.most,
+            "seconds": seconds,
+        }
+        if not alone:
+            return found
+        start = time.perf_counter()
+        other = tuned(place / "one", trials)
+        values = [[one["values"] for one in each["trials"]] for each in (record, other)]
+        differ = sum(a != b for a, b in zip(*values, strict=True))
+        return {**found, "seconds_alone": time.perf_counter() - start, "values_that_differ": differ}
+
+
+def main() -> None:
+    """Measures and records."""
+    flags = argparse.ArgumentParser()
+    flags.add_argument("--trials", type=int, default=200)
+    flags.add_argument("--machines", type=int, default=3)
+    flags.add_argument("--workers", type=int, default=8)
+    flags.add_argument("--name", default="few", help="of the part of the record")
+    given = flags.parse_args()
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import ray
+
+    found = measured(given.trials, given.machines, given.workers)
+    print(found, flush=True)
+    recording.write("cluster", {given.name: {**found, "ray": ray.__version__}}, keep=True)
+
+
+if __name__ == "__main__":
+    main()
