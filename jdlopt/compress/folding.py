@@ -77,6 +77,7 @@ def folded(experiment: Experiment, weights: Weights) -> tuple[Config, Weights]:
     model = dataclasses.replace(
         config.model,
         freeze_norm=False,
+        batch_norm_groups=1,
         options={**config.model.options, "batch_norm": False},
     )
     config = dataclasses.replace(config, model=model)

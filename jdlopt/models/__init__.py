@@ -95,6 +95,8 @@ class ModelFields:
       dtype: what the model computes in. Parameters, gradients, the optimizer and running
         statistics stay float32; float16 trains with a dynamic loss scale.
       freeze_norm: whether batch norm uses its running statistics while training, and keeps them.
+      batch_norm_groups: how many groups of a batch batch norm takes statistics of, each of its own,
+        while training. Devices that hold whole groups need not exchange any.
       pretrained: a file of tensors (safetensors or PyTorch's) or a folder as Hugging Face lays it
         out, whose values the model starts from.
       lora_rank: the rank of adapters beside frozen kernels; None: no adapters.
@@ -111,6 +113,7 @@ class ModelFields:
     embedding_features: Count = 32
     dtype: Annotated[str, Choice(DTYPES)] = "float32"
     freeze_norm: bool = False
+    batch_norm_groups: Count = 1
     pretrained: str | None = None
     lora_rank: Count | None = None
     lora_patterns: tuple[str, ...] = lora.KERNELS
@@ -210,7 +213,15 @@ def make_model(
     if takes_codes:
         keys["column_sizes"] = columns
     freeze_norm = section.get("freeze_norm", ModelFields.freeze_norm)
-    model = bridge(part, section["name"], keys, num_outputs, freeze_norm=freeze_norm)
+    norm_groups = section.get("batch_norm_groups", ModelFields.batch_norm_groups)
+    model = bridge(
+        part,
+        section["name"],
+        keys,
+        num_outputs,
+        freeze_norm=freeze_norm,
+        norm_groups=norm_groups,
+    )
     if (tokens and "num_tokens" not in own) or (any(columns) and not takes_codes):
         features = section.get("embedding_features", ModelFields.embedding_features)
         model = embedded(model, tokens=tokens, columns=columns, features=features)

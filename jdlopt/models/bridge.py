@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
 from jdlopt.errors import ConfigError
-from jdlopt.models import sown
+from jdlopt.models import batch_norm, sown
 
 _LINEN_STREAMS = ("dropout",)
 
@@ -59,6 +60,7 @@ def bridge(
     num_outputs: int,
     *,
     freeze_norm: bool = False,
+    norm_groups: int = 1,
 ) -> Model:
     """Returns the `Model` of a module class; it is built inside each call, from traced floats.
 
@@ -68,10 +70,11 @@ def bridge(
       keys: its keyword arguments from the config; ``hparams`` of a call replace the floats.
       num_outputs: passed on if the part takes it, and what the outputs must be wide.
       freeze_norm: whether batch norm uses its running statistics while training, and keeps them.
+      norm_groups: groups of a batch whose statistics batch norm takes while training.
 
     Raises:
       ConfigError: the part is no module, its outputs have another width, or there is no batch
-        norm to freeze.
+        norm to freeze, or to take statistics of groups.
     """
     if not callable(part):
         raise ConfigError(f"model.name {name!r} is {part!r}, not a Linen or NNX module class.")
@@ -80,13 +83,15 @@ def bridge(
     if "num_outputs" in takes:
         fixed["num_outputs"] = num_outputs
     if inspect.isclass(part) and issubclass(part, nn.Module):
-        model = _linen(part, fixed, freeze_norm)
+        model = _linen(part, fixed, freeze_norm, norm_groups)
     elif inspect.isclass(part) and issubclass(part, nnx.Module):
         model = _nnx(part, fixed, "rngs" in takes, freeze_norm)
+        _no_groups(name, norm_groups)
     elif not inspect.isclass(part) and "rngs" in takes:
         model = _nnx(part, fixed, True, freeze_norm)
+        _no_groups(name, norm_groups)
     elif not inspect.isclass(part):
-        model = _linen(part, fixed, freeze_norm)
+        model = _linen(part, fixed, freeze_norm, norm_groups)
     else:
         raise ConfigError(
             f"model.name {name!r} is the class {part.__qualname__}, which is neither a "
@@ -110,14 +115,23 @@ def bridge(
                 f"need {expected}: one row an example, {num_outputs} wide. Give the module a field "
                 "'num_outputs' and use it as the width of its last layer."
             )
-        if freeze_norm and not jax.tree.leaves(state):
+        asked = {"freeze_norm": freeze_norm, "batch_norm_groups": norm_groups > 1}
+        for option in (option for option, on in asked.items() if on and not jax.tree.leaves(state)):
             raise ConfigError(
-                f"model.freeze_norm: model.name {name!r} has no batch norm, nor any other state. "
-                "Leave freeze_norm out, or give the model batch norm."
+                f"model.{option}: model.name {name!r} has no batch norm, nor any other state. "
+                f"Leave {option} out, or give the model batch norm."
             )
         return params, state
 
     return Model(init, model.apply)
+
+
+def _no_groups(name: str, norm_groups: int) -> None:
+    if norm_groups > 1:
+        raise ConfigError(
+            f"model.batch_norm_groups: model.name {name!r} is an NNX module; Linen's batch norm "
+            "alone takes statistics of groups. Leave batch_norm_groups out."
+        )
 
 
 def parameters_of(part: Callable[..., Any]) -> set[str]:
@@ -148,21 +162,12 @@ def _mode(call: Callable[..., Any], train: bool) -> dict[str, Any]:
     return {"deterministic": not train} if "deterministic" in takes else {}
 
 
-def _norm_frozen(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> object:
-    """Has a Linen batch norm use its running statistics, whatever its own setting."""
-    norm = context.module
-    if not isinstance(norm, nn.BatchNorm) or context.method_name != "__call__":
-        return call(*args, **kwargs)
-    own = norm.use_running_average
-    # flax takes the choice from the field or from the call, and complains about both
-    object.__setattr__(norm, "use_running_average", None)
-    try:
-        return call(*args[:1], **{**kwargs, "use_running_average": True})
-    finally:
-        object.__setattr__(norm, "use_running_average", own)
-
-
-def _linen(part: Callable[..., nn.Module], fixed: Mapping[str, object], freeze_norm: bool) -> Model:
+def _linen(
+    part: Callable[..., nn.Module],
+    fixed: Mapping[str, object],
+    freeze_norm: bool,
+    norm_groups: int,
+) -> Model:
     def init(key: Array, inputs: PyTree, hparams: PyTree) -> tuple[PyTree, PyTree]:
         module = part(**{**fixed, **hparams})
         params_key, other = jax.random.split(key)
@@ -185,8 +190,7 @@ def _linen(part: Callable[..., nn.Module], fixed: Mapping[str, object], freeze_n
         mode = _mode(module.__call__, train)
         rngs = dict.fromkeys(_LINEN_STREAMS, key) if train and key is not None else {}
         mutable = [*model_state, *sown.SOWN] if train else list(updates)
-        frozen = train and freeze_norm
-        with nn.intercept_methods(_norm_frozen) if frozen else contextlib.nullcontext():
+        with batch_norm.intercepted(freeze_norm, norm_groups) if train else nullcontext():
             outputs, state = module.apply(variables, inputs, rngs=rngs, mutable=mutable, **mode)
         return outputs, ({**model_state, **sown.settled(state)} if mutable else model_state)
 

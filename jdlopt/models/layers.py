@@ -203,8 +203,9 @@ class DepthwiseConv(nn.Module):
 class BatchNorm(nn.Module):
     """Batch normalisation over all but the channels, with running statistics for evaluation.
 
-    The statistics are of the global batch wherever it is sharded, since `jit` sees it as one array.
-    Ioffe and Szegedy, "Batch normalization", 2015.
+    The statistics are of the global batch wherever it is sharded, since `jit` sees it as one array;
+    with ``model.batch_norm_groups`` they are of each group of it. Ioffe and Szegedy, "Batch
+    normalization", 2015.
     """
 
     momentum: float = 0.9

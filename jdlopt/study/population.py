@@ -27,6 +27,7 @@ from jdlopt.train.compiling import Compiler
 from jdlopt.train.facts import count_of
 from jdlopt.train.program import CAPACITY
 from jdlopt.train.state import TrainState
+from jdlopt.train.steps import stored
 
 DISPATCH_SECONDS = 1.0
 """About how long one dispatch may take: signals and progress wait for its end."""
@@ -183,7 +184,8 @@ class Population:
         """The examples of the structure, on every device."""
         key = (id(self.structure), self.layout)
         if key not in self.cache.data:
-            self.cache.data[key] = self.layout.replicate(self.structure.data)
+            assert self.structure.data is not None
+            self.cache.data[key] = self.layout.replicate(stored(self.structure.data))
         return self.cache.data[key]
 
     def compile(self) -> None:

@@ -54,6 +54,13 @@ def impossible(
             f"optim.accumulate: {config.optim.accumulate} doesn't divide data.batch_size, "
             f"{batch_size}."
         )
+    elif sound("optim", "model.batch_norm_groups"):
+        part, groups = batch_size // config.optim.accumulate, config.model.batch_norm_groups
+        if part % groups:
+            problems.append(
+                f"model.batch_norm_groups: {groups} groups can't be made of {part} examples, "
+                "data.batch_size / optim.accumulate, all of one size."
+            )
     problems += loggers.unknown(train.loggers or ()) if sound("train.loggers") else []
     if sound("train") and train.epochs is not None and train.steps is not None:
         problems.append("train: give epochs or steps, not both.")

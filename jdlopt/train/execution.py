@@ -21,6 +21,7 @@ from jdlopt.train.predict import taught
 from jdlopt.train.program import Dispatch, streaming_program, training_programs
 from jdlopt.train.state import TrainState
 from jdlopt.train.step import TEACHER
+from jdlopt.train.steps import stored
 
 Values = dict[str, jax.Array]
 """Per-step values by name, each [steps or more]."""
@@ -95,7 +96,7 @@ class _InMemory:
         said = taught(experiment, arrays.inputs)
         if said is not None:
             data[TEACHER] = said
-        data = meshes.put(data, meshes.replicated(mesh))
+        data = meshes.put(stored(data), meshes.replicated(mesh))
         every = config.train.checkpoint_every
         self.dispatch, self._program = training_programs(
             state,

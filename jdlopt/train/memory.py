@@ -25,7 +25,7 @@ from jdlopt.train.components import model_of, shaped
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.program import state_sharding
 from jdlopt.train.state import TrainState
-from jdlopt.train.steps import one_step, streamed_step
+from jdlopt.train.steps import one_step, stored, streamed_step
 
 UNITS = {"": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 """What a size is written in."""
@@ -119,7 +119,7 @@ def largest_batch(experiment: Experiment, limit: int | None = None) -> Fit:
     config, dataset = experiment.config, experiment.data
     mesh = meshes.make_mesh(config.mesh)
     limit = device_bytes(mesh) if limit is None else limit
-    unit = math.lcm(mesh.size, config.optim.accumulate)
+    unit = math.lcm(mesh.size, config.optim.accumulate * config.model.batch_norm_groups)
     most = dataset.sizes["train"]
 
     def cost(batch_size: int) -> int:
@@ -216,11 +216,11 @@ def compiled_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Compiled:
         step = jax.jit(partial(streamed_step, train_step=experiment.train_step), **options)
         lowered = step.lower(state, batch)
     else:
-        data = _batch(experiment, experiment.data.sizes["train"])
+        data = jax.eval_shape(stored, _batch(experiment, experiment.data.sizes["train"]))
         data = jax.tree.map(lambda leaf: _placed(leaf, everywhere), data)
         step = jax.jit(partial(one_step, train_step=experiment.train_step, mesh=mesh), **options)
         lowered = step.lower(state, data, jax.ShapeDtypeStruct((1, size), jnp.int32))
-    return lowered.compile(compile_options())
+    return lowered.compile(compile_options(platform=mesh.devices.flat[0].platform))
 
 
 def device_bytes(mesh: Mesh) -> int:

@@ -203,7 +203,7 @@ def streaming_program(
 
 def training_programs(
     state: TrainState,
-    data: dict[str, Array],
+    data: Batch,
     batch_size: int,
     *,
     train_step: Step,
@@ -217,7 +217,7 @@ def training_programs(
 
     Args:
       state: the state to train; copied for the timing, never changed.
-      data: the training split in device memory.
+      data: the training split in device memory, as `jdlopt.train.steps.stored` makes it.
       batch_size: examples in a global batch.
       train_step: `jdlopt.train.experiment.Experiment.train_step`.
       mesh: the devices.

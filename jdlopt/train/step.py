@@ -265,8 +265,14 @@ def _accumulated(
     key: Key[Array, ""],
     parts: int,
 ) -> tuple[PyTree, PyTree, Measured]:
-    """The mean gradient over micro-batches, one after the other, so that only one is in memory."""
-    split = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), batch)
+    """The mean gradient over micro-batches, one after the other, so that only one is in memory.
+
+    A micro-batch is every ``parts``-th example: devices that hold examples in a row have as many of
+    each, and so share the work on it without exchanging any.
+    """
+    split = jax.tree.map(
+        lambda leaf: leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1), batch
+    )
 
     def micro(
         carry: tuple[PyTree, PyTree], item: tuple[Batch, Key[Array, ""]]

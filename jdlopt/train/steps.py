@@ -5,13 +5,15 @@ A run's steps and those of a population's trials are these.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Int32
+from jaxtyping import Array, Bool, Int32, PyTree
 
 from jdlopt import mesh as meshes
 from jdlopt.train.state import TrainState
@@ -25,9 +27,45 @@ Progress = tuple[Int32[Array, ""], TrainState, dict[str, Array], Bool[Array, ""]
 """Steps done, the state, the values so far, and whether all of them are finite."""
 
 
-def gather(data: Batch, examples: Int32[Array, " batch"]) -> Batch:
-    """Returns a batch of a dataset that lies in device memory."""
-    return jax.tree.map(lambda values: values.at[examples].get(mode="promise_in_bounds"), data)
+@partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["shape"])
+@dataclass(frozen=True)
+class Flat:
+    """Examples of several axes as they lie in device memory: the numbers of each side by side.
+
+    A TPU would lay out pixels of three channels anew, all of them, before each read of some: an
+    array of two axes it reads where it lies.
+
+    Attributes:
+      values: [examples, numbers of one].
+      shape: of an example.
+    """
+
+    values: Array | np.ndarray
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+        return len(self.values)
+
+
+def stored(data: Batch) -> dict[str, PyTree]:
+    """Returns a dataset as `gather` reads it, each array of more than two axes as `Flat`."""
+
+    def flat(leaf: Array | np.ndarray) -> Array | np.ndarray | Flat:
+        return Flat(leaf.reshape(len(leaf), -1), leaf.shape[1:]) if leaf.ndim > 2 else leaf
+
+    return jax.tree.map(flat, dict(data))
+
+
+def gather(data: Mapping[str, PyTree], examples: Int32[Array, " batch"]) -> Batch:
+    """Returns a batch of a dataset that lies in device memory, as `stored` makes it."""
+
+    def rows(leaf: Array | Flat) -> Array:
+        if isinstance(leaf, Flat):
+            return rows(jnp.asarray(leaf.values)).reshape(len(examples), *leaf.shape)
+        return leaf.at[examples].get(mode="promise_in_bounds")
+
+    return jax.tree.map(rows, dict(data), is_leaf=lambda leaf: isinstance(leaf, Flat))
 
 
 def gathered_step(

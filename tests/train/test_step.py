@@ -10,6 +10,8 @@ import optax
 import pytest
 
 from jdlopt import config as configs
+from jdlopt import mesh as meshes
+from jdlopt.train import memory
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.state import as_arrays
 
@@ -78,6 +80,19 @@ def test_accumulated_gradients_equal_the_whole_batchs(config):
         after.append(jax.jit(parts.train_step)(state, batch))
     chex.assert_trees_all_close(after[0][0].params, after[1][0].params, **TOLERANCE)
     np.testing.assert_allclose(after[0][1]["loss"], after[1][1]["loss"], rtol=1e-5)
+
+
+def test_devices_share_the_work_on_each_part_of_a_batch(config):
+    programs = []
+    for data, accumulate in ((1, 1), (4, 4)):
+        config["optim"]["accumulate"] = accumulate
+        config["mesh"] = {"data": data}
+        parts = Experiment.build(config)
+        programs.append(memory.compiled_step(parts, meshes.make_mesh(parts.config.mesh)))
+    text = programs[1].as_text()
+    assert "all-gather" not in text and "all-to-all" not in text and "all-reduce" in text
+    alone, shared = (program.cost_analysis()["flops"] for program in programs)
+    assert shared < 0.5 * alone  # a loop's body counts once: a quarter of a quarter, and the update
 
 
 def test_sgd_is_the_gradient_of_the_loss(config):

@@ -137,7 +137,8 @@ def why_not(one: Technique, config: Config, facts: Facts) -> str | None:
 
 KEEPING = (
     "model.dropout_rate", "model.drop_path_rate", "model.dtype", "model.remat", "model.scan_layers",
-    "model.freeze_norm", "model.lora_", "model.ensemble", "model.quantize.", "model.prune.",
+    "model.freeze_norm", "model.batch_norm_groups", "model.lora_", "model.ensemble",
+    "model.quantize.", "model.prune.",
 )  # fmt: skip
 """Keys of the model that leave the parameters which it starts from as they are."""
 RESHAPING = tuple(

@@ -17,8 +17,8 @@ from jdlopt.errors import ConfigError, listing, nearest
 
 CONFIG = "config.json"
 NOT_THE_MODELS_OWN = frozenset(
-    ("name", "pretrained", "dtype", "freeze_norm", "ensemble", "lora_rank", "lora_patterns",
-     "lora_alpha", "prune", "remat")
+    ("name", "pretrained", "dtype", "freeze_norm", "batch_norm_groups", "ensemble", "lora_rank",
+     "lora_patterns", "lora_alpha", "prune", "remat")
 )  # fmt: skip
 """Keys of a run's ``model`` section that say how it is trained or computed, not what it is."""
 ACTIVATIONS = {

@@ -15,7 +15,7 @@ from skimage import exposure, filters
 
 from jdlopt.data.augment import AUGMENTATIONS
 from jdlopt.data.augment.draws import normals
-from jdlopt.data.augment.image import colors
+from jdlopt.data.augment.image import colors, histogram
 from jdlopt.data.augment.image.blur import blur
 from jdlopt.data.augment.image.posterize import posterize
 from jdlopt.data.augment.image.solarize import solarize
@@ -135,6 +135,20 @@ def test_equalizing_is_pillows():
     few = BYTES[:, :5, :5]  # too few pixels for a step
     found = jitted("equalized")(jnp.asarray(few / np.float32(255)))
     np.testing.assert_allclose(found, by_pillow(ImageOps.equalize, few), atol=1e-6)
+
+
+def test_comparing_counts_and_looks_up_alike():
+    rng = np.random.default_rng(2)
+    values = jnp.asarray((rng.random((3, 50, 2)) ** 2 * 256).astype(np.int32))
+    counts = histogram.counted(values)
+    np.testing.assert_array_equal(histogram.counted_by_comparing(values), counts)
+    wanted = [np.bincount(np.asarray(values)[1, :, 0], minlength=256)]
+    np.testing.assert_array_equal(counts[1, :1], wanted)
+    found = histogram.looked_up_by_comparing(counts, values)
+    np.testing.assert_array_equal(found, histogram.looked_up(counts, values))
+    traced = jax.jit(colors.equalized).trace(jnp.asarray(IMAGES))
+    lowered = traced.lower(lowering_platforms=("tpu",)).as_text()
+    assert "stablehlo.gather" not in lowered and "stablehlo.scatter" not in lowered
 
 
 def test_posterizing_and_solarizing_are_pillows():

@@ -14,7 +14,7 @@ from scipy import stats
 from skimage import transform
 
 from jdlopt.data.augment import AUGMENTATIONS
-from jdlopt.data.augment.image import affine
+from jdlopt.data.augment.image import affine, products, resample
 from jdlopt.data.augment.image.crop import crop
 from jdlopt.data.augment.image.flip import alternating_flip, fingerprints
 from jdlopt.data.augment.image.resized_crop import resized_crop
@@ -106,7 +106,7 @@ def maps_of(kind, values, n=1):
 @pytest.mark.parametrize("fill", affine.FILLS)
 def test_maps_show_what_scikit_image_shows(images, fill):
     image = images[0]
-    move = jax.jit(partial(affine.resampled, fill=fill))
+    move = jax.jit(partial(resample.resampled, fill=fill))
     for kind, values in MAPS:
         found = move(image[None], maps_of(kind, values))[0]
         expected = by_skimage(image, forwards(kind, values), mode=NUMPY_MODE[fill])
@@ -115,7 +115,7 @@ def test_maps_show_what_scikit_image_shows(images, fill):
 
 def test_a_rotation_is_scikit_images_rotate(images):
     degrees = jnp.asarray([0.0, 10.0, 45.0, 90.0, 180.0, -30.0])
-    found = affine.resampled(images, affine.rotation(degrees))
+    found = resample.resampled(images, affine.rotation(degrees))
     for image, angle, turned in zip(images, degrees, found, strict=True):
         expected = transform.rotate(np.array(image), float(angle), order=1)
         np.testing.assert_allclose(turned, expected, atol=2e-5)
@@ -126,14 +126,14 @@ def test_composed_maps_are_made_one_after_the_other(images):
     maps = affine.compose(maps_of(*first, n=6), maps_of(*then, n=6))
     maps = affine.compose(maps, maps_of("shearing", (0.2, 0.1), n=6))
     forward = forwards("shearing", (0.2, 0.1)) @ forwards(*then) @ forwards(*first)
-    for image, moved in zip(images, affine.resampled(images, maps), strict=True):
+    for image, moved in zip(images, resample.resampled(images, maps), strict=True):
         np.testing.assert_allclose(moved, by_skimage(image, forward), atol=2e-5)
 
 
 def test_nearest_takes_a_pixel_and_its_mean_is_not_taken(images):
     maps = affine.rotation(jnp.full(6, 33.0))
-    moved = np.asarray(affine.resampled(images, maps, interpolation="nearest"))
-    places = affine.resampled(ramps(6, 12, 9), maps, interpolation="bilinear", fill="edge")
+    moved = np.asarray(resample.resampled(images, maps, interpolation="nearest"))
+    places = resample.resampled(ramps(6, 12, 9), maps, interpolation="bilinear", fill="edge")
     inside = moved.any(-1)
     rows, columns = np.round(np.moveaxis(np.asarray(places), -1, 0)).astype(int)
     expected = np.stack([image[r, c] for image, r, c in zip(np.asarray(images), rows, columns)])
@@ -167,9 +167,9 @@ def test_whole_pixels_are_numpys_padding(down, right, mirrored, fill):
 
 def _three_ways(fill, images, maps):
     return (
-        affine.copied(images, maps, fill=fill),
-        affine.resampled(images, maps, fill=fill, interpolation="nearest"),
-        affine.resampled(images, maps, fill=fill),
+        resample.copied(images, maps, fill=fill),
+        resample.resampled(images, maps, fill=fill, interpolation="nearest"),
+        resample.resampled(images, maps, fill=fill),
     )
 
 
@@ -179,8 +179,60 @@ EXACTLY = {fill: jax.jit(partial(_three_ways, fill)) for fill in affine.FILLS}
 def test_an_image_of_one_pixel_a_side_reflects_itself():
     image = jnp.asarray([[[[0.2], [0.6], [1.0]]]])
     maps = affine.translation(jnp.float32([3.0]), jnp.float32([1.0]))
-    moved = affine.copied(image, maps, fill="reflect")
+    moved = resample.copied(image, maps, fill="reflect")
     np.testing.assert_array_equal(moved[0, 0, :, 0], jnp.float32([0.6, 0.2, 0.6]))
+
+
+# --- as products, for TPUs ------------------------------------------------------------------------
+
+
+def some_maps(upright, n=6):
+    """Maps that reach beyond the border; the first is the identity."""
+    names = ("flip", "zoom", "shift") if upright else ("rotate", "shear", "zoom", "shift")
+    maps = drawn(jax.random.key(11), n, (12, 9), moves({name: STRONG[name] for name in names}))
+    still = affine.identity(n)
+    return affine.Affine(*(each.at[0].set(one[0]) for each, one in zip(maps, still)))
+
+
+WAYS = [
+    {"fill": fill, "interpolation": interpolation}
+    for fill in affine.FILLS
+    for interpolation in affine.INTERPOLATIONS
+]
+
+
+@pytest.mark.parametrize(
+    ("upright", "most"), [(True, 0), (False, 12 * 9), (False, 0)], ids=["upright", "small", "large"]
+)
+def test_products_show_what_reading_pixels_shows(images, upright, most, monkeypatch):
+    monkeypatch.setattr(products, "MOST_PIXELS", most)
+    made = jax.jit(
+        lambda *given: [products.resampled(*given, **way, upright=upright) for way in WAYS]
+    )
+    read = jax.jit(lambda *given: [resample.resampled(*given, **way) for way in WAYS])
+    maps = some_maps(upright)
+    for way, found, wanted in zip(WAYS, made(images, maps), read(images, maps), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=2e-6, err_msg=str(way))
+        np.testing.assert_array_equal(found[0], images[0])
+    if upright:
+        whole = affine.scaling(jnp.asarray([1.0, -1.0] * 3), jnp.asarray([-1.0] * 6))
+        whole = affine.compose(whole, affine.translation(jnp.arange(6.0), -jnp.arange(6.0)))
+        np.testing.assert_array_equal(made(images, whole)[1], resample.copied(images, whole))
+
+
+def test_a_tpu_reads_no_single_pixels():
+    def read_in(strengths, side, platform):
+        images = jax.ShapeDtypeStruct((4, side, side, 3), jnp.float32)
+        traced = jax.jit(lambda key, images: warp(key, images, moves(strengths))).trace(
+            jax.random.key(0), images
+        )
+        return traced.lower(lowering_platforms=(platform,)).as_text().count('"stablehlo.gather"(')
+
+    upright = {"crop": 0.1, "resized_crop": 0.5, "flip": 0.5, "shift": 0.1, "zoom": 0.1}
+    assert read_in(upright, 224, "tpu") == 0 < read_in(upright, 224, "cuda")
+    assert read_in({"crop": 0.1, "flip": 0.5}, 224, "tpu") == 0
+    assert read_in(STRONG, 28, "tpu") == 0
+    assert read_in(STRONG, 224, "tpu") == 1 and read_in(STRONG, 224, "cpu") == 4
 
 
 # --- draws ----------------------------------------------------------------------------------------

@@ -1,12 +1,11 @@
-"""Affine maps of a batch of images, one an example: made, composed, and resampled in one pass."""
+"""Affine maps of a batch of images, one an example: made and composed."""
 
 from __future__ import annotations
 
 from typing import Annotated, NamedTuple
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from jdlopt.config import Choice
 
@@ -84,100 +83,26 @@ def moves_nothing(maps: Affine) -> Bool[Array, "n"]:
     return jnp.stack(same).all(0)
 
 
-# --- resampling -----------------------------------------------------------------------------------
+def places(
+    maps: Affine, height: int, width: int
+) -> tuple[Float[Array, "n height width"], Float[Array, "n height width"]]:
+    """Returns the row and the column of the image that each pixel of the result shows."""
+    y, x = _centred(height)[:, None], _centred(width)
+    each = Affine(*(field[:, None, None] for field in maps))
+    rows = each.yy * y + each.yx * x + each.y0 + (height - 1) / 2
+    columns = each.xy * y + each.xx * x + each.x0 + (width - 1) / 2
+    return rows, columns
 
 
-def resampled(
-    images: Float[Array, "n h w c"],
-    maps: Affine,
-    *,
-    fill: Fill = "constant",
-    interpolation: Interpolation = "bilinear",
-) -> Float[Array, "n h w c"]:
-    """Returns the images as their maps show them; to the bit if all maps are identities.
-
-    Args:
-      images: the images.
-      maps: one an image.
-      fill: what lies beyond the border: ``constant`` zeros, the image again as its mirror image
-        (``reflect``, the border's pixels not repeated), or the border's pixels (``edge``).
-      interpolation: a pixel between pixels is their ``bilinear`` mean, or the ``nearest`` one.
-    """
-    h, w = images.shape[1:3]
-
-    def moved(images: Array, maps: Affine) -> Array:
-        # float32 whatever the images' precision: a place among 1,000 pixels needs its bits
-        y = jnp.arange(h, dtype=jnp.float32)[:, None] - (h - 1) / 2
-        x = jnp.arange(w, dtype=jnp.float32) - (w - 1) / 2
-        each = Affine(*(field[:, None, None] for field in maps))
-        rows = each.yy * y + each.yx * x + each.y0 + (h - 1) / 2
-        columns = each.xy * y + each.xx * x + each.x0 + (w - 1) / 2
-        if interpolation == "nearest":
-            return _shown(images, _whole(rows), _whole(columns), fill)
-        above, left = jnp.floor(rows), jnp.floor(columns)
-        down, right = rows - above, columns - left
-        total = jnp.zeros((), images.dtype)
-        for row, vertical in ((_whole(above), 1 - down), (_whole(above) + 1, down)):
-            for column, horizontal in ((_whole(left), 1 - right), (_whole(left) + 1, right)):
-                weight = vertical * horizontal
-                if fill == "constant":
-                    weight = jnp.where(_inside(images, row, column), weight, 0.0)
-                pixels = _pixels(images, row, column, fill)
-                total += weight[..., None].astype(images.dtype) * pixels
-        return total
-
-    # A branch of its own is also faster: with what comes after fused into it, XLA's CPU backend
-    # doesn't vectorise the reading of pixels.
-    return jax.lax.cond(moves_nothing(maps).all(), lambda images, _: images, moved, images, maps)
+def upright_places(
+    maps: Affine, height: int, width: int
+) -> tuple[Float[Array, "n height"], Float[Array, "n width"]]:
+    """Returns the same of maps that neither turn nor shear: a row shows one row, wherever in it."""
+    rows = maps.yy[:, None] * _centred(height) + maps.y0[:, None] + (height - 1) / 2
+    columns = maps.xx[:, None] * _centred(width) + maps.x0[:, None] + (width - 1) / 2
+    return rows, columns
 
 
-def copied(
-    images: Float[Array, "n h w c"], maps: Affine, *, fill: Fill = "constant"
-) -> Float[Array, "n h w c"]:
-    """Returns the images as maps of mirrors and whole pixels show them, which need no mean.
-
-    It is `resampled` for such maps, to the bit and three times as fast.
-    """
-    h, w = images.shape[1:3]
-    y = jnp.arange(h, dtype=jnp.float32) - (h - 1) / 2
-    x = jnp.arange(w, dtype=jnp.float32) - (w - 1) / 2
-    # where nothing turns, a result's row says which row it shows, and a column which column
-    rows = _whole(maps.yy[:, None] * y + maps.y0[:, None] + (h - 1) / 2)
-    columns = _whole(maps.xx[:, None] * x + maps.x0[:, None] + (w - 1) / 2)
-    return _shown(images, rows[:, :, None], columns[:, None, :], fill)
-
-
-def _whole(places: Array) -> Int[Array, "*shape"]:
-    return jnp.round(places).astype(jnp.int32)
-
-
-def _shown(images: Array, rows: Array, columns: Array, fill: Fill) -> Float[Array, "n h w c"]:
-    """Pixels of each image by their row and column, zeros beyond the border if it is constant."""
-    pixels = _pixels(images, rows, columns, fill)
-    if fill != "constant":
-        return pixels
-    return jnp.where(_inside(images, rows, columns)[..., None], pixels, 0)
-
-
-def _inside(images: Array, rows: Array, columns: Array) -> Bool[Array, "n h w"]:
-    h, w = images.shape[1:3]
-    return (rows >= 0) & (rows < h) & (columns >= 0) & (columns < w)
-
-
-def _pixels(images: Array, rows: Array, columns: Array, fill: Fill) -> Float[Array, "n h w c"]:
-    """Pixels of each image by their row and column; beyond the border those of the fill."""
-    n, h, w, c = images.shape
-    if fill == "reflect":
-        rows, columns = _reflected(rows, h), _reflected(columns, w)
-    places = jnp.clip(rows, 0, h - 1) * w + jnp.clip(columns, 0, w - 1)
-    return jax.vmap(lambda image, at: image.at[at].get(mode="promise_in_bounds"))(
-        images.reshape(n, h * w, c), places
-    )
-
-
-def _reflected(places: Int[Array, "*shape"], size: int) -> Int[Array, "*shape"]:
-    """Where the mirror images around an image show its pixels from."""
-    if size == 1:
-        return jnp.zeros_like(places)
-    places = places % (2 * size - 2)
-    return jnp.minimum(places, 2 * size - 2 - places)
+def _centred(size: int) -> Float[Array, " size"]:
+    # float32 whatever the images' precision: a place among 1,000 pixels needs its bits
+    return jnp.arange(size, dtype=jnp.float32) - (size - 1) / 2

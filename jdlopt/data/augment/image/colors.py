@@ -7,12 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jdlopt.data.augment.augmentation import Images
+from jdlopt.data.augment.image import histogram
+from jdlopt.data.augment.image.histogram import BYTE
 
 LUMA = (0.2989, 0.587, 0.114)
 """The weights of red, green and blue in a grey value: ITU-R BT.601, rounded as in torchvision."""
-
-BYTE = 255
-"""The largest byte: posterizing and equalizing see images as bytes."""
 
 GAUSSIAN_RADIUS = 6
 """Pixels at which a blur's Gaussian is cut off: three times the largest sigma."""
@@ -117,21 +116,15 @@ def equalized(images: Images) -> Images:
     pixels but those of the largest byte. Where that step is 0 a channel stays.
     """
     n, h, w, c = images.shape
-    levels = BYTE + 1
     values = jnp.clip(jnp.round(images * BYTE), 0, BYTE)
-    # one histogram an image, each channel's after the one before
-    places = values.astype(jnp.int32).reshape(n, h * w, c) + levels * jnp.arange(c)
-    places = places.reshape(n, -1)
-    empty = jnp.zeros(c * levels)
-    counts = jax.vmap(lambda at: empty.at[at].add(1, mode="promise_in_bounds"))(places)
+    bytes_of_channels = values.astype(jnp.int32).reshape(n, h * w, c)
+    counts = histogram.counted(bytes_of_channels)
     # a running sum as a product: XLA's CPU backend would sum anew for every pixel that asks
-    before = jnp.triu(jnp.ones((levels, levels)), 1)
-    smaller = jnp.matmul(counts.reshape(n, c, levels), before, precision="highest")
+    before = jnp.triu(jnp.ones((BYTE + 1, BYTE + 1)), 1)
+    smaller = jnp.matmul(counts, before, precision="highest")
     # the count below the largest byte: bytes above that one have all pixels below them
     step = jnp.floor(jnp.where(smaller < h * w, smaller, 0).max(-1) / BYTE)[:, None, None]
-    rank = jax.vmap(lambda row, at: row.at[at].get(mode="promise_in_bounds"))(
-        smaller.reshape(n, -1), places
-    ).reshape(images.shape)
+    rank = histogram.looked_up(smaller, bytes_of_channels).reshape(images.shape)
     level = jnp.floor((rank + jnp.floor(step / 2)) / jnp.maximum(step, 1))
     level = jnp.where(step == 0, values, jnp.clip(level, 0, BYTE))
     return (level / BYTE).astype(images.dtype)

@@ -19,8 +19,10 @@ class Move(NamedTuple):
       name: what it draws depends on its key and its name.
       maps: ``(key, n, (height, width), strength) → n maps``; at strength 0 all are the identity.
       whole: whether it moves by whole pixels, so that they are copied and need no interpolation.
+      upright: whether it neither turns nor shears, so that a row shows one row.
     """
 
     name: str
     maps: Callable[[Array, int, Size, Array], Affine]
     whole: bool = False
+    upright: bool = False

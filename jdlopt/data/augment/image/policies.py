@@ -15,11 +15,11 @@ from jdlopt.data.augment.image.affine import (
     Affine,
     compose,
     identity,
-    resampled,
     rotation,
     shearing,
     translation,
 )
+from jdlopt.data.augment.image.resample import resampled
 
 OPERATIONS = (
     "identity",

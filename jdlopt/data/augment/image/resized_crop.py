@@ -27,7 +27,7 @@ def _resized_crop(key: Array, n: int, size: Size, strength: Array) -> Affine:
     return Affine(shares[0], zero, zero, shares[1], down, right)
 
 
-MOVE = Move("resized_crop", _resized_crop)
+MOVE = Move("resized_crop", _resized_crop, upright=True)
 
 
 def resized_crop(

@@ -16,7 +16,7 @@ def _shift(key: Array, n: int, size: Size, strength: Array) -> Affine:
     return translation(strength * size[0] * down, strength * size[1] * right)
 
 
-MOVE = Move("shift", _shift)
+MOVE = Move("shift", _shift, upright=True)
 
 
 def shift(

@@ -16,11 +16,10 @@ from jdlopt.data.augment.image.affine import (
     Fill,
     Interpolation,
     compose,
-    copied,
     identity,
-    resampled,
 )
 from jdlopt.data.augment.image.move import Move, Size
+from jdlopt.data.augment.image.resample import copied, resampled
 
 
 def draws(key: Key[Array, ""], count: int, n: int, low: float) -> Float[Array, "count n"]:
@@ -67,4 +66,5 @@ def warp(
     maps = drawn(key, images.shape[0], (images.shape[1], images.shape[2]), moves)
     if all(move.whole for move, _ in moves):
         return copied(images, maps, fill=fill)
-    return resampled(images, maps, fill=fill, interpolation=interpolation)
+    upright = all(move.whole or move.upright for move, _ in moves)
+    return resampled(images, maps, fill=fill, interpolation=interpolation, upright=upright)

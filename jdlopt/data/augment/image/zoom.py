@@ -16,7 +16,7 @@ def _zoom(key: Array, n: int, size: Size, strength: Array) -> Affine:
     return scaling(factor, factor)
 
 
-MOVE = Move("zoom", _zoom)
+MOVE = Move("zoom", _zoom, upright=True)
 
 
 def zoom(
