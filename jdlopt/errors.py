@@ -7,6 +7,9 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 
+HUNG = 124
+"""The exit code of a process that has ended itself since nothing moved: start it again."""
+
 
 class UserError(Exception):
     """The user's input is wrong: the command line answers with this message and exit code 2."""

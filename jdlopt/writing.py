@@ -27,7 +27,9 @@ NO_FILE = "it is no plain file of this directory alone"
 
 
 @contextlib.contextmanager
-def aside(path: Path, name: str = "writing", *, binary: bool = False) -> Iterator[IO[Any]]:
+def aside(
+    path: Path, name: str = "writing", *, binary: bool = False, settled: bool = True
+) -> Iterator[IO[Any]]:
     """Opens a new file beside a path; at the end it is renamed, so that nobody reads half of it.
 
     Args:
@@ -35,6 +37,7 @@ def aside(path: Path, name: str = "writing", *, binary: bool = False) -> Iterato
       name: tells it from what other processes write for the same path at the same moment. Where
         there are none, one name lets a killed process leave one such file at most.
       binary: bytes are written, instead of text.
+      settled: whether it is on the disk at the end; else a power cut may leave an empty file.
 
     Raises:
       OSError: it can't be written; what was there before is as it was.
@@ -47,9 +50,11 @@ def aside(path: Path, name: str = "writing", *, binary: bool = False) -> Iterato
         with _as_file(number, "w", binary) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if settled:
+                os.fsync(file.fileno())
         beside.replace(path)
-        settle(path.parent)
+        if settled:
+            settle(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             beside.unlink()
@@ -62,13 +67,13 @@ def _as_file(number: int, mode: str, binary: bool) -> IO[Any]:
     return os.fdopen(number, mode, encoding="utf-8", errors="backslashreplace", newline="")
 
 
-def write_aside(path: Path, text: str, name: str = "writing") -> None:
+def write_aside(path: Path, text: str, name: str = "writing", *, settled: bool = True) -> None:
     """Writes a text as `aside` does.
 
     Raises:
       OSError: it can't be written; what was there before is as it was.
     """
-    with aside(path, name) as file:
+    with aside(path, name, settled=settled) as file:
         file.write(text)
 
 

@@ -155,4 +155,16 @@ def script() -> None:
     if sys.argv[1:2] in (["train"], ["profile"]) and not asks:  # others train in other processes
         memory.start_again()
     os.environ["PYTHONSAFEPATH"] = "1"  # for the processes that it starts
-    sys.exit(main())
+    code = main()
+    if code not in (DONE, INTERRUPTED):
+        _leave_others(code)
+    sys.exit(code)
+
+
+def _leave_others(code: int) -> None:
+    """Ends a process of several at once: jax would wait minutes for the others, and they for it."""
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

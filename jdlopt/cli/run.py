@@ -77,6 +77,19 @@ def _config_of(
     return config_at(named or workdir or "", flags.overrides, flags.allow_code)
 
 
+def _share_of_time(goodput: Mapping[str, Any] | None) -> str:
+    """Says which part of a run's time made steps that count, and what took most of the rest."""
+    if not goodput or goodput["share"] is None:
+        return ""
+    rest = {kind: one for kind, one in goodput["seconds"].items() if kind != "steps"}
+    most = max(rest, key=lambda kind: rest[kind])
+    starts = f" over {goodput['starts']} starts" if goodput["starts"] > 1 else ""
+    words = most.replace("_", " ")
+    return (
+        f"; goodput {goodput['share']:.0%}{starts}, most of the rest {words} ({rest[most]:.1f} s)"
+    )
+
+
 def _print_result(record: Mapping[str, Any], workdir: Path) -> None:
     from rich.table import Table
 
@@ -105,7 +118,8 @@ def _print_result(record: Mapping[str, Any], workdir: Path) -> None:
         f"best {best['metric']} {number(best['value'])} at step {best['step']:,}; "
         f"{record['n_params']:,} parameters; {record['wall_seconds']:.1f} s, of it "
         f"{record['compile_seconds']:.1f} s compiling"
-        + (f"; {speed:,.0f} examples/s" if speed else ""),
+        + (f"; {speed:,.0f} examples/s" if speed else "")
+        + _share_of_time(record.get("goodput")),
     )
     for split, reason in record.get("not_evaluated", {}).items():
         out.print(f"the {split} split is not evaluated: {reason}", soft_wrap=True)

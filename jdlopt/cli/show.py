@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jdlopt.cli.verbs import ConfigFlags, RunFlags
 
 DONE, DEFECT, WRONG_INPUT, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
-"""What a verb's exit code means."""
+"""What a verb's exit code means; `jdlopt.errors.HUNG` is that of a process which ended itself."""
 
 A_RUN = "a run's directory"
 CONFIGS_IN = ("best_config.json", "improved.py")

@@ -23,9 +23,10 @@ from jdlopt.data.dataset import Dataset
 from jdlopt.errors import ConfigError, WorkdirError
 from jdlopt.mesh import MeshFields, make_mesh
 from jdlopt.models import pruning
-from jdlopt.train import checkpoint, data_record, log, serve, split_record
+from jdlopt.train import checkpoint, data_record, goodput, log, serve, split_record
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.facts import count_of, evaluated, facts_of, reasons_of, tell_faults
+from jdlopt.train.goodput import Account
 from jdlopt.train.pending import Snapshot
 from jdlopt.train.result import read_result, write_result
 from jdlopt.train.run import Run, open_run
@@ -96,7 +97,8 @@ def save_made(
         lines.close()
         mesh, best = make_mesh(config.mesh), Snapshot(step, weights)
         seconds = time.perf_counter() - started
-        Saving(place, experiment, mesh).save(state, step, best, tracker, None, seconds)
+        account = Account().with_more(goodput.STEPS, seconds)
+        Saving(place, experiment, mesh).save(state, step, best, tracker, None, account)
         write_result(
             place,
             {

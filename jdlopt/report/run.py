@@ -15,6 +15,7 @@ from jdlopt.report.records import as_written
 from jdlopt.report.saving import save
 from jdlopt.study.records import Record
 from jdlopt.tasks import find_task
+from jdlopt.train.goodput import Account
 
 
 def write_report(workdir: Path, allow_code: bool = False) -> Path:
@@ -147,7 +148,21 @@ def _facts(result: Record, found: Record) -> list[tuple[str, object]]:
         ("steps", result.get("steps")),
         ("parameters", result.get("n_params")),
         ("wall time", f"{number(result.get('wall_seconds'))} s"),
+        *_goodput(result.get("goodput")),
     ]
+
+
+def _goodput(record: object) -> list[tuple[str, object]]:
+    """Which part of the run's time made steps that count, and where the rest went."""
+    try:
+        account = Account.from_dict(record)
+    except ValueError:
+        return []
+    share, spent = account.share(), sorted(account.seconds.items(), key=lambda one: -one[1])
+    rest = ", ".join(f"{kind.replace('_', ' ')} {number(s)} s" for kind, s in spent if s >= 0.05)
+    again = f"; {account.lost_steps:,} steps made again" if account.lost_steps else ""
+    facts: list[tuple[str, object]] = [] if share is None else [("goodput", f"{share:.1%}")]
+    return [*facts, ("starts", f"{account.starts}{again}"), ("time", rest)]
 
 
 def _made(result: Record) -> list[tuple[str, object]]:

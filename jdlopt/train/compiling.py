@@ -41,10 +41,15 @@ class Compiler:
 
     Args:
       on_compiled: is given each program.
+      told: is told the seconds that were spent, each time.
     """
 
-    def __init__(self, on_compiled: Callable[[jax.stages.Compiled], None] | None = None) -> None:
-        self._on_compiled = on_compiled
+    def __init__(
+        self,
+        on_compiled: Callable[[jax.stages.Compiled], None] | None = None,
+        told: Callable[[float], None] | None = None,
+    ) -> None:
+        self._on_compiled, self._told = on_compiled, told
         self.seconds = 0.0
         self.programs = 0
 
@@ -60,11 +65,14 @@ class Compiler:
         options = compile_options(quickly)
         with ThreadPoolExecutor(len(lowered)) as pool:
             compiled = list(pool.map(lambda program: program.compile(options), lowered))
-        self.seconds += time.perf_counter() - start
+        spent = time.perf_counter() - start
+        self.seconds += spent
         self.programs += len(compiled)
         if self._on_compiled is not None:
             for program in compiled:
                 self._on_compiled(program)
+        if self._told is not None:
+            self._told(spent)
         return compiled
 
 

@@ -31,7 +31,7 @@ LENGTH = ("train.epochs", "train.steps")
 """The keys of a run that may grow: a finished one is then trained further."""
 BEFORE: dict[str, object] = {"data.preprocess.target_scale": None, "data.fit_on": "train"}
 """What a run trained with whose jdlopt did not have a key yet, where that is not its default."""
-FREE = ("mesh.", "data.workers", "train.loggers", "train.tensorboard")
+FREE = ("mesh.", "data.workers", "train.loggers", "train.tensorboard", "train.hang_seconds")
 """How keys begin that change nothing of what is trained: where, who reads, where it is logged."""
 
 

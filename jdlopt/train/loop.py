@@ -18,18 +18,20 @@ from jdlopt import config as configs
 from jdlopt import memory
 from jdlopt import mesh as meshes
 from jdlopt.data import given, notes
-from jdlopt.errors import DivergedError, Interrupted, WorkdirError, listing
+from jdlopt.errors import DivergedError, Interrupted, listing
 from jdlopt.train import (
-    checkpoint,
     data_record,
     features,
     going_on,
+    goodput,
     log,
     loggers,
+    longer,
     processes,
     serve,
     split_record,
     start,
+    watch,
 )
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.components import clean_given
@@ -37,6 +39,7 @@ from jdlopt.train.evaluate import Evaluator
 from jdlopt.train.execution import make_execution
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.facts import count_of, evaluated, facts_of, reasons_of, tell_faults
+from jdlopt.train.goodput import Stopwatch
 from jdlopt.train.loggers.logger import LoggerWarning
 from jdlopt.train.pending import Pending, Snapshot
 from jdlopt.train.program import copy, state_sharding
@@ -131,8 +134,8 @@ def fit_experiment(
     with signals() as stop, processes.first_claims(lambda: _claimed(place, experiment)):
         finished = read_result(place)
         known = configs.code_in(experiment.config)
-        longer = _is_longer(experiment, place, finished)
-        if finished is not None and Run(finished, place).is_final and not longer:
+        goes_on = longer.is_longer(experiment, place, finished)
+        if finished is not None and Run(finished, place).is_final and not goes_on:
             return Run(finished, place, allow_code=known)
         with ExitStack() as opened:
             return _Run(experiment, place, clock, on_progress, opened).train(stop)
@@ -148,64 +151,20 @@ def _claimed(place: Path, experiment: Experiment) -> Iterator[None]:
         yield
 
 
-class LongerRunWarning(UserWarning):
-    """A run is trained for more steps than it began with."""
-
-
-def _is_longer(experiment: Experiment, place: Path, finished: Mapping[str, Any] | None) -> bool:
-    """Says whether a run is to be trained for more steps than its directory's config asks for.
-
-    Raises:
-      WorkdirError: it is to be trained for fewer than it has made.
-    """
-    saved = log.saved_config(place / log.CONFIG).get("train", {})
-    now = experiment.config.to_dict()["train"]
-    if all(saved.get(key) == now[key] for key in ("epochs", "steps")):
-        return False
-    total = experiment.total_steps
-    made = max([*checkpoint.steps(place / log.CHECKPOINTS), int((finished or {}).get("steps", 0))],
-               default=0)  # fmt: skip
-    if total < made:
-        raise WorkdirError(
-            f"--workdir: the run in {place} has made {made:,} steps, and this config's "
-            f"train.epochs or train.steps asks for {total:,}. Ask for more, or choose another "
-            "--workdir."
-        )
-    if total == made:
-        return False
-    schedule = experiment.config.optim.schedule.name
-    about = "" if schedule == "constant" else (
-        f" Its schedule {schedule!r} is that of {total:,} steps from here on: the learning rate "
-        f"goes on where that schedule is at step {made:,}, and not where the shorter one was."
-    )  # fmt: skip
-    if jax.process_index() == 0:
-        warnings.warn(
-            f"the run in {place} goes on from step {made:,} to {total:,}.{about}",
-            LongerRunWarning,
-            stacklevel=4,
-        )
-    return True
-
-
 @dataclass
 class _Clock:
     """How long a run has taken, in seconds.
 
     Attributes:
-      started: when `fit` was called; ``earlier``: what earlier calls took.
+      stopwatch: where the time goes, from the call of `fit` on.
       first_step: updates made before this call.
       looping_since: when the first step was made; ``looped``: how long all took, once at the end.
     """
 
-    started: float = field(default_factory=time.perf_counter)
-    earlier: float = 0.0
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
     first_step: int = 0
     looping_since: float = 0.0
     looped: float | None = None
-
-    def wall(self) -> float:
-        """Returns the time of all calls."""
-        return self.earlier + time.perf_counter() - self.started
 
     def loop(self) -> float:
         """Returns the time since this call's first step, compilation not counted."""
@@ -235,19 +194,22 @@ class _Run:
             on_progress,
         )
         self.config, self.options = experiment.config, experiment.config.train
-        self.mesh, self.compile = meshes.make_mesh(self.config.mesh), Compiler()
+        self.stopwatch = clock.stopwatch
+        self.mesh = meshes.make_mesh(self.config.mesh)
+        self.compile = Compiler(partial(self.stopwatch.move, goodput.COMPILE))
         self.tracker = make_tracker(experiment, experiment.data.sizes["train"])
         self.saving = Saving(workdir, experiment, self.mesh)
         self.rows: list[dict[str, Any]] = []  # logged lines, where there is no file for them
         state = self._initial()
         self.n_params = count_of(state.params)
-        self.state, self.step, clock.earlier, dispatch = self.saving.resume(state, self.tracker)
+        self.state, self.step, dispatch, account = self.saving.resume(state, self.tracker)
         clock.first_step = self.step
+        self._count_time(account, opened)
         self.log = self._open_log(opened)
         # what the steps and the evaluations between them run on
         working = self._with_features() if self.options.cache_features else experiment
         evaluator = Evaluator(working, self.mesh, self.compile)
-        self.pending = Pending(self.tracker, evaluator, self.mesh, opened)
+        self.pending = Pending(self.tracker, evaluator, self.mesh, opened, self.stopwatch)
         asked = dispatch or self.options.steps_per_dispatch
         self.execution = make_execution(
             working, self.state, self.step, self.mesh, self.compile, asked, opened
@@ -273,6 +235,15 @@ class _Run:
         placed = meshes.put((hparams, loaded), meshes.replicated(self.mesh))
         program = jax.jit(init, out_shardings=shardings).lower(*placed)
         return self.compile(program, quickly=True)(*placed)
+
+    def _count_time(self, saved: goodput.Account | None, opened: ExitStack) -> None:
+        """Goes on with the account of the run's time, and keeps it beside the checkpoints."""
+        newest, away = None, 0.0
+        if self.workdir is not None:
+            newest, away = goodput.read(self.workdir, self.stopwatch.began_at)
+        self.stopwatch.go_on(goodput.resumed(newest, saved, self.step, away))
+        if self.workdir is not None and jax.process_index() == 0:
+            opened.enter_context(goodput.kept(self.workdir, self.stopwatch))
 
     def _open_log(self, opened: ExitStack) -> log.RunLog | None:
         """Writes what the directory tells of the run and opens its log, in the first process."""
@@ -303,18 +274,40 @@ class _Run:
         """Trains to the end, or to what stops it."""
         self.clock.looping_since = time.perf_counter()
         self.saving.start_clock()
+        with self._watched():
+            try:
+                self._loop(stop)
+            except jax.errors.JaxRuntimeError as error:
+                if not processes.is_lost(error):
+                    raise
+                reason = " ".join(str(error).split())[:300]
+                watch.end_process(self.workdir, f"another process of the run is gone ({reason})")
+        self.clock.looped = self.clock.loop()
+        return self._finish("stopped early" if self.tracker.has_ended() else "done")
+
+    def _watched(self) -> contextlib.AbstractContextManager[None]:
+        """Ends the process where nothing moves any more, if the config asks for that."""
+        seconds = self.options.hangs_after(jax.process_count())
+        if seconds is None:
+            return nullcontext()
+        look = watch.Watch(self.stopwatch, seconds, processes.peers())
+        return watch.watching(look, partial(watch.end_process, self.workdir))
+
+    def _loop(self, stop: StopRequest) -> None:
+        """Makes the steps and reads their values."""
         while self.step < self.experiment.total_steps and not self.tracker.has_ended():
-            most = self._until_evaluation()
+            most, waited = self._until_evaluation(), self.execution.waited
+            self.stopwatch.switch(goodput.STEPS)
             self.state, values, count = self.execution(self.state, self.step, most)
+            self.stopwatch.move(goodput.DATA_WAIT, self.execution.waited - waited)
             self.pending.add_steps(self.step, values, count)
             self.step += count
+            self.stopwatch.step = self.step
             if self.tracker.is_evaluated(self.step):
                 self.pending.add_evaluation(Snapshot(self.step, self.weights(self.state)))
             self._read(wait=self.pending.may_end_training())
             self._save_or_stop(stop)
         self._read(wait=True)
-        self.clock.looped = self.clock.loop()
-        return self._finish("stopped early" if self.tracker.has_ended() else "done")
 
     def _until_evaluation(self) -> int:
         """Steps to the next evaluation, checkpoint or end: a dispatch never runs over one."""
@@ -354,6 +347,7 @@ class _Run:
         if asked or due:
             self._save()
         if asked:
+            self.stopwatch.switch(goodput.END)
             self._write_result("interrupted", self._newest_metrics())
             kept = (
                 "nothing is kept, as the run has no workdir."
@@ -367,10 +361,12 @@ class _Run:
     def _save(self) -> None:
         """Saves a state that is known to be finite, after the log lines that lead to it."""
         self._read(wait=True)
-        if self.log:
-            self.log.flush()
-        best, dispatch = self.pending.best, self.execution.dispatch
-        self.saving.save(self.state, self.step, best, self.tracker, dispatch, self.clock.wall())
+        with self.stopwatch.during(goodput.CHECKPOINT):
+            if self.log:
+                self.log.flush()
+            best, dispatch = self.pending.best, self.execution.dispatch
+            account = self.stopwatch.account()
+            self.saving.save(self.state, self.step, best, self.tracker, dispatch, account)
 
     def _diverged(self, error: DivergedError) -> DivergedError:
         """Records what blew up, and names the checkpoint that is left."""
@@ -386,6 +382,7 @@ class _Run:
     def _finish(self, status: str) -> Run:
         """Saves the end, evaluates the best checkpoint once on all splits, writes the result."""
         self._save()
+        self.stopwatch.switch(goodput.EVALUATION)
         best = self.saving.best(self.pending.best, self.state)
         measured = self.experiment.measuring(self.experiment.all_metrics())
         measure = Evaluator(measured, self.mesh, self.compile)
@@ -395,6 +392,7 @@ class _Run:
             if name.startswith("train/")
         }
         more, faults = evaluated(self.experiment, partial(measure, weights=best.weights))
+        self.stopwatch.switch(goodput.END)
         note = self.tracker.best.note()
         if note:
             warnings.warn(note, UndefinedMetricWarning, stacklevel=2)
@@ -410,14 +408,15 @@ class _Run:
         beside: Mapping[str, Any] | None = None,
         weights: Weights | None = None,
     ) -> dict[str, Any]:
-        best, looped = self.tracker.best, self.clock.loop()
+        best, looped, account = self.tracker.best, self.clock.loop(), self.stopwatch.account()
         trained = (self.step - self.clock.first_step) * self.config.data.batch_size
         record = {
             "status": status,
             "metrics": dict(found),
             "steps": self.step,
             "examples_per_second": trained / looped if trained else None,
-            "wall_seconds": self.clock.wall(),
+            "wall_seconds": account.wall(),
+            "goodput": account.to_dict(),
             "compile_seconds": self.compile.seconds,
             "data_wait_share": self.execution.waited / looped,
             "dispatch": self.execution.dispatch.to_dict(),

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jdlopt.train.evaluate import Evaluator
+from jdlopt.train.goodput import EVALUATION, Stopwatch
 from jdlopt.train.state import Weights
 from jdlopt.train.tracker import Tracker
 
@@ -40,13 +41,21 @@ class Pending:
       evaluator: evaluates snapshots on the validation split.
       mesh: the devices.
       opened: closes the thread that evaluations may be dispatched from.
+      stopwatch: counts what evaluations take, as far as they are waited for.
 
     Attributes:
       best: the snapshot of the best evaluation read, None before there is one.
     """
 
-    def __init__(self, tracker: Tracker, evaluator: Evaluator, mesh: Mesh, opened: ExitStack):
-        self.tracker, self.evaluator = tracker, evaluator
+    def __init__(
+        self,
+        tracker: Tracker,
+        evaluator: Evaluator,
+        mesh: Mesh,
+        opened: ExitStack,
+        stopwatch: Stopwatch,
+    ):
+        self.tracker, self.evaluator, self._stopwatch = tracker, evaluator, stopwatch
         self.best: Snapshot | None = None
         self._beside = opened.enter_context(ThreadPoolExecutor(1)) if _may_overlap(mesh) else None
         self._waiting: deque[Callable[[], None]] = deque()
@@ -64,12 +73,14 @@ class Pending:
     def add_evaluation(self, snapshot: Snapshot) -> None:
         """Dispatches the evaluation of a snapshot on the validation split."""
         work = partial(self.evaluator.dispatch, "validation", snapshot.weights)
-        collected = self._beside.submit(work) if self._beside else work()
+        with self._stopwatch.during(EVALUATION):
+            collected = self._beside.submit(work) if self._beside else work()
 
         def read() -> None:
             self._evaluations -= 1
-            known = collected.result() if isinstance(collected, Future) else collected
-            found = self.evaluator.finish("validation", known)
+            with self._stopwatch.during(EVALUATION):
+                known = collected.result() if isinstance(collected, Future) else collected
+                found = self.evaluator.finish("validation", known)
             if self.tracker.add_evaluation(snapshot.step, found):
                 self.best = snapshot
 

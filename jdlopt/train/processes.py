@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Iterator
 
@@ -11,10 +12,20 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jdlopt.errors import UserError
+from jdlopt.train.watch import Peers
 
 COORDINATOR = "JDLOPT_COORDINATOR"
 NUM_PROCESSES = "JDLOPT_NUM_PROCESSES"
 PROCESS_ID = "JDLOPT_PROCESS_ID"
+HEARTBEAT_SECONDS = 60
+"""How long jax lets a process be silent before it ends all others, whatever they do: it compiles,
+reads data and waits for others before a run trains, and then `jdlopt.train.watch` looks closer."""
+LOST = (
+    "gloo", "nccl", "connection closed by peer", "connection reset", "broken pipe",
+    "socket closed", "heartbeat", "coordination service", "unavailable:",
+)  # fmt: skip
+"""What errors of a computation say, in lower case, where another process is gone."""
+_trainings = itertools.count()
 
 
 def join() -> None:
@@ -33,7 +44,7 @@ def join() -> None:
     # jax's own handler would swallow a SIGTERM that comes before training installs the run's
     jax.config.update("jax_enable_preemption_service", False)
     if address == "auto":
-        jax.distributed.initialize()
+        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
         return
     try:
         count, index = (int(os.environ[name]) for name in (NUM_PROCESSES, PROCESS_ID))
@@ -41,7 +52,24 @@ def join() -> None:
         raise UserError(
             f"{COORDINATOR} is set, so {NUM_PROCESSES} and {PROCESS_ID} must be numbers: {error}"
         ) from error
-    jax.distributed.initialize(address, count, index)
+    jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+
+
+def peers() -> Peers | None:
+    """Returns what tells, in one training, whether the other processes live; None without any."""
+    if jax.process_count() == 1:
+        return None
+    from jax._src import distributed  # there is no public way to the coordinator's store
+
+    client = distributed.global_state.client
+    assert client is not None
+    return Peers(client, jax.process_index(), f"jdlopt/alive/{next(_trainings)}")
+
+
+def is_lost(error: BaseException) -> bool:
+    """Says whether a computation has failed since another process of the run is gone."""
+    text = str(error).lower()
+    return jax.process_count() > 1 and any(words in text for words in LOST)
 
 
 def agree(value: float) -> float:

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from jdlopt.train import checkpoint, log
 from jdlopt.train.experiment import Experiment
+from jdlopt.train.goodput import Account
 from jdlopt.train.pending import Snapshot
 from jdlopt.train.program import Dispatch
 from jdlopt.train.state import TrainState
@@ -18,12 +19,12 @@ from jdlopt.train.tracker import Tracker
 
 
 class Resumed(NamedTuple):
-    """Where a run goes on: after ``step``, having taken ``seconds``, and how it was dispatched."""
+    """Where a run goes on: after ``step``; how it was dispatched, and where its time went."""
 
     state: TrainState
     step: int = 0
-    seconds: float = 0.0
     dispatch: Dispatch | None = None
+    account: Account | None = None
 
 
 class Saving:
@@ -67,8 +68,8 @@ class Saving:
             resumed = Resumed(
                 checkpoint.unsaved(state, tree),
                 meta["step"],
-                meta["wall_seconds"],
                 Dispatch(**meta["dispatch"]) if self._is_measured(meta) else None,
+                _account_of(meta),
             )
         checkpoint.drop_after(self.folder, resumed.step)
         return resumed
@@ -92,7 +93,7 @@ class Saving:
         best: Snapshot | None,
         tracker: Tracker,
         dispatch: Dispatch | None,
-        wall_seconds: float,
+        account: Account,
     ) -> None:
         """Saves a state that is known to be finite, and the best snapshot if it is a new one.
 
@@ -102,7 +103,7 @@ class Saving:
           best: of the best evaluation, as far as it is in memory.
           tracker: what is known of the training.
           dispatch: how it was dispatched; None where that is not known.
-          wall_seconds: what it took.
+          account: where its time went.
 
         Raises:
           WorkdirError: it can't be written; what was saved before is intact.
@@ -118,7 +119,7 @@ class Saving:
             "step": step,
             "best_saved": self._best_step,
             "tracker": tracker.to_dict(),
-            "wall_seconds": wall_seconds,
+            "goodput": account.to_dict(),
             "dispatch": None if dispatch is None else dispatch.to_dict(),
             "platform": self._platform,
         }
@@ -144,3 +145,11 @@ class Saving:
         if not kept:
             return "No checkpoint had been saved before."
         return f"The last good checkpoint is {checkpoint.place(self.folder, kept[-1])}."
+
+
+def _account_of(meta: Mapping[str, object]) -> Account | None:
+    """Returns what a checkpoint says of the run's time; None if it says nothing."""
+    try:
+        return Account.from_dict(meta.get("goodput"))
+    except ValueError:
+        return None

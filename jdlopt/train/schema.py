@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from jdlopt import config as configs
 from jdlopt import losses, models, optim
-from jdlopt.config import Count, Field, Natural, Schema, section_of
+from jdlopt.config import Choice, Count, Field, Natural, Range, Schema, section_of
 from jdlopt.data import augment, preprocess
 from jdlopt.data.arrays import is_own, own_schema
 from jdlopt.data.fields import DataFields
@@ -24,6 +24,8 @@ from jdlopt.optim import OptimFields
 
 MOST_STEPS = 2**31 - 1
 """Steps are counted in int32."""
+AUTO, HANG_SECONDS = "auto", 300.0
+"""How long any dispatch may take in a run of several processes."""
 SECTIONS = ("seed", "data", "model", "loss", "optim", "train", "mesh")
 
 
@@ -45,6 +47,9 @@ class TrainFields:
       checkpoint_every: steps between checkpoints; by default they go by ``checkpoint_seconds``.
       checkpoint_seconds: least time between two checkpoints.
       evaluate_test: whether the best checkpoint is evaluated on the test split at the end.
+      hang_seconds: after how many seconds, and 20 times its median, a dispatch, an evaluation or a
+        checkpoint hangs: the process ends with exit code 124 and leaves its stack traces. ``auto``:
+        300 in a run of several processes, and no limit in one of one process. None: no limit.
       cache_features: whether what a frozen body makes of each example is computed once, in
         evaluation mode, and the head alone is trained on that. All else must be frozen.
       loggers: where values are logged beside ``metrics.jsonl``: any of ``tensorboard``, ``csv``,
@@ -54,7 +59,7 @@ class TrainFields:
     """
 
     epochs: Count | None = None
-    steps: Annotated[int, configs.Range(1, MOST_STEPS)] | None = None
+    steps: Annotated[int, Range(1, MOST_STEPS)] | None = None
     eval_every: Count | None = None
     log_every: Count | None = None
     monitor: str | None = None
@@ -65,6 +70,7 @@ class TrainFields:
     checkpoint_every: Count | None = None
     checkpoint_seconds: Natural = 30
     evaluate_test: bool = True
+    hang_seconds: Annotated[int, Range(1)] | Annotated[str, Choice((AUTO,))] | None = AUTO
     cache_features: bool = False
     loggers: tuple[str, ...] | None = None
     tensorboard: bool = True
@@ -75,6 +81,12 @@ class TrainFields:
         if self.loggers is not None:
             return self.loggers
         return ("tensorboard",) if self.tensorboard else ()
+
+    def hangs_after(self, processes: int) -> float | None:
+        """Returns the seconds that ``hang_seconds`` means; None if nothing is watched."""
+        if isinstance(self.hang_seconds, str):
+            return HANG_SECONDS if processes > 1 else None
+        return self.hang_seconds
 
 
 @dataclass(frozen=True)
@@ -199,7 +211,7 @@ def _low_rank_schema(model: object, found: Architecture | None) -> Schema:
             for key, field in configs.fields_of(models.LowRankFields).items()
         },
         "ranks": {
-            path: Field((int,), known.get(path, configs.Required), configs.Range(1))
+            path: Field((int,), known.get(path, configs.Required), Range(1))
             for path in {**known, **(ranks if isinstance(ranks, Mapping) else {})}
         },
     }
@@ -279,7 +291,7 @@ def schema_of(raw: Mapping[str, Any], problems: list[str]) -> Schema:
         without=models.FILLED_IN,
     )
     return {
-        "seed": Field((int,), 0, configs.Range(0, configs.LARGEST_SEED)),
+        "seed": Field((int,), 0, Range(0, configs.LARGEST_SEED)),
         "data": data_schema(raw.get("data"), problems, found),
         "model": _as_there(model, raw.get("model"), found),
         "loss": _part_schema(raw.get("loss"), "loss", losses.LOSSES, shared_loss, problems),

@@ -16,7 +16,8 @@ from jdlopt.compress.soup import soup_runs
 from jdlopt.export.formats import export_run
 from jdlopt.models.quantization import QuantizeFields
 from jdlopt.train import checkpoint, log
-from jdlopt.train.loop import LongerRunWarning, fit
+from jdlopt.train.longer import LongerRunWarning
+from jdlopt.train.loop import fit
 from jdlopt.train.run import Run, open_run
 
 pytestmark = pytest.mark.slow
@@ -29,7 +30,7 @@ CONFIG: dict[str, Any] = {
     "train": {"epochs": 4, "tensorboard": False, "steps_per_dispatch": 1},
 }  # fmt: skip
 OF_TRAINING = {
-    "examples_per_second", "compile_seconds", "data_wait_share", "dispatch", "loggers",
+    "examples_per_second", "compile_seconds", "data_wait_share", "dispatch", "loggers", "goodput",
 }  # fmt: skip
 """What a record says of a training alone."""
 NNX = """

@@ -89,10 +89,10 @@ def test_run_of_eight_devices_is_evaluated_on_one(runs, eight):
 # --- two processes --------------------------------------------------------------------------------
 
 
-def start_two(runs, workdir: Path) -> subprocess.Popen[str]:
+def start_two(runs, workdir: Path, *overrides: str) -> subprocess.Popen[str]:
     launcher = [sys.executable, str(ROOT / "launch" / "local.py"), "--processes=2"]
     return subprocess.Popen(
-        [*launcher, "--devices-per-process=1", "--", *runs.words(workdir)],
+        [*launcher, "--devices-per-process=1", "--", *runs.words(workdir, *overrides)],
         env=runs.environment(),
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
@@ -136,5 +136,27 @@ def test_killed_rank_ends_the_other_and_the_run_goes_on(runs, whole, tmp_path, r
     assert process.returncode not in (0, 2) and not alive(started)
     assert runs.newest(workdir) < 48
     runs.finish(start_two(runs, workdir))
-    assert len(runs.result(workdir)["devices"]) == 2
+    record = runs.result(workdir)
+    assert len(record["devices"]) == 2
+    assert record["goodput"]["starts"] == 2 and record["goodput"]["seconds"]["restart"] > 0
+    assert_same_curve(runs, whole, workdir)
+
+
+DEADLINE = 6
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_stopped_rank_ends_the_run_by_the_deadline_and_one_goes_on(runs, whole, tmp_path, rank):
+    workdir = tmp_path / "run"
+    process = start_two(runs, workdir, f"train.hang_seconds={DEADLINE}")
+    runs.wait(process, lambda: runs.newest(workdir) >= 12)
+    started = ranks(process)
+    os.kill(started[rank], signal.SIGSTOP)
+    _, errors = process.communicate(timeout=DEADLINE + 10)
+    assert process.returncode == 124 and not alive(started), errors
+    assert f"process {rank} has not" in errors
+    assert "Thread 0x" in (workdir / f"hang-{1 - rank}.txt").read_text()
+    assert runs.newest(workdir) < 48
+    runs.train(workdir)
+    assert len(runs.result(workdir)["devices"]) == 1
     assert_same_curve(runs, whole, workdir)

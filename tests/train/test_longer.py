@@ -15,7 +15,7 @@ from jdlopt import config as configs
 from jdlopt.cli import main
 from jdlopt.errors import WorkdirError
 from jdlopt.train import log
-from jdlopt.train.loop import LongerRunWarning
+from jdlopt.train.longer import LongerRunWarning
 
 CONFIG: dict[str, Any] = {
     "data": {"source": "iris", "batch_size": 18},

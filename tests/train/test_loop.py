@@ -55,6 +55,10 @@ def test_a_run_leaves_what_the_design_promises(config, tmp_path):
         "seed", "versions", "devices", "config_fingerprint", "dispatch", "data_wait_share",
     ):  # fmt: skip
         assert record[key] is not None, key
+    spent = record["goodput"]["seconds"]
+    assert sum(spent.values()) == pytest.approx(record["wall_seconds"])
+    assert all(spent[kind] > 0 for kind in ("steps", "compile", "checkpoint", "evaluation"))
+    assert spent["compile"] == pytest.approx(record["compile_seconds"])
     for name in ("train/loss", "validation/accuracy", "test/accuracy", "test/f1_macro"):
         assert 0 <= record["metrics"][name] < 10
     assert record["metrics"]["test/accuracy"] > 0.7  # the blobs can be told apart
@@ -102,6 +106,8 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(config, tmp_path, per_di
         fit(config, tmp_path / "parts", stop_at(14))
     resumed = fit(config, tmp_path / "parts")
     assert resumed.status == "done"
+    assert resumed.record["goodput"]["starts"] == 3
+    assert resumed.record["goodput"]["lost_steps"] == 0
     assert_equal_trees(parameters(tmp_path / "whole"), parameters(tmp_path / "parts"))
     assert_equal_trees(
         parameters(tmp_path / "whole", "best"), parameters(tmp_path / "parts", "best")
