@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,9 @@ def save_made(
         mesh, best = make_mesh(config.mesh), Snapshot(step, weights)
         seconds = time.perf_counter() - started
         account = Account().with_more(goodput.STEPS, seconds)
-        Saving(place, experiment, mesh).save(state, step, best, tracker, None, account)
+        with closing(Saving(place, experiment, mesh)) as saving:
+            saving.save(state, step, best, tracker, None, account)
+            saving.wait()
         write_result(
             place,
             {

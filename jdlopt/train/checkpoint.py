@@ -8,19 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
-import gc
 import hashlib
 import json
-import logging
 import re
 import shutil
-import sys
-import tempfile
 import threading
-import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +24,17 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from jdlopt import writing
-from jdlopt.errors import WorkdirError, escaped
-from jdlopt.train import disk
+from jdlopt.errors import WorkdirError
+from jdlopt.train import disk, quiet
 from jdlopt.train.state import NOT_SAVED, TrainState, Weights
 
-TREE, META, CHECKSUMS, ASIDE = "tree", "meta.json", "checksums.json", "saving-"
+TREE, META, CHECKSUMS = "tree", "meta.json", "checksums.json"
 KEEP = 2
 """Newest checkpoints kept: if the last one is damaged, the one before it serves."""
 
 
 LARGEST, MOST_COMPRESSED = 1 << 32, 100
 """Bytes of arrays that any checkpoint may have, and how many times its files a larger one."""
-SETTLE_SECONDS = 3.0
-"""How long what still writes after a failed write is waited for."""
 GO_ON = "Make room (or choose another --workdir), then run the same command to go on."
 
 
@@ -82,51 +74,109 @@ def save(
     meta: Mapping[str, object],
     kind: str = "step",
 ) -> Path:
-    """Writes a checkpoint beside its final name, renames it, and drops the oldest ones.
+    """Writes a checkpoint as `begin` does, and waits for it."""
+    return begin(directory, step, tree, meta, kind)(True)
+
+
+def begin(
+    directory: Path,
+    step: int,
+    tree: PyTree,
+    meta: Mapping[str, object],
+    kind: str = "step",
+    needed: Callable[[], Collection[Path]] = tuple,
+) -> Callable[[bool], Path]:
+    """Begins to write a checkpoint beside its final name.
 
     Args:
       directory: the run's ``checkpoints`` folder.
       step: the step that it stands for.
-      tree: a pytree of arrays; random keys as their data.
+      tree: a pytree of arrays, random keys as their data; of a CPU, `apart` from what is trained.
       meta: what JSON can hold.
       kind: ``step`` or ``best``.
+      needed: older ones that must stay for now.
+
+    Returns:
+      What ends it, in any thread: it waits for the arrays to be written; then it renames the
+      checkpoint and drops the oldest ones, or, with False, removes it. Every process has to call
+      it. It returns the folder.
 
     Raises:
-      WorkdirError: the disk is full or not writable; checkpoints made before are intact.
+      WorkdirError: the disk is full or not writable; checkpoints made before are intact. So does
+        what is returned.
     """
     final = place(directory, step, kind)
-    aside = directory / f"{ASIDE}{kind}-{step}"
+    aside = directory / f"{quiet.SAVING}{kind}-{step}"
     primary = jax.process_index() == 0
-    try:
+    said = json.dumps(meta)  # now: what it is made of may be counted on
+    before = set(threading.enumerate())
+    link = contextlib.ExitStack()
+    with _removed_if_failed(aside, final, step), link:
         if primary:
             shutil.rmtree(aside, ignore_errors=True)
             writing.make_folder(directory)
             aside.mkdir()
         _together(f"aside-{kind}-{step}")
-        with _plainly_named(aside) as there:
-            _write(there / TREE, tree)
-        if primary:
-            (aside / META).write_text(json.dumps(meta), encoding="utf-8")
-            sums = dict(_digests(aside))
-            (aside / CHECKSUMS).write_text(json.dumps(sums), encoding="utf-8")
-            writing.settle_all(aside)
-            shutil.rmtree(final, ignore_errors=True)
-            aside.rename(final)
-            writing.settle(directory)  # before those that it replaces are dropped
-            # no step checkpoint names this best one yet: those before it are still needed
-            kept = KEEP + (kind == "best")
-            for old in steps(directory, kind)[:-kept]:
-                shutil.rmtree(place(directory, old, kind), ignore_errors=True)
-        _together(f"saved-{kind}-{step}")
+        there = link.enter_context(quiet.plainly_named(aside))
+        with quiet.QUIET, quiet.settled(before):
+            write = ocp.StandardCheckpointer(
+                multiprocessing_options=ocp.options.MultiprocessingOptions(
+                    barrier_sync_key_prefix=f"{kind}-{step}"  # two may be written at a time
+                )
+            )
+            write.save(there / TREE, tree)
+        link = link.pop_all()
+
+    def finish(keep: bool) -> Path:
+        with _removed_if_failed(aside, final, step), link:
+            with quiet.QUIET, quiet.settled(before):
+                write.close()
+            if primary and not keep:
+                shutil.rmtree(aside, ignore_errors=True)
+            elif primary:
+                (aside / META).write_text(said, encoding="utf-8")
+                sums = dict(_digests(aside))
+                (aside / CHECKSUMS).write_text(json.dumps(sums), encoding="utf-8")
+                writing.settle_all(aside)
+                shutil.rmtree(final, ignore_errors=True)
+                aside.rename(final)
+                writing.settle(directory)  # before those that it replaces are dropped
+                # no step checkpoint names this best one yet: those before it are still needed
+                kept = KEEP + (kind == "best")
+                for old in steps(directory, kind)[:-kept]:
+                    if place(directory, old, kind) not in needed():
+                        shutil.rmtree(place(directory, old, kind), ignore_errors=True)
+        return final
+
+    return finish
+
+
+@contextlib.contextmanager
+def _removed_if_failed(aside: Path, final: Path, step: int) -> Iterator[None]:
+    """Leaves nothing of a checkpoint that can't be written, and says why it can't."""
+    try:
+        yield
     except Exception as error:
         shutil.rmtree(aside, ignore_errors=True)
         if isinstance(error, OSError) or disk.is_full(error):
             raise WorkdirError(
                 f"{final}: the checkpoint of step {step} could not be saved: "
-                f"{disk.reason(final, error)}. {held(directory)} {GO_ON}"
+                f"{disk.reason(final, error)}. {held(final.parent)} {GO_ON}"
             ) from error
         raise
-    return final
+
+
+def apart(tree: PyTree) -> PyTree:
+    """Returns arrays that stay as they are while training overwrites those given.
+
+    On an accelerator they are those given: Orbax copies them to the host before it begins.
+    """
+
+    def copied(leaf: jax.Array) -> jax.Array:
+        on_cpu = next(iter(leaf.devices())).platform == "cpu"
+        return jax.device_put(leaf, leaf.sharding, may_alias=False) if on_cpu else leaf
+
+    return jax.tree.map(copied, tree)
 
 
 def saved(state: TrainState) -> dict[str, Any]:
@@ -218,13 +268,17 @@ def read(folder: Path) -> Any:
         raise WorkdirError(f"{folder}: is damaged: {found}.")
     one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     try:
-        with _quiet(), _plainly_named(folder) as there, ocp.StandardCheckpointer() as checkpointer:
-            stored = checkpointer.metadata(there / TREE).item_metadata.tree
+        with (
+            quiet.QUIET,
+            quiet.plainly_named(folder) as there,
+            ocp.StandardCheckpointer() as orbax,
+        ):
+            stored = orbax.metadata(there / TREE).item_metadata.tree
             template = jax.tree.map(
                 lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one), stored
             )
             _check_size(folder, template)
-            return checkpointer.restore(there / TREE, template)
+            return orbax.restore(there / TREE, template)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise WorkdirError(
             f"{folder}: can't be read: {' '.join(str(error).split())[:300]}."
@@ -251,12 +305,16 @@ def restore(folder: Path, template: PyTree) -> Any:
     stored: dict[str, tuple[int, ...]] = {}
     expected = _shapes(template)
     try:
-        with _quiet(), _plainly_named(folder) as there, ocp.StandardCheckpointer() as checkpointer:
-            stored = _shapes(checkpointer.metadata(there / TREE).item_metadata.tree)
+        with (
+            quiet.QUIET,
+            quiet.plainly_named(folder) as there,
+            ocp.StandardCheckpointer() as orbax,
+        ):
+            stored = _shapes(orbax.metadata(there / TREE).item_metadata.tree)
             for name, shape in expected.items():
                 if stored.get(name, shape) != shape:  # Orbax itself would say so in pages
                     raise ValueError(f"{name} has shape {stored[name]}, expected {shape}")
-            return checkpointer.restore(there / TREE, template)
+            return orbax.restore(there / TREE, template)
     except (ValueError, KeyError, TypeError, OSError) as error:
         absent = [name for name in expected if name not in stored] if stored else []
         reason = f"{absent[0]} is not in it" if absent else " ".join(str(error).split())[:300]
@@ -264,23 +322,6 @@ def restore(folder: Path, template: PyTree) -> Any:
             f"{folder}: doesn't hold this config's state: {reason}. Was {folder.parents[1]}/"
             "config.json or the model's code changed since?"
         ) from error
-
-
-@contextlib.contextmanager
-def _plainly_named(folder: Path) -> Iterator[Path]:
-    """Gives a folder by a path that Orbax takes: a link's, where its own is no UTF-8 or a pattern.
-
-    Orbax looks for what lies in a folder by patterns, and ``[a]`` is one.
-    """
-    place = folder.absolute()
-    name = str(place)
-    if name == escaped(name) and not any(sign in name for sign in "*?[]"):
-        yield place
-        return
-    with tempfile.TemporaryDirectory(prefix="jdlopt-") as beside:
-        link = Path(beside) / "checkpoint"
-        link.symlink_to(place, target_is_directory=True)
-        yield link
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
@@ -355,61 +396,10 @@ def _check_best(directory: Path, step: int) -> None:
 def drop_after(directory: Path, step: int) -> None:
     """Removes what lies beyond the step that training goes on from, damaged or half written."""
     if jax.process_index() == 0 and directory.is_dir():
-        for aside in directory.glob(f"{ASIDE}*"):
+        for aside in directory.glob(f"{quiet.SAVING}*"):
             shutil.rmtree(aside, ignore_errors=True)
         for kind in ("step", "best"):
             for later in steps(directory, kind):
                 if later > step:
                     shutil.rmtree(place(directory, later, kind), ignore_errors=True)
     _together(f"dropped-{step}")
-
-
-def _write(folder: Path, tree: PyTree) -> None:
-    """Writes a tree; on a full disk, what still writes ends before that is reported, and once."""
-    before = set(threading.enumerate())
-    full: OSError | None = None
-    with _quiet():
-        try:
-            with ocp.StandardCheckpointer() as checkpointer:
-                checkpointer.save(folder, tree)
-        except Exception as error:
-            if not disk.is_full(error):
-                raise
-            full = OSError(errno.ENOSPC, str(error))
-        if full:
-            deadline = time.monotonic() + SETTLE_SECONDS
-            for thread in set(threading.enumerate()) - before:
-                thread.join(max(0.0, deadline - time.monotonic()))
-            gc.collect()  # asyncio reports futures that nobody asked when they go, so here
-    if full:
-        raise full
-
-
-def _unless_unsaved(record: logging.LogRecord) -> bool:
-    """Drops what asyncio reports of futures that a save on a full disk has left."""
-    error = record.exc_info[1] if record.exc_info else None
-    return error is None or not (disk.is_full(error) or f"/{ASIDE}" in str(error))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps Orbax's logs back: each save as if it were a warning, each failure many times over."""
-    from absl import logging as absl_logging
-
-    verbosity, hook = absl_logging.get_verbosity(), sys.unraisablehook
-
-    def unless_late(raised: Any) -> None:
-        # TensorStore reports writes that end after another one's failure has closed their loop
-        if "Event loop is closed" not in str(raised.exc_value):
-            hook(raised)
-
-    asyncio_log = logging.getLogger("asyncio")
-    absl_logging.set_verbosity(absl_logging.FATAL)
-    asyncio_log.addFilter(_unless_unsaved)
-    sys.unraisablehook = unless_late
-    try:
-        yield
-    finally:
-        absl_logging.set_verbosity(verbosity)
-        asyncio_log.removeFilter(_unless_unsaved)
-        sys.unraisablehook = hook

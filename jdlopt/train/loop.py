@@ -199,6 +199,7 @@ class _Run:
         self.compile = Compiler(partial(self.stopwatch.move, goodput.COMPILE))
         self.tracker = make_tracker(experiment, experiment.data.sizes["train"])
         self.saving = Saving(workdir, experiment, self.mesh)
+        opened.callback(self.saving.close)
         self.rows: list[dict[str, Any]] = []  # logged lines, where there is no file for them
         state = self._initial()
         self.n_params = count_of(state.params)
@@ -344,9 +345,11 @@ class _Run:
 
     def _save_or_stop(self, stop: StopRequest) -> None:
         asked, due = processes.any_of(stop.signal is not None, self.saving.is_due(self.step))
+        self.saving.check()
         if asked or due:
             self._save()
         if asked:
+            self._wait_for_checkpoint()
             self.stopwatch.switch(goodput.END)
             self._write_result("interrupted", self._newest_metrics())
             kept = (
@@ -368,6 +371,10 @@ class _Run:
             account = self.stopwatch.account()
             self.saving.save(self.state, self.step, best, self.tracker, dispatch, account)
 
+    def _wait_for_checkpoint(self) -> None:
+        with self.stopwatch.during(goodput.CHECKPOINT):
+            self.saving.wait()
+
     def _diverged(self, error: DivergedError) -> DivergedError:
         """Records what blew up, and names the checkpoint that is left."""
         self.step = error.step
@@ -382,6 +389,7 @@ class _Run:
     def _finish(self, status: str) -> Run:
         """Saves the end, evaluates the best checkpoint once on all splits, writes the result."""
         self._save()
+        self._wait_for_checkpoint()
         self.stopwatch.switch(goodput.EVALUATION)
         best = self.saving.best(self.pending.best, self.state)
         measured = self.experiment.measuring(self.experiment.all_metrics())

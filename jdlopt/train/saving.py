@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from jax.sharding import Mesh
 
+from jdlopt.errors import WorkdirError
 from jdlopt.train import checkpoint, log
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.goodput import Account
@@ -42,7 +45,9 @@ class Saving:
         self._platform = f"{mesh.devices.flat[0].device_kind} x {mesh.size}"
         self._every = experiment.config.train.checkpoint_every
         self._seconds = experiment.config.train.checkpoint_seconds
-        self._best_step = -1
+        self._best_step = self._step = -1
+        self._beside = ThreadPoolExecutor(1, "jdlopt-saving")
+        self._written: Future[None] | None = None
         self._saved_at = 0.0
         self.start_clock()
 
@@ -63,7 +68,7 @@ class Saving:
         found = checkpoint.restore_newest(self.folder, checkpoint.saved(state), with_best=True)
         if found is not None:
             tree, meta = found
-            self._best_step = meta["best_saved"]
+            self._best_step, self._step = meta["best_saved"], meta["step"]
             tracker.restore(meta["tracker"])
             resumed = Resumed(
                 checkpoint.unsaved(state, tree),
@@ -95,7 +100,10 @@ class Saving:
         dispatch: Dispatch | None,
         account: Account,
     ) -> None:
-        """Saves a state that is known to be finite, and the best snapshot if it is a new one.
+        """Begins to save a state that is known to be finite, and the best snapshot if it is new.
+
+        Nothing given is needed any more when it returns; the files are written beside the training.
+        What is saved is known at the next call, and by `wait`.
 
         Args:
           state: after ``step``.
@@ -108,12 +116,14 @@ class Saving:
         Raises:
           WorkdirError: it can't be written; what was saved before is intact.
         """
-        if self.folder is None or step in checkpoint.steps(self.folder):
+        if self.folder is None or step == self._step:
             return
+        self.wait()
+        begun: list[Callable[[bool], object]] = []
         if best is not None and best.step != self._best_step:
             # the best before it stays until the newest checkpoint names this one
-            named = {"step": best.step}
-            checkpoint.save(self.folder, best.step, checkpoint.best_of(best.weights), named, "best")
+            named, tree = {"step": best.step}, checkpoint.best_of(best.weights)
+            begun.append(checkpoint.begin(self.folder, best.step, tree, named, "best"))
             self._best_step = best.step
         meta = {
             "step": step,
@@ -123,8 +133,32 @@ class Saving:
             "dispatch": None if dispatch is None else dispatch.to_dict(),
             "platform": self._platform,
         }
-        checkpoint.save(self.folder, step, checkpoint.saved(state), meta)
+        tree = checkpoint.apart(checkpoint.saved(state))
+        try:
+            begun.append(checkpoint.begin(self.folder, step, tree, meta))
+        finally:
+            self._written = self._beside.submit(_finish, begun)
+        self._step = step
         self.start_clock()
+
+    def check(self) -> None:
+        """Raises what `save` does if the last checkpoint could not be written, as far as known."""
+        if self._written is not None and self._written.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is written.
+
+        Raises:
+          WorkdirError: as `save`.
+        """
+        written, self._written = self._written, None
+        if written is not None:
+            written.result()
+
+    def close(self) -> None:
+        """Waits for what is being written, whatever comes of it."""
+        self._beside.shutdown()
 
     def best(self, known: Snapshot | None, state: TrainState) -> Snapshot:
         """Returns the best snapshot, from memory if it is known there, else from its checkpoint."""
@@ -141,10 +175,24 @@ class Saving:
         """Names the checkpoint that is left after a divergence."""
         if self.folder is None:
             return "The run has no workdir, so nothing of it is kept."
+        with contextlib.suppress(WorkdirError):
+            self.wait()
         kept = checkpoint.steps(self.folder)
         if not kept:
             return "No checkpoint had been saved before."
         return f"The last good checkpoint is {checkpoint.place(self.folder, kept[-1])}."
+
+
+def _finish(begun: Sequence[Callable[[bool], object]]) -> None:
+    """Ends checkpoints in order; one after another that failed is removed, since it may name it."""
+    failed: Exception | None = None
+    for finish in begun:
+        try:
+            finish(failed is None)
+        except Exception as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
 
 
 def _account_of(meta: Mapping[str, object]) -> Account | None:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from jdlopt import writing
 from jdlopt.errors import ConfigError, DivergedError, Interrupted, WorkdirError
 from jdlopt.train import checkpoint, log, serve
 from jdlopt.train.experiment import Experiment
@@ -114,6 +115,20 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(config, tmp_path, per_di
     )
     assert lines(tmp_path / "whole") == lines(tmp_path / "parts")
     assert whole.metrics == resumed.metrics
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(config, tmp_path, monkeypatch):
+    further, settle_all = threading.Event(), writing.settle_all
+
+    def held(folder):
+        assert further.wait(60), "training has waited"
+        settle_all(folder)
+
+    monkeypatch.setattr(writing, "settle_all", held)
+    config["train"]["checkpoint_every"] = 6
+    fit(config, tmp_path / "run", lambda now: further.set() if now.step > 6 else None)
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [18, 24]
+    assert serve.evaluate_run(tmp_path / "run", "validation", "newest")
 
 
 def test_how_steps_are_dispatched_does_not_change_the_numbers(config, tmp_path):
