@@ -118,19 +118,28 @@ def begin(
             aside.mkdir()
         _together(f"aside-{kind}-{step}")
         there = link.enter_context(quiet.plainly_named(aside))
-        with quiet.QUIET, quiet.settled(before):
-            write = ocp.StandardCheckpointer(
-                multiprocessing_options=ocp.options.MultiprocessingOptions(
-                    barrier_sync_key_prefix=f"{kind}-{step}"  # two may be written at a time
+        link.enter_context(quiet.QUIET)
+        with quiet.settled(before):
+            # in a list, so that what failed is gone when those who report it are collected
+            writer = [
+                ocp.StandardCheckpointer(
+                    multiprocessing_options=ocp.options.MultiprocessingOptions(
+                        barrier_sync_key_prefix=f"{kind}-{step}"  # two may be written at a time
+                    )
                 )
-            )
-            write.save(there / TREE, tree)
+            ]
+            try:
+                writer[0].save(there / TREE, tree)
+            except Exception:
+                with contextlib.suppress(Exception):
+                    writer.pop().close()
+                raise
         link = link.pop_all()
 
     def finish(keep: bool) -> Path:
         with _removed_if_failed(aside, final, step), link:
-            with quiet.QUIET, quiet.settled(before):
-                write.close()
+            with quiet.settled(before):
+                writer.pop().close()
             if primary and not keep:
                 shutil.rmtree(aside, ignore_errors=True)
             elif primary:

@@ -22,7 +22,7 @@ from jdlopt.train.loggers import background
 from jdlopt.train.loggers.logger import Opening
 
 CONFIG, INPUTS = from_run.CONFIG, from_run.INPUTS
-METRICS, RESULT = "metrics.jsonl", "result.json"
+METRICS, RESULT, LOCK = "metrics.jsonl", "result.json", ".lock"
 PRETRAINED, TEACHERS = "pretrained.json", "teachers.json"
 CHECKPOINTS = "checkpoints"
 FOLDERS = (CHECKPOINTS, "tensorboard")
@@ -31,7 +31,8 @@ LENGTH = ("train.epochs", "train.steps")
 """The keys of a run that may grow: a finished one is then trained further."""
 BEFORE: dict[str, object] = {"data.preprocess.target_scale": None, "data.fit_on": "train"}
 """What a run trained with whose jdlopt did not have a key yet, where that is not its default."""
-FREE = ("mesh.", "data.workers", "train.loggers", "train.tensorboard", "train.hang_seconds")
+FREE = ("mesh.", "data.workers", "train.loggers", "train.tensorboard", "train.hang_seconds",
+        "train.remote")  # fmt: skip
 """How keys begin that change nothing of what is trained: where, who reads, where it is logged."""
 
 
@@ -71,7 +72,7 @@ def claim(workdir: Path, config: configs.AnyConfig) -> Iterator[None]:
     """
     try:
         writing.make_folder(workdir)
-        lock = writing.lock_file(workdir / ".lock")
+        lock = writing.lock_file(workdir / LOCK)
     except (FileExistsError, NotADirectoryError) as error:
         raise WorkdirError(
             f"--workdir: {workdir} is a file, or lies below one; name a directory."
@@ -167,16 +168,18 @@ def saved_config(path: Path) -> dict[str, Any]:
     return config
 
 
+def identity(config: configs.AnyConfig) -> dict[str, Any]:
+    """Returns what of a resolved config says which run it is, by dotted key."""
+    return {
+        key: value
+        for key, value in configs.flat(config).items()
+        if not key.startswith(FREE) and key not in LENGTH
+    }
+
+
 def _check_same(path: Path, config: configs.AnyConfig, workdir: Path) -> None:
     # the length may change as well, as long as there is something left to train
-    saved, now = (
-        {
-            key: value
-            for key, value in configs.flat(one).items()
-            if not key.startswith(FREE) and key not in LENGTH
-        }
-        for one in (saved_config(path), config)
-    )
+    saved, now = (identity(one) for one in (saved_config(path), config))
     changed = differences(saved, now)
     if not changed:
         return

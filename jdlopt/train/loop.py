@@ -28,6 +28,7 @@ from jdlopt.train import (
     loggers,
     longer,
     processes,
+    remote,
     serve,
     split_record,
     start,
@@ -83,6 +84,7 @@ def fit(
     """
     clock = _Clock()
     memory.keep()
+    _fetch(config, workdir)
     if data is not None:
         config = given.named(config, data)
     begun = going_on.begun(config, workdir)
@@ -103,6 +105,15 @@ def fit(
     if jax.process_index() == 0:  # what only the test split held
         notes.say(notes.since(said, experiment.data.notes))
     return run
+
+
+def _fetch(config: Mapping[str, Any], workdir: str | Path | None) -> None:
+    """Takes the run from its copy elsewhere, if it has one and the directory no checkpoint."""
+    url = remote.url_of(configs.to_dict(config))
+    if url is None or workdir is None:
+        return
+    with processes.first_claims(lambda: remote.fetched(url, Path(workdir))):
+        pass
 
 
 def fit_experiment(
@@ -198,7 +209,8 @@ class _Run:
         self.mesh = meshes.make_mesh(self.config.mesh)
         self.compile = Compiler(partial(self.stopwatch.move, goodput.COMPILE))
         self.tracker = make_tracker(experiment, experiment.data.sizes["train"])
-        self.saving = Saving(workdir, experiment, self.mesh)
+        self.sender = self._open_remote(opened)
+        self.saving = Saving(workdir, experiment, self.mesh, self.sender)
         opened.callback(self.saving.close)
         self.rows: list[dict[str, Any]] = []  # logged lines, where there is no file for them
         state = self._initial()
@@ -245,6 +257,14 @@ class _Run:
         self.stopwatch.go_on(goodput.resumed(newest, saved, self.step, away))
         if self.workdir is not None and jax.process_index() == 0:
             opened.enter_context(goodput.kept(self.workdir, self.stopwatch))
+
+    def _open_remote(self, opened: ExitStack) -> remote.Sender | None:
+        """Begins to send what is saved to the run's copy elsewhere, in the first process."""
+        if self.workdir is None or self.options.remote is None or jax.process_index():
+            return None
+        sender = remote.Sender(self.workdir, self.options.remote)
+        opened.callback(sender.close)
+        return sender
 
     def _open_log(self, opened: ExitStack) -> log.RunLog | None:
         """Writes what the directory tells of the run and opens its log, in the first process."""
@@ -346,6 +366,8 @@ class _Run:
     def _save_or_stop(self, stop: StopRequest) -> None:
         asked, due = processes.any_of(stop.signal is not None, self.saving.is_due(self.step))
         self.saving.check()
+        if self.sender:
+            self.sender.tell()
         if asked or due:
             self._save()
         if asked:
@@ -436,5 +458,8 @@ class _Run:
         if self.log is None:
             return write_result(self.workdir, record)
         write_result(self.workdir, record)  # before loggers are waited for
-        ended = self.log.loggers.end(status, found)
-        return write_result(self.workdir, {**record, "loggers": ended})
+        record["loggers"] = self.log.loggers.end(status, found)
+        written = write_result(self.workdir, record)
+        if self.sender is None:
+            return written
+        return write_result(self.workdir, {**record, "remote": self.sender.end()})

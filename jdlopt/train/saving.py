@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from jdlopt.train.experiment import Experiment
 from jdlopt.train.goodput import Account
 from jdlopt.train.pending import Snapshot
 from jdlopt.train.program import Dispatch
+from jdlopt.train.remote import Sender
 from jdlopt.train.state import TrainState
 from jdlopt.train.tracker import Tracker
 
@@ -37,9 +38,17 @@ class Saving:
       workdir: the run's directory; None saves nothing.
       experiment: what is trained.
       mesh: the devices; a measured choice holds for their kind and number.
+      sender: is told of each checkpoint that is written; in the first process.
     """
 
-    def __init__(self, workdir: Path | None, experiment: Experiment, mesh: Mesh):
+    def __init__(
+        self,
+        workdir: Path | None,
+        experiment: Experiment,
+        mesh: Mesh,
+        sender: Sender | None = None,
+    ):
+        self._sender = sender
         self.folder = None if workdir is None else workdir / log.CHECKPOINTS
         self.experiment = experiment
         self._platform = f"{mesh.devices.flat[0].device_kind} x {mesh.size}"
@@ -123,7 +132,9 @@ class Saving:
         if best is not None and best.step != self._best_step:
             # the best before it stays until the newest checkpoint names this one
             named, tree = {"step": best.step}, checkpoint.best_of(best.weights)
-            begun.append(checkpoint.begin(self.folder, best.step, tree, named, "best"))
+            begun.append(
+                checkpoint.begin(self.folder, best.step, tree, named, "best", self._needed)
+            )
             self._best_step = best.step
         meta = {
             "step": step,
@@ -135,11 +146,21 @@ class Saving:
         }
         tree = checkpoint.apart(checkpoint.saved(state))
         try:
-            begun.append(checkpoint.begin(self.folder, step, tree, meta))
-        finally:
+            begun.append(checkpoint.begin(self.folder, step, tree, meta, "step", self._needed))
+        except Exception:
             self._written = self._beside.submit(_finish, begun)
+            raise
+        self._written = self._beside.submit(self._write, begun, step, self._best_step)
         self._step = step
         self.start_clock()
+
+    def _needed(self) -> Collection[Path]:
+        return self._sender.needed() if self._sender else ()
+
+    def _write(self, begun: Sequence[Callable[[bool], object]], step: int, best: int) -> None:
+        _finish(begun)
+        if self._sender:
+            self._sender.send(step, best)
 
     def check(self) -> None:
         """Raises what `save` does if the last checkpoint could not be written, as far as known."""

@@ -50,6 +50,8 @@ class TrainFields:
       hang_seconds: after how many seconds, and 20 times its median, a dispatch, an evaluation or a
         checkpoint hangs: the process ends with exit code 124 and leaves its stack traces. ``auto``:
         300 in a run of several processes, and no limit in one of one process. None: no limit.
+      remote: a URL (``s3://…``, ``gs://…``) or path where a copy of the run is kept, and from which
+        it goes on in a directory that has no checkpoint.
       cache_features: whether what a frozen body makes of each example is computed once, in
         evaluation mode, and the head alone is trained on that. All else must be frozen.
       loggers: where values are logged beside ``metrics.jsonl``: any of ``tensorboard``, ``csv``,
@@ -71,6 +73,7 @@ class TrainFields:
     checkpoint_seconds: Natural = 30
     evaluate_test: bool = True
     hang_seconds: Annotated[int, Range(1)] | Annotated[str, Choice((AUTO,))] | None = AUTO
+    remote: str | None = None
     cache_features: bool = False
     loggers: tuple[str, ...] | None = None
     tensorboard: bool = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import signal
 import threading
 
@@ -18,6 +19,7 @@ from jdlopt.train import checkpoint, log, serve
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
 from jdlopt.train.predictions import write_predictions
+from jdlopt.train.remote import RemoteWarning
 from jdlopt.train.result import read_result
 
 
@@ -99,13 +101,17 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(config, tmp_path, per_di
     config["train"]["steps_per_dispatch"] = per_dispatch
     config["train"]["log_every"] = 5
     whole = fit(config, tmp_path / "whole")
+    config["train"]["remote"] = str(tmp_path / "elsewhere")
     with pytest.raises(Interrupted, match="goes on"):
         fit(config, tmp_path / "parts", stop_at(2))
     stopped = read_result(tmp_path / "parts")
     assert stopped["status"] == "interrupted" and 2 <= stopped["steps"] <= 8
+    assert stopped["remote"] == {"url": config["train"]["remote"], "step": stopped["steps"]}
     with pytest.raises(Interrupted):
         fit(config, tmp_path / "parts", stop_at(14))
-    resumed = fit(config, tmp_path / "parts")
+    shutil.rmtree(tmp_path / "parts")  # a machine is gone, and its copy elsewhere is left
+    with pytest.warns(RemoteWarning, match="taken from"):
+        resumed = fit(config, tmp_path / "parts")
     assert resumed.status == "done"
     assert resumed.record["goodput"]["starts"] == 3
     assert resumed.record["goodput"]["lost_steps"] == 0
