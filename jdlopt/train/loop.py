@@ -207,7 +207,7 @@ class _Run:
         self.config, self.options = experiment.config, experiment.config.train
         self.stopwatch = clock.stopwatch
         self.mesh = meshes.make_mesh(self.config.mesh)
-        self.compile = Compiler(partial(self.stopwatch.move, goodput.COMPILE))
+        self.compile = Compiler(told=partial(self.stopwatch.move, goodput.COMPILE))
         self.tracker = make_tracker(experiment, experiment.data.sizes["train"])
         self.sender = self._open_remote(opened)
         self.saving = Saving(workdir, experiment, self.mesh, self.sender)
