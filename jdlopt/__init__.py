@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jdlopt.evidence.compare import compare
     from jdlopt.evidence.diagnose import diagnose
     from jdlopt.evidence.improve import improve
+    from jdlopt.plan.plan import plan
     from jdlopt.profiling.profile import profile
     from jdlopt.report import write_report
     from jdlopt.starter.make import init
@@ -37,6 +38,7 @@ __all__ = [
     "init",
     "load",
     "open_run",
+    "plan",
     "profile",
     "tune",
     "write_report",
@@ -54,6 +56,7 @@ _PLACES = {
     "init": "jdlopt.starter.make",
     "load": "jdlopt.config",
     "open_run": "jdlopt.train.run",
+    "plan": "jdlopt.plan.plan",
     "profile": "jdlopt.profiling.profile",
     "tune": "jdlopt.study.tune",
     "write_report": "jdlopt.report",

@@ -249,6 +249,18 @@ class CompressFlags(RunFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanFlags(ConfigFlags):
+    """Those of ``plan``."""
+
+    topology: Annotated[str, Flag("a TPU and the chips of a slice, such as v5e:4x4", "NAME")]
+    slices: Annotated[int, Range(1), Flag("how many such slices", "N")] = 1
+    price: Annotated[
+        float | None, Flag("dollars for a chip-hour, for the cost to the end", "DOLLARS")
+    ] = None
+    workdir: Annotated[str | None, Flag("write plan.json in it", "DIR")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TechniquesFlags(ConfigFlags):
     """Those of ``techniques``; without a config it lists them."""
 
@@ -416,6 +428,11 @@ VERBS = {
         "compress:compress",
         "Make a finished run smaller or faster, within a margin of loss.",
         CompressFlags,
+    ),
+    "plan": Verb(
+        "plan:plan",
+        "Say what a training takes on TPUs that need not be here: compile it for them.",
+        PlanFlags,
     ),
     "techniques": Verb("techniques:listed", "List what may make a config better.", TechniquesFlags),
     "diagnose": Verb(

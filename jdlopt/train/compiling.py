@@ -25,10 +25,12 @@ CPU_LINES = ("model name", "flags", "Features", "CPU part")
 def compile_options(quickly: bool = False, platform: str | None = None) -> dict[str, Any]:
     """Returns what every program is compiled with; ``quickly`` spares optimisation.
 
-    The platform is that of the program's devices; by default that of those which are here.
-
     XLA's CPU compiler removes the barriers around what is computed again in the backward pass, and
     then finds that it is known already: rematerialisation would save nothing. Barriers stay here.
+
+    Args:
+      quickly: for programs that run once.
+      platform: of the program's devices; by default of those which are here.
     """
     options: dict[str, Any] = {"xla_backend_optimization_level": 0} if quickly else {}
     if (platform or jax.default_backend()) == "cpu":

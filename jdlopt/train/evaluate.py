@@ -20,6 +20,22 @@ SMALLEST_BATCH = 64
 """A split of fewer examples is padded: the other splits use the same program."""
 
 
+def batch_size_for(experiment: Experiment, split: str, mesh: Mesh) -> int:
+    """Returns how many examples an evaluation dispatches, by the first split that is evaluated.
+
+    Padding is computed, too.
+
+    Args:
+      experiment: what is evaluated.
+      split: the split.
+      mesh: the devices; the size is a multiple of their number.
+    """
+    size = max(experiment.data.sizes[split], SMALLEST_BATCH)
+    most = max(1, LARGEST // max(1, experiment.spec.num_classes))
+    asked = min(experiment.config.train.eval_batch_size, size, most)
+    return -(-asked // mesh.size) * mesh.size
+
+
 class Evaluator:
     """Evaluates splits with one compiled program, keeping small ones in device memory.
 
@@ -36,20 +52,13 @@ class Evaluator:
         self._kept: dict[str, list[Batch]] = {}
         self._program: Callable[[Weights, Batch], Collected] | None = None
 
-    def _fit_batch_to(self, split: str) -> None:
-        """Sets the batch size by the first split that is evaluated: padding is computed, too."""
-        size = max(self.experiment.data.sizes[split], SMALLEST_BATCH)
-        most = max(1, LARGEST // max(1, self.experiment.spec.num_classes))
-        asked = min(self.experiment.config.train.eval_batch_size, size, most)
-        self.batch_size = -(-asked // self.mesh.size) * self.mesh.size
-
     def batches(self, split: str) -> Iterator[Batch]:
         """Yields a split on the devices, its last batch padded: ``weights`` are 0 there."""
         if split in self._kept:
             yield from self._kept[split]
             return
         if not self.batch_size:
-            self._fit_batch_to(split)
+            self.batch_size = batch_size_for(self.experiment, split, self.mesh)
         dataset = self.experiment.data
         fits = feed.fits(dataset.nbytes(split))
         rows = meshes.local_rows(self.sharding, self.batch_size)

@@ -23,9 +23,9 @@ from jdlopt.models.summary import Layer, flops_of, layers_of
 from jdlopt.train.compiling import compile_options
 from jdlopt.train.components import model_of, shaped
 from jdlopt.train.experiment import Experiment
-from jdlopt.train.program import state_sharding
+from jdlopt.train.program import state_sharding, step_options
 from jdlopt.train.state import TrainState
-from jdlopt.train.steps import one_step, stored, streamed_step
+from jdlopt.train.steps import many_steps, one_step, stored, streamed_step
 
 UNITS = {"": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 """What a size is written in."""
@@ -67,7 +67,7 @@ def summary(experiment: Experiment) -> Summary:
         trained=_numbers(trained),
         frozen=_numbers(frozen),
         forward_flops=sum(layer.flops for layer in layers),
-        step_flops=flops_of(experiment.train_step, state, _batch(experiment, size)),
+        step_flops=flops_of(experiment.train_step, state, shapes_of_batch(experiment, size)),
         parameter_bytes=_bytes(state.params),
         optimizer_bytes=_bytes(state.opt_state),
         activation_bytes=sum(layer.activation_bytes for layer in layers),
@@ -179,10 +179,10 @@ def search(
 
 
 def step_bytes(experiment: Experiment, mesh: Mesh) -> int:
-    """Returns the bytes that a training step takes on a device, as the compiler says.
+    """Returns the bytes that a training step takes on a device at its peak, as the compiler says.
 
     They are those of its arguments (the state, and the training split where it is kept in memory),
-    of its outputs that are not written over them, and of what it keeps meanwhile.
+    and of what it keeps meanwhile. Of a step that the compiler refuses, what it would take.
 
     Args:
       experiment: its batch size is the config's.
@@ -191,10 +191,28 @@ def step_bytes(experiment: Experiment, mesh: Mesh) -> int:
     Raises:
       UserError: the compiler does not say.
     """
-    found = compiled_step(experiment, mesh).memory_analysis()
+    try:
+        return peak_bytes(compiled_step(experiment, mesh))
+    except jax.errors.JaxRuntimeError as error:
+        found = refused(error)
+        if found is None:
+            raise
+        return found[0]
+
+
+def peak_bytes(compiled: jax.stages.Compiled) -> int:
+    """Returns the bytes that a program takes on a device at its peak, its arguments included.
+
+    Raises:
+      UserError: the compiler does not say.
+    """
+    found = compiled.memory_analysis()
     if found is None:
-        kind = mesh.devices.flat[0].device_kind
-        raise UserError(f"--find-batch-size: the compiler of {kind!r} does not say what it needs.")
+        raise UserError(
+            "--find-batch-size: the compiler of this device does not say what it needs."
+        )
+    if found.peak_memory_in_bytes:
+        return found.peak_memory_in_bytes
     return (
         found.argument_size_in_bytes
         + found.output_size_in_bytes
@@ -203,33 +221,82 @@ def step_bytes(experiment: Experiment, mesh: Mesh) -> int:
     )
 
 
+def refused(error: BaseException) -> tuple[int, int] | None:
+    """Returns the bytes that a program would take and those that there are, as a compiler says.
+
+    None where an error is no compiler's that a program takes too much memory.
+
+    Example:
+      >>> refused(RuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used "
+      ...                      "18.5G of 15.75G hbm."))
+      (19864223744, 16911433728)
+    """
+    size = r"(\d+(?:\.\d+)?)([KMGT]?)"
+    found = re.search(rf"[Uu]sed {size} of {size} hbm", str(error))
+    if found is None:
+        return None
+    factors = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+    needed, units, limit, unit = found.groups()
+    return int(float(needed) * factors[units]), int(float(limit) * factors[unit])
+
+
+def step_arguments(experiment: Experiment, mesh: Mesh) -> tuple[TrainState, PyTree]:
+    """Returns the shapes of a training's state and of its data, with where they lie.
+
+    The data are a batch where they are streamed, and else the training split.
+    """
+    state = _shapes(experiment)
+    state = jax.tree.map(_placed, state, state_sharding(mesh, state))
+    if experiment.streams:
+        data = shapes_of_batch(experiment, experiment.config.data.batch_size)
+        place = meshes.batch_sharding(mesh)
+    else:
+        data = jax.eval_shape(stored, shapes_of_batch(experiment, experiment.data.sizes["train"]))
+        place = meshes.replicated(mesh)
+    return state, jax.tree.map(lambda leaf: _placed(leaf, place), data)
+
+
+def lowered_step(experiment: Experiment, mesh: Mesh, steps: int = 1) -> jax.stages.Lowered:
+    """Returns the training step of an experiment, lowered; no array is made for it.
+
+    Args:
+      experiment: its batch size is the config's.
+      mesh: the devices, which need not be here.
+      steps: more than 1: most steps in a dispatch, of data that are kept in memory.
+    """
+    state, data = step_arguments(experiment, mesh)
+    options = step_options(mesh, state)
+    step = experiment.train_step
+    if experiment.streams:
+        return jax.jit(partial(streamed_step, train_step=step), **options).lower(state, data)
+    everywhere = meshes.replicated(mesh)
+    size = experiment.config.data.batch_size
+    examples = jax.ShapeDtypeStruct((steps, size), jnp.int32, sharding=everywhere)
+    if steps == 1:
+        function = jax.jit(partial(one_step, train_step=step, mesh=mesh), **options)
+        return function.lower(state, data, examples)
+    function = jax.jit(partial(many_steps, train_step=step, mesh=mesh), **options)
+    count = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
+    return function.lower(state, data, examples, count)
+
+
 def compiled_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Compiled:
     """Returns the compiled training step of an experiment; no array is made for it."""
-    everywhere, split = meshes.replicated(mesh), meshes.batch_sharding(mesh)
-    state = _shapes(experiment)
-    shardings = state_sharding(mesh, state)
-    state = jax.tree.map(_placed, state, shardings)
-    size = experiment.config.data.batch_size
-    options: dict[str, Any] = {"donate_argnums": 0, "out_shardings": (shardings, everywhere)}
-    if experiment.streams:
-        batch = jax.tree.map(lambda leaf: _placed(leaf, split), _batch(experiment, size))
-        step = jax.jit(partial(streamed_step, train_step=experiment.train_step), **options)
-        lowered = step.lower(state, batch)
-    else:
-        data = jax.eval_shape(stored, _batch(experiment, experiment.data.sizes["train"]))
-        data = jax.tree.map(lambda leaf: _placed(leaf, everywhere), data)
-        step = jax.jit(partial(one_step, train_step=experiment.train_step, mesh=mesh), **options)
-        lowered = step.lower(state, data, jax.ShapeDtypeStruct((1, size), jnp.int32))
-    return lowered.compile(compile_options(platform=mesh.devices.flat[0].platform))
+    platform = mesh.devices.flat[0].platform
+    return lowered_step(experiment, mesh).compile(compile_options(platform=platform))
 
 
 def device_bytes(mesh: Mesh) -> int:
     """Returns the memory of a device of a mesh; a CPU's devices share what the machine has left."""
     device = mesh.devices.flat[0]
-    stats = device.memory_stats()
+    try:
+        stats = device.memory_stats()
+    except jax.errors.JaxRuntimeError:  # a device that programs can only be compiled for
+        stats = None
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"]
-    text = Path("/proc/meminfo").read_text() if Path("/proc/meminfo").exists() else ""
+    here = device.platform == "cpu" and Path("/proc/meminfo").exists()
+    text = Path("/proc/meminfo").read_text() if here else ""
     found = re.search(r"MemAvailable:\s+(\d+) kB", text)
     if not found:
         raise UserError(
@@ -276,7 +343,8 @@ def _shapes(experiment: Experiment) -> TrainState:
     return jax.eval_shape(partial(experiment.init, 0))
 
 
-def _batch(experiment: Experiment, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+def shapes_of_batch(experiment: Experiment, size: int) -> dict[str, Any]:
+    """Returns the shapes of so many raw examples with their targets."""
     spec = experiment.spec
     return {
         "inputs": shaped(spec.inputs, size),

@@ -77,10 +77,25 @@ def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
     return jax.tree.map(lambda _: everywhere, state).replace(**split)
 
 
-def _step_options(mesh: Mesh, state: TrainState) -> dict[str, Any]:
-    """How a program that trains is jitted: it takes the state's memory, and leaves it in place."""
+def step_options(mesh: Mesh, state: TrainState) -> dict[str, Any]:
+    """Returns how a program that trains is jitted: it takes the state's memory and leaves it there.
+
+    Args:
+      mesh: the devices.
+      state: the state, or its shapes.
+    """
     places = state_sharding(mesh, state), meshes.replicated(mesh)
     return {"donate_argnums": 0, "out_shardings": places}
+
+
+def capacity_of(asked: int | None, longest: int) -> int:
+    """Returns the most steps in one dispatch.
+
+    Args:
+      asked: the config's ``train.steps_per_dispatch``.
+      longest: most steps between two evaluations or checkpoints.
+    """
+    return max(1, min(asked or CAPACITY, longest))
 
 
 def two_in_flight(run: Callable[P, Trained]) -> Callable[P, Trained]:
@@ -155,7 +170,7 @@ def streaming_program(
         steps, take the step.
     """
     everywhere = meshes.replicated(mesh)
-    options = _step_options(mesh, state)
+    options = step_options(mesh, state)
 
     def once() -> Array | np.generic:
         return meshes.put(np.int32(1), everywhere) if jax.process_count() > 1 else np.int32(1)
@@ -230,12 +245,8 @@ def training_programs(
       The choice, and ``run(state, examples [steps, batch]) → (state, values [steps or more])``.
     """
     everywhere = meshes.replicated(mesh)
-    options = _step_options(mesh, state)
-    capacity = max(1, min(CAPACITY, longest))
-    if isinstance(asked, int):
-        capacity = min(asked, longest)
-    elif isinstance(asked, Dispatch):
-        capacity = asked.steps
+    options = step_options(mesh, state)
+    capacity = asked.steps if isinstance(asked, Dispatch) else capacity_of(asked, longest)
 
     def host(value: np.ndarray | np.generic) -> Array | np.ndarray | np.generic:
         return meshes.put(value, everywhere) if jax.process_count() > 1 else value
