@@ -18,7 +18,8 @@ from jdlopt.evidence.data_probe import checked, look_at_data
 from jdlopt.evidence.findings.cures import ruled_out
 from jdlopt.evidence.findings.finding import Record
 from jdlopt.evidence.subject import Subject, at_most, open_run, sizes_of, weights_of
-from jdlopt.train import checks, log, serve
+from jdlopt.profiling.record import PROFILE, SHARES
+from jdlopt.train import checks, disk, log, serve
 from jdlopt.train.predict import predictor
 from jdlopt.train.result import read_result
 
@@ -63,7 +64,7 @@ def gather(
         subject = open_run(workdir, config)
     except UserError as error:
         record["unseen"].append(f"The data or the model can't be opened now: {error}")
-        record["speed"] = speed(result, record)
+        record["speed"] = speed(result, record) | {"profile": profiled(workdir)}
         return record
     if subject.checkpoint is None:
         record["unseen"].append("There is no checkpoint: what was trained can't be looked at.")
@@ -78,7 +79,7 @@ def gather(
     look_at_data(record, subject)
     say("testing learning rates")
     _look_at_rates(record, subject, result, lr_range)
-    record["speed"] = speed(result, record)
+    record["speed"] = speed(result, record) | {"profile": profiled(workdir)}
     return record
 
 
@@ -208,3 +209,12 @@ def speed(result: Record, record: Record) -> dict[str, Any]:
         "chosen": dispatch.get("chosen"),
         "eval_every": record["config"]["train"]["eval_every"],
     }
+
+
+def profiled(workdir: Path) -> dict[str, float] | None:
+    """Returns what the time of a step went to, by its profile, as shares; None if there is none."""
+    shares = (disk.read_object(workdir / PROFILE) or {}).get("shares")
+    if not isinstance(shares, dict) or set(shares) != set(SHARES):
+        return None
+    known = {kind: share for kind, share in shares.items() if isinstance(share, int | float)}
+    return known if len(known) == len(SHARES) else None

@@ -18,7 +18,7 @@ BUFFERS = 20
 """Arrays that are told of the state, and of what a step makes meanwhile."""
 
 
-UNKNOWN = sources.Program("", {}, {}, {})
+UNKNOWN = sources.Program("", {}, {}, {}, {})
 """A program whose text is not known, such as one that jax runs by itself."""
 
 
@@ -29,12 +29,12 @@ def holds_others(programs: Mapping[str, sources.Program], program: str, operatio
 
 def operations(found: trace.Trace, programs: Mapping[str, sources.Program]) -> list[Operation]:
     """Every operation that ran, the longest first."""
-    totals = trace.totals(event for events in found.operations.values() for event in events)
+    totals = trace.totals(found.operations.values())
     whole = sum(total.seconds for total in totals.values()) or 1.0
     made = []
     for (name, operation), total in totals.items():
         program = programs.get(name, UNKNOWN)
-        here = program.instructions.get(operation)
+        here = sources.origin(program, operation)
         made.append(
             Operation(
                 name=operation,
@@ -132,7 +132,7 @@ def memory(
         return None
     made = [
         Buffer(
-            f"{one.opcode} {one.name}",
+            one.name,
             "temporary",
             " ".join(f"{s.type}[{','.join(map(str, s.dims))}]" for s in one.shapes),
             _where(program, one.name),

@@ -29,7 +29,7 @@ class Operation:
       kind: what it does: ``dot``, ``convolution``, ``fusion of reduce``, …
       where: the file and line that it comes from, of the user's code or jdlopt's; empty if unknown.
       layer: the layer that it belongs to, with ``backward`` where it is of the backward pass.
-      seconds: over all steps, all threads and devices, without the operations within it.
+      seconds: over all steps and devices; where several ran at a moment, each has its part of it.
       share: of all operations' seconds.
       count: how often it ran.
       flops: of its matrix products and convolutions, of one time; None where it has none.

@@ -88,12 +88,22 @@ class Program(NamedTuple):
       instructions: by name.
       computations: the names of the instructions in each; the last of each is its result.
       frames: Python frames by number.
+      taken_by: the names of the instructions that take the result of each.
     """
 
     name: str
     instructions: Mapping[str, Instruction]
     computations: Mapping[str, Sequence[str]]
     frames: Mapping[int, Frame]
+    taken_by: Mapping[str, Sequence[str]]
+
+    def operands(self, name: str) -> Sequence[str]:
+        """Returns the names of what an instruction takes."""
+        return self.instructions[name].operands if name in self.instructions else ()
+
+    def users(self, name: str) -> Sequence[str]:
+        """Returns the names of what takes an instruction's result."""
+        return self.taken_by.get(name, ())
 
 
 def read_program(text: str) -> Program:
@@ -120,8 +130,13 @@ def read_program(text: str) -> Program:
             table[int(row[1])] = row[2]
         elif line.strip() in ("FileNames", "FunctionNames", "FileLocations", "StackFrames"):
             table = tables.setdefault(line.strip(), {})
+    taken_by: dict[str, list[str]] = {}
+    for one in instructions.values():
+        for given in one.operands:
+            taken_by.setdefault(given, []).append(one.name)
     found = re.match(r"HloModule ([\w.\-]+)", text)
-    return Program(found[1] if found else "", instructions, computations, _frames(tables))
+    name = found[1] if found else ""
+    return Program(name, instructions, computations, _frames(tables), taken_by)
 
 
 def _frames(tables: Mapping[str, Mapping[int, str]]) -> dict[int, Frame]:
@@ -189,28 +204,58 @@ def _closing(text: str, start: int) -> int:
 # --- what an instruction is -----------------------------------------------------------------------
 
 
+def origin(program: Program, name: str) -> Instruction | None:
+    """Returns the instruction that says where one comes from; None if none does.
+
+    That is the instruction itself, or of a fusion the last in it that knows. What the compiler made
+    by itself, such as a copy, comes from what it takes, or else from what takes it. A constant is
+    shared by all who need one like it, so that it comes from what takes it alone.
+    """
+    ways = (program.users,) if is_constant(program, name) else (program.operands, program.users)
+    for nearby in ways:
+        pending, seen = [name], 0
+        while pending and seen < NEARBY:
+            at, seen = pending.pop(0), seen + 1
+            for one in () if is_constant(program, at) else inside(program, at):
+                if one.frame in program.frames:
+                    return one
+            pending += nearby(at)
+    return None
+
+
+NEARBY = 8
+"""Instructions around one that are asked where it comes from."""
+
+
+def is_constant(program: Program, name: str, depth: int = 4) -> bool:
+    """Says whether an instruction makes a constant, or changes the form of one."""
+    one = program.instructions.get(name)
+    if one is None or one.opcode in ("constant", "iota"):
+        return one is not None
+    if one.opcode not in ("fusion", "broadcast", "copy", "bitcast", "convert", "reshape"):
+        return False
+    return depth > 0 and all(is_constant(program, given, depth - 1) for given in one.operands)
+
+
 def where(program: Program, name: str, is_own: Callable[[str], bool]) -> tuple[str, int]:
     """Returns the file and the line that an instruction comes from; empty and 0 if unknown.
 
     Args:
       program: holds it.
-      name: the instruction's. Of one that is not there, or has no frame itself, what it computes
-        is asked.
+      name: the instruction's; see `origin`.
       is_own: says of a file whether it is of interest: the innermost of these is taken, or where
         there is none the innermost at all.
     """
-    frames = program.frames
-    for one in inside(program, name):
-        chain: list[Frame] = []
-        number = one.frame
-        while number in frames and len(chain) < len(frames):
-            chain.append(frames[number])
-            number = frames[number].parent
-        found = next((frame for frame in chain if is_own(frame.file)), None)
-        if found or chain:
-            best = found or chain[0]
-            return best.file, best.line
-    return "", 0
+    one, frames = origin(program, name), program.frames
+    if one is None:
+        return "", 0
+    chain: list[Frame] = []
+    number = one.frame
+    while number in frames and len(chain) < len(frames):
+        chain.append(frames[number])
+        number = frames[number].parent
+    best = next((frame for frame in chain if is_own(frame.file)), chain[0])
+    return best.file, best.line
 
 
 def holds_others(program: Program, name: str) -> bool:

@@ -178,7 +178,7 @@ class Total(NamedTuple):
     """An operation over all the times that it ran.
 
     Attributes:
-      seconds: over all threads and devices; two at one moment count both.
+      seconds: its parts of the time of each device, see `parts`.
       times: how often it ran.
       flops, nbytes: of one time, where the trace says them.
     """
@@ -189,15 +189,39 @@ class Total(NamedTuple):
     nbytes: float | None
 
 
-def totals(events: Iterable[Event]) -> dict[tuple[str, str], Total]:
-    """Returns the time of each operation, by program and name."""
+def totals(devices: Iterable[Sequence[Event]]) -> dict[tuple[str, str], Total]:
+    """Returns the time of each operation, by program and name, from the events of each device."""
     found: dict[tuple[str, str], Total] = {}
-    for event in events:
-        key = event.program, event.name
-        before = found.get(key, Total(0.0, 0, event.flops, event.nbytes))
-        seconds = before.seconds + 1e-9 * (event.end - event.begin)
-        found[key] = before._replace(seconds=seconds, times=before.times + 1)
+    for events in devices:
+        for event, own in zip(events, parts([(one.begin, one.end) for one in events])):
+            key = event.program, event.name
+            before = found.get(key, Total(0.0, 0, event.flops, event.nbytes))
+            found[key] = before._replace(
+                seconds=before.seconds + 1e-9 * own, times=before.times + 1
+            )
     return found
+
+
+def parts(spans: Sequence[Span]) -> list[float]:
+    """Returns of each span its part of the time: of a moment of several spans each has as much.
+
+    So the parts sum to the time in which there is a span at all. An operation that waits for a
+    thread which another one keeps busy would count as that long otherwise.
+
+    Example:
+      >>> parts([(0, 4), (2, 6)])
+      [3.0, 3.0]
+    """
+    bounds = [(at, step, n) for n, (begin, end) in enumerate(spans) if begin < end
+              for at, step in ((begin, 1), (end, -1))]  # fmt: skip
+    own = [0.0] * len(spans)
+    each = at = 0.0  # the part of a span that had been there from the start
+    active = 0
+    for now, step, number in sorted(bounds):
+        each += (now - at) / active if active else 0.0
+        at, active = now, active + step
+        own[number] -= step * each
+    return own
 
 
 def shares(trace: Trace) -> dict[str, float]:

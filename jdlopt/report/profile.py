@@ -62,7 +62,7 @@ def section(workdir: Path) -> Section | None:
             text,
             [one for one in bars if one is not None],
             Table(
-                "Operations, the longest first; of all threads and devices together",
+                "Operations, the longest first; of several at a moment each has its part of it",
                 ["operation", "share", "ms a step", "times a step", "MFLOP", "MB", "layer", "line"],
                 operations,
                 (6, 7),

@@ -225,6 +225,16 @@ def test_findings_of_labels_suggest_what_labels_can_have(sound):
     assert weak.techniques == uneven.techniques == ("class_weights",)
 
 
+def test_costs_cite_the_profile(sound):
+    shares = {"device": 0.1, "dispatch": 0.2, "data": 0.6, "transfer": 0.1}
+    speed = {**sound["speed"], "waiting": 0.8, "profile": shares}
+    waits = FINDINGS["input_bound"](changed(sound, "speed", speed))
+    assert "Of a profiled step 60 % waits for a batch and 10 % copies" in waits.text
+    speed |= {"waiting": 0.0, "seconds_a_step": 0.1}
+    slow = FINDINGS["dispatch_bound"](changed(sound, "speed", speed))
+    assert "Of a profiled step 10 % computes and 20 % is Python's dispatch." in slow.text
+
+
 def test_every_finding_has_a_case_and_a_place():
     assert {name for name, *_ in CASES} == set(FINDINGS) == set(CAUSES)
 

@@ -104,6 +104,7 @@ def test_a_run_is_profiled_as_it_was_trained(points, tmp_path, capsys):
     assert found["workdir"] == str(workdir) and (workdir / TRACE).is_dir()
     assert cli.main(["profile", str(workdir), "--steps=2"]) == 0  # again, in its place
     assert "where the time of a step goes" in capsys.readouterr().err
+    assert "Where the time of a step goes" in jdlopt.write_report(workdir).read_text("utf-8")
     streamed = ["--config.data.in_memory=False", "--config.train.steps_per_dispatch=1"]
     assert cli.main(["profile", str(workdir), "--steps=3", *streamed]) == 0
     assert "nothing is kept" in capsys.readouterr().err

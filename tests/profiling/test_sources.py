@@ -35,7 +35,11 @@ ENTRY %main.9 (a: f32[8,16,16,4], b: f32[3,3,4,32]) -> (f32[8,16,16,32], bf16[5]
   %b = f32[3,3,4,32]{3,2,1,0} parameter(1)
   %fusion.2 = f32[8,16,16,32]{3,2,1,0} fusion(%a, %b), kind=kOutput, calls=%fused
   %gemm = (bf16[5]{0}, s8[64]{0}) custom-call(%a), custom_call_target="__cublas$lt"
-  ROOT %tuple.1 = (f32[8,16,16,32]{3,2,1,0}, /*index=1*/bf16[5]{0}) tuple(%fusion.2, %gemm)
+  %constant.5 = f32[] constant(0), metadata={op_name="jit(step)/elsewhere" stack_frame_id=1}
+  %broadcast.6 = f32[8,16]{1,0} broadcast(%constant.5), metadata={stack_frame_id=1}
+  %tanh.7 = f32[8,16]{1,0} tanh(%broadcast.6), metadata={stack_frame_id=2}
+  %copy.4 = f32[8,16,16,32]{3,2,1,0} copy(%fusion.2)
+  ROOT %tuple.1 = (f32[8,16,16,32]{3,2,1,0}, /*index=1*/bf16[5]{0}) tuple(%copy.4, %gemm)
 }
 """  # noqa: E501
 
@@ -52,10 +56,14 @@ def test_a_fusion_is_named_and_placed_by_what_is_in_it():
     assert sources.where(program, "fusion.2", lambda _: False)[1] == 99  # the innermost at all
     assert sources.flops(program, "fusion.2") == 2 * (8 * 16 * 16 * 32) * (3 * 3 * 4)
     assert sources.nbytes(program, "fusion.2") == 4 * (8 * 16 * 16 * (4 + 32) + 9 * 4 * 32)
+    assert sources.where(program, "copy.4", is_own) == ("/own/model.py", 7)  # what it copies
+    assert sources.where(program, "gemm", is_own) == ("", 0)
+    taken = sources.where(program, "broadcast.6", lambda file: "flax" in file)
+    assert taken == ("/lib/site-packages/flax/linear.py", 99)  # by what takes the zeros
     assert sources.kind(program, "gemm") == "__cublas$lt"
     assert sources.nbytes(program, "gemm") == 2 * 5 + 64 + 4 * 8 * 16 * 16 * 4
     assert sources.layer(program.instructions["convolution.1"].op_name) == "CNN/conv_0"
-    assert [one.name for one in sources.largest(program, 9)] == ["fusion.2", "gemm"]
+    assert [one.name for one in sources.largest(program, 2)] == ["fusion.2", "copy.4"]
 
 
 def test_what_is_not_there_is_not_known():

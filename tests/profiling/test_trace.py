@@ -23,14 +23,14 @@ def plane(name, **lines):
 
 
 def read(*planes):
-    unknown = sources.Program("", {}, {}, {})
+    unknown = sources.Program("", {}, {}, {}, {})
     holds = sources.holds_others
     return trace.read(Made(planes=planes), WINDOW, lambda _, name: holds(unknown, name))
 
 
 def seconds(found):
-    events = [one for device in found.operations.values() for one in device]
-    return {name: 1e9 * total.seconds for (_, name), total in trace.totals(events).items()}
+    totals = trace.totals(found.operations.values())
+    return {name: 1e9 * total.seconds for (_, name), total in totals.items()}
 
 
 def test_a_cpus_operation_ends_where_its_other_event_says():
@@ -71,7 +71,7 @@ def test_a_tpus_operations_are_one_line_of_its_plane():
         plane("/host:CPU", python=[event(WINDOW, 0, 100)]),
     )  # fmt: skip
     assert seconds(found) == pytest.approx({"fusion.3": 60})
-    (total,) = trace.totals(found.operations["/device:TPU:0"]).values()
+    (total,) = trace.totals([found.operations["/device:TPU:0"]]).values()
     assert (total.times, total.flops, total.nbytes) == (2, 64, 256)
     assert trace.shares(found)["device"] == pytest.approx(0.6)
     assert trace.shares(found)["runtime"] == pytest.approx(0.3)
@@ -100,6 +100,14 @@ def test_a_trace_without_the_window_is_refused():
 spans = st.lists(st.tuples(st.integers(-20, 120), st.integers(0, 60)), max_size=8).map(
     lambda found: [(begin, begin + length) for begin, length in found]
 )
+
+
+@settings(max_examples=30)
+@given(spans)
+def test_parts_sum_to_the_time_of_any(found):
+    parts = trace.parts(found)
+    assert sum(parts) == pytest.approx(trace.length(trace.union(found)))
+    assert all(part <= end - begin + 1e-9 for part, (begin, end) in zip(parts, found))
 
 
 @settings(max_examples=30)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from jdlopt.evidence.findings.finding import Finding, Record, level, setting, share
 
 WAITING = (0.2, 0.5)
@@ -27,7 +29,8 @@ def input_bound(record: Record) -> Finding | None:
     return Finding(
         "input_bound",
         made,
-        f"{share(waiting)} of the training time is spent waiting for data.",
+        f"{share(waiting)} of the training time is spent waiting for data."
+        + _profiled(record, {"data": "waits for a batch", "transfer": "copies to the device"}),
         f"{memory}, or prepare it once in the size that is used.",
         (),
         {"waiting": waiting},
@@ -53,7 +56,8 @@ def dispatch_bound(record: Record) -> Finding | None:
         "dispatch_bound",
         made,
         f"A step takes {1e3 * mine:.2g} ms in the run and {1e3 * bare:.2g} ms alone: {lost:.0f} s "
-        "went to handing steps to the device, evaluating and saving.",
+        "went to handing steps to the device, evaluating and saving."
+        + _profiled(record, {"device": "computes", "dispatch": "is Python's dispatch"}),
         f"{', or '.join(ways)}; or train several trials together (`jdlopt tune`).",
         ("larger_batch",),
         {"seconds_a_step": mine, "bare_step": bare, "lost_seconds": lost},
@@ -75,6 +79,15 @@ def padding(record: Record) -> Finding | None:
         (),
         {"share": part},
     )
+
+
+def _profiled(record: Record, kinds: Mapping[str, str]) -> str:
+    """What a run's profile adds to that, where there is one."""
+    shares = (record.get("speed") or {}).get("profile")
+    if not shares:
+        return ""
+    told = " and ".join(f"{share(shares[kind])} {words}" for kind, words in kinds.items())
+    return f" Of a profiled step {told}."
 
 
 FINDINGS = (input_bound, dispatch_bound, padding)
