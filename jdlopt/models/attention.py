@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jdlopt.config import Scalar
 from jdlopt.errors import ConfigError
+from jdlopt.models.axes import BATCH, HEADS, HIDDEN, POSITIONS, named
 from jdlopt.models.experts import Experts, Mixture
 from jdlopt.models.kernel_inputs import RANGES
 from jdlopt.models.layers import (
@@ -105,11 +106,14 @@ class Attention(nn.Module):
             nn.Dense(width, kernel_init=_INIT, name=name)(x).reshape(heads)
             for name in ("query", "key", "value")
         )
+        query = named(query, (BATCH, POSITIONS, HEADS, None))
+        # a query sees every position: of those that are split, its device gathers these two
+        key, value = (named(part, (BATCH, None, HEADS, None)) for part in (key, value))
         if slots is not None and mask is not None:
             key = self._cached("keys", key, slots, mask.shape[-1])
             value = self._cached("values", value, slots, mask.shape[-1])
         mixed = attend(query, key, value, mask, self.causal and slots is None)
-        mixed = mixed.reshape(n, positions, width)
+        mixed = named(mixed, (BATCH, POSITIONS, HEADS, None)).reshape(n, positions, width)
         return nn.Dense(features, kernel_init=_INIT, name="out")(mixed)
 
     def _cached(self, name: str, new: Array, slots: Array, capacity: int) -> Array:
@@ -126,10 +130,10 @@ class FeedForward(nn.Module):
     activation: str
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*shape width"]) -> Float[Array, "*shape width"]:
+    def __call__(self, x: Float[Array, "n positions width"]) -> Float[Array, "n positions width"]:
         """Maps each vector to one of the same width."""
         hidden = nn.Dense(self.features, kernel_init=_INIT, name="up")(x)
-        hidden = ACTIVATIONS[self.activation](hidden)
+        hidden = ACTIVATIONS[self.activation](named(hidden, (BATCH, POSITIONS, HIDDEN)))
         return nn.Dense(x.shape[-1], kernel_init=_INIT, name="down")(hidden)
 
 
@@ -172,11 +176,13 @@ class TransformerLayer(nn.Module):
             lambda x: attention(x, mask, slots),
             self._mlp(real),
         )
+        # in a scan nothing else says that a layer's batch stays split: all of it would be gathered
+        x = named(x, (BATCH, POSITIONS, None))
         for index, part in enumerate(parts):
             norm = layer_norm(self.norm_epsilon, name=f"norm_{index}")
             drop = Dropout(self.dropout_rate, name=f"dropout_{index}")
             x = x + drop(part(norm(x)), train) if self.pre_norm else norm(x + drop(part(x), train))
-        return x
+        return named(x, (BATCH, POSITIONS, None))
 
     def _mlp(self, real: Array | None) -> Callable[[Array], Array]:
         if self.mixture is None:

@@ -82,7 +82,7 @@ def layers_of(
         sizes[path[:-1]] += leaf.size
     flops: Counter[tuple[str, ...]] = Counter()
     turns: dict[str, int] = {}
-    for equation, names, times in _operations(traced.jaxpr):
+    for equation, names, times in operations_of(traced.jaxpr):
         if equation.primitive.name == "name":
             turns[equation.params["name"]] = times
         count = _flops(equation)
@@ -121,13 +121,13 @@ def flops_of(function: Callable[..., object], *shapes: PyTree) -> int:
       60
     """
     traced = jax.make_jaxpr(function)(*shapes)
-    return sum(_flops(equation) * times for equation, _, times in _operations(traced.jaxpr))
+    return sum(_flops(equation) * times for equation, _, times in operations_of(traced.jaxpr))
 
 
-def _operations(
+def operations_of(
     jaxpr: Any, scope: tuple[str, ...] = (), times: int = 1
 ) -> Iterator[tuple[Any, tuple[str, ...], int]]:
-    """Yields a program's operations, the names that each is traced under, and how often it runs."""
+    """Yields a traced program's operations, the names around each, and how often it runs."""
     for equation in jaxpr.eqns:
         stack = str(equation.source_info.name_stack)
         names = (*scope, *stack.split("/")) if stack else scope
@@ -137,7 +137,7 @@ def _operations(
         for found in branches:
             body = getattr(found, "jaxpr", found)
             if hasattr(body, "eqns"):
-                yield from _operations(body, names, times * parts.get("length", 1))
+                yield from operations_of(body, names, times * parts.get("length", 1))
 
 
 def _flops(equation: Any) -> int:

@@ -14,7 +14,7 @@ from jdlopt import mesh as meshes
 from jdlopt.data import feed
 from jdlopt.errors import ConfigError
 from jdlopt.train import memory
-from jdlopt.train.evaluate import batch_size_for
+from jdlopt.train.evaluate import batch_size_for, step_on
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.program import capacity_of
 from jdlopt.train.state import TrainState, Weights
@@ -77,10 +77,17 @@ def lower_evaluation(experiment: Experiment, mesh: Mesh) -> ToCompile:
     """Returns the program that evaluates a batch of the validation split as `fit` does."""
     state, batch = memory.step_arguments(experiment, mesh)
     shapes = jax.eval_shape(experiment.weights, state)
-    placed = Weights(**{
-        name: _laid_out(getattr(shapes, name), mesh, name in ("params", "model_state"))
-        for name in ("params", "model_state", "hparams", "preprocess")
-    })  # fmt: skip
+    places = jax.tree.map(lambda _: meshes.replicated(mesh), shapes)
+    rules = experiment.config.mesh.rules
+    places = places.replace(
+        params=meshes.parameter_sharding(mesh, shapes.params, rules),
+        model_state=meshes.sharding_beside(mesh, shapes.model_state, shapes.params, rules),
+    )
+    placed = jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        places,
+    )
     size = batch_size_for(experiment, "validation", mesh)
     split = meshes.batch_sharding(mesh)
     given = memory.shapes_of_batch(experiment, size)
@@ -88,23 +95,12 @@ def lower_evaluation(experiment: Experiment, mesh: Mesh) -> ToCompile:
     given = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=split), given
     )
-    function = jax.jit(experiment.evaluate_step, out_shardings=meshes.replicated(mesh))
+    function = jax.jit(step_on(mesh, experiment), out_shardings=meshes.replicated(mesh))
     lowered = function.lower(placed, given)
     # the state lies there all the while, and what it is trained on where that is kept in memory
     beside = device_bytes(state) + (0 if experiment.streams else device_bytes(batch))
     arguments = {**_bytes_of(placed), DATA: device_bytes(given)}
     return ToCompile("evaluation", lowered, 1, size, arguments, beside)
-
-
-def _laid_out(tree: PyTree, mesh: Mesh, split: bool) -> PyTree:
-    """Shapes with where they lie: as FSDP splits parameters, or everywhere."""
-    everywhere = jax.tree.map(lambda _: meshes.replicated(mesh), tree)
-    places = meshes.parameter_sharding(mesh, tree) if split else everywhere
-    return jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        tree,
-        places,
-    )
 
 
 def _bytes_of(tree: TrainState | Weights) -> dict[str, int]:

@@ -202,7 +202,8 @@ def _profiled(
 def _initial(experiment: Experiment, mesh: jax.sharding.Mesh) -> TrainState:
     """A state before the first step, of random parameters, on the devices."""
     init, hparams = partial(experiment.init, experiment.config.seed), experiment.hparams
-    shardings = state_sharding(mesh, jax.eval_shape(init, hparams))
+    shapes = jax.eval_shape(init, hparams)
+    shardings = state_sharding(mesh, shapes, experiment.config.mesh.rules)
     return jax.jit(init, out_shardings=shardings)(hparams)
 
 

@@ -28,12 +28,23 @@ def batch_size_for(experiment: Experiment, split: str, mesh: Mesh) -> int:
     Args:
       experiment: what is evaluated.
       split: the split.
-      mesh: the devices; the size is a multiple of their number.
+      mesh: the devices; the size is a multiple of those that split a batch.
     """
     size = max(experiment.data.sizes[split], SMALLEST_BATCH)
     most = max(1, LARGEST // max(1, experiment.spec.num_classes))
     asked = min(experiment.config.train.eval_batch_size, size, most)
-    return -(-asked // mesh.size) * mesh.size
+    ways = meshes.batch_ways(mesh.shape)
+    return -(-asked // ways) * ways
+
+
+def step_on(mesh: Mesh, experiment: Experiment) -> Callable[[Weights, Batch], Collected]:
+    """Returns an experiment's `evaluate_step` as it is traced for a mesh."""
+
+    def step(weights: Weights, batch: Batch) -> Collected:
+        with meshes.splitting(mesh):
+            return experiment.evaluate_step(weights, batch)
+
+    return step
 
 
 class Evaluator:
@@ -85,7 +96,7 @@ class Evaluator:
         for batch in self.batches(split):
             if self._program is None:
                 function = jax.jit(
-                    self.experiment.evaluate_step, out_shardings=meshes.replicated(self.mesh)
+                    step_on(self.mesh, self.experiment), out_shardings=meshes.replicated(self.mesh)
                 )
                 self._program = self.compile(function.lower(weights, batch))
             collected.append(self._program(weights, batch))

@@ -134,7 +134,7 @@ class Experiment:
             if not learns:  # what it learnt from may be gone
                 named = named._replace(teacher=None)
             traced = dataclasses.replace(experiment, components=named)
-            configs.raise_problems(tracing.unbuildable(traced))
+            configs.raise_problems(tracing.unbuildable(traced, num_devices))
         return experiment
 
     # --- the protocol ----------------------------------------------------------------------------

@@ -244,7 +244,8 @@ class _Run:
         self.teachers = () if teacher is None else teacher.record
         if self.teachers and self.workdir is not None and jax.process_index() == 0:
             log.save_teachers(self.workdir, self.teachers)
-        shardings = state_sharding(self.mesh, jax.eval_shape(init, hparams, loaded))
+        shapes = jax.eval_shape(init, hparams, loaded)
+        shardings = state_sharding(self.mesh, shapes, self.config.mesh.rules)
         placed = meshes.put((hparams, loaded), meshes.replicated(self.mesh))
         program = jax.jit(init, out_shardings=shardings).lower(*placed)
         return self.compile(program, quickly=True)(*placed)

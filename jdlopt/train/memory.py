@@ -119,7 +119,8 @@ def largest_batch(experiment: Experiment, limit: int | None = None) -> Fit:
     config, dataset = experiment.config, experiment.data
     mesh = meshes.make_mesh(config.mesh)
     limit = device_bytes(mesh) if limit is None else limit
-    unit = math.lcm(mesh.size, config.optim.accumulate * config.model.batch_norm_groups)
+    parts = config.optim.accumulate * config.model.batch_norm_groups
+    unit = math.lcm(meshes.batch_ways(mesh.shape), parts)
     most = dataset.sizes["train"]
 
     def cost(batch_size: int) -> int:
@@ -246,7 +247,7 @@ def step_arguments(experiment: Experiment, mesh: Mesh) -> tuple[TrainState, PyTr
     The data are a batch where they are streamed, and else the training split.
     """
     state = _shapes(experiment)
-    state = jax.tree.map(_placed, state, state_sharding(mesh, state))
+    state = jax.tree.map(_placed, state, state_sharding(mesh, state, experiment.config.mesh.rules))
     if experiment.streams:
         data = shapes_of_batch(experiment, experiment.config.data.batch_size)
         place = meshes.batch_sharding(mesh)
@@ -268,7 +269,8 @@ def lowered_step(experiment: Experiment, mesh: Mesh, steps: int = 1) -> jax.stag
     options = step_options(mesh, state)
     step = experiment.train_step
     if experiment.streams:
-        return jax.jit(partial(streamed_step, train_step=step), **options).lower(state, data)
+        function = jax.jit(partial(streamed_step, train_step=step, mesh=mesh), **options)
+        return function.lower(state, data)
     everywhere = meshes.replicated(mesh)
     size = experiment.config.data.batch_size
     examples = jax.ShapeDtypeStruct((steps, size), jnp.int32, sharding=everywhere)

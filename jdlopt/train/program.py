@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
 from jdlopt import mesh as meshes
+from jdlopt.mesh.rules import Rule
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.state import SHARDED, TrainState
 from jdlopt.train.step import Batch
@@ -70,10 +71,23 @@ Tree = TypeVar("Tree", bound=PyTree)
 P = ParamSpec("P")
 
 
-def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
-    """Returns where each leaf of a state lies: small ones everywhere, the others as FSDP says."""
+def state_sharding(mesh: Mesh, state: TrainState, rules: Sequence[Rule] = ()) -> TrainState:
+    """Returns where each leaf of a state lies.
+
+    Args:
+      mesh: the devices.
+      state: the state, or its shapes.
+      rules: ``mesh.rules`` of the config.
+
+    Raises:
+      ConfigError: the parameters can't be placed so.
+    """
     everywhere = meshes.replicated(mesh)
-    split = {name: meshes.parameter_sharding(mesh, getattr(state, name)) for name in SHARDED}
+    split = {
+        name: meshes.sharding_beside(mesh, getattr(state, name), state.params, rules)
+        for name in SHARDED
+    }
+    split["params"] = meshes.parameter_sharding(mesh, state.params, rules)
     return jax.tree.map(lambda _: everywhere, state).replace(**split)
 
 
@@ -82,9 +96,9 @@ def step_options(mesh: Mesh, state: TrainState) -> dict[str, Any]:
 
     Args:
       mesh: the devices.
-      state: the state, or its shapes.
+      state: the state, or its shapes, placed.
     """
-    places = state_sharding(mesh, state), meshes.replicated(mesh)
+    places = jax.tree.map(lambda leaf: leaf.sharding, state), meshes.replicated(mesh)
     return {"donate_argnums": 0, "out_shardings": places}
 
 
@@ -177,9 +191,9 @@ def streaming_program(
 
     def lower(mode: str) -> jax.stages.Lowered:
         if mode == "step":
-            function = jax.jit(partial(streamed_step, train_step=train_step), **options)
+            function = jax.jit(partial(streamed_step, train_step=train_step, mesh=mesh), **options)
             return function.lower(state, batch)
-        function = jax.jit(partial(streamed_loop, train_step=train_step), **options)
+        function = jax.jit(partial(streamed_loop, train_step=train_step, mesh=mesh), **options)
         return function.lower(state, batch, once())
 
     def run_by(mode: str, program: Compiled) -> Callable[[TrainState, Batch], Trained]:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Key, Num, PyTree
 from jdlopt.data.preprocess import target
 from jdlopt.losses import Loss, feature_distance
 from jdlopt.models import Model, sown
+from jdlopt.models.axes import BATCH, named
 from jdlopt.models.intermediate import with_layers
 from jdlopt.optim import Average, Freezing, joined
 from jdlopt.train import scaling
@@ -173,6 +174,7 @@ def objective(
         () if teacher is None else teacher.layers,
         LAYERS,
     )
+    outputs = _rows(outputs)
     taught = () if said is None else (said.outputs,)
     value = components.loss.objective(outputs, batch["targets"], params, hparams["loss"], *taught)
     if layers and said is not None:
@@ -290,6 +292,11 @@ def _accumulated(
     return mean, model_state, jax.tree.map(jnp.mean, measured)
 
 
+def _rows(outputs: Float[Array, "*submodels batch outputs"]) -> Array:
+    """Outputs of which a device has whole rows: the largest of one is found without the others."""
+    return named(outputs, (*(None,) * (outputs.ndim - 2), BATCH, None))
+
+
 def norm(tree: PyTree) -> Float[Array, ""]:
     """The global norm of a pytree; its sums as dot products, which XLA's CPU backend vectorises."""
     return jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(tree)))
@@ -310,7 +317,7 @@ def predictions_of(components: Components, weights: Weights, inputs: Inputs) -> 
         key=None,
         train=False,
     )
-    probabilities = components.loss.probabilities
+    outputs, probabilities = _rows(outputs), components.loss.probabilities
     found = None if probabilities is None else probabilities(outputs)
     return Predictions(target.unscaled(weights.preprocess, outputs), found, outputs)
 

@@ -95,31 +95,34 @@ def one_step(
     state: TrainState, data: Batch, examples: Array, *, train_step: Step, mesh: Mesh
 ) -> tuple[TrainState, dict[str, Array]]:
     """Runs one step on gathered examples; its values come back as arrays of length 1."""
-    state, measured = gathered_step(state, data, examples[0], train_step=train_step, mesh=mesh)
+    with meshes.splitting(mesh):
+        state, measured = gathered_step(state, data, examples[0], train_step=train_step, mesh=mesh)
     return state, {name: value[None] for name, value in measured.items()}
 
 
 def streamed_step(
-    state: TrainState, batch: Batch, *, train_step: Step
+    state: TrainState, batch: Batch, *, train_step: Step, mesh: Mesh
 ) -> tuple[TrainState, dict[str, Array]]:
     """Runs one step on a batch that was read elsewhere."""
-    state, measured = train_step(state, batch)
+    with meshes.splitting(mesh):
+        state, measured = train_step(state, batch)
     return state, {name: value[None] for name, value in measured.items()}
 
 
 def streamed_loop(
-    state: TrainState, batch: Batch, count: Int32[Array, ""], *, train_step: Step
+    state: TrainState, batch: Batch, count: Int32[Array, ""], *, train_step: Step, mesh: Mesh
 ) -> tuple[TrainState, dict[str, Array]]:
     """Runs ``count`` steps, traced, on one batch: given 1, what `streamed_step` does.
 
     What XLA's CPU backend compiles in a loop, it runs on one core, and so leaves the others to what
     reads the next batches.
     """
-    shapes = jax.eval_shape(partial(streamed_step, train_step=train_step), state, batch)[1]
+    step = partial(streamed_step, train_step=train_step, mesh=mesh)
+    shapes = jax.eval_shape(step, state, batch)[1]
     empty = {name: jnp.full(shape.shape, jnp.nan, shape.dtype) for name, shape in shapes.items()}
 
     def body(_: Array, carry: Trained) -> Trained:
-        return streamed_step(carry[0], batch, train_step=train_step)
+        return step(carry[0], batch)
 
     return jax.lax.fori_loop(0, count, body, (state, empty))
 
@@ -172,6 +175,7 @@ def many_steps(
     """Runs steps of one training in one dispatch, as `run_steps` does."""
 
     def step(state: TrainState, chosen: Array) -> tuple[TrainState, Measured]:
-        return gathered_step(state, data, chosen, train_step=train_step, mesh=mesh)
+        with meshes.splitting(mesh):
+            return gathered_step(state, data, chosen, train_step=train_step, mesh=mesh)
 
     return run_steps(step, state, examples, count)

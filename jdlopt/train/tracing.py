@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from jdlopt import mesh as meshes
 from jdlopt.config import to_dict
 from jdlopt.data import augment
 from jdlopt.data.named import each
@@ -147,15 +148,17 @@ def naming(
     )
 
 
-def unbuildable(experiment: Traceable) -> list[str]:
+def unbuildable(experiment: Traceable, num_devices: int | None = None) -> list[str]:
     """Traces the real training and evaluation step on shapes, and says in words what can't be.
 
     So it fails before a directory is claimed for it, and the message says which component it was.
 
     Args:
       experiment: of components that say which they are (`naming`).
+      num_devices: what the mesh is made of; None: all devices that there are.
     """
     config, spec = experiment.config, experiment.spec
+    mesh = meshes.shape_of(config.mesh, num_devices or len(jax.devices()))
     size = 2 * config.optim.accumulate
     batch: dict[str, Any] = {
         "inputs": shaped(spec.inputs, size),
@@ -167,19 +170,21 @@ def unbuildable(experiment: Traceable) -> list[str]:
         if config.model.pretrained is not None:
             _saying("model.pretrained: can't be read", experiment.pretrained)()
         # losses first: what an evaluation says of one is plainer than what a gradient does
-        jax.eval_shape(experiment.evaluate_step, state, {**batch, "weights": weights})
-        jax.eval_shape(experiment.train_step, state, batch)
+        with meshes.splitting(mesh):
+            jax.eval_shape(experiment.evaluate_step, state, {**batch, "weights": weights})
+            step = jax.make_jaxpr(experiment.train_step)(state, batch)
+        problems = meshes.model_problems(step, state.params, config.mesh, mesh.shape)
         if config.train.cache_features:
-            return _uncacheable(experiment, state)
+            problems += _uncacheable(experiment, state)
+        return problems
     except _Failed as failure:
         section, text = failure.what.partition(":")[0], " ".join(str(failure.error).split())
         if isinstance(failure.error, ConfigError):
             text = str(failure.error)
-            return [text if text.startswith(section) else f"{section}: {text}"]
+            return [text if text.startswith((section, "mesh.")) else f"{section}: {text}"]
         return [f"{failure.what}: {type(failure.error).__name__}: {text[:300]}"]
     except ConfigError as error:
         return [str(error)]
-    return []
 
 
 def _uncacheable(experiment: Traceable, state: TrainState) -> list[str]:

@@ -58,9 +58,10 @@ def test_run_saved_on_eight_devices_goes_on_with_fewer(runs, eight, tmp_path, de
     assert_same_curve(runs, whole, workdir)
     record = runs.result(workdir)
     assert len(record["devices"]) == devices
-    assert record["mesh"] == {"data": devices // min(devices, 2), "fsdp": min(devices, 2)}
+    fsdp = min(devices, 2)
+    assert record["mesh"] == {"data": devices // fsdp, "fsdp": fsdp, "sequence": 1, "tensor": 1}
     assert len(runs.result(whole)["devices"]) == 8
-    assert json.loads((workdir / "config.json").read_text())["mesh"]["fsdp"] == min(devices, 2)
+    assert json.loads((workdir / "config.json").read_text())["mesh"]["fsdp"] == fsdp
 
 
 def test_run_of_eight_devices_is_evaluated_on_one(runs, eight):

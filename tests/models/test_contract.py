@@ -252,8 +252,8 @@ def test_a_model_computes_in_the_type_of_its_inputs(case):
 
 
 def test_eight_devices_and_remat_make_the_same_step(case, monkeypatch):
-    monkeypatch.setattr(meshes, "SMALLEST_SHARDED", 32)
-    mesh = meshes.make_mesh(meshes.MeshFields(data=2, fsdp=4, tensor=1))
+    monkeypatch.setattr("jdlopt.mesh.rules.SMALLEST_SHARDED", 32)
+    mesh = meshes.make_mesh(meshes.MeshFields(data=2, fsdp=4))
     sharding = meshes.parameter_sharding(mesh, case.state)
     split = [leaf for leaf in jax.tree.leaves(sharding.params) if leaf.spec != PartitionSpec()]
     assert split

@@ -1,0 +1,225 @@
+"""Over which axes of a mesh parameters are split: a table of patterns of their paths.
+
+A rule is a pattern and, for each of the last dimensions of the arrays in whose paths it is found,
+an axis of the mesh or None. The first that is found decides: those of ``mesh.rules``, then
+`DEFAULTS`. Large arrays are split over `FSDP` as well, along the widest dimension that is left,
+unless their rule names it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from jdlopt.errors import listing
+from jdlopt.mesh.axes import AXES, FSDP
+from jdlopt.models.kernel_inputs import FACTOR
+from jdlopt.models.lora import nearest_paths
+
+Rule = tuple[str | None, ...]
+"""A pattern, then an axis or None for each of the last dimensions."""
+Split = tuple[str | None, ...]
+"""The axis over which each dimension of an array is split, if any."""
+
+ODD, EVEN = r"\d*[13579]", r"\d*[02468]"
+DEFAULTS: dict[str, tuple[Rule, ...]] = {
+    # Shoeybi et al., "Megatron-LM: training multi-billion parameter language models using model
+    # parallelism", 2019: into heads and hidden units by columns, out of them by rows
+    "transformer_encoder, transformer_decoder, vit": (
+        (r"attention/(query|key|value)/kernel$", None, "tensor"),
+        (r"attention/(query|key|value)/bias$", "tensor"),
+        (r"attention/out/kernel$", "tensor", None),
+        (r"mlp/up/kernel$", None, "tensor"),
+        (r"mlp/up/bias$", "tensor"),
+        (r"mlp/down/kernel$", "tensor", None),
+        (r"(attention/out|mlp/down)/bias$",),
+        (r"layer(s|_\d+)/norm_\d+/(scale|bias)$",),
+        (r"^((model|base|embeddings)/)*norm/(scale|bias)$",),
+        (r"embeddings/class_token$",),
+        # by width, which heads divide, and not by vocabulary, which is any number
+        (r"embeddings/(tokens|positions|types)/embedding$", None, "tensor"),
+        (r"embeddings/(patches|inputs)/kernel$", None, "tensor"),
+        (r"pooler/kernel$", None, "tensor"),
+        (r"pooler/bias$", "tensor"),
+    ),
+    "resnet": (
+        (r"block_\d+/conv_0/kernel$", None, "tensor"),
+        (r"block_\d+/(conv_0/bias|norm_0/norm/(scale|bias|mean|var))$", "tensor"),
+        (r"block_\d+/(conv_[12]|shortcut)/kernel$", "tensor", None),
+        (r"block_\d+/(conv_[12]/bias|(norm_[12]|shortcut_norm)/norm/\w+)$",),
+        (r"(^|/)(stem/(kernel|bias)|stem_norm/norm/\w+)$",),  # a small convolution of large images
+    ),
+    "mlp, cnn, vgg": (
+        (rf"(?<!block_\d/)(dense|conv)_{EVEN}/kernel$", None, "tensor"),
+        (rf"(?<!block_\d/)(dense|conv)_{EVEN}/bias$", "tensor"),
+        (rf"(?<!block_\d/)norm_{EVEN}/norm/(scale|bias|mean|var)$", "tensor"),
+        (rf"(?<!block_\d/)(dense|conv)_{ODD}/kernel$", "tensor", None),
+        (rf"(?<!block_\d/)((dense|conv)_{ODD}/bias|norm_{ODD}/norm/\w+)$",),
+    ),
+    "any": (
+        (r"head/outputs/kernel$", "tensor", None),  # classes may be any number
+        (r"(^|/)embedding/tokens$", None, "tensor"),
+        (r"^adapters/",),
+        (rf"/{FACTOR}/kernel$",),
+    ),
+}
+"""By the models that they are for. Only sizes above 1 count, so that they do nothing on a mesh of
+``data`` and ``fsdp`` alone."""
+
+SMALLEST_SHARDED = 1024
+"""Arrays of fewer elements are replicated: gathering them costs more than they weigh."""
+MOST_UNPLACED = 0.02
+"""The share of the parameters' bytes that no rule needs to place."""
+STACKED = re.compile(r"(^|/)layers/(?!\d)")
+"""The paths of arrays whose first dimension is the layers of a scan, which takes one at a time."""
+_SHOWN = 4
+
+
+class Placed(NamedTuple):
+    """Where parameters lie.
+
+    Attributes:
+      splits: by path.
+      problems: what is wrong with it, in words.
+    """
+
+    splits: dict[str, Split]
+    problems: list[str]
+
+
+def placed(
+    shapes: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int], rules: Sequence[Rule] = ()
+) -> Placed:
+    """Returns over which axes each parameter is split, and what is wrong with that.
+
+    Args:
+      shapes: of the parameters, by path.
+      sizes: devices along each axis of the mesh.
+      rules: that go before `DEFAULTS`.
+
+    Example:
+      >>> sizes = {"data": 2, "fsdp": 2, "sequence": 1, "tensor": 2}
+      >>> placed({"layer_0/mlp/up/kernel": (64, 256)}, sizes).splits
+      {'layer_0/mlp/up/kernel': ('fsdp', 'tensor')}
+    """
+    splits: dict[str, Split] = {}
+    problems: list[str] = []
+    unplaced: dict[str, int] = {}
+    uneven: dict[str, list[str]] = {}
+    for path, shape in shapes.items():
+        own = [rule for rule in rules if _found(rule, path)]
+        if len({rule[1:] for rule in own}) > 1:
+            problems.append(
+                f"mesh.rules: {own[0][0]!r} and {own[1][0]!r} both match {path!r} and split it "
+                "differently. Make one of them narrower."
+            )
+        rule = own[0] if own else default_rule(path, len(shape))
+        if rule is None:
+            unplaced[path] = math.prod(shape)
+        elif len(rule) - 1 > len(shape):
+            problems.append(
+                f"mesh.rules: {rule!r} is for arrays of at least {len(rule) - 1} dimensions; "
+                f"{path!r} has shape {shape}."
+            )
+            rule = None
+        for axis, dimension in _uneven(rule, shape, sizes):
+            uneven.setdefault(axis, []).append(f"{path} ({shape[dimension]})")
+        splits[path] = split_of(path, shape, sizes, rule)
+    for rule in rules:
+        if not any(_found(rule, path) for path in shapes):
+            near = nearest_paths(str(rule[0]), list(shapes))
+            problems.append(f"mesh.rules: {rule[0]!r} matches no parameter. {near}")
+    for axis, paths in uneven.items():
+        problems.append(
+            f"mesh.{axis}: {sizes[axis]} devices can't share these widths evenly: "
+            f"{listing(paths, _SHOWN)}. Take a divisor of them, change the model's widths, or "
+            "leave them whole by a rule without an axis, mesh.rules=((PATTERN,),)."
+        )
+    return Placed(splits, problems + _unplaced(unplaced, shapes, sizes))
+
+
+def default_rule(path: str, rank: int) -> Rule | None:
+    """Returns the rule of `DEFAULTS` for an array of so many dimensions, if there is one."""
+    for family in DEFAULTS.values():
+        for rule in family:
+            if _found(rule, path) and len(rule) - 1 <= rank:
+                return rule
+    return None
+
+
+def split_of(
+    path: str, shape: tuple[int, ...], sizes: Mapping[str, int], rule: Rule | None = None
+) -> Split:
+    """Returns how an array is split by a rule, and over `FSDP` beside it.
+
+    What a rule can't split evenly stays whole. FSDP splits the widest dimension that is left and
+    divides evenly, if the array is big enough.
+
+    Args:
+      path: of the array; the layers of a scan are never split.
+      shape: its shape.
+      sizes: devices along each axis of the mesh.
+      rule: its rule.
+
+    Example:
+      >>> split_of("dense/kernel", (128, 256), {"fsdp": 4})
+      (None, 'fsdp')
+      >>> split_of("layers/bias", (24, 4096), {"fsdp": 8}), split_of("bias", (10,), {"fsdp": 4})
+      ((None, 'fsdp'), (None,))
+    """
+    named = () if rule is None or len(rule) - 1 > len(shape) else rule[1:]
+    split = [*[None] * (len(shape) - len(named)), *named]
+    split = [
+        axis if axis is not None and sizes[axis] > 1 and not size % sizes[axis] else None
+        for axis, size in zip(split, shape, strict=True)
+    ]
+    ways = math.prod(sizes[axis] for axis in split if axis is not None)
+    fsdp = sizes[FSDP]
+    if fsdp == 1 or FSDP in named or math.prod(shape) // ways < SMALLEST_SHARDED:
+        return tuple(split)
+    first = 1 if STACKED.search(path) else 0
+    able = [
+        dimension
+        for dimension in range(first, len(shape))
+        if split[dimension] is None and not shape[dimension] % fsdp
+    ]
+    if able:
+        split[max(able, key=lambda dimension: shape[dimension])] = FSDP
+    return tuple(split)
+
+
+def _found(rule: Rule, path: str) -> bool:
+    return re.search(str(rule[0]), path) is not None
+
+
+def _uneven(
+    rule: Rule | None, shape: tuple[int, ...], sizes: Mapping[str, int]
+) -> list[tuple[str, int]]:
+    """The axes of a rule that can't split an array evenly, each with the dimension."""
+    named = () if rule is None else rule[1:]
+    first = len(shape) - len(named)
+    return [
+        (axis, first + index)
+        for index, axis in enumerate(named)
+        if axis is not None and shape[first + index] % sizes[axis]
+    ]
+
+
+def _unplaced(
+    unplaced: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int]
+) -> list[str]:
+    """What no rule places, where an axis is for the whole model."""
+    wanting = [name for name, axis in AXES.items() if axis.whole_model and sizes[name] > 1]
+    share = sum(unplaced.values()) / max(1, sum(map(math.prod, shapes.values())))
+    if not wanting or share <= MOST_UNPLACED:
+        return []
+    largest = sorted(unplaced, key=lambda path: -unplaced[path])[:_SHOWN]
+    more = f" and {len(unplaced) - _SHOWN} more" if len(unplaced) > _SHOWN else ""
+    axis = wanting[0]
+    return [
+        f"mesh.{axis}: no rule places {share:.0%} of the parameters: {', '.join(largest)}{more}. "
+        f"Every device would hold and compute them whole. Give rules, mesh.rules=((PATTERN, None, "
+        f"{axis!r}), …), or ((PATTERN,),) for what is to stay whole, or use mesh.fsdp."
+    ]
