@@ -47,7 +47,7 @@ def model_problems(
       sizes: devices along each axis.
     """
     found = placed(shapes_of(params), sizes, fields.rules)
-    used = {axis for split in found.splits.values() for axis in split}
+    used = set(jax.tree.leaves(list(found.splits.values())))
     for equation, _, _ in operations_of(step.jaxpr):
         if equation.primitive.name == "sharding_constraint":
             used |= set(jax.tree.leaves(tuple(equation.params["sharding"].spec)))

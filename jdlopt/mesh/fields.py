@@ -9,7 +9,7 @@ from typing import Annotated
 
 from jdlopt.config import Count, Range
 from jdlopt.errors import listing, nearest
-from jdlopt.mesh.axes import AXES, BATCH_AXES
+from jdlopt.mesh.axes import AXES, BATCH_AXES, FSDP
 
 
 @dataclass(frozen=True)
@@ -130,4 +130,9 @@ def _rule_problems(rules: tuple[tuple[str | None, ...], ...]) -> list[str]:
                 )
         if len(set(named)) < len(named):
             problems.append(f"mesh.rules: {rule!r} splits two dimensions over the same axis.")
+        elif FSDP in named and len(named) > 1:
+            problems.append(
+                f"mesh.rules: {rule!r}: leave {FSDP!r} out. What another axis splits is split "
+                "further over it."
+            )
     return problems

@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 
 from jdlopt.config import raise_problems
 from jdlopt.mesh.axes import BATCH_AXES
-from jdlopt.mesh.rules import Rule, Split, default_rule, placed, split_of
+from jdlopt.mesh.rules import Rule, Split, placed, rule_of, split_of
 from jdlopt.optim.groups import path_name
 
 
@@ -71,16 +71,15 @@ def sharding_beside(mesh: Mesh, tree: PyTree, params: PyTree, rules: Sequence[Ru
             split = _of_dimensions(leaf.shape, shapes[owner], splits[owner])
             if split is not None:
                 return _named(mesh, split)
-        return _named(
-            mesh, split_of(name, leaf.shape, mesh.shape, default_rule(name, len(leaf.shape)))
-        )
+        rule = rule_of(name, len(leaf.shape), rules)
+        return _named(mesh, split_of(name, leaf.shape, mesh.shape, rule))
 
     return jax.tree_util.tree_map_with_path(beside, tree)
 
 
 def _of_dimensions(shape: tuple[int, ...], whole: tuple[int, ...], split: Split) -> Split | None:
     """How an array of some dimensions of another one is split; None: it is no such array."""
-    found: list[str | None] = []
+    found: list[str | tuple[str, ...] | None] = []
     place = 0
     for size in shape:
         while place < len(whole) and whole[place] != size:

@@ -2,8 +2,8 @@
 
 A rule is a pattern and, for each of the last dimensions of the arrays in whose paths it is found,
 an axis of the mesh or None. The first that is found decides: those of ``mesh.rules``, then
-`DEFAULTS`. Large arrays are split over `FSDP` as well, along the widest dimension that is left,
-unless their rule names it.
+`DEFAULTS`. Large arrays are split over `FSDP` as well, along the dimension that is split already or
+else the widest, unless their rule names it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from jdlopt.models.lora import nearest_paths
 
 Rule = tuple[str | None, ...]
 """A pattern, then an axis or None for each of the last dimensions."""
-Split = tuple[str | None, ...]
-"""The axis over which each dimension of an array is split, if any."""
+Split = tuple[str | tuple[str, ...] | None, ...]
+"""The axis or axes over which each dimension of an array is split, if any."""
 
 ODD, EVEN = r"\d*[13579]", r"\d*[02468]"
 DEFAULTS: dict[str, tuple[Rule, ...]] = {
@@ -102,7 +102,7 @@ def placed(
     Example:
       >>> sizes = {"data": 2, "fsdp": 2, "sequence": 1, "tensor": 2}
       >>> placed({"layer_0/mlp/up/kernel": (64, 256)}, sizes).splits
-      {'layer_0/mlp/up/kernel': ('fsdp', 'tensor')}
+      {'layer_0/mlp/up/kernel': (None, ('tensor', 'fsdp'))}
     """
     splits: dict[str, Split] = {}
     problems: list[str] = []
@@ -115,7 +115,7 @@ def placed(
                 f"mesh.rules: {own[0][0]!r} and {own[1][0]!r} both match {path!r} and split it "
                 "differently. Make one of them narrower."
             )
-        rule = own[0] if own else default_rule(path, len(shape))
+        rule = own[0] if own else rule_of(path, len(shape))
         if rule is None:
             unplaced[path] = math.prod(shape)
         elif len(rule) - 1 > len(shape):
@@ -140,9 +140,15 @@ def placed(
     return Placed(splits, problems + _unplaced(unplaced, shapes, sizes))
 
 
-def default_rule(path: str, rank: int) -> Rule | None:
-    """Returns the rule of `DEFAULTS` for an array of so many dimensions, if there is one."""
-    for family in DEFAULTS.values():
+def rule_of(path: str, rank: int, rules: Sequence[Rule] = ()) -> Rule | None:
+    """Returns the first rule for an array of so many dimensions, if there is one.
+
+    Args:
+      path: of the array.
+      rank: its dimensions.
+      rules: that go before `DEFAULTS`.
+    """
+    for family in (rules, *DEFAULTS.values()):
         for rule in family:
             if _found(rule, path) and len(rule) - 1 <= rank:
                 return rule
@@ -154,8 +160,11 @@ def split_of(
 ) -> Split:
     """Returns how an array is split by a rule, and over `FSDP` beside it.
 
-    What a rule can't split evenly stays whole. FSDP splits the widest dimension that is left and
-    divides evenly, if the array is big enough.
+    What a rule can't split evenly stays whole. FSDP splits arrays that are big enough: the
+    dimension that their rule splits, further, or the widest that divides evenly. It never splits
+    another one than the rule: of a product with a kernel that is split over ``tensor`` by inputs
+    and over ``fsdp`` by outputs, XLA's partitioner (of jax 0.10.2) loses the order of a batch that
+    is split over ``data`` and ``fsdp``, where nothing says how the product is split.
 
     Args:
       path: of the array; the layers of a scan are never split.
@@ -170,24 +179,25 @@ def split_of(
       ((None, 'fsdp'), (None,))
     """
     named = () if rule is None or len(rule) - 1 > len(shape) else rule[1:]
-    split = [*[None] * (len(shape) - len(named)), *named]
     split = [
         axis if axis is not None and sizes[axis] > 1 and not size % sizes[axis] else None
-        for axis, size in zip(split, shape, strict=True)
+        for axis, size in zip((*(None,) * (len(shape) - len(named)), *named), shape, strict=True)
     ]
-    ways = math.prod(sizes[axis] for axis in split if axis is not None)
+    taken = {index: axis for index, axis in enumerate(split) if axis is not None}
+    ways = math.prod(sizes[axis] for axis in taken.values())
     fsdp = sizes[FSDP]
     if fsdp == 1 or FSDP in named or math.prod(shape) // ways < SMALLEST_SHARDED:
         return tuple(split)
-    first = 1 if STACKED.search(path) else 0
-    able = [
-        dimension
-        for dimension in range(first, len(shape))
-        if split[dimension] is None and not shape[dimension] % fsdp
-    ]
-    if able:
-        split[max(able, key=lambda dimension: shape[dimension])] = FSDP
-    return tuple(split)
+    able = {
+        index: taken.get(index)
+        for index in taken or range(1 if STACKED.search(path) else 0, len(shape))
+        if not shape[index] // sizes.get(str(taken.get(index)), 1) % fsdp
+    }
+    if not able:
+        return tuple(split)
+    chosen = max(able, key=lambda index: shape[index])
+    axis = able[chosen]
+    return (*split[:chosen], FSDP if axis is None else (axis, FSDP), *split[chosen + 1 :])
 
 
 def _found(rule: Rule, path: str) -> bool:

@@ -30,6 +30,7 @@ def test_data_takes_the_devices_that_are_left():
         ({"rules": (("kernel", "tensr"),)}, 16, ["'tensr'", "Did you mean 'tensor'?"]),
         ({"rules": (("kernel", "data"),)}, 16, ["'data' splits the batch alone"]),
         ({"rules": (("kernel", "fsdp", "fsdp"),)}, 16, ["two dimensions over the same axis"]),
+        ({"rules": (("kernel", "fsdp", "tensor"),)}, 16, ["leave 'fsdp' out"]),
     ],
 )  # fmt: skip
 def test_each_problem_is_one_plain_message(fields, batch_size, words):

@@ -11,6 +11,7 @@ from jdlopt.errors import ConfigError
 from jdlopt.mesh import MeshFields, make_mesh, parameter_sharding, sharding_beside
 from jdlopt.mesh.rules import DEFAULTS, placed
 
+BOTH = ("tensor", "fsdp")
 SIZES = {"data": 1, "fsdp": 2, "sequence": 1, "tensor": 4}
 LAYER = {
     "layer_0/attention/query/kernel": (64, 64),
@@ -27,8 +28,8 @@ def test_layers_are_split_by_columns_and_then_by_rows():
     found = placed(LAYER, SIZES)
     assert found.problems == []
     assert list(found.splits.values()) == [
-        ("fsdp", "tensor"), ("tensor",), ("tensor", "fsdp"), ("fsdp", "tensor"),
-        ("tensor", "fsdp"), (None,), ("tensor", None),
+        (None, BOTH), ("tensor",), (BOTH, None), (None, BOTH), (BOTH, None), (None,),
+        ("tensor", None),
     ]  # fmt: skip
 
 
@@ -49,10 +50,10 @@ def test_fsdp_splits_what_is_large_and_divides():
 
 
 def test_the_users_rules_go_first():
-    rules = ((r"mlp/up/kernel$", "tensor", "fsdp"), (r"norm_0/scale$",))
+    rules = ((r"mlp/up/kernel$", "tensor", None), (r"norm_0/scale$",))
     found = placed(LAYER, SIZES, rules)
     assert found.problems == []
-    assert found.splits["layer_0/mlp/up/kernel"] == ("tensor", "fsdp")
+    assert found.splits["layer_0/mlp/up/kernel"] == (BOTH, None)
 
 
 @pytest.mark.parametrize(
@@ -95,5 +96,5 @@ def test_what_is_kept_beside_parameters_lies_as_they_do():
     found = jax.tree.map(lambda one: one.spec, sharding_beside(mesh, moments, params))
     whole = found["mu"]["layer_0"]["mlp"]["up"]["kernel"]
     row, column = (found[name]["layer_0"]["mlp"]["up"]["kernel"] for name in ("v_row", "v_col"))
-    assert (whole, row, column) == (P("fsdp", "tensor"), P("fsdp"), P("tensor"))
+    assert (whole, row, column) == (P(None, BOTH), P(), P(BOTH))
     assert (found["count"], found["basis"]) == (P(), P(None, "fsdp"))
