@@ -19,7 +19,9 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from jdlopt import config as configs
 from jdlopt import writing
+from jdlopt.config.values import read_text
 from jdlopt.errors import ConfigError, WorkdirError
 from jdlopt.train import checkpoint, goodput, log
 
@@ -289,6 +291,8 @@ def url_of(config: Mapping[str, object]) -> str | None:
     """Returns the ``train.remote`` of a config as given, which need not be checked yet."""
     train = config.get("train")
     url = train.get("remote") if isinstance(train, Mapping) else None
+    if isinstance(url, configs.Override):
+        url = read_text(url.text, configs.field_of(str | None))
     return url if isinstance(url, str) and url else None
 
 

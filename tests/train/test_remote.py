@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from jdlopt import config as configs
 from jdlopt.errors import ConfigError, WorkdirError
 from jdlopt.train import checkpoint, remote
 
@@ -133,3 +134,11 @@ def test_a_damaged_copy_is_refused_and_nothing_is_made_of_it(store, sender, tmp_
 def test_a_url_that_cannot_be_used_is_told(url):
     with pytest.raises(ConfigError, match=r"train\.remote"):
         remote.Place(url)
+
+
+def test_the_place_is_read_from_a_config_as_it_is_typed():
+    def typed(text):
+        return {"train": {"remote": configs.Override(text)}}
+
+    assert remote.url_of(typed(URL)) == remote.url_of(CONFIG) == URL
+    assert remote.url_of(typed("None")) is remote.url_of({}) is None
