@@ -33,14 +33,20 @@ def plan(flags: PlanFlags) -> int:
             price=flags.price,
             workdir=flags.workdir,
         )
+    page = None
+    if flags.workdir is not None:
+        from jdlopt.report.plan import write_page
+
+        page = write_page(Path(flags.workdir))
     if flags.json:
         print_json(found.to_dict())
     else:
         _print(found, out)
-        if flags.workdir is not None:
+        if flags.workdir is not None and page is not None:
             from jdlopt.plan.record import PLAN
 
-            print_path(out, Path(flags.workdir) / PLAN, "this plan, for scripts")
+            print_path(out, page, "this plan as a page")
+            print_path(out, Path(flags.workdir) / PLAN, "the same, for scripts")
     if not found.fits:
         out.print(f"jdlopt: {found.message}", soft_wrap=True, style="red")
     return DONE if found.fits else WRONG_INPUT

@@ -257,7 +257,7 @@ class PlanFlags(ConfigFlags):
     price: Annotated[
         float | None, Flag("dollars for a chip-hour, for the cost to the end", "DOLLARS")
     ] = None
-    workdir: Annotated[str | None, Flag("write plan.json in it", "DIR")] = None
+    workdir: Annotated[str | None, Flag("write plan.html and plan.json in it", "DIR")] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ def plan_of(
         evaluation = program_of(lower_evaluation(experiment, mesh), devices, axes, topology)
     config, chip, chips = experiment.config, topology.chip, len(devices)
     state, _ = memory.step_arguments(experiment, mesh)
-    flops = model_flops(experiment)
+    flops = model_flops(experiment, chips)
     size, total = config.data.batch_size, experiment.total_steps
     seconds, hours, chip_hours, rate, mfu, cost = (None,) * 6
     if training.seconds is not None:
@@ -95,17 +95,25 @@ def plan_of(
     )
 
 
-def model_flops(experiment: Experiment) -> float:
+def model_flops(experiment: Experiment, num_devices: int) -> float:
     """Returns the FLOPs of a training step's products over the whole batch, each counted once.
 
     What rematerialisation computes again is left out: the same step is counted without it.
+
+    Args:
+      experiment: what is trained.
+      num_devices: that its mesh is of.
     """
     options = experiment.config.model.options
     if options.get("remat", "none") != "none":
         section = replace(experiment.config.model, options={**options, "remat": "none"})
         plain = replace(experiment.config, model=section)
         experiment = Experiment.build(
-            plain, experiment.data, learnt_before=experiment.learnt, begins=False
+            plain,
+            experiment.data,
+            learnt_before=experiment.learnt,
+            begins=False,
+            num_devices=num_devices,
         )
     size = experiment.config.data.batch_size
     state = jax.eval_shape(experiment.init, 0)

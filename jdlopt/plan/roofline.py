@@ -26,7 +26,8 @@ class Seconds:
     Attributes:
       compute: of its matrix products and convolutions at the chip's peak.
       hbm: of the bytes to and from the chip's memory.
-      operations: of its operations one after the other, each bound by one of these two.
+      operations: of its operations one after the other, each bound by one of these two; of these,
+        ``at_memory``: of those that memory bounds.
       ici, dcn: of what is sent within a slice, and between slices.
       low: all of these at the same time, each at its peak.
       high: one after the other, products at `ATTAINED` of their peak.
@@ -36,6 +37,7 @@ class Seconds:
     compute: float
     hbm: float
     operations: float
+    at_memory: float
     ici: float
     dcn: float
     low: float
@@ -59,7 +61,7 @@ def seconds_of(
       slices: in how many slices they are.
     """
     compute = hbm = both = slow = 0.0
-    memory_bound = 0.0
+    at_memory = 0.0
     for one, times in operations:
         products = sum(count / chip.peak(kind) for kind, count in one.flops.items())
         moved = one.hbm_bytes / chip.hbm_bandwidth
@@ -67,7 +69,7 @@ def seconds_of(
         hbm += times * moved
         both += times * max(products, moved)
         slow += times * max(products / ATTAINED, moved)
-        memory_bound += times * moved if moved > products else 0.0
+        at_memory += times * moved if moved > products else 0.0
     ici = dcn = 0.0
     for sent, times in collectives:
         group = sent.groups[0]
@@ -80,9 +82,10 @@ def seconds_of(
         dcn += times * between / chip.dcn_bandwidth
     ends = {"compute": both, "ICI": ici, "DCN": dcn}
     bound = max(ends, key=lambda name: ends[name])
-    if bound == "compute" and memory_bound > both / 2:
+    if bound == "compute" and at_memory > both / 2:
         bound = "HBM"
-    return Seconds(compute, hbm, both, ici, dcn, max(ends.values()), slow + ici + dcn, bound)
+    low, high = max(ends.values()), slow + ici + dcn
+    return Seconds(compute, hbm, both, at_memory, ici, dcn, low, high, bound)
 
 
 def sent_bytes(one: Collective, slices: int = 1) -> tuple[float, float]:

@@ -43,6 +43,10 @@ def write_report(workdir: str | Path, *, allow_code: bool = False) -> Path:
         from jdlopt.report import run
 
         return run.write_report(folder, allow_code)
+    if (folder / "plan.json").is_file():
+        from jdlopt.report import plan
+
+        return plan.write_page(folder)
     verbs = "`jdlopt train`, `tune`, `compare`, `ablate`, `improve` or `compress`"
     hint = f"Name a directory that {verbs} was given."
     if not folder.is_dir():

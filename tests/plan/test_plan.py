@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from jax.sharding import Mesh
 import jdlopt
 from jdlopt import mesh as meshes
 from jdlopt.cli import DONE, WRONG_INPUT, main
-from jdlopt.errors import ConfigError, UserError
+from jdlopt.errors import ConfigError, UserError, WorkdirError
 from jdlopt.plan import plan as planning_process
 from jdlopt.plan.planning import plan_of
 from jdlopt.plan.record import Plan
@@ -63,6 +64,23 @@ def test_what_a_plan_says(planned):
     assert 0 < low < high and 0 < found.mfu.low < found.mfu.high < 1
     assert found.cost.low == pytest.approx(1.5 * 4 * low * found.total_steps / 3600)
     assert Plan.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+def test_a_plans_page(planned, tmp_path):
+    found, *_ = planned
+    training = replace(found.training, unread_loops=2)
+    planning_process.save(replace(found, training=training), tmp_path)
+    page = jdlopt.write_report(tmp_path)
+    text = page.read_text(encoding="utf-8")
+    assert page.name == "plan.html"
+    for words in ("Plan for v5e:2x2", "bound by memory (HBM)", "optimizer state", "data × fsdp",
+                  "what lies there beside", "2 loops have a length"):  # fmt: skip
+        assert words in text, words
+    record = json.loads((tmp_path / "plan.json").read_text())
+    del record["training"]["memory"]
+    (tmp_path / "plan.json").write_text(json.dumps(record))
+    with pytest.raises(WorkdirError, match="is not as jdlopt writes it"):
+        jdlopt.write_report(tmp_path)
 
 
 def test_what_does_not_fit_says_both_sizes(planned, monkeypatch):
