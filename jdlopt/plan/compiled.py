@@ -40,7 +40,7 @@ def program_of(
     try:
         compiled = made.lowered.compile(compile_options(platform=devices[0].platform))
     except jax.errors.JaxRuntimeError as error:
-        found = memory.refused(error)
+        found = memory.refused(error, sum(made.arguments.values()))
         if found is None:
             raise
         needed, _ = found

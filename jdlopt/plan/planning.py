@@ -164,7 +164,7 @@ def advice(
         if config.data.batch_size >= 2 * chips:
             text = f"data.batch_size={config.data.batch_size // 2} keeps those of fewer examples"
             tried.append((kinds.get(TEMPORARIES, 0) - 2, text))
-        if config.data.in_memory is not False and kinds.get(DATA, 0) > 2**20:
+        if config.data.in_memory is not False and kinds.get(DATA, 0) > training.peak / 20:
             tried.append((kinds[DATA], "data.in_memory=False streams the training split"))
     if evaluation is not None and not evaluation.fits:
         text = f"train.eval_batch_size={max(1, evaluation.examples // 2)} evaluates fewer at a time"

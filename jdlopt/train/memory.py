@@ -222,23 +222,30 @@ def peak_bytes(compiled: jax.stages.Compiled) -> int:
     )
 
 
-def refused(error: BaseException) -> tuple[int, int] | None:
+def refused(error: BaseException, arguments: int = 0) -> tuple[int, int] | None:
     """Returns the bytes that a program would take and those that there are, as a compiler says.
 
-    None where an error is no compiler's that a program takes too much memory.
+    None where an error is no compiler's that a program takes too much of a device's memory.
+
+    Args:
+      error: the compiler's.
+      arguments: bytes of the program's arguments, where it speaks of what comes to them alone.
 
     Example:
       >>> refused(RuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used "
       ...                      "18.5G of 15.75G hbm."))
       (19864223744, 16911433728)
+      >>> refused(RuntimeError("RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory "
+      ...     "required for HLO temporaries (87.0G) exceeds available HBM (15.75G)."), 2**30)
+      (94489280512, 16911433728)
     """
-    size = r"(\d+(?:\.\d+)?)([KMGT]?)"
-    found = re.search(rf"[Uu]sed {size} of {size} hbm", str(error))
-    if found is None:
+    text = str(error)
+    sizes = re.findall(r"\b(\d+(?:\.\d+)?)([KMGT])\b", text)
+    if "RESOURCE_EXHAUSTED" not in text or "hbm" not in text.lower() or len(sizes) < 2:
         return None
-    factors = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-    needed, units, limit, unit = found.groups()
-    return int(float(needed) * factors[units]), int(float(limit) * factors[unit])
+    factors = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+    needed, limit = (int(float(size) * factors[unit]) for size, unit in sizes[:2])
+    return needed + (arguments if "HLO temporaries" in text else 0), limit
 
 
 def step_arguments(experiment: Experiment, mesh: Mesh) -> tuple[TrainState, PyTree]:
