@@ -67,7 +67,7 @@ def lower_training(experiment: Experiment, mesh: Mesh) -> ToCompile:
     lowered = memory.lowered_step(experiment, mesh, steps)
     kept = 0
     if feed.fits(experiment.data.nbytes("validation")):
-        kept = -(-experiment.data.nbytes("validation") // mesh.size)
+        kept = -(-experiment.data.nbytes("validation") // meshes.batch_ways(mesh.shape))
     size = config.data.batch_size
     arguments = {**_bytes_of(state), DATA: device_bytes(batch)}
     return ToCompile("training", lowered, steps, size, arguments, kept)

@@ -152,7 +152,8 @@ def advice(
     if not training.fits:
         kinds = training.memory
         held = sum(size for name, size in kinds.items() if name not in (DATA, TEMPORARIES))
-        if axes.get("fsdp", 1) < chips:
+        batched = axes.get("data", 1) * axes.get("fsdp", 1)
+        if axes.get("fsdp", 1) < batched == chips and config.data.batch_size % chips == 0:
             text = f"mesh.data=1 mesh.fsdp={chips} splits parameters and optimizer over all chips"
             tried.append((held, text))
         if config.model.options.get("remat", "none") == "none" and "remat" in config.model.options:

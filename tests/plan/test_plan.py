@@ -51,7 +51,8 @@ def test_what_a_plan_says(planned):
         memory.lowered_step(experiment, mesh, 7).compile(memory.compile_options())
     )
     assert sum(training.memory.values()) == pytest.approx(training.peak, abs=64)
-    assert found.mesh == {"data": 2, "fsdp": 2} and found.chips == 4 and found.batch_size == 16
+    axes = {name: size for name, size in found.mesh.items() if size > 1}
+    assert axes == {"data": 2, "fsdp": 2} and found.chips == 4 and found.batch_size == 16
     # 16 of 4 features over 4 chips, to 64 and to 3: forward, and both gradients but the inputs'
     products = 2 * 4 * (2 * 4 * 64 + 3 * 64 * 3)
     assert training.flops == products

@@ -110,7 +110,7 @@ def test_numbers_are_shown_as_a_reader_wants_them(value, shown):
 
 def test_the_policy_lets_in_the_pages_own_scripts_and_no_load():
     found = page.render("run", title="T", lead="", footer="", result=None, curves=[], metrics=None,
-                        unavailable="x", commands=[], where="")  # fmt: skip
+                        unavailable="x", commands=[], where="", profile=None)  # fmt: skip
     outline = Outline(found)
     [policy] = [attrs["content"] for _, attrs in outline.elements if "http-equiv" in attrs]
     parts = dict(part.strip().split(" ", 1) for part in policy.split(";"))
