@@ -50,16 +50,22 @@ def model_problems(
     used = set(jax.tree.leaves(list(found.splits.values())))
     for equation, _, _ in operations_of(step.jaxpr):
         if equation.primitive.name == "sharding_constraint":
-            used |= set(jax.tree.leaves(tuple(equation.params["sharding"].spec)))
+            spec = equation.params["sharding"].spec
+            used |= {axis for axis in jax.tree.leaves(tuple(spec)) if not AXES[axis].batch}
     idle = [
         name
         for name, axis in AXES.items()
-        if sizes[name] > 1 and not axis.batch and name not in used
+        if sizes[name] > 1 and not axis.any_model and name not in used
     ]
     return found.problems + [
-        f"mesh.{name}: nothing of this model is split over it: its {sizes[name]} devices would all "
-        f"compute the same. Leave it out, or name axes of the model's activations "
-        "(jdlopt.models.axes)."
+        f"mesh.{name}: nothing of this model is split over it: its {sizes[name]} devices would "
+        + (
+            "share the batch alone. Take mesh.data for that, or give the model experts "
+            "(model.experts)."
+            if AXES[name].batch
+            else "all compute the same. Leave it out, or name axes of the model's activations "
+            "(jdlopt.models.axes)."
+        )
         for name in idle
         if not any(problem.startswith(f"mesh.{name}") for problem in found.problems)
     ]

@@ -11,17 +11,20 @@ class Axis(NamedTuple):
 
     Attributes:
       batch: whether each has rows of the batch of its own.
+      any_model: whether it is of use whatever the model: then nothing of it needs to be split.
       whole_model: whether each is to have a part of (almost) every parameter, so that parameters
         that no rule places are an error.
     """
 
     batch: bool = False
+    any_model: bool = False
     whole_model: bool = False
 
 
 AXES: dict[str, Axis] = {
-    "data": Axis(batch=True),
-    "fsdp": Axis(batch=True),
+    "data": Axis(batch=True, any_model=True),
+    "fsdp": Axis(batch=True, any_model=True),
+    "expert": Axis(batch=True),
     "sequence": Axis(),
     "tensor": Axis(whole_model=True),
 }
@@ -34,6 +37,8 @@ FSDP = "fsdp"
 
 ACTIVATIONS: dict[str, tuple[str, ...]] = {
     "batch": BATCH_AXES,
+    "experts": ("expert",),
+    "routed": tuple(name for name in BATCH_AXES if name != "expert"),
     "positions": ("sequence",),
     "heads": ("tensor",),
     "hidden": ("tensor",),
@@ -49,7 +54,7 @@ def batch_ways(sizes: Mapping[str, int]) -> int:
       sizes: devices along each axis, such as ``mesh.shape``.
 
     Example:
-      >>> batch_ways({"data": 2, "fsdp": 4, "sequence": 1, "tensor": 2})
+      >>> batch_ways({"data": 2, "fsdp": 4, "expert": 1, "sequence": 1, "tensor": 2})
       8
     """
     ways = 1

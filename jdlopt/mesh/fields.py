@@ -20,6 +20,7 @@ class MeshFields:
       data: devices that split only the batch; -1 takes all that are left.
       fsdp: devices that split the batch, and parameters and optimizer state, each gathered where it
         is used.
+      expert: devices that split the batch, and the experts of a mixture (``model.experts``).
       tensor: devices that split layers by units, heads and channels.
       sequence: devices that split the activations of transformers by positions, but in attention.
       rules: over which axes parameters are split, before the rules that there are: each
@@ -29,6 +30,7 @@ class MeshFields:
 
     data: Annotated[int, Range(-1)] = -1
     fsdp: Count = 1
+    expert: Count = 1
     tensor: Count = 1
     sequence: Count = 1
     rules: tuple[tuple[str | None, ...], ...] = ()
@@ -39,7 +41,7 @@ def axis_sizes(fields: MeshFields, num_devices: int) -> dict[str, int]:
 
     Example:
       >>> axis_sizes(MeshFields(fsdp=2, tensor=2), 8)
-      {'data': 2, 'fsdp': 2, 'sequence': 1, 'tensor': 2}
+      {'data': 2, 'fsdp': 2, 'expert': 1, 'sequence': 1, 'tensor': 2}
     """
     sizes = {name: int(getattr(fields, name)) for name in AXES}
     if sizes["data"] < 0:
@@ -91,7 +93,8 @@ def _batch_problems(sizes: dict[str, int], batch_size: int) -> list[str]:
     fewer = max((n for n in range(1, data) if not batch_size % (n * rest)), default=0)
     devices = fewer * math.prod(sizes.values()) // data
     remedy = f", or train on {devices} of them, mesh.data={fewer}" if fewer else ""
-    split = " × ".join(f"mesh.{name}" for name in BATCH_AXES)
+    named = [name for name in BATCH_AXES if name in ("data", "fsdp") or sizes[name] > 1]
+    split = " × ".join(f"mesh.{name}" for name in named)
     return [
         f"data.batch_size: {batch_size} can't be split evenly over {split} = {ways} devices. "
         f"Set data.batch_size to {sized}{remedy}."

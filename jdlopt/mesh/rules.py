@@ -35,6 +35,12 @@ DEFAULTS: dict[str, tuple[Rule, ...]] = {
         (r"mlp/up/bias$", "tensor"),
         (r"mlp/down/kernel$", "tensor", None),
         (r"(attention/out|mlp/down)/bias$",),
+        # Lepikhin et al., "GShard: scaling giant models with conditional computation", 2020
+        (r"experts/up/kernel$", "expert", None, "tensor"),
+        (r"experts/up/bias$", "expert", "tensor"),
+        (r"experts/down/kernel$", "expert", "tensor", None),
+        (r"experts/down/bias$", "expert", None),
+        (r"experts/router$",),
         (r"layer(s|_\d+)/norm_\d+/(scale|bias)$",),
         (r"^((model|base|embeddings)/)*norm/(scale|bias)$",),
         (r"embeddings/class_token$",),
@@ -100,7 +106,7 @@ def placed(
       rules: that go before `DEFAULTS`.
 
     Example:
-      >>> sizes = {"data": 2, "fsdp": 2, "sequence": 1, "tensor": 2}
+      >>> sizes = {"data": 2, "fsdp": 2, "expert": 1, "sequence": 1, "tensor": 2}
       >>> placed({"layer_0/mlp/up/kernel": (64, 256)}, sizes).splits
       {'layer_0/mlp/up/kernel': (None, ('tensor', 'fsdp'))}
     """

@@ -16,10 +16,13 @@ from jaxtyping import Array, Shaped
 from jdlopt.errors import ConfigError
 
 BATCH, POSITIONS, HEADS, HIDDEN = "batch", "positions", "heads", "hidden"
+EXPERTS, ROUTED = "experts", "routed"
+"""The experts of a mixture, and the batch beside them, which the devices of each expert share."""
 _MEANING = {
     POSITIONS: ("positions of a sequence", "Give it a divisor, or pad or cut sequences; a class "
                 "token is a position, too (model.pooling)"),
     HEADS: ("heads of attention", "Give it a divisor, or change model.num_heads"),
+    EXPERTS: ("experts", "Give it a divisor, or change model.experts"),
     HIDDEN: ("hidden units", "Give it a divisor, or change model.mlp_features"),
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float
 
 from jdlopt.config import Scalar
 from jdlopt.errors import ConfigError
+from jdlopt.models.axes import BATCH, EXPERTS, HIDDEN, ROUTED, named
 from jdlopt.models.layers import ACTIVATIONS
 from jdlopt.models.precision import ROUTER
 from jdlopt.models.sown import LOSSES, MEASURED
@@ -26,6 +27,7 @@ ROOM = 5, 4
 """An expert's places where a config says nothing: so many for so many tokens of its even share."""
 _INIT = nn.initializers.glorot_uniform(batch_axis=(0,))
 _ROUTER_INIT = nn.initializers.normal(0.02)
+_BY_TOKEN, _BY_EXPERT = (None, BATCH, None, None), (EXPERTS, ROUTED, None, None)
 
 
 @runtime_checkable
@@ -215,8 +217,11 @@ class Experts(nn.Module):
         logits = jnp.einsum("npd,de->npe", *wide, precision=lax.Precision.HIGHEST)
         routing = route(logits, real, mixture.per_token, mixture.places(x.shape[1]))
         given = jnp.einsum("npec,npd->encd", routing.dispatch.astype(x.dtype), x)
-        hidden = ACTIVATIONS[self.activation](ExpertDense(self.features, name="up")(given))
-        made = ExpertDense(width, name="down")(hidden)
+        # from a device's own tokens to its own experts and back: an all-to-all each
+        given = named(named(given, _BY_TOKEN), _BY_EXPERT)
+        hidden = named(ExpertDense(self.features, name="up")(given), (*_BY_EXPERT[:3], HIDDEN))
+        made = ExpertDense(width, name="down")(ACTIVATIONS[self.activation](hidden))
+        made = named(named(made, _BY_EXPERT), _BY_TOKEN)
         balance_weight = mixture.balance_weight
         weight = BALANCE_WEIGHT if balance_weight is None else balance_weight
         self.sow(LOSSES, "balance", weight * routing.balance)

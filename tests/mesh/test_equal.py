@@ -170,6 +170,38 @@ def test_models_of_images_are_trained_as_on_one_device(images, model, fields):
     close(found.model_state, whole.model_state)
 
 
+@pytest.fixture(scope="module")
+def mixture(reviews):
+    experts = {"experts": 8, "experts_per_token": 2, "router_z_weight": 0.01}
+    model = {"name": "transformer_encoder", **LAYERS, **experts, "scan_layers": True}
+    return Trained({"data": reviews, "model": model})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fields",
+    [
+        MeshFields(data=1, expert=2),
+        MeshFields(data=1, expert=8),
+        MeshFields(data=2, expert=4),
+        MeshFields(data=1, fsdp=2, expert=4),
+        MeshFields(data=1, expert=2, sequence=2, tensor=2),
+    ],
+    ids=names,
+)
+def test_experts_on_devices_of_their_own_are_trained_as_on_one_device(mixture, fields):
+    (whole, expected), (found, values) = mixture.go(ONE), mixture.go(fields)
+    close((values, found.params), (expected, whole.params))
+    assert 0 < float(values["dropped_tokens"].max()) < 1
+    kernel = found.params["layers"]["experts"]["up"]["kernel"]
+    assert kernel.sharding.spec[1] == "expert"
+    if fields == MeshFields(data=2, expert=4):
+        state, run = mixture.on(fields)
+        examples = {"examples": mixture.examples, "count": np.int32(1)}
+        program = run.func.lower(state, **run.keywords, **examples).compile().as_text()
+        assert "all-to-all" in {kind for _, kind in collectives(program)}
+
+
 @pytest.mark.slow
 def test_states_of_other_shapes_than_the_parameters_are_placed(reviews):
     optim = {"name": "adafactor", "learning_rate": 0.01, "average": {"name": "ema"}}
@@ -210,6 +242,8 @@ def test_fsdp_of_scanned_layers_gathers_parameters_and_never_a_batch(reviews):
         ({**LAYERS, "mlp_features": 30}, {"tensor": 4}, ["4 devices can't share 30 hidden units"]),
         (LAYERS, {"sequence": 2}, ["mesh.sequence: 2 devices can't share 7 positions"]),
         ({}, {"sequence": 2}, ["mesh.sequence: nothing of this model is split over it"]),
+        (LAYERS, {"expert": 2}, ["mesh.expert: nothing of this model", "model.experts"]),
+        ({**LAYERS, "experts": 3}, {"expert": 2}, ["mesh.expert: 2 devices can't share 3 experts"]),
         ({}, {"tensor": 2}, ["mesh.tensor: no rule places", "gru_0_forward"]),
     ],
 )
