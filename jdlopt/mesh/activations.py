@@ -11,11 +11,23 @@ from jax.extend.core import ClosedJaxpr
 from jax.sharding import AbstractMesh, Mesh
 from jaxtyping import PyTree
 
-from jdlopt.mesh.axes import ACTIVATIONS, AXES
+from jdlopt.mesh.axes import ACTIVATIONS, AXES, PIPELINE
 from jdlopt.mesh.fields import MeshFields
 from jdlopt.mesh.placing import shapes_of
 from jdlopt.mesh.rules import placed
 from jdlopt.models.summary import operations_of
+
+_ALL_THE_SAME = (
+    "all compute the same. Leave it out, or name axes of the model's activations "
+    "(jdlopt.models.axes)."
+)
+_IDLE = {
+    "expert": "share the batch alone. Take mesh.data for that, or give the model experts "
+    "(model.experts).",
+    PIPELINE: "all compute the same. Set model.scan_layers=True if it is a transformer, or take "
+    "mesh.fsdp.",
+}
+"""What devices along an axis would do that a model has no use for, and what to do about it."""
 
 
 @contextlib.contextmanager
@@ -51,7 +63,8 @@ def model_problems(
     for equation, _, _ in operations_of(step.jaxpr):
         if equation.primitive.name == "sharding_constraint":
             spec = equation.params["sharding"].spec
-            used |= {axis for axis in jax.tree.leaves(tuple(spec)) if not AXES[axis].batch}
+            named = [axis for axis in jax.tree.leaves(tuple(spec)) if axis in AXES]
+            used |= {axis for axis in named if not AXES[axis].batch}
     idle = [
         name
         for name, axis in AXES.items()
@@ -59,13 +72,7 @@ def model_problems(
     ]
     return found.problems + [
         f"mesh.{name}: nothing of this model is split over it: its {sizes[name]} devices would "
-        + (
-            "share the batch alone. Take mesh.data for that, or give the model experts "
-            "(model.experts)."
-            if AXES[name].batch
-            else "all compute the same. Leave it out, or name axes of the model's activations "
-            "(jdlopt.models.axes)."
-        )
+        f"{_IDLE.get(name, _ALL_THE_SAME)}"
         for name in idle
         if not any(problem.startswith(f"mesh.{name}") for problem in found.problems)
     ]

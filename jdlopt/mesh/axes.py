@@ -24,6 +24,7 @@ class Axis(NamedTuple):
 AXES: dict[str, Axis] = {
     "data": Axis(batch=True, any_model=True),
     "fsdp": Axis(batch=True, any_model=True),
+    "pipeline": Axis(),
     "expert": Axis(batch=True),
     "sequence": Axis(),
     "tensor": Axis(whole_model=True),
@@ -34,9 +35,14 @@ BATCH_AXES = tuple(name for name, axis in AXES.items() if axis.batch)
 """The axes over which a batch is split."""
 FSDP = "fsdp"
 """The axis over which every large array of the state is split, along whichever of its own."""
+PIPELINE = "pipeline"
+"""The axis over which the layers of a scan are split."""
+STACKS = (PIPELINE, "expert")
+"""Axes that divide layers or networks among devices, and no product in one of them."""
 
 ACTIVATIONS: dict[str, tuple[str, ...]] = {
     "batch": BATCH_AXES,
+    "stages": ("pipeline",),
     "experts": ("expert",),
     "routed": tuple(name for name in BATCH_AXES if name != "expert"),
     "positions": ("sequence",),
@@ -54,7 +60,7 @@ def batch_ways(sizes: Mapping[str, int]) -> int:
       sizes: devices along each axis, such as ``mesh.shape``.
 
     Example:
-      >>> batch_ways({"data": 2, "fsdp": 4, "expert": 1, "sequence": 1, "tensor": 2})
+      >>> batch_ways({"data": 2, "fsdp": 4, "pipeline": 1, "expert": 1, "sequence": 1, "tensor": 2})
       8
     """
     ways = 1

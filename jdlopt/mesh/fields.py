@@ -20,6 +20,9 @@ class MeshFields:
       data: devices that split only the batch; -1 takes all that are left.
       fsdp: devices that split the batch, and parameters and optimizer state, each gathered where it
         is used.
+      pipeline: devices that each have some of the layers of a transformer that scans them
+        (``model.scan_layers``), and hand their work on.
+      microbatches: parts of a batch that are in the pipeline at once; None: as many as stages.
       expert: devices that split the batch, and the experts of a mixture (``model.experts``).
       tensor: devices that split layers by units, heads and channels.
       sequence: devices that split the activations of transformers by positions, but in attention.
@@ -30,6 +33,8 @@ class MeshFields:
 
     data: Annotated[int, Range(-1)] = -1
     fsdp: Count = 1
+    pipeline: Count = 1
+    microbatches: Count | None = None
     expert: Count = 1
     tensor: Count = 1
     sequence: Count = 1
@@ -41,7 +46,7 @@ def axis_sizes(fields: MeshFields, num_devices: int) -> dict[str, int]:
 
     Example:
       >>> axis_sizes(MeshFields(fsdp=2, tensor=2), 8)
-      {'data': 2, 'fsdp': 2, 'expert': 1, 'sequence': 1, 'tensor': 2}
+      {'data': 2, 'fsdp': 2, 'pipeline': 1, 'expert': 1, 'sequence': 1, 'tensor': 2}
     """
     sizes = {name: int(getattr(fields, name)) for name in AXES}
     if sizes["data"] < 0:
@@ -80,7 +85,7 @@ def mesh_problems(fields: MeshFields, batch_size: int, num_devices: int) -> list
             f"mesh: {' × '.join(names)} = {' × '.join(str(sizes[name]) for name in names)} needs "
             f"{total} devices; {num_devices} found.",
         ]
-    return problems + _batch_problems(sizes, batch_size)
+    return problems + _batch_problems(sizes, batch_size) + _part_problems(fields, sizes, batch_size)
 
 
 def _batch_problems(sizes: dict[str, int], batch_size: int) -> list[str]:
@@ -98,6 +103,23 @@ def _batch_problems(sizes: dict[str, int], batch_size: int) -> list[str]:
     return [
         f"data.batch_size: {batch_size} can't be split evenly over {split} = {ways} devices. "
         f"Set data.batch_size to {sized}{remedy}."
+    ]
+
+
+def _part_problems(fields: MeshFields, sizes: dict[str, int], batch_size: int) -> list[str]:
+    """Returns what is wrong with the parts of a batch that are in a pipeline at once."""
+    if fields.pipeline == 1:
+        if fields.microbatches is None:
+            return []
+        return ["mesh.microbatches: there is no pipeline for them: set mesh.pipeline above 1."]
+    ways = math.prod(sizes[name] for name in BATCH_AXES)
+    cut = fields.microbatches or fields.pipeline
+    if batch_size % ways or not batch_size % (ways * cut):
+        return []
+    fitting = [n for n in range(1, batch_size // ways + 1) if not batch_size // ways % n]
+    return [
+        f"mesh.microbatches: {cut} can't share the {batch_size // ways} examples of each device "
+        f"evenly. Set mesh.microbatches to one of {listing(fitting)}, or change data.batch_size."
     ]
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from jdlopt.errors import listing
-from jdlopt.mesh.axes import AXES, FSDP
+from jdlopt.mesh.axes import AXES, FSDP, PIPELINE, STACKS
 from jdlopt.models.kernel_inputs import FACTOR
 from jdlopt.models.lora import nearest_paths
 
@@ -106,7 +106,7 @@ def placed(
       rules: that go before `DEFAULTS`.
 
     Example:
-      >>> sizes = {"data": 2, "fsdp": 2, "expert": 1, "sequence": 1, "tensor": 2}
+      >>> sizes = {"data": 2, "fsdp": 2, "pipeline": 1, "expert": 1, "sequence": 1, "tensor": 2}
       >>> placed({"layer_0/mlp/up/kernel": (64, 256)}, sizes).splits
       {'layer_0/mlp/up/kernel': (None, ('tensor', 'fsdp'))}
     """
@@ -173,7 +173,7 @@ def split_of(
     is split over ``data`` and ``fsdp``, where nothing says how the product is split.
 
     Args:
-      path: of the array; the layers of a scan are never split.
+      path: of the array; the layers of a scan are split over `PIPELINE` alone.
       shape: its shape.
       sizes: devices along each axis of the mesh.
       rule: its rule.
@@ -189,14 +189,19 @@ def split_of(
         axis if axis is not None and sizes[axis] > 1 and not size % sizes[axis] else None
         for axis, size in zip((*(None,) * (len(shape) - len(named)), *named), shape, strict=True)
     ]
-    taken = {index: axis for index, axis in enumerate(split) if axis is not None}
-    ways = math.prod(sizes[axis] for axis in taken.values())
+    stages = sizes.get(PIPELINE, 1)
+    first = int(STACKED.search(path) is not None)
+    if first and stages > 1 and not shape[0] % stages:
+        split[0] = PIPELINE
+    taken = {index: axis for index, axis in enumerate(split) if axis not in (None, *STACKS)}
+    ways = math.prod(sizes[axis] for axis in split if axis is not None)
     fsdp = sizes[FSDP]
     if fsdp == 1 or FSDP in named or math.prod(shape) // ways < SMALLEST_SHARDED:
         return tuple(split)
+    free = [index for index in range(first, len(shape)) if split[index] is None]
     able = {
         index: taken.get(index)
-        for index in taken or range(1 if STACKED.search(path) else 0, len(shape))
+        for index in taken or free
         if not shape[index] // sizes.get(str(taken.get(index)), 1) % fsdp
     }
     if not able:

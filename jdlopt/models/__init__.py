@@ -79,8 +79,9 @@ MODELS: dict[str, Any] = {
 
 FILLED_IN = (
     "num_outputs", "num_tokens", "column_sizes", "column_names", "named_inputs", "mean_outputs",
+    "microbatches",
 )  # fmt: skip
-"""Fields of a module that the data and the loss decide, not the config."""
+"""Fields of a module that the data, the loss and the mesh decide, not its section."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +165,7 @@ def make_model(
     mean_outputs: Callable[[Array], Array] | None = None,
     steps: int = 1,
     calls: int = 1,
+    microbatches: int | None = None,
 ) -> Model:
     """Returns the pure functions of the model that a resolved config section describes.
 
@@ -182,6 +184,7 @@ def make_model(
         name. Such a module returns the outputs of all submodels while training.
       steps: updates in the whole training.
       calls: of the model in each update.
+      microbatches: ``mesh.microbatches``; given to the module if it has a field of that name.
 
     Raises:
       ConfigError: the name is unknown or is no module, or the module takes one input alone.
@@ -203,6 +206,8 @@ def make_model(
         keys["num_tokens"] = tokens
     if "column_names" in own:
         keys["column_names"] = names
+    if "microbatches" in own:
+        keys["microbatches"] = microbatches
     if "mean_outputs" in own and mean_outputs is not None:
         keys["mean_outputs"] = mean_outputs
     if named is not None:

@@ -25,6 +25,7 @@ from jdlopt.models.layers import (
     layer_norm,
     rematerialised,
 )
+from jdlopt.models.pipeline import num_stages, run_in_stages
 from jdlopt.models.sown import LOSSES, MEASURED
 
 _INIT = INITIALIZERS["glorot_uniform"]
@@ -285,6 +286,7 @@ def run_layers(
     mask: Array | None = None,
     slots: Array | None = None,
     real: Array | None = None,
+    microbatches: int | None = None,
 ) -> Float[Array, "n positions features"]:
     """Runs a sequence through layers one after the other.
 
@@ -294,11 +296,15 @@ def run_layers(
       count: how many there are.
       x: the sequence.
       train, mask, slots, real: as in `TransformerLayer`.
+      microbatches: as in `jdlopt.models.pipeline.run_in_stages`, which runs scanned layers where a
+        mesh has stages for them.
     """
     if not isinstance(layers, nn.Module):
         for layer in layers:
             x = layer(x, train, mask, slots, real)
         return x
+    if num_stages() > 1 and slots is None and not layers.is_initializing():
+        return run_in_stages(layers, count, microbatches, x, train, mask)
     scanned = nn.scan(
         lambda layer, x, _: (layer(x, train, mask, slots, real), None),
         variable_axes=dict.fromkeys(("params", "cache", RANGES, LOSSES, MEASURED), 0),

@@ -18,6 +18,8 @@ from jdlopt.errors import ConfigError
 BATCH, POSITIONS, HEADS, HIDDEN = "batch", "positions", "heads", "hidden"
 EXPERTS, ROUTED = "experts", "routed"
 """The experts of a mixture, and the batch beside them, which the devices of each expert share."""
+STAGES = "stages"
+"""The stages of `jdlopt.models.pipeline`."""
 _MEANING = {
     POSITIONS: ("positions of a sequence", "Give it a divisor, or pad or cut sequences; a class "
                 "token is a position, too (model.pooling)"),
@@ -57,3 +59,19 @@ def named(x: Shaped[Array, "*shape"], axes: tuple[str | None, ...]) -> Shaped[Ar
             f"mesh.{over[0]}: {ways} devices can't share {x.shape[index]} {what} evenly. {remedy}."
         )
     return nn.with_logical_constraint(x, tuple(chosen))
+
+
+def ways_of(name: str) -> tuple[int, str | None]:
+    """Returns over how many devices an axis of activations is split, and along which of the mesh.
+
+    Args:
+      name: of the axis.
+
+    Returns:
+      ``(1, None)`` where nothing is split: on one device, in a population.
+    """
+    if not nn.get_logical_axis_rules():
+        return 1, None
+    (places,) = nn.logical_to_mesh_axes((name,)) or (None,)
+    place = places if isinstance(places, str) or places is None else places[0]
+    return (1, None) if place is None else (jax.sharding.get_abstract_mesh().shape[place], place)

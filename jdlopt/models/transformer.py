@@ -132,6 +132,7 @@ class TransformerEncoder(nn.Module):
     scan_layers: bool = False
     remat: Annotated[str, Choice(REMAT)] = "none"
     num_tokens: int = 0
+    microbatches: int | None = None
 
     def setup(self) -> None:
         """Declares the submodules; what a method does not call gets no parameters."""
@@ -183,7 +184,8 @@ class TransformerEncoder(nn.Module):
         real = inputs != 0 if self.num_tokens else None
         mask = None if real is None else real[:, None, None, :]
         layers = self.layers if self.scan_layers else self.layer
-        return run_layers(layers, self.num_layers, x, train, mask, real=real)
+        count, cut = self.num_layers, self.microbatches
+        return run_layers(layers, count, x, train, mask, real=real, microbatches=cut)
 
 
 class TransformerDecoder(nn.Module):
@@ -216,6 +218,7 @@ class TransformerDecoder(nn.Module):
     scan_layers: bool = False
     remat: Annotated[str, Choice(REMAT)] = "none"
     num_tokens: int = 0
+    microbatches: int | None = None
 
     def setup(self) -> None:
         """Declares the submodules; what a method does not call gets no parameters."""
@@ -271,7 +274,8 @@ class TransformerDecoder(nn.Module):
         layers, real = self.layers if self.scan_layers else self.layer, None
         if self.num_tokens and mask is None:
             real = jnp.arange(inputs.shape[1]) < lengths_of(inputs)[:, None]
-        return self.norm(run_layers(layers, self.num_layers, x, train, mask, positions, real))
+        count, cut = self.num_layers, self.microbatches
+        return self.norm(run_layers(layers, count, x, train, mask, positions, real, cut))
 
 
 def sizes_of(model: TransformerEncoder | TransformerDecoder) -> LayerSizes:

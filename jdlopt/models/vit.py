@@ -92,6 +92,7 @@ class ViT(nn.Module):
     dropout_rate: Rate | None = None
     scan_layers: bool = False
     remat: Annotated[str, Choice(REMAT)] = "none"
+    microbatches: int | None = None
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "n *shape"], train: bool = False) -> Array:
@@ -117,7 +118,8 @@ class ViT(nn.Module):
             pre_norm=True,
             mixture=mixture_of(self),
         )
-        x = run_layers(layers[0] if self.scan_layers else layers, count, x, train)
+        run = layers[0] if self.scan_layers else layers
+        x = run_layers(run, count, x, train, microbatches=self.microbatches)
         norm = layer_norm(self.norm_epsilon, name="norm")
         x = norm(x[:, 0]) if self.pooling == "cls" else norm(x).mean(axis=1)
         return Head(self.num_outputs, (), self.activation, "glorot_uniform", name="head")(x, train)

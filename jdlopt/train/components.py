@@ -219,6 +219,7 @@ def model_of(
         "mean_outputs": mean,
         "steps": total_steps(config, spec),
         "calls": config.optim.accumulate,
+        "microbatches": config.mesh.microbatches,
     }
     if isinstance(facts, models.InputFacts):
         model = models.make_model(

@@ -159,7 +159,7 @@ def unbuildable(experiment: Traceable, num_devices: int | None = None) -> list[s
     """
     config, spec = experiment.config, experiment.spec
     mesh = meshes.shape_of(config.mesh, num_devices or len(jax.devices()))
-    size = 2 * config.optim.accumulate
+    size = 2 * config.optim.accumulate * (config.mesh.microbatches or config.mesh.pipeline)
     batch: dict[str, Any] = {
         "inputs": shaped(spec.inputs, size),
         "targets": jax.ShapeDtypeStruct((size, *spec.target_shape), spec.target_dtype),

@@ -28,7 +28,7 @@ def chips(side, slices=1):
 def test_a_mesh_has_every_axis_and_takes_the_devices_that_it_is_given():
     mesh = make_mesh(MeshFields(fsdp=2, tensor=2))
     assert dict(mesh.shape) == {
-        "data": 2, "fsdp": 2, "expert": 1, "sequence": 1, "tensor": 2,
+        "data": 2, "fsdp": 2, "pipeline": 1, "expert": 1, "sequence": 1, "tensor": 2,
     }  # fmt: skip
     assert tuple(mesh.axis_names) == tuple(AXES)
     four = make_mesh(MeshFields(fsdp=2), jax.devices()[4:])

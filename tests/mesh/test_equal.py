@@ -35,7 +35,8 @@ OPTIM = {"name": "momentum", "learning_rate": 0.05, "clip_norm": 1.0}
 
 
 def names(fields):
-    return "×".join(f"{key}{size}" for key, size in vars(fields).items() if size not in (1, -1, ()))
+    usual = (1, -1, None, ())
+    return "×".join(f"{key}{size}" for key, size in vars(fields).items() if size not in usual)
 
 
 class Trained:
@@ -82,6 +83,14 @@ class Trained:
                 return self.experiment.evaluate_step(state, batch)
 
         return jax.jit(step, out_shardings=meshes.replicated(mesh))(state, batch)
+
+    def text(self, fields):
+        """The compiled program of a mesh."""
+        state, run = self.on(fields)
+        lowered = run.func.lower(
+            state, **run.keywords, examples=self.examples, count=np.int32(STEPS)
+        )
+        return lowered.compile().as_text()
 
 
 def close(found, expected, tolerance=1e-5):
@@ -196,10 +205,43 @@ def test_experts_on_devices_of_their_own_are_trained_as_on_one_device(mixture, f
     kernel = found.params["layers"]["experts"]["up"]["kernel"]
     assert kernel.sharding.spec[1] == "expert"
     if fields == MeshFields(data=2, expert=4):
-        state, run = mixture.on(fields)
-        examples = {"examples": mixture.examples, "count": np.int32(1)}
-        program = run.func.lower(state, **run.keywords, **examples).compile().as_text()
-        assert "all-to-all" in {kind for _, kind in collectives(program)}
+        assert "all-to-all" in {kind for _, kind in collectives(mixture.text(fields))}
+
+
+DEEP = {
+    "name": "transformer_encoder", **LAYERS, "num_layers": 4, "scan_layers": True, "remat": "full",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def in_a_row(reviews):
+    return Trained({"data": reviews, "model": DEEP})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fields",
+    [
+        MeshFields(data=2, pipeline=4),
+        MeshFields(data=1, fsdp=2, pipeline=2, microbatches=4, tensor=2),
+    ],
+    ids=names,
+)
+def test_layers_in_stages_are_trained_as_one_after_the_other(reviews, in_a_row, fields):
+    one, made = in_a_row, Trained({"data": reviews, "model": DEEP, "mesh": vars(fields)})
+    (whole, expected), (found, values) = one.go(ONE), made.go(fields)
+    close((values, found.params), (expected, whole.params))
+    kernel = found.params["layers"]["mlp"]["up"]["kernel"]
+    assert kernel.sharding.spec[0] == "pipeline"
+    assert "collective-permute" in {kind for _, kind in collectives(made.text(fields))}
+    batch = {name: leaf[:BATCH] for name, leaf in one.data.items()}
+    batch["weights"] = np.ones(BATCH, np.float32)
+
+    def scores(trained, fields, state):
+        with meshes.splitting(meshes.make_mesh(fields)):
+            return jax.jit(trained.experiment.evaluate_step)(state, batch)
+
+    close(scores(made, fields, found), scores(one, ONE, whole))
 
 
 @pytest.mark.slow
@@ -215,7 +257,9 @@ def test_states_of_other_shapes_than_the_parameters_are_placed(reviews):
 
 def collectives(text):
     """The results of the collectives of an optimised program: kind and shapes."""
-    return re.findall(r"= (.+?) (all-gather|all-reduce|all-to-all|reduce-scatter)\(", text)
+    return re.findall(
+        r"= (.+?) (all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute)\(", text
+    )
 
 
 @pytest.mark.slow
@@ -242,6 +286,17 @@ def test_fsdp_of_scanned_layers_gathers_parameters_and_never_a_batch(reviews):
         ({**LAYERS, "mlp_features": 30}, {"tensor": 4}, ["4 devices can't share 30 hidden units"]),
         (LAYERS, {"sequence": 2}, ["mesh.sequence: 2 devices can't share 7 positions"]),
         ({}, {"sequence": 2}, ["mesh.sequence: nothing of this model is split over it"]),
+        (LAYERS, {"pipeline": 2}, ["mesh.pipeline: nothing of this model", "model.scan_layers"]),
+        (
+            {**LAYERS, "scan_layers": True, "num_layers": 3},
+            {"pipeline": 2},
+            ["mesh.pipeline: 2 stages can't share 3 layers evenly", "num_layers to 2 or 4"],
+        ),
+        (
+            {**LAYERS, "scan_layers": True, "experts": 2},
+            {"pipeline": 2},
+            ["mesh.pipeline: experts are balanced over a whole batch"],
+        ),
         (LAYERS, {"expert": 2}, ["mesh.expert: nothing of this model", "model.experts"]),
         ({**LAYERS, "experts": 3}, {"expert": 2}, ["mesh.expert: 2 devices can't share 3 experts"]),
         ({}, {"tensor": 2}, ["mesh.tensor: no rule places", "gru_0_forward"]),

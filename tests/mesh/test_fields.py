@@ -25,6 +25,8 @@ def test_data_takes_the_devices_that_are_left():
         ({"fsdp": 3}, 18, ["mesh.fsdp: 3 doesn't divide the 8", "1, 2, 4, 8", "mesh.data=2"]),
         ({"fsdp": 2, "tensor": 3}, 18, ["mesh.fsdp × mesh.tensor: 6 doesn't divide"]),
         ({"data": 2, "tensor": 8}, 18, ["data × tensor = 2 × 8 needs 16 devices; 8 found"]),
+        ({"microbatches": 2}, 16, ["mesh.microbatches: there is no pipeline"]),
+        ({"pipeline": 4, "microbatches": 3}, 16, ["3 can't share the 8 examples", "1, 2, 4, 8"]),
         ({"rules": ((None, "tensor"),)}, 16, ["mesh.rules", "no rule"]),
         ({"rules": (("(kernel", "tensor"),)}, 16, ["'(kernel' is not a regular expression"]),
         ({"rules": (("kernel", "tensr"),)}, 16, ["'tensr'", "Did you mean 'tensor'?"]),
