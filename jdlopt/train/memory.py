@@ -204,6 +204,10 @@ def step_bytes(experiment: Experiment, mesh: Mesh) -> int:
 def peak_bytes(compiled: jax.stages.Compiled) -> int:
     """Returns the bytes that a program takes on a device at its peak, its arguments included.
 
+    For a TPU they are the compiler's own peak. What XLA's CPU compiler calls so leaves out all that
+    a program keeps meanwhile; there, and on other devices, they are the sum of arguments, of
+    temporaries, and of outputs that are not written over arguments.
+
     Raises:
       UserError: the compiler does not say.
     """
@@ -212,7 +216,9 @@ def peak_bytes(compiled: jax.stages.Compiled) -> int:
         raise UserError(
             "--find-batch-size: the compiler of this device does not say what it needs."
         )
-    if found.peak_memory_in_bytes:
+    places = jax.tree.leaves(compiled.input_shardings)
+    devices = next(iter(places)).device_set if places else jax.devices()
+    if next(iter(devices)).platform == "tpu":
         return found.peak_memory_in_bytes
     return (
         found.argument_size_in_bytes
