@@ -56,8 +56,9 @@ def _print(found: Plan, out: Console) -> None:
     from jdlopt.train.memory import shown
 
     slices = f" × {found.slices} slices" if found.slices > 1 else ""
-    mesh = ", ".join(f"{name} {size}" for name, size in found.mesh.items() if size > 1) or "1 chip"
+    mesh = ", ".join(f"{name} {size}" for name, size in found.mesh.items() if size > 1) or "none"
     programs = [one for one in (found.training, found.evaluation) if one is not None]
+    chips = "1 chip" if found.chips == 1 else f"{found.chips:,} chips"
     out.print(_memory(found, programs))
     out.print(_work(programs))
     if any(one.collectives for one in programs):
@@ -65,7 +66,7 @@ def _print(found: Plan, out: Console) -> None:
     if found.training.costliest:
         out.print(_costliest(found.training))
     out.print(
-        f"{found.topology}{slices}: {found.chips:,} chips of {shown(found.limit)}; mesh {mesh}; "
+        f"{found.topology}{slices}: {chips} of {shown(found.limit)}; mesh {mesh}; "
         f"batch {found.batch_size:,}; {found.parameters:,} parameters",
         soft_wrap=True,
     )
