@@ -1,23 +1,26 @@
 """Counts what a study over several machines loses when a worker and a machine are killed.
 
-    python benchmarks/measure_cluster.py [--trials=200] [--machines=3] [--workers=8] [--name=few]
+    python benchmarks/measure_cluster.py [--on=ray] [--trials=200] [--machines=3] [--workers=8]
 
-The machines are Ray nodes of one cluster on this one; so the times say nothing of a real cluster,
-and the counts do. Trials are those of a linear model. A worker is killed (SIGKILL) when a quarter
-of the trials has ended, a whole machine with all its workers at half, and a new machine joins when
-five eighths have. Then the same study is trained on this machine alone, and compared trial by
-trial. Needs `ray`.
+The machines are nodes of one cluster, Ray's or SLURM's, on this one; so the times say nothing of a
+real cluster, and the counts do. Trials are those of a linear model. A worker is killed (SIGKILL)
+when a quarter of the trials has ended, a whole machine with all its workers at half, and, of Ray's,
+a new machine joins when five eighths have. Then the same study is trained on this machine alone,
+and compared trial by trial. Needs `ray`, or Debian's slurm-wlm and munge.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import importlib.metadata
+import json
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,8 @@ CONFIG = {
 }
 OBJECT_STORE = 80 * 2**20
 """Bytes of Ray's memory for objects, of which a study needs none."""
+WAIT_SECONDS = 2.0
+"""How long each result is held up at most, until a machine that has joined has a worker."""
 
 
 def children(pid: int) -> Iterator[int]:
@@ -93,6 +98,10 @@ class Cluster:
         steps = (self.kill_worker, 2 / 8), (self.kill_machine, 4 / 8), (self.join, 5 / 8)
         done = now.done + now.pruned + now.infeasible
         if self.joined is not None:
+            until = time.perf_counter() + WAIT_SECONDS
+            while not self.most and time.perf_counter() < until:  # else a short study is over first
+                self.most = len(workers_of(self.joined))
+                time.sleep(0.1)
             self.most = max(self.most, len(workers_of(self.joined)))
         if len(self.happened) < len(steps):
             act, share = steps[len(self.happened)]
@@ -149,7 +158,9 @@ def counted(workdir: Path, trials: int) -> dict[str, Any]:
     }
 
 
-def measured(trials: int, machines: int, workers: int, alone: bool = True) -> dict[str, Any]:
+def measured(
+    trials: int, machines: int, workers: int, width: int | None = None, alone: bool = True
+) -> dict[str, Any]:
     """Runs a study with kills, and the same one alone if wanted; returns counts and times."""
     with tempfile.TemporaryDirectory(prefix="cluster-") as folder:
         place = Path(folder)
@@ -157,7 +168,7 @@ def measured(trials: int, machines: int, workers: int, alone: bool = True) -> di
         try:
             start = time.perf_counter()
             where = f"ray:{cluster.nodes.address}"
-            record = tuned(place / "many", trials, cluster.act, workers_on=where)
+            record = tuned(place / "many", trials, cluster.act, workers_on=where, width=width)
             seconds = time.perf_counter() - start
         finally:
             cluster.nodes.shutdown()
@@ -169,31 +180,83 @@ def measured(trials: int, machines: int, workers: int, alone: bool = True) -> di
             "workers_on_the_machine_that_joined": cluster.most,
             "seconds": seconds,
         }
-        if not alone:
-            return found
+        return found | (compared(record, place / "one", width) if alone else {})
+
+
+def compared(record: dict[str, Any], workdir: Path, width: int | None) -> dict[str, Any]:
+    """Trains a study's trials again on this machine alone; returns how many differ."""
+    start = time.perf_counter()
+    other = tuned(workdir, len(record["trials"]), width=width)
+    values = [[one["values"] for one in each["trials"]] for each in (record, other)]
+    differ = sum(a != b for a, b in zip(*values, strict=True))
+    return {"seconds_alone": time.perf_counter() - start, "values_that_differ": differ}
+
+
+def measured_on_slurm(trials: int, machines: int, workers: int) -> dict[str, Any]:
+    """Runs a study as steps of a job, with kills, and the same one alone."""
+    import slurm_here
+
+    nodes, happened = [f"n{number}" for number in range(machines)], []
+    with tempfile.TemporaryDirectory(prefix="cluster-") as folder, slurm_here.slurm(nodes) as slurm:
+        place = Path(folder)
+        ends = {key: f"log_uniform{ends}" for key, ends in SPACE_OF.items()}
+        space = ", ".join(f"{key!r}: {text}" for key, text in ends.items())
+        (place / "config.py").write_text(
+            "from jdlopt.study.space import log_uniform\n\n"
+            f"def get_config():\n    return {CONFIG!r}\n\n"
+            f"def get_space():\n    return {{{space}}}\n"
+        )
+        words = [f"--config={place / 'config.py'}", f"--workdir={place / 'many'}"]
+        words += [f"--trials={trials}", "--keep=0", "--no-report"]
+        jdlopt, options = [sys.executable, "-m", "jdlopt.cli"], [f"--nodes={machines}"]
         start = time.perf_counter()
-        other = tuned(place / "one", trials)
-        values = [[one["values"] for one in each["trials"]] for each in (record, other)]
-        differ = sum(a != b for a, b in zip(*values, strict=True))
-        return {**found, "seconds_alone": time.perf_counter() - start, "values_that_differ": differ}
+        job = slurm.submit(
+            [*options, f"--ntasks={workers}"], ["tune", *words], jdlopt, "study.sbatch"
+        )
+        for what, share in ("kill_worker", 2 / 8), ("kill_machine", 4 / 8):
+            slurm_here.wait_for(
+                what, lambda share=share: slurm_here.so_far(place / "many") >= share * trials, 280
+            )
+            done, living = slurm_here.so_far(place / "many"), slurm_here.workers()
+            if what == "kill_worker":
+                os.kill(next(pid for pid, node in living.items() if node == nodes[0]), 9)
+            else:
+                slurm_here.kill_node(slurm, nodes[-1])
+            lost = 1 if what == "kill_worker" else [*living.values()].count(nodes[-1])
+            happened.append({"what": what, "trials_done": done, "workers": lost})
+            print(happened[-1], flush=True)
+        state = job.ended(280)
+        seconds = time.perf_counter() - start
+        assert state == "COMPLETED", job.output()
+        record = json.loads((place / "many" / "study.json").read_text())
+        found = {**counted(place / "many", trials), "machines": machines, "workers": workers}
+        found |= {"happened": happened, "seconds": seconds}
+        return found | compared(record, place / "one", None)
 
 
 def main() -> None:
     """Measures and records."""
     flags = argparse.ArgumentParser()
+    flags.add_argument("--on", choices=("ray", "slurm"), default="ray")
     flags.add_argument("--trials", type=int, default=200)
     flags.add_argument("--machines", type=int, default=3)
     flags.add_argument("--workers", type=int, default=8)
-    flags.add_argument("--name", default="few", help="of the part of the record")
     given = flags.parse_args()
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import ray
-
-    found = measured(given.trials, given.machines, given.workers)
+    asked = given.trials, given.machines, given.workers
+    found = measured_on_slurm(*asked) if given.on == "slurm" else measured(*asked)
+    tool = "ray" if given.on == "ray" else "slurm-wlm"
     print(found, flush=True)
-    recording.write("cluster", {given.name: {**found, "ray": ray.__version__}}, keep=True)
+    record = {**found, "tool": f"{tool} {version(given.on)}"}
+    recording.write("cluster", {f"{given.on}_{given.trials}": record}, keep=True)
+
+
+def version(on: str) -> str:
+    """Returns the version of what the machines are nodes of."""
+    if on == "ray":
+        return importlib.metadata.version("ray")
+    said = subprocess.run(["/usr/sbin/slurmd", "-V"], capture_output=True, text=True, check=True)
+    return said.stdout.split()[-1]
 
 
 if __name__ == "__main__":

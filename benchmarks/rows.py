@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from cells import RESULTS, Row, closely, load, percent, points, pytorch, quality, times
+from rows_of_machines import machine_rows
 from rows_of_smaller_models import compression_rows
 
 ACCURACY = "measure_accuracy.py"
@@ -416,6 +417,7 @@ def groups() -> dict[str, list[Row]]:
         "The bundled configs": accuracy_rows(),
         "Training": training_rows(),
         "Studies": study_rows(),
+        "Many machines": machine_rows(),
         "Comparisons and the loop": evidence_rows(),
         "Diagnosis": diagnosis_rows(),
         "Data": data_rows(),

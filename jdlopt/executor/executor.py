@@ -205,7 +205,7 @@ class Executor:
                 continue
             task.share = self._known(task).share
             if task.share.alone:
-                index, worker = self._only()
+                index, worker = self._only(task)
             self._queue.remove(task)
             task.attempts += 1
             worker.task = task
@@ -221,10 +221,11 @@ class Executor:
         """Whether a worker runs, or is sure to: on another machine it may have to wait."""
         return worker.host is not None or not self._processes.elsewhere
 
-    def _only(self) -> tuple[int, Worker]:
+    def _only(self, task: Task) -> tuple[int, Worker]:
         """Ends all workers but one that has done nothing yet: the others' memory is free then."""
         idle = [n for n, one in self._workers.items() if not one.compiled and self._has_place(one)]
-        fresh = max(idle, default=None)
+        able = [n for n in idle if self._may_do(self._workers[n], task)]
+        fresh = max(able, default=None)
         for index in [n for n in self._workers if n != fresh]:
             self._end(index)
         index = self._processes.start() if fresh is None else fresh
@@ -237,16 +238,19 @@ class Executor:
     def _known(self, task: Task) -> Structure:
         return self._structures.setdefault(task.structure, Structure())
 
+    def _may_do(self, worker: Worker, task: Task) -> bool:
+        return self._machines.may_do(worker.host or "", task, self._hosts)
+
     def _pick(self, worker: Worker) -> Task | None:
         """Returns what a worker does next, of what may be done now."""
-        first, hosts = min(task.order for task in self._queue), self._hosts
+        first = min(task.order for task in self._queue)
         open_ = [
             task
             for task in self._queue
             if (task.order == first or self.any_order)
             and not (self.running and self._known(task).share.alone)
             and self._known(task).unfit is None
-            and self._machines.may_do(worker.host or "", task, hosts)
+            and self._may_do(worker, task)
         ]
         return next_task(worker, [w for w in self._workers.values() if w is not worker], open_)
 
@@ -339,7 +343,7 @@ class Executor:
     def _drop(self, index: int, failure: Failed) -> None:
         """A worker could not start: others can, with more memory or on a better machine."""
         others = self._hosts - {failure.host, *self._machines.left_out}
-        if failure.kind != NO_MEMORY and self._processes.elsewhere and others:
+        if failure.kind != NO_MEMORY and self._processes.elsewhere and failure.host and others:
             self._machines.leave_out(failure.host, failure.message)
             self._workers[index].host = failure.host
             return

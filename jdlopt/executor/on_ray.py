@@ -13,13 +13,15 @@ import importlib.util
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Mapping
 from queue import Empty, Queue
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple, Protocol
 
 from jdlopt.config import folders_for_workers
 from jdlopt.errors import UserError
@@ -41,17 +43,38 @@ from jdlopt.executor.relay import Relay, Said
 INSTALL = "pip install 'jdlopt[ray]'"
 LOOK_SECONDS = 2.0
 """How often the machines of the cluster are counted."""
+AUTO = "auto"
+"""What Ray calls the cluster that this machine is part of."""
+ANSWER_SECONDS = 10.0
+"""How long a cluster may take to be reached."""
 CLOSING_SECONDS = 10.0
 """How long actors may take to end."""
 GIVEN = ("JAX_", "XLA_", "JDLOPT_", "TFDS_", "LIBTPU_")
 """How the environment variables begin that workers have from their coordinator."""
-SENDING, RECEIVING = {"concurrency_group": "send"}, {"concurrency_group": "receive"}
+SENDING, RECEIVING = "send", "receive"
+"""Groups of calls that do not wait for each other: one is always waiting for what a worker says."""
 SHORT_OF_MEMORY = "low on memory"
 """What Ray says of an actor that it has killed for its machine's memory."""
 
 
+class _Call(Protocol):
+    """A method of an actor, to be called."""
+
+    def options(self, *, concurrency_group: str) -> _Call: ...
+
+    def remote(self, *words: str) -> object: ...
+
+
+class _Handle(Protocol):
+    """An actor of `Relay`, as Ray hands it out."""
+
+    send: _Call
+    receive: _Call
+    end: _Call
+
+
 class _Actor(NamedTuple):
-    handle: Any
+    handle: _Handle
     listener: threading.Thread
 
 
@@ -120,7 +143,7 @@ class RayWorkers:
             num_gpus=self._needs.get("GPU", 0),
             resources={"TPU": self._needs["TPU"]} if "TPU" in self._needs else None,
             max_restarts=0,
-            concurrency_groups={"send": 1, "receive": 1},
+            concurrency_groups={SENDING: 1, RECEIVING: 1},
             scheduling_strategy="SPREAD",
         )(Relay)
         own |= {**self.own, **folders_for_workers()}
@@ -130,7 +153,7 @@ class RayWorkers:
         listener.start()
         return index
 
-    def _listen(self, index: int, handle: Any) -> None:
+    def _listen(self, index: int, handle: _Handle) -> None:
         try:
             ended = self._pass_on(index, handle)
         except Exception as error:  # Ray has many
@@ -138,10 +161,12 @@ class RayWorkers:
         self._answers.put((index, ended))
         self._kill(handle)  # and its place is free
 
-    def _pass_on(self, index: int, handle: Any) -> Ended:
+    def _pass_on(self, index: int, handle: _Handle) -> Ended:
         """Passes on what a worker says until its process ends."""
         while True:
-            said = Said(*self._ray.get(handle.receive.options(**RECEIVING).remote()))
+            said = Said(
+                *self._ray.get(handle.receive.options(concurrency_group=RECEIVING).remote())
+            )
             if said.noise:
                 sys.stderr.write(said.noise)
             for line in said.lines:
@@ -164,7 +189,7 @@ class RayWorkers:
 
     def send(self, index: int, message: Request) -> None:
         """Sends a worker a request; a dead one is noticed by its end, not here."""
-        self._actors[index].handle.send.options(**SENDING).remote(encode(message))
+        self._actors[index].handle.send.options(concurrency_group=SENDING).remote(encode(message))
 
     def receive(self, seconds: float) -> tuple[int, Answer | Ended] | None:
         """Returns the next answer and whose it is, or None if there is none for a while."""
@@ -177,10 +202,12 @@ class RayWorkers:
         """Ends a worker, whatever it does, and waits until its memory is free."""
         handle = self._actors[index].handle
         with contextlib.suppress(Exception):  # it has ended, or its machine is lost
-            self._ray.get(handle.end.options(**SENDING).remote(), timeout=CLOSING_SECONDS)
+            self._ray.get(
+                handle.end.options(concurrency_group=SENDING).remote(), timeout=CLOSING_SECONDS
+            )
         self._kill(handle)
 
-    def _kill(self, handle: Any) -> None:
+    def _kill(self, handle: _Handle) -> None:
         with contextlib.suppress(Exception):  # it has ended
             self._ray.kill(handle)
 
@@ -196,7 +223,7 @@ class RayWorkers:
             self._ray.shutdown()
 
 
-def connect(address: str | None) -> tuple[Any, bool]:
+def connect(address: str | None) -> tuple[ModuleType, bool]:
     """Returns the library, connected to a cluster, and whether that was done here.
 
     A program that is connected already stays so.
@@ -214,10 +241,14 @@ def connect(address: str | None) -> tuple[Any, bool]:
             return ray, False
         main = threading.current_thread() is threading.main_thread()
         before = signal.getsignal(signal.SIGTERM)
+        where = address or os.environ.get("RAY_ADDRESS") or AUTO
         try:
-            ray.init(address or "auto", log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            where = address or os.environ.get("RAY_ADDRESS") or "this machine"
+            if where != AUTO:  # Ray itself would try for many minutes
+                host, _, port = where.rpartition(":")
+                socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
+            ray.init(where, log_to_driver=False, logging_level=logging.ERROR)
+        except (OSError, RuntimeError, ValueError) as error:
+            where = "this machine" if where == AUTO else where
             raise UserError(
                 f"--workers-on=ray: no Ray cluster can be joined at {where}: "
                 f"{' '.join(str(error).split()):.300}. Start one with `ray start --head` on a "
@@ -231,7 +262,7 @@ def connect(address: str | None) -> tuple[Any, bool]:
     return ray, True
 
 
-def _say(said: Mapping[str, Any], **_: object) -> None:
+def _say(said: Mapping[str, list[str]], **_: object) -> None:
     """Writes what Ray says of its machines on stderr; by itself it would write on stdout.
 
     Of a machine that is lost it shows the log as well, which lies on that machine anyway.

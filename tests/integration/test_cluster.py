@@ -34,7 +34,7 @@ def python(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_killed_worker_and_a_killed_machine_cost_no_trial_and_one_that_joins_works():
-    act = "import json, measure_cluster as m; print(json.dumps(m.measured(24, 2, 2, alone=False)))"
+    act = "import json, measure_cluster as m; print(json.dumps(m.measured(24, 2, 2, 1, False)))"
     ran = python("-c", act)
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout.splitlines()[-1])
