@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import jax
+import jax.export
 import numpy as np
 import pytest
 from mixed_tables import make_table
@@ -13,6 +16,7 @@ from scipy.io import wavfile
 
 from jdlopt import config as configs
 from jdlopt.data.bundled import BUNDLED
+from jdlopt.train import memory
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
 
@@ -117,6 +121,26 @@ def test_one_epoch_of_every_config_can_be_built(path, tmp_path):
     built = Experiment.build(raw)  # traces the step
     assert (path.stem in MADE) or raw["data"]["source"] in BUNDLED
     assert built.config.train.epochs == 1 and built.data.sizes["train"] > 0
+
+
+ACCELERATORS = ("cuda", "rocm", "tpu")
+FIRST_LOWERED = ("digits_cnn", "mnist1d_gru")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=() if path.stem in FIRST_LOWERED else pytest.mark.slow)
+        for path in CONFIGS
+    ],
+    ids=lambda path: path.stem,
+)
+def test_every_configs_step_is_lowered_for_accelerators_that_are_not_here(path, tmp_path):
+    experiment = Experiment.build(shortened(path, tmp_path), check=False)
+    state = jax.eval_shape(partial(experiment.init, 0))
+    batch = memory.shapes_of_batch(experiment, experiment.config.data.batch_size)
+    made = jax.export.export(jax.jit(experiment.train_step), platforms=ACCELERATORS)(state, batch)
+    assert made.platforms == ACCELERATORS and "@main" in made.mlir_module()
 
 
 @pytest.mark.slow

@@ -1,0 +1,100 @@
+"""What devices say to each other in a step that is compiled for TPUs which are not here."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "split": ("mnist_vit", 2, {}),
+    "half": ("mnist1d_mlp", 4, {"model.dtype": "bfloat16"}),
+    "parts": ("digits_cnn", 4, {"optim.accumulate": 4}),
+    "norm": ("mnist1d_cnn", 4, {"model.batch_norm": True}),
+    "groups": ("mnist1d_cnn", 4, {"model.batch_norm": True, "model.batch_norm_groups": 4}),
+    "recurrent": ("mnist1d_gru", 2, {}),
+    "table": ("own_wide_and_deep", 2, {}),
+}
+"""A config, how many devices along ``data`` of four, and what is changed."""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not here"),
+]
+
+
+@pytest.fixture(scope="module")
+def compiled() -> dict[str, Any]:
+    """What the compiler says of each case: all in one process, which has libtpu to itself."""
+    cases = [[name, data, 4 // data, changes] for name, data, changes in CASES.values()]
+    words = ["benchmarks/measure_collectives.py", "--json", f"--cases={json.dumps(cases)}"]
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(zip(CASES, json.loads(done.stdout.splitlines()[-1]).values(), strict=True))
+
+
+def kinds(one: dict[str, Any], dtype: str = "") -> dict[str, int]:
+    """The bytes of each kind of collective, of a type if one is given."""
+    found: dict[str, int] = {}
+    for label, each in one["collectives"].items():
+        kind, _, of = label.partition(" ")
+        if each["bytes"] and (not dtype or of == dtype):
+            found[kind] = found.get(kind, 0) + each["bytes"]
+    return found
+
+
+@pytest.mark.parametrize("case", ["parts", "half", "norm", "groups"])
+def test_copies_of_a_model_exchange_gradients_alone(compiled, case):
+    one = compiled[case]
+    assert set(kinds(one)) == {"all-reduce"}
+    width = 2 if case == "half" else 4
+    gradients = one["parameter_bytes"] * width // 4
+    assert gradients <= kinds(one)["all-reduce"] <= 1.02 * gradients + 4096
+
+
+def test_gradients_of_a_bfloat16_model_are_added_in_bfloat16(compiled):
+    one = compiled["half"]
+    assert kinds(one, "bf16")["all-reduce"] == one["parameter_bytes"] // 2
+    assert kinds(one, "f32")["all-reduce"] < 100  # the loss and what is measured
+
+
+def test_statistics_of_groups_are_no_business_of_others(compiled):
+    def count(case):
+        return sum(each["count"] for each in compiled[case]["collectives"].values())
+
+    layers = 2
+    assert count("groups") <= count("norm") - 2 * layers
+
+
+@pytest.mark.parametrize("case", ["split", "recurrent", "table"])
+def test_split_parameters_are_gathered_and_their_gradients_scattered(compiled, case):
+    one = compiled[case]
+    found = kinds(one)
+    assert found["all-gather"] <= 2.05 * one["parameter_bytes"]
+    assert found["all-reduce"] + found.get("reduce-scatter", 0) <= 2.1 * one["parameter_bytes"]
+    small = {"all-to-all", "collective-permute"} & set(found)
+    assert sum(found[kind] for kind in small) < 0.1 * one["parameter_bytes"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_tpu_reads_no_pixels_and_runs_nothing_of_a_cpus(compiled, case):
+    one = compiled[case]
+    assert one["read_one_by_one"] <= 3 * one["batch"]
+    assert one["scatters"] <= 1
+    assert one["aliased_bytes"] > 0.99 * one["output_bytes"]
+    assert not [call for call in one["calls"] if "cpu" in call.lower()]
