@@ -38,10 +38,11 @@ from jdlopt.plan.hlo import parse
 from jdlopt.plan.operations import work_of
 from jdlopt.train import memory
 from jdlopt.train.experiment import Experiment
+from jdlopt.train.steps import gather, stored
 
 ROOT = Path(__file__).parents[1]
 TOPOLOGY = "v5e:2x2"
-COUNT = 256
+COUNT = 512
 """Examples of a made dataset."""
 WORDS = 6000
 """Different words in made texts: about the vocabulary of a small corpus."""
@@ -226,6 +227,22 @@ def measured(name: str, data: int, fsdp: int, changes: dict[str, Any]) -> dict[s
     }
 
 
+def reading(count: int = 50_000, shape: tuple[int, ...] = (32, 32, 3)) -> dict[str, Any]:
+    """Returns what it takes to read a batch of images in memory, stored flat and as they are."""
+    device = topologies.get_topology_desc(TOPOLOGY, "tpu").devices[0]
+    place = jax.sharding.SingleDeviceSharding(device)
+    whole = {"inputs": jax.ShapeDtypeStruct((count, *shape), np.uint8)}
+    found = {}
+    for way, data in (("flat", jax.eval_shape(stored, whole)), ("as they are", whole)):
+        given = (data, jax.ShapeDtypeStruct((128,), np.int32))
+        compiled = jax.jit(gather, in_shardings=place, out_shardings=place).lower(*given).compile()
+        found[way] = {
+            "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
+            "bytes_accessed": compiled.cost_analysis().get("bytes accessed", 0.0),
+        }
+    return found
+
+
 GATHER = re.compile(r" = \w+\[([\d,]*)\]\S* gather\(.*slice_sizes=\{([\d,]*)\}")
 """A gather: the shape of what it gives, and what it takes at each place."""
 CALL = re.compile(r'custom_call_target="([^"]+)"')
@@ -244,7 +261,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print, and write nothing")
     asked = parser.parse_args()
     cases = [[name, data, 4 // data, {}] for data in (2, 4) for name in names()]
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"data in memory": reading()}
     for name, data, fsdp, changes in json.loads(asked.cases) if asked.cases else cases:
         one = measured(name, data, fsdp, changes)
         label = " ".join([name, f"{data}x{fsdp}", *(f"{k}={v}" for k, v in changes.items())])

@@ -19,8 +19,8 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
     "parts": ("digits_cnn", 4, {"optim.accumulate": 4}),
     "norm": ("mnist1d_cnn", 4, {"model.batch_norm": True}),
     "groups": ("mnist1d_cnn", 4, {"model.batch_norm": True, "model.batch_norm_groups": 4}),
-    "recurrent": ("mnist1d_gru", 2, {}),
-    "table": ("own_wide_and_deep", 2, {}),
+    "recurrent": ("mnist1d_gru", 4, {}),
+    "table": ("own_wide_and_deep", 4, {}),
 }
 """A config, how many devices along ``data`` of four, and what is changed."""
 
@@ -45,7 +45,8 @@ def compiled() -> dict[str, Any]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return dict(zip(CASES, json.loads(done.stdout.splitlines()[-1]).values(), strict=True))
+    found = list(json.loads(done.stdout.splitlines()[-1]).values())
+    return dict(zip(["memory", *CASES], found, strict=True))
 
 
 def kinds(one: dict[str, Any], dtype: str = "") -> dict[str, int]:
@@ -58,19 +59,19 @@ def kinds(one: dict[str, Any], dtype: str = "") -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize("case", ["parts", "half", "norm", "groups"])
+@pytest.mark.parametrize("case", [case for case, (_, data, _) in CASES.items() if data == 4])
 def test_copies_of_a_model_exchange_gradients_alone(compiled, case):
     one = compiled[case]
     assert set(kinds(one)) == {"all-reduce"}
     width = 2 if case == "half" else 4
     gradients = one["parameter_bytes"] * width // 4
-    assert gradients <= kinds(one)["all-reduce"] <= 1.02 * gradients + 4096
+    assert 0.99 * gradients <= kinds(one)["all-reduce"] <= 1.02 * gradients + 4096
 
 
 def test_gradients_of_a_bfloat16_model_are_added_in_bfloat16(compiled):
     one = compiled["half"]
     assert kinds(one, "bf16")["all-reduce"] == one["parameter_bytes"] // 2
-    assert kinds(one, "f32")["all-reduce"] < 100  # the loss and what is measured
+    assert kinds(one, "f32").get("all-reduce", 0) < 100  # the loss and what is measured
 
 
 def test_statistics_of_groups_are_no_business_of_others(compiled):
@@ -81,20 +82,26 @@ def test_statistics_of_groups_are_no_business_of_others(compiled):
     assert count("groups") <= count("norm") - 2 * layers
 
 
-@pytest.mark.parametrize("case", ["split", "recurrent", "table"])
-def test_split_parameters_are_gathered_and_their_gradients_scattered(compiled, case):
-    one = compiled[case]
+def test_split_parameters_are_gathered_and_their_gradients_scattered(compiled):
+    one = compiled["split"]
     found = kinds(one)
-    assert found["all-gather"] <= 2.05 * one["parameter_bytes"]
-    assert found["all-reduce"] + found.get("reduce-scatter", 0) <= 2.1 * one["parameter_bytes"]
-    small = {"all-to-all", "collective-permute"} & set(found)
-    assert sum(found[kind] for kind in small) < 0.1 * one["parameter_bytes"]
+    assert set(found) <= {"all-gather", "all-reduce", "reduce-scatter"}
+    # once for the forward pass and once for the backward pass, in the type of the products
+    assert kinds(one, "bf16")["all-gather"] <= 2.05 * one["parameter_bytes"] / 2
+    assert found["reduce-scatter"] <= 1.05 * one["parameter_bytes"]
+
+
+def test_data_in_memory_are_read_where_they_lie(compiled):
+    flat, whole = compiled["memory"]["flat"], compiled["memory"]["as they are"]
+    batch = 128 * 32 * 32 * 3
+    assert flat["temporary_bytes"] < 8 * batch < whole["temporary_bytes"]
+    assert flat["bytes_accessed"] < 50 * batch < whole["bytes_accessed"]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_tpu_reads_no_pixels_and_runs_nothing_of_a_cpus(compiled, case):
     one = compiled[case]
     assert one["read_one_by_one"] <= 3 * one["batch"]
-    assert one["scatters"] <= 1
-    assert one["aliased_bytes"] > 0.99 * one["output_bytes"]
+    assert one["scatters"] <= 2  # of embeddings' gradients
+    assert one["output_bytes"] - one["aliased_bytes"] < 8192  # but what a step measures, padded
     assert not [call for call in one["calls"] if "cpu" in call.lower()]
