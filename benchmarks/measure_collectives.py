@@ -243,6 +243,25 @@ def reading(count: int = 50_000, shape: tuple[int, ...] = (32, 32, 3)) -> dict[s
     return found
 
 
+def split(name: str) -> dict[str, Any]:
+    """Returns how many parameters' arrays FSDP would split of a network, by the smallest of them.
+
+    Beside each number is the share of the parameters that would lie everywhere.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        experiment = Experiment.build(config_of(name, Path(folder), {}), check=False)
+    sizes = [
+        leaf.size for leaf in jax.tree.leaves(jax.eval_shape(lambda: experiment.init(0)).params)
+    ]
+    return {
+        str(bound): {
+            "arrays": sum(size >= bound for size in sizes),
+            "whole": sum(size for size in sizes if size < bound) / sum(sizes),
+        }
+        for bound in (1 << power for power in range(10, 17))
+    }
+
+
 GATHER = re.compile(r" = \w+\[([\d,]*)\]\S* gather\(.*slice_sizes=\{([\d,]*)\}")
 """A gather: the shape of what it gives, and what it takes at each place."""
 CALL = re.compile(r'custom_call_target="([^"]+)"')
@@ -262,6 +281,8 @@ def main() -> None:
     asked = parser.parse_args()
     cases = [[name, data, 4 // data, {}] for data in (2, 4) for name in names()]
     found: dict[str, Any] = {"data in memory": reading()}
+    if not asked.json:
+        found["arrays"] = {name: split(name) for name in LARGE}
     for name, data, fsdp, changes in json.loads(asked.cases) if asked.cases else cases:
         one = measured(name, data, fsdp, changes)
         label = " ".join([name, f"{data}x{fsdp}", *(f"{k}={v}" for k, v in changes.items())])
