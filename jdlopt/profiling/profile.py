@@ -85,7 +85,7 @@ def profile(
             experiment = serve.experiment_with_data(what, allow_code, trains=True)
         else:
             experiment = _built(what, data)
-        if jax.process_index() == 0:
+        if run is None and jax.process_index() == 0:
             notes.say(experiment.data.notes)
         asked = None if run is None else _dispatched(run)
         return _profiled(experiment, place, steps, asked, started)
@@ -224,17 +224,25 @@ def _traced(execution: Execution, state: TrainState, first: int, steps: int, fol
     options.python_tracer_level = 0  # it would slow what is measured
     step, last = first, first + steps
     waiting: deque[Values] = deque()
-    tracing = jax.profiler.trace(str(folder), create_perfetto_trace=True, profiler_options=options)
-    with tracing, TraceAnnotation(WINDOW):
-        while step < last:
-            with jax.profiler.StepTraceAnnotation("train", step_num=step):
-                state, values, count = execution(state, step, last - step)
-            waiting.append(values)
-            step += count
-            if len(waiting) > IN_FLIGHT:
-                jax.device_get(waiting.popleft())
-        for values in waiting:
-            jax.device_get(values)
+    try:
+        jax.profiler.start_trace(str(folder), create_perfetto_trace=True, profiler_options=options)
+    except RuntimeError as error:
+        raise UserError(
+            f"profile: {str(error).rstrip('.')}. Stop the other trace first."
+        ) from error
+    try:
+        with TraceAnnotation(WINDOW):
+            while step < last:
+                with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                    state, values, count = execution(state, step, last - step)
+                waiting.append(values)
+                step += count
+                if len(waiting) > IN_FLIGHT:
+                    jax.device_get(waiting.popleft())
+            jax.device_get(list(waiting))
+            jax.block_until_ready(state)  # which may take longer than the values
+    finally:
+        jax.profiler.stop_trace()
 
 
 @contextlib.contextmanager

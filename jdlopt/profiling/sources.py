@@ -313,6 +313,8 @@ def layer(op_name: str) -> str:
       ''
     """
     parts: list[str] = []
+    if op_name.startswith("("):  # of several operations put into one
+        return ""
     for part in op_name.split("/")[:-1]:
         bare = re.sub(r"^(?:\w+\()+|\)+$", "", part)
         if bare and not _SCOPELESS.fullmatch(part) and bare not in parts[-1:]:

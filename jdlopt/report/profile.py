@@ -48,8 +48,7 @@ def section(workdir: Path) -> Section | None:
         text = (
             f"{steps:,} steps of {record['batch_size']:,} examples, {number(1e3 * each)} ms each, "
             f"on {record['devices']} × {record['device']}; before the first one "
-            f"{record['compile_seconds']:.1f} s of compiling. What an operation's time is, and how "
-            "to open the trace: see the documentation of `jdlopt profile`."
+            f"{record['compile_seconds']:.1f} s of compiling."
         )
         shares = [(words, record["shares"].get(kind)) for kind, words in SHARES.items()]
         lines = [(_short(one["where"]), one["share"]) for one in record["lines"][:BARS]]
@@ -62,8 +61,8 @@ def section(workdir: Path) -> Section | None:
             text,
             [one for one in bars if one is not None],
             Table(
-                "Operations, the longest first; of several at a moment each has its part of it",
-                ["operation", "share", "ms a step", "times a step", "MFLOP", "MB", "layer", "line"],
+                "Operations of a step, the longest first; MFLOP and MB are those of one time",
+                ["operation", "%", "ms", "times", "MFLOP", "MB", "layer", "line"],
                 operations,
                 (6, 7),
             ),
@@ -76,7 +75,7 @@ def _operation(one: Mapping[str, float | str | None], steps: int) -> list[object
     kind = one["kind"] if one["kind"] == one["name"] else f"{one['kind']} {one['name']}".strip()
     return [
         kind,
-        f"{100 * float(one['share'] or 0):.1f} %",
+        f"{100 * float(one['share'] or 0):.1f}",
         1e3 * float(one["seconds"] or 0) / steps,
         float(one["count"] or 0) / steps,
         None if flops is None else 1e-6 * float(flops),

@@ -80,6 +80,7 @@ def test_what_is_not_there_is_not_known():
      "CNN/conv_2 backward"),
     ("jit(one_step)/jvp(MLP)/head/dense_0/dot_general", "MLP/head/dense_0"),
     ("jit(one_step)/jit(clip)/max", ""),
+    ("(reduce_sum:transpose(jvp(MLP/head/reduce_sum:jvp(/reduce_sum", ""),
     ("", ""),
 ])  # fmt: skip
 def test_layers_are_read_off_the_name_stack(op_name, layer):
