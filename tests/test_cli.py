@@ -443,7 +443,9 @@ def test_a_run_is_named_alike_in_every_verb(trained, capsys, verb):
 MAKING = ("tune --space=s.json", "ablate --techniques=dropout", "improve", "compare +dropout")
 
 
-@pytest.mark.parametrize("verb", [*ABOUT_A_CONFIG, *MAKING, "train --print-config"])
+@pytest.mark.parametrize(
+    "verb", [*ABOUT_A_CONFIG, *MAKING, "train --print-config", "plan --topology=v5e:2x2"]
+)
 def test_a_runs_config_names_no_code_without_leave(trained, tmp_path, monkeypatch, capsys, verb):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()

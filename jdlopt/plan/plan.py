@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -72,7 +73,8 @@ def plans(
       price: dollars for a chip-hour.
 
     Raises:
-      UserError: the machine can't be compiled for here.
+      UserError: the machine can't be compiled for here, or the process was killed, as it is where
+        memory is short.
       RuntimeError: the process ended otherwise; what it said is on stderr.
     """
     if topology.chip.name not in STANDARD:
@@ -95,8 +97,19 @@ def plans(
         for _ in configs:
             line = process.stdout.readline()
             if not line.endswith("\n"):
-                raise RuntimeError(f"the planning process ended with code {process.wait()}")
+                raise _ended(process.wait())
             yield _read(json.loads(line))
+
+
+def _ended(code: int) -> Exception:
+    """What is said of a planning process that ended without an answer."""
+    if code == -signal.SIGKILL:
+        return UserError(
+            "--topology: the process that compiles was killed; most likely this machine has too "
+            "little memory for it. Plan on a larger one, or scan the model's layers "
+            "(model.scan_layers), which makes a smaller program."
+        )
+    return RuntimeError(f"the planning process ended with code {code}")
 
 
 def save(found: Plan, workdir: Path) -> Path:

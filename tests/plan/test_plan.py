@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 
 import jax
@@ -129,6 +131,25 @@ def test_wrong_input_is_one_message(capsys, monkeypatch):
         assert main([*words, *more]) == WRONG_INPUT
         captured = capsys.readouterr()
         assert telling in captured.err and not captured.out
+
+
+def test_a_killed_compiler_is_no_defect(monkeypatch):
+    class Killed:
+        stdin, stdout = io.StringIO(), io.StringIO("")
+
+        def wait(self) -> int:
+            return self.code
+
+        def __init__(self, code: int):
+            self.code = code
+
+    monkeypatch.setattr(planning_process, "find_spec", lambda name: True)
+    for code, kind in ((-9, UserError), (1, RuntimeError)):
+        monkeypatch.setattr(
+            planning_process, "_process", lambda code=code: nullcontext(Killed(code))
+        )
+        with pytest.raises(kind, match=r"killed|code 1"):
+            jdlopt.plan(CONFIG, "v5e:2x2")
 
 
 def test_a_groups_share_of_the_links():
