@@ -108,6 +108,15 @@ def resumed(newest: Account | None, saved: Account | None, step: int, away: floa
     return Account(seconds, before.starts + 1, step, before.lost_steps + again)
 
 
+@dataclass
+class _Phase:
+    """What goes on: a kind of time, what it is compared with, and its own seconds so far."""
+
+    kind: str
+    of: str | None
+    seconds: float = 0.0
+
+
 class Stopwatch:
     """Counts the time of one start, by kind; may be asked from any thread.
 
@@ -117,71 +126,91 @@ class Stopwatch:
 
     Attributes:
       step: updates dispatched so far.
-      phase: how many phases there have been: it changes when anything goes on.
+      began_at: the time of day when it was made.
     """
 
     def __init__(self, kind: str = START, now: Callable[[], float] = time.perf_counter):
         self._now, self._lock = now, threading.Lock()
         self._account = Account(starts=1)
-        self._kind, self._since, self._moved = kind, now(), 0.0
+        self._phases = [_Phase(kind, None)]
+        self._since, self._moved = now(), 0.0
         self._lengths: dict[str, deque[float]] = {}
-        self.step = self.phase = 0
+        self._changes = self.step = 0
         self.began_at = time.time()
 
     def go_on(self, account: Account) -> None:
         """Goes on with the account of a run; the time so far is that of a further start."""
         with self._lock:
-            self._close()
+            self._add_up()
             own = dict(self._account.seconds)
             if account.starts > 1:
                 own[RESTART] += own.pop(START)
-                self._kind = RESTART if self._kind == START else self._kind
+                for phase in self._phases:
+                    phase.kind = RESTART if phase.kind == START else phase.kind
             total = {kind: known + own.get(kind, 0.0) for kind, known in account.seconds.items()}
             self._account, self.step = replace(account, seconds=total), account.step
 
-    def switch(self, kind: str) -> str:
-        """Ends what was running and begins a phase of a kind; returns what was running."""
+    def switch(self, kind: str, of: str | None = None) -> None:
+        """Ends what was running and begins a phase of a kind.
+
+        Args:
+          kind: what its time counts as.
+          of: what it is compared with: how long others of this name were; None: with nothing.
+        """
         with self._lock:
-            before, length = self._kind, self._close()
-            self._lengths.setdefault(before, deque(maxlen=REMEMBERED)).append(length)
-            self._kind = kind
-            self.phase += 1
-            return before
+            self._end_phase()
+            self._phases.append(_Phase(kind, of))
 
     @contextlib.contextmanager
-    def during(self, kind: str) -> Iterator[None]:
-        """Counts what is done as of a kind."""
-        before = self.switch(kind)
+    def during(self, kind: str, of: str | None = None) -> Iterator[None]:
+        """Counts what is done as of a kind; what was running pauses. Arguments as of `switch`."""
+        with self._lock:
+            self._add_up()
+            self._phases.append(_Phase(kind, of))
         try:
             yield
         finally:
-            self.switch(before)
+            with self._lock:
+                self._end_phase()
 
     def move(self, kind: str, seconds: float) -> None:
-        """Counts seconds of the phase that runs, as far as there are so many, as of a kind."""
+        """Counts seconds of what runs, as far as there are so many, as of a kind."""
         with self._lock:
             moved = max(0.0, min(seconds, self._now() - self._since - self._moved))
             self._moved += moved
             self._account = self._account.with_more(kind, moved)
 
-    def _close(self) -> float:
-        """Adds up the phase so far; returns how long it was."""
-        now = self._now()
+    def _add_up(self) -> None:
+        """Counts the time since it was counted last, and notes that something goes on."""
+        now, phase = self._now(), self._phases[-1]
         length = now - self._since
-        self._account = self._account.with_more(self._kind, max(0.0, length - self._moved))
+        phase.seconds += length
+        self._account = self._account.with_more(phase.kind, max(0.0, length - self._moved))
         self._since, self._moved = now, 0.0
-        return length
+        self._changes += 1
+
+    def _end_phase(self) -> None:
+        self._add_up()
+        phase = self._phases.pop()
+        if phase.of is not None:
+            self._lengths.setdefault(phase.of, deque(maxlen=REMEMBERED)).append(phase.seconds)
 
     def account(self) -> Account:
         """Returns the account as of now."""
         with self._lock:
             running = max(0.0, self._now() - self._since - self._moved)
-            return replace(self._account.with_more(self._kind, running), step=self.step)
+            found = self._account.with_more(self._phases[-1].kind, running)
+            return replace(found, step=self.step)
 
     def running(self) -> tuple[int, str, list[float]]:
-        """Returns the number and kind of the phase that runs, and how long others of it were."""
+        """Returns a number that changes when anything goes on, and what is running.
+
+        Returns:
+          The number; what the running phase is compared with; how long others of that were.
+        """
         with self._lock:
-            return self.phase, self._kind, list(self._lengths.get(self._kind, ()))
+            of = self._phases[-1].of
+            return self._changes, of or "", list(self._lengths.get(of or "", ()))
 
 
 # --- beside the checkpoints -----------------------------------------------------------------------

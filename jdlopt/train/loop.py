@@ -319,7 +319,7 @@ class _Run:
         """Makes the steps and reads their values."""
         while self.step < self.experiment.total_steps and not self.tracker.has_ended():
             most, waited = self._until_evaluation(), self.execution.waited
-            self.stopwatch.switch(goodput.STEPS)
+            self.stopwatch.switch(goodput.STEPS, "steps")
             self.state, values, count = self.execution(self.state, self.step, most)
             self.stopwatch.move(goodput.DATA_WAIT, self.execution.waited - waited)
             self.pending.add_steps(self.step, values, count)

@@ -73,12 +73,12 @@ class Pending:
     def add_evaluation(self, snapshot: Snapshot) -> None:
         """Dispatches the evaluation of a snapshot on the validation split."""
         work = partial(self.evaluator.dispatch, "validation", snapshot.weights)
-        with self._stopwatch.during(EVALUATION):
+        with self._stopwatch.during(EVALUATION, "handing over an evaluation"):
             collected = self._beside.submit(work) if self._beside else work()
 
         def read() -> None:
             self._evaluations -= 1
-            with self._stopwatch.during(EVALUATION):
+            with self._stopwatch.during(EVALUATION, "an evaluation"):
                 known = collected.result() if isinstance(collected, Future) else collected
                 found = self.evaluator.finish("validation", known)
             if self.tracker.add_evaluation(snapshot.step, found):

@@ -47,8 +47,8 @@ class TrainFields:
       checkpoint_every: steps between checkpoints; by default they go by ``checkpoint_seconds``.
       checkpoint_seconds: least time between two checkpoints.
       evaluate_test: whether the best checkpoint is evaluated on the test split at the end.
-      hang_seconds: after how many seconds, and 20 times its median, a dispatch, an evaluation or a
-        checkpoint hangs: the process ends with exit code 124 and leaves its stack traces. ``auto``:
+      hang_seconds: after how many seconds, and 20 times its median, a dispatch or an evaluation
+        hangs: the process ends with exit code 124 and leaves its stack traces. ``auto``:
         300 in a run of several processes, and no limit in one of one process. None: no limit.
       remote: a URL (``s3://…``, ``gs://…``) or path where a copy of the run is kept, and from which
         it goes on in a directory that has no checkpoint.

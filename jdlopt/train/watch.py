@@ -27,7 +27,7 @@ from jdlopt.train import beat
 from jdlopt.train.goodput import Stopwatch
 
 FACTOR = 20.0
-"""How many times its median a dispatch, an evaluation or a checkpoint may take."""
+"""How many times its median a dispatch or an evaluation may take."""
 PEER_SECONDS = 20
 """How long another process may not be heard of while all of them train."""
 TICK = 0.5
@@ -108,11 +108,11 @@ class Ages:
 
 
 def limit(lengths: Sequence[float], least: float) -> float | None:
-    """Returns after how many seconds a phase hangs; None while no other of its kind is known.
+    """Returns after how many seconds something hangs; None while no other like it is known.
 
     Args:
-      lengths: of other phases of the kind, in seconds.
-      least: seconds that any phase may take.
+      lengths: of others like it, in seconds.
+      least: seconds that anything may take.
     """
     return max(least, FACTOR * statistics.median(lengths)) if lengths else None
 
@@ -136,13 +136,13 @@ class Watch:
         Args:
           passed: seconds since the last look.
         """
-        number, kind, lengths = self.stopwatch.running()
+        number, what, lengths = self.stopwatch.running()
         age, most = self._ages("phase", number, passed), limit(lengths, self.least)
         if most is not None and age > most:
             median = statistics.median(lengths)
             return (
                 f"nothing has moved for {age:.0f} s after step {self.stopwatch.step:,} "
-                f"({kind}; as a rule it takes {median:.3g} s)"
+                f"({what}; as a rule it takes {median:.3g} s)"
             )
         return self._missing(passed) if self.peers else None
 

@@ -20,7 +20,7 @@ def training(seconds: float) -> tuple[Clock, Stopwatch]:
     clock = Clock()
     stopwatch = Stopwatch(now=clock)
     for _ in range(6):
-        stopwatch.switch(STEPS)
+        stopwatch.switch(STEPS, "steps")
         clock.now += seconds
     return clock, stopwatch
 
@@ -32,18 +32,26 @@ def test_a_dispatch_hangs_after_20_times_its_median_and_some_seconds(seconds, al
     looks = [watch.look(1.0) for _ in range(int(allowed) + 2)]
     assert not any(looks[:-1]) and "nothing has moved" in str(looks[-1])
     assert watch.look(1.0)  # and so it is until something moves
-    stopwatch.switch(STEPS)
+    stopwatch.switch(STEPS, "steps")
     assert watch.look(1.0) is None
 
 
 def test_what_was_never_seen_to_end_may_take_any_time():
     clock, stopwatch = training(0.1)
     watch = Watch(stopwatch, least=30.0)
-    with stopwatch.during(EVALUATION):
+    with stopwatch.during(EVALUATION, "an evaluation"):
         assert not any(watch.look(100.0) for _ in range(100))
         clock.now += 2
-    with stopwatch.during(EVALUATION):
+    with stopwatch.during(EVALUATION, "an evaluation"):
         assert any(watch.look(10.0) for _ in range(6))
+
+
+def test_what_pauses_is_compared_by_its_own_time():
+    clock, stopwatch = training(0.1)
+    with stopwatch.during(EVALUATION, "an evaluation"):
+        clock.now += 1000
+    stopwatch.switch(STEPS, "steps")
+    assert stopwatch.running()[2] == pytest.approx([0.1] * 6)
 
 
 class Store(dict[str, str]):
@@ -68,7 +76,7 @@ def together(seconds: int, watches: list[Watch], alive: set[int]) -> list[str | 
         for index in alive:
             watches[index].peers.tell()
         for index in alive:
-            watches[index].stopwatch.switch(STEPS)
+            watches[index].stopwatch.switch(STEPS, "steps")
             found[index] = found[index] or watches[index].look(1.0)
     return found
 
