@@ -97,13 +97,15 @@ def look_on(process: subprocess.Popen[bytes], workdir: Path, until: float) -> Li
     """Notes when lines come, until a moment or the end of the process."""
     life, folder = Life(newest(workdir)), workdir / "checkpoints"
     log, size, saving, saved = workdir / "metrics.jsonl", -1, set[str](), False
+    before = log.stat().st_ino if log.exists() else -1  # a start writes the log anew
     while time.perf_counter() < until and process.poll() is None:
         time.sleep(LOOK_SECONDS)
         names = (
             {name for name in os.listdir(folder) if "saving" in name} if folder.is_dir() else set()
         )
         saved, saving = saved or bool(names - saving), names
-        found = log.stat().st_size if log.exists() else -1
+        now = log.stat() if log.exists() else None
+        found = -1 if now is None or now.st_ino == before else now.st_size
         if found == size:
             continue
         size, step = found, last_step(log)
