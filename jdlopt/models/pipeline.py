@@ -90,18 +90,20 @@ def run_in_stages(
     places, parts = staged(jnp.arange(count)), _parts(x, cut)
     masks = None if mask is None else _parts(mask, cut)
     all_stages = jax.vmap(one_stage, spmd_axis_name=axis)
+    split = (STAGES, BATCH, POSITIONS, None)
+    is_first = (jnp.arange(stages) == 0).reshape(stages, *(1,) * x.ndim)
 
     def turn(work: Array, time: Int[Array, ""]) -> tuple[Array, Array]:
         at = jnp.clip(time - jnp.arange(stages), 0, cut - 1)
-        work = jnp.roll(work, 1, axis=0).at[0].set(parts[at[0]])
-        work = named(work, (STAGES, BATCH, POSITIONS, None))
+        handed_on = jnp.pad(work, ((1, 0), *((0, 0),) * x.ndim))[:-1]
+        work = named(jnp.where(is_first, parts[at[0]], handed_on), split)
         seen = None if masks is None else masks[at]
-        work = named(all_stages(params, places, work, seen, at), (STAGES, BATCH, POSITIONS, None))
-        return work, work[-1]
+        work = named(all_stages(params, places, work, seen, at), split)
+        return work, work  # of the last stage alone it would be sent everywhere at each turn
 
     start = jnp.zeros((stages, *parts.shape[1:]), x.dtype)
     _, made = lax.scan(turn, start, jnp.arange(cut + stages - 1))
-    return made[stages - 1 :].swapaxes(0, 1).reshape(x.shape)
+    return made[stages - 1 :, -1].swapaxes(0, 1).reshape(x.shape)
 
 
 def _parts(x: Array, cut: int) -> Array:
