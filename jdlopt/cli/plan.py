@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jdlopt.cli import plan_search
 from jdlopt.cli.show import DONE, WRONG_INPUT, console, load, print_json, print_path
 from jdlopt.cli.verbs import PlanFlags
 from jdlopt.errors import escaped
@@ -22,6 +23,14 @@ def plan(flags: PlanFlags) -> int:
     """Compiles a config's programs for a topology, and shows what they take and do."""
     config = load(flags)
     from jdlopt.plan.plan import plan as make
+    from jdlopt.plan.topology import parse
+
+    if flags.search:
+        return plan_search.find(
+            config, flags.topology, flags.slices, flags.same_batch, flags.out, flags.json
+        )
+    if not parse(flags.topology, flags.slices).chip.is_tpu:
+        return plan_search.show_estimate(config, flags.topology, flags.slices, flags.json)
 
     out = console()
     waiting = out.status(f"compiling for {flags.topology} …") if out.is_terminal else nullcontext()

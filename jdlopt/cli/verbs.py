@@ -252,12 +252,19 @@ class CompressFlags(RunFlags):
 class PlanFlags(ConfigFlags):
     """Those of ``plan``."""
 
-    topology: Annotated[str, Flag("a TPU and the chips of a slice, such as v5e:4x4", "NAME")]
+    topology: Annotated[str, Flag("a chip and the size of a slice: v5e:4x4, H100:8", "NAME")]
     slices: Annotated[int, Range(1), Flag("how many such slices", "N")] = 1
     price: Annotated[
         float | None, Flag("dollars for a chip-hour, for the cost to the end", "DOLLARS")
     ] = None
     workdir: Annotated[str | None, Flag("write plan.html and plan.json in it", "DIR")] = None
+    search: Annotated[
+        bool, Flag("find the fastest mesh, remat, accumulate and batch that fit the machine")
+    ] = False
+    same_batch: Annotated[bool, Flag("with --search: keep data.batch_size")] = False
+    out: Annotated[
+        str | None, Flag("with --search: write the config that was found, as JSON", "FILE")
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
@@ -46,7 +46,9 @@ def parameter_sharding(mesh: Mesh, params: PyTree, rules: Sequence[Rule] = ()) -
     )
 
 
-def sharding_beside(mesh: Mesh, tree: PyTree, params: PyTree, rules: Sequence[Rule] = ()) -> PyTree:
+def sharding_beside(
+    mesh: Mesh | AbstractMesh, tree: PyTree, params: PyTree, rules: Sequence[Rule] = ()
+) -> PyTree:
     """Returns where the arrays lie that are kept beside parameters: moments, averages, statistics.
 
     An array whose path ends as a parameter's, and has its shape, lies as that one; one of some of
@@ -96,7 +98,7 @@ def shapes_of(tree: PyTree) -> dict[str, tuple[int, ...]]:
     return {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _named(mesh: Mesh, split: Split) -> NamedSharding:
+def _named(mesh: Mesh | AbstractMesh, split: Split) -> NamedSharding:
     while split and split[-1] is None:
         split = split[:-1]
     return NamedSharding(mesh, P(*split))
