@@ -196,9 +196,9 @@ def split_of(
     if first and stages > 1 and not shape[0] % stages:
         split[0] = PIPELINE
     taken = {index: axis for index, axis in enumerate(split) if axis not in (None, *STACKS)}
-    ways = math.prod(sizes[axis] for axis in split if axis is not None)
+    ways = math.prod(sizes[axis] for axis in split[first:] if axis is not None)
     fsdp = sizes[FSDP]
-    if fsdp == 1 or FSDP in named or math.prod(shape) // ways < SMALLEST_SHARDED:
+    if fsdp == 1 or FSDP in named or math.prod(shape[first:]) // ways < SMALLEST_SHARDED:
         return tuple(split)
     free = [index for index in range(first, len(shape)) if split[index] is None]
     able = {

@@ -305,6 +305,8 @@ def run_layers(
         return x
     if num_stages() > 1 and slots is None and not layers.is_initializing():
         return run_in_stages(layers, count, microbatches, x, train, mask)
+    # what a loop begins with, and what it leaves, lie as what its layers hand on
+    x = named(x, (BATCH, POSITIONS, None))
     scanned = nn.scan(
         lambda layer, x, _: (layer(x, train, mask, slots, real), None),
         variable_axes=dict.fromkeys(("params", "cache", RANGES, LOSSES, MEASURED), 0),
