@@ -24,6 +24,11 @@ LAYER = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _arrays_of_1024_are_split(monkeypatch):
+    monkeypatch.setattr("jdlopt.mesh.rules.SMALLEST_SHARDED", 1024)
+
+
 def test_layers_are_split_by_columns_and_then_by_rows():
     found = placed(LAYER, SIZES)
     assert found.problems == []

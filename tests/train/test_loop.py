@@ -186,7 +186,7 @@ def test_eight_devices_equal_one(config, tmp_path, mesh, model):
     if model == "cnn":
         config["model"] = {"name": "cnn", "features": (8, 16), "batch_norm": True}
     else:
-        config["model"] |= {"features": (64, 64)}  # large enough for fsdp to split
+        config["model"] |= {"features": (128, 128)}  # large enough for fsdp to split
     if model == "pruned mlp":
         config["model"] |= {"prune": {"criterion": "gradient", "sparsity": 0.8}}
     one = fit(config, tmp_path / "one")
