@@ -11,6 +11,7 @@ import pytest
 
 from jdlopt import load
 from jdlopt.errors import UserError
+from jdlopt.mesh import axis_sizes
 from jdlopt.plan.analytic import estimated
 from jdlopt.plan.chips import Chip, find_chip
 from jdlopt.plan.experiments import state_of, workload_of, workloads
@@ -146,4 +147,6 @@ def test_a_layout_that_heads_cant_share_is_left_out(experiment: Experiment) -> N
 def test_the_config_is_written_as_a_file(experiment: Experiment, tmp_path: Any) -> None:
     found = search(experiment, find_chip("H100"), 8)
     found.write(tmp_path / "best.json")
-    assert load(tmp_path / "best.json")["mesh"]["data"] == found.best.candidate.mesh["data"]
+    config = Config.from_dict(load(tmp_path / "best.json"))
+    sizes = axis_sizes(config.mesh, 8)  # where data is -1, what is left for it
+    assert {axis: sizes[axis] for axis in found.best.candidate.mesh} == found.best.candidate.mesh
