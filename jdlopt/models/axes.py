@@ -75,3 +75,19 @@ def ways_of(name: str) -> tuple[int, str | None]:
     (places,) = nn.logical_to_mesh_axes((name,)) or (None,)
     place = places if isinstance(places, str) or places is None else places[0]
     return (1, None) if place is None else (jax.sharding.get_abstract_mesh().shape[place], place)
+
+
+def batched(x: Shaped[Array, "n *shape"]) -> Shaped[Array, "n *shape"]:
+    """Returns an activation whose first axis is the batch's, split as that is; the others as it is.
+
+    Without it XLA may split hidden units over ``fsdp``, and exchange activations where gathering
+    the parameters would do. A batch that can't be split evenly is left as it is.
+    """
+    if not nn.get_logical_axis_rules():
+        return x
+    [places] = nn.logical_to_mesh_axes((BATCH,)) or (None,)
+    over = (places,) if isinstance(places, str) else tuple(places or ())
+    sizes = jax.sharding.get_abstract_mesh().shape
+    if len(x) % math.prod(sizes[place] for place in over):
+        return x
+    return nn.with_logical_constraint(x, (BATCH, *[PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)))

@@ -17,6 +17,7 @@ from jdlopt.kernels.algorithms import Padding
 from jdlopt.kernels.bits import sixteen_bits
 from jdlopt.kernels.convolution import convolve
 from jdlopt.kernels.depthwise import depthwise
+from jdlopt.models.axes import batched
 
 
 def gelu_exact(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -242,8 +243,9 @@ class Head(nn.Module):
         policy, layer = REMAT[self.remat], Head._layer
         if policy is not None:
             layer = nn.remat(layer, policy=policy, static_argnums=(2, 3, 4))
+        x = batched(x)
         for index, width in enumerate(self.features):
-            x = layer(self, x, index, width, train)
+            x = batched(layer(self, x, index, width, train))
         return nn.Dense(self.num_outputs, kernel_init=INITIALIZERS["lecun_normal"], name="outputs")(
             x
         )

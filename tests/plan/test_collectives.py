@@ -15,6 +15,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
     "split": ("mnist_vit", 2, {}),
+    "split mlp": ("mnist1d_mlp", 2, {}),
+    "split cnn": ("digits_cnn", 2, {}),
     "half": ("mnist1d_mlp", 4, {"model.dtype": "bfloat16"}),
     "parts": ("digits_cnn", 4, {"optim.accumulate": 4}),
     "norm": ("mnist1d_cnn", 4, {"model.batch_norm": True}),
@@ -82,8 +84,9 @@ def test_statistics_of_groups_are_no_business_of_others(compiled):
     assert count("groups") <= count("norm") - 2 * layers
 
 
-def test_split_parameters_are_gathered_and_their_gradients_scattered(compiled):
-    one = compiled["split"]
+@pytest.mark.parametrize("case", [case for case, (_, data, _) in CASES.items() if data == 2])
+def test_split_parameters_are_gathered_and_their_gradients_scattered(compiled, case):
+    one = compiled[case]
     found = kinds(one)
     assert set(found) <= {"all-gather", "all-reduce", "reduce-scatter"}
     # once for the forward pass and once for the backward pass, in the type of the products
