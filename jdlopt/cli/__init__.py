@@ -19,7 +19,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
-from jdlopt import memory
+from jdlopt import memory, no_tpus
 from jdlopt.cli.flags import parser, read_flags
 from jdlopt.cli.show import DEFECT, DIVERGED, DONE, INTERRUPTED, WRONG_INPUT
 from jdlopt.cli.verbs import Flags
@@ -155,6 +155,8 @@ def script() -> None:
     if sys.argv[1:2] in (["train"], ["profile"]) and not asks:  # others train in other processes
         memory.start_again()
     os.environ["PYTHONSAFEPATH"] = "1"  # for the processes that it starts
+    for name, value in no_tpus.settings().items():
+        os.environ.setdefault(name, value)
     code = main()
     if code not in (DONE, INTERRUPTED):
         _leave_others(code)

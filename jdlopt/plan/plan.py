@@ -17,6 +17,7 @@ from typing import Any
 from jdlopt import memory, writing
 from jdlopt.config import AnyConfig, folders_for_workers
 from jdlopt.errors import ConfigError, DataError, UserError, WorkdirError, listing
+from jdlopt.no_tpus import NO_TPUS
 from jdlopt.plan.record import PLAN, Plan
 from jdlopt.plan.request import encoded
 from jdlopt.plan.topology import MISSING, STANDARD, Topology, parse
@@ -139,9 +140,7 @@ def environment() -> dict[str, str]:
         "JAX_PLATFORMS": "cpu",
         "JAX_ENABLE_COMPILATION_CACHE": "0",  # what is kept there says nothing of memory
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # two plans at the same time
-        "TPU_SKIP_MDS_QUERY": "1",  # this machine is no TPU's host, so nobody answers
-        "TPU_WORKER_HOSTNAMES": "localhost",
-        "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # whatever is compiled for
+        **NO_TPUS,
         "TF_CPP_MIN_LOG_LEVEL": "2",
     }
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
@@ -193,3 +196,16 @@ def test_plans_for_a_tpu(tmp_path, capsys):
     with pytest.raises(UserError, match="Did you mean 'v5e:4x4'"):
         devices_of(parse("v5e:4x5"))
     assert np.prod(list(found.mesh.values())) == 4
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_the_compiler_for_tpus_is_quiet_where_nothing_is_planned(tmp_path):
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({**CONFIG, "train": {"steps": 1}}))
+    without = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+    command = [sys.executable, "-m", "jdlopt.cli", "train", "--config", str(file)]
+    said = subprocess.run(
+        [*command, f"--workdir={tmp_path / 'run'}"], capture_output=True, text=True, env=without
+    )
+    assert said.returncode == DONE and "TPU" not in said.stderr, said.stderr
