@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
+from jdlopt.errors import ConfigError
 from jdlopt.mesh.axes import AXES, BATCH_AXES, FSDP, batch_ways
 from jdlopt.plan.chips import Chip
 from jdlopt.plan.held import Held, held_on, whole_model
@@ -26,6 +27,10 @@ from jdlopt.plan.walked import AGAIN, BACKWARD, FORWARD, POWERS
 EFFICIENCY = 0.88
 """The share of what a chip and its links are specified to do that large products reach: where
 published trainings of transformers lie on average (docs/scale.md says how far each is off)."""
+
+
+NOT_ESTIMATED = ("pipeline", "expert")
+"""Axes of a mesh that only compiling tells anything of."""
 
 
 @dataclass(frozen=True)
@@ -237,6 +242,12 @@ def estimated(
       ConfigError: the parameters, or the slices, can't be split so.
     """
     sizes = {**dict.fromkeys(AXES, 1), **mesh}
+    for axis in NOT_ESTIMATED:
+        if sizes.get(axis, 1) > 1:
+            raise ConfigError(
+                f"mesh.{axis}: {sizes[axis]} is more than the estimate knows of this axis, which "
+                "is 1. Compile the plan, for a TPU, or use another axis."
+            )
     chips = math.prod(sizes.values())
     held = work.held(sizes)
     local = batch_size / (batch_ways(sizes) * accumulate)

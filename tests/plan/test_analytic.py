@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
+from jdlopt.errors import ConfigError
 from jdlopt.models import make_model
 from jdlopt.models.precision import computing_in
 from jdlopt.plan.analytic import Workload, estimate, estimated, workload
@@ -169,6 +170,11 @@ def test_a_loss_of_several_outputs_and_a_batch_of_several_inputs() -> None:
         batch_size=10,
     )
     assert found.flops[FORWARD] == 2 * 10 * 4 * 8 * 4
+
+
+def test_axes_that_are_not_estimated_are_refused(step: Workload) -> None:
+    with pytest.raises(ConfigError, match=r"mesh.pipeline: 2 is more than the estimate knows"):
+        estimated(step, V5E, {"pipeline": 2}, 8)
 
 
 def test_slices_are_joined_by_the_network(step: Workload) -> None:
