@@ -45,9 +45,9 @@ class Workload:
       data_bytes: of the training split, where every device keeps all of it.
     """
 
-    traced: Traced
-    params: PyTree
-    beside: Mapping[str, PyTree] = field(default_factory=dict)
+    traced: Traced = field(repr=False)
+    params: PyTree = field(repr=False)
+    beside: Mapping[str, PyTree] = field(default_factory=dict, repr=False)
     rules: tuple[tuple[str | None, ...], ...] = ()
     data_bytes: int = 0
     _held: dict[tuple[tuple[str, int], ...], Held] = field(default_factory=dict, repr=False)
