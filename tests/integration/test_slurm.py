@@ -89,6 +89,16 @@ def test_failure_is_the_jobs_and_is_not_requeued(cluster, stand_in, tmp_path):
     assert job.field("Restarts") == "0"
 
 
+def test_a_job_that_hung_is_requeued_so_many_times(cluster, stand_in, tmp_path):
+    job = cluster.submit(["--ntasks=2"], [str(tmp_path), "124"], stand_in)
+    wait_for("the job to be requeued", lambda: job.field("Restarts") == "1")
+    cluster.command("scancel", job.number)
+    options = ["--ntasks=2", "--export=ALL,JDLOPT_RESTARTS=0"]
+    other = cluster.submit(options, [str(tmp_path), "124"], stand_in)
+    assert other.ended() == "FAILED" and other.field("ExitCode") == "124:0"
+    assert "not requeued" in other.output()
+
+
 def test_time_limit_saves_requeues_and_goes_on(cluster, stand_in, tmp_path):
     # SLURM looks at limits every half minute, so this comes 30 to 60 seconds after the start.
     options = ["--ntasks=2", "--time=2", "--signal=B:USR1@60"]
