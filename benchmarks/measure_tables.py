@@ -11,9 +11,11 @@ scaling and rates of what `init` writes were chosen on four other tables; how lo
 wide embeddings are was cut afterwards, for time, when first results on some of these were known.
 With ``--improve``, `jdlopt improve` has so many seconds to make that first config better, with the
 split of seed 0, whose test rows it evaluates once at its end. What it ends with is then trained
-with every seed's own split, on the validation rows too (``data.train_on``), as the peer that it is
-compared with is. Rows of the other seeds' test splits are among those that chose its techniques, so
-seed 0, where none is, is told apart.
+with every seed's own split; and, where validation was best in the last fifth of the steps, once
+more on the validation rows too (``data.train_on``), as the peer that it is compared with is: where
+it was best earlier, all steps on more rows would overfit, too. Rows of the other seeds' test splits
+are among those that chose its techniques, so seed 0, where none is, is told apart. ``--last``
+trains what was found before again.
 
 Each seed is recorded as soon as it is measured, so that the same command goes on where it was
 stopped.
@@ -49,6 +51,8 @@ from jdlopt.train.schema import resolve_data
 
 MOST_CATEGORIES = 255
 """The peer takes columns of more for numbers."""
+LATE = 0.8
+"""The share of the steps from which on a best evaluation is near the end."""
 PEERS = {"boosting": ("train", "validation"), "boosting_same_rows": ("train",)}
 """The peer, by the splits that it is trained on."""
 
@@ -106,20 +110,24 @@ def boosted(data: Dataset, seed: int, splits: Sequence[str]) -> dict[str, float]
     }
 
 
-def trained(raw: dict[str, Any], data: Dataset) -> tuple[dict[str, float], float]:
-    """Returns what a config reaches on its test rows, and the seconds that it trained."""
+def trained(raw: dict[str, Any], data: Dataset) -> tuple[dict[str, float], float, float]:
+    """Returns what a config reaches on its test rows, how long it took, and when it was best.
+
+    The first is in seconds, the second a share of its steps, by the validation rows.
+    """
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         run = jdlopt.fit(raw, Path(folder) / "run")
         seconds = time.monotonic() - began
+        best = run.record["best"]["step"] / run.record["total_steps"]
         if data.spec.task != "classification":
-            return {"rmse": run.metrics["test/rmse"]}, seconds
+            return {"rmse": run.metrics["test/rmse"]}, seconds, best
         test = data.read("test")
         predicted = run.experiment.predict(run.weights, test.inputs)
         shares = np.asarray(predicted.probabilities)
         labels = np.arange(shares.shape[1])
         found = float(log_loss(test.targets, shares, labels=labels))
-        return {"accuracy": run.metrics["test/accuracy"], "log_loss": found}, seconds
+        return {"accuracy": run.metrics["test/accuracy"], "log_loss": found}, seconds, best
 
 
 def difference(ours: Sequence[float], theirs: Sequence[float], up: bool) -> dict[str, Any]:
@@ -155,7 +163,7 @@ def measure(name: str, seeds: Sequence[int], folder: Path) -> None:
         raw = configs.to_dict(configs.override(raw, {"train.tensorboard": False}))
         data = open_clean(resolve_data(raw))
         if seed not in found:
-            ours, seconds = trained(raw, data)
+            ours, seconds, _ = trained(raw, data)
             found[seed] = {"seed": seed, "jdlopt": ours, "seconds": seconds}
         found[seed] |= {peer: boosted(data, seed, splits) for peer, splits in PEERS.items()}
         print(f"{name}: {found[seed]}", flush=True)
@@ -164,6 +172,27 @@ def measure(name: str, seeds: Sequence[int], folder: Path) -> None:
         record = {"rows": len(table), "columns": len(table.columns) - 1, "config": config}
         tables = {**recorded(), name: {**record, **summary(runs), **kept, "runs": runs}}
         write("tables", {"peer": "HistGradientBoosting", "tables": tables})
+
+
+def last(raw: dict[str, Any]) -> tuple[dict[str, float], float, bool]:
+    """Trains a config, and once more on the validation rows where that is no overfitting.
+
+    Returns:
+      What it reaches on the test rows, the seconds, and whether the validation rows were used.
+    """
+    ours, spent, best = trained(raw, open_clean(resolve_data(raw)))
+    if configs.flat(raw).get("train.patience") or best < LATE:
+        return ours, spent, False
+    raw = configs.to_dict(configs.override(raw, {"data.train_on": "train_and_validation"}))
+    ours, more, _ = trained(raw, open_clean(resolve_data(raw)))
+    return ours, spent + more, True
+
+
+def again(name: str, seeds: Sequence[int], folder: Path) -> None:
+    """Trains what a table's config was improved to with every seed, and records it."""
+    _, first = first_config(name, folder)
+    told = recorded()[name]["improved"]
+    record_last(name, configs.to_dict(configs.override(first, told["changes"])), seeds, told)
 
 
 def improve(name: str, seconds: float, seeds: Sequence[int], folder: Path) -> None:
@@ -184,22 +213,6 @@ def improve(name: str, seconds: float, seeds: Sequence[int], folder: Path) -> No
     )  # fmt: skip
     took = time.monotonic() - began
     record = json.loads(output.stdout)
-    improved = configs.load(work / "improved.py")
-    runs: list[dict[str, Any]] = []
-    peers = {run["seed"]: run["boosting"] for run in recorded()[name]["runs"]}
-    for seed in seeds:
-        more = {"seed": seed, "data.split_seed": seed, "train.tensorboard": False}
-        if not configs.flat(improved).get("train.patience"):
-            more["data.train_on"] = "train_and_validation"
-        raw = configs.to_dict(configs.override(improved, more))
-        ours, spent = trained(raw, open_clean(resolve_data(raw)))
-        runs.append({"seed": seed, "jdlopt": ours, "boosting": peers[seed], "seconds": spent})
-        print(f"{name}, improved: {runs[-1]}", flush=True)
-    names = list(runs[0]["jdlopt"])
-    ours, theirs = (
-        {key: [run[who][key] for run in runs] for key in names} for who in ("jdlopt", "boosting")
-    )
-    found = {key: difference(ours[key], theirs[key], key == "accuracy") for key in names}
     told = {
         "budget": seconds, "seconds": took, "cores": len(cores), "why": record["why"],
         "steps": [
@@ -207,9 +220,30 @@ def improve(name: str, seconds: float, seeds: Sequence[int], folder: Path) -> No
              "interval": one["effect"]["interval"]}
             for one in record["steps"]
         ],
-        "changes": record["changes"], "test": record["test"], "runs": runs, "differences": found,
-        "jdlopt": {key: spread(one) for key, one in ours.items()},
+        "changes": record["changes"], "test": record["test"],
     }  # fmt: skip
+    record_last(name, configs.load(work / "improved.py"), seeds, told)
+
+
+def record_last(
+    name: str, improved: configs.AnyConfig, seeds: Sequence[int], told: dict[str, Any]
+) -> None:
+    """Trains an improved config with every seed, and records it beside how it was found."""
+    runs: list[dict[str, Any]] = []
+    peers = {run["seed"]: run["boosting"] for run in recorded()[name]["runs"]}
+    for seed in seeds:
+        more = {"seed": seed, "data.split_seed": seed, "train.tensorboard": False}
+        ours, spent, every = last(configs.to_dict(configs.override(improved, more)))
+        runs.append({"seed": seed, "jdlopt": ours, "boosting": peers[seed], "seconds": spent,
+                     "every_row": every})  # fmt: skip
+        print(f"{name}, improved: {runs[-1]}", flush=True)
+    names = list(runs[0]["jdlopt"])
+    ours, theirs = (
+        {key: [run[who][key] for run in runs] for key in names} for who in ("jdlopt", "boosting")
+    )
+    found = {key: difference(ours[key], theirs[key], key == "accuracy") for key in names}
+    told |= {"runs": runs, "differences": found,
+             "jdlopt": {key: spread(one) for key, one in ours.items()}}  # fmt: skip
     tables = recorded()
     tables[name] |= {"improved": told}
     write("tables", {"peer": "HistGradientBoosting", "tables": tables})
@@ -250,11 +284,14 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     words.add_argument("--seeds", type=int, default=5)
     words.add_argument("--improve", type=float, metavar="SECONDS")
+    words.add_argument("--last", action="store_true")
     words.add_argument("names", nargs="*", choices=[[], *TABLES])
     flags = words.parse_args()
     for name in flags.names or TABLES:
         with tempfile.TemporaryDirectory() as folder:
-            if flags.improve is None:
+            if flags.last:
+                again(name, range(flags.seeds), Path(folder))
+            elif flags.improve is None:
                 measure(name, range(flags.seeds), Path(folder))
             else:
                 improve(name, flags.improve, range(flags.seeds), Path(folder))

@@ -142,13 +142,18 @@ def open_text(path: Path, notes: Notes, errors: str = "strict") -> Iterator[CsvT
             yield _at_header(file, "\t" if ending == ".tsv" else ",", path, notes)
 
 
+def _separates(text: str) -> bool:
+    """Whether a text has what separates cells or lines: a lone zero byte makes no UTF-16."""
+    return any(mark in text for mark in "\n\r,;\t")
+
+
 def _encoding(start: bytes, path: Path, notes: Notes) -> str:
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"
     even, odd = start[0::2].count(0), start[1::2].count(0)
     for encoding, nulls, others in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
         # letters of other scripts have no zero byte, but separators, digits and line ends do
-        if nulls > len(start) / 20 and not others:
+        if nulls > len(start) / 20 and not others and _separates(start.decode(encoding, "ignore")):
             notes.add(
                 "guessed", f"text without a byte order mark is taken for {encoding.upper()}",
                 str(path), unit="files", remedy="Save the file in UTF-8 if it is something else.",

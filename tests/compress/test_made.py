@@ -15,7 +15,8 @@ from jdlopt import config as configs
 from jdlopt.cli import main
 from jdlopt.compress.made import save_made
 from jdlopt.errors import ConfigError, WorkdirError
-from jdlopt.train.loop import LongerRunWarning, fit
+from jdlopt.train.longer import LongerRunWarning
+from jdlopt.train.loop import fit
 from jdlopt.train.run import Run, open_run
 
 CONFIG: dict[str, Any] = {

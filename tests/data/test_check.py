@@ -11,7 +11,7 @@ import wave
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -127,6 +127,7 @@ def test_what_csv_wrote_is_read_back(tmp_path_factory, rows):
 
 
 @given(st.binary(max_size=300))
+@example(b"\0")
 @settings(max_examples=80)
 def test_no_bytes_are_a_defect(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("bytes") / "t.csv"

@@ -29,7 +29,7 @@ from jdlopt.models.quantization import (
 )
 from jdlopt.models.recurrent import gru_step
 from jdlopt.train.experiment import Experiment
-from jdlopt.train.loop import LongerRunWarning
+from jdlopt.train.longer import LongerRunWarning
 
 KEY = jax.random.key(0)
 GRU = {"name": "gru", "features": 6}
