@@ -83,7 +83,7 @@ def _stacked(
             "name": part,
             "y": rows,
             "x": values,
-            "marker": {"color": (*COLOURS, GREY, BAD)[index % (len(COLOURS) + 2)]},
+            "marker": _marker(index),
         }
         for index, (part, values) in enumerate(kept.items())
     ]
@@ -101,14 +101,23 @@ def _stacked(
     return Figure(name, caption, f"{caption}. {said}.", data, layout, 180 + 60 * len(rows))
 
 
+def _marker(index: int) -> Spec:
+    """A colour of its own for each part; those beyond the colours that there are have stripes."""
+    colours = (*COLOURS, GREY)
+    round_, place = divmod(index, len(colours))
+    return {"color": colours[place], **({"pattern": {"shape": "/"}} if round_ else {})}
+
+
 def _memory(programs: list[Program], limit: int) -> Figure:
     kinds = dict.fromkeys(kind for one in programs for kind in one.memory)
     parts = {kind: [one.memory.get(kind, 0) / GIB for one in programs] for kind in kinds}
     parts[BESIDE] = [one.beside / GIB for one in programs]
-    caption = "Memory of a chip at the peak of each program; the dotted line is what there is"
-    found = _stacked("memory-parts", caption, [one.name for one in programs], parts, "GiB")
     most = max(one.peak + one.beside for one in programs)
-    if most * 20 > limit:  # else it would press the bars to the axis
+    near = most * 20 > limit  # else it would press the bars to the axis
+    caption = "Memory of a chip at the peak of each program"
+    caption += "; the dotted line is what there is" if near else ""
+    found = _stacked("memory-parts", caption, [one.name for one in programs], parts, "GiB")
+    if near:
         found.layout["shapes"] = [
             {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": limit / GIB,
              "x1": limit / GIB, "line": {"color": BAD, "dash": "dot", "width": 2}}
