@@ -68,6 +68,7 @@ class _Quiet:
                 return
             self._verbosity, self._hook = absl_logging.get_verbosity(), sys.unraisablehook
             absl_logging.set_verbosity(absl_logging.FATAL)
+            # for good: what a save has left may be collected long after it
             logging.getLogger("asyncio").addFilter(_unless_unsaved)
             sys.unraisablehook = self._unless_late
 
@@ -82,7 +83,6 @@ class _Quiet:
             if self._users:
                 return
             absl_logging.set_verbosity(self._verbosity)
-            logging.getLogger("asyncio").removeFilter(_unless_unsaved)
             sys.unraisablehook = self._hook
 
 

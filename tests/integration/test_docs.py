@@ -205,7 +205,7 @@ def test_the_python_page_runs(own_parts, monkeypatch, tmp_path):
     assert rows is not None
     firsts = re.findall(r"^\| (`.*?) \|", rows[1], re.MULTILINE)
     documented = {key for first in firsts for key in re.findall(r"`(\w+)`", first)}
-    assert documented == {*record, "diverged"}
+    assert documented == {*record, "diverged", "remote"}
 
 
 @pytest.mark.parametrize("name", ["data.md", "your-data.md"])
