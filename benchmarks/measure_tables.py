@@ -11,11 +11,11 @@ scaling and rates of what `init` writes were chosen on four other tables; how lo
 wide embeddings are was cut afterwards, for time, when first results on some of these were known.
 With ``--improve``, `jdlopt improve` has so many seconds to make that first config better, with the
 split of seed 0, whose test rows it evaluates once at its end. What it ends with is then trained
-with every seed's own split; and, where validation was best in the last fifth of the steps, once
-more on the validation rows too (``data.train_on``), as the peer that it is compared with is: where
-it was best earlier, all steps on more rows would overfit, too. Rows of the other seeds' test splits
-are among those that chose its techniques, so seed 0, where none is, is told apart. ``--last``
-trains what was found before again.
+with every seed's own split; and, where the validation loss ended no higher than a twentieth above
+its best, once more on the validation rows too (``data.train_on``), as the peer that it is compared
+with is: where it rose, all steps on more rows would overfit, too. Rows of the other seeds' test
+splits are among those that chose its techniques, so seed 0, where none is, is told apart.
+``--last`` trains what was found before again.
 
 Each seed is recorded as soon as it is measured, so that the same command goes on where it was
 stopped.
@@ -51,8 +51,8 @@ from jdlopt.train.schema import resolve_data
 
 MOST_CATEGORIES = 255
 """The peer takes columns of more for numbers."""
-LATE = 0.8
-"""The share of the steps from which on a best evaluation is near the end."""
+RISEN = 1.05
+"""The last validation loss by the best one, above which training had begun to overfit."""
 PEERS = {"boosting": ("train", "validation"), "boosting_same_rows": ("train",)}
 """The peer, by the splits that it is trained on."""
 
@@ -111,23 +111,24 @@ def boosted(data: Dataset, seed: int, splits: Sequence[str]) -> dict[str, float]
 
 
 def trained(raw: dict[str, Any], data: Dataset) -> tuple[dict[str, float], float, float]:
-    """Returns what a config reaches on its test rows, how long it took, and when it was best.
+    """Returns what a config reaches on its test rows, the seconds, and how far validation rose.
 
-    The first is in seconds, the second a share of its steps, by the validation rows.
+    The last is the validation loss at the end by the best one.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         run = jdlopt.fit(raw, Path(folder) / "run")
         seconds = time.monotonic() - began
-        best = run.record["best"]["step"] / run.record["total_steps"]
+        losses = run.history["validation/loss"].dropna()
+        risen = float(losses.iloc[-1] / losses.min())
         if data.spec.task != "classification":
-            return {"rmse": run.metrics["test/rmse"]}, seconds, best
+            return {"rmse": run.metrics["test/rmse"]}, seconds, risen
         test = data.read("test")
         predicted = run.experiment.predict(run.weights, test.inputs)
         shares = np.asarray(predicted.probabilities)
         labels = np.arange(shares.shape[1])
         found = float(log_loss(test.targets, shares, labels=labels))
-        return {"accuracy": run.metrics["test/accuracy"], "log_loss": found}, seconds, best
+        return {"accuracy": run.metrics["test/accuracy"], "log_loss": found}, seconds, risen
 
 
 def difference(ours: Sequence[float], theirs: Sequence[float], up: bool) -> dict[str, Any]:
@@ -180,8 +181,8 @@ def last(raw: dict[str, Any]) -> tuple[dict[str, float], float, bool]:
     Returns:
       What it reaches on the test rows, the seconds, and whether the validation rows were used.
     """
-    ours, spent, best = trained(raw, open_clean(resolve_data(raw)))
-    if configs.flat(raw).get("train.patience") or best < LATE:
+    ours, spent, risen = trained(raw, open_clean(resolve_data(raw)))
+    if configs.flat(raw).get("train.patience") or risen > RISEN:
         return ours, spent, False
     raw = configs.to_dict(configs.override(raw, {"data.train_on": "train_and_validation"}))
     ours, more, _ = trained(raw, open_clean(resolve_data(raw)))
