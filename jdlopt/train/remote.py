@@ -372,7 +372,7 @@ def _fetch(place: Place, workdir: Path) -> int | None:
             raise WorkdirError(f"train.remote: {place.url}: its {name} is damaged: {wrong}.")
     for name in RECORDS:
         found = place.read(name)
-        if found is not None:
+        if found is not None and not (name == log.RESULT and _is_later(found, step)):
             with writing.aside(workdir / name, binary=True) as record:
                 record.write(found)
     writing.make_folder(workdir / log.CHECKPOINTS)
@@ -382,6 +382,14 @@ def _fetch(place: Place, workdir: Path) -> int | None:
     writing.settle(workdir / log.CHECKPOINTS)
     shutil.rmtree(aside, ignore_errors=True)
     return step
+
+
+def _is_later(result: bytes, step: int) -> bool:
+    """Whether a result is of a later step: killed before its checkpoint was sent, a run goes on."""
+    try:
+        return int(json.loads(result)["steps"]) > step
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _is_folder(name: str) -> bool:
