@@ -125,11 +125,7 @@ def begin(
                 ocp.StandardCheckpointer(
                     multiprocessing_options=ocp.options.MultiprocessingOptions(
                         barrier_sync_key_prefix=f"{kind}-{step}"  # two may be written at a time
-                    ),
-                    # written at once: what waits can come after the folder has its final name
-                    checkpoint_metadata_store=ocp.metadata.metadata_store(
-                        enable_write=True, blocking_write=True
-                    ),
+                    )
                 )
             ]
             try:
