@@ -67,6 +67,7 @@ def _print_splits(
     if description["num_classes"]:
         what = "labels" if description["task"] == "multilabel" else "classes"
         target = f"{description['num_classes']:,} {what}"
+        target += " at each position" if description["positions"] else ""
     else:
         names = description["target_names"]
         target = f"{len(names)} numbers" if names else "a number"
@@ -99,8 +100,12 @@ def _print_targets(
     """Prints what is to be predicted; returns about how many lines it took."""
     if description["num_classes"]:
         rows = _of_classes(description, read, everything)
-        of_labels = description["task"] == "multilabel"
-        title = "labels" if of_labels else f"class balance{_majority(description)}"
+        if description["positions"]:
+            title = "class balance, in positions"
+        elif description["task"] == "multilabel":
+            title = "labels"
+        else:
+            title = f"class balance{_majority(description)}"
     elif description["target_names"]:
         title = "targets"
         rows = [
@@ -119,10 +124,11 @@ def _of_classes(
     description: Mapping[str, Any], read: Mapping[str, Any], everything: bool
 ) -> list[dict[str, object]]:
     word = "label" if description["task"] == "multilabel" else "class"
+    unit = "positions" if description["positions"] else "examples"
     balance = {split: part["classes"] for split, part in read.items()}
 
     def row(name: str) -> dict[str, object]:
-        counts = {split: one[name]["examples"] for split, one in balance.items()}
+        counts = {split: one[name][unit] for split, one in balance.items()}
         return {word: name, **counts, "share in train": f"{balance['train'][name]['share']:.2%}"}
 
     names = list(description["class_names"])
@@ -132,7 +138,7 @@ def _of_classes(
     left = names[MOST_FREQUENT:-RAREST]
     between: dict[str, object] = {
         word: f"… {len(left):,} more (--all)",
-        **{split: sum(one[name]["examples"] for name in left) for split, one in balance.items()},
+        **{split: sum(one[name][unit] for name in left) for split, one in balance.items()},
         "share in train": f"{sum(balance['train'][name]['share'] for name in left):.2%}",
     }
     return [*map(row, names[:MOST_FREQUENT]), between, *map(row, names[-RAREST:])]

@@ -13,6 +13,9 @@ from jdlopt.data.notes import Note
 
 Encoded = Num[np.ndarray, "examples *target"]
 
+PAD = -1
+"""The target of a position that counts for nothing: there is none, or it is not known."""
+
 
 @dataclass(frozen=True)
 class Coding:
@@ -25,6 +28,8 @@ class Coding:
       outputs: a name for each of several numbers to predict.
       delimiter: what stands between the labels of an example, where a text holds them.
       shape: of one encoded target.
+      positions: how many of its axes are positions, each with a class of its own: of a sequence 1,
+        of an image 2. The others are several labels or numbers.
       dtype: of encoded targets.
       notes: what was guessed of the targets.
     """
@@ -35,6 +40,7 @@ class Coding:
     outputs: tuple[str, ...] = ()
     delimiter: str | None = None
     shape: tuple[int, ...] = ()
+    positions: int = 0
     dtype: str = "int32"
     notes: tuple[Note, ...] = ()
 
@@ -53,7 +59,7 @@ class Coder(NamedTuple):
         them in messages; ``names`` are the columns', or empty; ``delimiter`` stands between the
         labels of a text.
       encode: ``(values, coding, what) → targets``: one array [examples, …] of ``coding.dtype``,
-        targets of unequal length padded to ``coding.shape``.
+        targets of unequal length padded to ``coding.shape``, by `PAD` where a task has no other.
     """
 
     infer: Callable[[np.ndarray, str, Sequence[str], str | None], Coding]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from jdlopt.data.coding import PAD
 from jdlopt.data.notes import Note, Notes
 from jdlopt.errors import DataError
 
@@ -104,14 +105,25 @@ def check_finite(
         )
 
 
-def check_targets(targets: np.ndarray, num_classes: int, where: str) -> None:
+def check_targets(targets: np.ndarray, num_classes: int, where: str, positions: int = 0) -> None:
     """Raises a `DataError` that names the first target that is no class or finite number.
 
     Args:
       targets: classes [examples]; labels [examples, labels], or values where ``num_classes`` is 0.
       num_classes: classes count from 0 to one less.
       where: names the source, for the message.
+      positions: axes of a target whose positions have a class each, or `PAD`.
     """
+    if positions:
+        bad = ((targets < PAD) | (targets >= num_classes)).reshape(len(targets), -1)
+        if bad.any():
+            first, place = divmod(int(np.argmax(bad)), bad.shape[1])
+            found = targets.reshape(len(targets), -1)[first, place]
+            raise DataError(
+                f"{where}: the target of example {first} (counted from 0) holds class {found}, not "
+                f"in 0 to {num_classes - 1}."
+            )
+        return
     if not num_classes or targets.ndim > 1:
         check_finite(targets, where, "target")
         return

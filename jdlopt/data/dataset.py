@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Num
 
 from jdlopt.data import named
 from jdlopt.data.coding import Coding
@@ -143,7 +143,7 @@ class Dataset:
         pool, indices = self._part(split)
         arrays = pool.read(indices)
         where = f"{self.spec.source}, split {split!r}"
-        check_targets(arrays.targets, self.spec.num_classes, where)
+        check_targets(arrays.targets, self.spec.num_classes, where, self.spec.positions)
         several = len(self.spec.named) > 1
         for name, one in self.spec.named.items():
             if one.missing != "keep":
@@ -166,7 +166,8 @@ class Dataset:
         """
         pool, indices = self._part(split)
         targets = pool.targets(indices)
-        check_targets(targets, self.spec.num_classes, f"{self.spec.source}, split {split!r}")
+        spec, where = self.spec, f"{self.spec.source}, split {split!r}"
+        check_targets(targets, spec.num_classes, where, spec.positions)
         return targets
 
     def nbytes(self, split: str) -> int:
@@ -177,11 +178,21 @@ class Dataset:
 
 
 def class_counts(dataset: Dataset) -> Int[np.ndarray, " classes"]:
-    """Returns how many training examples are of each class, or have each label."""
-    targets = dataset.targets("train")
-    if targets.ndim == 2:
+    """Returns how many training examples, or positions of them, are of each class or label."""
+    return counts_of(dataset.targets("train"), dataset.spec)
+
+
+def counts_of(targets: Num[np.ndarray, "n *k"], spec: DataSpec) -> Int[np.ndarray, " classes"]:
+    """Returns how often each class or label occurs; what is no class (`PAD`) is left out.
+
+    Args:
+      targets: classes [n], labels of 0 and 1 [n, labels], or a class at each position [n, …].
+      spec: of the data.
+    """
+    if targets.ndim == 2 and not spec.positions:
         return targets.sum(axis=0)
-    return np.bincount(targets, minlength=dataset.spec.num_classes)
+    known = targets[targets >= 0] if spec.positions else targets
+    return np.bincount(known, minlength=spec.num_classes)
 
 
 def usable(
@@ -290,8 +301,13 @@ def make_dataset(
         target_names=coding.outputs,
         target_shape=coding.shape,
         target_dtype=coding.dtype,
+        positions=coding.positions,
         decision=make_decision(
-            coding.class_names, bool(coding.shape), fields.positive, fields.threshold
+            coding.class_names,
+            bool(coding.shape),
+            fields.positive,
+            fields.threshold,
+            positions=coding.positions,
         ),
         notes=(
             *coding.notes,

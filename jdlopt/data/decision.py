@@ -85,6 +85,7 @@ def make_decision(
     positive: object = None,
     threshold: Threshold = None,
     spelt: str = "data.",
+    positions: int = 0,
 ) -> Decision:
     """Returns the decision that a config or flags ask for, checked against the classes.
 
@@ -94,6 +95,7 @@ def make_decision(
       positive: the positive class, by its name; None: the later of two.
       threshold: see `Decision`.
       spelt: what stands before the names of the two keys in messages.
+      positions: axes of a target whose positions have a class each.
 
     Raises:
       DataError: there is no such class, or nothing to decide.
@@ -102,9 +104,11 @@ def make_decision(
       >>> make_decision(("no", "yes"), False, "no", 0.3)
       Decision(positive=0, threshold=0.3)
     """
-    two = len(class_names) == 2 and not several
+    several = several and not positions
+    two = len(class_names) == 2 and not several and not positions
     what = f"{len(class_names)} labels" if several else f"{len(class_names)} classes"
     what = what if class_names else "numbers to predict"
+    what = f"{what}, one at each position" if positions else what
     place = 1
     if positive is not None:
         if not two:

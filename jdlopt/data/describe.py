@@ -10,7 +10,7 @@ import numpy as np
 
 from jdlopt.data.bundled import BUNDLED
 from jdlopt.data.cache import prepared_folders
-from jdlopt.data.dataset import SPLITS, Dataset
+from jdlopt.data.dataset import SPLITS, Dataset, counts_of
 from jdlopt.data.named import by_name, each, stacked
 from jdlopt.data.pools import Arrays
 from jdlopt.data.precision import restored
@@ -86,10 +86,11 @@ def _describe_split(dataset: Dataset, split: str) -> dict[str, Any]:
     }
     spec, values = dataset.spec, arrays.targets
     if spec.num_classes:
-        one = values.ndim == 1
-        counts = np.bincount(values, minlength=spec.num_classes) if one else values.sum(axis=0)
+        counts = counts_of(values, spec)
+        unit = "positions" if spec.positions else "examples"
+        of = max(1, int(counts.sum())) if spec.positions else len(values)
         described["classes"] = {
-            name: {"examples": int(count), "share": float(count / len(values))}
+            name: {unit: int(count), "share": float(count / of)}
             for name, count in zip(spec.class_names, counts, strict=True)
         }
     elif spec.target_names:

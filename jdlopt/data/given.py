@@ -231,6 +231,16 @@ def given_targets(given: Any, spec: DataSpec, count: int) -> Num[np.ndarray, "n 
       DataError: there are not as many, or one is no class of the training data.
     """
     values = np.asarray(given)
+    if spec.positions and len(values) == count:
+        coding = Coding(
+            spec.task,
+            classes=spec.class_names,
+            names=spec.class_names,
+            shape=spec.target_shape,
+            positions=spec.positions,
+            dtype=spec.target_dtype,
+        )
+        return encode(values, coding, "targets")
     if values.shape != (count, *spec.target_shape):
         raise DataError(
             f"targets: have shape {values.shape}; expected {(count, *spec.target_shape)}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -114,6 +115,8 @@ class DataSpec:
         regression.
       target_names: a name for each value of a target that has several; else empty.
       target_shape: the shape of one example's target.
+      positions: how many of its axes are positions, each with a class of its own
+        (`jdlopt.data.coding.Coding`).
       target_dtype: ``int32`` (classes, labels) or ``float32`` (values).
       decision: which class or labels a probability means.
       notes: what was left out, changed, guessed or could not be used when it was opened.
@@ -127,6 +130,7 @@ class DataSpec:
     class_names: tuple[str, ...] = ()
     target_names: tuple[str, ...] = ()
     target_shape: tuple[int, ...] = ()
+    positions: int = 0
     target_dtype: str = "int32"
     decision: Decision = USUAL
     notes: tuple[Note, ...] = field(default=(), compare=False)
@@ -135,6 +139,12 @@ class DataSpec:
     def num_classes(self) -> int:
         """The number of classes or labels; 0 for regression."""
         return len(self.class_names)
+
+    @property
+    def values_predicted(self) -> int:
+        """How many numbers are predicted of an example: a class or label each, at each position."""
+        places = math.prod(self.target_shape) if self.positions else 1
+        return places * self.num_classes
 
     @property
     def input(self) -> InputSpec:
@@ -167,7 +177,9 @@ class DataSpec:
         if positive is None and threshold is None:
             return self
         several = bool(self.class_names and self.target_shape)
-        found = make_decision(self.class_names, several, positive, threshold, spelt="--")
+        found = make_decision(
+            self.class_names, several, positive, threshold, spelt="--", positions=self.positions
+        )
         if positive is None:
             found = found._replace(positive=self.decision.positive)
         if threshold is None:
@@ -189,6 +201,7 @@ class DataSpec:
             "class_names": list(self.class_names),
             "target_names": list(self.target_names),
             "target_shape": list(self.target_shape),
+            "positions": self.positions,
             "target_dtype": self.target_dtype,
             "decision": self.decision.to_dict(),
             "notes": [note.to_dict() for note in self.notes],
@@ -216,6 +229,7 @@ class DataSpec:
             class_names=tuple(str(name) for name in saved["class_names"]),
             target_names=tuple(str(name) for name in saved.get("target_names", ())),
             target_shape=tuple(int(size) for size in saved.get("target_shape", ())),
+            positions=int(saved.get("positions", 0)),
             target_dtype=_known(saved["target_dtype"]),
             decision=decision_from(saved.get("decision")),
             notes=tuple(Note.from_dict(note) for note in saved.get("notes", ())),

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, Num, PyTree
 
 from jdlopt.data import named
+from jdlopt.data.dataset import counts_of
 from jdlopt.data.named import Inputs
 from jdlopt.data.preprocess import target
 from jdlopt.evidence import activations
@@ -285,19 +286,20 @@ def trivial_loss(
     if experiment.spec.num_classes == 0:  # in the scale of the loss
         train = np.asarray(target.scaled(experiment.learnt, jnp.asarray(train)))
         targets = np.asarray(target.scaled(experiment.learnt, jnp.asarray(targets)))
-    classes, width = experiment.spec.num_classes, num_outputs(experiment.config, experiment.spec)
+    width = num_outputs(experiment.config, experiment.spec)
     loss, hparams = experiment.components.loss, experiment.hparams["loss"]
     link = loss.link
     if link is None:
         known = np.mean(train, axis=0)
     else:
-        one_class = train.ndim == 1
-        shares = np.bincount(train, minlength=classes) if one_class else train.sum(axis=0)
-        known = np.clip(shares / len(train), 1e-6, 1 - 1e-6)
+        counts = counts_of(train, experiment.spec)
+        of = max(1, counts.sum()) if experiment.spec.positions else len(train)
+        known = np.clip(counts / of, 1e-6, 1 - 1e-6)
 
     def mean_loss(known: Array, targets: Array, hparams: PyTree) -> Array:
         constant = known if link is None else link.outputs(known, width)
-        outputs = jnp.broadcast_to(constant, (len(targets), width))
+        shape = targets.shape[: 1 + experiment.spec.positions]
+        outputs = jnp.broadcast_to(constant, (*shape, width))
         return jnp.mean(loss.per_example(outputs, targets, hparams))
 
     # in one program: one by one, thirty small operations take longer to compile

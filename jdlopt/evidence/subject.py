@@ -83,7 +83,7 @@ def open_run(workdir: Path, config: Record) -> Subject:
 def at_most(dataset: Dataset, limit: int) -> int:
     """Returns how many examples are looked at: so many, fewer where values or classes are many."""
     values = sum(int(np.prod(one.shape)) for one in dataset.spec.named.values())
-    values += dataset.spec.num_classes  # what is predicted of each
+    values += dataset.spec.values_predicted
     return min(limit, max(64, VALUES // values))
 
 

@@ -102,7 +102,8 @@ def bundle_runs(
       allow_code: as in `jdlopt.train.serve.run_config`.
 
     Raises:
-      UserError: there is no finished run, or its model can't be written as ONNX.
+      UserError: there is no finished run, its model can't be written as ONNX, or it predicts a
+        class at each position.
     """
     place = Path(workdirs[0]) / "bundle" if out is None else Path(out)
     _refuse_taken(place)
@@ -112,6 +113,12 @@ def bundle_runs(
     made_from = {"runs": [Path(one).name for one in workdirs], "steps": list(opened.steps)}
     made_from |= {"checkpoint": checkpoint}
     experiment = opened.experiment
+    if experiment.spec.positions:
+        raise UserError(
+            f"--format=bundle: its predict.py decodes one prediction an example; "
+            f"{experiment.spec.task} predicts a class at each position. --format=onnx has the "
+            "probabilities of all."
+        )
     try:
         data = serve.experiment_with_data(workdirs[0], allow_code).data
         experiment = experiment.on(data)

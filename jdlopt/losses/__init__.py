@@ -3,6 +3,7 @@
 from jdlopt.losses.distill import EMA, DistillFields, feature_distance
 from jdlopt.losses.functions import (
     LOSSES,
+    WHOLE_LOSSES,
     binary_cross_entropy,
     cross_entropy,
     fits,
@@ -14,12 +15,14 @@ from jdlopt.losses.functions import (
 )
 from jdlopt.losses.links import LINKS, Link
 from jdlopt.losses.objective import Loss, LossFields, make_loss, mean_outputs, penalized
+from jdlopt.losses.positions import of_rows, over_positions
 from jdlopt.losses.weights import balanced_positives, balanced_weights, resolve_class_weights
 
 __all__ = [
     "EMA",
     "LINKS",
     "LOSSES",
+    "WHOLE_LOSSES",
     "DistillFields",
     "Link",
     "Loss",
@@ -36,6 +39,8 @@ __all__ = [
     "make_loss",
     "mean_outputs",
     "mse",
+    "of_rows",
+    "over_positions",
     "penalized",
     "positively_weighted",
     "resolve_class_weights",

@@ -15,6 +15,9 @@ from jdlopt.config import Fraction, NonNegative, Positive, find_part
 Logits = Float[Array, "batch classes"]
 Outputs = Float[Array, "batch outputs"]
 Targets = Num[Array, "batch"] | Num[Array, "batch outputs"]
+AllOutputs = Float[Array, "batch *positions outputs"]
+"""With a row of outputs at each of an example's positions, where it has any."""
+AllTargets = Num[Array, "batch *outputs_or_positions"]
 PerExample = Float[Array, "batch"]
 Scalar = Float[Array, ""]
 
@@ -206,6 +209,10 @@ LOSSES: dict[str, Callable[..., PerExample]] = {
     "mae": mae,
     "huber": huber,
 }
+
+WHOLE_LOSSES: frozenset[str] = frozenset()
+"""Those that take the outputs of all positions of an example together, [batch, *positions,
+outputs]; the others take a row an example, and where there are positions each of them is a row."""
 
 
 def fits(loss_name: str, task: str, bundled: Sequence[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -26,15 +27,16 @@ from jdlopt.errors import ConfigError, listing
 from jdlopt.losses.distill import SOFTENED, DistillFields
 from jdlopt.losses.functions import (
     LOSSES,
-    Logits,
-    Outputs,
+    WHOLE_LOSSES,
+    AllOutputs,
+    AllTargets,
     PerExample,
     Scalar,
-    Targets,
     binary_cross_entropy,
     positively_weighted,
 )
 from jdlopt.losses.links import LINKS, Link
+from jdlopt.losses.positions import of_rows, over_positions
 from jdlopt.losses.weights import example_weights
 from jdlopt.models.ensemble import member_names
 from jdlopt.models.pruning import without_scores
@@ -74,14 +76,16 @@ class Loss(NamedTuple):
       per_example: ``(outputs, targets, hparams) → losses``, of the targets alone.
       objective: ``(outputs, targets, params, hparams, teacher's outputs or None) → loss``.
       link: how outputs become probabilities, or None.
+      positions: axes of the outputs between the batch and the last.
     """
 
-    per_example: Callable[[Outputs, Targets, Mapping[str, object]], PerExample]
+    per_example: Callable[[AllOutputs, AllTargets, Mapping[str, object]], PerExample]
     objective: Callable[..., Scalar]
     link: Link | None
+    positions: int = 0
 
     @property
-    def probabilities(self) -> Callable[[Outputs], Logits] | None:
+    def probabilities(self) -> Callable[[AllOutputs], AllOutputs] | None:
         """Turns outputs into probabilities; None where outputs are the predictions."""
         return None if self.link is None else self.link.probabilities
 
@@ -91,6 +95,7 @@ def make_loss(
     class_weights: np.ndarray | None = None,
     members: int = 1,
     link: str = "softmax",
+    positions: int = 0,
 ) -> Loss:
     """Returns the loss that a resolved loss section describes.
 
@@ -102,13 +107,15 @@ def make_loss(
         outputs of all of them.
       link: of the task, in `LINKS`; `binary_cross_entropy` has each class against the rest, where
         the task has a softmax.
+      positions: axes between the batch and the last one of the outputs (`jdlopt.data.coding`).
 
     Returns:
       A `Loss`. ``objective`` is the weighted mean ``sum w l / sum w`` plus the penalties; of labels
       the mean of `positively_weighted`. Of a model that has submodels, whose outputs while training
       are [submodels, batch, outputs], it is the mean over them. With ``loss.distill`` and
       a teacher's outputs t it is ``(1 - weight) · (that mean) + weight · mean(d(outputs, t))``, d
-      by `SOFTENED`, before penalties.
+      by `SOFTENED`, before penalties. Where there are positions, an example's loss is the mean over
+      those that have a target (`jdlopt.losses.positions`), but for `WHOLE_LOSSES` and one's own.
 
     Raises:
       ConfigError: an unknown loss, class weights that it can't take, or a pattern that is no
@@ -135,28 +142,45 @@ def make_loss(
     accepted = list(fields_of(part))
     floats = {key for key in accepted if isinstance(section.get(key), float)}
     static = {key: section[key] for key in accepted if key in section and key not in floats}
+    rows = positions > 0 and name in LOSSES and name not in WHOLE_LOSSES
+    if positions and not rows and class_weights is not None:
+        raise ConfigError(
+            f"loss.class_weights: {name!r} looks at all positions of an example together, and has "
+            "no weights of classes. Leave them out."
+        )
     penalties = tuple(key for key in ("l1", "l2") if section.get(key) is not None)
     softened = SOFTENED.get(link)
 
-    def per_example(outputs: Outputs, targets: Targets, hparams: PyTree) -> PerExample:
+    def called(hparams: PyTree) -> Callable[[AllOutputs, AllTargets], PerExample]:
         traced = {key: hparams[key] for key in accepted if key in hparams or key in floats}
-        return part(outputs, targets, **{**static, **traced})
+        return partial(part, **{**static, **traced})
 
-    def learnt(outputs: Outputs, teacher: Outputs, hparams: PyTree) -> Scalar:
+    def per_example(outputs: AllOutputs, targets: AllTargets, hparams: PyTree) -> PerExample:
+        one = called(hparams)
+        if rows:
+            return over_positions(*of_rows(one, outputs, targets, positions))
+        return one(outputs, targets)
+
+    def learnt(outputs: AllOutputs, teacher: AllOutputs, hparams: PyTree) -> Scalar:
         if softened is None:
             return per_example(outputs, teacher, hparams).mean()
         return softened(outputs, teacher, hparams["distill"]["temperature"]).mean()
 
     def objective(
-        outputs: Outputs,
-        targets: Targets,
+        outputs: AllOutputs,
+        targets: AllTargets,
         params: PyTree,
         hparams: PyTree,
-        teacher: Outputs | None = None,
+        teacher: AllOutputs | None = None,
     ) -> Scalar:
         losses = per_example(outputs, targets, hparams)
         if class_weights is None:
             value = losses.mean()
+        elif rows:
+            each, real = of_rows(called(hparams), outputs, targets, positions)
+            weights = jnp.asarray(class_weights, each.dtype)[jnp.maximum(targets, 0)] * real
+            total = weights.sum()
+            value = jnp.sum(weights * each) / jnp.where(total > 0, total, 1.0)
         elif of_labels:
             positives = jnp.asarray(class_weights, losses.dtype)
             smoothing = hparams.get("label_smoothing")
@@ -178,22 +202,27 @@ def make_loss(
                 value += hparams["l2"] * sum(jnp.square(leaf).sum() for leaf in chosen)
         return value
 
-    averaged = _of_submodels(objective)
+    averaged = _of_submodels(objective, 2 + positions)
     whole = averaged if members == 1 else _of_members(averaged, members)
-    return Loss(per_example, whole, LINKS[link])
+    return Loss(per_example, whole, LINKS[link], positions)
 
 
-def _of_submodels(objective: Callable[..., Scalar]) -> Callable[..., Scalar]:
-    """The mean objective over outputs with an axis of submodels, which share parameters."""
+def _of_submodels(objective: Callable[..., Scalar], rank: int) -> Callable[..., Scalar]:
+    """The mean objective over outputs with an axis of submodels, which share parameters.
+
+    Args:
+      objective: of the outputs of one.
+      rank: of these.
+    """
 
     def mean(
-        outputs: Float[Array, "*submodels batch outputs"],
-        targets: Targets,
+        outputs: Float[Array, "*submodels_and_batch outputs"],
+        targets: AllTargets,
         params: PyTree,
         hparams: PyTree,
-        teacher: Outputs | None = None,
+        teacher: AllOutputs | None = None,
     ) -> Scalar:
-        if outputs.ndim == 2:
+        if outputs.ndim == rank:
             return objective(outputs, targets, params, hparams, teacher)
         each = jax.vmap(objective, (0, None, None, None, None))
         return each(outputs, targets, params, hparams, teacher).mean()
@@ -205,11 +234,11 @@ def _of_members(objective: Callable[..., Scalar], members: int) -> Callable[...,
     """The mean objective of an ensemble's members, with the gradient that each has alone."""
 
     def mean(
-        outputs: Float[Array, "members *submodels batch outputs"],
-        targets: Targets,
+        outputs: Float[Array, "members *submodels_and_batch outputs"],
+        targets: AllTargets,
         params: Mapping[str, PyTree],
         hparams: PyTree,
-        teacher: Outputs | None = None,
+        teacher: AllOutputs | None = None,
     ) -> Scalar:
         values = [
             objective(outputs[index], targets, params[name], hparams, teacher)
@@ -223,8 +252,8 @@ def _of_members(objective: Callable[..., Scalar], members: int) -> Callable[...,
 
 
 def mean_outputs(
-    loss: Loss, outputs: Float[Array, "members batch outputs"]
-) -> Float[Array, "batch outputs"]:
+    loss: Loss, outputs: Float[Array, "members *batch outputs"]
+) -> Float[Array, "*batch outputs"]:
     """Returns the outputs that stand for several: of their mean class probabilities, or their mean.
 
     Example:

@@ -19,7 +19,7 @@ from jdlopt.config import find_part
 from jdlopt.data.decision import USUAL, Decision
 from jdlopt.errors import ConfigError, listing
 from jdlopt.metrics import scores
-from jdlopt.metrics.leaves import Batch, leaf_of
+from jdlopt.metrics.leaves import Batch, Leaf, leaf_of
 from jdlopt.metrics.scores import Split, Value
 
 MANY_CLASSES = 100
@@ -243,7 +243,7 @@ class Collector(NamedTuple):
       finish: the leaves of all batches, in any order of batches → values by name,
         ``"loss"`` (the mean per-example loss) first. A batch may itself be several, stacked along
         leading axes.
-      gathered: the leaves with a leading axis of examples; the others are counts.
+      gathered: the leaves with a leading axis of examples; the others are counts, which are added.
     """
 
     collect: Callable[..., dict[str, Array]]
@@ -252,7 +252,11 @@ class Collector(NamedTuple):
 
 
 def make_collector(
-    names: Iterable[str], task: str, num_classes: int, decision: Decision = USUAL
+    names: Iterable[str],
+    task: str,
+    num_classes: int,
+    decision: Decision = USUAL,
+    class_names: tuple[str, ...] = (),
 ) -> Collector:
     """Returns the collector of some metrics.
 
@@ -261,6 +265,7 @@ def make_collector(
       task: its name.
       num_classes: the number of classes or labels; not used for a regression.
       decision: which class or labels probabilities mean.
+      class_names: of the classes or labels, where metrics are of what they spell.
 
     Raises:
       ConfigError: a metric is unknown, is for the other task, or can say nothing.
@@ -294,9 +299,9 @@ def make_collector(
     leaves = {name: leaf_of(name, task) for name in dict.fromkeys(wanted)}
 
     def collect(
-        outputs: Float[Array, "n outputs"],
-        probabilities: Float[Array, "n classes"] | None,
-        targets: Num[Array, "n *outputs"],
+        outputs: Float[Array, "n *positions outputs"],
+        probabilities: Float[Array, "n *positions classes"] | None,
+        targets: Num[Array, "n *outputs_or_positions"],
         weights: Num[Array, "n"],
         per_example_loss: Float[Array, "n"],
     ) -> dict[str, Array]:
@@ -311,25 +316,30 @@ def make_collector(
     def finish(batches: Iterable[Collected]) -> dict[str, Value]:
         batches = list(batches)
         joined = {
-            name: _joined([np.asarray(batch[name]) for batch in batches], leaf.rank)
+            name: _joined([np.asarray(batch[name]) for batch in batches], leaf)
             for name, leaf in leaves.items()
         }
         real = joined["real"]
         kept = {
-            name: joined[name][real] if leaf.rank else joined[name] for name, leaf in leaves.items()
+            name: joined[name] if leaf.added else joined[name][real]
+            for name, leaf in leaves.items()
         }
-        split = Split(int(real.sum()), num_classes, kept, decision.positive)
+        split = Split(int(real.sum()), num_classes, kept, decision.positive, class_names)
         if split.size == 0:
             raise ValueError("metrics of no example: every weight was 0")
         return {name: metric.compute(split) for name, metric in metrics.items()}
 
-    gathered = frozenset(name for name, leaf in leaves.items() if leaf.rank)
+    gathered = frozenset(name for name, leaf in leaves.items() if not leaf.added)
     return Collector(collect, finish, gathered)
 
 
-def _joined(arrays: list[np.ndarray], rank: int) -> Any:
+def _joined(arrays: list[np.ndarray], leaf: Leaf) -> Any:
     """Adds counts; joins per-example arrays along the examples, whatever was stacked on top."""
-    if rank == 0:
+    if leaf.rank == 0:
         return sum(int(np.sum(array, dtype=np.int64)) for array in arrays)
-    trailing = arrays[0].shape[-(rank - 1) :] if rank > 1 else ()
-    return np.concatenate([array.reshape(-1, *trailing) for array in arrays])
+    kept = leaf.rank if leaf.added else leaf.rank - 1
+    trailing = arrays[0].shape[-kept:] if kept else ()
+    joined = np.concatenate([array.reshape(-1, *trailing) for array in arrays])
+    if not leaf.added:
+        return joined
+    return joined.sum(axis=0, dtype=np.float64 if joined.dtype.kind == "f" else np.int64)

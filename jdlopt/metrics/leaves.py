@@ -16,19 +16,31 @@ from jdlopt.errors import ConfigError, listing, nearest
 class Batch(NamedTuple):
     """What one padded batch offers to collect from."""
 
-    outputs: Float[Array, "n outputs"]
-    probabilities: Float[Array, "n classes"] | None
-    targets: Num[Array, "n"] | Num[Array, "n outputs"]
+    outputs: Float[Array, "n *positions outputs"]
+    probabilities: Float[Array, "n *positions classes"] | None
+    targets: Num[Array, "n *outputs_or_positions"]
     real: Bool[Array, "n"]
     per_example_loss: Float[Array, "n"]
     decision: Decision = USUAL
 
 
 class Leaf(NamedTuple):
-    """One collected array: a count that is added over batches (rank 0), or kept per example."""
+    """One collected array: counts that are added over batches, or a row of each example.
+
+    Attributes:
+      collect: computes it of a batch; counts leave out padding (``real`` is False).
+      rank: of what it computes.
+      counts: whether these are counts, of any rank; a leaf of rank 0 always is.
+    """
 
     collect: Callable[[Batch], Array]
     rank: int
+    counts: bool = False
+
+    @property
+    def added(self) -> bool:
+        """Whether batches are added, rather than joined."""
+        return self.counts or self.rank == 0
 
 
 def _probabilities(batch: Batch) -> Float[Array, "n classes"]:

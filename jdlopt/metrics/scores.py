@@ -22,12 +22,14 @@ class Split(NamedTuple):
       num_classes: classes or labels.
       leaves: by name.
       positive: the number of the positive class of two.
+      class_names: of the classes or labels.
     """
 
     size: int
     num_classes: int
     leaves: dict[str, Any]
     positive: int = 1
+    class_names: tuple[str, ...] = ()
 
 
 def split_of(targets: np.ndarray, guesses: np.ndarray, num_classes: int) -> Split:

@@ -79,7 +79,7 @@ MODELS: dict[str, Any] = {
 
 FILLED_IN = (
     "num_outputs", "num_tokens", "column_sizes", "column_names", "named_inputs", "mean_outputs",
-    "microbatches",
+    "microbatches", "positions",
 )  # fmt: skip
 """Fields of a module that the data, the loss and the mesh decide, not its section."""
 
@@ -154,6 +154,16 @@ def _of_one_input(name: str, named: Mapping[str, InputFacts]) -> str:
     )
 
 
+def _of_no_positions(name: str, positions: int) -> str:
+    """Says that a model predicts once an example, and which ones do at each position."""
+    able = [one for one, part in MODELS.items() if "positions" in parameters_of(part)]
+    where = "step of a sequence" if positions == 1 else "pixel"
+    return (
+        f"model.name: {name!r} has one row of outputs an example; this task needs one for each "
+        f"{where}. Take one of {listing(able)}, or a module of your own with a field 'positions'."
+    )
+
+
 def make_model(
     section: Mapping[str, Any],
     num_outputs: int,
@@ -166,6 +176,7 @@ def make_model(
     steps: int = 1,
     calls: int = 1,
     microbatches: int | None = None,
+    positions: int = 0,
 ) -> Model:
     """Returns the pure functions of the model that a resolved config section describes.
 
@@ -185,9 +196,12 @@ def make_model(
       steps: updates in the whole training.
       calls: of the model in each update.
       microbatches: ``mesh.microbatches``; given to the module if it has a field of that name.
+      positions: axes of the outputs between the batch and the last one: of a sequence 1, of an
+        image 2; given to the module as its field ``positions``.
 
     Raises:
-      ConfigError: the name is unknown or is no module, or the module takes one input alone.
+      ConfigError: the name is unknown or is no module, the module takes one input alone, or has
+        one output row an example where each position needs one.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -206,6 +220,10 @@ def make_model(
         keys["num_tokens"] = tokens
     if "column_names" in own:
         keys["column_names"] = names
+    if positions and "positions" not in own:
+        raise ConfigError(_of_no_positions(section["name"], positions))
+    if "positions" in own:
+        keys["positions"] = positions
     if "microbatches" in own:
         keys["microbatches"] = microbatches
     if "mean_outputs" in own and mean_outputs is not None:
@@ -224,6 +242,7 @@ def make_model(
         section["name"],
         keys,
         num_outputs,
+        positions=positions,
         freeze_norm=freeze_norm,
         norm_groups=norm_groups,
     )

@@ -59,6 +59,7 @@ def bridge(
     keys: Mapping[str, object],
     num_outputs: int,
     *,
+    positions: int = 0,
     freeze_norm: bool = False,
     norm_groups: int = 1,
 ) -> Model:
@@ -69,6 +70,7 @@ def bridge(
       name: what the config calls it, for messages.
       keys: its keyword arguments from the config; ``hparams`` of a call replace the floats.
       num_outputs: passed on if the part takes it, and what the outputs must be wide.
+      positions: axes that the outputs have between the batch and the last.
       freeze_norm: whether batch norm uses its running statistics while training, and keeps them.
       norm_groups: groups of a batch whose statistics batch norm takes while training.
 
@@ -107,14 +109,7 @@ def bridge(
             params,
             state,
         )
-        expected = (len(jax.tree.leaves(inputs)[0]), num_outputs)
-        if getattr(outputs, "shape", None) != expected:
-            found = getattr(outputs, "shape", type(outputs).__name__)
-            raise ConfigError(
-                f"model.name {name!r} returned outputs of shape {found}; the data and the loss "
-                f"need {expected}: one row an example, {num_outputs} wide. Give the module a field "
-                "'num_outputs' and use it as the width of its last layer."
-            )
+        _check_outputs(name, outputs, len(jax.tree.leaves(inputs)[0]), num_outputs, positions)
         asked = {"freeze_norm": freeze_norm, "batch_norm_groups": norm_groups > 1}
         for option in (option for option, on in asked.items() if on and not jax.tree.leaves(state)):
             raise ConfigError(
@@ -124,6 +119,23 @@ def bridge(
         return params, state
 
     return Model(init, model.apply)
+
+
+def _check_outputs(name: str, outputs: object, rows: int, width: int, positions: int) -> None:
+    """Raises a `ConfigError` if outputs are not one row an example, or at each of its positions."""
+    found = getattr(outputs, "shape", None)
+    if found is not None and len(found) == 2 + positions and (found[0], found[-1]) == (rows, width):
+        return
+    found = type(outputs).__name__ if found is None else found
+    if not positions:
+        need = f"{(rows, width)}: one row an example, {width} wide"
+    else:
+        places = ", ".join(("steps",) if positions == 1 else ("height", "width"))
+        need = f"({rows}, {places}, {width}): a row of {width} at each position"
+    raise ConfigError(
+        f"model.name {name!r} returned outputs of shape {found}; the data and the loss need "
+        f"{need}. Give the module a field 'num_outputs' and use it as the width of its last layer."
+    )
 
 
 def _no_groups(name: str, norm_groups: int) -> None:

@@ -12,6 +12,7 @@ from jaxtyping import Num
 from jdlopt import config as configs
 from jdlopt.data.check.arrays import kind_of
 from jdlopt.errors import ConfigError
+from jdlopt.tasks import find_task
 
 if TYPE_CHECKING:
     from jaxtyping import Array, PyTree  # imports jax
@@ -256,6 +257,9 @@ def _change(base: np.ndarray, made: np.ndarray) -> float:
 
 
 def _labels(dataset: Dataset, targets: np.ndarray) -> tuple[str, ...]:
+    told = find_task(dataset.spec.task).told
+    if told is not None:
+        return tuple(told(targets, dataset.spec))
     if targets.ndim == 2:  # labels by name, or several numbers
         names, values = np.array(dataset.spec.class_names, dtype=object), targets.tolist()
         return tuple(

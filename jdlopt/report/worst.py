@@ -56,7 +56,8 @@ def _said(outcome: Outcome, index: int, guesses: Guesses | None) -> tuple[str, s
     shares = None if found is None else found[None]
     decoded = task.decode(outcome.outputs[index][None], shares, spec)
     guess = decoded.labels[0] if decoded.labels else _numbers(decoded.values[0])
-    return _numbers(target), guess, loss
+    true = _numbers(target) if task.told is None else task.told(target[None], spec)[0]
+    return true, guess, loss
 
 
 def _numbers(values: object) -> str:

@@ -30,19 +30,13 @@ class Decoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """A kind of target: how it is coded, learnt, measured and told. Functions and values alone.
+    r"""A kind of target: how it is coded, learnt, measured and told. Functions and values alone.
 
-    Other kinds fit as they are:
-
-    - *sequence targets* (CTC): ``coder.encode`` pads each example's symbols with -1 to
-      ``coding.shape = (longest,)``; a loss of the user's own reads outputs [batch, time · symbols]
-      or a model's own shape; ``decode`` collapses repeats.
-    - *next token* and *token classes*: targets [batch, length] as int32, padded with -1, which loss
-      and ``measured`` leave out; ``width`` is the vocabulary or the number of classes.
-    - *contrastive pairs*: the target is the number of the pair; the loss compares the rows of a
-      batch with one another, and ``decode`` tells the nearest.
-    - *dense targets* (masks, depth): targets [batch, height, width]; ``width`` is the classes of a
-      pixel; ``columns`` tells shares of them.
+    A task whose examples have a class at each of their positions (the words of a text, the pixels
+    of an image) says so by its coder: ``coding.positions`` axes of a target are positions. Targets
+    are [n, \*positions], `jdlopt.data.coding.PAD` where there is none; outputs are
+    [n, \*positions, classes], of a model that has a field ``positions``; a bundled loss of rows is
+    the mean over an example's positions (`jdlopt.losses.positions`).
 
     Attributes:
       name: what ``data.task`` calls it.
@@ -60,6 +54,8 @@ class Task:
       decode: ``(outputs, probabilities or None, spec) → Decoded``.
       columns: ``(decoded, probabilities or None, spec) → columns`` of a file of predictions.
       shows: which findings and parts of reports apply, of `SHOWN`.
+      told: ``(targets, spec) → texts``: targets in words, where they are neither classes, labels
+        nor numbers of an example.
     """
 
     name: str
@@ -75,6 +71,7 @@ class Task:
     columns: Callable[[Decoded, np.ndarray | None, DataSpec], Columns]
     shows: frozenset[str] = frozenset()
     loss_of: Mapping[str, str] = field(default_factory=dict)
+    told: Callable[[np.ndarray, DataSpec], list[str]] | None = None
 
     def default_loss(self, monitor: str | None) -> str:
         """Returns the loss of a config that names none, by the metric that it watches."""

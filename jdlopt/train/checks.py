@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 from jdlopt import losses, mesh, metrics
 from jdlopt.config import to_dict
 from jdlopt.data import augment
-from jdlopt.data.dataset import Dataset
+from jdlopt.data.dataset import Dataset, counts_of
 from jdlopt.data.fields import BOTH
 from jdlopt.data.notes import Note, Notes
 from jdlopt.data.preprocess import pca
@@ -86,6 +86,11 @@ def impossible(
         problems.append(
             f"data.preprocess.target_scale: is for numbers; {spec.name!r} is a {task.name} "
             "dataset. Leave it out."
+        )
+    if sound("loss") and loss.distill is not None and spec.positions:
+        problems.append(
+            f"loss.distill: a teacher says one thing of an example; {task.name} has a prediction "
+            "at each position. Leave it out."
         )
     if sound("loss") and loss.class_weights is not None:
         problems += _weight_problems(loss.class_weights, spec)
@@ -222,9 +227,8 @@ def _lacks(targets: np.ndarray, spec: DataSpec) -> dict[str, str]:
     found = {}
     if len(targets) < 2:
         found[metrics.TWO_EXAMPLES] = "one example"
-    if spec.num_classes:
-        one = targets.ndim == 1
-        counts = np.bincount(targets, minlength=spec.num_classes) if one else targets.sum(axis=0)
+    if spec.num_classes and not spec.positions:
+        counts = counts_of(targets, spec)
         for some, words in ((counts == 0, "no example"), (counts == len(targets), "only examples")):
             if some.any():
                 first = spec.class_names[int(np.argmax(some))]
@@ -254,7 +258,7 @@ def _weight_problems(weights: str | Sequence[float], spec: DataSpec) -> list[str
 def metric_problem(name: str, spec: DataSpec, watched: bool = False) -> str | None:
     """Says why a metric can't be measured on a dataset (or watched during training), or None."""
     try:
-        metrics.make_collector([name], spec.task, spec.num_classes)
+        metrics.make_collector([name], spec.task, spec.num_classes, class_names=spec.class_names)
         if watched:
             metrics.higher_is_better(name)
     except ConfigError as error:

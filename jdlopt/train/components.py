@@ -127,7 +127,9 @@ def make_components(
     half = config.model.dtype == "float16"
     return Components(
         model=model_of(config, spec, recipe),
-        loss=losses.make_loss(to_dict(config.loss), weights, config.model.ensemble, task.link),
+        loss=losses.make_loss(
+            to_dict(config.loss), weights, config.model.ensemble, task.link, spec.positions
+        ),
         measured=task.measured,
         optimizer=pruning.scored(
             optim.make_optimizer(section, steps), config.model.prune.criterion
@@ -213,13 +215,15 @@ def model_of(
     """
     section, wide = to_dict(config.model), num_outputs(config, spec) + more_outputs
     facts = each(_facts, spec.inputs, recipe)
-    loss = losses.make_loss(to_dict(config.loss), link=find_task(spec.task).link)
+    link = find_task(spec.task).link
+    loss = losses.make_loss(to_dict(config.loss), link=link, positions=spec.positions)
     mean = partial(losses.mean_outputs, loss)
     keys: dict[str, Any] = {
         "mean_outputs": mean,
         "steps": total_steps(config, spec),
         "calls": config.optim.accumulate,
         "microbatches": config.mesh.microbatches,
+        "positions": spec.positions,
     }
     if isinstance(facts, models.InputFacts):
         model = models.make_model(

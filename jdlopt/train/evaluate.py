@@ -31,7 +31,7 @@ def batch_size_for(experiment: Experiment, split: str, mesh: Mesh) -> int:
       mesh: the devices; the size is a multiple of those that split a batch.
     """
     size = max(experiment.data.sizes[split], SMALLEST_BATCH)
-    most = max(1, LARGEST // max(1, experiment.spec.num_classes))
+    most = max(1, LARGEST // max(1, experiment.spec.values_predicted))
     asked = min(experiment.config.train.eval_batch_size, size, most)
     ways = meshes.batch_ways(mesh.shape)
     return -(-asked // ways) * ways

@@ -299,8 +299,9 @@ class Experiment:
 
     def measuring(self, names: tuple[str, ...]) -> Experiment:
         """Returns the experiment with other metrics in its evaluations, beside the loss."""
+        spec = self.spec
         made = metrics.make_collector(
-            names, self.spec.task, self.spec.num_classes, self.spec.decision
+            names, spec.task, spec.num_classes, spec.decision, spec.class_names
         )
         components = self.components._replace(collect=made.collect)
         return dataclasses.replace(self, components=components, collector=made)
@@ -417,7 +418,9 @@ def _assembled(
     watched = monitor.partition("/")[2]
     if watched not in (*names, "loss"):
         names = (*names, watched)
-    collector = metrics.make_collector(names, spec.task, spec.num_classes, spec.decision)
+    collector = metrics.make_collector(
+        names, spec.task, spec.num_classes, spec.decision, spec.class_names
+    )
     recipe = recipe_of(config.data, spec)
     notes: tuple[Note, ...] = ()
     if dataset is not None and known is None:

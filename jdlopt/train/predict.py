@@ -37,8 +37,8 @@ class Predicted(NamedTuple):
       spread: of the outputs of an ensemble that predicts numbers: the models' standard deviation.
     """
 
-    outputs: Float[np.ndarray, "n outputs"]
-    probabilities: Float[np.ndarray, "n classes"] | None
+    outputs: Float[np.ndarray, "n *positions outputs"]
+    probabilities: Float[np.ndarray, "n *positions classes"] | None
     losses: Float[np.ndarray, " n"] | None
     spread: Float[np.ndarray, "n outputs"] | None = None
 
@@ -172,5 +172,5 @@ def _batched(
 
 def chunk_size(inputs: Inputs, spec: DataSpec) -> int:
     """Returns how many examples are looked at together, by the size of inputs and outputs."""
-    values = sum(leaf[:1].size for leaf in jax.tree.leaves(inputs)) + spec.num_classes
+    values = sum(leaf[:1].size for leaf in jax.tree.leaves(inputs)) + spec.values_predicted
     return int(min(BATCH_SIZE, max(1, LARGEST // max(1, values))))

@@ -189,12 +189,17 @@ def with_tta(experiment: Experiment, draws: int) -> Experiment:
     """Returns the experiment with predictions averaged over augmented copies; 0 leaves it.
 
     Raises:
-      UserError: the run's augmentation changes no single example.
+      UserError: the run's augmentation changes no single example, or moves what is predicted.
     """
     if not draws:
         return experiment
-    config = experiment.config
-    made = augment_of(config, experiment.spec, without_mixing(config.data.augment))
+    config, spec = experiment.config, experiment.spec
+    if spec.positions:
+        raise UserError(
+            f"--tta: {spec.task} predicts a class at each position, which an augmented copy has "
+            "elsewhere. Leave --tta out."
+        )
+    made = augment_of(config, spec, without_mixing(config.data.augment))
     if made is unchanged:
         raise UserError(
             "--tta: the run's data.augment changes no single example, so every copy would be the "

@@ -125,9 +125,9 @@ class Predictions(NamedTuple):
       spread: the standard deviation of the outputs over the models, where several predict numbers.
     """
 
-    outputs: Float[Array, "batch outputs"]
-    probabilities: Float[Array, "batch classes"] | None
-    scaled: Float[Array, "batch outputs"]
+    outputs: Float[Array, "batch *positions outputs"]
+    probabilities: Float[Array, "batch *positions classes"] | None
+    scaled: Float[Array, "batch *positions outputs"]
     spread: Float[Array, "batch outputs"] | None = None
 
 
@@ -174,7 +174,7 @@ def objective(
         () if teacher is None else teacher.layers,
         LAYERS,
     )
-    outputs = _rows(outputs)
+    outputs = _rows(components.loss, outputs)
     taught = () if said is None else (said.outputs,)
     value = components.loss.objective(outputs, batch["targets"], params, hparams["loss"], *taught)
     if layers and said is not None:
@@ -292,9 +292,10 @@ def _accumulated(
     return mean, model_state, jax.tree.map(jnp.mean, measured)
 
 
-def _rows(outputs: Float[Array, "*submodels batch outputs"]) -> Array:
+def _rows(loss: Loss, outputs: Float[Array, "*submodels_and_batch outputs"]) -> Array:
     """Outputs of which a device has whole rows: the largest of one is found without the others."""
-    return named(outputs, (*(None,) * (outputs.ndim - 2), BATCH, None))
+    within = loss.positions + 1
+    return named(outputs, (*(None,) * (outputs.ndim - 1 - within), BATCH, *(None,) * within))
 
 
 def norm(tree: PyTree) -> Float[Array, ""]:
@@ -317,7 +318,8 @@ def predictions_of(components: Components, weights: Weights, inputs: Inputs) -> 
         key=None,
         train=False,
     )
-    outputs, probabilities = _rows(outputs), components.loss.probabilities
+    outputs = _rows(components.loss, outputs)
+    probabilities = components.loss.probabilities
     found = None if probabilities is None else probabilities(outputs)
     return Predictions(target.unscaled(weights.preprocess, outputs), found, outputs)
 

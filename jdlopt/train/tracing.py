@@ -96,7 +96,7 @@ def naming(
       inputs: what the model is given of each input.
     """
     names = {section: getattr(config, section).name for section in ("model", "loss", "optim")}
-    wide = num_outputs(config, spec)
+    wide, places = num_outputs(config, spec), spec.positions
     shape = each(lambda one: one.shape, inputs)
     ensemble = config.model.ensemble
     model, loss, optimizer, average = (
@@ -109,9 +109,11 @@ def naming(
     def applied(*args: object, **keys: object) -> tuple[Array, PyTree]:
         outputs, state = model.apply(*args, **keys)
         rows = len(jax.tree.leaves(args[2])[0])
-        expected: tuple[int, ...] = (rows, wide)
+        # how many positions there are is the model's to say; the loss compares them with targets
+        expected: tuple[int, ...] = (rows, *outputs.shape[outputs.ndim - 1 - places : -1], wide)
         if keys["train"]:
-            submodels = outputs.shape[-3:-2] if has_submodels(names["model"]) else ()
+            own = outputs.ndim - 2 - places
+            submodels = outputs.shape[own - 1 : own] if has_submodels(names["model"]) else ()
             expected = (*([ensemble] if ensemble > 1 else []), *submodels, *expected)
         if outputs.shape != expected:
             raise ConfigError(

@@ -199,6 +199,9 @@ def problems(section: Mapping[str, Any], spec: DataSpec, preprocess: PreprocessF
         if unmixable(part, every):
             why = f"can't mix all {len(every)} inputs alike"
             found.append(f"data.augment.{name}: {why}: {shape}. Leave it out.")
+        elif part.stage == "mix" and spec.positions:
+            why = "mixes the targets of examples; these have a class at each position"
+            found.append(f"data.augment.{name}: {why}. Leave it out.")
         elif len(misfits) == len(every):
             fit = listing(dict.fromkeys(name for one in every for name in fitting(one)))
             found.append(f"data.augment.{name}: {misfits[0]}: {shape}. Those that fit: {fit}.")

@@ -62,7 +62,9 @@ def scaled(state: object, targets: Num[Array, "n *k"]) -> Num[Array, "n *k"]:
     return scale.apply(found, columns).reshape(targets.shape)
 
 
-def unscaled(state: object, outputs: Float[Array, "n k"]) -> Float[Array, "n k"]:
+def unscaled(
+    state: object, outputs: Float[Array, "n *positions k"]
+) -> Float[Array, "n *positions k"]:
     """Returns a model's outputs in the unit of the targets: the inverse of `scaled`. Pure.
 
     Args:
