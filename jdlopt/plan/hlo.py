@@ -92,7 +92,7 @@ class Instruction(NamedTuple):
     @property
     def source(self) -> str:
         """Returns the path of jax's names that it comes from, or nothing."""
-        found = re.search(r'op_name="([^"]*)"', self.attributes)
+        found = re.search(r'op_name="((?:[^"\\]|\\.)*)"', self.attributes)
         return found[1] if found else ""
 
 

@@ -41,7 +41,7 @@ def operations(found: trace.Trace, programs: Mapping[str, sources.Program]) -> l
                 program=name,
                 kind=sources.kind(program, operation),
                 where=_where(program, operation),
-                layer=sources.layer(here.op_name) if here else "",
+                layer=sources.layer(here.source) if here else "",
                 seconds=total.seconds,
                 share=total.seconds / whole,
                 count=total.times,
@@ -134,7 +134,7 @@ def memory(
         Buffer(
             one.name,
             "temporary",
-            " ".join(f"{s.type}[{','.join(map(str, s.dims))}]" for s in one.shapes),
+            " ".join(f"{s.dtype}[{','.join(map(str, s.dims))}]" for s in one.shapes),
             _where(program, one.name),
             sources.made_bytes(one),
         )

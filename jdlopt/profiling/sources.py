@@ -12,64 +12,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-NUMBER_BYTES = {
-    **dict.fromkeys(("pred", "s8", "u8", "s4", "u4", "s2", "u2"), 1),
-    **dict.fromkeys(("s16", "u16", "f16", "bf16"), 2),
-    **dict.fromkeys(("s32", "u32", "f32"), 4),
-    **dict.fromkeys(("s64", "u64", "f64", "c64"), 8),
-    "c128": 16,
-}
-"""Bytes of one number of a type; of any ``f8…`` it is 1, and tokens have none."""
+from jdlopt.plan import hlo
 
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "iota"}
 """Operations that make no array of their own while a program runs, or none worth a name."""
 
-_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?(?P<name>[\w.\-]+) = ")
-_COMPUTATION = re.compile(r"(?:ENTRY )?%?(?P<name>[\w.\-]+) (?:\(.*)?\{$")
-_ARRAY = re.compile(r"(?P<type>[a-z]\w*)\[(?P<dims>[\d,<=]*)\]")
-_CALLED = re.compile(r"\b(?:calls|to_apply|body|condition|branch_computations)=\{?(%?[\w.\-%, ]+)")
 _ROW = re.compile(r"\s*(\d+) (.*)")
-
-
-class Shape(NamedTuple):
-    """An array's shape.
-
-    Attributes:
-      type: as HLO names it, ``f32``.
-      dims: the sizes of its axes.
-    """
-
-    type: str
-    dims: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Its bytes."""
-        return math.prod(self.dims) * NUMBER_BYTES.get(self.type, int(self.type[:2] == "f8"))
-
-
-class Instruction(NamedTuple):
-    """One instruction of a program.
-
-    Attributes:
-      name: unique in its program.
-      opcode: ``dot``, ``fusion``, ``while``, …
-      shapes: of its result, several of a tuple.
-      operands: names of the instructions that it takes.
-      called: names of the computations that it runs.
-      op_name: jax's name stack and primitive, ``jit(step)/jvp(MLP)/Dense_0/dot_general``.
-      frame: the number of its innermost Python frame; 0 is none.
-      text: what stands behind the operands.
-    """
-
-    name: str
-    opcode: str
-    shapes: tuple[Shape, ...]
-    operands: tuple[str, ...]
-    called: tuple[str, ...]
-    op_name: str
-    frame: int
-    text: str
 
 
 class Frame(NamedTuple):
@@ -92,7 +40,7 @@ class Program(NamedTuple):
     """
 
     name: str
-    instructions: Mapping[str, Instruction]
+    instructions: Mapping[str, hlo.Instruction]
     computations: Mapping[str, Sequence[str]]
     frames: Mapping[int, Frame]
     taken_by: Mapping[str, Sequence[str]]
@@ -107,36 +55,39 @@ class Program(NamedTuple):
 
 
 def read_program(text: str) -> Program:
-    """Returns a program by its text; lines that mean nothing here are passed over."""
-    instructions: dict[str, Instruction] = {}
-    computations: dict[str, list[str]] = {}
-    tables: dict[str, dict[int, str]] = {}
-    inside: list[str] | None = None
-    table: dict[int, str] = {}
-    for line in text.splitlines():
-        if inside is not None:
-            made = _instruction(line)
-            if made is not None:
-                instructions[made.name] = made
-                inside.append(made.name)
-            elif line.startswith("}"):
-                inside = None
-            continue
-        heading = _COMPUTATION.match(line)
-        row = _ROW.fullmatch(line)
-        if heading:
-            inside = computations.setdefault(heading["name"], [])
-        elif row:
-            table[int(row[1])] = row[2]
-        elif line.strip() in ("FileNames", "FunctionNames", "FileLocations", "StackFrames"):
-            table = tables.setdefault(line.strip(), {})
+    """Returns a program by its text; an empty one where the text is none."""
+    try:
+        module = hlo.parse(text)
+    except ValueError:
+        return Program("", {}, {}, {}, {})
+    instructions: dict[str, hlo.Instruction] = {}
     taken_by: dict[str, list[str]] = {}
-    for one in instructions.values():
-        for given in one.operands:
-            taken_by.setdefault(given, []).append(one.name)
+    for computation in module.computations.values():
+        instructions |= computation.instructions
+        for given, users in computation.users.items():
+            taken_by.setdefault(given, []).extend(one.name for one in users)
+    computations = {name: tuple(one.instructions) for name, one in module.computations.items()}
     found = re.match(r"HloModule ([\w.\-]+)", text)
     name = found[1] if found else ""
-    return Program(name, instructions, computations, _frames(tables), taken_by)
+    return Program(name, instructions, computations, _frames(_tables(text)), taken_by)
+
+
+def frame_of(one: hlo.Instruction) -> int:
+    """Returns the number of an instruction's innermost Python frame; 0 is none."""
+    return _number(one.attributes, "stack_frame_id")
+
+
+def _tables(text: str) -> dict[str, dict[int, str]]:
+    """The tables of Python frames before a program's computations: rows by number."""
+    tables: dict[str, dict[int, str]] = {}
+    table: dict[int, str] = {}
+    for line in text.splitlines():
+        row = _ROW.fullmatch(line)
+        if line.strip() in ("FileNames", "FunctionNames", "FileLocations", "StackFrames"):
+            table = tables.setdefault(line.strip(), {})
+        elif row:
+            table[int(row[1])] = row[2]
+    return tables
 
 
 def _frames(tables: Mapping[str, Mapping[int, str]]) -> dict[int, Frame]:
@@ -160,51 +111,10 @@ def _number(text: str, key: str) -> int:
     return int(found[1]) if found else 0
 
 
-def _instruction(line: str) -> Instruction | None:
-    """One line of a computation's body, or None where it holds no instruction."""
-    start = _INSTRUCTION.match(line)
-    if not start:
-        return None
-    rest = line[start.end() :]
-    end = _closing(rest, 0) + 1 if rest.startswith("(") else rest.find(" ")
-    shapes = tuple(
-        Shape(one["type"], tuple(int(size) for size in re.findall(r"\d+", one["dims"])))
-        for one in _ARRAY.finditer(rest[:end])
-    )
-    rest = rest[end:].lstrip()
-    opcode, _, rest = rest.partition("(")
-    end = _closing("(" + rest, 0) - 1
-    given, text = rest[:end], rest[end + 1 :]
-    called = tuple(
-        name.strip().lstrip("%") for one in _CALLED.findall(text) for name in one.split(",")
-    )
-    op_name = re.search(r'op_name="((?:[^"\\]|\\.)*)"', text)
-    return Instruction(
-        start["name"],
-        opcode,
-        shapes,
-        tuple(re.findall(r"%([\w.\-]+)", given)),
-        tuple(filter(None, called)),
-        op_name[1] if op_name else "",
-        _number(text, "stack_frame_id"),
-        text,
-    )
-
-
-def _closing(text: str, start: int) -> int:
-    """The place of the parenthesis that closes the one at ``start``."""
-    depth = 0
-    for place in range(start, len(text)):
-        depth += {"(": 1, ")": -1}.get(text[place], 0)
-        if not depth:
-            return place
-    return len(text)
-
-
 # --- what an instruction is -----------------------------------------------------------------------
 
 
-def origin(program: Program, name: str) -> Instruction | None:
+def origin(program: Program, name: str) -> hlo.Instruction | None:
     """Returns the instruction that says where one comes from; None if none does.
 
     That is the instruction itself, or of a fusion the last in it that knows. What the compiler made
@@ -217,14 +127,14 @@ def origin(program: Program, name: str) -> Instruction | None:
         while pending and seen < NEARBY:
             at, seen = pending.pop(0), seen + 1
             for one in () if is_constant(program, at) else inside(program, at):
-                if one.frame in program.frames:
+                if frame_of(one) in program.frames:
                     return one
             pending += nearby(at)
     return None
 
 
 NEARBY = 8
-"""Instructions around one that are asked where it comes from."""
+"""hlo.Instructions around one that are asked where it comes from."""
 
 
 def is_constant(program: Program, name: str, depth: int = 4) -> bool:
@@ -250,7 +160,7 @@ def where(program: Program, name: str, is_own: Callable[[str], bool]) -> tuple[s
     if one is None:
         return "", 0
     chain: list[Frame] = []
-    number = one.frame
+    number = frame_of(one)
     while number in frames and len(chain) < len(frames):
         chain.append(frames[number])
         number = frames[number].parent
@@ -265,14 +175,14 @@ def holds_others(program: Program, name: str) -> bool:
     return opcode in ("while", "conditional", "call")
 
 
-def inside(program: Program, name: str) -> list[Instruction]:
+def inside(program: Program, name: str) -> list[hlo.Instruction]:
     """Returns an instruction and, of a fusion, those that it consists of, the result first."""
     one = program.instructions.get(name)
     if one is None:
         return []
     found = [one]
     if one.opcode == "fusion":
-        for computation in one.called:
+        for computation in one.called.values():
             for inner in reversed(program.computations.get(computation, ())):
                 found += inside(program, inner)
     return found
@@ -284,7 +194,7 @@ def kind(program: Program, name: str) -> str:
     if not found:
         return name.rstrip("0123456789.").rstrip(".") or name
     if found[0].opcode == "custom-call":
-        target = re.search(r'custom_call_target="([^"]*)"', found[0].text)
+        target = re.search(r'custom_call_target="([^"]*)"', found[0].attributes)
         return target[1] if target else "custom-call"
     if len(found) == 1:
         return found[0].opcode
@@ -340,19 +250,21 @@ def flops(program: Program, name: str) -> int | None:
     return sum(known) if known else None
 
 
-def _flops(program: Program, one: Instruction) -> int | None:
+def _flops(program: Program, one: hlo.Instruction) -> int | None:
     taken = [program.instructions.get(name) for name in one.operands]
     shapes = [found.shapes[0].dims if found and found.shapes else () for found in taken]
-    is_product = one.opcode == "dot" or (one.opcode == "custom-call" and "$matmul" in one.text)
+    is_product = one.opcode == "dot" or (
+        one.opcode == "custom-call" and "$matmul" in one.attributes
+    )
     if not one.shapes or len(shapes) < 2:
         return None
     size = math.prod(one.shapes[0].dims)
-    if is_product or '"dot_dimension_numbers"' in one.text:
-        axes = re.search(r'lhs_contracting_d\w+"?[=:][\[{]([\d", ]*)[\]}]', one.text)
+    if is_product or '"dot_dimension_numbers"' in one.attributes:
+        axes = re.search(r'lhs_contracting_d\w+"?[=:][\[{]([\d", ]*)[\]}]', one.attributes)
         over = [int(axis) for axis in re.findall(r"\d+", axes[1])] if axes else []
         return 2 * size * math.prod(shapes[0][axis] for axis in over if axis < len(shapes[0]))
     if one.opcode == "convolution":
-        labels = re.search(r"dim_labels=\w+_(\w+)->", one.text)
+        labels = re.search(r"dim_labels=\w+_(\w+)->", one.attributes)
         if labels is None or len(labels[1]) != len(shapes[1]):
             return None
         # each output is a sum over the kernel's positions and input channels
@@ -370,16 +282,16 @@ def nbytes(program: Program, name: str) -> int | None:
     if one is None:
         return None
     taken = [program.instructions[given] for given in one.operands if given in program.instructions]
-    return sum(shape.nbytes for each in (one, *taken) for shape in each.shapes)
+    return sum(shape.plain_bytes for each in (one, *taken) for shape in each.shapes)
 
 
-def largest(program: Program, count: int) -> list[Instruction]:
+def largest(program: Program, count: int) -> list[hlo.Instruction]:
     """Returns the instructions that make the largest arrays, outside of fusions, largest first."""
     fused = {
         inner
         for one in program.instructions.values()
         if one.opcode not in ("while", "call", "conditional")
-        for called in one.called
+        for called in one.called.values()
         for inner in program.computations.get(called, ())
     }
     made = [
@@ -390,6 +302,6 @@ def largest(program: Program, count: int) -> list[Instruction]:
     return sorted(made, key=made_bytes, reverse=True)[:count]
 
 
-def made_bytes(one: Instruction) -> int:
+def made_bytes(one: hlo.Instruction) -> int:
     """Returns the bytes of what an instruction makes."""
-    return sum(shape.nbytes for shape in one.shapes)
+    return sum(shape.plain_bytes for shape in one.shapes)

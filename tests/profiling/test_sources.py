@@ -62,7 +62,7 @@ def test_a_fusion_is_named_and_placed_by_what_is_in_it():
     assert taken == ("/lib/site-packages/flax/linear.py", 99)  # by what takes the zeros
     assert sources.kind(program, "gemm") == "__cublas$lt"
     assert sources.nbytes(program, "gemm") == 2 * 5 + 64 + 4 * 8 * 16 * 16 * 4
-    assert sources.layer(program.instructions["convolution.1"].op_name) == "CNN/conv_0"
+    assert sources.layer(program.instructions["convolution.1"].source) == "CNN/conv_0"
     assert [one.name for one in sources.largest(program, 2)] == ["fusion.2", "copy.4"]
 
 
