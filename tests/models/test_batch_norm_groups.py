@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,12 +10,7 @@ import pytest
 from jdlopt.errors import ConfigError
 from jdlopt.models import make_model
 
-
-@pytest.fixture(autouse=True)
-def _own_modules(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    yield
-    sys.modules.pop("own_modules", None)
+pytestmark = pytest.mark.usefixtures("own_modules")
 
 
 @pytest.mark.parametrize(

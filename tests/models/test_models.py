@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,11 +14,7 @@ from jdlopt.models import MODELS, make_model
 IMAGES_ONLY = {"convnext", "efficientnet_lite0", "resnet", "vgg", "vit"}
 
 
-@pytest.fixture(autouse=True)
-def _own_modules(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    yield
-    sys.modules.pop("own_modules", None)
+pytestmark = pytest.mark.usefixtures("own_modules")
 
 
 @pytest.mark.parametrize("name", MODELS)

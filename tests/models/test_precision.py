@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,11 +25,7 @@ TRACED = {"cnn 1-D", "lstm"}
 """Cases that are traced but not run: `test_contract` runs every model of the table."""
 
 
-@pytest.fixture(autouse=True)
-def _own_modules(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    yield
-    sys.modules.pop("own_modules", None)
+pytestmark = pytest.mark.usefixtures("own_modules")
 
 
 def program(section, shape):

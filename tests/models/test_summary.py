@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -23,11 +20,7 @@ CASES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _own_modules(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    yield
-    sys.modules.pop("own_modules", None)
+pytestmark = pytest.mark.usefixtures("own_modules")
 
 
 def layers(section, shape, keys, size=2):
