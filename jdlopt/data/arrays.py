@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jdlopt.config import Schema, Value, fields_of, find_part
-from jdlopt.data import named
+from jdlopt.data import named, tagged, tags
 from jdlopt.data.damage import check_finite
 from jdlopt.data.dataset import PLAIN, Dataset, Reading, make_dataset
 from jdlopt.data.fields import DataFields
@@ -117,6 +117,11 @@ def open_arrays(splits: Splits, fields: DataFields, reading: Reading, name: str)
       DataError: they are no such arrays, or hold values that can't be used.
     """
     where = fields.source
+    if fields.task == tags.TASK:
+        pairs = {
+            split: _two(pair, f"{where}, {split!r}") for split, pair in _by_split(splits, where)
+        }
+        return tagged.of_arrays(pairs, fields, reading, name=name)
     given = {split: _pair(pair, f"{where}, {split!r}") for split, pair in _by_split(splits, where)}
     shapes = {split: _shapes(inputs) for split, (inputs, _) in given.items()}
     if any(shape != shapes["train"] for shape in shapes.values()):
@@ -189,11 +194,16 @@ def _shapes(inputs: named.Inputs) -> Any:
     return named.each(lambda values: values.shape[1:], inputs)
 
 
-def _pair(pair: object, where: str) -> tuple[Any, np.ndarray]:
-    """Inputs and targets as arrays of as many examples."""
+def _two(pair: object, where: str) -> Pair:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise DataError(f"{where}: is {type(pair).__name__}; {EXPECTED}.")
-    given, targets = pair[0], np.asarray(pair[1])
+    return pair[0], pair[1]
+
+
+def _pair(pair: object, where: str) -> tuple[Any, np.ndarray]:
+    """Inputs and targets as arrays of as many examples."""
+    given, raw = _two(pair, where)
+    targets = np.asarray(raw)
     if isinstance(given, Mapping) and (not given or not all(isinstance(n, str) for n in given)):
         raise DataError(f"{where}: named inputs are a dict of arrays by name; found {list(given)}.")
     inputs = named.each(np.asarray, given)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
+from jdlopt.data import tags
 from jdlopt.data.coding import Coder, Coding
 from jdlopt.data.notation import alike, stripped
 from jdlopt.data.notes import Note, Notes
@@ -207,6 +208,7 @@ CODERS: dict[str, Coder] = {
     "classification": Coder(_infer_classes, _encode_classes),
     "multilabel": Coder(_infer_labels, _encode_labels),
     "regression": Coder(_infer_values, _encode_values),
+    tags.TASK: tags.CODER,
 }
 """How each bundled task codes its targets; `jdlopt.tasks.TASKS` says the rest of them."""
 

@@ -36,8 +36,8 @@ class DataFields:
     """The ``data`` section of a config.
 
     Attributes:
-      source: a bundled dataset's name, a file (.csv, .tsv, .parquet, .npz), a folder of images,
-        sounds or texts, a TFDS name such as ``mnist`` or ``name/config:1.0.0``, or
+      source: a bundled dataset's name, a file (.csv, .tsv, .parquet, .npz, .conll), a folder of
+        images, sounds or texts, a TFDS name such as ``mnist`` or ``name/config:1.0.0``, or
         ``package.module:name``, a function of yours that returns arrays. A path that looks like a
         name is written with ``./`` before it.
       validation_source, test_source: of a table, the files that hold these splits; their columns
@@ -47,10 +47,12 @@ class DataFields:
       label_delimiter: what stands between the labels of an example where one text holds them, such
         as ``|``; an empty text holds none.
       text_column: the column or feature of texts that is then the only input, as tokens; see
-        ``data.text``. A TFDS dataset whose input is a text needs none.
+        ``data.text``. A TFDS dataset whose input is a text needs none. Of a CoNLL file, the number
+        of the column of words; ``target`` is that of the tags.
       task: ``classification`` (one class an example), ``multilabel`` (any number of labels),
-        ``regression`` (one number or several), or ``package.module:TASK``, a `jdlopt.tasks.Task`
-        of your own. ``auto`` infers it from the targets.
+        ``regression`` (one number or several), ``token_classification`` (a tag for each word), or
+        ``package.module:TASK``, a `jdlopt.tasks.Task` of your own. ``auto`` infers one of the first
+        three from the targets.
       positive: of two classes, the one that ``precision``, ``recall`` and ``f1`` are of; the later
         in the order of the class names if None.
       threshold: of two classes, the positive one is predicted where its probability is above this;

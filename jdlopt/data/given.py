@@ -13,13 +13,14 @@ import numpy as np
 from jaxtyping import Num
 
 from jdlopt import config as configs
-from jdlopt.data import arrays, source, table_files, tables
+from jdlopt.data import arrays, source, table_files, tables, tagged, tags
 from jdlopt.data.coding import Coding
 from jdlopt.data.dataset import Dataset, make_dataset
 from jdlopt.data.fields import DataFields
 from jdlopt.data.inputs import Inputs, columns_of, fitting, frame_inputs, named_inputs
 from jdlopt.data.missing_words import without_words
 from jdlopt.data.named import INPUT, by_name, each, stacked
+from jdlopt.data.new_texts import in_column, in_memory
 from jdlopt.data.notation import stripped
 from jdlopt.data.notes import Notes
 from jdlopt.data.npz import as_inputs
@@ -57,13 +58,24 @@ def _contents(given: Given) -> list[np.ndarray]:
         import pandas as pd
 
         names = [str(name) for name in given.columns]
-        return [pd.util.hash_pandas_object(given).to_numpy(), np.array(names, "U")]
+        try:
+            rows = pd.util.hash_pandas_object(given)
+        except TypeError:  # a cell holds a list
+            rows = pd.util.hash_pandas_object(given.astype(object).map(repr))
+        return [rows.to_numpy(), np.array(names, "U")]
     if isinstance(given, Mapping):
         return [part for key in sorted(given) for part in _contents(given[key])]
     if isinstance(given, tuple | list) and len(given) == 2:
         inputs = by_name(given[0])
-        return [np.asarray(values) for values in (*inputs.values(), given[1])]
+        return [_as_array(values) for values in (*inputs.values(), given[1])]
     return [np.array([len(given)])] if isinstance(given, Sized) else []
+
+
+def _as_array(values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError:  # lists of different lengths
+        return np.array(repr(values))
 
 
 def _is_frame(given: object) -> bool:
@@ -211,8 +223,10 @@ def given_inputs(
             specs = {INPUT: dataclasses.replace(spec, feature_names=tuple(table.columns))}
         found = frame_inputs(table, specs, Path(), where, notes, passed)
         ids = [str(row) for row in frame.index]
-        values = found[INPUT] if isinstance(spec, InputSpec) else found
-        return Inputs(values, ids, tuple(notes))
+        if not isinstance(spec, InputSpec):
+            return Inputs(found, ids, tuple(notes))
+        texts = None if spec.text is None else in_column(table[spec.text.column], spec.text)
+        return Inputs(found[INPUT], ids, tuple(notes), texts)
     if not isinstance(spec, InputSpec):
         if not isinstance(given, Mapping):
             raise DataError(
@@ -221,15 +235,21 @@ def given_inputs(
             )
         return named_inputs(given, spec, where)
     values = fitting(given, spec, where)
-    return Inputs(values, [str(row) for row in range(len(values))])
+    coded = isinstance(given, np.ndarray) and given.dtype.kind in "iu"
+    texts = None if spec.text is None or coded else in_memory(given, spec.text)
+    return Inputs(values, [str(row) for row in range(len(values))], texts=texts)
 
 
-def given_targets(given: Any, spec: DataSpec, count: int) -> Num[np.ndarray, "n *k"]:
+def given_targets(
+    given: Any, spec: DataSpec, count: int, texts: Sequence[Any] | None = None
+) -> Num[np.ndarray, "n *k"]:
     """Returns targets coded as the training data's: classes by their names, or numbers.
 
     Raises:
       DataError: there are not as many, or one is no class of the training data.
     """
+    if spec.task == tags.TASK and texts is not None and len(given) == count:
+        return tagged.given_targets(given, texts, spec)
     values = np.asarray(given)
     if spec.positions and len(values) == count:
         coding = Coding(

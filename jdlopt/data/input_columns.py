@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jdlopt import writing
-from jdlopt.data import csv_text, npz, table_files
-from jdlopt.data.inputs import lines_of
+from jdlopt.data import conll, csv_text, npz, table_files
 from jdlopt.data.named import by_name
+from jdlopt.data.new_texts import lines_of
 from jdlopt.data.notes import Notes
 from jdlopt.data.spec import InputSpec
 from jdlopt.errors import DataError
@@ -56,6 +56,8 @@ def columns_of_path(
             f"--with-inputs: {place} holds arrays, which have no columns to write. The rows of the "
             "predictions are in the order of its examples."
         )
+    if texts and place.is_file() and conll.is_conll(place, "auto"):
+        return {texts[0].column: [" ".join(words) for words in conll.as_words(place)]}
     if texts and place.is_file():
         return {texts[0].column: lines_of(place, Notes())}
     return {FILE: [str(place / name) if place.is_dir() else str(place) for name in ids]}

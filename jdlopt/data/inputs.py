@@ -13,17 +13,16 @@ import numpy as np
 from jaxtyping import Num
 
 from jdlopt import writing
-from jdlopt.data import npz, table_files, text_files
-from jdlopt.data.columns import as_texts, number_columns, texts_of
-from jdlopt.data.csv_text import read_text
+from jdlopt.data import new_texts, npz, table_files
+from jdlopt.data.columns import as_texts, number_columns
 from jdlopt.data.damage import check_finite
 from jdlopt.data.image_decoding import KIND, Changes, decode_image
 from jdlopt.data.named import INPUT
+from jdlopt.data.new_texts import files_of
 from jdlopt.data.notes import Note, Notes
 from jdlopt.data.precision import without
 from jdlopt.data.spec import InputSpec
-from jdlopt.data.text_input import TextInput
-from jdlopt.data.walk import FileKind, PassedOver, check_regular, files_under
+from jdlopt.data.walk import check_regular
 from jdlopt.errors import DataError, listing, nearest
 
 if TYPE_CHECKING:
@@ -40,11 +39,13 @@ class Inputs(NamedTuple):
       inputs: one array [examples, …], or a dict of named arrays.
       ids: what to call each example in the predictions.
       notes: what of them was changed or guessed, or was in no training example.
+      texts: where the only input is texts, they themselves, or the words of each.
     """
 
     inputs: Any
     ids: list[str]
     notes: tuple[Note, ...] = ()
+    texts: Sequence[Any] | None = None
 
 
 def read_inputs(
@@ -82,7 +83,8 @@ def read_inputs(
         return _read_named(place, spec, passed)
     shape, dtype = spec.shape, np.dtype(spec.dtype)
     if spec.text is not None:
-        return _read_texts(place, spec.text)
+        texts, ids, notes = new_texts.read(place, spec.text)
+        return Inputs(spec.text.encode(texts), ids, notes, texts)
     if table_files.is_table(place):
         read = _read_columns(place, {INPUT: spec}, passed)
         return read._replace(inputs=read.inputs[INPUT])
@@ -200,7 +202,7 @@ def frame_inputs(
     def made(spec: InputSpec) -> np.ndarray:
         names = columns_of(spec)
         if spec.text is not None:
-            return spec.text.encode(list(texts_of(table[names[0]])))
+            return spec.text.encode(new_texts.in_column(table[names[0]], spec.text))
         if spec.column is not None:
             changes = None if notes is None else Changes(notes)
             return _decoded(table[spec.column], spec, folder, where, changes)
@@ -258,7 +260,7 @@ def fitting(given: Any, spec: InputSpec, where: str) -> Num[np.ndarray, "n *shap
       DataError: it is none, or has no example.
     """
     if spec.text is not None and not (isinstance(given, np.ndarray) and given.dtype.kind in "iu"):
-        return spec.text.encode([str(one) for one in given])
+        return spec.text.encode(new_texts.in_memory(given, spec.text))
     values = np.asarray(given)
     if not values.size:
         raise DataError(f"{where}: there is no example.")
@@ -296,50 +298,6 @@ def as_trained(
     return without(values, spec.offsets) if dtype == np.float32 else values.astype(dtype)
 
 
-def _read_texts(place: Path, text: TextInput) -> Inputs:
-    """Reads texts: a table's column of the name it had, a file's lines, or a folder's files."""
-    suffix = place.suffix.lower()
-    if place.is_dir() and not table_files.is_table(place):
-        paths, ids, left = _files(place, text_files.KIND)
-        return Inputs(text.encode([text_files.read_file(path) for path in paths]), ids, left)
-    if suffix != ".txt" and not table_files.is_table(place):
-        raise DataError(
-            f"{place}: the model was trained on texts; expected a .txt file with one text a line, "
-            f"a folder of such files with a text each, or a table with a column {text.column!r} "
-            f"({', '.join(table_files.SUFFIXES)})."
-        )
-    notes = Notes()
-    if suffix == ".txt":
-        texts = lines_of(place, notes)
-    else:
-        table = table_files.read_table(place, raw_text=text.column, notes=notes)
-        names = list(table.columns)
-        if text.column not in names:
-            hint = nearest(text.column, names) or f" Found: {listing(names)}."
-            raise DataError(f"{place}: there is no column {text.column!r}, the texts'.{hint}")
-        texts = list(texts_of(table[text.column]))
-    if not texts:
-        raise DataError(f"{place}: is empty: it holds no text.")
-    return Inputs(text.encode(texts), [str(row) for row in range(len(texts))], tuple(notes))
-
-
-def lines_of(place: Path, notes: Notes) -> list[str]:
-    """Returns the lines of a file of texts; no other sign ends one: not U+2028, nor a form feed.
-
-    Args:
-      place: the file.
-      notes: where is noted how it is encoded.
-
-    Raises:
-      DataError: it can't be read.
-    """
-    try:
-        whole = read_text(place, notes)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{place}: can't be read as text in UTF-8: {error}.") from error
-    return whole.removesuffix("\n").split("\n") if whole else []
-
-
 def _read_npz(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     headers = npz.read_headers(path)
     keys = [key for key in npz.INPUT_KEYS if key in headers] or (
@@ -369,7 +327,7 @@ def _read_images(place: Path, shape: tuple[int, ...], dtype: np.dtype) -> Inputs
         raise DataError(
             f"{place}: the model was trained on {dtype} inputs of shape {shape}, not on images."
         )
-    paths, ids, notes = _files(place, KIND)
+    paths, ids, notes = files_of(place, KIND)
     size = (shape[0], shape[1])
     changes = Changes()
     decoded = [decode_image(path, shape[-1], size, str(path), changes) for path in paths]
@@ -384,18 +342,6 @@ def _read_sounds(place: Path, shape: tuple[int, ...], sample_rate: int) -> Input
             f"{place}: the model was trained on sound; expected a folder of sounds, or a file "
             f"ending in {listing((*sound.SUFFIXES, *npz.SUFFIXES))}."
         )
-    paths, ids, notes = _files(place, sound.KIND)
+    paths, ids, notes = files_of(place, sound.KIND)
     decoded = [sound.decode_sound(path, sample_rate, shape[0], str(path)) for path in paths]
     return Inputs(np.stack(decoded), ids, notes)
-
-
-def _files(place: Path, kind: FileKind) -> tuple[list[Path], list[str], tuple[Note, ...]]:
-    """Returns a file, or a folder's files of a kind however deep, their names, and what is left."""
-    if not place.is_dir():
-        return [place], [place.name], ()
-    passed = PassedOver()
-    paths = files_under(place, kind, passed)
-    if not paths:
-        why = f" Passed over: {passed}." if str(passed) else ""
-        raise DataError(f"{place}: holds no {kind.name} ({listing(kind.suffixes)}).{why}")
-    return paths, [path.relative_to(place).as_posix() for path in paths], tuple(passed.notes)

@@ -15,6 +15,7 @@ from jdlopt import writing
 from jdlopt.config import section_of, shared_keys
 from jdlopt.data import (
     cache,
+    conll,
     from_run,
     image_decoding,
     images,
@@ -139,7 +140,7 @@ def _open(fields: DataFields, reading: Reading) -> Dataset:
         known = shared_keys(DataFields)
         raise DataError(f"data.{key}: is unknown.{nearest(key, known)}")
     for key in ("validation_source", "test_source"):
-        if getattr(fields, key) is not None and kind != "table":
+        if getattr(fields, key) is not None and kind not in ("table", "conll"):
             raise DataError(
                 f"data.{key}: names a table beside a table; {fields.source} is none. A folder of "
                 "files has its splits in folders (train/CLASS, test/CLASS), an NPZ in arrays "
@@ -222,6 +223,11 @@ def _is_table(name: str, fields: DataFields) -> bool:
     return table_files.is_table(path) or path.suffix.lower() in table_files.SUFFIXES
 
 
+def _is_conll(name: str, fields: DataFields) -> bool:
+    path = writing.expanded(name)
+    return path.exists() and conll.is_conll(path, fields.task)
+
+
 def _open_npz(name: str, fields: DataFields, reading: Reading) -> Dataset:
     path = _checked_file(name)
     _check_unused(fields, path)
@@ -301,6 +307,7 @@ def _ends_in(suffixes: Sequence[str]) -> Callable[[str, DataFields], bool]:
 SOURCES: dict[str, Source] = {
     "bundled": Source(lambda name, fields: _bundled(name) in BUNDLED, _open_bundled),
     "table": Source(_is_table, _open_table),
+    "conll": Source(_is_conll, conll.open_conll),
     "npz": Source(_ends_in(npz.SUFFIXES), _open_npz),
     "function": Source(_is_function, _open_function),
     "prepared": Source(_is_prepared, _open_tfds),

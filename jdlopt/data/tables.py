@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jdlopt.config.tree import nested_columns
-from jdlopt.data import columns, labelled, mixed, table_notes
+from jdlopt.data import columns, labelled, mixed, table_notes, tagged, tags
 from jdlopt.data.damage import Skipped, check_left
 from jdlopt.data.dataset import PLAIN, Dataset, Reading, make_dataset
 from jdlopt.data.fields import DataFields
@@ -178,6 +178,9 @@ def _dataset(
     skipped: Skipped,
     notes: Notes,
 ) -> Dataset:
+    if fields.task == tags.TASK:
+        found = {split: (one.table, one.where) for split, one in tables.items()}
+        return tagged.of_tables(found, fields, reading, name=name, notes=notes, skipped=skipped)
     _, where, folder = tables["train"]
     columns_there = list(tables["train"].table.columns)
     fields = labelled.with_targets(fields, columns_there)
@@ -206,10 +209,10 @@ def _dataset(
         pools[TABLE] = ArrayPool(len(table), partial(Arrays, matrix, targets))
     checked: tuple[str, ...] = ("train", "validation", "test")
     if kinds.apart:
-        found, held, parts = mixed.open_apart(
+        specs, held, parts = mixed.open_apart(
             table, kinds.apart, targets, parts, fields, reading, folder, where, skipped
         )
-        inputs, pools = {**inputs, **found}, {**pools, **held}
+        inputs, pools = {**inputs, **specs}, {**pools, **held}
         # what a file of the test split holds is not known before it is asked for
         checked = checked[:2] if set(kinds.apart.values()) & set(mixed.FILES) else checked
     seen, pool = mixed.together(inputs, pools, targets)

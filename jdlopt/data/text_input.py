@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Int32
 
-from jdlopt.data import text
+from jdlopt.data import text, words
 from jdlopt.data.text import TextFields
+
+Encoded = Int32[np.ndarray, "texts tokens"]
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,13 @@ class TextInput:
     Attributes:
       column: the column or feature that holds the texts.
       state: the tokenizer's, as `jdlopt.data.text.fit` returns it.
+      by_word: whether texts are cut into words first (`jdlopt.data.words`), each of which has a
+        target.
     """
 
     column: str
     state: Any
+    by_word: bool = False
 
     @property
     def size(self) -> int:
@@ -34,18 +39,29 @@ class TextInput:
         """Returns the id of each token."""
         return {token: number for number, token in enumerate(self.state.tokens)}
 
-    def encode(self, texts: Sequence[str]) -> Int32[np.ndarray, "texts tokens"]:
-        """Returns the texts' token ids, cut or padded (with 0) to one length."""
-        return text.encode(self.state, texts)
+    def encode(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> Encoded:
+        """Returns the texts' token ids, cut or padded (with 0) to one length.
+
+        Args:
+          texts: texts; where they are cut into words, some may be lists of these.
+        """
+        if self.by_word:
+            return words.encode(self.state, [words.cut(one).words for one in texts]).ids
+        return text.encode(self.state, cast("Sequence[str]", texts))
 
     def meta(self) -> dict[str, Any]:
         """Returns JSON-able values that `from_meta` gives back."""
         saved = text.to_json(self.state)
-        return {"column": self.column, "size": self.size, "tokenizer": saved}
+        made = {"column": self.column, "size": self.size, "tokenizer": saved}
+        return {**made, "by_word": True} if self.by_word else made
 
 
 def fit_texts(
-    fields: TextFields, column: str, texts: Sequence[str], known: TextInput | None = None
+    fields: TextFields,
+    column: str,
+    texts: Sequence[str],
+    known: TextInput | None = None,
+    by_word: bool = False,
 ) -> TextInput:
     """Returns the `TextInput` of a column, its vocabulary taken from the training texts alone.
 
@@ -54,11 +70,12 @@ def fit_texts(
       column: the column or feature.
       texts: the training texts.
       known: those of a run, whose vocabulary and way of cleaning are kept.
+      by_word: whether texts are cut into words first.
     """
     if known is not None:
         length = {"max_tokens": fields.max_tokens, "truncate": fields.truncate}
-        return TextInput(column, replace(known.state, **length))
-    return TextInput(column, text.fit(fields, texts))
+        return TextInput(column, replace(known.state, **length), by_word)
+    return TextInput(column, text.fit(fields, texts), by_word)
 
 
 def from_meta(saved: Mapping[str, object]) -> TextInput:
@@ -67,4 +84,5 @@ def from_meta(saved: Mapping[str, object]) -> TextInput:
     Raises:
       DataError: the tokenizer's state is damaged.
     """
-    return TextInput(str(saved["column"]), text.from_json(saved["tokenizer"]))
+    state, by_word = text.from_json(saved["tokenizer"]), saved.get("by_word") is True
+    return TextInput(str(saved["column"]), state, by_word)

@@ -11,10 +11,10 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int, Int32
 
 from jdlopt.errors import ConfigError, DataError
 
@@ -178,6 +178,18 @@ TOKENIZERS: dict[str, Callable[[collections.Counter[str], int, int], str]] = {
 # --- using ----------------------------------------------------------------------------------------
 
 
+class Placed(NamedTuple):
+    """The tokens of a text.
+
+    Attributes:
+      ids: theirs.
+      places: where each begins in the text, and behind which character it ends.
+    """
+
+    ids: Int32[np.ndarray, " tokens"]
+    places: Int[np.ndarray, "tokens 2"]
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """A tokenizer whose ids are ours: 0 padding, 1 unknown, then its tokens in its own order.
@@ -198,24 +210,41 @@ class Vocabulary:
         Raises:
           DataError: the tokenizer fails on the texts.
         """
+        ours = self._ours()
+        return [ours(one) for one in self._encodings(texts, self.tokenizer.encode_batch_fast)]
+
+    def encode_with_places(self, texts: Sequence[str]) -> list[Placed]:
+        """Returns the ids of each text as `encode` does, and where in it each token stands.
+
+        Raises:
+          DataError: the tokenizer fails on the texts.
+        """
+        ours = self._ours()
+        return [
+            Placed(ours(one), np.array(one.offsets, np.int64).reshape(-1, 2))
+            for one in self._encodings(texts, self.tokenizer.encode_batch)
+        ]
+
+    def _ours(self) -> Callable[[Any], Int32[np.ndarray, " tokens"]]:
+        """Returns what makes ids of ours of an encoding of the library."""
         order = np.argsort(self.own_ids, kind="stable")
         ordered = self.own_ids[order]
-        rows: list[np.ndarray] = []
+
+        def ours(encoding: Any) -> np.ndarray:
+            ids = order[np.searchsorted(ordered, np.array(encoding.ids, np.int64))].astype(np.int32)
+            ids[ids == PADDING_ID] = UNKNOWN_ID  # a word that is spelt like padding
+            return ids
+
+        return ours
+
+    def _encodings(self, texts: Sequence[str], call: Callable[..., Any]) -> Iterator[Any]:
         for start in range(0, len(texts), _LINE_WORDS):
             chunk = list(texts[start : start + _LINE_WORDS])
-            encodings = guarded(
-                functools.partial(
-                    self.tokenizer.encode_batch_fast, chunk, add_special_tokens=False
-                ),
+            yield from guarded(
+                functools.partial(call, chunk, add_special_tokens=False),
                 "the tokenizer fails on a text",
                 sum(map(len, chunk)),
             )
-            for encoding in encodings:
-                own = np.array(encoding.ids, dtype=np.int64)
-                ids = order[np.searchsorted(ordered, own)].astype(np.int32)
-                ids[ids == PADDING_ID] = UNKNOWN_ID  # a word that is spelt like padding
-                rows.append(ids)
-        return rows
 
     def template(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Returns the ids that the tokenizer's template puts before a text, and behind it.

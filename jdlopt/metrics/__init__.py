@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Num
 from jdlopt.config import find_part
 from jdlopt.data.decision import USUAL, Decision
 from jdlopt.errors import ConfigError, listing
-from jdlopt.metrics import scores
+from jdlopt.metrics import entities, scores
 from jdlopt.metrics.leaves import Batch, Leaf, leaf_of
 from jdlopt.metrics.scores import Split, Value
 
@@ -53,6 +53,7 @@ class Metric(NamedTuple):
 
 EACH_CLASS, TWO_EXAMPLES = "examples of each class and of others", "two examples"
 _ONE, _ANY, _BOTH = ("classification",), ("multilabel",), ("classification", "multilabel")
+_TAGS = ("token_classification",)
 
 
 def _of_classes(
@@ -134,6 +135,15 @@ METRICS: dict[str, Metric] = {
     "rmse_per_output": _of_values(scores.each_of(scores.rmse), None),
     "mae_per_output": _of_values(scores.each_of(scores.mae), None),
     "r2_per_output": _of_values(scores.each_of(scores.r2), None)._replace(needs=TWO_EXAMPLES),
+    **{
+        f"entity_{name}{each}": _of_classes(("entities",), of(score), up, _TAGS)
+        for name, score in entities.SCORES.items()
+        for each, of, up in (
+            ("", entities.of_all, True),
+            ("_per_kind", entities.of_each_kind, None),
+        )
+    },
+    "token_accuracy": _of_classes(("tokens",), entities.token_accuracy, tasks=_TAGS),
 }
 """Every metric by name; any other ``top_<k>_accuracy`` is known as well.
 
@@ -159,6 +169,10 @@ otherwise, are predicted. All equal scikit-learn's functions of the same name:
 - ``mse``, ``rmse``, ``mae``, ``r2`` of several outputs are the mean of each output's, which
   ``…_per_output`` lists; ``r2`` of a constant target is 1 if predicted exactly and else 0, and of
   fewer than two examples NaN.
+
+``entity_precision``, ``entity_recall`` and ``entity_f1`` are of the entities of all sentences
+together (``conlleval``, and ``seqeval`` as it is by default), ``…_per_kind`` lists those of each
+kind; ``token_accuracy`` is the share of words with the right tag.
 
 ``expected_calibration_error`` has `CALIBRATION_BINS` equal-width bins, closed on the right, of the
 predicted class's probability (Guo et al., 2017, https://arxiv.org/abs/1706.04599).

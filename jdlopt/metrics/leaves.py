@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from jdlopt.data.decision import USUAL, Decision
 from jdlopt.errors import ConfigError, listing, nearest
+from jdlopt.metrics import entities
 
 
 class Batch(NamedTuple):
@@ -113,6 +114,11 @@ def _exact(batch: Batch) -> Int[Array, ""]:
     return _count((_predicted_labels(batch) == _labels(batch)).all(axis=-1), batch)
 
 
+def _entities(batch: Batch) -> Int[Array, "kinds 3"]:
+    kinds = (batch.outputs.shape[-1] - 1) // 2
+    return entities.counted(batch.outputs.argmax(-1), batch.targets, batch.real, kinds)
+
+
 LEAVES: dict[str, Leaf] = {
     "real": Leaf(lambda batch: batch.real, 1),
     "loss": Leaf(lambda batch: batch.per_example_loss, 1),
@@ -137,6 +143,12 @@ LEAVES_OF: dict[str, dict[str, Leaf]] = {
         "wrong_labels": Leaf(_wrong_labels, 0),
         "predicted": Leaf(_predicted_labels, 2),
         "classes": Leaf(_labels, 2),
+    },
+    "token_classification": {
+        "entities": Leaf(_entities, 2, counts=True),
+        "tokens": Leaf(
+            lambda batch: entities.tokens_right(batch.outputs, batch.targets, batch.real), 1, True
+        ),
     },
 }
 """What the metrics of one task may ask for beside them: ``classes`` and ``predicted`` are the

@@ -53,6 +53,7 @@ __all__ = [
     "Model",
     "ModelFields",
     "PruneFields",
+    "at_positions",
     "has_submodels",
     "make_model",
 ]
@@ -154,9 +155,18 @@ def _of_one_input(name: str, named: Mapping[str, InputFacts]) -> str:
     )
 
 
+def at_positions(name: str) -> bool:
+    """Returns whether a model can have a row of outputs at each position.
+
+    Args:
+      name: ``model.name``.
+    """
+    return "positions" in parameters_of(find_part(name, MODELS, "model.name"))
+
+
 def _of_no_positions(name: str, positions: int) -> str:
     """Says that a model predicts once an example, and which ones do at each position."""
-    able = [one for one, part in MODELS.items() if "positions" in parameters_of(part)]
+    able = filter(at_positions, MODELS)
     where = "step of a sequence" if positions == 1 else "pixel"
     return (
         f"model.name: {name!r} has one row of outputs an example; this task needs one for each "
@@ -220,7 +230,7 @@ def make_model(
         keys["num_tokens"] = tokens
     if "column_names" in own:
         keys["column_names"] = names
-    if positions and "positions" not in own:
+    if positions and not at_positions(section["name"]):
         raise ConfigError(_of_no_positions(section["name"], positions))
     if "positions" in own:
         keys["positions"] = positions

@@ -59,7 +59,7 @@ def sample(
     return lax.cond(temperature > 0, drawn, best)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "count", "end"))
+@functools.partial(jax.jit, static_argnames=("model", "count", "end", "scored_by"))
 def generate(
     params: PyTree,
     prompt: Int[Array, "n positions"],
@@ -72,6 +72,7 @@ def generate(
     count: int,
     end: int | None = None,
     lengths: Int[Array, " n"] | None = None,
+    scored_by: str = "scores",
 ) -> Int[Array, "n count"]:
     """Continues sequences of tokens, all of them together. Pure, and compiled once per shape.
 
@@ -87,6 +88,7 @@ def generate(
       count: how many tokens to generate.
       end: the token after which a sequence is complete; the rest of its row is 0.
       lengths: how long each prompt is; needed only where prompts end with a token whose id is 0.
+      scored_by: the model's method that scores tokens; by ``next_scores`` padding is none of them.
 
     Returns:
       The new tokens.
@@ -123,7 +125,7 @@ def generate(
             mutable=["cache"],
         )
         states = jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0]
-        logits: Any = model.apply({"params": params}, states, method="scores")
+        logits: Any = model.apply({"params": params}, states, method=scored_by)
         return logits, dict(changed)
 
     def draw(index: Any, logits: Array, done: Array) -> tuple[Array, Array]:

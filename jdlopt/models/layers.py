@@ -238,7 +238,9 @@ class Head(nn.Module):
     remat: str = "none"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n features"], train: bool) -> Float[Array, "n num_outputs"]:
+    def __call__(
+        self, x: Float[Array, "n *positions features"], train: bool
+    ) -> Float[Array, "n *positions num_outputs"]:
         """Maps features to outputs (logits, or predictions of a regression)."""
         policy, layer = REMAT[self.remat], Head._layer
         if policy is not None:

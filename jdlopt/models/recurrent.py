@@ -165,7 +165,8 @@ class GRU(nn.Module):
     whole. Gal and Ghahramani, "A theoretically grounded application of dropout in recurrent neural
     networks", 2016.
 
-    ``layer_features`` are the widths of the layers, where they differ.
+    ``layer_features`` are the widths of the layers, where they differ. With ``positions=1`` the
+    head reads the state at each time, of both directions if bidirectional, and nothing is read out.
     """
 
     num_outputs: int
@@ -180,10 +181,11 @@ class GRU(nn.Module):
     remat: Annotated[str, Choice(REMAT)] = "none"
     embedding_features: Count = 32
     num_tokens: int = 0
+    positions: int = 0
 
     @nn.compact
     def __call__(self, inputs: Num[Array, "n *shape"], train: bool = False) -> Array:
-        """Maps sequences to outputs."""
+        """Maps sequences to outputs: one row each, or one at each time."""
         return _outputs(self, "gru", inputs, train)
 
 
@@ -202,16 +204,17 @@ class LSTM(nn.Module):
     remat: Annotated[str, Choice(REMAT)] = "none"
     embedding_features: Count = 32
     num_tokens: int = 0
+    positions: int = 0
 
     @nn.compact
     def __call__(self, inputs: Num[Array, "n *shape"], train: bool = False) -> Array:
-        """Maps sequences to outputs."""
+        """Maps sequences to outputs: one row each, or one at each time."""
         return _outputs(self, "lstm", inputs, train)
 
 
 def _outputs(
     model: GRU | LSTM, cell: str, inputs: Num[Array, "n *shape"], train: bool
-) -> Float[Array, "n num_outputs"]:
+) -> Float[Array, "n *time num_outputs"]:
     """Runs the layers of a model, whose submodules they become, and its head."""
     rate, variational = model.dropout_rate, model.variational_dropout
     if variational and rate is None:
@@ -249,7 +252,9 @@ def _outputs(
             runs.append(layer(x, real, kept))
         x = jnp.concatenate([states for states, _ in runs], axis=-1)
         summary = jnp.concatenate([final for _, final in runs], axis=-1)
-    if model.readout == "mean":
+    if model.positions:
+        summary = x.swapaxes(0, 1)
+    elif model.readout == "mean":
         summary = x.mean(axis=0) if real is None else _mean(x, real)
     summary = Dropout(rate, name="dropout")(summary, train)
     return Head(model.num_outputs, (), "relu", model.initializer, name="head")(summary, train)

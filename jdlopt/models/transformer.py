@@ -6,6 +6,7 @@ from typing import Annotated
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from jdlopt.config import Choice, Count, Natural, NonNegative, Positive, Rate, Scalar
@@ -101,7 +102,8 @@ class TransformerEncoder(nn.Module):
     The features are the mean over the positions that are no padding, or with ``pooling='cls'`` the
     first position through a dense layer and tanh. ``layer_heads`` and ``layer_mlp_features`` are
     those of each layer, where they differ; a head is ``head_features`` wide, by default its share.
-    Devlin et al., "BERT: pre-training of deep
+    With ``positions=1`` the head reads what the last layer makes of each position, and nothing is
+    pooled. Devlin et al., "BERT: pre-training of deep
     bidirectional transformers for language understanding", 2019.
 
     With ``experts``, each feed-forward network is so many of them (`jdlopt.models.experts`), of
@@ -133,6 +135,7 @@ class TransformerEncoder(nn.Module):
     remat: Annotated[str, Choice(REMAT)] = "none"
     num_tokens: int = 0
     microbatches: int | None = None
+    positions: int = 0
 
     def setup(self) -> None:
         """Declares the submodules; what a method does not call gets no parameters."""
@@ -149,14 +152,15 @@ class TransformerEncoder(nn.Module):
             (self.layers,) = layers
         else:
             self.layer = layers
-        if self.pooling == "cls":
+        if self.pooling == "cls" and not self.positions:
             self.pooler = nn.Dense(self.features)
         self.dropout = Dropout(self.dropout_rate)
         self.head = _head(self)
 
     def __call__(self, inputs: Num[Array, "n positions *channels"], train: bool = False) -> Array:
-        """Maps sequences to outputs."""
-        return self.head(self.dropout(self.encode(inputs, train), train), train)
+        """Maps sequences to outputs: one row each, or one at each position."""
+        x = self.states(inputs, train) if self.positions else self.encode(inputs, train)
+        return self.head(self.dropout(x, train), train)
 
     def encode(
         self,
@@ -193,9 +197,11 @@ class TransformerDecoder(nn.Module):
 
     Inputs are token ids, of which 0 at the end is padding, or numbers (length, channels). As a
     classifier it reads the last position that is no padding; as a language model (`logits`) it
-    scores the token after each position. ``layer_heads``, ``layer_mlp_features``,
-    ``head_features`` and the keys of experts are as in `TransformerEncoder`. Radford et al.,
-    "Language models are unsupervised multitask learners", 2019.
+    scores the token after each position. With ``positions=1`` it has a row of outputs at each
+    position; where these are as many as there are tokens, they are `next_scores`. ``layer_heads``,
+    ``layer_mlp_features``, ``head_features`` and the keys of experts are as in
+    `TransformerEncoder`. Radford et al., "Language models are unsupervised multitask learners",
+    2019.
     """
 
     num_outputs: int
@@ -219,6 +225,7 @@ class TransformerDecoder(nn.Module):
     remat: Annotated[str, Choice(REMAT)] = "none"
     num_tokens: int = 0
     microbatches: int | None = None
+    positions: int = 0
 
     def setup(self) -> None:
         """Declares the submodules; what a method does not call gets no parameters."""
@@ -234,8 +241,11 @@ class TransformerDecoder(nn.Module):
         self.head = _head(self)
 
     def __call__(self, inputs: Num[Array, "n positions *channels"], train: bool = False) -> Array:
-        """Maps sequences to outputs."""
+        """Maps sequences to outputs: one row each, or one at each position."""
         x = self.states(inputs, train)
+        if self.positions:
+            of_tokens = self.num_tokens and self.num_outputs == self.num_tokens
+            return self.next_scores(x) if of_tokens else self.head(x, train)
         if not self.num_tokens:
             return self.head(x[:, -1], train)
         last = jnp.maximum(lengths_of(inputs) - 1, 0)
@@ -254,6 +264,18 @@ class TransformerDecoder(nn.Module):
         improve language models", 2017.
         """
         return self.embeddings.scores(states)
+
+    def next_scores(
+        self, states: Float[Array, "*shape features"]
+    ) -> Float[Array, "*shape num_tokens"]:
+        """Scores each token as `scores` does, but padding, which is no text, as the worst of them.
+
+        Its vector, which a pretrained vocabulary may not have, then says nothing: with zeros it
+        would outdo tokens whose scores are all below 0.
+        """
+        found = self.scores(states)
+        worst = lax.stop_gradient(found[..., 1:].min(axis=-1, keepdims=True))
+        return jnp.concatenate([worst, found[..., 1:]], axis=-1)
 
     def states(
         self,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jdlopt.metrics import MANY_CLASSES, scores
-from jdlopt.report import figures
+from jdlopt.report import entities, figures
 from jdlopt.report.balance import balance, interval
 from jdlopt.report.outcome import Outcome
 from jdlopt.report.page import Figure, Table
@@ -30,7 +30,7 @@ BEST_ROWS = 5
 def shown(outcome: Outcome) -> dict[str, object]:
     """Returns what the page's template shows of predictions, by what the task says it shows."""
     made: dict[str, object] = dict.fromkeys(
-        ("confusion", "thresholds", "values", "each", "balance")
+        ("confusion", "thresholds", "values", "each", "balance", "entities")
     )
     shows = find_task(outcome.spec.task).shows
     for name, part in PARTS.items():
@@ -258,5 +258,6 @@ PARTS: Mapping[str, Callable[[Outcome], dict[str, object]]] = {
     "classes": _classes,
     "labels": _labels,
     "values": _values,
+    "entities": entities.shown,
 }
 """What is shown of what a task says it shows, of `jdlopt.tasks.SHOWN`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jdlopt.data import named
+from jdlopt.data.coding import PAD
 from jdlopt.report.cards import cards
 from jdlopt.report.outcome import Guesses, Outcome
 from jdlopt.report.page import number
@@ -56,8 +57,11 @@ def _said(outcome: Outcome, index: int, guesses: Guesses | None) -> tuple[str, s
     shares = None if found is None else found[None]
     decoded = task.decode(outcome.outputs[index][None], shares, spec)
     guess = decoded.labels[0] if decoded.labels else _numbers(decoded.values[0])
-    true = _numbers(target) if task.told is None else task.told(target[None], spec)[0]
-    return true, guess, loss
+    if task.told is None:
+        return _numbers(target), guess, loss
+    if decoded.labels is None:  # at the positions that have a target
+        guess = task.told(np.where(target == PAD, PAD, decoded.values[0])[None], spec)[0]
+    return task.told(target[None], spec)[0], guess, loss
 
 
 def _numbers(values: object) -> str:

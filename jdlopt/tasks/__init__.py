@@ -7,10 +7,13 @@ from jdlopt.tasks.classification import CLASSIFICATION
 from jdlopt.tasks.multilabel import MULTILABEL
 from jdlopt.tasks.regression import REGRESSION
 from jdlopt.tasks.task import SHOWN, Columns, Decoded, Task
+from jdlopt.tasks.token_classification import TOKEN_CLASSIFICATION
 
 __all__ = ["SHOWN", "TASKS", "Columns", "Decoded", "Task", "find_task"]
 
-TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, MULTILABEL, REGRESSION)}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (CLASSIFICATION, MULTILABEL, REGRESSION, TOKEN_CLASSIFICATION)
+}
 """Every bundled task by name."""
 
 

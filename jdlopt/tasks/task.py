@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -56,6 +56,8 @@ class Task:
       shows: which findings and parts of reports apply, of `SHOWN`.
       told: ``(targets, spec) → texts``: targets in words, where they are neither classes, labels
         nor numbers of an example.
+      of_texts: ``(decoded, probabilities or None, spec, texts) → (decoded, columns)``, in place of
+        ``columns`` where the texts that the inputs were made of are known, and say more.
     """
 
     name: str
@@ -72,6 +74,10 @@ class Task:
     shows: frozenset[str] = frozenset()
     loss_of: Mapping[str, str] = field(default_factory=dict)
     told: Callable[[np.ndarray, DataSpec], list[str]] | None = None
+    of_texts: (
+        Callable[[Decoded, np.ndarray | None, DataSpec, Sequence[Any]], tuple[Decoded, Columns]]
+        | None
+    ) = None
 
     def default_loss(self, monitor: str | None) -> str:
         """Returns the loss of a config that names none, by the metric that it watches."""
@@ -82,6 +88,7 @@ SHOWN = {
     "classes": "one class an example: confusions, calibration, shares of classes, doubtful labels",
     "labels": "any number of labels an example",
     "values": "numbers: mean squared error and R²",
+    "entities": "tags of words: sentences with entities marked, and how good each kind is",
     "simple models": "one target an example, which scikit-learn's forests and trees can predict",
 }
 """What findings and reports ask a task for, and what it stands for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -71,7 +72,11 @@ def predictions_of(
     task, ids = find_task(spec.task), given.ids
     many = spec.num_classes > MOST_PROBABILITIES and not all_classes
     decoded = task.decode(found.outputs, found.probabilities, spec)
-    columns, notes = task.columns(decoded, found.probabilities, spec), given.notes
+    shares, notes = found.probabilities, given.notes
+    if task.of_texts is None or given.texts is None:
+        columns = task.columns(decoded, shares, spec)
+    else:
+        decoded, columns = task.of_texts(decoded, shares, spec, given.texts)
     if many and "labels" in task.shows and decoded.labels is not None:
         columns = {"prediction": decoded.labels}
         notes = (*notes, _left_out(f"the probabilities of all {spec.num_classes:,} labels", ids))
@@ -177,6 +182,8 @@ def write_csv(predictions: Predictions, file: IO[str]) -> None:
 
 def _cell(value: Any) -> Any:
     """Returns a cell of a CSV, its text safe."""
+    if isinstance(value, list):  # such as the entities of a text
+        value = json.dumps(value, ensure_ascii=False)
     if not isinstance(value, str):
         return value
     text = escaped(value)

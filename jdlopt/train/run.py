@@ -204,7 +204,7 @@ class Run:
         experiment = self.experiment
         if data is not None:
             given = given_inputs(data[0], experiment.spec.inputs)
-            targets = given_targets(data[1], experiment.spec, len(given.ids))
+            targets = given_targets(data[1], experiment.spec, len(given.ids), given.texts)
             examples = Arrays(given.inputs, targets)
             experiment = experiment.on(only_split(experiment.spec, split, examples))
         elif experiment.dataset is None:

@@ -22,7 +22,7 @@ def test_columns_are_found_by_name(tmp_path, suffix):
     frame = pd.DataFrame({"b": [1, 2], "text": ["x", "y"], "a": [0.5, 0.25]})
     path = tmp_path / f"new{suffix}"
     frame.to_parquet(path) if suffix == ".parquet" else frame.to_csv(path, index=False)
-    inputs, ids, notes = read_inputs(path, TABLE)
+    inputs, ids, notes, _ = read_inputs(path, TABLE)
     assert notes == ()
     np.testing.assert_array_equal(inputs, np.float32([[0.5, 1], [0.25, 2]]))
     assert inputs.dtype == np.float32
@@ -49,7 +49,7 @@ def test_images_with_and_without_subfolders(tmp_path):
     (tmp_path / "deep").mkdir()
     for name in ("z.png", "deep/a.png"):
         Image.new("RGB", (10, 8), "red").save(tmp_path / name)
-    inputs, ids, _ = read_inputs(tmp_path, PICTURE)
+    inputs, ids, *_ = read_inputs(tmp_path, PICTURE)
     assert inputs.shape == (2, 4, 5, 3)
     assert ids == ["deep/a.png", "z.png"]
     assert read_inputs(tmp_path / "z.png", PICTURE).ids == ["z.png"]
@@ -110,7 +110,7 @@ def test_texts_read_back_alike(tmp_path):
     fields = {"source": str(path), "target": "y", "text_column": "words"}
     dataset = open_dataset(fields | {"text": {"max_tokens": 8, "vocab_size": 60}})
     spec = DataSpec.from_dict(json.loads(json.dumps(dataset.spec.to_dict()))).input
-    inputs, ids, _ = read_inputs(path, spec)
+    inputs, ids, *_ = read_inputs(path, spec)
     assert inputs.shape == (40, 8) and inputs.dtype == np.int32 and ids[-1] == "39"
     for split in dataset.sizes:
         rows = dataset.parts[split][1]

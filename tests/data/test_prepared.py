@@ -419,7 +419,7 @@ def test_sounds_become_waveforms_of_one_length(sounds, source, tmp_path):
         np.testing.assert_array_equal(dataset.records(split)[1][0], inputs[1])
     for index in (0, 1):
         (tmp_path / f"{index}.wav").write_bytes(wav(SOUNDS[index]))
-    inputs, ids, _ = read_inputs(
+    inputs, ids, *_ = read_inputs(
         tmp_path, DataSpec.from_dict(json.loads(json.dumps(dataset.spec.to_dict()))).input
     )
     assert ids == ["0.wav", "1.wav"]

@@ -47,6 +47,12 @@ def texts(folder: Path, column: str = "text") -> Path:
     return folder / "made.csv"
 
 
+def tagged(folder: Path) -> Path:
+    rows = [f"Ann\tB-PER\nlives\tO\nin\tO\n{('Rome', 'Bonn')[i % 2]}\tB-LOC" for i in range(COUNT)]
+    (folder / "made.conll").write_text("\n\n".join(rows), "utf-8")
+    return folder / "made.conll"
+
+
 def sounds(folder: Path) -> Path:
     rng = np.random.default_rng(0)
     for index in range(COUNT):
@@ -93,6 +99,7 @@ MADE: dict[str, Callable[[Path], Path]] = {
     "mnist_lenet": images,
     "mnist_resnet": images,
     "mnist_vit": images,
+    "entities": tagged,
     "own_csv": table,
     "own_labels": table_of_labels,
     "own_outputs": table_of_outputs,

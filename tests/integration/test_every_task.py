@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import test_positions
 import test_tasks
+import test_token_classification
 
 from jdlopt.cli import main
 from jdlopt.tasks import TASKS
@@ -36,6 +37,12 @@ def several(task):
     return made
 
 
+def tags(folder):
+    """Returns the same of sentences whose words have tags."""
+    (folder / "new.txt").write_text("Bob is not in New York.\n\nAnn lives in Rome\n", "utf-8")
+    return test_token_classification.config(folder), folder / "new.txt"
+
+
 def own(folder):
     """Returns the same of a task of one's own, with a class at each position."""
     np.savez(folder / "new.npz", x=test_positions.X[:5])
@@ -46,6 +53,7 @@ ROWS = {
     "classification": classes,
     "multilabel": several("multilabel"),
     "regression": several("regression"),
+    "token_classification": tags,
     "test_positions:SIGN": own,
 }
 """Tiny data of each task."""
@@ -57,6 +65,8 @@ REFUSED = {
     },
     ("test_positions:SIGN", "bundle"): "predicts a class at each position",
     ("test_positions:SIGN", "tta"): "predicts a class at each position",
+    ("token_classification", "bundle"): "predicts a class at each position",
+    ("token_classification", "tta"): "predicts a class at each position",
 }
 """What a verb can't do of a task, with what it says."""
 

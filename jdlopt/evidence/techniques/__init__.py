@@ -118,6 +118,7 @@ def facts_of(config: Config, dataset: Any) -> Facts:
         steps_per_epoch=feed.steps_per_epoch(size, config.data.batch_size),
         imbalance=imbalance,
         categorical=any(one.categories for one in dataset.spec.named.values()),
+        positions=dataset.spec.positions,
     )
 
 
@@ -129,6 +130,12 @@ def why_not(one: Technique, config: Config, facts: Facts) -> str | None:
     changes = one.changes(config, facts)
     if not changes:
         return "The config has it already."
+    if facts.positions and all("model.name" in change for change in changes):
+        from jdlopt.models import at_positions  # takes long to import
+
+        names = [change["model.name"] for change in changes]
+        if not any(map(at_positions, names)):
+            return f"model.name={names[0]!r} has one row of outputs an example, not one a position."
     place = config.model.pretrained
     if place is not None and all(any(map(_reshapes, change)) for change in changes):
         return f"The model starts from weights of another structure, {place!r}."

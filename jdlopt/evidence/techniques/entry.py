@@ -35,6 +35,7 @@ class Facts(NamedTuple):
       total_steps, steps_per_epoch: updates.
       imbalance: how many times the largest class is as large as the smallest; 1 without classes.
       categorical: whether a table has columns of categories.
+      positions: axes of a target that are positions, with a class each.
     """
 
     task: str
@@ -46,6 +47,7 @@ class Facts(NamedTuple):
     steps_per_epoch: int
     imbalance: float
     categorical: bool
+    positions: int = 0
 
     def of_kinds(self, *kinds: str) -> list[str]:
         """Returns the names of the inputs that are of a kind."""

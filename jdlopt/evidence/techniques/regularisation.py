@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from jdlopt.train.schema import Config
 
 
+CLASSES = ("classification", "token_classification")
+"""The tasks with a class an example, or a position."""
+
+
 def _patience(config: Config, facts: Facts) -> tuple[Change, ...]:
     if value_of(config, "train.patience") is not None:
         return ()
@@ -73,7 +77,7 @@ REGULARISATION = (
         "Moves a share of each target evenly onto all classes.",
         values("loss.label_smoothing", 0.1, 0.2), "nothing",
         "Szegedy et al., Rethinking the inception architecture, 2016", 0.4,
-        unless(needs_task("classification", "multilabel"), needs_key("loss.label_smoothing")),
+        unless(needs_task(*CLASSES, "multilabel"), needs_key("loss.label_smoothing")),
         {"loss.label_smoothing": ("around", 2.0)},
     ),
     Technique(
@@ -86,14 +90,14 @@ REGULARISATION = (
         "Weighs each class in the loss by how rare it is.",
         values("loss.class_weights", "balanced"), "nothing",
         "King and Zeng, Logistic regression in rare events data, 2001", 0.3,
-        unless(needs_task("classification", "multilabel"), _balanced),
+        unless(needs_task(*CLASSES, "multilabel"), _balanced),
     ),
     Technique(
         "focal_loss", "loss", ("accuracy", "robustness"),
         "Lowers the weight of examples that are already right.",
         values("loss.name", "focal"), "nothing",
         "Lin et al., Focal loss for dense object detection, 2017", 0.2,
-        needs_task("classification"), {"loss.gamma": ("around", 2.0)},
+        needs_task(*CLASSES), {"loss.gamma": ("around", 2.0)},
     ),
     Technique(
         "huber_loss", "loss", ("robustness",),

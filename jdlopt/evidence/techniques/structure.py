@@ -142,7 +142,7 @@ def _convolutional(config: Config, facts: Facts) -> tuple[Change, ...]:
 def _readout(config: Config, facts: Facts) -> tuple[Change, ...]:
     now = value_of(config, "model.readout")
     other = {"flatten": "average", "average": "flatten", "last": "mean", "mean": "last"}
-    return ({"model.readout": other[now]},) if now in other else ()
+    return ({"model.readout": other[now]},) if now in other and not facts.positions else ()
 
 
 STRUCTURE = (
