@@ -40,6 +40,18 @@ OBJECT_STORE = 80 * 2**20
 """Bytes of Ray's memory for objects, of which a study needs none."""
 WAIT_SECONDS = 2.0
 """How long each result is held up at most, until a machine that has joined has a worker."""
+IMPROVED = {
+    "data": {"source": "iris", "batch_size": 32, "preprocess": {"scale": "standard"}},
+    "model": {"name": "mlp", "features": (8,)},
+    "optim": {"name": "adam", "learning_rate": 1e-3},  # far too low
+    "train": {"epochs": 20},
+    "mesh": {"data": 1},
+}
+IMPROVE = (
+    "--techniques=learning_rate_up", "--until=validation/accuracy>=0.8", "--confirm=5",
+    "--test-seeds=2", "--budget=10m", "--no-diagnosis", "--no-report",
+)  # fmt: skip
+"""How `IMPROVED` is improved: one technique, confirmed and tested."""
 
 
 def children(pid: int) -> Iterator[int]:
@@ -232,6 +244,60 @@ def measured_on_slurm(trials: int, machines: int, workers: int) -> dict[str, Any
         found = {**counted(place / "many", trials), "machines": machines, "workers": workers}
         found |= {"happened": happened, "seconds": seconds}
         return found | compared(record, place / "one", None)
+
+
+def trainings(workdir: Path) -> dict[str, list[dict[str, float]]]:
+    """Returns the metrics of each training of an improvement, by config and seed."""
+    from jdlopt.evidence.trainings import read_line
+
+    found: dict[str, list[dict[str, float]]] = collections.defaultdict(list)
+    for path in sorted((workdir / "trainings").glob("*.jsonl")):
+        for line in path.read_bytes().splitlines():
+            one = read_line(line)
+            if one is not None:
+                found[f"{path.stem} {one.seed}"].append(one.metrics)
+    return found
+
+
+def words_of_improve(place: Path, workdir: Path) -> list[str]:
+    """Returns the words of ``jdlopt improve`` for `IMPROVED`, whose file is written."""
+    (place / "config.py").write_text(f"def get_config():\n    return {IMPROVED!r}\n")
+    return ["improve", f"--config={place / 'config.py'}", f"--workdir={workdir}", *IMPROVE]
+
+
+def improved(machines: int) -> dict[str, Any]:
+    """Improves a config on a Ray cluster, a worker killed, and alone; returns what differs."""
+    from slurm_here import wait_for
+
+    command = [sys.executable, "-m", "jdlopt.cli"]
+    with tempfile.TemporaryDirectory(prefix="cluster-") as folder:
+        many, alone = Path(folder) / "many", Path(folder) / "alone"
+        cluster = Cluster(machines, machines, 0)
+        try:
+            words = words_of_improve(Path(folder), many)
+            started = subprocess.Popen(
+                [*command, *words, f"--workers-on=ray:{cluster.nodes.address}"]
+            )
+            wait_for("trainings", lambda: len(trainings(many)) >= 3, 180)
+            cluster.kill_worker()
+            killed_after = len(trainings(many))
+            code = started.wait(280)
+        finally:
+            cluster.nodes.shutdown()
+        subprocess.run([*command, *words_of_improve(Path(folder), alone)], check=True)
+        found, expected = trainings(many), trainings(alone)
+        records = [json.loads((one / "improve.json").read_text()) for one in (many, alone)]
+    pairs = [(found[key][0], expected[key][0]) for key in found.keys() & expected.keys()]
+    return {
+        "code": code,
+        "trainings": len(expected),
+        "killed_after": killed_after,
+        "lost": len(expected.keys() - found.keys()),
+        "more": len(found.keys() - expected.keys()),
+        "twice": sum(len(each) > 1 for each in found.values()),
+        "apart": max(abs(a[name] - b[name]) for a, b in pairs for name in b),
+        "adopted": [[step["technique"] for step in one["steps"]] for one in records],
+    }
 
 
 def main() -> None:

@@ -417,7 +417,7 @@ def groups() -> dict[str, list[Row]]:
         "The bundled configs": accuracy_rows(),
         "Training": training_rows(),
         "Studies": study_rows(),
-        "Many machines": machine_rows(),
+        "Many devices and machines": machine_rows(),
         "Comparisons and the loop": evidence_rows(),
         "Diagnosis": diagnosis_rows(),
         "Data": data_rows(),

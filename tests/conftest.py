@@ -36,9 +36,9 @@ import pytest  # noqa: E402
 # The shapes in these rooms' signatures are checked at each call, so while a program is traced. What
 # takes records is left out: one of them would be read to be checked.
 CHECKED = """
-    data.augment data.check data.cleaning data.coders data.columns data.key_split data.labelled
-    data.preprocess data.sampling data.split data.stratification data.targets data.text
-    data.text_cleaning data.vocabulary data.waveforms
+    data.augment data.check data.cleaning data.coders data.columns data.hold_out data.key_split
+    data.labelled data.preprocess data.sampling data.split data.stratification data.targets
+    data.text data.text_cleaning data.vocabulary data.waveforms
     evidence.statistics kernels losses metrics models optim tasks train.step
 """
 jaxtyping.install_import_hook(

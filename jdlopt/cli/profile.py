@@ -55,12 +55,14 @@ def _print(found: Profile, folder: Path | None) -> None:
 
     out, each = console(), found.step_seconds
     devices = f"{found.devices} × " if found.devices > 1 else ""
+    first = f", of {found.processes} processes the first" if found.processes > 1 else ""
     at_once = found.steps_per_dispatch
     way = "one by one" if found.mode == "step" else f"in a loop of up to {at_once:,}"
     out.print(
         Text.assemble((f"{found.model} on {found.source}", "bold")),
         f"{found.steps:,} steps of {found.batch_size:,} examples on {devices}{found.device}, "
-        f"dispatched {way}: {_time(each)} a step, {found.batch_size / each:,.0f} examples/s\n"
+        f"dispatched {way}{first}: {_time(each)} a step, {found.batch_size / each:,.0f} examples/s"
+        "\n"
         f"before the first step: {found.build_seconds:.1f} s for data, model and timing, "
         f"{found.compile_seconds:.1f} s compiling",
         sep="\n",
@@ -106,6 +108,8 @@ def _print(found: Profile, folder: Path | None) -> None:
     for path in traces:
         print_path(out, path, "the trace: open it at https://ui.perfetto.dev")
     print_path(out, folder / TRACE, f"for XProf (jdlopt[xprof]): xprof --logdir={folder / TRACE}")
+    for other in range(1, found.processes):
+        print_path(out, folder / f"{TRACE}-{other}", f"the trace of process {other}")
 
 
 def _print_memory(found: Memory) -> None:

@@ -28,7 +28,7 @@ from jdlopt.evidence.techniques import facts_of
 from jdlopt.evidence.trainer import ENDED_WELL, Trainer
 from jdlopt.evidence.within import check_within, read_within
 from jdlopt.study import schema
-from jdlopt.train import checkpoint, log, serve
+from jdlopt.train import checkpoint, checksums, log, serve
 from jdlopt.train.run import Run, open_run
 
 COMPRESSED = "compressed"
@@ -184,7 +184,7 @@ def _applicable(
 def _digest(place: Path) -> str:
     """What tells a run's best weights from others."""
     kept = checkpoint.steps(place / log.CHECKPOINTS, "best")
-    return checkpoint.fingerprint(checkpoint.place(place / log.CHECKPOINTS, kept[-1], "best"))
+    return checksums.fingerprint(checkpoint.place(place / log.CHECKPOINTS, kept[-1], "best"))
 
 
 def _earlier(workdir: Path) -> float:

@@ -24,7 +24,15 @@ from jdlopt.data.dataset import Dataset
 from jdlopt.errors import ConfigError, WorkdirError
 from jdlopt.mesh import MeshFields, make_mesh
 from jdlopt.models import pruning
-from jdlopt.train import checkpoint, data_record, goodput, log, serve, split_record
+from jdlopt.train import (
+    checkpoint,
+    checksums,
+    data_record,
+    goodput,
+    log,
+    serve,
+    split_record,
+)
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.facts import count_of, evaluated, facts_of, reasons_of, tell_faults
 from jdlopt.train.goodput import Account
@@ -147,7 +155,7 @@ def origin(source: Run) -> dict[str, object]:
         kept = checkpoint.steps(where / log.CHECKPOINTS, "best")
         if not kept:
             raise WorkdirError(f"{where}: holds no best checkpoint; nothing is made from it.")
-        digest = checkpoint.fingerprint(checkpoint.place(where / log.CHECKPOINTS, kept[-1], "best"))
+        digest = checksums.fingerprint(checkpoint.place(where / log.CHECKPOINTS, kept[-1], "best"))
     return {
         "from": None if where is None else str(where),
         "checkpoint": digest,

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Num
 
 from jdlopt.data import key_split
+from jdlopt.data.hold_out import held_out
 from jdlopt.data.stratification import dealt
 from jdlopt.errors import DataError, listing
 
@@ -189,15 +190,18 @@ def _apart(indices: Indices, held: Bool[np.ndarray, "_"]) -> tuple[Indices, Indi
 def _hold_out(
     indices: Indices, labels: np.ndarray | None, fraction: float, seed: int, name: str, where: str
 ) -> tuple[Indices, Indices]:
-    from sklearn.model_selection import train_test_split  # takes a second to import
-
     if labels is not None and labels.ndim == 2:
         held = dealt(labels[indices], (1 - fraction, fraction), seed) == 1
         if held.any() and not held.all():
             return _apart(indices, held)
         labels = None  # so few examples that a plain split says what is wrong
     stratify = None if labels is None else labels[indices]
-    try:
+    drawn = held_out(len(indices), fraction, seed, stratify)
+    if drawn is not None:
+        return _apart(indices, drawn)
+    from sklearn.model_selection import train_test_split
+
+    try:  # it says what is wrong
         kept, held = train_test_split(
             indices, test_size=fraction, random_state=seed, stratify=stratify
         )

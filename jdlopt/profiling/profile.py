@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -26,7 +27,7 @@ from jdlopt.data import given, notes
 from jdlopt.errors import UserError, WorkdirError
 from jdlopt.profiling import reading, sources, trace
 from jdlopt.profiling.record import PROFILE, TRACE, Profile
-from jdlopt.train import disk, features, log, serve
+from jdlopt.train import disk, features, log, processes, serve
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.components import clean_given
 from jdlopt.train.execution import Execution, Values, make_execution
@@ -57,7 +58,8 @@ def profile(
     """Profiles some training steps of a config, or of a run, and says where their time goes.
 
     The steps are dispatched as `jdlopt.fit` does, with the same feed, from fresh parameters: their
-    values are not kept. Programs are compiled anew, past any cache.
+    values are not kept. Programs are compiled anew, past any cache. Of several processes, all of
+    which call it, each keeps a trace, and the numbers are those of the first.
 
     Args:
       what: a config, or the directory of a run, whose data are opened again.
@@ -150,6 +152,8 @@ def _profiled(
     compiled: list[jax.stages.Compiled] = []
     experiment = dataclasses.replace(experiment, traced_once=False)  # for the lines of source
     config, compile = experiment.config, Compiler(compiled.append)
+    if place is not None and jax.process_index() == 0:
+        _remove_others(place)
     mesh = meshes.make_mesh(config.mesh)
     with ExitStack() as opened:
         state = _initial(experiment, mesh)
@@ -161,8 +165,9 @@ def _profiled(
         execution = make_execution(experiment, state, 0, mesh, compile, choice, opened)
         build_seconds = time.perf_counter() - started - compile.seconds
         state, step, each = _warmed_up(execution, state)
+        each = processes.agree(each)
         steps = steps or int(np.clip(SECONDS / each, LEAST, MOST))
-        folder = opened.enter_context(_traced_into(place if jax.process_index() == 0 else None))
+        folder = opened.enter_context(_traced_into(place, trace_of(jax.process_index())))
         _traced(execution, state, step, steps, folder)
         (file,) = folder.rglob("*.xplane.pb")
         read = [sources.read_program(one.as_text() or "") for one in compiled]
@@ -178,6 +183,7 @@ def _profiled(
         source=config.data.source,
         device=mesh.devices.flat[0].device_kind,
         devices=mesh.size,
+        processes=jax.process_count(),
         mode=execution.dispatch.mode,
         steps_per_dispatch=execution.dispatch.steps,
         batch_size=config.data.batch_size,
@@ -204,7 +210,8 @@ def _initial(experiment: Experiment, mesh: jax.sharding.Mesh) -> TrainState:
     init, hparams = partial(experiment.init, experiment.config.seed), experiment.hparams
     shapes = jax.eval_shape(init, hparams)
     shardings = state_sharding(mesh, shapes, experiment.config.mesh.rules)
-    return jax.jit(init, out_shardings=shardings)(hparams)
+    placed = meshes.put(hparams, meshes.replicated(mesh))
+    return jax.jit(init, out_shardings=shardings)(placed)
 
 
 def _warmed_up(execution: Execution, state: TrainState) -> tuple[TrainState, int, float]:
@@ -230,6 +237,7 @@ def _traced(execution: Execution, state: TrainState, first: int, steps: int, fol
         raise UserError(
             f"profile: {str(error).rstrip('.')}. Stop the other trace first."
         ) from error
+    processes.all_say("ready")  # else the first step would wait for who is late
     try:
         with TraceAnnotation(WINDOW):
             while step < last:
@@ -245,21 +253,34 @@ def _traced(execution: Execution, state: TrainState, first: int, steps: int, fol
         jax.profiler.stop_trace()
 
 
+def trace_of(process: int) -> str:
+    """Returns the folder of a process's trace: the first one's is that of the record."""
+    return f"{TRACE}-{process}" if process else TRACE
+
+
+def _remove_others(place: Path) -> None:
+    """Removes the traces of other processes, of which there may be fewer now."""
+    for folder in place.glob(f"{TRACE}-*"):
+        if re.fullmatch(rf"{TRACE}-\d+", folder.name) and not folder.is_symlink():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextlib.contextmanager
-def _traced_into(place: Path | None) -> Iterator[Path]:
+def _traced_into(place: Path | None, name: str) -> Iterator[Path]:
     """Makes an empty folder for a trace; at the end it is that of a directory, in another's place.
 
     Args:
       place: the directory; None keeps nothing.
+      name: of the folder in it.
     """
     if place is None:
         with tempfile.TemporaryDirectory(prefix="jdlopt-profile-") as made:
             yield Path(made)
         return
-    beside, folder = place / f".{TRACE}.writing", place / TRACE
+    beside, folder = place / f".{name}.writing", place / name
     try:
         writing.make_folder(place)
-        writing.refuse_links(place, TRACE, beside.name)
+        writing.refuse_links(place, name, beside.name)
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir()
     except OSError as error:

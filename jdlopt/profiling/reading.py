@@ -141,7 +141,7 @@ def memory(
         for one in sources.largest(program, BUFFERS)
     ]
     peak = getattr(found, "peak_memory_in_bytes", 0)  # a CPU's leaves the temporaries out
-    stats = mesh.devices.flat[0].memory_stats() or {}
+    stats = mesh.local_devices[0].memory_stats() or {}
     return Memory(
         arguments=found.argument_size_in_bytes,
         outputs=found.output_size_in_bytes,

@@ -103,7 +103,7 @@ class Profile:
 
     Attributes:
       model, source: the names in the config.
-      device: its kind; ``devices``: how many.
+      device: its kind; ``devices``: how many, of so many ``processes``, of which this is the first.
       mode: how steps are dispatched: ``step`` or ``loop``.
       steps_per_dispatch: how many at once, at most.
       batch_size: examples in a step.
@@ -123,6 +123,7 @@ class Profile:
     source: str
     device: str
     devices: int
+    processes: int
     mode: str
     steps_per_dispatch: int
     batch_size: int

@@ -22,7 +22,7 @@ from jdlopt.models.kernel_inputs import is_range
 from jdlopt.models.pretrained import Loaded, check_heads, flat_shapes, problems_in_words
 from jdlopt.models.pretrained.architecture import Architecture, differing, run_of
 from jdlopt.models.pretrained.own_runs import match
-from jdlopt.train import checkpoint, log
+from jdlopt.train import checkpoint, checksums, log
 from jdlopt.train.schema import Config
 
 MEMBER = "member_0"
@@ -59,7 +59,7 @@ def read(place: str) -> Weights:
     """
     folder = _checkpoint(writing.expanded(place))
     try:
-        return _read(folder, checkpoint.fingerprint(folder))
+        return _read(folder, checksums.fingerprint(folder))
     except (WorkdirError, OSError) as error:
         raise ConfigError(f"model.pretrained: {error}") from error
 

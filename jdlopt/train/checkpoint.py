@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import re
 import shutil
@@ -16,7 +15,7 @@ import threading
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import orbax.checkpoint as ocp
@@ -25,10 +24,10 @@ from jaxtyping import PyTree
 
 from jdlopt import writing
 from jdlopt.errors import WorkdirError
-from jdlopt.train import disk, quiet
+from jdlopt.train import checksums, disk, processes, quiet
 from jdlopt.train.state import NOT_SAVED, TrainState, Weights
 
-TREE, META, CHECKSUMS = "tree", "meta.json", "checksums.json"
+TREE, META = "tree", "meta.json"
 KEEP = 2
 """Newest checkpoints kept: if the last one is damaged, the one before it serves."""
 
@@ -144,8 +143,7 @@ def begin(
                 shutil.rmtree(aside, ignore_errors=True)
             elif primary:
                 (aside / META).write_text(said, encoding="utf-8")
-                sums = dict(_digests(aside))
-                (aside / CHECKSUMS).write_text(json.dumps(sums), encoding="utf-8")
+                checksums.write(aside)
                 writing.settle_all(aside)
                 shutil.rmtree(final, ignore_errors=True)
                 aside.rename(final)
@@ -217,40 +215,6 @@ def _together(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def _digests(folder: Path) -> Iterator[tuple[str, str]]:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != CHECKSUMS:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            yield path.relative_to(folder).as_posix(), digest
-
-
-def damage(folder: Path) -> str | None:
-    """Says what is wrong with a checkpoint's files, or None if they are as they were written."""
-    try:
-        expected = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
-        found = dict(_digests(folder))
-    except (OSError, ValueError, RecursionError) as error:
-        return f"{CHECKSUMS} can't be read ({error})"
-    if not isinstance(expected, dict):
-        return f"{CHECKSUMS} is no table of checksums"
-    for name, digest in expected.items():
-        if name not in found:
-            return f"{name} is missing"
-        if found[name] != digest:
-            return f"{name} was changed or cut after it was written"
-    return None
-
-
-def fingerprint(folder: Path) -> str:
-    """Returns the SHA-256 of a checkpoint's checksums, which tells it from any other.
-
-    Raises:
-      OSError: they can't be read.
-    """
-    return hashlib.sha256((folder / CHECKSUMS).read_bytes()).hexdigest()
-
-
 def read_meta(folder: Path) -> dict[str, Any]:
     """Returns what was saved beside the arrays.
 
@@ -272,7 +236,7 @@ def read(folder: Path) -> Any:
     Raises:
       WorkdirError: the files are damaged.
     """
-    found = damage(folder)
+    found = checksums.damage_found_together(folder)
     if found:
         raise WorkdirError(f"{folder}: is damaged: {found}.")
     one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -308,7 +272,7 @@ def restore(folder: Path, template: PyTree) -> Any:
     Raises:
       WorkdirError: the files are damaged, or hold another structure.
     """
-    found = damage(folder)
+    found = checksums.damage_found_together(folder)
     if found:
         raise WorkdirError(f"{folder}: is damaged: {found}.")
     stored: dict[str, tuple[int, ...]] = {}
@@ -358,7 +322,7 @@ def restore_newest(
       AllDamagedError: there are checkpoints, and all are damaged.
     """
     passed_over: list[str] = []
-    for step in reversed(steps(directory)):
+    for step in reversed(_agreed_steps(directory)):
         folder = place(directory, step)
         try:
             found = restore(folder, template), read_meta(folder)
@@ -395,9 +359,14 @@ def begin_anew(directory: Path, error: AllDamagedError) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
+def _agreed_steps(directory: Path) -> list[int]:
+    """The steps that have a checkpoint, as the first process sees them, on all processes."""
+    return cast(list[int], processes.all_say(steps(directory))[0])
+
+
 def _check_best(directory: Path, step: int) -> None:
     folder = place(directory, step, "best")
-    found = damage(folder) if step >= 0 else None
+    found = checksums.damage_found_together(folder) if step >= 0 else None
     if found:
         raise WorkdirError(f"{folder}: is damaged: {found}.")
 

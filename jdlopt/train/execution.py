@@ -107,6 +107,7 @@ class _InMemory:
             compile=compile,
             longest=min(experiment.eval_every, every) if every else experiment.eval_every,
             asked=asked,
+            configured=config.train.steps_per_dispatch,
             agree=processes.agree,
         )
 

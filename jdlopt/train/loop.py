@@ -227,6 +227,7 @@ class _Run:
         self.execution = make_execution(
             working, self.state, self.step, self.mesh, self.compile, asked, opened
         )
+        self.agree = processes.agreement()
         self.weights = self._compile_weights()
         evaluator("validation", self.weights(self.state))  # compiles
 
@@ -365,11 +366,11 @@ class _Run:
     # --- stopping, saving, ending ----------------------------------------------------------------
 
     def _save_or_stop(self, stop: StopRequest) -> None:
-        asked, due = processes.any_of(stop.signal is not None, self.saving.is_due(self.step))
+        asked, late = self.agree(self.step, stop.signal is not None, self.saving.is_late())
         self.saving.check()
         if self.sender:
             self.sender.tell()
-        if asked or due:
+        if asked or late or self.saving.is_due(self.step):
             self._save()
         if asked:
             self._wait_for_checkpoint()

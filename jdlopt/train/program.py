@@ -240,6 +240,7 @@ def training_programs(
     compile: Compiler,
     longest: int,
     asked: Dispatch | int | None,
+    configured: int | None = None,
     agree: Callable[[float], float] = lambda value: value,
 ) -> tuple[Dispatch, Callable[[TrainState, np.ndarray], tuple[TrainState, dict[str, Array]]]]:
     """Compiles the training programs, chooses the faster, and returns how to run it.
@@ -253,6 +254,7 @@ def training_programs(
       compile: does the compiling.
       longest: most steps between two evaluations.
       asked: a choice made before (a resumed run), the config's steps per dispatch, or None.
+      configured: the config's steps per dispatch, beside a choice made before.
       agree: makes all processes use the first one's measurement.
 
     Returns:
@@ -260,7 +262,10 @@ def training_programs(
     """
     everywhere = meshes.replicated(mesh)
     options = step_options(mesh, state)
-    capacity = asked.steps if isinstance(asked, Dispatch) else capacity_of(asked, longest)
+    if isinstance(asked, Dispatch):  # the program that the first start has kept serves this one
+        capacity = max(asked.steps, capacity_of(configured, longest))
+    else:
+        capacity = capacity_of(asked, longest)
 
     def host(value: np.ndarray | np.generic) -> Array | np.ndarray | np.generic:
         return meshes.put(value, everywhere) if jax.process_count() > 1 else value

@@ -23,7 +23,7 @@ from jdlopt import config as configs
 from jdlopt import writing
 from jdlopt.config.values import read_text
 from jdlopt.errors import ConfigError, WorkdirError
-from jdlopt.train import checkpoint, goodput, log
+from jdlopt.train import checkpoint, checksums, goodput, log
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -367,7 +367,7 @@ def _fetch(place: Place, workdir: Path) -> int | None:
     for name in names:
         for file in place.below(f"{log.CHECKPOINTS}/{name}"):
             place.copy(f"{log.CHECKPOINTS}/{name}/{file}", aside / name / file)
-        wrong = checkpoint.damage(aside / name)
+        wrong = checksums.damage(aside / name)
         if wrong:
             raise WorkdirError(f"train.remote: {place.url}: its {name} is damaged: {wrong}.")
     for name in RECORDS:

@@ -93,12 +93,14 @@ class Saving:
         return meta["dispatch"] is not None and meta["platform"] == self._platform
 
     def is_due(self, step: int) -> bool:
-        """Says whether the config asks for a checkpoint now."""
-        if self.folder is None:
+        """Says whether the config asks for a checkpoint after this step."""
+        return self.folder is not None and self._every is not None and step % self._every == 0
+
+    def is_late(self) -> bool:
+        """Says whether the config asks for a checkpoint by now, by this process's clock."""
+        if self.folder is None or self._every is not None:
             return False
-        if self._every is None:
-            return time.perf_counter() - self._saved_at >= self._seconds
-        return step % self._every == 0
+        return time.perf_counter() - self._saved_at >= self._seconds
 
     def save(
         self,

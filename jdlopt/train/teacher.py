@@ -30,7 +30,7 @@ from jdlopt.errors import ConfigError, UserError, WorkdirError, listing
 from jdlopt.losses import EMA, DistillFields
 from jdlopt.metrics import higher_is_better
 from jdlopt.models.intermediate import with_layers
-from jdlopt.train import checkpoint, data_record, log
+from jdlopt.train import checkpoint, checksums, data_record, log
 from jdlopt.train.components import num_outputs
 from jdlopt.train.loggers.logger import FINAL
 from jdlopt.train.result import read_result
@@ -352,7 +352,7 @@ def _best(place: Path) -> Path | None:
 def _digest(place: Path) -> str:
     folder = _best(place)
     assert folder is not None
-    return checkpoint.fingerprint(folder)
+    return checksums.fingerprint(folder)
 
 
 def _opened(place: Path, allowed: configs.Allowed, build: Callable[..., Opened]) -> Model:

@@ -14,6 +14,7 @@ from sklearn.model_selection import (
     train_test_split,
 )
 
+from jdlopt.data.hold_out import held_out
 from jdlopt.data.split import split_indices
 from jdlopt.data.stratification import binned
 from jdlopt.errors import DataError
@@ -45,6 +46,23 @@ def test_stratified_splits_are_disjoint_complete_and_proportional(y, test, valid
             expected = share * (y[whole] == label).sum()
             assert abs((y[splits[name]] == label).sum() - expected) <= 1
         assert (np.diff(splits[name]) > 0).all()
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=12), st.floats(0.05, 0.95), st.integers(0, 99)
+)
+@settings(max_examples=80, deadline=None)
+def test_what_is_held_out_is_what_scikit_learn_holds_out(counts, fraction, seed):
+    y = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    for labels in (None, y):
+        found = held_out(len(y), fraction, seed, labels)
+        try:
+            keys = {"test_size": fraction, "random_state": seed, "stratify": labels}
+            _, expected = train_test_split(np.arange(len(y)), **keys)
+        except ValueError:
+            assert found is None
+        else:
+            np.testing.assert_array_equal(np.flatnonzero(found), np.sort(expected))
 
 
 @given(st.integers(10, 300), fractions, fractions, st.integers(0, 1000))

@@ -45,6 +45,18 @@ def test_a_killed_worker_and_a_killed_machine_cost_no_trial_and_one_that_joins_w
     assert "raylet" not in ran.stdout  # what Ray says is on stderr
 
 
+def test_an_improvement_whose_worker_is_killed_decides_as_on_one_machine():
+    ran = python("-c", "import json, measure_cluster as m; print(json.dumps(m.improved(2)))")
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout.splitlines()[-1])
+    assert found["code"] == 0, ran.stderr
+    assert 3 <= found["killed_after"] < found["trainings"]
+    assert (found["lost"], found["more"], found["twice"]) == (0, 0, 0)
+    assert found["apart"] < 1e-5
+    many, alone = found["adopted"]
+    assert many == alone and many[0].startswith("learning_rate_up")
+
+
 def test_without_a_cluster_it_is_said_what_starts_one(tmp_path):
     words = ["--config=configs/tabular/iris_mlp.py", f"--workdir={tmp_path / 's'}", "--trials=2"]
     ran = python("-m", "jdlopt.cli", "tune", *words, "--workers-on=ray:127.0.0.1:1")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jdlopt.train import checkpoint
+from jdlopt.train import checkpoint, checksums
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +57,7 @@ def assert_told(errors: str, disk: Path, workdir: Path) -> None:
     assert f"the disk at {disk} is full" in errors
     assert f"The checkpoint before, {folder}, is intact" in errors
     assert "Make room" in errors and "same command" in errors
-    assert checkpoint.damage(folder) is None
+    assert checksums.damage(folder) is None
 
 
 @pytest.mark.parametrize("kilobytes", [4, 64, 192])

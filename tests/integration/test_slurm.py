@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 
+from measure_cluster import trainings, words_of_improve  # noqa: E402
 from slurm_here import (  # noqa: E402
     FOUND,
     HOST,
@@ -238,6 +239,22 @@ def test_the_workers_of_a_study_are_on_all_nodes_and_those_killed_cost_no_trial(
         assert done(workdir) == list(range(24))
         assert "with 2 workers" in job.output()
         assert not workers()
+
+
+def test_an_improvement_goes_on_without_a_worker_that_was_killed(cluster, tmp_path):
+    workdir = tmp_path / "better"
+    words = words_of_improve(tmp_path, workdir)
+    job = cluster.submit(["--ntasks=2"], words, JDLOPT, "study.sbatch")
+    wait_for("trainings", lambda: len(trainings(workdir)) >= 3, 180)
+    os.kill(next(iter(workers())), signal.SIGKILL)
+    killed_after = len(trainings(workdir))
+    assert job.ended() == "COMPLETED", job.output()
+    record = json.loads((workdir / "improve.json").read_text())
+    assert record["steps"][0]["technique"].startswith("learning_rate_up")
+    assert record["why"].endswith("was reached") and len(record["test"]["improved"]) == 2
+    found = trainings(workdir)
+    assert killed_after < len(found) and all(len(each) == 1 for each in found.values())
+    assert not workers()
 
 
 def test_the_tasks_of_an_array_share_a_study(cluster, study, tmp_path):

@@ -198,11 +198,10 @@ def in_checkpoints(place: Path) -> None:
 
 
 def in_checksums(place: Path) -> None:
-    from jdlopt.train import checkpoint
+    from jdlopt.train import checksums
 
     for folder in (place / "run" / "checkpoints").iterdir():
-        sums = dict(checkpoint._digests(folder))
-        (folder / checkpoint.CHECKSUMS).write_text(json.dumps(sums))
+        checksums.write(folder)
 
 
 def in_objects(place: Path) -> None:

@@ -43,22 +43,31 @@ class Trained:
     """Trainings of one experiment on several meshes; each program is compiled once."""
 
     def __init__(self, config):
-        config = {"loss": {"name": "cross_entropy"}, "optim": OPTIM, "mesh": {"data": 1}, **config}
-        config["data"] = {"batch_size": BATCH, **config["data"]}
-        self.experiment = Experiment.build({**config, "train": {"steps": STEPS}}, check=False)
+        config = {"loss": {"name": "cross_entropy"}, "optim": OPTIM, **config}
+        self.config = {**config, "train": {"steps": STEPS}}
+        self.config["data"] = {"batch_size": BATCH, **config["data"]}
+        self.experiment = self.build(ONE)
         arrays = self.experiment.data.read("train")
         self.data = {"inputs": arrays.inputs, "targets": arrays.targets}
         self.examples = feed.batch_examples(0, 0, BATCH, len(arrays.targets), STEPS)
         self.programs = {}
 
+    def build(self, fields):
+        return Experiment.build({**self.config, "mesh": vars(fields)}, check=False)
+
+    def built(self, fields):
+        """The experiment for a mesh: of a pipeline, its model knows the parts of a batch."""
+        return self.build(fields) if fields.pipeline > 1 else self.experiment
+
     def on(self, fields):
-        """The mesh, the state before the first step, and the program."""
+        """The state before the first step, and the program."""
         if fields not in self.programs:
-            mesh, init = meshes.make_mesh(fields), partial(self.experiment.init, 1)
+            mesh, experiment = meshes.make_mesh(fields), self.built(fields)
+            init = partial(experiment.init, 1)
             places = state_sharding(mesh, jax.eval_shape(init), fields.rules)
             everywhere = meshes.replicated(mesh)
             run = jax.jit(
-                partial(many_steps, train_step=self.experiment.train_step, mesh=mesh),
+                partial(many_steps, train_step=experiment.train_step, mesh=mesh),
                 out_shardings=(places, everywhere),
             )
             state = jax.jit(init, out_shardings=places)()
@@ -74,13 +83,13 @@ class Trained:
 
     def evaluated(self, fields, state):
         """What the metrics need of the first examples."""
-        mesh = meshes.make_mesh(fields)
+        mesh, experiment = meshes.make_mesh(fields), self.built(fields)
         batch = {name: values[:64] for name, values in self.data.items()}
         batch = meshes.put({**batch, "weights": np.ones(64)}, meshes.batch_sharding(mesh))
 
         def step(state, batch):
             with meshes.splitting(mesh):
-                return self.experiment.evaluate_step(state, batch)
+                return experiment.evaluate_step(state, batch)
 
         return jax.jit(step, out_shardings=meshes.replicated(mesh))(state, batch)
 
@@ -98,6 +107,19 @@ def close(found, expected, tolerance=1e-5):
         np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
 
     jax.tree.map(compare, jax.device_get(found), jax.device_get(expected))
+
+
+def goes_on(trained, ring, fields, folder):
+    """A training that is saved half way on a mesh goes on on one device and on the next mesh."""
+    whole, expected = trained.go(ONE)
+    half, _ = trained.go(fields, last=HALF)
+    saved = checkpoint.save(folder, HALF, checkpoint.saved(half), {"step": HALF})
+    for other in (ONE, ring[ring.index(fields) - 1]):
+        like, _ = trained.on(other)
+        state = checkpoint.unsaved(like, checkpoint.restore(saved, checkpoint.saved(like)))
+        resumed, values = trained.go(other, first=HALF, state=state)
+        close(resumed.params, whole.params)
+        close(values["loss"][: STEPS - HALF], expected["loss"][HALF:])
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -150,15 +172,7 @@ def test_a_transformer_is_trained_as_on_one_device_and_goes_on_anywhere(encoder,
         axis for axis in ("fsdp", "tensor") if getattr(fields, axis) > 1
     }
     close(encoder.evaluated(fields, found), encoder.evaluated(ONE, whole))
-    # saved half way on this mesh, gone on from on another one
-    half, _ = encoder.go(fields, last=HALF)
-    folder = checkpoint.save(tmp_path, HALF, checkpoint.saved(half), {"step": HALF})
-    for other in (ONE, MESHES[MESHES.index(fields) - 1]):
-        like, _ = encoder.on(other)
-        state = checkpoint.unsaved(like, checkpoint.restore(folder, checkpoint.saved(like)))
-        resumed, values = encoder.go(other, first=HALF, state=state)
-        close(resumed.params, whole.params)
-        close(values["loss"][: STEPS - HALF], expected["loss"][HALF:])
+    goes_on(encoder, MESHES, fields, tmp_path)
 
 
 @pytest.mark.slow
@@ -186,26 +200,28 @@ def mixture(reviews):
     return Trained({"data": reviews, "model": model})
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "fields",
-    [
-        MeshFields(data=1, expert=2),
-        MeshFields(data=1, expert=8),
-        MeshFields(data=2, expert=4),
-        MeshFields(data=1, fsdp=2, expert=4),
-        MeshFields(data=1, expert=2, sequence=2, tensor=2),
-    ],
-    ids=names,
+OF_EXPERTS = (
+    MeshFields(data=2, fsdp=2, tensor=2),  # all experts on each device
+    MeshFields(data=1, expert=8),
+    MeshFields(data=2, expert=4),
+    MeshFields(data=1, fsdp=2, expert=4),
+    MeshFields(data=1, expert=2, sequence=2, tensor=2),
 )
-def test_experts_on_devices_of_their_own_are_trained_as_on_one_device(mixture, fields):
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fields", OF_EXPERTS, ids=names)
+def test_experts_on_devices_of_their_own_are_trained_as_on_one_device_and_go_on_anywhere(
+    mixture, fields, tmp_path
+):
     (whole, expected), (found, values) = mixture.go(ONE), mixture.go(fields)
     close((values, found.params), (expected, whole.params))
     assert 0 < float(values["dropped_tokens"].max()) < 1
     kernel = found.params["layers"]["experts"]["up"]["kernel"]
-    assert kernel.sharding.spec[1] == "expert"
+    assert (kernel.sharding.spec[1] == "expert") == (fields.expert > 1)
     if fields == MeshFields(data=2, expert=4):
         assert "all-to-all" in {kind for _, kind in collectives(mixture.text(fields))}
+    goes_on(mixture, OF_EXPERTS, fields, tmp_path)
 
 
 DEEP = {
@@ -218,30 +234,27 @@ def in_a_row(reviews):
     return Trained({"data": reviews, "model": DEEP})
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "fields",
-    [
-        MeshFields(data=2, pipeline=4),
-        MeshFields(data=1, fsdp=2, pipeline=2, microbatches=4, tensor=2),
-    ],
-    ids=names,
+OF_STAGES = (
+    MeshFields(data=2, fsdp=2, tensor=2),  # one after the other
+    MeshFields(data=2, pipeline=4),
+    MeshFields(data=1, fsdp=2, pipeline=2, microbatches=4, tensor=2),
 )
-def test_layers_in_stages_are_trained_as_one_after_the_other(reviews, in_a_row, fields):
-    one, made = in_a_row, Trained({"data": reviews, "model": DEEP, "mesh": vars(fields)})
-    (whole, expected), (found, values) = one.go(ONE), made.go(fields)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fields", OF_STAGES, ids=names)
+def test_layers_in_stages_are_trained_as_one_after_the_other_and_go_on_anywhere(
+    in_a_row, fields, tmp_path
+):
+    (whole, expected), (found, values) = in_a_row.go(ONE), in_a_row.go(fields)
     close((values, found.params), (expected, whole.params))
     kernel = found.params["layers"]["mlp"]["up"]["kernel"]
-    assert kernel.sharding.spec[0] == "pipeline"
-    assert "collective-permute" in {kind for _, kind in collectives(made.text(fields))}
-    batch = {name: leaf[:BATCH] for name, leaf in one.data.items()}
-    batch["weights"] = np.ones(BATCH, np.float32)
-
-    def scores(trained, fields, state):
-        with meshes.splitting(meshes.make_mesh(fields)):
-            return jax.jit(trained.experiment.evaluate_step)(state, batch)
-
-    close(scores(made, fields, found), scores(one, ONE, whole))
+    assert (kernel.sharding.spec[0] == "pipeline") == (fields.pipeline > 1)
+    if fields.pipeline > 1:
+        kinds = {kind for _, kind in collectives(in_a_row.text(fields))}
+        assert "collective-permute" in kinds
+    close(in_a_row.evaluated(fields, found), in_a_row.evaluated(ONE, whole))
+    goes_on(in_a_row, OF_STAGES, fields, tmp_path)
 
 
 @pytest.mark.slow

@@ -1,6 +1,9 @@
 """`profile`: a model with one heavy layer, traced as it is trained."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from jdlopt.profiling import trace
 from jdlopt.profiling.profile import WINDOW
 from jdlopt.profiling.record import PROFILE, SHARES, TRACE
 
+ROOT = Path(__file__).parents[2]
 CONFIG = {
     "data": {"batch_size": 512},
     "model": {"name": "mlp", "features": (512, 512)},
@@ -111,3 +115,27 @@ def test_a_run_is_profiled_as_it_was_trained(points, tmp_path, capsys):
     data.unlink()
     assert cli.main(["profile", str(workdir)]) == 2
     assert str(data) in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_of_two_processes_each_keeps_a_trace_and_the_first_says_what_is_in_its_own(
+    points, tmp_path
+):
+    np.savez(tmp_path / "points.npz", x_train=points[0], y_train=points[1])
+    config = {**CONFIG, "data": {"batch_size": 512, "source": str(tmp_path / "points.npz")}}
+    config["mesh"] = {"data": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    folder = tmp_path / "profiled"
+    launch = [sys.executable, str(ROOT / "launch" / "local.py"), "--processes=2"]
+    words = [f"--config={tmp_path / 'config.json'}", f"--workdir={folder}", "--json"]
+    ran = subprocess.run(
+        [*launch, "--devices-per-process=1", "--", "profile", *words],
+        cwd=ROOT, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout.splitlines()[-1])  # what connects them speaks before
+    assert (found["processes"], found["devices"]) == (2, 2)
+    assert sum(found["shares"].values()) == pytest.approx(1) and found["shares"]["device"] > 0
+    assert any("all-reduce" in one["kind"] for one in found["operations"])
+    traces = [path.relative_to(folder).parts[0] for path in folder.rglob("*.xplane.pb")]
+    assert sorted(traces) == [TRACE, f"{TRACE}-1"]

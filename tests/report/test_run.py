@@ -250,7 +250,7 @@ def test_a_profile_has_a_section_of_its_own(workdir, monkeypatch):
     one = Operation("dot.1", "jit_one_step", "dot", HOSTILE, "MLP", 0.5, 0.75, 4, 2e6, None)
     buffer = Buffer("params/dense", "parameters", "f32[8]", "", 32)
     found = Profile(
-        *("mlp", "made", "cpu", 1, "step", 1, 32, 4, 0.8), {"device": 0.9, "data": 0.1}, {},
+        *("mlp", "made", "cpu", 1, 1, "step", 1, 32, 4, 0.8), {"device": 0.9, "data": 0.1}, {},
         1.0, 2.0, [one], [Line("jdlopt/models/mlp.py:3", 0.75, ["dot"])],
         Memory(1, 1, 1, 1, None, None, [buffer]), "profile", {},
     )  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 from absl import logging as absl_logging
 
 from jdlopt.errors import WorkdirError
-from jdlopt.train import checkpoint
+from jdlopt.train import checkpoint, checksums
 
 
 def global_state():
@@ -36,5 +36,5 @@ def test_a_save_that_fails_changes_no_logging_and_reports_nothing_later(tmp_path
     gc.collect()
     assert not [record for record in caplog.records if record.name == "asyncio"]
     assert checkpoint.steps(tmp_path) == [1]
-    assert checkpoint.damage(checkpoint.place(tmp_path, 1)) is None
+    assert checksums.damage(checkpoint.place(tmp_path, 1)) is None
     assert [path.name for path in tmp_path.iterdir()] == ["step-1"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from jdlopt import config as configs
 from jdlopt.errors import ConfigError, WorkdirError
-from jdlopt.train import checkpoint, remote
+from jdlopt.train import checkpoint, checksums, remote
 
 URL = "memory://bucket/run"
 CONFIG = {"seed": 1, "train": {"steps": 9, "remote": URL}}
@@ -24,8 +23,7 @@ def add_checkpoint(workdir: Path, step: int, kind: str = "step") -> None:
     folder = checkpoint.place(workdir / "checkpoints", step, kind)
     (folder / "tree" / "d").mkdir(parents=True)
     (folder / "tree" / "d" / "array").write_bytes(f"{kind} {step}".encode())
-    sums = {"tree/d/array": hashlib.sha256(f"{kind} {step}".encode()).hexdigest()}
-    (folder / checkpoint.CHECKSUMS).write_text(json.dumps(sums))
+    checksums.write(folder)
 
 
 @pytest.fixture
