@@ -29,6 +29,7 @@ KINDS = {
     "gru": ("sequences, texts", "gated recurrent units, stacked, in one or both directions"),
     "lstm": ("sequences, texts", "long short-term memory, the same"),
     "resnet": ("images", "residual networks, version 1.5; an ImageNet and a CIFAR stem"),
+    "unet": ("images", "an encoder and a decoder of convolutions, a row of outputs a pixel"),
     "vgg": ("images", "stacks of 3×3 convolutions and dense layers"),
     "efficientnet_lite0": (
         "images",

@@ -261,7 +261,8 @@ def test_a_feature_that_is_off_is_not_a_hyperparameter():
 
 def test_config_keys_are_the_signatures():
     keys = {name: list(fields_of(part)) for name, part in LOSSES.items()}
-    assert keys == {name: [FLOATS[name]] if name in FLOATS else [] for name in LOSSES}
+    masks = {"dice": ["dice_smooth"], "cross_entropy_dice": ["dice_weight", "dice_smooth"]}
+    assert keys == {name: [FLOATS[name]] if name in FLOATS else [] for name in LOSSES} | masks
     assert list(fields_of(losses.LossFields)) == [
         "name", "l1", "l2", "penalize", "class_weights", "distill",
     ]  # fmt: skip
@@ -435,10 +436,11 @@ def test_tasks_and_outputs():
         for name in LOSSES
     }
     assert fitting == {
-        "cross_entropy": ["classification"],
+        "cross_entropy": ["classification", "token_classification", "segmentation"],
         "binary_cross_entropy": ["classification", "multilabel"],
-        "focal": ["classification"],
+        "focal": ["classification", "token_classification", "segmentation"],
         **{key: ["regression"] for key in ("mse", "mae", "huber")},
+        **{key: ["segmentation"] for key in ("dice", "cross_entropy_dice")},
     }
 
 

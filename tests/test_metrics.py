@@ -487,7 +487,9 @@ def test_what_a_final_evaluation_reports():
     assert set(labels) - set(hundreds) == {
         "roc_auc", "average_precision", "label_ranking_average_precision",
     }  # fmt: skip
-    assert {*two, *ten, *labels, *several, "loss"} == set(METRICS)
+    masks = metrics.all_metrics("segmentation", 3)
+    assert masks == ("mean_iou", "dice", "pixel_accuracy", "iou_per_class")
+    assert {*two, *ten, *labels, *several, *masks, "loss"} == set(METRICS)
 
 
 def test_which_way_is_better():

@@ -71,6 +71,7 @@ SLOW = {
     "resnet without shortcut": Row(
         {"stem": "cifar", "stage_sizes": (2, 2), "features": (4, 6)}, IMAGE
     ),
+    "unet": Row({"features": 3, "depth": 2}, IMAGE),
     "vgg": Row({"features": (4, 6), "hidden": (6, 4), "batch_norm": True}, IMAGE),
     "efficientnet_lite0": Row(
         {

@@ -115,7 +115,8 @@ def predict(flags: PredictFlags) -> int:
     from jdlopt.train.disk import as_json
 
     if flags.output:
-        predictions.check_output(flags.output)
+        named = Path(flags.output).suffix in predictions.OUTPUTS
+        predictions.check_output(flags.output, not named and _predicts_masks(flags))
     how = {**_decision(flags), "all_classes": flags.all_classes, "with_inputs": flags.with_inputs}
     found = (_of_runs if flags.bundle is None else _of_bundle)(flags, how)
     say(found.notes)
@@ -131,6 +132,14 @@ def predict(flags: PredictFlags) -> int:
     else:
         predictions.write_csv(found, sys.stdout)
     return DONE
+
+
+def _predicts_masks(flags: PredictFlags) -> bool:
+    from jdlopt.train.serve import predicts_masks
+
+    if flags.bundle is not None:
+        return False
+    return all(predicts_masks(run) for run in runs_of_flags("predict", flags))
 
 
 def _of_runs(flags: PredictFlags, how: Mapping[str, Any]) -> Predictions:

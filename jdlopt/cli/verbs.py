@@ -144,9 +144,10 @@ class PredictFlags(ModelFlags):
         str | None, Flag("instead of RUN, a bundle that `jdlopt export` made", "DIR")
     ] = None
     input: Annotated[str, Flag("what to predict for", "PATH")]
-    output: Annotated[str | None, Flag("a .csv or .npz; by default a table on stdout", "FILE")] = (
-        None
-    )
+    output: Annotated[
+        str | None,
+        Flag("a .csv or .npz, or a folder for masks; by default a table on stdout", "FILE"),
+    ] = None
     all_classes: Annotated[
         bool, Flag("every class's probability, even of more than 1,000 classes")
     ] = False

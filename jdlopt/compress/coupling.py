@@ -25,6 +25,7 @@ from jdlopt.models.resnet import ResNet
 from jdlopt.models.tabm import TabM
 from jdlopt.models.tcn import TCN
 from jdlopt.models.transformer import TransformerDecoder, TransformerEncoder, sizes_of
+from jdlopt.models.unet import UNet
 from jdlopt.models.vgg import VGG
 from jdlopt.models.vit import ViT
 from jdlopt.models.wide_and_deep import WideAndDeep
@@ -224,6 +225,27 @@ def _resnet(known: Couplings, model: ResNet) -> None:
     known.fixed("head/")
 
 
+def _unet(known: Couplings, model: UNet) -> None:
+    blocks, place = model.blocks(), 0
+    known.widths(block_features=sum((widths for _, _, widths in blocks), ()))
+    stream: list[tuple[Group, int]] = []
+    kept: list[Group] = []
+    for block, level, widths in blocks:
+        if block.startswith("up"):
+            skipped = kept[level]
+            stream = [(skipped, 0), *((group, skipped.width) for group, _ in stream)]
+        for step, width in enumerate(widths):
+            _read(known, f"{block}/conv_{step}", stream)
+            group = known.group(f"{block}/conv_{step}", width, Slot("block_features", place))
+            known.makes(f"{block}/conv_{step}", group)
+            known.norm(f"{block}/norm_{step}", group)
+            stream, place = [(group, 0)], place + 1
+        if block.startswith("down"):
+            kept.append(stream[0][0])
+    _read(known, "head/outputs", stream)
+    known.fixed("head/")
+
+
 def _efficientnet(known: Couplings, model: EfficientNetLite0) -> None:
     inner, place, number = model.widths(), 0, 0
     known.widths(
@@ -415,6 +437,7 @@ COUPLINGS: dict[str, Callable[[Couplings, Any], None]] = {
     "lstm": _recurrent("lstm", 4),
     "tcn": _tcn,
     "resnet": _resnet,
+    "unet": _unet,
     "vgg": _vgg,
     "efficientnet_lite0": _efficientnet,
     "convnext": _convnext,

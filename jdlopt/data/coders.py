@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float32, Int32
 
 from jdlopt.data import tags
 from jdlopt.data.coding import Coder, Coding
+from jdlopt.data.mask_coder import SEGMENTATION_CODER, TASK
 from jdlopt.data.notation import alike, stripped
 from jdlopt.data.notes import Note, Notes
 from jdlopt.errors import DataError, listing
@@ -209,6 +210,7 @@ CODERS: dict[str, Coder] = {
     "multilabel": Coder(_infer_labels, _encode_labels),
     "regression": Coder(_infer_values, _encode_values),
     tags.TASK: tags.CODER,
+    TASK: SEGMENTATION_CODER,
 }
 """How each bundled task codes its targets; `jdlopt.tasks.TASKS` says the rest of them."""
 

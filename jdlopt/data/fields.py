@@ -37,9 +37,9 @@ class DataFields:
 
     Attributes:
       source: a bundled dataset's name, a file (.csv, .tsv, .parquet, .npz, .conll), a folder of
-        images, sounds or texts, a TFDS name such as ``mnist`` or ``name/config:1.0.0``, or
-        ``package.module:name``, a function of yours that returns arrays. A path that looks like a
-        name is written with ``./`` before it.
+        images (with masks or without), sounds or texts, a TFDS name such as ``mnist`` or
+        ``name/config:1.0.0``, or ``package.module:name``, a function of yours that returns arrays.
+        A path that looks like a name is written with ``./`` before it.
       validation_source, test_source: of a table, the files that hold these splits; their columns
         are found by name. What is not named is taken out of ``source``.
       target: the column or feature to predict, or several of them: numbers, or labels that are 0
@@ -50,9 +50,10 @@ class DataFields:
         ``data.text``. A TFDS dataset whose input is a text needs none. Of a CoNLL file, the number
         of the column of words; ``target`` is that of the tags.
       task: ``classification`` (one class an example), ``multilabel`` (any number of labels),
-        ``regression`` (one number or several), ``token_classification`` (a tag for each word), or
-        ``package.module:TASK``, a `jdlopt.tasks.Task` of your own. ``auto`` infers one of the first
-        three from the targets.
+        ``regression`` (one number or several), ``token_classification`` (a tag for each word),
+        ``segmentation`` (a class at each pixel), or ``package.module:TASK``, a `jdlopt.tasks.Task`
+        of your own. ``auto`` infers one of the first three from the targets, and takes a folder of
+        images with masks for the last.
       positive: of two classes, the one that ``precision``, ``recall`` and ``f1`` are of; the later
         in the order of the class names if None.
       threshold: of two classes, the positive one is predicted where its probability is above this;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from jdlopt.data.coding import Coding
 from jdlopt.data.fields import DataFields
 from jdlopt.data.images import resize_to
 from jdlopt.data.labelled import beside_named, check_named, names_of, with_targets
+from jdlopt.data.mask_coder import TASK, make_coding
 from jdlopt.data.text_input import TextInput
 from jdlopt.errors import DataError, listing
 
@@ -237,14 +238,18 @@ def columns_of(features: Any, target: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(feature)) if isinstance(feature, tfds.features.FeaturesDict) else ()
 
 
-def coding_of(features: Any, target: tuple[str, ...], fields: DataFields) -> Coding | None:
+def coding_of(
+    features: Any, target: tuple[str, ...], fields: DataFields, classes: Sequence[str] = ()
+) -> Coding | None:
     """Returns the targets' coding, or None where it depends on the targets' values.
 
     Args:
       features: the dataset's, by name.
       target: the target features: one that holds a class, a number or a row of them, a list of
-        labels or a dict of scalars; or several scalars.
+        labels, a dict of scalars or a mask; or several scalars.
       fields: the data section.
+      classes: the names of a mask's classes, where the dataset tells them; then a mask is a target
+        without ``data.task='segmentation'`` as well.
 
     Raises:
       DataError: it is none of these, or has one class only.
@@ -281,12 +286,17 @@ def coding_of(features: Any, target: tuple[str, ...], fields: DataFields) -> Cod
         return Coding("classification", tuple(range(feature.num_classes)), names)
     if fields.label_delimiter is not None and _is_text(feature):
         return None
-    fixed = _is_number(feature) and len(feature.shape) < 2 and None not in feature.shape
-    if not fixed:
+    fixed = _is_number(feature) and None not in feature.shape
+    asked = fields.task == TASK or (fields.task == "auto" and bool(classes))
+    if fixed and len(feature.shape) == 2 and asked:
+        numbers = np.arange(len(classes))
+        what = f"{fields.source}, feature {name!r}"
+        return make_coding(numbers, classes, feature.shape, what) if classes else None
+    if not fixed or len(feature.shape) > 1:
         raise DataError(
             f"{fields.source}: feature {name!r} is {type(feature).__name__} of shape "
-            f"{feature.shape}; expected a class, a number, a row of them or a list of classes as "
-            "target. Set data.target to another."
+            f"{feature.shape}; expected a class, a number, a row of them, a list of classes or "
+            "(data.task='segmentation') a mask as target. Set data.target to another."
         )
     scalar_float = feature.shape == () and np.dtype(feature.np_dtype).kind == "f"
     if scalar_float and fields.task in ("auto", "regression"):

@@ -22,7 +22,7 @@ from jdlopt.errors import DataError, listing
 
 SUFFIXES = (".npz",)
 INPUT_KEYS = ("x", "inputs", "X")
-TARGET_NAMES = "target_names"
+TARGET_NAMES, CLASS_NAMES = "target_names", "class_names"
 KEYS = (("x", "y"), ("inputs", "targets"), ("X", "y"))
 SPLIT_KEYS = {
     "train": ("train",),
@@ -38,8 +38,9 @@ def open_npz(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Datase
     beside ``train`` and ``test``. uint8 inputs stay uint8, and get a channel axis where they are
     ``[examples, height, width]``; others become float32. Targets are one an example, or a row of
     them, ``[examples, k]``: labels, or numbers to predict, which an array ``target_names`` of k
-    texts may name. A test array is not read before ``read("test")``: its size is taken from the
-    header.
+    texts may name; or with ``data.task='segmentation'`` masks ``[examples, height, width]``, whose
+    classes an array ``class_names`` may name. A test array is not read before ``read("test")``: its
+    size is taken from the header.
 
     Args:
       path: the file.
@@ -94,7 +95,15 @@ def open_npz(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Datase
 def _target_names(
     path: Path, headers: Mapping[str, object], shape: tuple[int, ...]
 ) -> tuple[str, ...]:
-    """Returns what the archive calls the targets in a row of them."""
+    """Returns what the archive calls the targets in a row of them, or the classes of masks."""
+    if CLASS_NAMES in headers and len(shape) > 2:
+        given = read_array(path, CLASS_NAMES)
+        if given.dtype.kind != "U" or given.ndim != 1 or len(given) < 2:
+            raise DataError(
+                f"{path}: {CLASS_NAMES!r} holds {given.dtype} of shape {given.shape}; expected "
+                "texts, a name for each class of the masks."
+            )
+        return tuple(given.tolist())
     if TARGET_NAMES not in headers or len(shape) != 2:
         return ()
     names = read_array(path, TARGET_NAMES)

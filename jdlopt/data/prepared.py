@@ -75,7 +75,8 @@ def open_prepared(folder: Path, fields: DataFields, name: str, reading: Reading 
     sizes, left_out = _split_sizes(info["sizes"], folder)
     features, sounds = read_features(folder)
     target = find_target(features, info["supervised"], fields, str(folder))
-    coding = coding_of(features, target, fields)
+    classes = _names_in(folder, "class_names")
+    coding = coding_of(features, target, fields, classes)
     layout = make_layout(features, sounds, target, info["supervised"], fields, str(folder))
     labels = labels_in(features[target[0]])
     layout = replace(layout, labels=labels and labels.num_classes)
@@ -200,8 +201,14 @@ def _sized(layout: Layout, train: TfdsPool, skip: bool) -> Layout:
 def _feature_names(folder: Path, layout: Layout) -> tuple[str, ...] | None:
     if len(layout.inputs) > 1:
         return layout.inputs
+    names = _names_in(folder, "feature_names")
+    return names if names and layout.shape == (len(names),) else None
+
+
+def _names_in(folder: Path, key: str) -> tuple[str, ...]:
+    """Returns the names that a dataset's own metadata has under a key; none where it has none."""
     try:
-        names = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))["feature_names"]
+        names = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))[key]
+        return tuple(map(str, names))
     except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return tuple(names) if names and layout.shape == (len(names),) else None
+        return ()

@@ -19,6 +19,7 @@ from jdlopt.data import (
     from_run,
     image_decoding,
     images,
+    masks,
     npz,
     sound,
     table_files,
@@ -277,6 +278,17 @@ def _open_images(name: str, fields: DataFields, reading: Reading) -> Dataset:
     return images.open_images(folder, fields)
 
 
+def _holds_masks(name: str, fields: DataFields) -> bool:
+    folder = writing.expanded(name)
+    return folder.is_dir() and masks.is_meant(folder, fields)
+
+
+def _open_masks(name: str, fields: DataFields, reading: Reading) -> Dataset:
+    folder = writing.expanded(name)
+    _check_unused(fields, folder)
+    return masks.open_masks(folder, fields)
+
+
 def _holds_texts(name: str, fields: DataFields) -> bool:
     folder, kinds = writing.expanded(name), (image_decoding.KIND, sound.KIND, text_files.KIND)
     return folder.is_dir() and most_of(folder, kinds) is text_files.KIND
@@ -312,6 +324,7 @@ SOURCES: dict[str, Source] = {
     "function": Source(_is_function, _open_function),
     "prepared": Source(_is_prepared, _open_tfds),
     "prepared folder": Source(_is_prepared_folder, _open_prepared_folder),
+    "masks": Source(_holds_masks, _open_masks),
     "sounds": Source(_holds_sounds, _open_sounds),
     "texts": Source(_holds_texts, _open_texts),
     "images": Source(lambda name, fields: writing.expanded(name).is_dir(), _open_images),

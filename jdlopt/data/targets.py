@@ -130,7 +130,8 @@ def _guess(
     if values.ndim > 2:
         raise DataError(
             f"{what}: found targets of shape {values.shape}, expected one target an example or a "
-            "row of them, [examples] or [examples, targets]. Others need a task of your own, "
+            "row of them, [examples] or [examples, targets]. If they are masks, a class number at "
+            "each pixel, set data.task='segmentation'; others need a task of your own, "
             "data.task='package.module:TASK'."
         )
     check_present(values, what, names)

@@ -74,7 +74,7 @@ def agreement(program: Program, loaded: Loaded, given: list[np.ndarray]) -> Agre
         for name, values in expected.items():
             errors.append(relative_error(found[name], values))
         if "probabilities" in expected:
-            likeliest = (one["probabilities"].argmax(axis=1) for one in (expected, found))
+            likeliest = (one["probabilities"].argmax(axis=-1) for one in (expected, found))
             same.append(np.mean(np.equal(*likeliest)))
     return Agreement(max(errors), float(np.mean(same)) if same else 1.0)
 

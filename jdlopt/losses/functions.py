@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, Float, Num
 
 from jdlopt.config import Fraction, NonNegative, Positive, find_part
+from jdlopt.losses.overlap import cross_entropy_dice, dice
 
 Logits = Float[Array, "batch classes"]
 Outputs = Float[Array, "batch outputs"]
@@ -208,9 +209,11 @@ LOSSES: dict[str, Callable[..., PerExample]] = {
     "mse": mse,
     "mae": mae,
     "huber": huber,
+    "dice": dice,
+    "cross_entropy_dice": cross_entropy_dice,
 }
 
-WHOLE_LOSSES: frozenset[str] = frozenset()
+WHOLE_LOSSES: frozenset[str] = frozenset({"dice", "cross_entropy_dice"})
 """Those that take the outputs of all positions of an example together, [batch, *positions,
 outputs]; the others take a row an example, and where there are positions each of them is a row."""
 

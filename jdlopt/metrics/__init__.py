@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Num
 from jdlopt.config import find_part
 from jdlopt.data.decision import USUAL, Decision
 from jdlopt.errors import ConfigError, listing
-from jdlopt.metrics import entities, scores
+from jdlopt.metrics import entities, masks, scores
 from jdlopt.metrics.leaves import Batch, Leaf, leaf_of
 from jdlopt.metrics.scores import Split, Value
 
@@ -67,6 +67,10 @@ def _of_classes(
 
 def _of_values(compute: Callable[[Split], Value], up: bool | None = False) -> Metric:
     return Metric(("outputs", "targets"), compute, ("regression",), up, several=up is None)
+
+
+def _of_masks(compute: Callable[[Split], Value], up: bool | None = True) -> Metric:
+    return Metric(("pixels",), compute, ("segmentation",), up)
 
 
 def _top_k_accuracy(k: int) -> Metric:
@@ -144,6 +148,10 @@ METRICS: dict[str, Metric] = {
         )
     },
     "token_accuracy": _of_classes(("tokens",), entities.token_accuracy, tasks=_TAGS),
+    "mean_iou": _of_masks(masks.mean_iou),
+    "dice": _of_masks(masks.mean_dice),
+    "pixel_accuracy": _of_masks(masks.pixel_accuracy),
+    "iou_per_class": _of_masks(masks.iou_per_class, None),
 }
 """Every metric by name; any other ``top_<k>_accuracy`` is known as well.
 
@@ -169,6 +177,9 @@ otherwise, are predicted. All equal scikit-learn's functions of the same name:
 - ``mse``, ``rmse``, ``mae``, ``r2`` of several outputs are the mean of each output's, which
   ``…_per_output`` lists; ``r2`` of a constant target is 1 if predicted exactly and else 0, and of
   fewer than two examples NaN.
+- ``mean_iou`` and ``dice`` of masks are scikit-learn's ``jaccard_score`` and ``f1_score`` over the
+  pixels of a whole split that are not void, their ``macro`` mean over the classes that occur as a
+  target or a prediction; ``iou_per_class`` lists the first of all classes.
 
 ``entity_precision``, ``entity_recall`` and ``entity_f1`` are of the entities of all sentences
 together (``conlleval``, and ``seqeval`` as it is by default), ``…_per_kind`` lists those of each

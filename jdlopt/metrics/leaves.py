@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
@@ -44,7 +45,7 @@ class Leaf(NamedTuple):
         return self.counts or self.rank == 0
 
 
-def _probabilities(batch: Batch) -> Float[Array, "n classes"]:
+def _probabilities(batch: Batch) -> Float[Array, "n *positions classes"]:
     if batch.probabilities is None:
         raise ValueError("a classification metric needs probabilities, found None")
     values = batch.probabilities
@@ -119,6 +120,20 @@ def _entities(batch: Batch) -> Int[Array, "kinds 3"]:
     return entities.counted(batch.outputs.argmax(-1), batch.targets, batch.real, kinds)
 
 
+def _pixels(batch: Batch) -> Int[Array, "classes classes"]:
+    """Counts pixels by true class (row) and predicted class (column); void ones are none.
+
+    An example's counts are a product of one-hot rows in float32, exact below 2²⁴ pixels.
+    """
+    probabilities = _probabilities(batch)
+    classes, n = probabilities.shape[-1], len(probabilities)
+    truth = jnp.where(batch.real[:, None], batch.targets.reshape(n, -1), -1)
+    found = probabilities.argmax(-1).reshape(n, -1)
+    rows, columns = (jax.nn.one_hot(one, classes, dtype=jnp.float32) for one in (truth, found))
+    pairs = jnp.einsum("npt,npf->ntf", rows, columns, precision=jax.lax.Precision.HIGHEST)
+    return pairs.astype(jnp.int32).sum(axis=0)
+
+
 LEAVES: dict[str, Leaf] = {
     "real": Leaf(lambda batch: batch.real, 1),
     "loss": Leaf(lambda batch: batch.per_example_loss, 1),
@@ -150,6 +165,7 @@ LEAVES_OF: dict[str, dict[str, Leaf]] = {
             lambda batch: entities.tokens_right(batch.outputs, batch.targets, batch.real), 1, True
         ),
     },
+    "segmentation": {"pixels": Leaf(_pixels, 2, counts=True)},
 }
 """What the metrics of one task may ask for beside them: ``classes`` and ``predicted`` are the
 numbers of classes [n], or which labels there are [n, labels]; ``likeliest`` is the class of the

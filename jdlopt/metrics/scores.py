@@ -53,7 +53,7 @@ def tally(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return count(classes[classes == predicted]), count(classes), count(predicted)
 
 
-def _ratio(numerator: object, denominator: object) -> np.ndarray:
+def ratio(numerator: object, denominator: object) -> np.ndarray:
     """Divides; 0 where the denominator is 0, as scikit-learn's ``zero_division`` does."""
     numerator, denominator = np.asarray(numerator, float), np.asarray(denominator, float)
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
@@ -61,17 +61,17 @@ def _ratio(numerator: object, denominator: object) -> np.ndarray:
 
 def precision(hits: object, actual: object, predicted: object) -> np.ndarray:
     """Returns the share of the predictions of a class that are right."""
-    return _ratio(hits, predicted)
+    return ratio(hits, predicted)
 
 
 def recall(hits: object, actual: object, predicted: object) -> np.ndarray:
     """Returns the share of the examples of a class that are found."""
-    return _ratio(hits, actual)
+    return ratio(hits, actual)
 
 
 def f1(hits: Any, actual: Any, predicted: Any) -> np.ndarray:
     """Returns the harmonic mean of precision and recall."""
-    return _ratio(2 * hits, actual + predicted)
+    return ratio(2 * hits, actual + predicted)
 
 
 def averaged(score: Callable[..., np.ndarray], average: str) -> Callable[[Split], Value]:
@@ -106,7 +106,7 @@ def of_positive(score: Callable[..., np.ndarray]) -> Callable[[Split], float]:
 def balanced_accuracy(split: Split) -> float:
     """Returns the mean recall of the classes that occur."""
     hits, actual, _ = tally(split)
-    return float(_ratio(hits, actual)[actual > 0].mean())
+    return float(ratio(hits, actual)[actual > 0].mean())
 
 
 def one_vs_rest(score: Callable[..., float], split: Split) -> float:
@@ -141,7 +141,7 @@ def binary_average_precision(
     last_of_tie = np.append(np.diff(scores[order]) != 0, True)
     hits = np.cumsum(positive[order])[last_of_tie]
     precision = hits / (np.flatnonzero(last_of_tie) + 1)
-    return float(_ratio(np.sum(np.diff(hits, prepend=0) * precision), positive.sum()))
+    return float(ratio(np.sum(np.diff(hits, prepend=0) * precision), positive.sum()))
 
 
 def label_ranking_average_precision(split: Split) -> float:

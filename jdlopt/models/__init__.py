@@ -41,6 +41,7 @@ from jdlopt.models.resnet import ResNet
 from jdlopt.models.tabm import TabM
 from jdlopt.models.tcn import TCN
 from jdlopt.models.transformer import TransformerDecoder, TransformerEncoder
+from jdlopt.models.unet import UNet
 from jdlopt.models.vgg import VGG
 from jdlopt.models.vit import VARIANTS, ViT
 from jdlopt.models.wide_and_deep import WideAndDeep
@@ -66,6 +67,7 @@ MODELS: dict[str, Any] = {
     "lstm": LSTM,
     "tcn": TCN,
     "resnet": ResNet,
+    "unet": UNet,
     "vgg": VGG,
     "efficientnet_lite0": EfficientNetLite0,
     "convnext": ConvNeXt,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, NamedTuple
 
 import flax.linen as nn
+import jax
 from jaxtyping import Array, Float
 
 from jdlopt.config import Choice, Count, Rate, Scalar
@@ -118,6 +119,11 @@ class ResNet(nn.Module):
     `jdlopt.compress.folding` makes them: so many layers are hard to train from random values
     without it.
 
+    Where each pixel has a target, the head has a row of outputs for each place of the last stage,
+    which are interpolated linearly to the images' size: Long, Shelhamer and Darrell, "Fully
+    convolutional networks for semantic segmentation", 2015 (FCN, without the skips). ``strides``
+    say how coarse that is.
+
     He et al., "Deep residual learning for image recognition", 2016.
     """
 
@@ -135,16 +141,18 @@ class ResNet(nn.Module):
     dropout_rate: Rate | None = None
     drop_path_rate: Rate | None = None
     remat: Annotated[str, Choice(REMAT)] = "none"
+    positions: int = 0
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "n *shape"], train: bool = False) -> Array:
         """Maps images to outputs."""
         x = inputs[..., None] if inputs.ndim == 3 else inputs
+        size = x.shape[:3]
         plan, bias = self.plan(), not self.batch_norm
         sizes, strides = plan.stage_sizes, plan.strides
         self._check(x, plan)
-        size, step = (7, 2) if self.stem == "imagenet" else (3, 1)
-        x = _conv(plan.stem, size, step, bias, "stem")(x)
+        side, step = (7, 2) if self.stem == "imagenet" else (3, 1)
+        x = _conv(plan.stem, side, step, bias, "stem")(x)
         if self.batch_norm:
             x = BatchNorm(name="stem_norm")(x, train)
         x = ACTIVATIONS[self.activation](x)
@@ -164,8 +172,10 @@ class ResNet(nn.Module):
                     next(rates),
                     name=f"stage_{stage}_block_{index}",
                 )(x, train)
-        x = Dropout(self.dropout_rate, name="dropout")(x.mean(axis=(1, 2)), train)
-        return Head(self.num_outputs, (), self.activation, "he_normal", name="head")(x, train)
+        x = x if self.positions else x.mean(axis=(1, 2))
+        x = Dropout(self.dropout_rate, name="dropout")(x, train)
+        x = Head(self.num_outputs, (), self.activation, "he_normal", name="head")(x, train)
+        return jax.image.resize(x, (*size, self.num_outputs), "linear") if self.positions else x
 
     def plan(self) -> Plan:
         """Returns the sizes that the keys come to."""
@@ -189,10 +199,11 @@ class ResNet(nn.Module):
 
     def _check(self, x: Array, plan: Plan) -> None:
         sizes, features, strides = plan.stage_sizes, plan.features, plan.strides
-        if x.ndim != 4:
+        if x.ndim != 4 or self.positions not in (0, 2):
             raise ConfigError(
                 "model.name 'resnet' takes images of shape (height, width) or (height, width, "
-                f"channels); the data's are {x.shape[1:]}."
+                f"channels), and predicts of each pixel or of the image; the data's are "
+                f"{x.shape[1:]}, with {self.positions} axes of positions in their targets."
             )
         for key, values in (("features", features), ("strides", strides)):
             if len(values) != len(sizes):

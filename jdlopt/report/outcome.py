@@ -12,11 +12,11 @@ from jdlopt.data.spec import DataSpec
 
 
 class Guesses(NamedTuple):
-    """The class that is predicted of each example.
+    """The class that is predicted of each example, or of each of its pixels.
 
     Attributes:
-      classes: its number [n].
-      confidence: its probability [n].
+      classes: its number [n], or [n, height, width].
+      confidence: its probability, the same shape.
     """
 
     classes: np.ndarray
@@ -28,16 +28,17 @@ class Outcome(NamedTuple):
 
     Attributes:
       inputs: raw, as the data holds them: one array, or named ones.
-      targets: classes [n], labels of 0 and 1 [n, labels], or values [n] or [n, outputs].
+      targets: classes [n], labels of 0 and 1 [n, labels], values [n] or [n, outputs], or a class at
+        each position.
       outputs: the model's.
       probabilities: [n, classes or labels]; None for a regression, and where there are so many
-        classes that only ``likeliest`` is known, and no outputs.
+        classes, or one at each pixel, that only ``likeliest`` is known, and no outputs.
       losses: per example.
       spec: what is known of the data; its task says what is shown.
       names: what each example is called; empty counts them.
       counts: training examples of each class or label; None where they are not known, or the task
         has none.
-      likeliest: the likeliest class, where there are so many.
+      likeliest: the likeliest class, where that alone is known.
     """
 
     inputs: Inputs

@@ -11,6 +11,7 @@ import numpy as np
 from jdlopt.metrics import MANY_CLASSES, scores
 from jdlopt.report import entities, figures
 from jdlopt.report.balance import balance, interval
+from jdlopt.report.masks import masks
 from jdlopt.report.outcome import Outcome
 from jdlopt.report.page import Figure, Table
 from jdlopt.report.worst import worst
@@ -30,7 +31,7 @@ BEST_ROWS = 5
 def shown(outcome: Outcome) -> dict[str, object]:
     """Returns what the page's template shows of predictions, by what the task says it shows."""
     made: dict[str, object] = dict.fromkeys(
-        ("confusion", "thresholds", "values", "each", "balance", "entities")
+        ("confusion", "thresholds", "values", "each", "balance", "entities", "masks")
     )
     shows = find_task(outcome.spec.task).shows
     for name, part in PARTS.items():
@@ -259,5 +260,6 @@ PARTS: Mapping[str, Callable[[Outcome], dict[str, object]]] = {
     "labels": _labels,
     "values": _values,
     "entities": entities.shown,
+    "masks": masks,
 }
 """What is shown of what a task says it shows, of `jdlopt.tasks.SHOWN`."""

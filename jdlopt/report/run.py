@@ -105,7 +105,8 @@ def examine(workdir: Path, config: Record) -> Outcome:
     dataset = experiment.data
     spec, arrays, called = dataset.spec, dataset.read("validation"), names(dataset, "validation")
     counts = class_counts(dataset) if spec.num_classes else None
-    if "classes" in find_task(spec.task).shows and spec.num_classes > MOST_PROBABILITIES:
+    shows = find_task(spec.task).shows
+    if "masks" in shows or ("classes" in shows and spec.num_classes > MOST_PROBABILITIES):
         some = likeliest(experiment, 1)(weights, arrays.inputs, arrays.targets)
         assert some.losses is not None
         return Outcome(
@@ -116,7 +117,7 @@ def examine(workdir: Path, config: Record) -> Outcome:
             spec,
             called,
             counts,
-            Guesses(some.classes[:, 0], some.probabilities[:, 0]),
+            Guesses(some.classes[..., 0], some.probabilities[..., 0]),
         )
     found = predictor(experiment)(weights, arrays.inputs, arrays.targets)
     assert found.losses is not None
@@ -137,7 +138,14 @@ def _facts(result: Record, found: Record) -> list[tuple[str, object]]:
     facts: list[tuple[str, object]] = []
     if best.get("step", -1) >= 0:
         facts.append((f"best {best.get('metric')}", best.get("value")))
-    test = next((name for name in ("test/accuracy", "test/rmse", "test/loss") if name in found), "")
+    test = next(
+        (
+            name
+            for name in ("test/accuracy", "test/mean_iou", "test/rmse", "test/loss")
+            if name in found
+        ),
+        "",
+    )
     facts += [(test, found[test])] if test else []
     missing = (result.get("not_evaluated") or {}).items()
     return [

@@ -7,6 +7,7 @@ import numpy as np
 from jdlopt.data import named
 from jdlopt.data.coding import PAD
 from jdlopt.report.cards import cards
+from jdlopt.report.masks import side_by_side
 from jdlopt.report.outcome import Guesses, Outcome
 from jdlopt.report.page import number
 from jdlopt.tasks import find_task
@@ -22,6 +23,8 @@ def worst(outcome: Outcome) -> dict[str, object]:
     """Returns what the page's template shows of them, as ``worst``."""
     order = np.argsort(-np.nan_to_num(outcome.losses, nan=np.inf))[:WORST]
     shows = find_task(outcome.spec.task).shows
+    if "masks" in shows:
+        return {"worst": side_by_side(outcome, order)}
     known = outcome.probabilities is not None or outcome.likeliest is not None
     guesses = outcome.guesses if "classes" in shows and known else None
     said = [_said(outcome, index, guesses) for index in order.tolist()]

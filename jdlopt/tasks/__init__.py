@@ -6,13 +6,15 @@ from jdlopt.config import find_part
 from jdlopt.tasks.classification import CLASSIFICATION
 from jdlopt.tasks.multilabel import MULTILABEL
 from jdlopt.tasks.regression import REGRESSION
+from jdlopt.tasks.segmentation import SEGMENTATION
 from jdlopt.tasks.task import SHOWN, Columns, Decoded, Task
 from jdlopt.tasks.token_classification import TOKEN_CLASSIFICATION
 
 __all__ = ["SHOWN", "TASKS", "Columns", "Decoded", "Task", "find_task"]
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (CLASSIFICATION, MULTILABEL, REGRESSION, TOKEN_CLASSIFICATION)
+    task.name: task
+    for task in (CLASSIFICATION, MULTILABEL, REGRESSION, TOKEN_CLASSIFICATION, SEGMENTATION)
 }
 """Every bundled task by name."""
 

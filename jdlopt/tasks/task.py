@@ -89,6 +89,7 @@ SHOWN = {
     "labels": "any number of labels an example",
     "values": "numbers: mean squared error and R²",
     "entities": "tags of words: sentences with entities marked, and how good each kind is",
+    "masks": "a class at each pixel: images, their masks and the predicted ones; overlap by class",
     "simple models": "one target an example, which scikit-learn's forests and trees can predict",
 }
 """What findings and reports ask a task for, and what it stands for."""

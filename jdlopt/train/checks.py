@@ -92,6 +92,11 @@ def impossible(
             f"loss.distill: a teacher says one thing of an example; {task.name} has a prediction "
             "at each position. Leave it out."
         )
+    if sound("data.preprocess") and spec.positions == 2 and config.data.preprocess.resize:
+        problems.append(
+            "data.preprocess.resize: would give images another size than their masks. "
+            "data.image_size resizes both."
+        )
     if sound("loss") and loss.class_weights is not None:
         problems += _weight_problems(loss.class_weights, spec)
     if sound("train.metrics"):

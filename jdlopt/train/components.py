@@ -170,6 +170,7 @@ def augment_of(config: Config, spec: DataSpec, section: Mapping[str, object]) ->
         classes=spec.num_classes,
         vocabulary=vocabulary,
         parts=parts,
+        masks=spec.positions == 2 and parts is None,
     )
 
 

@@ -51,13 +51,14 @@ class Likeliest(NamedTuple):
     """The likeliest classes of some examples, where all probabilities would be too many.
 
     Attributes:
-      classes: their numbers, the likeliest first; of equals, the lower number.
+      classes: their numbers, at each position where there are any, the likeliest first; of equals,
+        the lower number.
       probabilities: theirs.
       losses: of each example, where its target was given.
     """
 
-    classes: Int[np.ndarray, "n top"]
-    probabilities: Float[np.ndarray, "n top"]
+    classes: Int[np.ndarray, "n *positions top"]
+    probabilities: Float[np.ndarray, "n *positions top"]
     losses: Float[np.ndarray, " n"] | None
 
 

@@ -15,13 +15,17 @@ from jdlopt import writing
 from jdlopt.data import input_columns
 from jdlopt.data.decision import Threshold
 from jdlopt.data.inputs import Inputs
+from jdlopt.data.mask_colours import as_image
+from jdlopt.data.masks import CLASSES
 from jdlopt.data.notes import Note, Notes
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import DataError, UserError, escaped
-from jdlopt.tasks import Columns, find_task
+from jdlopt.tasks import Columns, find_task, segmentation
 from jdlopt.train.predict import MOST_PROBABILITIES, Likeliest, Predicted
 
 OUTPUTS = (".csv", ".npz")
+MASKS = 3
+"""Axes of predicted masks: the examples, rows and columns."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for a formula begins so."""
 ROW, SPREAD = "row", "spread"
@@ -32,7 +36,8 @@ class Predictions(NamedTuple):
 
     Attributes:
       rows: what names each example: a row number or a file.
-      values: [n] class indices or predicted values; [n, k] labels (0, 1) or several values.
+      values: [n] class indices or predicted values; [n, k] labels (0, 1) or several values; masks
+        [n, height, width].
       labels: [n] class names, or the labels of each in one text; None for regression.
       probabilities: [n, classes]; None for regression and for more than `MOST_PROBABILITIES`
         classes.
@@ -111,6 +116,15 @@ def of_likeliest(top: Likeliest, spec: DataSpec, given: Inputs) -> Predictions:
     values = top.classes[:, 0]
     return Predictions(
         given.ids, values, named[0], None, spec.class_names, columns, notes, likeliest=top
+    )
+
+
+def of_masks(top: Likeliest, spec: DataSpec, given: Inputs) -> Predictions:
+    """Returns predictions of the likeliest class of each pixel; no probabilities are kept."""
+    decoded = segmentation.of_masks(top.classes[..., 0], spec)
+    columns = find_task(spec.task).columns(decoded, None, spec)
+    return Predictions(
+        given.ids, decoded.values, decoded.labels, None, spec.class_names, columns, given.notes
     )
 
 
@@ -196,30 +210,44 @@ def _cell(value: Any) -> Any:
     return text
 
 
-def check_output(path: str | Path) -> None:
+def check_output(path: str | Path, masks: bool = False) -> None:
     """Says that predictions can't be written to a path, before they are computed.
 
+    Args:
+      path: a file, or of masks a folder.
+      masks: whether a folder of them can be had.
+
     Raises:
-      UserError: the path is a folder, lies in none, or ends in neither ``.csv`` nor ``.npz``.
+      UserError: the path is a folder, lies in none, or ends in neither ``.csv`` nor ``.npz``; or a
+        folder of masks would hold other files.
     """
     path = Path(path)
     if path.suffix not in OUTPUTS:
-        raise UserError(f"--output: {path}: expected a file ending in {' or '.join(OUTPUTS)}.")
-    if path.is_dir():
+        if not masks or path.is_file():
+            more = ", or a folder for masks" if masks else ""
+            wanted = f"a file ending in {' or '.join(OUTPUTS)}{more}"
+            raise UserError(f"--output: {path}: expected {wanted}.")
+        if path.is_dir() and any(path.iterdir()):
+            raise UserError(f"--output: {path} is not empty; name a new folder for the masks.")
+    elif path.is_dir():
         raise UserError(f"--output: {path} is a folder; name a file.")
     if not path.parent.is_dir():
         raise UserError(f"--output: {path} can't be written: there is no folder {path.parent}.")
 
 
 def write_predictions(predictions: Predictions, path: str | Path) -> None:
-    """Writes predictions to a ``.csv`` or ``.npz`` file.
+    """Writes predictions to a ``.csv`` or ``.npz`` file, or masks to a folder.
 
     Raises:
       UserError: another suffix, or the file can't be written.
     """
-    check_output(path)
+    masks = predictions.values.ndim == MASKS
+    check_output(path, masks)
     path = Path(path)
     try:
+        if path.suffix not in OUTPUTS:
+            _write_masks(predictions, path)
+            return
         with writing.aside(path, binary=path.suffix == ".npz") as file:
             if path.suffix == ".csv":
                 write_csv(predictions, file)
@@ -227,6 +255,19 @@ def write_predictions(predictions: Predictions, path: str | Path) -> None:
                 np.savez(file, **_as_arrays(predictions))
     except OSError as error:
         raise UserError(f"--output: {path} can't be written: {error.strerror or error}.") from error
+
+
+def _write_masks(predictions: Predictions, folder: Path) -> None:
+    """Writes a PNG for each example, whose pixels are class numbers, and the classes' names."""
+    files = [Path(row).with_suffix(".png") for row in predictions.rows]
+    if len(set(files)) < len(files):  # a.jpg and a.png
+        files = [Path(f"{row}.png") for row in predictions.rows]
+    writing.make_folder(folder)
+    for file, mask in zip(files, predictions.values, strict=True):
+        writing.make_folder((folder / file).parent)
+        with writing.aside(folder / file, binary=True, settled=False) as made:
+            as_image(mask, len(predictions.class_names)).save(made, "PNG")
+    writing.write_aside(folder / CLASSES, "".join(f"{name}\n" for name in predictions.class_names))
 
 
 def _as_arrays(predictions: Predictions) -> dict[str, Any]:

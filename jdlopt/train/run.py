@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jdlopt import config as configs
 from jdlopt.data.decision import Threshold
 from jdlopt.data.given import given_inputs, given_targets, only_split
-from jdlopt.data.inputs import Inputs, read_inputs
+from jdlopt.data.inputs import Inputs
 from jdlopt.data.pools import Arrays
 from jdlopt.errors import DataError, UserError, WorkdirError
 from jdlopt.train import log, serve, split_record
@@ -173,7 +173,7 @@ class Run:
         """
         spec, passed = self.experiment.spec, serve.passed_over(self.experiment)
         if isinstance(inputs, str | os.PathLike):
-            found: Inputs = read_inputs(inputs, spec.inputs, passed)
+            found: Inputs = serve.read_for(self.experiment, inputs)
         else:
             found = given_inputs(inputs, spec.inputs, passed)
         if not len(found.ids):

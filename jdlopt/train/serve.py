@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -20,17 +21,24 @@ from jdlopt.data import from_run, labelled, preprocess
 from jdlopt.data.augment.batch import unchanged, without_mixing
 from jdlopt.data.decision import Threshold
 from jdlopt.data.inputs import Inputs, read_inputs
+from jdlopt.data.masks import images_in
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, DataError, UserError, WorkdirError, listing
 from jdlopt.metrics.scores import Value
-from jdlopt.tasks import find_task
+from jdlopt.tasks import TASKS, find_task
 from jdlopt.train import checkpoint, data_record, disk, log
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.components import augment_of
 from jdlopt.train.evaluate import Evaluator
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.predict import MOST_PROBABILITIES, TOP, likeliest, predictor
-from jdlopt.train.predictions import Predictions, of_likeliest, predictions_of, with_columns
+from jdlopt.train.predictions import (
+    Predictions,
+    of_likeliest,
+    of_masks,
+    predictions_of,
+    with_columns,
+)
 from jdlopt.train.schema import SECTIONS
 from jdlopt.train.state import TrainState, Weights
 from jdlopt.train.step import averaged_predict_step
@@ -118,6 +126,15 @@ def _on_one_device(template: PyTree) -> PyTree:
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), template
     )
+
+
+def predicts_masks(workdir: str | Path) -> bool:
+    """Returns whether a run's model predicts masks, as far as its record of the data says so."""
+    try:
+        saved = json.loads((Path(workdir) / log.INPUTS).read_text(encoding="utf-8"))
+        return bool("masks" in TASKS[saved["dataset"]["task"]].shows)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def evaluate_run(
@@ -336,12 +353,14 @@ def predict_run(
     return beside_inputs(made, experiment, path, with_inputs)
 
 
-def read_for(experiment: Experiment, path: str | Path) -> Inputs:
+def read_for(experiment: Experiment, path: str | os.PathLike[str]) -> Inputs:
     """Returns inputs to predict on; columns that the run does not know are noted.
 
     Raises:
       DataError: the file can't be read as its inputs, or holds none.
     """
+    if experiment.spec.positions == 2:
+        path = images_in(Path(path))
     found = read_inputs(path, experiment.spec.inputs, passed_over(experiment))
     if not len(found.ids):
         raise DataError(f"--input: {path} holds no example.")
@@ -383,6 +402,10 @@ def predict(
         those of the `TOP` likeliest, which a note says.
     """
     spec, averaged = experiment.spec, with_tta(experiment, tta)
+    if "masks" in find_task(spec.task).shows:
+        return of_masks(
+            likeliest(averaged, 1, batch_size)(weights, given.inputs, None), spec, given
+        )
     many = spec.num_classes > MOST_PROBABILITIES and not all_classes
     if many and "classes" in find_task(spec.task).shows:
         top = likeliest(averaged, TOP, batch_size)(weights, given.inputs, None)

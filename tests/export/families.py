@@ -19,6 +19,7 @@ N = 48
 CLASSES = np.arange(N) % 3
 NAMES = [f"c{one}" for one in CLASSES]
 IMAGES = RNG.integers(0, 256, (N, 8, 8, 3), dtype=np.uint8)
+MASKS = (IMAGES[..., 0] > 127).astype(np.int32)
 SERIES = RNG.normal(size=(N, 12, 3)).astype(np.float32)
 ROWS = RNG.normal(size=(N, 12)).astype(np.float32)
 WAVES = RNG.normal(size=(N, 800)).astype(np.float32)
@@ -79,6 +80,16 @@ FAMILIES: dict[str, tuple[dict[str, Any], dict[str, Any], Any]] = {
         {"name": "cnn", "features": (4, 8), "pool": "max", "batch_norm": True},
         {"preprocess": {"standardize": True}},
         (IMAGES, CLASSES),
+    ),
+    "unet": (
+        {"name": "unet", "features": 4, "depth": 2},
+        {"task": "segmentation"},
+        (IMAGES, MASKS),
+    ),
+    "resnet of masks": (
+        {"name": "resnet", "stem": "cifar", **SMALL},
+        {"task": "segmentation"},
+        (IMAGES, MASKS),
     ),
     "gru": ({"name": "gru", "features": 8, "bidirectional": True}, {}, (SERIES, CLASSES)),
     "gru of texts": ({"name": "gru", "features": 8}, TEXT, TEXTS),

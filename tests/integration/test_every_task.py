@@ -13,6 +13,7 @@ import test_tasks
 import test_token_classification
 
 from jdlopt.cli import main
+from jdlopt.data.bundled.shapes.drawing import CLASSES, draw
 from jdlopt.tasks import TASKS
 
 RNG = np.random.default_rng(11)
@@ -43,6 +44,17 @@ def tags(folder):
     return test_token_classification.config(folder), folder / "new.txt"
 
 
+def masks(folder):
+    """Returns the same of masks, and a folder of new images."""
+    images, shown = draw(0, 48, size=8)
+    np.savez(folder / "shapes.npz", x=images, y=shown, class_names=np.array(CLASSES))
+    np.savez(folder / "new.npz", x=images[:5])
+    data = {"source": str(folder / "shapes.npz"), "task": "segmentation", "batch_size": 8}
+    data["augment"] = {"flip": 0.5}
+    model = {"name": "unet", "features": 2, "depth": 1}
+    return {"data": data, "model": model}, folder / "new.npz"
+
+
 def own(folder):
     """Returns the same of a task of one's own, with a class at each position."""
     np.savez(folder / "new.npz", x=test_positions.X[:5])
@@ -54,6 +66,7 @@ ROWS = {
     "multilabel": several("multilabel"),
     "regression": several("regression"),
     "token_classification": tags,
+    "segmentation": masks,
     "test_positions:SIGN": own,
 }
 """Tiny data of each task."""
@@ -63,6 +76,8 @@ REFUSED = {
         (task, "tta"): "data.augment changes no single example"
         for task in ("classification", "multilabel", "regression")
     },
+    ("segmentation", "bundle"): "predicts a class at each position",
+    ("segmentation", "tta"): "predicts a class at each position",
     ("test_positions:SIGN", "bundle"): "predicts a class at each position",
     ("test_positions:SIGN", "tta"): "predicts a class at each position",
     ("token_classification", "bundle"): "predicts a class at each position",

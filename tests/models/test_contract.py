@@ -58,6 +58,7 @@ ROWS = {
     "lstm": Row({"features": 4}, (4, 3)),
     "tcn": Row({"features": (4, 8)}, (4, 3)),
     "resnet": Row({"stem": "cifar", "stage_sizes": (1, 1), "features": (4, 8)}, (4, 4, 3)),
+    "unet": Row({"features": 4, "depth": 1}, (4, 4, 3)),
     "vgg": Row({"features": (4, 8), "hidden": (8,), "batch_norm": True}, (4, 4, 3)),
     "efficientnet_lite0": Row(
         {

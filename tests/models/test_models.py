@@ -11,7 +11,7 @@ from jdlopt.config import fields_of
 from jdlopt.errors import ConfigError
 from jdlopt.models import MODELS, make_model
 
-IMAGES_ONLY = {"convnext", "efficientnet_lite0", "resnet", "vgg", "vit"}
+IMAGES_ONLY = {"convnext", "efficientnet_lite0", "resnet", "unet", "vgg", "vit"}
 
 
 pytestmark = pytest.mark.usefixtures("own_modules")

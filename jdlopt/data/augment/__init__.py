@@ -196,11 +196,15 @@ def problems(section: Mapping[str, Any], spec: DataSpec, preprocess: PreprocessF
     found = []
     for name, part in asked.items():
         misfits = [why for one in every if (why := part.misfit(one)) is not None]
+        own = name not in AUGMENTATIONS
         if unmixable(part, every):
             why = f"can't mix all {len(every)} inputs alike"
             found.append(f"data.augment.{name}: {why}: {shape}. Leave it out.")
         elif part.stage == "mix" and spec.positions:
             why = "mixes the targets of examples; these have a class at each position"
+            found.append(f"data.augment.{name}: {why}. Leave it out.")
+        elif spec.positions == 2 and part.stage == "geometry" and (own or len(every) > 1):
+            why = "moves masks with their images as a key of its own, of one input"
             found.append(f"data.augment.{name}: {why}. Leave it out.")
         elif len(misfits) == len(every):
             fit = listing(dict.fromkeys(name for one in every for name in fitting(one)))

@@ -40,7 +40,8 @@ class Inputs(NamedTuple):
       dtype: ``uint8``, ``float32``, or ``int32`` for tokens.
       kind: ``image``, ``sequence``, ``table``, ``text`` or ``audio``.
       features: whether preprocessing makes spectrograms of sounds.
-      task: ``classification`` or ``regression``.
+      task: ``classification``, ``regression`` ….
+      masks: whether targets are masks, which must move with the inputs.
     """
 
     shape: tuple[int, ...]
@@ -48,6 +49,7 @@ class Inputs(NamedTuple):
     kind: str
     features: bool = False
     task: str = "classification"
+    masks: bool = False
 
     def kinds(self) -> frozenset[Kind]:
         """Returns what an augmentation may fit of them.
@@ -91,6 +93,7 @@ class Augmentation:
         that it can mix several inputs of an example.
       hindrance: says of inputs that it fits why it can't help there, or returns None; it is then
         not in the catalogue of techniques for them.
+      stays: whether it leaves every pixel in its place, but for its ``move``, which masks follow.
     """
 
     name: str
@@ -107,6 +110,7 @@ class Augmentation:
     requires: tuple[str, ...] = ()
     alike: bool = False
     hindrance: Callable[[Inputs], str | None] | None = None
+    stays: bool = True
 
     def fields(self) -> dict[str, Field]:
         """Returns its config keys beside the strength, from its keyword-only parameters."""
@@ -119,6 +123,8 @@ class Augmentation:
     def misfit(self, inputs: Inputs) -> str | None:
         """Says why it can't be used on inputs, or returns None."""
         kinds = inputs.kinds()
+        if inputs.masks and (self.stage == "mix" or not self.stays):
+            return "moves or mixes pixels, and can't do so with their masks"
         if kinds.intersection(self.fits):
             return None
         if "image" in kinds and "byte image" in self.fits:
@@ -144,7 +150,8 @@ def inputs_of(spec: DataSpec, fields: PreprocessFields, one: InputSpec | None = 
     else:
         kind = "image" if len(one.shape) == 3 else "sequence"
     features = fields.audio != "none"
-    return Inputs(one.shape, one.dtype, kind, features, spec.task)
+    masks = spec.positions == 2
+    return Inputs(one.shape, one.dtype, kind, features, spec.task, masks)
 
 
 def unmixable(part: Augmentation, every: Sequence[Inputs]) -> bool:

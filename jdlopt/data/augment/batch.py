@@ -13,6 +13,8 @@ from jaxtyping import Array, Int32, PyTree
 from jdlopt.data.augment import AUGMENTATIONS, find_own
 from jdlopt.data.augment.augmentation import Augmentation, Stage
 from jdlopt.data.augment.image.flip import alternating_flip, fingerprints
+from jdlopt.data.augment.image.masks import flip_masks, warp_masks
+from jdlopt.data.augment.image.move import Move
 from jdlopt.data.augment.image.warp import warp
 from jdlopt.data.named import INPUT, by_name
 
@@ -113,11 +115,13 @@ def make_augment(
     classes: int,
     vocabulary: Mapping[str, int] | None = None,
     parts: Mapping[str, Part] | None = None,
+    masks: bool = False,
 ) -> Callable[..., dict[str, Any]]:
     """Returns ``(key, batch, strengths, preprocess) → batch``, preprocessing included. Pure.
 
     The batch that it takes has ``inputs`` and ``targets``, and ``step`` where ``alternating_flip``
-    is on. Where examples are mixed, targets come back as distributions.
+    is on. Where examples are mixed, targets come back as distributions; masks move as their images
+    do.
 
     Args:
       section: the resolved ``data.augment``; its strengths only say what is in the program.
@@ -127,6 +131,7 @@ def make_augment(
       classes: of the dataset; 0 for a regression.
       vocabulary: token → id, for ``synonyms``.
       parts: of named inputs, what is for each; what mixes examples mixes all inputs alike.
+      masks: whether targets are masks of the only input, [n, height, width].
 
     Raises:
       ConfigError: an augmentation of the user's own is not there.
@@ -154,6 +159,8 @@ def make_augment(
         epochs = None
         if any(one.flips for one in stages.values()):
             epochs = epochs_at(batch["step"], batch_size, size, len(targets))
+        if masks:
+            targets = first.moved(keys[INPUT], inputs[INPUT], targets, strengths, epochs)
         inputs = {
             name: one.before(keys[name], inputs[name], strengths, epochs)
             for name, one in stages.items()
@@ -195,25 +202,47 @@ class _Stages(NamedTuple):
         self, keys: Mapping[str, Array], inputs: Array, strengths: Strengths, epochs: Array | None
     ) -> Array:
         """Returns what preprocessing is given."""
-        if inputs.dtype == jnp.uint8 and (self.moving or self.first or self.flips):
-            inputs = inputs.astype(jnp.float32) / 255.0
+        if self.moving or self.first or self.flips:
+            inputs = _unit(inputs)
         if epochs is not None and self.flips:
             inputs = alternating_flip(inputs, fingerprints(inputs), epochs)
         if self.moving:
-            moves = [
-                (one.part.move, one.values(strengths)[0]) for one in self.moving if one.part.move
-            ]
             shared = {key: self.section[key] for key in ("fill", "interpolation")}
-            inputs = warp(keys["geometry"], inputs, moves, **shared)
+            inputs = warp(keys["geometry"], inputs, self.moves(strengths), **shared)
         for one in self.first:
             inputs = _applied(one, keys[one.name], inputs, strengths)
         return inputs
+
+    def moves(self, strengths: Strengths) -> list[tuple[Move, Any]]:
+        """Returns what moves images, each with its strength."""
+        return [(one.part.move, one.values(strengths)[0]) for one in self.moving if one.part.move]
+
+    def moved(
+        self,
+        keys: Mapping[str, Array],
+        inputs: Array,
+        masks: Array,
+        strengths: Strengths,
+        epochs: Array | None,
+    ) -> Array:
+        """Returns masks, moved as `before` moves the raw images that they are of."""
+        if epochs is not None and self.flips:
+            masks = flip_masks(masks, fingerprints(_unit(inputs)), epochs)
+        if self.moving:
+            moves, fill = self.moves(strengths), str(self.section["fill"])
+            masks = warp_masks(keys["geometry"], masks, moves, fill=fill)
+        return masks
 
     def after(self, keys: Mapping[str, Array], inputs: Array, strengths: Strengths) -> Array:
         """Returns preprocessed inputs, changed."""
         for one in self.last:
             inputs = _applied(one, keys[one.name], inputs, strengths)
         return inputs
+
+
+def _unit(inputs: Array) -> Array:
+    """Bytes as numbers from 0 to 1; others as they are."""
+    return inputs.astype(jnp.float32) / 255.0 if inputs.dtype == jnp.uint8 else inputs
 
 
 def _stages(section: Mapping[str, object], vocabulary: Mapping[str, int] | None) -> _Stages:

@@ -61,6 +61,12 @@ BUNDLED = {
         "regression",
         {"train": 442},
     ),
+    "shapes": Bundled(
+        "Made colour images of 48x48 pixels with circles, squares and triangles that overlap, and "
+        "a mask that has the class of each pixel.",
+        "segmentation",
+        {"train": 1600, "test": 400},
+    ),
 }
 
 

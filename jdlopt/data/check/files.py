@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from jdlopt.data import image_decoding, sound, text_files
+from jdlopt.data import image_decoding, masks, sound, text_files
 from jdlopt.data.check.examples import sampled
 from jdlopt.data.check.finding import Finding, Part
 from jdlopt.data.damage import Skipped
@@ -34,10 +34,14 @@ def folder_findings(folder: Path, fields: DataFields) -> tuple[str, list[Finding
     kinds = (image_decoding.KIND, sound.KIND, text_files.KIND)
     kind = most_of(folder, kinds) or image_decoding.KIND
     passed = PassedOver()
+    notes: tuple[Note, ...] = ()
     try:
-        found = read_files(folder, kind, fields, Skipped())
-        files = [path for paths in found.paths.values() for path in paths]
-        notes = found.notes
+        if masks.is_meant(folder, fields):
+            files = masks.image_files(folder)
+        else:
+            found = read_files(folder, kind, fields, Skipped())
+            files = [path for paths in found.paths.values() for path in paths]
+            notes = found.notes
     except DataError:
         files = files_under(folder, kind, passed)
         notes = tuple(passed.notes)

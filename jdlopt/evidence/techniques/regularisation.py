@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jdlopt.train.schema import Config
 
 
-CLASSES = ("classification", "token_classification")
+CLASSES = ("classification", "token_classification", "segmentation")
 """The tasks with a class an example, or a position."""
 
 
@@ -29,7 +29,13 @@ def _patience(config: Config, facts: Facts) -> tuple[Change, ...]:
     return ({"train.patience": 10},)
 
 
+OVERLAP = ("dice", "cross_entropy_dice")
+"""The losses of masks that look at a whole mask, and weigh its classes by themselves."""
+
+
 def _balanced(config: Config, facts: Facts) -> str | None:
+    if value_of(config, "loss.name") in OVERLAP:
+        return "The loss gives each class an equal say already."
     return None if facts.imbalance >= 1.5 else "The classes are about equally large."
 
 
@@ -98,6 +104,13 @@ REGULARISATION = (
         values("loss.name", "focal"), "nothing",
         "Lin et al., Focal loss for dense object detection, 2017", 0.2,
         needs_task(*CLASSES), {"loss.gamma": ("around", 2.0)},
+    ),
+    Technique(
+        "overlap_loss", "loss", ("accuracy", "robustness"),
+        "Learns the overlap of masks beside the class of each pixel: small classes count as much.",
+        values("loss.name", "cross_entropy_dice"), "nothing",
+        "Milletari et al., V-Net, 2016; Isensee et al., nnU-Net, 2021", 0.45,
+        needs_task("segmentation"), {"loss.dice_weight": ("around", 2.0)},
     ),
     Technique(
         "huber_loss", "loss", ("robustness",),

@@ -47,4 +47,5 @@ RAND_AUGMENT = Augmentation(
     fits=("byte image",),
     source="Cubuk et al., RandAugment, 2020",
     prior=0.5,
+    stays=False,
 )

@@ -39,4 +39,5 @@ TRIVIAL_AUGMENT = Augmentation(
     fits=("byte image",),
     source="Müller and Hutter, TrivialAugment, 2021",
     prior=0.5,
+    stays=False,
 )
