@@ -39,6 +39,10 @@ KINDS = {
     "vit": ("images", "transformer layers over patches"),
     "transformer_encoder": ("texts, sequences", "the BERT family"),
     "transformer_decoder": ("texts, sequences", "the GPT family"),
+    "transformer_seq2seq": (
+        "pairs of texts",
+        "an encoder-decoder: one text is written from another",
+    ),
     "fusion": ("several inputs", "an encoder for each input, dense layers on all encodings"),
     "wide_and_deep": ("tables", "a linear model of crossed categories, an MLP of embedded ones"),
     "realmlp": ("tables", "dense layers with periodic embeddings of numbers, tuned on many tables"),

@@ -25,6 +25,7 @@ from jdlopt import losses, mesh, metrics, models, optim
 from jdlopt.config import Field, Required
 from jdlopt.data import augment, preprocess
 from jdlopt.data.fields import DataFields
+from jdlopt.data.target_texts import TargetTextFields
 from jdlopt.data.text import TextFields
 from jdlopt.models.quantization import QuantizeFields
 from jdlopt.train.schema import TrainFields, schema_of
@@ -119,6 +120,15 @@ MEANINGS = {
     "tcn.kernel_size": "times that a convolution covers.",
     "tcn.readout": "the last time, or the mean over all.",
     "transformer_decoder.features": "width of the vector at each position.",
+    "transformer_seq2seq.beam_width": "continuations that go on at each step while a target is "
+    "written; 1: greedy.",
+    "transformer_seq2seq.decoder_layers": "layers of the decoder; None: as many as `num_layers`.",
+    "transformer_seq2seq.features": "width of the vector at each position.",
+    "transformer_seq2seq.length_penalty": "of a beam: log-probabilities are compared over the "
+    "length to this power.",
+    "transformer_seq2seq.num_layers": "layers of the encoder.",
+    "transformer_seq2seq.share_embeddings": "which are one matrix: the `decoder`'s embedding and "
+    "its outputs; `all` three, with one vocabulary of both sides; or `none`.",
     "transformer_encoder.features": "width of the vector at each position.",
     "transformer_encoder.pooling": "the mean over positions, or the first through a dense layer.",
     "numeric_embedding": "how each number is embedded: `none`, itself; `plr`, by waves, a dense "
@@ -311,6 +321,7 @@ def lines() -> Iterator[str]:
     yield ""
     yield from section_of("`data.preprocess`", preprocess.PreprocessFields, "preprocess")
     yield from section_of("`data.text`", TextFields, "text")
+    yield from section_of("`data.target_text`", TargetTextFields, "target_text")
     yield "## `data.augment`"
     yield ""
     yield "[preprocessing.md](preprocessing.md#augmentation) tells how they run, in this order."

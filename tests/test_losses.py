@@ -436,9 +436,9 @@ def test_tasks_and_outputs():
         for name in LOSSES
     }
     assert fitting == {
-        "cross_entropy": ["classification", "token_classification", "segmentation"],
+        "cross_entropy": ["classification", "token_classification", "segmentation", "seq2seq"],
         "binary_cross_entropy": ["classification", "multilabel"],
-        "focal": ["classification", "token_classification", "segmentation"],
+        "focal": ["classification", "token_classification", "segmentation", "seq2seq"],
         **{key: ["regression"] for key in ("mse", "mae", "huber")},
         **{key: ["segmentation"] for key in ("dice", "cross_entropy_dice")},
     }

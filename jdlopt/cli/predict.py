@@ -40,7 +40,11 @@ def _decision(flags: ModelFlags) -> dict[str, Any]:
     from jdlopt.data.decision import read_threshold
 
     threshold = None if flags.threshold is None else read_threshold(flags.threshold)
-    return {"positive": flags.positive, "threshold": threshold}
+    beams = {"beam_width": flags.beam_width, "length_penalty": flags.length_penalty}
+    beams = {name: value for name, value in beams.items() if value is not None}
+    if beams and (flags.ensemble or getattr(flags, "bundle", None)):
+        raise UserError("--beam-width and --length-penalty are about one run that writes texts.")
+    return {"positive": flags.positive, "threshold": threshold, **beams}
 
 
 def evaluate(flags: EvalFlags) -> int:

@@ -16,6 +16,7 @@ from jdlopt.study.options import Options as StudyOptions
 SPLITS = ("train", "validation", "test")
 CHECKPOINTS = ("best", "newest")
 MOST_COPIES, MOST_EXAMPLES, MOST_EXAMPLES_TOGETHER, MOST_STEPS = 10_000, 64, 4096, 10_000
+MOST_BEAMS = 1000
 
 CONFIG = Flag("a config file (.py or .json), or a run's directory", "CONFIG")
 RUN = Flag("a run's directory", "RUN", positional=True)
@@ -122,6 +123,16 @@ class ModelFlags(WeightsFlags):
         Flag("predict the positive class, or a label, above this (by default the run's)", "P"),
     ] = None
     positive: Annotated[str | None, Flag("the positive class of two, by its name", "CLASS")] = None
+    beam_width: Annotated[
+        int | None,
+        Range(1, MOST_BEAMS),
+        Flag("of texts that are written: look at the N best at each step", "N"),
+    ] = None
+    length_penalty: Annotated[
+        float | None,
+        Range(0),
+        Flag("of a beam: what the length counts, 0 for short texts, 1 for the mean", "P"),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

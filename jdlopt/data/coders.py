@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
-from jdlopt.data import tags
+from jdlopt.data import tags, target_texts
 from jdlopt.data.coding import Coder, Coding
 from jdlopt.data.mask_coder import SEGMENTATION_CODER, TASK
 from jdlopt.data.notation import alike, stripped
@@ -211,6 +211,7 @@ CODERS: dict[str, Coder] = {
     "regression": Coder(_infer_values, _encode_values),
     tags.TASK: tags.CODER,
     TASK: SEGMENTATION_CODER,
+    target_texts.TASK: target_texts.CODER,
 }
 """How each bundled task codes its targets; `jdlopt.tasks.TASKS` says the rest of them."""
 

@@ -10,11 +10,15 @@ import numpy as np
 from jaxtyping import Num
 
 from jdlopt.data.notes import Note
+from jdlopt.data.text_input import TextInput
 
 Encoded = Num[np.ndarray, "examples *target"]
 
 PAD = -1
 """The target of a position that counts for nothing: there is none, or it is not known."""
+
+END = 0
+"""The token that ends a target that is a text; a decoder is given it before the first one, too."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Coding:
         of an image 2. The others are several labels or numbers.
       dtype: of encoded targets.
       notes: what was guessed of the targets.
+      text: cuts targets that are texts into tokens; None before the training texts are known.
     """
 
     task: str
@@ -43,6 +48,7 @@ class Coding:
     positions: int = 0
     dtype: str = "int32"
     notes: tuple[Note, ...] = ()
+    text: TextInput | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Num
 
-from jdlopt.data import named
+from jdlopt.data import named, target_texts
 from jdlopt.data.coding import Coding
 from jdlopt.data.damage import Skipped, Unreadable, check_finite, check_left, check_targets
 from jdlopt.data.decision import make_decision
@@ -265,6 +265,7 @@ def make_dataset(
       origins: see `Dataset`.
     """
     beside, origins = beside or {}, dict(origins or {})
+    target_texts.check(coding, fields.source)
     if parts is None:
         parts = make_parts(pools, fields, coding, labels, beside)
     skipped = skipped or Skipped()
@@ -302,6 +303,7 @@ def make_dataset(
         target_shape=coding.shape,
         target_dtype=coding.dtype,
         positions=coding.positions,
+        target_text=coding.text,
         decision=make_decision(
             coding.class_names,
             bool(coding.shape),

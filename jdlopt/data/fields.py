@@ -10,6 +10,7 @@ from jdlopt.config import Choice, Count, Natural, Range, Seed, Value, own_keys
 from jdlopt.data.damage import ON_BAD
 from jdlopt.data.preprocess.recipe import PreprocessFields
 from jdlopt.data.sampling import SAMPLING
+from jdlopt.data.target_texts import TargetTextFields
 from jdlopt.data.text import TextFields
 
 Share = Annotated[float, Range(0, 1, low_open=True, high_open=True)]
@@ -36,14 +37,16 @@ class DataFields:
     """The ``data`` section of a config.
 
     Attributes:
-      source: a bundled dataset's name, a file (.csv, .tsv, .parquet, .npz, .conll), a folder of
-        images (with masks or without), sounds or texts, a TFDS name such as ``mnist`` or
-        ``name/config:1.0.0``, or ``package.module:name``, a function of yours that returns arrays.
-        A path that looks like a name is written with ``./`` before it.
+      source: a bundled dataset's name, a file (.csv, .tsv, .parquet, .jsonl, .npz, .conll; of
+        ``task='seq2seq'`` also one of lines), a folder of images (with masks or without), sounds or
+        texts, a TFDS name such as ``mnist`` or ``name/config:1.0.0``, or ``package.module:name``, a
+        function of yours that returns arrays. A path that looks like a name is written with ``./``
+        before it.
       validation_source, test_source: of a table, the files that hold these splits; their columns
         are found by name. What is not named is taken out of ``source``.
       target: the column or feature to predict, or several of them: numbers, or labels that are 0
         or 1. A TFDS dataset knows its own; a folder's ``labels.csv`` has them in all its columns.
+        Where ``source`` is a file of lines, the file of their targets, a line each.
       label_delimiter: what stands between the labels of an example where one text holds them, such
         as ``|``; an empty text holds none.
       text_column: the column or feature of texts that is then the only input, as tokens; see
@@ -51,9 +54,9 @@ class DataFields:
         of the column of words; ``target`` is that of the tags.
       task: ``classification`` (one class an example), ``multilabel`` (any number of labels),
         ``regression`` (one number or several), ``token_classification`` (a tag for each word),
-        ``segmentation`` (a class at each pixel), or ``package.module:TASK``, a `jdlopt.tasks.Task`
-        of your own. ``auto`` infers one of the first three from the targets, and takes a folder of
-        images with masks for the last.
+        ``segmentation`` (a class at each pixel), ``seq2seq`` (a text to be written from another),
+        or ``package.module:TASK``, a `jdlopt.tasks.Task` of your own. ``auto`` infers one of the
+        first three from the targets, and takes a folder of images with masks for ``segmentation``.
       positive: of two classes, the one that ``precision``, ``recall`` and ``f1`` are of; the later
         in the order of the class names if None.
       threshold: of two classes, the positive one is predicted where its probability is above this;
@@ -116,7 +119,7 @@ class DataFields:
       fit_on: what categories, vocabulary and preprocessing are learnt from: ``train``, the training
         split; or a run's directory, whose own are kept, as its weights expect them. Where
         ``model.pretrained`` is a run, that run by default.
-      text, preprocess: the sections of these names.
+      text, target_text, preprocess: the sections of these names.
       augment: the strength of each augmentation, None for those that are off, and their options.
       options: the keys of a source of the user's own.
     """
@@ -159,6 +162,7 @@ class DataFields:
     fit_on: str = "train"
     columns: Mapping[str, str] = field(default_factory=dict)
     text: TextFields = field(default_factory=TextFields)
+    target_text: TargetTextFields = field(default_factory=TargetTextFields)
     preprocess: PreprocessFields = field(default_factory=PreprocessFields)
     augment: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Value] = own_keys()

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Num
 
 from jdlopt import config as configs
-from jdlopt.data import arrays, source, table_files, tables, tagged, tags
+from jdlopt.data import arrays, source, table_files, tables, tagged, tags, target_texts
 from jdlopt.data.coding import Coding
 from jdlopt.data.dataset import Dataset, make_dataset
 from jdlopt.data.fields import DataFields
@@ -243,7 +243,7 @@ def given_inputs(
 def given_targets(
     given: Any, spec: DataSpec, count: int, texts: Sequence[Any] | None = None
 ) -> Num[np.ndarray, "n *k"]:
-    """Returns targets coded as the training data's: classes by their names, or numbers.
+    """Returns targets coded as the training data's: classes by their names, texts, or numbers.
 
     Raises:
       DataError: there are not as many, or one is no class of the training data.
@@ -251,6 +251,9 @@ def given_targets(
     if spec.task == tags.TASK and texts is not None and len(given) == count:
         return tagged.given_targets(given, texts, spec)
     values = np.asarray(given)
+    if spec.target_text is not None and values.shape == (count,) and values.dtype.kind in "OU":
+        texts = [str(one) for one in values.tolist()]
+        return target_texts.encode(texts, spec.target_text, spec.target_shape[0], "targets")
     if spec.positions and len(values) == count:
         coding = Coding(
             spec.task,

@@ -211,7 +211,7 @@ def _as_numbers(
     Raises:
       DataError: a comma in them may be decimal, or stand between thousands.
     """
-    if raw.dtype != object or task == "classification":
+    if raw.dtype != object or task not in ("auto", "regression"):
         return None, None
     if are_dates(raw):
         raise DataError(

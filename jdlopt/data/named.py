@@ -15,6 +15,8 @@ Inputs = Num[np.ndarray, "n ..."] | Mapping[str, Num[np.ndarray, "n ..."]]
 """Raw inputs of examples."""
 INPUT = "input"
 """What the only input is called where a name is needed."""
+DECODER_INPUT = "decoder_input"
+"""What an input is called that targets make: what a decoder has written before each position."""
 TABLE = "table"
 """What the numbers and categories of a table are called where they are one of several inputs."""
 

@@ -25,6 +25,7 @@ from jdlopt.data import (
     table_files,
     tables,
     text_files,
+    text_lines,
 )
 from jdlopt.data.arrays import is_own, open_own
 from jdlopt.data.bundled import BUNDLED, bundled_folder, prepare_bundled, random_state_kept
@@ -229,6 +230,14 @@ def _is_conll(name: str, fields: DataFields) -> bool:
     return path.exists() and conll.is_conll(path, fields.task)
 
 
+def _are_lines(name: str, fields: DataFields) -> bool:
+    return tables.writes_texts(fields) and writing.expanded(name).is_file()
+
+
+def _open_lines(name: str, fields: DataFields, reading: Reading) -> Dataset:
+    return text_lines.open_lines(_checked_file(name), fields, reading)
+
+
 def _open_npz(name: str, fields: DataFields, reading: Reading) -> Dataset:
     path = _checked_file(name)
     _check_unused(fields, path)
@@ -321,6 +330,7 @@ SOURCES: dict[str, Source] = {
     "table": Source(_is_table, _open_table),
     "conll": Source(_is_conll, conll.open_conll),
     "npz": Source(_ends_in(npz.SUFFIXES), _open_npz),
+    "lines": Source(_are_lines, _open_lines),
     "function": Source(_is_function, _open_function),
     "prepared": Source(_is_prepared, _open_tfds),
     "prepared folder": Source(_is_prepared_folder, _open_prepared_folder),

@@ -118,6 +118,7 @@ class DataSpec:
       positions: how many of its axes are positions, each with a class of its own
         (`jdlopt.data.coding.Coding`).
       target_dtype: ``int32`` (classes, labels) or ``float32`` (values).
+      target_text: the tokenizer of targets that are texts.
       decision: which class or labels a probability means.
       notes: what was left out, changed, guessed or could not be used when it was opened.
     """
@@ -132,6 +133,7 @@ class DataSpec:
     target_shape: tuple[int, ...] = ()
     positions: int = 0
     target_dtype: str = "int32"
+    target_text: TextInput | None = field(default=None, repr=False)
     decision: Decision = USUAL
     notes: tuple[Note, ...] = field(default=(), compare=False)
 
@@ -203,6 +205,7 @@ class DataSpec:
             "target_shape": list(self.target_shape),
             "positions": self.positions,
             "target_dtype": self.target_dtype,
+            "target_text": None if self.target_text is None else self.target_text.meta(),
             "decision": self.decision.to_dict(),
             "notes": [note.to_dict() for note in self.notes],
             "sizes": dict(self.sizes),
@@ -217,7 +220,7 @@ class DataSpec:
           KeyError, TypeError, ValueError: the record is damaged.
           DataError: a tokenizer's state is damaged.
         """
-        named = saved.get("inputs")
+        named, written = saved.get("inputs"), saved.get("target_text")
         return DataSpec(
             name=str(saved["name"]),
             source=str(saved["source"]),
@@ -231,6 +234,7 @@ class DataSpec:
             target_shape=tuple(int(size) for size in saved.get("target_shape", ())),
             positions=int(saved.get("positions", 0)),
             target_dtype=_known(saved["target_dtype"]),
+            target_text=None if written is None else from_meta(written),
             decision=decision_from(saved.get("decision")),
             notes=tuple(Note.from_dict(note) for note in saved.get("notes", ())),
         )

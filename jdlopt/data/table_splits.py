@@ -22,6 +22,7 @@ from jdlopt.data.labelled import names_of, read_labels
 from jdlopt.data.notes import Notes
 from jdlopt.data.parts import make_parts
 from jdlopt.data.table_files import is_table, split_tables
+from jdlopt.data.target_texts import TASK
 from jdlopt.data.walk import check_regular, check_there
 from jdlopt.errors import DataError, listing, nearest
 
@@ -139,7 +140,7 @@ class Placed(NamedTuple):
     """The rows of all splits as one table.
 
     Attributes:
-      table: the features.
+      table: the features, and targets that are texts.
       targets: the encoded target of each row.
       coding: how they are coded.
       beside: what the data section names beside them; of training rows alone.
@@ -185,8 +186,9 @@ def placed_rows(
     if "split_by" in beside:  # the others have no key
         others = np.full(len(names) - len(table), "", object)
         beside = {**beside, "split_by": np.concatenate([beside["split_by"], others])}
+    texts = names_of(fields.target) if coding.task == TASK else ()  # their tokens come later
     return Placed(
-        joined(list(kept.values()), features),
+        joined(list(kept.values()), (*features, *texts)),
         np.concatenate(list(found.values())),
         coding,
         beside,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jdlopt.config.tree import nested_columns
-from jdlopt.data import columns, labelled, mixed, table_notes, tagged, tags
+from jdlopt.data import columns, labelled, mixed, table_notes, tagged, tags, target_texts
 from jdlopt.data.damage import Skipped, check_left
 from jdlopt.data.dataset import PLAIN, Dataset, Reading, make_dataset
 from jdlopt.data.fields import DataFields
@@ -64,6 +64,7 @@ def open_table(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Data
     paths = find_tables(path, fields, notes)
     as_text = (*fields.categorical, *(n for n, k in fields.columns.items() if k != "number"))
     as_text = (*as_text, *([] if fields.split_by is None else [fields.split_by]))
+    as_text = (*as_text, *(labelled.names_of(fields.target) if writes_texts(fields) else ()))
     tables: dict[str, SplitTable] = {}
     for split, files in paths.items():
         of_this = notes if len(paths) == 1 else Notes()
@@ -78,6 +79,11 @@ def open_table(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Data
     name = Path(path.stem).stem if endings(path)[1] else path.stem
     with words_told(notes):
         return _dataset(tables, fields, reading, name, skipped, notes)
+
+
+def writes_texts(fields: DataFields) -> bool:
+    """Returns whether a data section's targets are texts."""
+    return fields.task == target_texts.TASK
 
 
 def _of_file(note: Note, name: str) -> Note:
@@ -132,13 +138,17 @@ def open_frame(frame: pd.DataFrame, fields: DataFields, reading: Reading = PLAIN
 
 
 def open_frames(
-    frames: Mapping[str, pd.DataFrame], fields: DataFields, reading: Reading = PLAIN
+    frames: Mapping[str, pd.DataFrame],
+    fields: DataFields,
+    reading: Reading = PLAIN,
+    where: str = "data",
 ) -> Dataset:
     """Opens a DataFrame a split as tables of their own files; see `open_frame`.
 
     Args:
       frames: by the name of their split, ``train`` among them.
       fields, reading: as in `open_frame`.
+      where: names the only one, for messages.
 
     Raises:
       DataError: as in `open_frame`, or there is no such split, or none to train on.
@@ -150,12 +160,13 @@ def open_frames(
         )
     notes = Notes()
     tables = {
-        split: _as_table(frames[split], split if len(frames) > 1 else "data", fields, notes)
+        split: _as_table(frames[split], split if len(frames) > 1 else where, fields, notes)
         for split in ("train", "validation", "test")
         if split in frames
     }
     with words_told(notes):
-        return _dataset(tables, fields, reading, "data", Skipped(), notes)
+        name = Path(where).stem
+        return _dataset(tables, fields, reading, name, Skipped(), notes)
 
 
 def _as_table(frame: pd.DataFrame, where: str, fields: DataFields, notes: Notes) -> SplitTable:
@@ -193,6 +204,20 @@ def _dataset(
         tables, features, fields, skipped, notes
     )
     rows = fit_rows(parts, fields, len(table))
+    if writes_texts(fields):
+        (target,) = labelled.names_of(fields.target)
+        coding, targets, parts = target_texts.coded(
+            columns.as_texts(table[target]).tolist(),
+            table.index.tolist(),
+            coding,
+            rows,
+            parts,
+            fields.target_text,
+            None if reading.known is None else reading.known.spec.target_text,
+            where,
+            skipped if fields.on_bad == "skip" else None,
+        )
+        rows = fit_rows(parts, fields, len(table))
     if fields.text_column is not None:
         kinds = mixed.Kinds((), {}, {fields.text_column: "text"})
     else:
@@ -322,6 +347,12 @@ def _feature_names(path: Path, names: list[str], fields: DataFields) -> tuple[st
         raise DataError(
             f"{path}: data.target is not set; name the column to predict. "
             f"Columns: {listing(names)}."
+        )
+    if writes_texts(fields) and (fields.text_column is None or len(targets) > 1):
+        raise DataError(
+            f"{path}: data.task={fields.task!r} reads the texts of one column, data.text_column, "
+            f"and writes those of another, data.target; found {fields.text_column!r} and "
+            f"{fields.target!r}. Columns: {listing(names)}."
         )
     used = [("target", name) for name in targets] + labelled.beside_named(fields)
     for key in ("text_column", "id"):

@@ -30,10 +30,12 @@ class TextFields:
     """The keys of a config's ``data.text`` section.
 
     Attributes:
-      tokenizer: ``wordpiece`` or ``bpe``, trained on the training split's texts; or the path of a
-        ``tokenizer.json`` in the format of Hugging Face's ``tokenizers``, taken as it is.
+      tokenizer: ``wordpiece``, ``bpe`` or ``characters``, trained on the training split's texts; or
+        the path of a ``tokenizer.json`` in the format of Hugging Face's ``tokenizers``, taken as it
+        is.
       vocab_size: the most entries that a trained vocabulary has, padding and unknown among them.
-      min_frequency: a pair of pieces that occurs less often in the training texts is not merged.
+      min_frequency: a pair of pieces that occurs less often in the training texts is not merged; a
+        character that does is unknown.
       max_tokens: tokens that a text is cut or padded to.
       truncate: what is cut off a longer text: its ``end``, its ``start``, or its ``middle``.
       lowercase: make all letters small; False for a tokenizer file that knows capitals.

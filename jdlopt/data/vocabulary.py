@@ -161,6 +161,30 @@ def train_bpe(counts: collections.Counter[str], vocab_size: int, min_frequency: 
     return tokenizer.to_str()
 
 
+def train_characters(counts: collections.Counter[str], vocab_size: int, min_frequency: int) -> str:
+    """Returns a tokenizer of single characters as JSON; the space is always one of them.
+
+    Args:
+      counts: what `count_words` returned.
+      vocab_size: the most entries that the vocabulary may have; the rarest characters are unknown.
+      min_frequency: a character that occurs less often is unknown.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    seen: collections.Counter[str] = collections.Counter()
+    for word, count in counts.items():
+        for character in word:
+            seen[character] += count
+    often = sorted(seen.items(), key=lambda item: (-item[1], item[0]))
+    known = [one for one, count in often if count >= min_frequency][: max(0, vocab_size - 3)]
+    tokens = [PADDING, UNKNOWN, " ", *sorted(known)]
+    numbers = {token: number for number, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordLevel(numbers, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return tokenizer.to_str()
+
+
 def _repeated(counts: dict[str, int]) -> Iterator[str]:
     """Yields each word as often as it was counted, in an order that texts have no part in."""
     for word, count in sorted(counts.items()):
@@ -170,6 +194,7 @@ def _repeated(counts: dict[str, int]) -> Iterator[str]:
 
 TOKENIZERS: dict[str, Callable[[collections.Counter[str], int, int], str]] = {
     "bpe": train_bpe,
+    "characters": train_characters,
     "wordpiece": train_wordpiece,
 }
 """Name → ``(counts, vocab_size, min_frequency) → tokenizer as JSON``."""

@@ -154,7 +154,7 @@ def _look_at_model(record: dict[str, object], subject: Subject) -> None:
             "targets": in_batches(arrays.targets),
         }
         program = probe.gradient_program(experiment, subject.start, batches, jax.random.key(0))
-    watch = probe.activation_program(experiment, weights_of(subject.start), subject.train.inputs)
+    watch = probe.activation_program(experiment, weights_of(subject.start), subject.train)
     for place, at in places.items():
         if at is None:
             continue

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Key, Num, PyTree
 from jdlopt.data import named
 from jdlopt.data.dataset import counts_of
 from jdlopt.data.named import Inputs
+from jdlopt.data.pools import Arrays
 from jdlopt.data.preprocess import target
 from jdlopt.evidence import activations
 from jdlopt.optim import joined
@@ -235,38 +236,41 @@ def natural(name: str) -> list[tuple[int, str]]:
 
 
 def activation_program(
-    experiment: Experiment, at: Weights, inputs: Inputs
+    experiment: Experiment, at: Weights, some: Arrays
 ) -> Callable[[Weights], list[dict[str, Any]]]:
     """Returns ``weights → rows``, an `activations.finish` row for each activation.
 
     Args:
       experiment: whose model is watched.
       at: weights, for their shapes.
-      inputs: raw examples that are looked at.
+      some: raw examples that are looked at.
     """
-    count = named.count(inputs)
-    size = min(chunk_size(inputs, experiment.spec), count)
+    count = named.count(some.inputs)
+    size = min(chunk_size(some.inputs, experiment.spec), count)
 
     components = experiment.components
 
-    def forward(params: PyTree, model_state: PyTree, inputs: PyTree[Array]) -> Array:
-        seen = components.preprocess(at.preprocess, inputs)
+    def examples(first: int) -> tuple[Inputs, np.ndarray]:
+        rows = slice(first, first + size)
+        return named.rows(some.inputs, rows), some.targets[rows]
+
+    def forward(params: PyTree, model_state: PyTree, given: tuple[PyTree[Array], Array]) -> Array:
+        seen = components.preprocess(at.preprocess, given[0])
+        if components.teacher_forcing is not None:
+            seen = components.teacher_forcing(seen, given[1])
         # the model alone: what makes probabilities of its outputs is no layer
         outputs, _ = components.model.apply(
             params, model_state, seen, at.hparams["model"], key=None, train=False
         )
         return outputs
 
-    kinds, measure = activations.watch(
-        forward, at.params, at.model_state, named.rows(inputs, slice(size))
-    )
+    kinds, measure = activations.watch(forward, at.params, at.model_state, examples(0))
     program = jax.jit(measure)
 
     def look(weights: Weights) -> list[dict[str, Any]]:
         total: list[dict[str, Any]] = []
         for first in range(0, count - size + 1, size):
-            part = named.rows(inputs, slice(first, first + size))
-            found = jax.device_get(program(weights.params, weights.model_state, part))
+            found = jax.device_get(program(weights.params, weights.model_state, examples(first)))
             total = activations.combine(total, found) if total else found
         return activations.finish(kinds, total)
 

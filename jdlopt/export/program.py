@@ -12,6 +12,7 @@ from jax import export
 from jaxtyping import Array, PyTree
 
 from jdlopt.data.named import by_name
+from jdlopt.errors import UserError
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.state import Weights
 
@@ -64,8 +65,16 @@ def make_program(experiment: Experiment, weights: Weights) -> Program:
     Args:
       experiment: whose `Experiment.predict` it is.
       weights: what predicts; constants of the file.
+
+    Raises:
+      UserError: its predictions are no function of one pass through the model.
     """
     spec = experiment.spec
+    if experiment.components.teacher_forcing is not None:
+        raise UserError(
+            f"export: a {spec.task} run writes texts token by token, which these formats have no "
+            "program for. Use `jdlopt predict`, or --format=safetensors for its weights."
+        )
     named = by_name(spec.inputs)
     inputs = {name: Input(one.shape, one.dtype) for name, one in named.items()}
     alone = named is not spec.inputs

@@ -27,7 +27,7 @@ ODD, EVEN = r"\d*[13579]", r"\d*[02468]"
 DEFAULTS: dict[str, tuple[Rule, ...]] = {
     # Shoeybi et al., "Megatron-LM: training multi-billion parameter language models using model
     # parallelism", 2019: into heads and hidden units by columns, out of them by rows
-    "transformer_encoder, transformer_decoder, vit": (
+    "transformer_encoder, transformer_decoder, transformer_seq2seq, vit": (
         (r"attention/(query|key|value)/kernel$", None, "tensor"),
         (r"attention/(query|key|value)/bias$", "tensor"),
         (r"attention/out/kernel$", "tensor", None),

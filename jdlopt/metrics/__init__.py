@@ -7,6 +7,7 @@ an order of summation never shows in a result.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from jaxtyping import Array, Float, Num
 from jdlopt.config import find_part
 from jdlopt.data.decision import USUAL, Decision
 from jdlopt.errors import ConfigError, listing
-from jdlopt.metrics import entities, masks, scores
+from jdlopt.metrics import entities, masks, scores, texts
 from jdlopt.metrics.leaves import Batch, Leaf, leaf_of
 from jdlopt.metrics.scores import Split, Value
 
@@ -41,6 +42,7 @@ class Metric(NamedTuple):
       higher_is_better: None where the value is not one number.
       several: whether it says something only where a target holds several numbers.
       needs: what a split must have for it, else it is NaN: `EACH_CLASS`, `TWO_EXAMPLES` or nothing.
+      library: what must be installed for it beside jdlopt, if anything.
     """
 
     leaves: tuple[str, ...]
@@ -49,6 +51,12 @@ class Metric(NamedTuple):
     higher_is_better: bool | None
     several: bool = False
     needs: str = ""
+    library: str = ""
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether it can be computed here."""
+        return not self.library or importlib.util.find_spec(self.library) is not None
 
 
 EACH_CLASS, TWO_EXAMPLES = "examples of each class and of others", "two examples"
@@ -71,6 +79,10 @@ def _of_values(compute: Callable[[Split], Value], up: bool | None = False) -> Me
 
 def _of_masks(compute: Callable[[Split], Value], up: bool | None = True) -> Metric:
     return Metric(("pixels",), compute, ("segmentation",), up)
+
+
+def _of_texts(compute: Callable[[Split], Value], library: str = "") -> Metric:
+    return Metric(("written", "targets"), compute, ("seq2seq",), True, library=library)
 
 
 def _top_k_accuracy(k: int) -> Metric:
@@ -147,11 +159,14 @@ METRICS: dict[str, Metric] = {
             ("_per_kind", entities.of_each_kind, None),
         )
     },
-    "token_accuracy": _of_classes(("tokens",), entities.token_accuracy, tasks=_TAGS),
+    "token_accuracy": _of_classes(("tokens",), entities.token_accuracy, tasks=(*_TAGS, "seq2seq")),
     "mean_iou": _of_masks(masks.mean_iou),
     "dice": _of_masks(masks.mean_dice),
     "pixel_accuracy": _of_masks(masks.pixel_accuracy),
     "iou_per_class": _of_masks(masks.iou_per_class, None),
+    "exact_match": _of_texts(texts.exact_match),
+    "chrf": _of_texts(texts.chrf, texts.LIBRARY),
+    "bleu": _of_texts(texts.bleu, texts.LIBRARY),
 }
 """Every metric by name; any other ``top_<k>_accuracy`` is known as well.
 
@@ -183,7 +198,13 @@ otherwise, are predicted. All equal scikit-learn's functions of the same name:
 
 ``entity_precision``, ``entity_recall`` and ``entity_f1`` are of the entities of all sentences
 together (``conlleval``, and ``seqeval`` as it is by default), ``…_per_kind`` lists those of each
-kind; ``token_accuracy`` is the share of words with the right tag.
+kind; ``token_accuracy`` is the share of words with the right tag, and of ``seq2seq`` that of tokens
+that are the likeliest after those of the target before them.
+
+``exact_match``, ``chrf`` and ``bleu`` are of texts that are written from the inputs alone, which
+takes a step of the decoder for each token: evaluations during training measure them only where
+``train.metrics`` or ``train.monitor`` names them, the one at the end always. ``chrf`` and ``bleu``
+are sacrebleu's (``pip install 'jdlopt[seq2seq]'``), from 0 to 100; without it they are left out.
 
 ``expected_calibration_error`` has `CALIBRATION_BINS` equal-width bins, closed on the right, of the
 predicted class's probability (Guo et al., 2017, https://arxiv.org/abs/1706.04599).
@@ -253,6 +274,7 @@ def all_metrics(task: str, size: int) -> tuple[str, ...]:
         and not (name in too_large and size > MANY_CLASSES)
         and not (name.endswith(("_per_class", "_per_label")) and size > LISTED_CLASSES)
         and not (metric.several and size <= 1)
+        and metric.is_installed
     )
 
 
@@ -263,8 +285,9 @@ class Collector(NamedTuple):
     """Metrics as two functions: one per batch on the device, one per split on the host.
 
     Attributes:
-      collect: ``(outputs, probabilities, targets, weights, per_example_loss) → leaves``, pure;
-        weights are 1 for an example and 0 for padding, probabilities None for a regression.
+      collect: ``(outputs, probabilities, targets, weights, per_example_loss, written) → leaves``,
+        pure; weights are 1 for an example and 0 for padding, probabilities None for a regression;
+        ``written`` computes the targets that a model writes from the inputs alone, or is None.
       finish: the leaves of all batches, in any order of batches → values by name,
         ``"loss"`` (the mean per-example loss) first. A batch may itself be several, stacked along
         leading axes.
@@ -282,6 +305,7 @@ def make_collector(
     num_classes: int,
     decision: Decision = USUAL,
     class_names: tuple[str, ...] = (),
+    told: Callable[[np.ndarray], list[str]] | None = None,
 ) -> Collector:
     """Returns the collector of some metrics.
 
@@ -291,6 +315,7 @@ def make_collector(
       num_classes: the number of classes or labels; not used for a regression.
       decision: which class or labels probabilities mean.
       class_names: of the classes or labels, where metrics are of what they spell.
+      told: targets, or what is written in their place → texts, where metrics are of texts.
 
     Raises:
       ConfigError: a metric is unknown, is for the other task, or can say nothing.
@@ -312,6 +337,11 @@ def make_collector(
                 f"metric {name!r} is for {' and '.join(metric.tasks)}, but the task is {task}; "
                 f"choose from: {listing(all_metrics(task, num_classes), 40)}."
             )
+        if not metric.is_installed:
+            raise ConfigError(
+                f"metric {name!r}: needs {metric.library}, which is not installed: "
+                "pip install 'jdlopt[seq2seq]'."
+            )
         match = _TOP_K.fullmatch(name)
         if name in OF_TWO and num_classes != 2:
             raise ConfigError(
@@ -329,13 +359,15 @@ def make_collector(
         targets: Num[Array, "n *outputs_or_positions"],
         weights: Num[Array, "n"],
         per_example_loss: Float[Array, "n"],
+        written: Callable[[], Array] | None = None,
     ) -> dict[str, Array]:
         each = [outputs, targets, weights, per_example_loss]
         chex.assert_equal_shape_prefix(each, 1, custom_message="metrics are of one batch")
         chex.assert_rank(
             [weights, per_example_loss], 1, custom_message="an example has one weight and one loss"
         )
-        batch = Batch(outputs, probabilities, targets, weights > 0, per_example_loss, decision)
+        real = weights > 0
+        batch = Batch(outputs, probabilities, targets, real, per_example_loss, decision, written)
         return {name: leaf.collect(batch) for name, leaf in leaves.items()}
 
     def finish(batches: Iterable[Collected]) -> dict[str, Value]:
@@ -349,7 +381,7 @@ def make_collector(
             name: joined[name] if leaf.added else joined[name][real]
             for name, leaf in leaves.items()
         }
-        split = Split(int(real.sum()), num_classes, kept, decision.positive, class_names)
+        split = Split(int(real.sum()), num_classes, kept, decision.positive, class_names, told)
         if split.size == 0:
             raise ValueError("metrics of no example: every weight was 0")
         return {name: metric.compute(split) for name, metric in metrics.items()}

@@ -24,6 +24,7 @@ class Batch(NamedTuple):
     real: Bool[Array, "n"]
     per_example_loss: Float[Array, "n"]
     decision: Decision = USUAL
+    written: Callable[[], Int[Array, "n length"]] | None = None
 
 
 class Leaf(NamedTuple):
@@ -134,6 +135,17 @@ def _pixels(batch: Batch) -> Int[Array, "classes classes"]:
     return pairs.astype(jnp.int32).sum(axis=0)
 
 
+def _written(batch: Batch) -> Int[Array, "n length"]:
+    if batch.written is None:
+        raise ValueError("a metric needs what a model writes, found None")
+    return batch.written()
+
+
+_TOKENS = Leaf(
+    lambda batch: entities.tokens_right(batch.outputs, batch.targets, batch.real), 1, True
+)
+
+
 LEAVES: dict[str, Leaf] = {
     "real": Leaf(lambda batch: batch.real, 1),
     "loss": Leaf(lambda batch: batch.per_example_loss, 1),
@@ -161,9 +173,12 @@ LEAVES_OF: dict[str, dict[str, Leaf]] = {
     },
     "token_classification": {
         "entities": Leaf(_entities, 2, counts=True),
-        "tokens": Leaf(
-            lambda batch: entities.tokens_right(batch.outputs, batch.targets, batch.real), 1, True
-        ),
+        "tokens": _TOKENS,
+    },
+    "seq2seq": {
+        "tokens": _TOKENS,
+        "written": Leaf(_written, 2),
+        "targets": Leaf(lambda batch: batch.targets, 2),
     },
     "segmentation": {"pixels": Leaf(_pixels, 2, counts=True)},
 }

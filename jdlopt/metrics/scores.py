@@ -23,6 +23,7 @@ class Split(NamedTuple):
       leaves: by name.
       positive: the number of the positive class of two.
       class_names: of the classes or labels.
+      told: targets, or what is written in their place → texts; None where they are none.
     """
 
     size: int
@@ -30,6 +31,7 @@ class Split(NamedTuple):
     leaves: dict[str, Any]
     positive: int = 1
     class_names: tuple[str, ...] = ()
+    told: Callable[[np.ndarray], list[str]] | None = None
 
 
 def split_of(targets: np.ndarray, guesses: np.ndarray, num_classes: int) -> Split:

@@ -38,6 +38,7 @@ from jdlopt.models.pruning_plan import PruneFields, check
 from jdlopt.models.realmlp import RealMLP
 from jdlopt.models.recurrent import GRU, LSTM
 from jdlopt.models.resnet import ResNet
+from jdlopt.models.seq2seq import TransformerSeq2Seq
 from jdlopt.models.tabm import TabM
 from jdlopt.models.tcn import TCN
 from jdlopt.models.transformer import TransformerDecoder, TransformerEncoder
@@ -73,6 +74,7 @@ MODELS: dict[str, Any] = {
     "convnext": ConvNeXt,
     "transformer_encoder": TransformerEncoder,
     "transformer_decoder": TransformerDecoder,
+    "transformer_seq2seq": TransformerSeq2Seq,
     "vit": ViT,
     "wide_and_deep": WideAndDeep,
     "fusion": Fusion,
@@ -82,7 +84,7 @@ MODELS: dict[str, Any] = {
 
 FILLED_IN = (
     "num_outputs", "num_tokens", "column_sizes", "column_names", "named_inputs", "mean_outputs",
-    "microbatches", "positions",
+    "microbatches", "positions", "target_inputs",
 )  # fmt: skip
 """Fields of a module that the data, the loss and the mesh decide, not its section."""
 
@@ -176,6 +178,16 @@ def _of_no_positions(name: str, positions: int) -> str:
     )
 
 
+def _of_no_target(name: str) -> str:
+    """Says that a model writes no targets, and which do."""
+    able = [one for one, part in MODELS.items() if "target_inputs" in parameters_of(part)]
+    return (
+        f"model.name: {name!r} writes no sequence; this task needs a model with a decoder that is "
+        f"given the target so far: {listing(able)}, or a module of your own with a field "
+        "'target_inputs'."
+    )
+
+
 def make_model(
     section: Mapping[str, Any],
     num_outputs: int,
@@ -189,6 +201,7 @@ def make_model(
     calls: int = 1,
     microbatches: int | None = None,
     positions: int = 0,
+    target_inputs: tuple[str, ...] = (),
 ) -> Model:
     """Returns the pure functions of the model that a resolved config section describes.
 
@@ -210,6 +223,8 @@ def make_model(
       microbatches: ``mesh.microbatches``; given to the module if it has a field of that name.
       positions: axes of the outputs between the batch and the last one: of a sequence 1, of an
         image 2; given to the module as its field ``positions``.
+      target_inputs: the inputs that targets make, beside the others; given to the module as its
+        field of that name.
 
     Raises:
       ConfigError: the name is unknown or is no module, the module takes one input alone, or has
@@ -232,6 +247,10 @@ def make_model(
         keys["num_tokens"] = tokens
     if "column_names" in own:
         keys["column_names"] = names
+    if target_inputs and "target_inputs" not in own:
+        raise ConfigError(_of_no_target(section["name"]))
+    if "target_inputs" in own:
+        keys["target_inputs"] = target_inputs
     if positions and not at_positions(section["name"]):
         raise ConfigError(_of_no_positions(section["name"], positions))
     if "positions" in own:

@@ -14,6 +14,7 @@ from jdlopt.report.balance import balance, interval
 from jdlopt.report.masks import masks
 from jdlopt.report.outcome import Outcome
 from jdlopt.report.page import Figure, Table
+from jdlopt.report.texts import texts
 from jdlopt.report.worst import worst
 from jdlopt.tasks import find_task
 
@@ -31,7 +32,7 @@ BEST_ROWS = 5
 def shown(outcome: Outcome) -> dict[str, object]:
     """Returns what the page's template shows of predictions, by what the task says it shows."""
     made: dict[str, object] = dict.fromkeys(
-        ("confusion", "thresholds", "values", "each", "balance", "entities", "masks")
+        ("confusion", "thresholds", "values", "each", "balance", "entities", "masks", "texts")
     )
     shows = find_task(outcome.spec.task).shows
     for name, part in PARTS.items():
@@ -261,5 +262,6 @@ PARTS: Mapping[str, Callable[[Outcome], dict[str, object]]] = {
     "values": _values,
     "entities": entities.shown,
     "masks": masks,
+    "texts": texts,
 }
 """What is shown of what a task says it shows, of `jdlopt.tasks.SHOWN`."""

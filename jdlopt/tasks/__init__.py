@@ -7,15 +7,21 @@ from jdlopt.tasks.classification import CLASSIFICATION
 from jdlopt.tasks.multilabel import MULTILABEL
 from jdlopt.tasks.regression import REGRESSION
 from jdlopt.tasks.segmentation import SEGMENTATION
+from jdlopt.tasks.seq2seq import SEQ2SEQ
 from jdlopt.tasks.task import SHOWN, Columns, Decoded, Task
 from jdlopt.tasks.token_classification import TOKEN_CLASSIFICATION
 
 __all__ = ["SHOWN", "TASKS", "Columns", "Decoded", "Task", "find_task"]
 
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (CLASSIFICATION, MULTILABEL, REGRESSION, TOKEN_CLASSIFICATION, SEGMENTATION)
-}
+_BUNDLED = (
+    CLASSIFICATION,
+    MULTILABEL,
+    REGRESSION,
+    TOKEN_CLASSIFICATION,
+    SEGMENTATION,
+    SEQ2SEQ,
+)
+TASKS: dict[str, Task] = {task.name: task for task in _BUNDLED}
 """Every bundled task by name."""
 
 

@@ -58,6 +58,11 @@ class Task:
         nor numbers of an example.
       of_texts: ``(decoded, probabilities or None, spec, texts) → (decoded, columns)``, in place of
         ``columns`` where the texts that the inputs were made of are known, and say more.
+      teacher_forcing: ``(inputs as the model takes them, targets) → named inputs``, with those that
+        targets make beside the others: what a decoder has written before each position. Training
+        and evaluation give the model these; to predict, it writes targets from the others alone
+        (`jdlopt.train.decoding`), and ``decode`` is given the tokens as outputs. Pure; None: there
+        are no such inputs.
     """
 
     name: str
@@ -78,6 +83,7 @@ class Task:
         Callable[[Decoded, np.ndarray | None, DataSpec, Sequence[Any]], tuple[Decoded, Columns]]
         | None
     ) = None
+    teacher_forcing: Callable[[Any, Array], dict[str, Array]] | None = None
 
     def default_loss(self, monitor: str | None) -> str:
         """Returns the loss of a config that names none, by the metric that it watches."""
@@ -90,6 +96,7 @@ SHOWN = {
     "values": "numbers: mean squared error and R²",
     "entities": "tags of words: sentences with entities marked, and how good each kind is",
     "masks": "a class at each pixel: images, their masks and the predicted ones; overlap by class",
+    "texts": "a text that is written for each example: what was to be changed of it",
     "simple models": "one target an example, which scikit-learn's forests and trees can predict",
 }
 """What findings and reports ask a task for, and what it stands for."""

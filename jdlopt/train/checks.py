@@ -126,10 +126,26 @@ def impossible(
             "train.cache_features: the features of a body that is pruned change while it is "
             "trained. Set it to False, or leave model.prune out."
         )
+    if task.teacher_forcing is not None:
+        problems += _of_written_targets(config, task.name)
     if sound("mesh"):
         count = len(jax.devices()) if num_devices is None else num_devices
         problems += mesh.mesh_problems(config.mesh, batch_size, count)
     return problems
+
+
+def _of_written_targets(config: Config, task: str) -> list[str]:
+    """What a task can't have whose model is given its targets so far."""
+    given = {
+        "loss.distill": config.loss.distill is not None,
+        "train.cache_features": config.train.cache_features,
+    }
+    return [
+        f"{key}: what a teacher or a frozen body makes of an example is computed from its inputs "
+        f"alone; the model of a {task} dataset is given targets beside them. Leave it out."
+        for key, on in given.items()
+        if on
+    ]
 
 
 def check_choosing(train_on: str) -> None:

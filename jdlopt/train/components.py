@@ -18,7 +18,7 @@ from jdlopt.data.augment.batch import Part, make_augment
 from jdlopt.data.dataset import Dataset
 from jdlopt.data.fields import DataFields
 from jdlopt.data.given import open_given
-from jdlopt.data.named import INPUT, by_name, each
+from jdlopt.data.named import DECODER_INPUT, INPUT, by_name, each
 from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.errors import ConfigError, listing
 from jdlopt.metrics import Collector
@@ -143,6 +143,7 @@ def make_components(
         collect=collector.collect,
         accumulate=config.optim.accumulate,
         loss_scale=scaling.start if half else tuple,
+        teacher_forcing=task.teacher_forcing,
     )
 
 
@@ -216,8 +217,8 @@ def model_of(
     """
     section, wide = to_dict(config.model), num_outputs(config, spec) + more_outputs
     facts = each(_facts, spec.inputs, recipe)
-    link = find_task(spec.task).link
-    loss = losses.make_loss(to_dict(config.loss), link=link, positions=spec.positions)
+    task = find_task(spec.task)
+    loss = losses.make_loss(to_dict(config.loss), link=task.link, positions=spec.positions)
     mean = partial(losses.mean_outputs, loss)
     keys: dict[str, Any] = {
         "mean_outputs": mean,
@@ -225,6 +226,7 @@ def model_of(
         "calls": config.optim.accumulate,
         "microbatches": config.mesh.microbatches,
         "positions": spec.positions,
+        "target_inputs": () if task.teacher_forcing is None else (DECODER_INPUT,),
     }
     if isinstance(facts, models.InputFacts):
         model = models.make_model(

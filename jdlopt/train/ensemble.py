@@ -145,9 +145,15 @@ def decided(members: Sequence[Member], positive: object, threshold: Threshold) -
 
     Raises:
       WorkdirError: they predict other things.
-      UserError: they decide by other thresholds or positive classes, and none is given.
+      UserError: they decide by other thresholds or positive classes, and none is given; or they
+        write texts.
     """
     first = members[0]
+    if first.experiment.components.teacher_forcing is not None:
+        raise UserError(
+            "--ensemble: runs that write texts token by token can't be averaged. Predict with each "
+            "alone, or train several models as one: model.ensemble."
+        )
     spec = serve.deciding(first.experiment, positive, threshold).spec
     for one in members[1:]:
         other = one.experiment.spec

@@ -23,6 +23,7 @@ from jdlopt import config as configs
 from jdlopt import metrics
 from jdlopt.data import feed, from_run, kept_scaling, preprocess, sampling
 from jdlopt.data.dataset import Dataset, class_counts
+from jdlopt.data.named import each
 from jdlopt.data.notes import Note
 from jdlopt.data.preprocess import target
 from jdlopt.data.spec import DataSpec
@@ -32,7 +33,7 @@ from jdlopt.models.pretrained import Loaded
 from jdlopt.models.pretrained.architecture import architecture_of
 from jdlopt.tasks import find_task
 from jdlopt.tasks.regression import REGRESSION
-from jdlopt.train import beginning, checks, step, teacher, tracing, weights_file
+from jdlopt.train import beginning, checks, decoding, step, teacher, tracing, weights_file
 from jdlopt.train.components import (
     kept_of,
     learnt,
@@ -218,8 +219,14 @@ class Experiment:
 
     @cached_property
     def model_inputs(self) -> preprocess.Shaped | dict[str, preprocess.Shaped]:
-        """The shape and type of one example as the model takes it, of each input."""
-        return preprocess.output_shape(self.recipe, self.learnt, self.spec.inputs)
+        """The shape and type of one example as the model is trained on it, of each input."""
+        found = preprocess.output_shape(self.recipe, self.learnt, self.spec.inputs)
+        forcing, spec = self.components.teacher_forcing, self.spec
+        if forcing is None:
+            return found
+        targets = jax.ShapeDtypeStruct((1, *spec.target_shape), spec.target_dtype)
+        made = jax.eval_shape(forcing, shaped(found, 1), targets)
+        return each(lambda one: preprocess.Shaped(one.shape[1:], str(one.dtype)), made)
 
     def seen(self, count: int) -> PyTree[jax.ShapeDtypeStruct]:
         """Returns the shapes and types of so many examples as the model takes them."""
@@ -301,7 +308,7 @@ class Experiment:
         """Returns the experiment with other metrics in its evaluations, beside the loss."""
         spec = self.spec
         made = metrics.make_collector(
-            names, spec.task, spec.num_classes, spec.decision, spec.class_names
+            names, spec.task, spec.num_classes, spec.decision, spec.class_names, _told(spec)
         )
         components = self.components._replace(collect=made.collect)
         return dataclasses.replace(self, components=components, collector=made)
@@ -313,6 +320,12 @@ class Experiment:
         watched = self.monitor.partition("/")[2]
         asked = (*self.config.train.metrics, *([] if watched == "loss" else [watched]))
         return tuple(dict.fromkeys((*found, *asked)))
+
+
+def _told(spec: DataSpec) -> Callable[[np.ndarray], list[str]] | None:
+    """What says targets in words, where the task does."""
+    told = find_task(spec.task).told
+    return None if told is None else lambda targets: told(targets, spec)
 
 
 def _resolved(
@@ -419,7 +432,7 @@ def _assembled(
     if watched not in (*names, "loss"):
         names = (*names, watched)
     collector = metrics.make_collector(
-        names, spec.task, spec.num_classes, spec.decision, spec.class_names
+        names, spec.task, spec.num_classes, spec.decision, spec.class_names, _told(spec)
     )
     recipe = recipe_of(config.data, spec)
     notes: tuple[Note, ...] = ()
@@ -460,5 +473,6 @@ def _assembled(
         eval_every=eval_every,
         log_every=min(train.log_every or eval_every, steps),
         monitor=monitor,
+        predictor=decoding.predictor_of(config, spec),
         begins=begins,
     )

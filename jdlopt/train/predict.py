@@ -75,7 +75,7 @@ def predictor(experiment: Experiment, batch_size: int | None = None) -> Predicto
         weights: Weights, inputs: PyTree[Array], targets: Array | None
     ) -> tuple[step.Predictions, Array | None]:
         found = experiment.predict(weights, inputs)
-        return found, _losses(experiment, weights, found, targets)
+        return found, _losses(experiment, weights, inputs, found, targets)
 
     def predict(
         weights: Weights, inputs: Inputs, targets: Num[np.ndarray, "n *k"] | None = None
@@ -130,7 +130,7 @@ def likeliest(
         found = experiment.predict(weights, inputs)
         assert found.probabilities is not None
         kept = jax.lax.top_k(found.probabilities, top)
-        return (kept[0], kept[1]), _losses(experiment, weights, found, targets)
+        return (kept[0], kept[1]), _losses(experiment, weights, inputs, found, targets)
 
     def predict(
         weights: Weights, inputs: Inputs, targets: Num[np.ndarray, "n"] | None = None
@@ -143,10 +143,16 @@ def likeliest(
 
 
 def _losses(
-    experiment: Experiment, weights: Weights, found: step.Predictions, targets: Array | None
+    experiment: Experiment,
+    weights: Weights,
+    inputs: PyTree[Array],
+    found: step.Predictions,
+    targets: Array | None,
 ) -> Array | None:
     if targets is None:
         return None
+    if experiment.components.teacher_forcing is not None:
+        found = step.forced_predictions(experiment.components, weights, inputs, targets)
     return step.per_example(experiment.components, weights, found, targets)
 
 

@@ -153,6 +153,8 @@ class Run:
         all_classes: bool = False,
         positive: object = None,
         threshold: Threshold = None,
+        beam_width: int | None = None,
+        length_penalty: float | None = None,
     ) -> Predictions:
         """Predicts for new inputs with the best weights.
 
@@ -167,6 +169,8 @@ class Run:
           positive: the positive class of two, by its name; by default the config's.
           threshold: it is predicted where its probability is above this, and so are labels, each
             above its own of several; by default the config's.
+          beam_width, length_penalty: how texts are written, as in `jdlopt.models.beam.search`; by
+            default as the config's model says.
 
         Raises:
           DataError: they are no such inputs, or there is no such class.
@@ -178,7 +182,8 @@ class Run:
             found = given_inputs(inputs, spec.inputs, passed)
         if not len(found.ids):
             raise DataError("predict: there is no example to predict for.")
-        decided = serve.deciding(self.experiment, positive, threshold)
+        how = (positive, threshold, beam_width, length_penalty)
+        decided = serve.deciding(self.experiment, *how)
         return serve.predict(decided, self.weights, found, batch_size, tta, all_classes)
 
     def evaluate(
@@ -189,6 +194,8 @@ class Run:
         tta: int = 0,
         positive: object = None,
         threshold: Threshold = None,
+        beam_width: int | None = None,
+        length_penalty: float | None = None,
     ) -> dict[str, Any]:
         """Returns every metric that the task has, of the best weights.
 
@@ -196,7 +203,7 @@ class Run:
           split: ``train``, ``validation`` or ``test`` of the run's own data.
           data: instead, inputs (as `predict` takes them, but no path) and their targets, coded as
             the training data's were: classes by their names, or numbers.
-          tta, positive, threshold: as in `predict`.
+          tta, positive, threshold, beam_width, length_penalty: as in `predict`.
 
         Raises:
           UserError: there is no such split, or the data can't be used.
@@ -213,7 +220,8 @@ class Run:
         if not experiment.data.sizes.get(split):
             known = ", ".join(name for name, size in experiment.data.sizes.items() if size)
             raise UserError(f"evaluate: the data have no split {split!r}; there are: {known}.")
-        experiment = serve.deciding(experiment, positive, threshold)
+        how = (positive, threshold, beam_width, length_penalty)
+        experiment = serve.deciding(experiment, *how)
         found = serve.measure(experiment, self.weights, split, tta)
         return {name.partition("/")[2]: value for name, value in found.items()}
 

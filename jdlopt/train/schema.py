@@ -13,6 +13,7 @@ from jdlopt.data import augment, preprocess
 from jdlopt.data.arrays import is_own, own_schema
 from jdlopt.data.fields import DataFields
 from jdlopt.data.mixed import KINDS
+from jdlopt.data.target_texts import TargetTextFields
 from jdlopt.data.text import TextFields
 from jdlopt.errors import ConfigError, listing
 from jdlopt.losses import DistillFields, LossFields
@@ -247,6 +248,7 @@ def data_schema(section: object, problems: list[str], found: Architecture | None
         **fields,
         "columns": dict.fromkeys(columns, Field((str,), choice=configs.Choice(KINDS))),
         "text": configs.fields_of(TextFields),
+        "target_text": configs.fields_of(TargetTextFields),
         "preprocess": configs.fields_of(preprocess.PreprocessFields),
         "augment": augment.schema(given.get("augment"), problems),
     }

@@ -146,6 +146,8 @@ def evaluate_run(
     changed_data: str = "refuse",
     positive: object = None,
     threshold: Threshold = None,
+    beam_width: int | None = None,
+    length_penalty: float | None = None,
 ) -> dict[str, Any]:
     """Returns ``{"split", "checkpoint", "step", "metrics"}`` of a run's checkpoint on a split.
 
@@ -157,14 +159,14 @@ def evaluate_run(
         example itself.
       allow_code: as in `run_config`.
       changed_data: as in `experiment_with_data`.
-      positive, threshold: as in `deciding`.
+      positive, threshold, beam_width, length_penalty: as in `deciding`.
 
     Raises:
       UserError: the directory holds no run, its data are gone or others, or the checkpoint is
         damaged.
     """
     experiment = experiment_with_data(workdir, allow_code, changed_data)
-    experiment = deciding(experiment, positive, threshold)
+    experiment = deciding(experiment, positive, threshold, beam_width, length_penalty)
     weights, step = load_weights(experiment, workdir, which)
     found = measure(experiment, weights, split, tta)
     record = {"split": split, "checkpoint": which, "step": step, "tta": tta, "metrics": found}
@@ -186,17 +188,35 @@ def measure(experiment: Experiment, weights: Weights, split: str, tta: int = 0) 
     return Evaluator(measured, mesh, Compiler())(split, placed)
 
 
-def deciding(experiment: Experiment, positive: object, threshold: Threshold) -> Experiment:
-    """Returns the experiment with another positive class or threshold; None leaves its own.
+def deciding(
+    experiment: Experiment,
+    positive: object,
+    threshold: Threshold,
+    beam_width: int | None = None,
+    length_penalty: float | None = None,
+) -> Experiment:
+    """Returns the experiment with another way from outputs to predictions; None leaves its own.
 
     Args:
       experiment: of a run.
       positive: the positive class of two, by its name.
       threshold: see `jdlopt.data.decision.Decision`.
+      beam_width, length_penalty: how texts are written, as in `jdlopt.models.beam.search`.
 
     Raises:
       DataError: there is no such class, or nothing to decide.
+      UserError: no texts are written.
     """
+    asked = {"width": beam_width, "length_penalty": length_penalty}
+    asked = {key: value for key, value in asked.items() if value is not None}
+    if asked and experiment.components.teacher_forcing is None:
+        raise UserError(
+            "--beam-width and --length-penalty are about texts that are written token by token; "
+            f"this is a {experiment.spec.task} run. Leave them out."
+        )
+    if asked:
+        predictor = partial(experiment.predictor, **asked)
+        experiment = dataclasses.replace(experiment, predictor=predictor)
     if positive is None and threshold is None:
         return experiment
     return dataclasses.replace(experiment, spec=experiment.spec.deciding(positive, threshold))
@@ -330,6 +350,8 @@ def predict_run(
     with_inputs: bool = False,
     positive: object = None,
     threshold: Threshold = None,
+    beam_width: int | None = None,
+    length_penalty: float | None = None,
 ) -> Predictions:
     """Returns a run's predictions for a CSV, Parquet or NPZ file or an image folder.
 
@@ -341,12 +363,13 @@ def predict_run(
       tta, allow_code: as in `evaluate_run`.
       all_classes: as in `predict`.
       with_inputs: whether the columns of the inputs, or their files, stand beside the predictions.
-      positive, threshold: as in `deciding`.
+      positive, threshold, beam_width, length_penalty: as in `deciding`.
 
     Raises:
       UserError: the directory holds no finished run, or the file can't be read as its inputs.
     """
-    experiment = deciding(run_experiment(workdir, allow_code), positive, threshold)
+    experiment = run_experiment(workdir, allow_code)
+    experiment = deciding(experiment, positive, threshold, beam_width, length_penalty)
     found = read_for(experiment, path)
     weights, _ = load_weights(experiment, workdir, which)
     made = predict(experiment, weights, found, batch_size, tta, all_classes)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Key, Num, PyTree
+from jaxtyping import Array, Float, Int, Key, Num, PyTree
 
 from jdlopt.data.preprocess import target
 from jdlopt.losses import Loss, feature_distance
@@ -92,11 +92,13 @@ class Components(NamedTuple):
       eval_params: ``(opt_state, params) → params``: those to evaluate, which an optimizer may keep
         in its state.
       measured: ``(outputs, targets) → values`` that a training step measures beside the loss.
-      collect: ``(outputs, probabilities, targets, weights, losses) → collected``, what the metrics
-        need of a batch.
+      collect: ``(outputs, probabilities, targets, weights, losses, written or None) → collected``,
+        what the metrics need of a batch.
       accumulate: micro-batches whose mean gradient makes the update; divides the batch size.
       loss_scale: makes the state of float16's loss scale, or an empty pytree.
       teacher: what else than the targets is learnt from, or None.
+      teacher_forcing: ``(inputs as the model takes them, targets) → inputs``, with those that
+        targets make (`jdlopt.tasks.Task`); None: there are none.
     """
 
     model: Model
@@ -113,6 +115,7 @@ class Components(NamedTuple):
     accumulate: int = 1
     loss_scale: Callable[[], PyTree] = tuple
     teacher: Teacher | None = None
+    teacher_forcing: Callable[[Inputs, Array], Inputs] | None = None
 
 
 class Predictions(NamedTuple):
@@ -143,6 +146,8 @@ def prepared(components: Components, state: TrainState, batch: Batch, key: Key[A
         state.hparams["augment"],
         partial(components.preprocess, state.preprocess),
     )
+    if components.teacher_forcing is not None:
+        made = {**made, "inputs": components.teacher_forcing(made["inputs"], made["targets"])}
     if components.teacher is None:
         return made
     return {**made, TEACHER: components.teacher.says(components, state, batch, made["inputs"])}
@@ -324,6 +329,22 @@ def predictions_of(components: Components, weights: Weights, inputs: Inputs) -> 
     return Predictions(target.unscaled(weights.preprocess, outputs), found, outputs)
 
 
+def forced_predictions(
+    components: Components, weights: Weights, inputs: Inputs, targets: Int[Array, "batch length"]
+) -> Predictions:
+    """Computes the outputs at each position of the targets, from those before it. Pure.
+
+    Args:
+      components: of a task with `jdlopt.tasks.Task.teacher_forcing`.
+      weights: what predicts.
+      inputs: a batch of raw inputs.
+      targets: its targets.
+    """
+    assert components.teacher_forcing is not None
+    seen = components.preprocess(weights.preprocess, inputs)
+    return predictions_of(components, weights, components.teacher_forcing(seen, targets))
+
+
 def averaged_predict_step(
     components: Components, weights: Weights, inputs: Inputs, *, draws: int, seed: int = 0
 ) -> Predictions:
@@ -382,9 +403,21 @@ def evaluate_step(
     batch: Batch,
     predict: Callable[[Components, Weights, Array], Predictions] = predict_step,
 ) -> Collected:
-    """Collects what the metrics need of one padded batch; ``weights`` are 0 on padding. Pure."""
-    found = predict(components, weights, batch["inputs"])
-    each = per_example(components, weights, found, batch["targets"])
+    """Collects what the metrics need of one padded batch; ``weights`` are 0 on padding. Pure.
+
+    Of a task whose targets make inputs, outputs are those after the targets' own tokens. What is
+    written from the inputs alone is computed where a metric asks for it.
+    """
+    inputs, targets = batch["inputs"], batch["targets"]
+    if components.teacher_forcing is None:
+        found, written = predict(components, weights, inputs), None
+    else:
+        found = forced_predictions(components, weights, inputs, targets)
+
+        def written() -> Array:
+            return predict(components, weights, inputs).outputs
+
+    each = per_example(components, weights, found, targets)
     return components.collect(
-        found.outputs, found.probabilities, batch["targets"], batch["weights"], each
+        found.outputs, found.probabilities, targets, batch["weights"], each, written
     )

@@ -32,7 +32,8 @@ slow = pytest.mark.slow
 
 
 def test_every_model_has_a_coupling_that_is_tested():
-    assert set(COUPLINGS) == set(MODELS) == {name.split()[0] for name in ROWS}
+    assert set(COUPLINGS) == {name.split()[0] for name in ROWS}
+    assert set(MODELS) - set(COUPLINGS) == {"transformer_seq2seq"}  # refused by name
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 from sklearn.calibration import calibration_curve
 
+from jdlopt.data.pools import Arrays
 from jdlopt.evidence import activations, examples, gather, probe, rates
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.predict import predictor
@@ -332,6 +333,7 @@ def test_skipped_steps_are_counted_by_the_steps_that_a_line_stands_for():
 def test_what_makes_probabilities_of_outputs_is_no_layer():
     raw = {**TINY, "loss": {"name": "binary_cross_entropy"}, "model": {"name": "linear"}}
     built = Experiment.build(raw)
-    inputs = built.data.read("train").inputs[:32]
-    watch = probe.activation_program(built, built.weights(built.init(0)), inputs)
+    train = built.data.read("train")
+    some = Arrays(train.inputs[:32], train.targets[:32])
+    watch = probe.activation_program(built, built.weights(built.init(0)), some)
     assert watch(built.weights(built.init(0))) == []

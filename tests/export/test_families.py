@@ -22,7 +22,8 @@ EACH = [
 
 
 def test_every_model_is_one_of_the_families():
-    assert {model["name"] for model, _, _ in FAMILIES.values()} == set(MODELS)
+    families = {model["name"] for model, _, _ in FAMILIES.values()}
+    assert set(MODELS) - families == {"transformer_seq2seq"}  # it writes token by token
 
 
 @pytest.mark.parametrize("family", EACH)

@@ -90,6 +90,12 @@ def mixed_table(folder: Path) -> Path:
     return made
 
 
+def pairs_of_texts(folder: Path) -> Path:
+    rows = [f"{1 + i % 28} March {1900 + i},{1900 + i}-03-{1 + i % 28:02}" for i in range(COUNT)]
+    (folder / "made.csv").write_text("\n".join(["written,iso", *rows]), "utf-8")
+    return folder / "made.csv"
+
+
 MADE: dict[str, Callable[[Path], Path]] = {
     "speech_commands": sounds,
     "cifar10": lambda folder: images(folder, (32, 32, 3)),
@@ -108,6 +114,7 @@ MADE: dict[str, Callable[[Path], Path]] = {
     "imdb_reviews": texts,
     "imdb_transformer": texts,
     "minilm": texts,
+    "dates": pairs_of_texts,
     "sst2": lambda folder: texts(folder, "sentence"),
 }
 OWN_DATA = [path for path in CONFIGS if path.stem not in MADE]

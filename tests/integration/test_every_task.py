@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import test_positions
+import test_seq2seq
 import test_tasks
 import test_token_classification
 
@@ -61,12 +62,19 @@ def own(folder):
     return test_positions.config(folder), folder / "new.npz"
 
 
+def texts(folder):
+    """Returns the same of texts that are written."""
+    new = test_seq2seq.table(folder, [("abcd", "?"), ("dd", "?")], "new.csv")
+    return test_seq2seq.config(folder), new
+
+
 ROWS = {
     "classification": classes,
     "multilabel": several("multilabel"),
     "regression": several("regression"),
     "token_classification": tags,
     "segmentation": masks,
+    "seq2seq": texts,
     "test_positions:SIGN": own,
 }
 """Tiny data of each task."""
@@ -78,6 +86,9 @@ REFUSED = {
     },
     ("segmentation", "bundle"): "predicts a class at each position",
     ("segmentation", "tta"): "predicts a class at each position",
+    ("seq2seq", "tta"): "predicts a class at each position",
+    ("seq2seq", "onnx"): "writes texts token by token",
+    ("seq2seq", "bundle"): "writes texts token by token",
     ("test_positions:SIGN", "bundle"): "predicts a class at each position",
     ("test_positions:SIGN", "tta"): "predicts a class at each position",
     ("token_classification", "bundle"): "predicts a class at each position",

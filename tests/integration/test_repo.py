@@ -74,6 +74,7 @@ def test_requirements_are_names_and_bounds_only():
         "mlflow",
         "ray",
         "remote",
+        "seq2seq",
         "xprof",
     }
     for requirement in sum(extras.values(), PROJECT["dependencies"]):

@@ -331,6 +331,8 @@ def _coded(
             )
         )
         return None, None
+    if codes.ndim > 1:  # a sequence an example is no one value
+        return None, None
     values = np.full(len(cells.numbers), np.nan)
     values[usable] = codes
     return coding, values
