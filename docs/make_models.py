@@ -28,6 +28,8 @@ KINDS = {
     "tcn": ("sequences", "residual blocks of dilated causal convolutions"),
     "gru": ("sequences, texts", "gated recurrent units, stacked, in one or both directions"),
     "lstm": ("sequences, texts", "long short-term memory, the same"),
+    "speech_rnn": ("sound", "convolutions, then recurrent layers in both directions; speech too"),
+    "conformer": ("sound", "attention and convolutions in turn; speech too"),
     "resnet": ("images", "residual networks, version 1.5; an ImageNet and a CIFAR stem"),
     "unet": ("images", "an encoder and a decoder of convolutions, a row of outputs a pixel"),
     "vgg": ("images", "stacks of 3×3 convolutions and dense layers"),

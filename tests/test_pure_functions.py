@@ -73,7 +73,7 @@ def preprocessed(kind, raw, rate=None, **fields):
 
 CASES = {
     **{f"loss {name}": (loss, (LOGITS, NUMBERS if name in ("mse", "mae", "huber") else CLASSES))
-       for name, loss in LOSSES.items()},
+       for name, loss in LOSSES.items() if name != "ctc"},
     "loss positively_weighted": (positively_weighted, (LOGITS, LABELS, floats(3))),
     **{f"link {name}": (link.probabilities, (LOGITS,)) for name, link in LINKS.items() if link},
     **{f"metrics {task}": collected(task) for task in TARGETS},

@@ -64,6 +64,11 @@ SLOW = {
     "cnn average": Row({"features": (4,), "readout": "average", "activation": "sigmoid"}, (9, 2)),
     "lstm": Row({"features": 5, "readout": "mean"}, (3, 2)),
     "tcn": Row({"features": (4, 4, 6)}, (5, 4)),
+    "speech_rnn": Row({"features": 4, "cell": "lstm", "num_layers": 1}, (6, 3)),
+    "conformer": Row(
+        {"features": 8, "num_heads": 2, "num_layers": 1, "mlp_features": 6, "kernel_size": 3},
+        (6, 3),
+    ),
     "resnet bottleneck": Row(
         {"stem": "imagenet", "stage_sizes": (2, 1), "features": (4, 6), "bottleneck": True},
         (16, 16, 2),

@@ -14,6 +14,7 @@ from jdlopt.errors import ConfigError, listing
 from jdlopt.models import MODELS
 from jdlopt.models.attention import LayerSizes
 from jdlopt.models.cnn import CNN
+from jdlopt.models.conformer import Conformer
 from jdlopt.models.convnext import ConvNeXt
 from jdlopt.models.efficientnet import EfficientNetLite0
 from jdlopt.models.ensemble import member_names
@@ -22,6 +23,7 @@ from jdlopt.models.mlp import MLP
 from jdlopt.models.realmlp import RealMLP
 from jdlopt.models.recurrent import GRU, LSTM
 from jdlopt.models.resnet import ResNet
+from jdlopt.models.speech_rnn import SpeechRNN
 from jdlopt.models.tabm import TabM
 from jdlopt.models.tcn import TCN
 from jdlopt.models.transformer import TransformerDecoder, TransformerEncoder, sizes_of
@@ -362,6 +364,23 @@ def _recurrent(cell: str, gates: int) -> Callable[[Couplings, Any], None]:
     return couple
 
 
+def _speech_rnn(known: Couplings, model: SpeechRNN) -> None:
+    layers = [f"{model.cell}_{index}_" for index in range(model.num_layers)]
+    known.fixed("subsampling/", *layers, "norm_", "head/")
+
+
+def _conformer(known: Couplings, model: Conformer) -> None:
+    width = model.mlp_features or 4 * model.features
+    known.widths(mlp_features=width)
+    for index in range(model.num_layers):
+        for half in ("first_half", "second_half"):
+            mlp = f"block_{index}/{half}"
+            units = known.group(f"{mlp}/up", width, Slot("mlp_features"))
+            known.makes(f"{mlp}/up", units)
+            known.reads(f"{mlp}/down", units)
+    known.fixed("subsampling/", "block_", "head/")
+
+
 def _transformer(known: Couplings, model: TransformerEncoder | TransformerDecoder | ViT) -> None:
     sizes = model.sizes() if isinstance(model, ViT) else sizes_of(model)
     layers = [f"layer_{index}" for index in range(sizes.num_layers)]
@@ -436,6 +455,8 @@ COUPLINGS: dict[str, Callable[[Couplings, Any], None]] = {
     "gru": _recurrent("gru", 3),
     "lstm": _recurrent("lstm", 4),
     "tcn": _tcn,
+    "speech_rnn": _speech_rnn,
+    "conformer": _conformer,
     "resnet": _resnet,
     "unet": _unet,
     "vgg": _vgg,

@@ -16,7 +16,9 @@ from jdlopt.config.tree import flat, nested, to_dict
 from jdlopt.config.values import Override, text_of
 from jdlopt.errors import ConfigError, listing, nearest
 
-DATASETS = ("mnist1d", "digits", "iris", "wine", "breast_cancer", "diabetes", "shapes")
+DATASETS = (
+    "mnist1d", "digits", "iris", "wine", "breast_cancer", "diabetes", "shapes", "tone_digits",
+)  # fmt: skip
 """The bundled datasets: these words name no folder beside a config."""
 SOURCES = ("data.source", "data.validation_source", "data.test_source")
 

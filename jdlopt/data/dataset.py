@@ -304,6 +304,7 @@ def make_dataset(
         target_dtype=coding.dtype,
         positions=coding.positions,
         target_text=coding.text,
+        beam_width=fields.beam_width,
         decision=make_decision(
             coding.class_names,
             bool(coding.shape),

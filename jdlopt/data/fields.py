@@ -55,8 +55,12 @@ class DataFields:
       task: ``classification`` (one class an example), ``multilabel`` (any number of labels),
         ``regression`` (one number or several), ``token_classification`` (a tag for each word),
         ``segmentation`` (a class at each pixel), ``seq2seq`` (a text to be written from another),
-        or ``package.module:TASK``, a `jdlopt.tasks.Task` of your own. ``auto`` infers one of the
-        first three from the targets, and takes a folder of images with masks for ``segmentation``.
+        ``transcription`` (what is said in a sound), or ``package.module:TASK``, a
+        `jdlopt.tasks.Task` of your own. ``auto`` infers one of the first three from the targets,
+        and takes a folder of images with masks for ``segmentation``.
+      beam_width: of ``transcription``; how many beginnings of a text are followed when outputs are
+        decoded for predictions and reports; 1 takes the likeliest class of each step, as ``wer``
+        and ``cer`` always do.
       positive: of two classes, the one that ``precision``, ``recall`` and ``f1`` are of; the later
         in the order of the class names if None.
       threshold: of two classes, the positive one is predicted where its probability is above this;
@@ -112,7 +116,8 @@ class DataFields:
         not said is guessed, which ``jdlopt data describe`` tells.
       image_size: (height, width) that images are resized to.
       sample_rate: samples a second that sounds are resampled to; None keeps the one they all have.
-      seconds: the length that sounds are cut or padded to; None keeps the one they all have.
+      seconds: the length that sounds are cut or padded to; None keeps the one they all have. With
+        transcripts none is cut, and None takes the longest.
       in_memory: keep the training split in device memory (True) or stream it (False); None decides
         by size.
       workers: processes that read a streamed split ahead; with 0, threads do.
@@ -131,6 +136,7 @@ class DataFields:
     label_delimiter: str | None = None
     text_column: str | None = None
     task: str = "auto"
+    beam_width: Count = 1
     positive: str | int | bool | None = None
     threshold: float | tuple[float, ...] | None = None
     id: str | None = None

@@ -344,4 +344,10 @@ def _read_sounds(place: Path, shape: tuple[int, ...], sample_rate: int) -> Input
         )
     paths, ids, notes = files_of(place, sound.KIND)
     decoded = [sound.decode_sound(path, sample_rate, shape[0], str(path)) for path in paths]
-    return Inputs(np.stack(decoded), ids, notes)
+    cut, lasts = Notes(), f"{shape[0] / sample_rate:g} s"
+    for path, name in zip(paths, ids, strict=True):
+        header = sound.read_header(path)
+        if header.samples * sample_rate > shape[0] * header.rate:
+            what = f"sounds are cut to {lasts}, the longest that the model takes"
+            cut.add("changed", what, name, unit="examples")
+    return Inputs(np.stack(decoded), ids, (*notes, *cut))

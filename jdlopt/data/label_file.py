@@ -103,7 +103,7 @@ def _read(
         table, dataclasses.replace(fields, target=target), where, skipped, passed.notes
     )
     files = table[file_column].astype(str).tolist()
-    splits = np.array(_splits_of(table, files, where), dtype=object)
+    splits = np.array(splits_of(table, files, where), dtype=object)
     if "train" not in splits:
         raise DataError(f"{where}: lists no {what} of the split 'train'.")
     listed = {folder / name for name in known_files}
@@ -140,8 +140,8 @@ def _that_are_there(
     return table[keep]
 
 
-def _splits_of(table: pd.DataFrame, files: Sequence[str], where: str) -> list[str]:
-    """Returns the split of each row."""
+def splits_of(table: pd.DataFrame, files: Sequence[str], where: str) -> list[str]:
+    """Returns the split of each row: as a column `SPLIT_COLUMN` says it, or paths that begin so."""
     if SPLIT_COLUMN in table.columns:
         named = table[SPLIT_COLUMN].astype(str).tolist()
         for row, name in zip(table.index, named, strict=True):

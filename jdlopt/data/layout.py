@@ -65,7 +65,8 @@ def _is_number(feature: object) -> bool:
     return isinstance(feature, tfds.features.Tensor) and (np.dtype(feature.np_dtype).kind in "biuf")
 
 
-def _is_text(feature: Any) -> bool:
+def is_text(feature: Any) -> bool:
+    """Returns whether a feature holds one text."""
     import tensorflow_datasets as tfds
 
     tensor = isinstance(feature, tfds.features.Tensor) and feature.shape == ()
@@ -129,7 +130,7 @@ def make_layout(
     inputs: tuple[str, ...]
     if fields.text_column is not None:
         inputs = (fields.text_column,)
-        if fields.text_column in taken or not _is_text(features[fields.text_column]):
+        if fields.text_column in taken or not is_text(features[fields.text_column]):
             kind = type(features[fields.text_column]).__name__
             raise DataError(
                 f"{where}: data.text_column: feature {fields.text_column!r} ({kind}) is no text "
@@ -175,7 +176,7 @@ def _kind(feature: object, is_sound: bool) -> str | None:
         return "sound"
     if isinstance(feature, tfds.features.Image):
         return "image"
-    if _is_text(feature):
+    if is_text(feature):
         return "text"
     return "number" if _is_number(feature) else None
 
@@ -284,7 +285,7 @@ def coding_of(
             )
         names = tuple(feature.names)
         return Coding("classification", tuple(range(feature.num_classes)), names)
-    if fields.label_delimiter is not None and _is_text(feature):
+    if fields.label_delimiter is not None and is_text(feature):
         return None
     fixed = _is_number(feature) and None not in feature.shape
     asked = fields.task == TASK or (fields.task == "auto" and bool(classes))

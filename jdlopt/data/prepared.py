@@ -19,9 +19,11 @@ from jdlopt.data.image_decoding import Changes, look_at, opened
 from jdlopt.data.labelled import beside, beside_named
 from jdlopt.data.layout import (
     Layout,
+    Sound,
     coding_of,
     columns_of,
     find_target,
+    is_text,
     labels_in,
     make_layout,
 )
@@ -33,6 +35,7 @@ from jdlopt.data.spec import InputSpec
 from jdlopt.data.split import split_named
 from jdlopt.data.targets import infer_coding
 from jdlopt.data.text_input import fit_texts
+from jdlopt.data.transcript_coding import TASK
 from jdlopt.errors import DataError, listing
 
 KEEP_BYTES = 1 << 30
@@ -46,7 +49,8 @@ def open_prepared(folder: Path, fields: DataFields, name: str, reading: Reading 
     or a row of numbers, a list of classes, or several scalars. The input is
     ``data.text_column``, or the first of these keys, or the only feature left, or all features left
     as one vector if they are scalars. Texts become tokens of a vocabulary that is fitted on the
-    training texts; sound becomes a waveform of ``data.seconds``.
+    training texts; sound becomes a waveform of ``data.seconds``. A text that is the target of sound
+    is what is said in it.
 
     Args:
       folder: the dataset's version folder.
@@ -76,8 +80,14 @@ def open_prepared(folder: Path, fields: DataFields, name: str, reading: Reading 
     features, sounds = read_features(folder)
     target = find_target(features, info["supervised"], fields, str(folder))
     classes = _names_in(folder, "class_names")
-    coding = coding_of(features, target, fields, classes)
+    sounds = {**_plain_sounds(folder, info["supervised"][0]), **sounds}
     layout = make_layout(features, sounds, target, info["supervised"], fields, str(folder))
+    spoken = (
+        layout.kind == "sound" and len(target) == 1 and is_text(features[target[0]])
+        and fields.task in ("auto", TASK)
+    )  # fmt: skip
+    task = TASK if spoken else fields.task
+    coding = None if spoken else coding_of(features, target, fields, classes)
     labels = labels_in(features[target[0]])
     layout = replace(layout, labels=labels and labels.num_classes)
     train_split, train_size = sizes["train"]
@@ -85,7 +95,7 @@ def open_prepared(folder: Path, fields: DataFields, name: str, reading: Reading 
     if coding is None:  # a plain number: only its values tell whether they are classes
         what = f"{folder}, feature {', '.join(map(repr, target))}"
         names = columns_of(features, target)
-        coding = infer_coding(train.raw_targets(), fields.task, what, names, fields.label_delimiter)
+        coding = infer_coding(train.raw_targets(), task, what, names, fields.label_delimiter)
     if layout.kind == "image" and None in layout.shape:
         layout = _sized(layout, train, fields.on_bad == "skip")
     train = replace(train, layout=layout, coding=coding)
@@ -196,6 +206,16 @@ def _sized(layout: Layout, train: TfdsPool, skip: bool) -> Layout:
                     "data.on_bad='skip' leaves such images out."
                 ) from error
     raise DataError(f"{train.folder}, split {train.split!r}: no image can be read.")
+
+
+def _plain_sounds(folder: Path, name: str | None) -> dict[str, Sound]:
+    """Returns the input as sound, where the dataset's own metadata has a ``sample_rate`` of it."""
+    try:
+        rate = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))["sample_rate"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    known = name is not None and type(rate) is int and rate > 0
+    return {name: Sound(rate, encoded=False)} if known and name is not None else {}
 
 
 def _feature_names(folder: Path, layout: Layout) -> tuple[str, ...] | None:

@@ -26,6 +26,7 @@ from jdlopt.data import (
     tables,
     text_files,
     text_lines,
+    transcripts,
 )
 from jdlopt.data.arrays import is_own, open_own
 from jdlopt.data.bundled import BUNDLED, bundled_folder, prepare_bundled, random_state_kept
@@ -36,6 +37,7 @@ from jdlopt.data.key_split import BY_PATH
 from jdlopt.data.label_file import LABELS
 from jdlopt.data.notes import Note
 from jdlopt.data.prepared import open_prepared
+from jdlopt.data.transcript_coding import TASK as TRANSCRIPTION
 from jdlopt.data.walk import check_file, most_of, neighbours
 from jdlopt.errors import DataError, listing, nearest
 
@@ -142,7 +144,7 @@ def _open(fields: DataFields, reading: Reading) -> Dataset:
         known = shared_keys(DataFields)
         raise DataError(f"data.{key}: is unknown.{nearest(key, known)}")
     for key in ("validation_source", "test_source"):
-        if getattr(fields, key) is not None and kind not in ("table", "conll"):
+        if getattr(fields, key) is not None and kind not in ("table", "conll", "transcripts"):
             raise DataError(
                 f"data.{key}: names a table beside a table; {fields.source} is none. A folder of "
                 "files has its splits in folders (train/CLASS, test/CLASS), an NPZ in arrays "
@@ -238,6 +240,25 @@ def _open_lines(name: str, fields: DataFields, reading: Reading) -> Dataset:
     return text_lines.open_lines(_checked_file(name), fields, reading)
 
 
+def _is_transcribed(name: str, fields: DataFields) -> bool:
+    folder = writing.expanded(name)
+    sounds = folder.is_dir() and not (folder / cache.INFO).is_file()
+    return fields.task == TRANSCRIPTION and (_is_table(name, fields) or sounds)
+
+
+def _open_transcripts(name: str, fields: DataFields, reading: Reading) -> Dataset:
+    path = writing.expanded(name)
+    for key in ("text_column", "categorical", "columns"):
+        if getattr(fields, key):
+            raise DataError(
+                f"data.{key}: a manifest of sounds has a column of paths and one of transcripts "
+                "(data.target), which needs no more. Leave it out."
+            )
+    return transcripts.open_transcripts(
+        path if path.is_dir() else _checked_file(name), fields, reading
+    )
+
+
 def _open_npz(name: str, fields: DataFields, reading: Reading) -> Dataset:
     path = _checked_file(name)
     _check_unused(fields, path)
@@ -327,6 +348,7 @@ def _ends_in(suffixes: Sequence[str]) -> Callable[[str, DataFields], bool]:
 
 SOURCES: dict[str, Source] = {
     "bundled": Source(lambda name, fields: _bundled(name) in BUNDLED, _open_bundled),
+    "transcripts": Source(_is_transcribed, _open_transcripts),
     "table": Source(_is_table, _open_table),
     "conll": Source(_is_conll, conll.open_conll),
     "npz": Source(_ends_in(npz.SUFFIXES), _open_npz),

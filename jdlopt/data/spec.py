@@ -120,6 +120,7 @@ class DataSpec:
       target_dtype: ``int32`` (classes, labels) or ``float32`` (values).
       target_text: the tokenizer of targets that are texts.
       decision: which class or labels a probability means.
+      beam_width: how many beginnings of a text are followed where outputs are decoded.
       notes: what was left out, changed, guessed or could not be used when it was opened.
     """
 
@@ -135,6 +136,7 @@ class DataSpec:
     target_dtype: str = "int32"
     target_text: TextInput | None = field(default=None, repr=False)
     decision: Decision = USUAL
+    beam_width: int = 1
     notes: tuple[Note, ...] = field(default=(), compare=False)
 
     @property
@@ -207,6 +209,7 @@ class DataSpec:
             "target_dtype": self.target_dtype,
             "target_text": None if self.target_text is None else self.target_text.meta(),
             "decision": self.decision.to_dict(),
+            "beam_width": self.beam_width,
             "notes": [note.to_dict() for note in self.notes],
             "sizes": dict(self.sizes),
             **inputs,
@@ -236,6 +239,7 @@ class DataSpec:
             target_dtype=_known(saved["target_dtype"]),
             target_text=None if written is None else from_meta(written),
             decision=decision_from(saved.get("decision")),
+            beam_width=int(saved.get("beam_width", 1)),
             notes=tuple(Note.from_dict(note) for note in saved.get("notes", ())),
         )
 

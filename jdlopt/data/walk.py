@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -111,7 +111,7 @@ def files_under(
     kind: FileKind,
     passed: PassedOver,
     above: Iterable[Path] = (),
-    but: Sequence[Path] = (),
+    but: Collection[Path] = (),
 ) -> list[Path]:
     """Returns the files of a kind in a folder, however deep, sorted by path.
 

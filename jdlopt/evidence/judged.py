@@ -8,12 +8,12 @@ import jax
 import numpy as np
 from jaxtyping import Int, Num
 
-from jdlopt.data import named
+from jdlopt.data import named, transcript_coding
 from jdlopt.data.check.examples import sampled
 from jdlopt.data.pools import Arrays
 from jdlopt.data.spec import DataSpec
 from jdlopt.evidence import examples, probe
-from jdlopt.metrics import scores
+from jdlopt.metrics import scores, transcripts
 from jdlopt.tasks import find_task
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.predict import Predicted, Predictor
@@ -26,7 +26,7 @@ MATRIX_CLASSES = 100
 def of_predictions(
     said: Predicted, targets: Num[np.ndarray, "n *k"], spec: DataSpec
 ) -> dict[str, Any]:
-    """Returns how good predictions are: loss, and of classes accuracy, calibration, confusions."""
+    """Returns how good predictions are, by the task: loss, accuracy, calibration, error rates."""
     assert said.losses is not None
     losses = said.losses[np.isfinite(said.losses)]
     found: dict[str, Any] = {
@@ -53,6 +53,8 @@ def of_predictions(
             "found": float(hits.sum() / max(1, counts.sum())),
             **_of_each(hits, counts),
         }
+    if "transcripts" in shows:
+        return {**found, **_of_transcripts(said, targets, spec)}
     if "classes" not in shows or said.probabilities is None:
         return found
     probabilities = np.nan_to_num(said.probabilities)
@@ -65,6 +67,27 @@ def of_predictions(
         "calibration": examples.calibration(probabilities, targets),
         "confusion": scores.confusion(split).tolist() if classes <= MATRIX_CLASSES else None,
         **_of_each(hits, counts),
+    }
+
+
+UNREACHABLE = 5e4
+"""The CTC loss of a target that needs more steps than there are is about 1e5."""
+
+
+def _of_transcripts(
+    said: Predicted, targets: Num[np.ndarray, "n symbols"], spec: DataSpec
+) -> dict[str, Any]:
+    """Returns how wrong transcripts are, how many say nothing, and how many can't be reached."""
+    path = said.outputs.argmax(axis=-1)
+    true = transcript_coding.texts_of(targets, spec.class_names)
+    heard = transcript_coding.texts_of(transcript_coding.collapsed(path), spec.class_names)
+    losses = np.empty(0) if said.losses is None else said.losses
+    return {
+        "wer": transcripts.error_rate(true, heard),
+        "cer": transcripts.error_rate(true, heard, list),
+        "empty": float(np.mean([not one for one in heard])),
+        "blanks": float(np.mean(path == transcript_coding.BLANK)),
+        "unreachable": int((losses > UNREACHABLE).sum()),
     }
 
 

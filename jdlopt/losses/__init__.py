@@ -1,5 +1,6 @@
 """Losses: how far each output is from its target, and the objective that training minimises."""
 
+from jdlopt.losses.ctc import ctc
 from jdlopt.losses.distill import EMA, DistillFields, feature_distance
 from jdlopt.losses.functions import (
     LOSSES,
@@ -31,6 +32,7 @@ __all__ = [
     "balanced_weights",
     "binary_cross_entropy",
     "cross_entropy",
+    "ctc",
     "feature_distance",
     "fits",
     "focal",

@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, Float, Num
 
 from jdlopt.config import Fraction, NonNegative, Positive, find_part
+from jdlopt.losses.ctc import ctc
 from jdlopt.losses.overlap import cross_entropy_dice, dice
 
 Logits = Float[Array, "batch classes"]
@@ -211,9 +212,10 @@ LOSSES: dict[str, Callable[..., PerExample]] = {
     "huber": huber,
     "dice": dice,
     "cross_entropy_dice": cross_entropy_dice,
+    "ctc": ctc,
 }
 
-WHOLE_LOSSES: frozenset[str] = frozenset({"dice", "cross_entropy_dice"})
+WHOLE_LOSSES: frozenset[str] = frozenset({"dice", "cross_entropy_dice", "ctc"})
 """Those that take the outputs of all positions of an example together, [batch, *positions,
 outputs]; the others take a row an example, and where there are positions each of them is a row."""
 

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Num
 from jdlopt.config import find_part
 from jdlopt.data.decision import USUAL, Decision
 from jdlopt.errors import ConfigError, listing
-from jdlopt.metrics import entities, masks, scores, texts
+from jdlopt.metrics import entities, masks, scores, texts, transcripts
 from jdlopt.metrics.leaves import Batch, Leaf, leaf_of
 from jdlopt.metrics.scores import Split, Value
 
@@ -85,6 +85,10 @@ def _of_texts(compute: Callable[[Split], Value], library: str = "") -> Metric:
     return Metric(("written", "targets"), compute, ("seq2seq",), True, library=library)
 
 
+def _of_transcripts(compute: Callable[[Split], Value]) -> Metric:
+    return Metric(("path", "symbols"), compute, ("transcription",), False)
+
+
 def _top_k_accuracy(k: int) -> Metric:
     leaf = f"top_{k}"
     return _of_classes((leaf,), lambda split: split.leaves[leaf] / split.size)
@@ -148,6 +152,8 @@ METRICS: dict[str, Metric] = {
     "rmse": _of_values(scores.mean_of(scores.rmse)),
     "mae": _of_values(scores.mean_of(scores.mae)),
     "r2": _of_values(scores.mean_of(scores.r2), True)._replace(needs=TWO_EXAMPLES),
+    "wer": _of_transcripts(transcripts.word_error_rate),
+    "cer": _of_transcripts(transcripts.character_error_rate),
     "rmse_per_output": _of_values(scores.each_of(scores.rmse), None),
     "mae_per_output": _of_values(scores.each_of(scores.mae), None),
     "r2_per_output": _of_values(scores.each_of(scores.r2), None)._replace(needs=TWO_EXAMPLES),
@@ -205,6 +211,10 @@ that are the likeliest after those of the target before them.
 takes a step of the decoder for each token: evaluations during training measure them only where
 ``train.metrics`` or ``train.monitor`` names them, the one at the end always. ``chrf`` and ``bleu``
 are sacrebleu's (``pip install 'jdlopt[seq2seq]'``), from 0 to 100; without it they are left out.
+
+``wer`` and ``cer`` are the insertions, deletions and substitutions of words and characters that
+make the texts of the likeliest classes of all steps of what is said, by the words or characters of
+the latter; they may exceed 1. They equal jiwer's.
 
 ``expected_calibration_error`` has `CALIBRATION_BINS` equal-width bins, closed on the right, of the
 predicted class's probability (Guo et al., 2017, https://arxiv.org/abs/1706.04599).

@@ -181,10 +181,15 @@ LEAVES_OF: dict[str, dict[str, Leaf]] = {
         "targets": Leaf(lambda batch: batch.targets, 2),
     },
     "segmentation": {"pixels": Leaf(_pixels, 2, counts=True)},
+    "transcription": {
+        "path": Leaf(lambda batch: jnp.argmax(batch.outputs, axis=-1).astype(jnp.int32), 2),
+        "symbols": Leaf(lambda batch: batch.targets.astype(jnp.int32), 2),
+    },
 }
 """What the metrics of one task may ask for beside them: ``classes`` and ``predicted`` are the
 numbers of classes [n], or which labels there are [n, labels]; ``likeliest`` is the class of the
-largest probability, whatever threshold decides."""
+largest probability, whatever threshold decides. Of a transcription, ``path`` is the likeliest class
+of each step [n, steps], and ``symbols`` what is said [n, symbols]."""
 
 
 def leaf_of(name: str, task: str) -> Leaf:

@@ -25,6 +25,7 @@ from jdlopt.errors import ConfigError, listing
 from jdlopt.models import lora, quantization
 from jdlopt.models.bridge import Model, bridge, parameters_of
 from jdlopt.models.cnn import CNN
+from jdlopt.models.conformer import Conformer
 from jdlopt.models.convnext import ConvNeXt
 from jdlopt.models.efficientnet import EfficientNetLite0
 from jdlopt.models.embedding import embedded
@@ -39,6 +40,7 @@ from jdlopt.models.realmlp import RealMLP
 from jdlopt.models.recurrent import GRU, LSTM
 from jdlopt.models.resnet import ResNet
 from jdlopt.models.seq2seq import TransformerSeq2Seq
+from jdlopt.models.speech_rnn import SpeechRNN
 from jdlopt.models.tabm import TabM
 from jdlopt.models.tcn import TCN
 from jdlopt.models.transformer import TransformerDecoder, TransformerEncoder
@@ -67,6 +69,8 @@ MODELS: dict[str, Any] = {
     "gru": GRU,
     "lstm": LSTM,
     "tcn": TCN,
+    "speech_rnn": SpeechRNN,
+    "conformer": Conformer,
     "resnet": ResNet,
     "unet": UNet,
     "vgg": VGG,

@@ -15,6 +15,7 @@ from jdlopt.report.masks import masks
 from jdlopt.report.outcome import Outcome
 from jdlopt.report.page import Figure, Table
 from jdlopt.report.texts import texts
+from jdlopt.report.transcripts import transcripts
 from jdlopt.report.worst import worst
 from jdlopt.tasks import find_task
 
@@ -32,7 +33,10 @@ BEST_ROWS = 5
 def shown(outcome: Outcome) -> dict[str, object]:
     """Returns what the page's template shows of predictions, by what the task says it shows."""
     made: dict[str, object] = dict.fromkeys(
-        ("confusion", "thresholds", "values", "each", "balance", "entities", "masks", "texts")
+        (
+            *("confusion", "thresholds", "values", "each", "balance", "entities", "masks"),
+            *("texts", "transcripts"),
+        )
     )
     shows = find_task(outcome.spec.task).shows
     for name, part in PARTS.items():
@@ -263,5 +267,6 @@ PARTS: Mapping[str, Callable[[Outcome], dict[str, object]]] = {
     "entities": entities.shown,
     "masks": masks,
     "texts": texts,
+    "transcripts": transcripts,
 }
 """What is shown of what a task says it shows, of `jdlopt.tasks.SHOWN`."""

@@ -140,9 +140,9 @@ def _facts(result: Record, found: Record) -> list[tuple[str, object]]:
         facts.append((f"best {best.get('metric')}", best.get("value")))
     test = next(
         (
-            name
-            for name in ("test/accuracy", "test/mean_iou", "test/rmse", "test/loss")
-            if name in found
+            f"test/{name}"
+            for name in ("accuracy", "mean_iou", "wer", "rmse", "loss")
+            if f"test/{name}" in found
         ),
         "",
     )

@@ -10,6 +10,7 @@ from jdlopt.tasks.segmentation import SEGMENTATION
 from jdlopt.tasks.seq2seq import SEQ2SEQ
 from jdlopt.tasks.task import SHOWN, Columns, Decoded, Task
 from jdlopt.tasks.token_classification import TOKEN_CLASSIFICATION
+from jdlopt.tasks.transcription import TRANSCRIPTION
 
 __all__ = ["SHOWN", "TASKS", "Columns", "Decoded", "Task", "find_task"]
 
@@ -20,6 +21,7 @@ _BUNDLED = (
     TOKEN_CLASSIFICATION,
     SEGMENTATION,
     SEQ2SEQ,
+    TRANSCRIPTION,
 )
 TASKS: dict[str, Task] = {task.name: task for task in _BUNDLED}
 """Every bundled task by name."""

@@ -97,6 +97,7 @@ SHOWN = {
     "entities": "tags of words: sentences with entities marked, and how good each kind is",
     "masks": "a class at each pixel: images, their masks and the predicted ones; overlap by class",
     "texts": "a text that is written for each example: what was to be changed of it",
+    "transcripts": "texts that are heard: edits from what is said",
     "simple models": "one target an example, which scikit-learn's forests and trees can predict",
 }
 """What findings and reports ask a task for, and what it stands for."""

@@ -33,7 +33,7 @@ from jdlopt.models.pretrained import Loaded
 from jdlopt.models.pretrained.architecture import architecture_of
 from jdlopt.tasks import find_task
 from jdlopt.tasks.regression import REGRESSION
-from jdlopt.train import beginning, checks, decoding, step, teacher, tracing, weights_file
+from jdlopt.train import beginning, checks, decoding, lengths, step, teacher, tracing, weights_file
 from jdlopt.train.components import (
     kept_of,
     learnt,
@@ -136,6 +136,8 @@ class Experiment:
                 named = named._replace(teacher=None)
             traced = dataclasses.replace(experiment, components=named)
             configs.raise_problems(tracing.unbuildable(traced, num_devices))
+            if dataset is not None and "transcripts" in find_task(spec.task).shows:
+                configs.raise_problems(lengths.unreachable(traced, dataset))
         return experiment
 
     # --- the protocol ----------------------------------------------------------------------------

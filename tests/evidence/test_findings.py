@@ -176,6 +176,16 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("divergence", {"run.status": "diverged", "run.diverged": {"step": 7, "quantity": "the loss"}},
      "serious"),
     ("loss_spikes", {"curves.train/loss": JUMPS}, "warning"),
+    (
+        "unreachable_transcripts",
+        {"predictions.train": {"count": 1500, "empty": 0.0, "blanks": 0.7, "unreachable": 3}},
+        "warning",
+    ),
+    (
+        "only_blanks",
+        {"predictions.train": {"count": 1500, "empty": 0.97, "blanks": 0.99, "unreachable": 0}},
+        "serious",
+    ),
     ("heavy_tails", {"predictions.train": {"count": 1500, "r2": 0.9, "tail": 0.7}}, "warning"),
     ("overfitting", {"curves.validation/loss": WORSE}, "serious"),
     ("overfitting", {"predictions.validation": said(0.6, 1500)}, "serious"),

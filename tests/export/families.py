@@ -99,6 +99,12 @@ FAMILIES: dict[str, tuple[dict[str, Any], dict[str, Any], Any]] = {
         (SERIES, CLASSES),
     ),
     "tcn": ({"name": "tcn", "features": (4, 8)}, {}, (SERIES, CLASSES)),
+    "speech_rnn": ({"name": "speech_rnn", "features": 8}, {}, (SERIES, CLASSES)),
+    "conformer": (
+        {"name": "conformer", "features": 8, "num_layers": 1, "num_heads": 2, "kernel_size": 3},
+        {},
+        (SERIES, CLASSES),
+    ),
     "resnet": ({"name": "resnet", "stem": "cifar", **SMALL}, {}, (IMAGES, CLASSES)),
     "resnet of large images": (
         {"name": "resnet", "stem": "imagenet", **SMALL},

@@ -12,6 +12,7 @@ import test_positions
 import test_seq2seq
 import test_tasks
 import test_token_classification
+import test_transcription
 
 from jdlopt.cli import main
 from jdlopt.data.bundled.shapes.drawing import CLASSES, draw
@@ -75,6 +76,7 @@ ROWS = {
     "token_classification": tags,
     "segmentation": masks,
     "seq2seq": texts,
+    "transcription": test_transcription.config,
     "test_positions:SIGN": own,
 }
 """Tiny data of each task."""
@@ -91,6 +93,8 @@ REFUSED = {
     ("seq2seq", "bundle"): "writes texts token by token",
     ("test_positions:SIGN", "bundle"): "predicts a class at each position",
     ("test_positions:SIGN", "tta"): "predicts a class at each position",
+    ("transcription", "bundle"): "predicts a class at each position",
+    ("transcription", "tta"): "predicts a class at each position",
     ("token_classification", "bundle"): "predicts a class at each position",
     ("token_classification", "tta"): "predicts a class at each position",
 }

@@ -57,6 +57,8 @@ ROWS = {
     "gru": Row({"features": 4, "bidirectional": True}, (4, 3)),
     "lstm": Row({"features": 4}, (4, 3)),
     "tcn": Row({"features": (4, 8)}, (4, 3)),
+    "speech_rnn": Row({"features": 4, "num_layers": 1}, (4, 3)),
+    "conformer": Row({"features": 8, "num_layers": 1, "num_heads": 2, "kernel_size": 3}, (4, 3)),
     "resnet": Row({"stem": "cifar", "stage_sizes": (1, 1), "features": (4, 8)}, (4, 4, 3)),
     "unet": Row({"features": 4, "depth": 1}, (4, 4, 3)),
     "vgg": Row({"features": (4, 8), "hidden": (8,), "batch_norm": True}, (4, 4, 3)),

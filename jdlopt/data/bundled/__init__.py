@@ -67,6 +67,12 @@ BUNDLED = {
         "segmentation",
         {"train": 1600, "test": 400},
     ),
+    "tone_digits": Bundled(
+        "Made sound of one to five digits, each two tones at once as on a telephone's keys, and "
+        "what is said.",
+        "transcription",
+        {"train": 600, "test": 150},
+    ),
 }
 
 

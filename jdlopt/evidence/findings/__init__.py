@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from jdlopt.evidence.findings import cost, cures, data, layers, outcome, training
+from jdlopt.evidence.findings import cost, cures, data, layers, outcome, training, transcripts
 from jdlopt.evidence.findings.finding import CAUSES, LEVELS, Finding, Record
 
 __all__ = ["CAUSES", "FINDINGS", "LEVELS", "Finding", "Record", "find"]
 
 FINDINGS = {
-    one.__name__: one for part in (data, layers, training, outcome, cost) for one in part.FINDINGS
+    one.__name__: one
+    for part in (data, layers, training, outcome, transcripts, cost)
+    for one in part.FINDINGS
 }
 """Each finding's function, by its name."""
 

@@ -67,6 +67,7 @@ CURES: dict[str, Cure] = {
     "batch_norm": Cure("batch normalisation (model.batch_norm=True)"),
     "residual_connections": Cure("residual connections"),
     "convolutional": Cure("convolutions, which see neighbours together"),
+    "finer_steps": Cure("smaller steps (model.strides, data.preprocess.hop)"),
     # regularisation
     "dropout": Cure("dropout", {"dropout": 1, "fit": -1}, "model.dropout_rate"),
     "less_dropout": Cure("less dropout", {"dropout": -1, "fit": 1}, lowers=DROPOUT),

@@ -15,6 +15,7 @@ warning costs something; a note is worth knowing."""
 CAUSES = (
     # the data: what is measured or taught is not what is meant
     *("target_leak", "split_leak", "shift", "label_errors", "class_imbalance"),
+    "unreachable_transcripts",
     # what is wrong before the first step
     *("precision_overflow", "target_scale", "input_scale", "layer_scale", "exploding_gradients"),
     *("dead_units", "saturated_units", "vanishing_gradients"),
@@ -22,8 +23,8 @@ CAUSES = (
     *("noisy_gradients", "learning_rate_too_high", "learning_rate_too_low", "divergence"),
     *("dying_units", "saturating_units", "loss_spikes"),
     # what became of it
-    *("heavy_tails", "overfitting", "still_improving", "underfitting", "over_regularised"),
-    *("miscalibration", "weak_classes"),
+    *("only_blanks", "heavy_tails", "overfitting", "still_improving", "underfitting"),
+    *("over_regularised", "miscalibration", "weak_classes"),
     # what it costs, and what is worth knowing
     *("input_bound", "dispatch_bound", "padding", "batch_too_large", "saturated_early"),
     *("unused_capacity", "noisy_validation"),

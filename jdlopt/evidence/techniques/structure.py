@@ -14,6 +14,7 @@ from jdlopt.evidence.techniques.entry import (
     needs_key,
     needs_kind,
     needs_one_input,
+    needs_task,
     unless,
     value_of,
     values,
@@ -139,6 +140,19 @@ def _convolutional(config: Config, facts: Facts) -> tuple[Change, ...]:
     return ({**small, "model.pool": "max"}, small)
 
 
+def _finer(config: Config, facts: Facts) -> tuple[Change, ...]:
+    """A stride less of a recogniser's convolutions, or frames that are half as far apart."""
+    strides, hop = value_of(config, "model.strides"), value_of(config, "data.preprocess.hop")
+    found: list[Change] = []
+    if isinstance(strides, tuple | list) and max(strides, default=1) > 1:
+        last = max(place for place, stride in enumerate(strides) if stride > 1)
+        finer = tuple(1 if place == last else stride for place, stride in enumerate(strides))
+        found.append({"model.strides": finer})
+    if value_of(config, "data.preprocess.audio") not in (None, "none") and hop > 1:
+        found.append({"data.preprocess.hop": hop // 2})
+    return tuple(found)
+
+
 def _readout(config: Config, facts: Facts) -> tuple[Change, ...]:
     now = value_of(config, "model.readout")
     other = {"flatten": "average", "average": "flatten", "last": "mean", "mean": "last"}
@@ -199,6 +213,13 @@ STRUCTURE = (
         "kernel_size", "structure", ("accuracy",), "Lets a convolution see more, or less.",
         values("model.kernel_size", 5, 3, 7), "in proportion to the kernel",
         "Ding et al., Scaling up your kernels, 2022", 0.25, needs_key("model.kernel_size"), RATE,
+    ),
+    Technique(
+        "finer_steps", "structure", ("accuracy",),
+        "Leaves a recogniser more steps a second: a stride less, or half the hop.", _finer,
+        "about twice the steps of what follows",
+        "Graves et al., Connectionist temporal classification, 2006", 0.3,
+        needs_task("transcription"), RATE,
     ),
     Technique(
         "bidirectional", "structure", ("accuracy",), "Reads the sequence backwards as well.",
