@@ -45,7 +45,11 @@ KINDS = {
         "pairs of texts",
         "an encoder-decoder: one text is written from another",
     ),
-    "fusion": ("several inputs", "an encoder for each input, dense layers on all encodings"),
+    "fusion": (
+        "several inputs",
+        "an encoder for each input; early, late and attention fusion of what they make of them",
+    ),
+    "two_towers": ("pairs of inputs", "an encoder for each of two inputs, embedded to be compared"),
     "wide_and_deep": ("tables", "a linear model of crossed categories, an MLP of embedded ones"),
     "realmlp": ("tables", "dense layers with periodic embeddings of numbers, tuned on many tables"),
     "tabm": ("tables", "an ensemble of perceptrons that share their kernels"),

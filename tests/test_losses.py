@@ -29,6 +29,7 @@ FLOATS = {
 
 
 COMPILED = {name: jax.jit(loss) for name, loss in LOSSES.items()}
+OF_ROWS = [name for name in LOSSES if name not in {"ctc", *losses.TOGETHER}]
 
 
 def draw(seed, n=40, classes=5, scale=3.0):
@@ -162,9 +163,6 @@ def test_a_single_column_and_a_vector_of_targets_are_the_same(name):
     actual = LOSSES[name](predictions, targets[:, 0])
     assert actual.shape == (len(targets),)
     np.testing.assert_array_equal(actual, LOSSES[name](predictions, targets))
-
-
-OF_ROWS = [name for name in LOSSES if name != "ctc"]
 
 
 @pytest.mark.parametrize("name", OF_ROWS)
@@ -445,6 +443,7 @@ def test_tasks_and_outputs():
         "ctc": ["transcription"],
         **{key: ["regression"] for key in ("mse", "mae", "huber")},
         **{key: ["segmentation"] for key in ("dice", "cross_entropy_dice")},
+        **{key: ["pairs"] for key in losses.TOGETHER},
     }
 
 

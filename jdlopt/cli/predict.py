@@ -114,6 +114,8 @@ def _summary(
 def predict(flags: PredictFlags) -> int:
     """Predicts for a file or folder."""
     start()
+    if flags.embeddings:
+        return _embed(flags)
     from jdlopt.data.notes import say
     from jdlopt.train import predictions
     from jdlopt.train.disk import as_json
@@ -144,6 +146,31 @@ def _predicts_masks(flags: PredictFlags) -> bool:
     if flags.bundle is not None:
         return False
     return all(predicts_masks(run) for run in runs_of_flags("predict", flags))
+
+
+def _embed(flags: PredictFlags) -> int:
+    """Writes the embeddings of a file's or folder's examples."""
+    from jdlopt.data.notes import say
+    from jdlopt.train import embeddings
+
+    others = {
+        "--bundle": flags.bundle, "--ensemble": flags.ensemble, "--tta": flags.tta,
+        "--with-inputs": flags.with_inputs, "--all-classes": flags.all_classes,
+    }  # fmt: skip
+    for name in (name for name, value in others.items() if value):
+        raise UserError(f"--embeddings: are of one run's model, as it is; leave {name} out.")
+    output = embeddings.check_output(flags.output)
+    (run,) = runs_of_flags("predict", flags)
+    found = embeddings.embed_run(run, flags.input, flags.checkpoint, flags.allow_code)
+    say(found.notes)
+    embeddings.write_embeddings(found, output)
+    shapes = {name: list(values.shape) for name, values in found.arrays.items()}
+    if flags.json:
+        print_json({"rows": len(found.rows), "output": str(output), "arrays": shapes})
+    else:
+        told = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+        console().print(f"{told} in {output}")
+    return DONE
 
 
 def _of_runs(flags: PredictFlags, how: Mapping[str, Any]) -> Predictions:

@@ -165,6 +165,9 @@ class PredictFlags(ModelFlags):
     with_inputs: Annotated[
         bool, Flag("write the input's columns, or its files, beside the predictions")
     ] = False
+    embeddings: Annotated[
+        bool, Flag("instead, write embeddings, or what the model's head is given, to a .npz")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)

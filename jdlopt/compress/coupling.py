@@ -415,6 +415,11 @@ def _slots(sizes: LayerSizes) -> tuple[list[Slot], list[Slot]]:
 
 
 def _fusion(known: Couplings, model: Fusion) -> None:
+    if model.fusion != "early":
+        raise ConfigError(
+            f"model.fusion={model.fusion!r}: how its channels are coupled is not known, so they "
+            "can't be sliced; those of 'early' are."
+        )
     known.widths(width=model.width)
     found: dict[int, str] = {}
     for name in sorted(known.modules(), key=len, reverse=True):

@@ -124,6 +124,11 @@ def check_value(value: Any, field: Field, path: str, problems: list[str]) -> Any
         value = read_text(value.text, field)
     elif isinstance(value, PartName):
         value = str(value)
+    elif isinstance(value, Mapping):
+        value = {
+            key: read_text(one.text, field) if isinstance(one, Override) else one
+            for key, one in value.items()
+        }
     value = coerced(value, field)
     if Any not in field.types and not any(is_kind(value, kind) for kind in field.types):
         kind = "" if isinstance(value, Mapping) else f"{type(value).__name__} "
@@ -134,8 +139,9 @@ def check_value(value: Any, field: Field, path: str, problems: list[str]) -> Any
             f"{path}: a config holds numbers, names, bools, None and tuples of them; "
             f"found {type(value).__name__} {shown(value)}."
         )
-    each = "each " if isinstance(value, tuple) else ""
-    for item in value if isinstance(value, tuple) else (value,):
+    items = tuple(value.values()) if isinstance(value, Mapping) else value
+    each = "each " if isinstance(items, tuple) else ""
+    for item in items if isinstance(items, tuple) else (items,):
         if isinstance(item, bool) or not isinstance(item, int | float):
             continue
         if not math.isfinite(item):

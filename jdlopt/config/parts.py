@@ -27,7 +27,9 @@ OF_DATA = frozenset(
     for name in ("target", "label_delimiter", "text_column", "weight", "group", "split_by", "time",
                  "ignore", "categorical", "columns", "missing_values", "data_dir", "fit_on", "id",
                  "positive")
-) | {"model.pretrained", "loss.distill.teacher"}  # fmt: skip
+) | {
+    "model.pretrained", "model.use_inputs", "model.modality_dropout", "loss.distill.teacher",
+}  # fmt: skip
 """Keys whose values name columns, values, folders and files: a colon means nothing there."""
 VARIANT = re.compile(r":\d+$")
 

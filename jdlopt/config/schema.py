@@ -107,6 +107,8 @@ def _type_name(kind: Any) -> str:
         return "None"
     if typing.get_origin(kind) is tuple:
         return f"tuple of {_type_name(typing.get_args(kind)[0])}"
+    if typing.get_origin(kind) is Mapping:
+        return f"{_type_name(typing.get_args(kind)[1])} by name"
     return getattr(kind, "__name__", str(kind))
 
 

@@ -86,6 +86,11 @@ def coerced(value: Any, field: Field) -> Any:
     plain_int = isinstance(value, int) and not isinstance(value, bool)
     if plain_int and float in field.types and int not in field.types:
         return float(value)
+    if isinstance(value, Mapping) and Mapping[str, float] in field.types:
+        return {
+            key: float(item) if isinstance(item, int) and not isinstance(item, bool) else item
+            for key, item in value.items()
+        }
     if isinstance(value, tuple) and tuple[float, ...] in field.types:
         whole = [isinstance(item, int) and not isinstance(item, bool) for item in value]
         return tuple(
@@ -101,6 +106,11 @@ def is_kind(value: object, kind: Any) -> bool:
     if typing.get_origin(kind) is tuple:
         element = typing.get_args(kind)[0]
         return isinstance(value, tuple) and all(is_kind(item, element) for item in value)
+    if typing.get_origin(kind) is Mapping:
+        element = typing.get_args(kind)[1]
+        if not isinstance(value, Mapping):
+            return False
+        return element is Any or all(is_kind(one, element) for one in value.values())
     if kind in (int, float, bool, str):
         return type(value) is kind
     return isinstance(value, kind) if inspect.isclass(kind) else True

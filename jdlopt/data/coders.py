@@ -14,6 +14,7 @@ from jdlopt.data.coding import Coder, Coding
 from jdlopt.data.mask_coder import SEGMENTATION_CODER, TASK
 from jdlopt.data.notation import alike, stripped
 from jdlopt.data.notes import Note, Notes
+from jdlopt.data.pair_coding import CODER as OF_PAIRS
 from jdlopt.data.transcript_coding import TASK as TRANSCRIPTION
 from jdlopt.data.transcript_coding import encode_transcripts, infer_transcripts
 from jdlopt.errors import DataError, listing
@@ -215,6 +216,7 @@ CODERS: dict[str, Coder] = {
     TASK: SEGMENTATION_CODER,
     target_texts.TASK: target_texts.CODER,
     TRANSCRIPTION: Coder(infer_transcripts, encode_transcripts),
+    "pairs": OF_PAIRS,
 }
 """How each bundled task codes its targets; `jdlopt.tasks.TASKS` says the rest of them."""
 

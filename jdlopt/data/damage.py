@@ -11,6 +11,8 @@ from jdlopt.data.notes import Note, Notes
 from jdlopt.errors import DataError
 
 ON_BAD = ("error", "skip")
+ON_MISSING = ("refuse", "mask")
+"""What may become of an example that lacks one of several inputs."""
 MOST_TOLD = 2
 """So many skipped examples are named for each reason; the others are counted."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from jdlopt.config import Choice, Count, Natural, Range, Seed, Value, own_keys
-from jdlopt.data.damage import ON_BAD
+from jdlopt.data.damage import ON_BAD, ON_MISSING
 from jdlopt.data.preprocess.recipe import PreprocessFields
 from jdlopt.data.sampling import SAMPLING
 from jdlopt.data.target_texts import TargetTextFields
@@ -114,6 +114,9 @@ class DataFields:
         of an ``image`` or ``sound`` from the table's folder. Each of the last three is an input of
         its own beside the numbers and categories, as ``model.name='fusion'`` takes them. What is
         not said is guessed, which ``jdlopt data describe`` tells.
+      missing_inputs: what becomes of a row of such a table that lacks one of several inputs: its
+        text, its image or sound, or all its numbers and categories. ``refuse`` names it; ``mask``
+        has a model that can (``fusion``) leave out what is missing.
       image_size: (height, width) that images are resized to.
       sample_rate: samples a second that sounds are resampled to; None keeps the one they all have.
       seconds: the length that sounds are cut or padded to; None keeps the one they all have. With
@@ -157,6 +160,7 @@ class DataFields:
     missing_values: tuple[str, ...] | None = None
     decimal: Annotated[str, Choice((".", ","))] | None = None
     on_bad: Annotated[str, Choice(ON_BAD)] = "error"
+    missing_inputs: Annotated[str, Choice(ON_MISSING)] = "refuse"
     data_dir: str | None = None
     ignore: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ from jdlopt.data.new_texts import in_column, in_memory
 from jdlopt.data.notation import stripped
 from jdlopt.data.notes import Notes
 from jdlopt.data.npz import as_inputs
+from jdlopt.data.pair_coding import TASK as PAIRS
 from jdlopt.data.pools import ArrayPool, Arrays, Pool
 from jdlopt.data.source import MEMORY
 from jdlopt.data.spec import DataSpec, InputSpec
@@ -254,6 +255,8 @@ def given_targets(
     if spec.target_text is not None and values.shape == (count,) and values.dtype.kind in "OU":
         texts = [str(one) for one in values.tolist()]
         return target_texts.encode(texts, spec.target_text, spec.target_shape[0], "targets")
+    if spec.task == PAIRS and values.shape == (count,):
+        return encode(values, Coding(PAIRS), "targets")
     if spec.positions and len(values) == count:
         coding = Coding(
             spec.task,

@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Num
 
 from jdlopt import writing
-from jdlopt.data import new_texts, npz, table_files
+from jdlopt.data import new_texts, npz, presence, table_files
 from jdlopt.data.columns import as_texts, number_columns
-from jdlopt.data.damage import check_finite
+from jdlopt.data.damage import Skipped, check_finite
 from jdlopt.data.image_decoding import KIND, Changes, decode_image
-from jdlopt.data.named import INPUT
+from jdlopt.data.named import INPUT, PRESENT, contents
 from jdlopt.data.new_texts import files_of
 from jdlopt.data.notes import Note, Notes
 from jdlopt.data.precision import without
@@ -124,7 +124,7 @@ def _read_named(
 
 def _are_columns(specs: Mapping[str, InputSpec]) -> bool:
     """Whether every input is made of columns of a table."""
-    return all(one.feature_names or one.text or one.column for one in specs.values())
+    return all(one.feature_names or one.text or one.column for one in contents(specs).values())
 
 
 def _read_columns(
@@ -139,7 +139,9 @@ def _read_columns(
     )
     if len(table) == 0:
         raise DataError(f"{place}: is empty: it has a header but no rows.")
-    specs = {name: _with_names(one, list(table.columns), str(place)) for name, one in specs.items()}
+    own = contents(specs).items()
+    named = {name: _with_names(one, list(table.columns), str(place)) for name, one in own}
+    specs = {**specs, **named}
     found = frame_inputs(table, specs, place.parent, str(place), notes, passed)
     return Inputs(found, [str(row) for row in range(len(table))], tuple(notes))
 
@@ -173,6 +175,8 @@ def frame_inputs(
 ) -> dict[str, Num[np.ndarray, "rows *shape"]]:
     """Returns named inputs from a table's columns, coded and decoded as in training.
 
+    Where rows that lack an input are masked, `PRESENT` is among them.
+
     Args:
       table: the columns; its index counts the rows.
       specs: of the inputs.
@@ -199,7 +203,7 @@ def frame_inputs(
             if name not in wanted and name not in passed:
                 notes.add("left out", NO_INPUT, repr(name), unit="columns")
 
-    def made(spec: InputSpec) -> np.ndarray:
+    def made(spec: InputSpec, table: pd.DataFrame) -> np.ndarray:
         names = columns_of(spec)
         if spec.text is not None:
             return spec.text.encode(new_texts.in_column(table[names[0]], spec.text))
@@ -209,7 +213,17 @@ def frame_inputs(
         values = number_columns(table, spec, where, notes)
         return values.reshape(len(values), *spec.shape)
 
-    return {name: made(one) for name, one in specs.items()}
+    if PRESENT not in specs:
+        return {name: made(one, table) for name, one in specs.items()}
+    there = presence.there_in(table, {n: columns_of(one) for n, one in contents(specs).items()})
+    presence.check(there, {}, table.index, where, Skipped(), skip=False)
+    filled: dict[str, np.ndarray] = {PRESENT: presence.as_input(there)[1]}
+    for name, rows in there.items():
+        one = specs[name]
+        filled[name] = np.zeros((len(table), *one.shape), one.dtype)
+        if rows.any():
+            filled[name][rows] = made(one, table[rows])
+    return {name: filled[name] for name in specs}
 
 
 def _decoded(
@@ -236,9 +250,14 @@ def _decoded(
 def named_inputs(given: Mapping[str, Any], specs: Mapping[str, InputSpec], where: str) -> Inputs:
     """Returns named arrays, each shaped and typed as in training; others are passed over.
 
+    Of which inputs there are, all are if nothing says so.
+
     Raises:
       DataError: one is missing or does not fit, or they are not of as many examples.
     """
+    if PRESENT in specs and PRESENT not in given and given:
+        rows = len(next(iter(given.values())))
+        given = {**given, PRESENT: np.ones((rows, len(specs) - 1), bool)}
     missing = [name for name in specs if name not in given]
     if missing:
         raise DataError(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from jdlopt.config.tree import nested_columns
 from jdlopt.data import image_decoding, images, sound
@@ -28,6 +28,7 @@ from jdlopt.data.named import TABLE
 from jdlopt.data.notes import Note
 from jdlopt.data.parts import fit_rows
 from jdlopt.data.pools import ArrayPool, Arrays, Pool
+from jdlopt.data.presence import MaskedPool, There
 from jdlopt.data.spec import InputSpec
 from jdlopt.data.text_input import fit_texts
 from jdlopt.errors import DataError, listing
@@ -62,6 +63,12 @@ class Kinds(NamedTuple):
     declared: Mapping[str, bool]
     apart: Mapping[str, str]
     notes: tuple[Note, ...] = ()
+
+    @property
+    def columns(self) -> dict[str, tuple[str, ...]]:
+        """The columns of each input, in the order of the inputs."""
+        own: dict[str, tuple[str, ...]] = {name: (name,) for name in self.apart}
+        return {TABLE: self.table, **own} if self.table else own
 
 
 @dataclass(frozen=True)
@@ -171,6 +178,7 @@ def open_apart(
     folder: Path,
     where: str,
     skipped: Skipped,
+    there: There | None = None,
 ) -> tuple[dict[str, InputSpec], dict[str, Pool], Parts]:
     """Returns the columns that are inputs of their own, and the splits without damaged rows.
 
@@ -187,10 +195,12 @@ def open_apart(
       folder: where paths begin.
       where: names the file, for messages.
       skipped: where rows that are left out are counted.
+      there: which rows have each input, where those without are masked.
 
     Raises:
       DataError: a file is missing or can't be read, or they differ in size.
     """
+    masked = dict[str, np.ndarray]() if there is None else {n: ~rows for n, rows in there.items()}
     if TABLE in kinds:
         raise DataError(
             f"{where}: the column {TABLE!r} would be an input of the name that the table's numbers "
@@ -203,7 +213,8 @@ def open_apart(
     }
     if fields.on_bad == "skip":
         for name, found in paths.items():
-            parts = _readable(parts, found, kinds[name], table.index, where, skipped)
+            kind, absent = kinds[name], masked.get(name)
+            parts = _readable(parts, found, kind, table.index, where, skipped, absent)
     inputs: dict[str, InputSpec] = {}
     pools: dict[str, Pool] = {}
     for name, kind in kinds.items():
@@ -214,21 +225,32 @@ def open_apart(
             inputs[name] = InputSpec(text.encode([""]).shape[1:], "int32", text=text)
             pools[name] = ArrayPool(len(table), partial(_encoded, text, texts, targets))
             continue
-        lacking = [row for row, path in enumerate(paths[name]) if path is None]
+        absent = masked.get(name)
+        lacking = [
+            row
+            for row, path in enumerate(paths[name])
+            if path is None and (absent is None or not absent[row])
+        ]
         if lacking and fields.on_bad != "skip":
             raise DataError(
                 f"{where}: column {name!r} names no {kind} in {len(lacking)} rows, the first is "
                 f"row {table.index[lacking[0]]}: {shown(table[name], lacking[0])}. Correct these "
                 "rows, or leave them out with data.on_bad='skip'."
             )
-        files = tuple(path or folder for path in paths[name])  # rows without one are in no split
+        files = tuple(path or folder for path in paths[name])  # of rows without, none is read
         seen = [
             files[row]
             for split, (_, rows) in parts.items()
             if split != "test"
             for row in (range(len(files)) if rows is None else rows)
+            if absent is None or not absent[row]
         ]
+        if not seen:
+            raise DataError(f"{where}: column {name!r} names no {kind} in any training row.")
         inputs[name], pools[name] = _of_files(kind, files, seen, targets, fields, name, skipped)
+        if absent is not None:
+            spec = inputs[name]
+            pools[name] = MaskedPool(pools[name], ~absent, spec.shape, spec.dtype)
     return inputs, pools, parts
 
 
@@ -257,21 +279,26 @@ def _readable(
     names: pd.Index,
     where: str,
     skipped: Skipped,
+    masked: Bool[np.ndarray, " rows"] | None,
 ) -> Parts:
     """Returns the splits without the rows that have no file, or, but for test, one that is damaged.
 
-    Those of the test split are looked for when it is asked for.
+    Those of the test split are looked for when it is asked for. Rows that are masked need none.
     """
+    free = np.zeros(len(paths), bool) if masked is None else masked
     made = {}
     for split, (pool, rows) in parts.items():
         every = np.arange(len(paths)) if rows is None else rows
-        kept = np.array([row for row in every.tolist() if paths[row] is not None], np.intp)
+        kept = np.array(
+            [row for row in every.tolist() if paths[row] is not None or free[row]], np.intp
+        )
         for row in np.setdiff1d(every, kept):
             skipped.add(f"no {kind}", f"{where}, row {names[row]}")
         if split != "test":
             load = images.load if kind == "image" else partial(sound.read_sound, name=where)
             files = [path or Path() for path in paths]
-            kept = readable(files, kept, load, skipped)
+            looked = readable(files, kept[~free[kept]], load, skipped)
+            kept = kept[free[kept] | np.isin(kept, looked)]
             check_left(kept, split, where, skipped)
         made[split] = (pool, kept)
     return made

@@ -19,6 +19,9 @@ DECODER_INPUT = "decoder_input"
 """What an input is called that targets make: what a decoder has written before each position."""
 TABLE = "table"
 """What the numbers and categories of a table are called where they are one of several inputs."""
+PRESENT = "present"
+"""What the input is called that says which of the others an example has, in their order: booleans
+[n, inputs]. There is none where every example has all of them."""
 
 
 def each(function: Callable[..., Made], first: object, *others: Any) -> Made | dict[str, Made]:
@@ -41,6 +44,25 @@ def each(function: Callable[..., Made], first: object, *others: Any) -> Made | d
 def by_name(inputs: One | Mapping[str, One]) -> Mapping[str, One]:
     """Returns inputs by name, the only one as `INPUT`."""
     return inputs if isinstance(inputs, Mapping) else {INPUT: inputs}
+
+
+def contents(inputs: Mapping[str, One]) -> dict[str, One]:
+    """Returns named inputs without what says which of them there are.
+
+    Example:
+      >>> contents({"photo": 1, "note": 2, PRESENT: 3})
+      {'photo': 1, 'note': 2}
+    """
+    return {name: one for name, one in inputs.items() if name != PRESENT}
+
+
+def those_with(
+    inputs: Mapping[str, Num[np.ndarray, "n ..."]], name: str
+) -> Num[np.ndarray, "some ..."]:
+    """Returns one of named inputs, of the examples that have it."""
+    if PRESENT not in inputs:
+        return inputs[name]
+    return inputs[name][inputs[PRESENT][:, list(contents(inputs)).index(name)]]
 
 
 def count(inputs: Inputs) -> int:

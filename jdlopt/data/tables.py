@@ -9,14 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Bool
 
 from jdlopt.config.tree import nested_columns
-from jdlopt.data import columns, labelled, mixed, table_notes, tagged, tags, target_texts
+from jdlopt.data import (
+    columns,
+    labelled,
+    mixed,
+    pair_coding,
+    presence,
+    table_notes,
+    tagged,
+    tags,
+    target_texts,
+)
 from jdlopt.data.damage import Skipped, check_left
 from jdlopt.data.dataset import PLAIN, Dataset, Reading, make_dataset
 from jdlopt.data.fields import DataFields
 from jdlopt.data.missing_words import without_words, words_told
-from jdlopt.data.named import TABLE
+from jdlopt.data.named import PRESENT, TABLE
 from jdlopt.data.notes import Note, Notes
 from jdlopt.data.parts import fit_rows
 from jdlopt.data.pools import ArrayPool, Arrays, Pool
@@ -194,7 +205,7 @@ def _dataset(
         return tagged.of_tables(found, fields, reading, name=name, notes=notes, skipped=skipped)
     _, where, folder = tables["train"]
     columns_there = list(tables["train"].table.columns)
-    fields = labelled.with_targets(fields, columns_there)
+    fields = pair_coding.with_target(labelled.with_targets(fields, columns_there), where)
     features = _feature_names(Path(where), columns_there, fields)
     if len(tables["train"].table) == 0:
         left = f": {skipped}" if skipped.counts else ""
@@ -227,19 +238,29 @@ def _dataset(
         table = from_one_folder(table, list(tables.values()), files)
     inputs: dict[str, InputSpec] = {}
     pools: dict[str, Pool] = {}
+    there: presence.There | None = None
+    if fields.missing_inputs == "mask":
+        there = presence.there_in(table, kinds.columns)
+        skip = fields.on_bad == "skip"
+        parts = presence.check(there, parts, table.index, where, skipped, skip)
+        notes.extend(presence.notes_of(there))
     if kinds.table:
+        absent = None if there is None else ~there[TABLE]
         inputs[TABLE], matrix, parts = _features(
-            table, kinds, parts, fields, where, reading, skipped, notes
+            table, kinds, parts, fields, where, reading, skipped, notes, absent
         )
         pools[TABLE] = ArrayPool(len(table), partial(Arrays, matrix, targets))
     checked: tuple[str, ...] = ("train", "validation", "test")
     if kinds.apart:
         specs, held, parts = mixed.open_apart(
-            table, kinds.apart, targets, parts, fields, reading, folder, where, skipped
+            table, kinds.apart, targets, parts, fields, reading, folder, where, skipped, there
         )
         inputs, pools = {**inputs, **specs}, {**pools, **held}
         # what a file of the test split holds is not known before it is asked for
         checked = checked[:2] if set(kinds.apart.values()) & set(mixed.FILES) else checked
+    if there is not None:
+        inputs[PRESENT], marks = presence.as_input(there)
+        pools[PRESENT] = ArrayPool(len(table), partial(Arrays, marks, targets))
     seen, pool = mixed.together(inputs, pools, targets)
     return make_dataset(
         fields=fields,
@@ -267,8 +288,12 @@ def _features(
     reading: Reading,
     skipped: Skipped,
     notes: Notes,
+    absent: Bool[np.ndarray, " rows"] | None = None,
 ) -> tuple[InputSpec, np.ndarray, mixed.Parts]:
-    """Returns what is known of the features, themselves, and the splits without damaged rows."""
+    """Returns what is known of the features, themselves, and the splits without damaged rows.
+
+    Rows that are ``absent`` lack all of them: theirs are 0.
+    """
     rows = fit_rows(parts, fields, len(table))
     known = None if reading.known is None else reading.known.input(TABLE)
     if known is not None and set(known.feature_names or ()) == set(kinds.table):
@@ -293,7 +318,8 @@ def _features(
         for split, (_, indices) in parts.items():
             check_left(indices, split, where, skipped)
         rows = fit_rows(parts, fields, len(table))
-    columns.raise_problems(read, where, ignored, damaged)
+    passed = [rows for rows in (damaged, absent) if rows is not None]
+    columns.raise_problems(read, where, ignored, np.any(passed, axis=0) if passed else None)
     categories: dict[str, tuple[str, ...]] = {}
     for name, column in read.items():
         if column.texts is not None:
@@ -316,7 +342,10 @@ def _features(
         notations=columns.notations_of(read, fields.decimal),
         categories=categories,
     )
-    return spec, columns.as_matrix(read, categories, reading.hash_buckets, offsets), parts
+    matrix = columns.as_matrix(read, categories, reading.hash_buckets, offsets)
+    if absent is not None:
+        matrix[absent] = 0
+    return spec, matrix, parts
 
 
 def _declared(known: InputSpec) -> dict[str, bool]:
@@ -361,7 +390,9 @@ def _feature_names(path: Path, names: list[str], fields: DataFields) -> tuple[st
         (key, name) for key in ("ignore", "categorical", "columns") for name in getattr(fields, key)
     ]
     labelled.check_named(str(path), [*used, *many], names)
-    twice = [name for name in fields.columns if name in {one for _, one in used}]
+    # of pairs, what says which belong together may be one of the two
+    own = used[len(targets) :] if fields.task == pair_coding.TASK else used
+    twice = [name for name in fields.columns if name in {one for _, one in own}]
     if twice or (fields.columns and fields.text_column is not None):
         name = twice[0] if twice else str(fields.text_column)
         key = next(key for key, one in used if one == name)
@@ -377,6 +408,8 @@ def _feature_names(path: Path, names: list[str], fields: DataFields) -> tuple[st
             raise DataError(f"{path}: data.text_column: {fields.text_column!r} is data.{twice[0]}.")
         return (fields.text_column,)
     taken = {*(name for _, name in used), *fields.unused}
+    if fields.task == pair_coding.TASK:
+        taken -= {name for name in targets if name in fields.columns}
     features = tuple(name for name in names if name not in taken)
     if not features:
         raise DataError(f"{path}: no feature column is left beside the target {fields.target!r}.")

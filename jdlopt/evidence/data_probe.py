@@ -11,7 +11,7 @@ import numpy as np
 from jdlopt.data import feed
 from jdlopt.data.check import Check, Finding, check_source
 from jdlopt.data.check.arrays import kind_of, shrunk
-from jdlopt.data.named import by_name
+from jdlopt.data.named import by_name, contents
 from jdlopt.data.origin import names_at
 from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.evidence import examples
@@ -46,7 +46,9 @@ def look_at_data(record: dict[str, Any], subject: Subject) -> None:
         splits["labels"] = examples.label_shift(
             dataset.targets("train"), dataset.targets("validation"), classes
         )
-    train, validation = by_name(subject.train.inputs), by_name(subject.validation.inputs)
+    train, validation = (
+        contents(by_name(split.inputs)) for split in (subject.train, subject.validation)
+    )
     texts = [name for name, one in dataset.spec.named.items() if one.text is not None]
     seen: Mapping[str, Any] = {}
     if len(texts) < len(train):

@@ -14,6 +14,7 @@ from jdlopt.data import feed
 from jdlopt.data.check.arrays import kind_of
 from jdlopt.data.check.examples import sampled
 from jdlopt.data.dataset import Dataset, class_counts
+from jdlopt.data.named import contents
 from jdlopt.data.pools import Arrays
 from jdlopt.errors import WorkdirError
 from jdlopt.evidence import probe
@@ -106,7 +107,7 @@ def sizes_of(subject: Subject) -> dict[str, Any]:
         "counts": None if counts is None else counts.tolist(),
         "train_size": dataset.sizes["train"],
         "validation_size": dataset.sizes["validation"],
-        "kinds": {name: kind_of(one) for name, one in dataset.spec.named.items()},
+        "kinds": {name: kind_of(one) for name, one in contents(dataset.spec.named).items()},
         "steps_per_epoch": feed.steps_per_epoch(
             dataset.sizes["train"], subject.config.data.batch_size
         ),

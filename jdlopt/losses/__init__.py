@@ -4,6 +4,7 @@ from jdlopt.losses.ctc import ctc
 from jdlopt.losses.distill import EMA, DistillFields, feature_distance
 from jdlopt.losses.functions import (
     LOSSES,
+    TOGETHER,
     WHOLE_LOSSES,
     binary_cross_entropy,
     cross_entropy,
@@ -23,6 +24,7 @@ __all__ = [
     "EMA",
     "LINKS",
     "LOSSES",
+    "TOGETHER",
     "WHOLE_LOSSES",
     "DistillFields",
     "Link",

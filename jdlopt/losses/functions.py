@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Num
 from jdlopt.config import Fraction, NonNegative, Positive, find_part
 from jdlopt.losses.ctc import ctc
 from jdlopt.losses.overlap import cross_entropy_dice, dice
+from jdlopt.losses.pairs import clip, siglip
 
 Logits = Float[Array, "batch classes"]
 Outputs = Float[Array, "batch outputs"]
@@ -213,11 +214,16 @@ LOSSES: dict[str, Callable[..., PerExample]] = {
     "dice": dice,
     "cross_entropy_dice": cross_entropy_dice,
     "ctc": ctc,
+    "clip": clip,
+    "siglip": siglip,
 }
 
-WHOLE_LOSSES: frozenset[str] = frozenset({"dice", "cross_entropy_dice", "ctc"})
+WHOLE_LOSSES: frozenset[str] = frozenset({"dice", "cross_entropy_dice", "ctc", "clip", "siglip"})
 """Those that take the outputs of all positions of an example together, [batch, *positions,
 outputs]; the others take a row an example, and where there are positions each of them is a row."""
+
+TOGETHER = frozenset({"clip", "siglip"})
+"""Those that compare the examples of a batch with one another."""
 
 
 def fits(loss_name: str, task: str, bundled: Sequence[str]) -> bool:

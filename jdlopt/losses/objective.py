@@ -27,6 +27,7 @@ from jdlopt.errors import ConfigError, listing
 from jdlopt.losses.distill import SOFTENED, DistillFields
 from jdlopt.losses.functions import (
     LOSSES,
+    TOGETHER,
     WHOLE_LOSSES,
     AllOutputs,
     AllTargets,
@@ -77,12 +78,14 @@ class Loss(NamedTuple):
       objective: ``(outputs, targets, params, hparams, teacher's outputs or None) → loss``.
       link: how outputs become probabilities, or None.
       positions: axes of the outputs between the batch and the last.
+      together: whether it compares the examples of a batch with one another.
     """
 
     per_example: Callable[[AllOutputs, AllTargets, Mapping[str, object]], PerExample]
     objective: Callable[..., Scalar]
     link: Link | None
     positions: int = 0
+    together: bool = False
 
     @property
     def probabilities(self) -> Callable[[AllOutputs], AllOutputs] | None:
@@ -204,7 +207,7 @@ def make_loss(
 
     averaged = _of_submodels(objective, 2 + positions)
     whole = averaged if members == 1 else _of_members(averaged, members)
-    return Loss(per_example, whole, LINKS[link], positions)
+    return Loss(per_example, whole, LINKS[link], positions, name in TOGETHER)
 
 
 def _of_submodels(objective: Callable[..., Scalar], rank: int) -> Callable[..., Scalar]:
@@ -252,9 +255,16 @@ def _of_members(objective: Callable[..., Scalar], members: int) -> Callable[...,
 
 
 def mean_outputs(
-    loss: Loss, outputs: Float[Array, "members *batch outputs"]
+    loss: Loss,
+    outputs: Float[Array, "members *batch outputs"],
+    weights: Float[Array, "members *batch"] | None = None,
 ) -> Float[Array, "*batch outputs"]:
     """Returns the outputs that stand for several: of their mean class probabilities, or their mean.
+
+    Args:
+      loss: says what probabilities are.
+      outputs: of several models.
+      weights: of each in the mean, of each example; None: all count alike.
 
     Example:
       >>> loss = make_loss({"name": "cross_entropy"})
@@ -263,9 +273,15 @@ def mean_outputs(
       >>> [round(float(share), 3) for share in shares[0]]
       [0.7, 0.3]
     """
+
+    def mean(values: Float[Array, "members *batch k"]) -> Float[Array, "*batch k"]:
+        if weights is None:
+            return values.mean(axis=0)
+        return (weights[..., None] * values).sum(axis=0) / weights.sum(axis=0)[..., None]
+
     if loss.link is None:
-        return outputs.mean(axis=0)
-    return loss.link.outputs(loss.link.probabilities(outputs).mean(axis=0), outputs.shape[-1])
+        return mean(outputs)
+    return loss.link.outputs(mean(loss.link.probabilities(outputs)), outputs.shape[-1])
 
 
 def penalized(params: PyTree, patterns: Sequence[str | re.Pattern[str]]) -> list[Array]:

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Num
 from jdlopt.config import find_part
 from jdlopt.data.decision import USUAL, Decision
 from jdlopt.errors import ConfigError, listing
-from jdlopt.metrics import entities, masks, scores, texts, transcripts
+from jdlopt.metrics import entities, masks, pairs, scores, texts, transcripts
 from jdlopt.metrics.leaves import Batch, Leaf, leaf_of
 from jdlopt.metrics.scores import Split, Value
 
@@ -87,6 +87,10 @@ def _of_texts(compute: Callable[[Split], Value], library: str = "") -> Metric:
 
 def _of_transcripts(compute: Callable[[Split], Value]) -> Metric:
     return Metric(("path", "symbols"), compute, ("transcription",), False)
+
+
+def _of_pairs(compute: Callable[[Split], float]) -> Metric:
+    return Metric(("embeddings", "together"), compute, ("pairs",), True)
 
 
 def _top_k_accuracy(k: int) -> Metric:
@@ -173,6 +177,10 @@ METRICS: dict[str, Metric] = {
     "exact_match": _of_texts(texts.exact_match),
     "chrf": _of_texts(texts.chrf, texts.LIBRARY),
     "bleu": _of_texts(texts.bleu, texts.LIBRARY),
+    "mean_recall": _of_pairs(pairs.mean_recall),
+    **{f"recall_at_{k}": _of_pairs(pairs.recall(k)) for k in pairs.AT},
+    **{f"reverse_recall_at_{k}": _of_pairs(pairs.recall(k, of_first=True)) for k in pairs.AT},
+    "zero_shot_accuracy": _of_pairs(pairs.zero_shot_accuracy),
 }
 """Every metric by name; any other ``top_<k>_accuracy`` is known as well.
 
@@ -201,6 +209,10 @@ otherwise, are predicted. All equal scikit-learn's functions of the same name:
 - ``mean_iou`` and ``dice`` of masks are scikit-learn's ``jaccard_score`` and ``f1_score`` over the
   pixels of a whole split that are not void, their ``macro`` mean over the classes that occur as a
   target or a prediction; ``iou_per_class`` lists the first of all classes.
+- ``recall_at_<k>`` of pairs is the share of examples by whose first input one of their own seconds
+  is among the k nearest of the split, ``reverse_recall_at_<k>`` the same the other way round, and
+  ``mean_recall`` the mean of all six. What belongs together is right; ties count against it.
+  ``zero_shot_accuracy`` takes what belongs together for a class (`jdlopt.metrics.pairs`).
 
 ``entity_precision``, ``entity_recall`` and ``entity_f1`` are of the entities of all sentences
 together (``conlleval``, and ``seqeval`` as it is by default), ``…_per_kind`` lists those of each

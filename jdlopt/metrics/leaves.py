@@ -185,6 +185,10 @@ LEAVES_OF: dict[str, dict[str, Leaf]] = {
         "path": Leaf(lambda batch: jnp.argmax(batch.outputs, axis=-1).astype(jnp.int32), 2),
         "symbols": Leaf(lambda batch: batch.targets.astype(jnp.int32), 2),
     },
+    "pairs": {
+        "embeddings": Leaf(lambda batch: batch.outputs, 2),
+        "together": Leaf(lambda batch: batch.targets, 1),
+    },
 }
 """What the metrics of one task may ask for beside them: ``classes`` and ``predicted`` are the
 numbers of classes [n], or which labels there are [n, labels]; ``likeliest`` is the class of the

@@ -29,7 +29,8 @@ from jdlopt.models.conformer import Conformer
 from jdlopt.models.convnext import ConvNeXt
 from jdlopt.models.efficientnet import EfficientNetLite0
 from jdlopt.models.embedding import embedded
-from jdlopt.models.fusion import Fusion, InputFacts
+from jdlopt.models.encoders import InputFacts
+from jdlopt.models.fusion import Fusion
 from jdlopt.models.linear import Linear
 from jdlopt.models.low_rank import LowRankFields, with_low_rank
 from jdlopt.models.mlp import MLP
@@ -44,6 +45,7 @@ from jdlopt.models.speech_rnn import SpeechRNN
 from jdlopt.models.tabm import TabM
 from jdlopt.models.tcn import TCN
 from jdlopt.models.transformer import TransformerDecoder, TransformerEncoder
+from jdlopt.models.two_towers import TwoTowers
 from jdlopt.models.unet import UNet
 from jdlopt.models.vgg import VGG
 from jdlopt.models.vit import VARIANTS, ViT
@@ -82,6 +84,7 @@ MODELS: dict[str, Any] = {
     "vit": ViT,
     "wide_and_deep": WideAndDeep,
     "fusion": Fusion,
+    "two_towers": TwoTowers,
     "realmlp": RealMLP,
     "tabm": TabM,
 }

@@ -16,6 +16,7 @@ from jdlopt.models.bridge import Model
 
 HEAD = ("head",)
 """The path of the submodule that is trained alone."""
+CACHED = "train.cache_features"
 
 
 def _at_head(change: Callable[[Array], Array]) -> Any:
@@ -35,7 +36,12 @@ def _at_head(change: Callable[[Array], Array]) -> Any:
 
 
 def features_of(
-    model: Model, params: PyTree, model_state: PyTree, inputs: PyTree[Array], hparams: PyTree
+    model: Model,
+    params: PyTree,
+    model_state: PyTree,
+    inputs: PyTree[Array],
+    hparams: PyTree,
+    where: str = CACHED,
 ) -> Float[Array, "n *features"]:
     """Returns what a model's head is given in evaluation mode. Pure.
 
@@ -44,6 +50,7 @@ def features_of(
       params, model_state: all of it.
       inputs: preprocessed inputs.
       hparams: the traced floats of the ``model`` section.
+      where: what asks for them, for messages.
 
     Raises:
       ConfigError: the model doesn't call one submodule named ``head`` once.
@@ -57,9 +64,10 @@ def features_of(
     with _at_head(keep):
         model.apply(params, model_state, inputs, hparams, key=None, train=False)
     if len(found) != 1:
+        instead = " Leave it out: freezing alone trains the same head." if where == CACHED else ""
         raise ConfigError(
-            "train.cache_features: needs a Linen model that calls one submodule named 'head' once; "
-            f"this one does {len(found)} times. Leave it out: freezing alone trains the same head."
+            f"{where}: needs a Linen model that calls one submodule named 'head' once; this one "
+            f"does {len(found)} times.{instead}"
         )
     return found[0].astype(jnp.float32)
 

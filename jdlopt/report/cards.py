@@ -10,7 +10,7 @@ from jaxtyping import Num
 
 from jdlopt.data.check.arrays import kind_of
 from jdlopt.data.dataset import Dataset
-from jdlopt.data.named import Inputs, by_name
+from jdlopt.data.named import Inputs, by_name, contents
 from jdlopt.data.origin import names_at
 from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.report.columns import columns_of
@@ -68,7 +68,7 @@ def cards(
     rows: list[list[object]] = [[name, *one] for name, one in zip(names, said, strict=True)]
     wide, more = set[int](), ""
     given = by_name(inputs)
-    for name, one in spec.named.items():
+    for name, one in contents(spec.named).items():
         kind, values = kind_of(one), given[name]
         codes = kind == "text" or (kind == "signal" and are_codes(values))
         draw = None if kind == "table" or codes else drawer(one.shape)

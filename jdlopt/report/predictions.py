@@ -14,6 +14,7 @@ from jdlopt.report.balance import balance, interval
 from jdlopt.report.masks import masks
 from jdlopt.report.outcome import Outcome
 from jdlopt.report.page import Figure, Table
+from jdlopt.report.pairs import neighbours
 from jdlopt.report.texts import texts
 from jdlopt.report.transcripts import transcripts
 from jdlopt.report.worst import worst
@@ -35,7 +36,7 @@ def shown(outcome: Outcome) -> dict[str, object]:
     made: dict[str, object] = dict.fromkeys(
         (
             *("confusion", "thresholds", "values", "each", "balance", "entities", "masks"),
-            *("texts", "transcripts"),
+            *("texts", "transcripts", "neighbours"),
         )
     )
     shows = find_task(outcome.spec.task).shows
@@ -268,5 +269,6 @@ PARTS: Mapping[str, Callable[[Outcome], dict[str, object]]] = {
     "masks": masks,
     "texts": texts,
     "transcripts": transcripts,
+    "pairs": neighbours,
 }
 """What is shown of what a task says it shows, of `jdlopt.tasks.SHOWN`."""

@@ -106,11 +106,10 @@ def take(fields: DataFields, *, everything: bool = False, seed: int = 0) -> tupl
 
     prepared = named.each(np.asarray, jax.jit(prepare)(raw))
     unit = named.each(np.asarray, jax.jit(_unit)(raw))
+    seen = named.by_name(prepared)  # in another order: that of their names
     columns = {
-        name: [Column("raw", one, "raw"), Column("preprocessed", seen, "model")]
-        for (name, one), seen in zip(
-            named.by_name(raw).items(), named.by_name(prepared).values(), strict=True
-        )
+        name: [Column("raw", one, "raw"), Column("preprocessed", seen[name], "model")]
+        for name, one in named.by_name(raw).items()
     }
     for name, options, strength, is_raw in _chosen(fields, dataset, everything):
         change = _augment(fields, dataset, options, named.count(raw))
@@ -129,7 +128,7 @@ def take(fields: DataFields, *, everything: bool = False, seed: int = 0) -> tupl
 
         made = named.by_name(jax.jit(run)(jax.random.key(seed), batch, given))
         label = name if strength is None else f"{name} {strength:g}"
-        for which, base in named.by_name(unit if is_raw else prepared).items():
+        for which, base in named.contents(named.by_name(unit if is_raw else prepared)).items():
             after = np.asarray(made[which])
             amount = _change(base, after)
             if len(made) == 1 or _fits(name, options, dataset, fields, which):
@@ -147,7 +146,7 @@ def take(fields: DataFields, *, everything: bool = False, seed: int = 0) -> tupl
             name if len(columns) > 1 else "",
             one.offsets,
         )
-        for name, one in dataset.spec.named.items()
+        for name, one in named.contents(dataset.spec.named).items()
     )
 
 

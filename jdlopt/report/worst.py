@@ -20,7 +20,9 @@ WORDS = {"classes": "predicted as", "labels": "predicted as"}
 
 
 def worst(outcome: Outcome) -> dict[str, object]:
-    """Returns what the page's template shows of them, as ``worst``."""
+    """Returns what the page's template shows of them, as ``worst``; None of pairs."""
+    if "pairs" in find_task(outcome.spec.task).shows:
+        return {"worst": None}
     order = np.argsort(-np.nan_to_num(outcome.losses, nan=np.inf))[:WORST]
     shows = find_task(outcome.spec.task).shows
     if "masks" in shows:

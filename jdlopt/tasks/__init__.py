@@ -5,6 +5,7 @@ from __future__ import annotations
 from jdlopt.config import find_part
 from jdlopt.tasks.classification import CLASSIFICATION
 from jdlopt.tasks.multilabel import MULTILABEL
+from jdlopt.tasks.pairs import PAIRS
 from jdlopt.tasks.regression import REGRESSION
 from jdlopt.tasks.segmentation import SEGMENTATION
 from jdlopt.tasks.seq2seq import SEQ2SEQ
@@ -22,6 +23,7 @@ _BUNDLED = (
     SEGMENTATION,
     SEQ2SEQ,
     TRANSCRIPTION,
+    PAIRS,
 )
 TASKS: dict[str, Task] = {task.name: task for task in _BUNDLED}
 """Every bundled task by name."""

@@ -8,11 +8,12 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from jdlopt import losses, mesh, metrics
+from jdlopt import losses, mesh, metrics, models
 from jdlopt.config import to_dict
 from jdlopt.data import augment
 from jdlopt.data.dataset import Dataset, counts_of
 from jdlopt.data.fields import BOTH
+from jdlopt.data.named import PRESENT
 from jdlopt.data.notes import Note, Notes
 from jdlopt.data.preprocess import pca
 from jdlopt.data.spec import DataSpec
@@ -81,6 +82,8 @@ def impossible(
             f"loss.name: {loss.name!r} is not for {task.name}, the task of {spec.name!r}: "
             f"choose one of {listing(task.losses)}."
         )
+    if sound("model.name", "loss", "optim"):
+        problems += _pair_problems(config, spec, pairs="pairs" in task.shows)
     scaled = config.data.preprocess.target_scale is not None and "values" not in task.shows
     if sound("data.preprocess") and scaled:
         problems.append(
@@ -146,6 +149,55 @@ def _of_written_targets(config: Config, task: str) -> list[str]:
         for key, on in given.items()
         if on
     ]
+
+
+def _pair_problems(config: Config, spec: DataSpec, pairs: bool) -> list[str]:
+    """Returns what can't be had where two embeddings of each example are compared, in words."""
+    name, found = config.model.name, []
+    if config.loss.name in losses.TOGETHER and config.optim.accumulate > 1:
+        found.append(
+            f"optim.accumulate: {config.loss.name!r} compares all examples of a batch with one "
+            f"another, and {config.optim.accumulate} parts of it would be smaller batches. Set "
+            "optim.accumulate=1; model.remat or mesh.data save memory as well."
+        )
+    if not pairs:
+        if name == "two_towers":
+            found.append(
+                f"model.name: {name!r} embeds pairs of inputs, for data.task='pairs'; that of "
+                f"{spec.name!r} is {spec.task}. 'fusion' takes several inputs."
+            )
+        return found
+    if PRESENT in spec.named:
+        found.append(
+            "data.missing_inputs: a pair needs both of its inputs. Leave the key out; "
+            "data.on_bad='skip' leaves rows out that lack one."
+        )
+    elif len(spec.named) != 2:
+        found.append(
+            f"data.task: 'pairs' are of two inputs; {spec.name!r} has {len(spec.named)}: "
+            f"{listing(spec.named)}. data.columns says what columns hold, data.ignore leaves "
+            "others out."
+        )
+    if not isinstance(config.model.options.get("features"), int):
+        found.append(
+            f"model.name: {name!r} makes no embeddings; data.task='pairs' needs 'two_towers', or a "
+            "module of your own whose key 'features' is their width "
+            "(jdlopt.tasks.pair_outputs.parted)."
+        )
+    elif name in models.MODELS and name != "two_towers":
+        found.append(f"model.name: {name!r} makes no embeddings of pairs; 'two_towers' does.")
+    if config.model.ensemble > 1:
+        found.append(
+            "model.ensemble: embeddings of several models can't be averaged: each has axes of its "
+            "own. Set model.ensemble=1."
+        )
+    if config.loss.distill is not None:
+        found.append(
+            "loss.distill.teacher: embeddings have no probabilities to learn from. Leave it out."
+        )
+    if config.data.batch_size < 2:
+        found.append("data.batch_size: a pair is compared with others; take at least 2.")
+    return found
 
 
 def check_choosing(train_on: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,13 +18,14 @@ from jdlopt.data.augment.batch import Part, make_augment
 from jdlopt.data.dataset import Dataset
 from jdlopt.data.fields import DataFields
 from jdlopt.data.given import open_given
-from jdlopt.data.named import DECODER_INPUT, INPUT, by_name, each
+from jdlopt.data.named import DECODER_INPUT, INPUT, by_name, each, those_with
 from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.errors import ConfigError, listing
 from jdlopt.metrics import Collector
 from jdlopt.models import pruning
 from jdlopt.models.ensemble import with_members
 from jdlopt.tasks import find_task
+from jdlopt.tasks.pair_outputs import width_of_pairs
 from jdlopt.train import scaling
 from jdlopt.train.schema import Config
 from jdlopt.train.step import Components
@@ -78,13 +79,19 @@ def learnt(
         if not preprocess.is_fitted(one):
             return {}
         if (name, one) not in known:
-            known[name, one] = preprocess.fit_batches(
-                one, lambda: (by_name(part.inputs)[name] for part in feed.parts(dataset, "train"))
-            )
+            known[name, one] = preprocess.fit_batches(one, lambda: _having(name, dataset))
         return known[name, one]
 
     found = {name: fitted(name, one) for name, one in by_name(recipe).items()}
     return found if isinstance(recipe, Mapping) else found[INPUT]
+
+
+def _having(name: str, dataset: Dataset) -> Iterator[np.ndarray]:
+    """Yields an input of the training examples that have it, part by part."""
+    for part in feed.parts(dataset, "train"):
+        values = those_with(by_name(part.inputs), name)
+        if len(values):
+            yield values
 
 
 def shaped(
@@ -280,8 +287,12 @@ def token_rows(spec: DataSpec) -> np.ndarray | None:
 
 
 def num_outputs(config: Config, spec: DataSpec) -> int:
-    """Returns the width of the model's last layer."""
-    return find_task(spec.task).width(spec, config.loss.name)
+    """Returns the width of the model's outputs."""
+    wide = find_task(spec.task).width(spec, config.loss.name)
+    if wide:
+        return wide
+    features = config.model.options.get("features")
+    return width_of_pairs(features) if isinstance(features, int) else 0
 
 
 def total_steps(config: Config, spec: DataSpec) -> int:

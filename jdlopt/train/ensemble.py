@@ -20,6 +20,7 @@ from jdlopt.data.named import each
 from jdlopt.data.preprocess import target
 from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.errors import UserError, WorkdirError, listing
+from jdlopt.tasks import find_task
 from jdlopt.train import data_record, disk, serve, step
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.predictions import Predictions
@@ -155,6 +156,10 @@ def decided(members: Sequence[Member], positive: object, threshold: Threshold) -
             "alone, or train several models as one: model.ensemble."
         )
     spec = serve.deciding(first.experiment, positive, threshold).spec
+    if "pairs" in find_task(spec.task).shows:
+        raise UserError(
+            "--ensemble: embeddings of several models can't be averaged: each has axes of its own."
+        )
     for one in members[1:]:
         other = one.experiment.spec
         for what in ("task", "class_names", "target_names", "target_shape"):

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, Num, PyTree
 
 from jdlopt.data import feed
 from jdlopt.data.spec import DataSpec
+from jdlopt.models.head import features_of
 from jdlopt.train import step
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.state import Weights
@@ -85,6 +86,33 @@ def predictor(experiment: Experiment, batch_size: int | None = None) -> Predicto
         return Predicted(said.outputs, said.probabilities, losses, said.spread)
 
     return predict
+
+
+def features(
+    experiment: Experiment, batch_size: int | None = None
+) -> Callable[[Weights, Inputs], Float[np.ndarray, "n *features"]]:
+    """Returns what computes batch by batch what the model's head is given.
+
+    Args:
+      experiment: whose model it is.
+      batch_size: as for `predictor`.
+
+    Raises:
+      ConfigError: when it is called: the model doesn't call one submodule named ``head`` once.
+    """
+    components = experiment.components
+
+    @jax.jit
+    def program(weights: Weights, inputs: PyTree[Array], _: None) -> Array:
+        seen = components.preprocess(weights.preprocess, inputs)
+        given = (weights.params, weights.model_state, seen, weights.hparams["model"])
+        return features_of(components.model, *given, where="--embeddings")
+
+    def compute(weights: Weights, inputs: Inputs) -> np.ndarray:
+        size = batch_size or chunk_size(inputs, experiment.spec)
+        return np.asarray(_batched(program, weights, inputs, None, size))
+
+    return compute
 
 
 def taught(experiment: Experiment, inputs: Inputs) -> step.Said | None:

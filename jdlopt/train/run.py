@@ -16,6 +16,7 @@ from jdlopt.data.inputs import Inputs
 from jdlopt.data.pools import Arrays
 from jdlopt.errors import DataError, UserError, WorkdirError
 from jdlopt.train import log, serve, split_record
+from jdlopt.train.embeddings import Embeddings, embed
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.loggers.logger import FINAL
 from jdlopt.train.predictions import Predictions
@@ -175,16 +176,37 @@ class Run:
         Raises:
           DataError: they are no such inputs, or there is no such class.
         """
+        found = self._given(inputs)
+        how = (positive, threshold, beam_width, length_penalty)
+        decided = serve.deciding(self.experiment, *how)
+        return serve.predict(decided, self.weights, found, batch_size, tta, all_classes)
+
+    def embed(self, inputs: object, *, batch_size: int = 256) -> Embeddings:
+        """Returns embeddings of new inputs, by the best weights.
+
+        Args:
+          inputs: as `predict` takes them.
+          batch_size: examples in one dispatch.
+
+        Returns:
+          Of pairs an embedding of each input, of length 1; of others what the head is given.
+
+        Raises:
+          DataError: they are no such inputs.
+          ConfigError: the model has no head of its own.
+        """
+        return embed(self.experiment, self.weights, self._given(inputs), batch_size)
+
+    def _given(self, inputs: object) -> Inputs:
+        """Returns new inputs, read as the training data were."""
         spec, passed = self.experiment.spec, serve.passed_over(self.experiment)
         if isinstance(inputs, str | os.PathLike):
-            found: Inputs = serve.read_for(self.experiment, inputs)
+            found = serve.read_for(self.experiment, inputs)
         else:
             found = given_inputs(inputs, spec.inputs, passed)
         if not len(found.ids):
             raise DataError("predict: there is no example to predict for.")
-        how = (positive, threshold, beam_width, length_penalty)
-        decided = serve.deciding(self.experiment, *how)
-        return serve.predict(decided, self.weights, found, batch_size, tta, all_classes)
+        return found
 
     def evaluate(
         self,

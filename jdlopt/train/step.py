@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key, Num, PyTree
 
+from jdlopt.data.coding import PAD
 from jdlopt.data.preprocess import target
 from jdlopt.losses import Loss, feature_distance
 from jdlopt.models import Model, sown
@@ -417,6 +418,8 @@ def evaluate_step(
         def written() -> Array:
             return predict(components, weights, inputs).outputs
 
+    if components.loss.together:  # padding is nothing to be compared with
+        targets = jnp.where(batch["weights"] > 0, targets, PAD)
     each = per_example(components, weights, found, targets)
     return components.collect(
         found.outputs, found.probabilities, targets, batch["weights"], each, written

@@ -112,9 +112,10 @@ def naming(
         # how many positions there are is the model's to say; the loss compares them with targets
         expected: tuple[int, ...] = (rows, *outputs.shape[outputs.ndim - 1 - places : -1], wide)
         if keys["train"]:
-            own = outputs.ndim - 2 - places
-            submodels = outputs.shape[own - 1 : own] if has_submodels(names["model"]) else ()
-            expected = (*([ensemble] if ensemble > 1 else []), *submodels, *expected)
+            members = (ensemble,) if ensemble > 1 else ()
+            own = slice(len(members), outputs.ndim - 2 - places)  # axes of submodels, at most one
+            submodels = outputs.shape[own][:1] if has_submodels(names["model"]) else ()
+            expected = (*members, *submodels, *expected)
         if outputs.shape != expected:
             raise ConfigError(
                 f"model: {names['model']!r} returns shape {outputs.shape} for {rows} examples; "

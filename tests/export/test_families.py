@@ -23,7 +23,8 @@ EACH = [
 
 def test_every_model_is_one_of_the_families():
     families = {model["name"] for model, _, _ in FAMILIES.values()}
-    assert set(MODELS) - families == {"transformer_seq2seq"}  # it writes token by token
+    # the one writes token by token, the other is tried in test_every_task.py
+    assert set(MODELS) - families == {"transformer_seq2seq", "two_towers"}
 
 
 @pytest.mark.parametrize("family", EACH)

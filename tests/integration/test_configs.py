@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -96,7 +97,19 @@ def pairs_of_texts(folder: Path) -> Path:
     return folder / "made.csv"
 
 
+def cards(folder: Path) -> Path:
+    make: Callable[..., Path] = runpy.run_path(str(ROOT / "benchmarks" / "cards.py"))["make"]
+    return make(folder, COUNT, missing=0.1)
+
+
+def whole_cards(folder: Path) -> Path:
+    make: Callable[..., Path] = runpy.run_path(str(ROOT / "benchmarks" / "cards.py"))["make"]
+    return make(folder, COUNT)
+
+
 MADE: dict[str, Callable[[Path], Path]] = {
+    "cards": cards,
+    "card_captions": whole_cards,
     "speech_commands": sounds,
     "cifar10": lambda folder: images(folder, (32, 32, 3)),
     "imagenet2012": pictures,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_pairs
 import test_positions
 import test_seq2seq
 import test_tasks
@@ -69,6 +70,13 @@ def texts(folder):
     return test_seq2seq.config(folder), new
 
 
+def pairs(folder):
+    """Returns the same of pictures and captions."""
+    path = test_pairs.make_cards(folder)
+    made = test_pairs.config_of(path, data={"augment": {"brightness": 0.1}})
+    return {**made, "train": {}}, path
+
+
 ROWS = {
     "classification": classes,
     "multilabel": several("multilabel"),
@@ -77,6 +85,7 @@ ROWS = {
     "segmentation": masks,
     "seq2seq": texts,
     "transcription": test_transcription.config,
+    "pairs": pairs,
     "test_positions:SIGN": own,
 }
 """Tiny data of each task."""
@@ -91,6 +100,7 @@ REFUSED = {
     ("seq2seq", "tta"): "predicts a class at each position",
     ("seq2seq", "onnx"): "writes texts token by token",
     ("seq2seq", "bundle"): "writes texts token by token",
+    ("pairs", "bundle"): "can't decode the task 'pairs'",
     ("test_positions:SIGN", "bundle"): "predicts a class at each position",
     ("test_positions:SIGN", "tta"): "predicts a class at each position",
     ("transcription", "bundle"): "predicts a class at each position",

@@ -114,7 +114,8 @@ WRITERS = {"transformer_seq2seq"}
 
 
 def test_every_model_has_a_row():
-    assert {*ROWS, *WRITERS} == set(MODELS)
+    # two_towers' outputs are no classes: test_pairs.py
+    assert {*ROWS, *WRITERS, "two_towers"} == set(MODELS)
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ FAST = {"linear", "mlp", "cnn", "gru", "realmlp"}
     [
         pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST))
         for name in MODELS
-        if name not in (*IMAGES_ONLY, "transformer_seq2seq")
+        if name not in (*IMAGES_ONLY, "transformer_seq2seq", "two_towers")  # these take two
     ],
 )
 def test_a_training_step_lowers_the_loss(name):

@@ -60,6 +60,8 @@ class Inputs(NamedTuple):
         """
         if np.dtype(self.dtype) == np.int32:
             return frozenset({"tokens"})
+        if np.dtype(self.dtype) == np.bool_:  # which inputs there are: nothing fits that
+            return frozenset()
         if len(self.shape) == 3:
             return frozenset({"image", "byte image"} if self.dtype == "uint8" else {"image"})
         if self.kind != "audio":
@@ -155,9 +157,14 @@ def inputs_of(spec: DataSpec, fields: PreprocessFields, one: InputSpec | None = 
 
 
 def unmixable(part: Augmentation, every: Sequence[Inputs]) -> bool:
-    """Says whether an augmentation mixes examples, and can't mix several inputs of them alike."""
+    """Says whether an augmentation mixes examples, and can't mix several inputs of them alike.
+
+    Pairs are never mixed: what belongs together is no share of anything.
+    """
     if part.stage != "mix" or len(every) == 1:
         return False
+    if every[0].task == "pairs":
+        return True
     return not part.alike or any(part.misfit(one) is not None for one in every)
 
 

@@ -14,6 +14,7 @@ from jdlopt.data.check.cells import cells_of
 from jdlopt.data.check.finding import Finding
 from jdlopt.data.dataset import SPLITS, Dataset
 from jdlopt.data.inputs import columns_of
+from jdlopt.data.named import contents
 
 COLUMNS = 2000
 """A table of more columns is looked at as vectors, not column by column."""
@@ -164,7 +165,7 @@ def of_inputs(
     rows = _rows(dataset, with_test, called)
     unit = "examples" if called is None else "rows"
     seen, kinds = [], []
-    for name, spec in dataset.spec.named.items():
+    for name, spec in contents(dataset.spec.named).items():
         one = mixed.of_input(dataset, name)
         seen.append(_looked(one, with_test))
         kinds.append(arrays.kind_of(spec))

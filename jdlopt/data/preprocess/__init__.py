@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 State = dict[str, Any]
 """Stage → what it learnt: arrays. Empty where nothing is fitted. Of named inputs, one by name."""
-RANKS = {"table": 2, "image": 4, "audio": {2, 3}, "text": 2}
+RANKS = {"table": 2, "image": 4, "audio": {2, 3}, "text": 2, "presence": 2}
 """How many axes a batch of a kind has; a sequence may have any."""
 
 
@@ -243,7 +243,7 @@ def apply(recipe: Recipes, state: Mapping[str, Any], inputs: Any) -> Any:
     if recipe.kind in RANKS:
         takes = f"inputs of the kind {recipe.kind!r} are a batch"
         chex.assert_rank(inputs, RANKS[recipe.kind], custom_message=takes)
-    if recipe.kind == "text":
+    if recipe.kind in ("text", "presence"):
         return inputs
     values = _as_float(inputs)
     if recipe.kind == "table":

@@ -17,7 +17,7 @@ from jdlopt.errors import ConfigError
 COLORS = ("none", "grayscale", "hsv", "rgb")
 FEATURES = ("none", "log_mel", "mfcc")
 NORMALISATIONS = ("none", "utterance", "feature")
-KINDS = ("table", "image", "audio", "text", "sequence")
+KINDS = ("table", "image", "audio", "text", "sequence", "presence")
 TABLE_KEYS = (
     "missing", "missing_indicator", "outliers", "duplicates", "constant_columns", "bins",
 )  # fmt: skip
@@ -211,7 +211,7 @@ def make_recipes(
 
     def fitting(kind: str) -> PreprocessFields:
         unfit = [key for other, keys in SEVERAL.items() if other != kind for key in keys]
-        unfit += ["scale"] if kind == "text" else []
+        unfit += ["scale"] if kind in ("text", "presence") else []
         unfit += [] if kind == "audio" else ["deltas", "normalize"]
         return replace(options, **{key: getattr(default, key) for key in unfit})
 
@@ -227,6 +227,8 @@ def kind_of(shape: tuple[int, ...], dtype: str, sample_rate: int | None = None) 
     """
     if np.dtype(dtype) == np.int32:
         return "text"
+    if np.dtype(dtype) == np.bool_:
+        return "presence"
     if sample_rate is not None:
         return "audio"
     return {3: "image", 1: "table"}.get(len(shape), "sequence")
@@ -283,4 +285,5 @@ _PLURALS = {
     "audio": "sound",
     "text": "texts",
     "sequence": "sequences",
+    "presence": "which inputs there are",
 }

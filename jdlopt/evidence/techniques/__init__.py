@@ -98,6 +98,7 @@ def facts_of(config: Config, dataset: Any) -> Facts:
     from jdlopt.data import feed
     from jdlopt.data.augment import inputs_of
     from jdlopt.data.dataset import class_counts
+    from jdlopt.data.named import contents
     from jdlopt.train.components import num_outputs, total_steps
 
     imbalance = 1.0
@@ -109,7 +110,7 @@ def facts_of(config: Config, dataset: Any) -> Facts:
         task=dataset.spec.task,
         inputs={
             name: inputs_of(dataset.spec, config.data.preprocess, one)
-            for name, one in dataset.spec.named.items()
+            for name, one in contents(dataset.spec.named).items()
         },
         num_outputs=num_outputs(config, dataset.spec),
         train_size=size,
@@ -145,7 +146,7 @@ def why_not(one: Technique, config: Config, facts: Facts) -> str | None:
 KEEPING = (
     "model.dropout_rate", "model.drop_path_rate", "model.dtype", "model.remat", "model.scan_layers",
     "model.freeze_norm", "model.batch_norm_groups", "model.lora_", "model.ensemble",
-    "model.quantize.", "model.prune.",
+    "model.quantize.", "model.prune.", "model.modality_dropout",
 )  # fmt: skip
 """Keys of the model that leave the parameters which it starts from as they are."""
 RESHAPING = tuple(

@@ -197,6 +197,11 @@ def needs_one_input(config: Config, facts: Facts) -> str | None:
     return f"It takes one input; there are {len(facts.inputs)}: {listing(facts.inputs)}."
 
 
+def needs_several_inputs(config: Config, facts: Facts) -> str | None:
+    """It changes how several inputs are put together."""
+    return None if len(facts.inputs) > 1 else "There is one input alone."
+
+
 def needs_task(*tasks: str) -> Applies:
     """The task must be one of some."""
 

@@ -9,6 +9,7 @@ from jdlopt.evidence.techniques.entry import (
     Facts,
     Technique,
     needs_key,
+    needs_several_inputs,
     needs_task,
     unless,
     value_of,
@@ -59,6 +60,14 @@ REGULARISATION = (
         values("model.drop_path_rate", 0.1, 0.2), "a random number for each example and block",
         "Huang et al., Deep networks with stochastic depth, 2016", 0.3,
         needs_key("model.drop_path_rate"), {"model.drop_path_rate": ("around", 2.0)},
+    ),
+    Technique(
+        "modality_dropout", "regularisation", ("generalisation", "robustness"),
+        "Masks whole inputs of examples at random while training, so that none is relied on alone.",
+        values("model.modality_dropout", 0.1, 0.3), "nothing",
+        "Neverova et al., ModDrop: adaptive multi-modal gesture recognition, 2016", 0.3,
+        unless(needs_key("model.modality_dropout"), needs_several_inputs),
+        {"model.modality_dropout": ("around", 2.0)},
     ),
     Technique(
         "weight_decay", "regularisation", ("generalisation",),

@@ -14,6 +14,7 @@ from jdlopt.evidence.techniques.entry import (
     needs_key,
     needs_kind,
     needs_one_input,
+    needs_several_inputs,
     needs_task,
     unless,
     value_of,
@@ -252,6 +253,14 @@ STRUCTURE = (
         "several times the arithmetic of a small convolutional network",
         "He et al., Deep residual learning for image recognition, 2016", 0.35,
         unless(needs_one_input, needs_kind("image")), RATE,
+    ),
+    Technique(
+        "another_fusion", "structure", ("accuracy", "robustness"),
+        "Puts the encodings of several inputs together another way: by attention, or late.",
+        values("model.fusion", "attention", "late", "early"),
+        "attention: a small transformer layer; late: a head for each input",
+        "Baltrušaitis et al., Multimodal machine learning: a survey and taxonomy, 2019", 0.25,
+        unless(needs_key("model.fusion"), needs_several_inputs), RATE,
     ),
     Technique(
         "attention", "structure", ("accuracy",),
