@@ -210,7 +210,7 @@ def config(folder):
         "data": {
             "source": str(folder / "manifest.jsonl"),
             "task": "transcription",
-            "batch_size": 12,
+            "batch_size": 8,
             "preprocess": {"audio": "log_mel", "n_fft": 128, "hop": 64, "num_mels": 12},
             "augment": {"spec_time_mask": 0.05},
             "beam_width": 3,
