@@ -132,6 +132,7 @@ def main() -> None:
     if flags.train is not None:
         print(json.dumps(train(flags.train, flags.epochs, flags.mode)))
         return
+    load = os.getloadavg()[0]
     everything = list(range(flags.trials))
     ways = {
         f"one process, {flags.devices} devices": ([everything], flags.devices),
@@ -150,6 +151,7 @@ def main() -> None:
     print(results, flush=True)
     pairs = list(zip(many, processes, strict=True))
     record = {
+        "load_before": load,
         "trials": flags.trials,
         "epochs": flags.epochs,
         "devices_of_one_process": flags.devices,

@@ -130,15 +130,25 @@ class Experiment:
         learns = begins if learns is None else learns
         experiment = _assembled(config, spec, dataset, learnt_before, begins, learns)
         if data is None if check is None else check:
-            made, inputs = experiment.components, experiment.model_inputs
-            named = tracing.naming(made, config, spec, inputs)
-            if not learns:  # what it learnt from may be gone
-                named = named._replace(teacher=None)
-            traced = dataclasses.replace(experiment, components=named)
-            configs.raise_problems(tracing.unbuildable(traced, num_devices))
-            if dataset is not None and "transcripts" in find_task(spec.task).shows:
-                configs.raise_problems(lengths.unreachable(traced, dataset))
+            experiment.check(num_devices, learns)
         return experiment
+
+    def check(self, num_devices: int | None = None, learns: bool = True) -> None:
+        """Traces a step on shapes, so that what can't be computed is said in words.
+
+        Args:
+          num_devices, learns: as `build` takes them.
+
+        Raises:
+          ConfigError: a step can't be made.
+        """
+        named = tracing.naming(self.components, self.config, self.spec, self.model_inputs)
+        if not learns:  # what it learnt from may be gone
+            named = named._replace(teacher=None)
+        traced = dataclasses.replace(self, components=named)
+        configs.raise_problems(tracing.unbuildable(traced, num_devices))
+        if self.dataset is not None and "transcripts" in find_task(self.spec.task).shows:
+            configs.raise_problems(lengths.unreachable(traced, self.dataset))
 
     # --- the protocol ----------------------------------------------------------------------------
 

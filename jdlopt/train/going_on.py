@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jdlopt import mesh as meshes
 from jdlopt import writing
-from jdlopt.config import AnyConfig, text_of, to_dict
+from jdlopt.config import AnyConfig, dumps, text_of, to_dict
 from jdlopt.data import from_run
 from jdlopt.train import beginning, checkpoint, log
 from jdlopt.train.experiment import Experiment
+from jdlopt.train.saving import platform_of
 
 
 class Begun(NamedTuple):
@@ -60,3 +63,22 @@ def begun(raw: AnyConfig, workdir: str | Path | None) -> Begun | None:
         config["data"] = {**data, "fit_on": str(place)}
     is_file = (log.began_with(place) or {}).get("family") != beginning.FAMILY
     return Begun(config, fit_on, is_file and writing.expanded(named).exists())
+
+
+def is_known(experiment: Experiment, workdir: str | Path | None) -> bool:
+    """Says whether a run of this very config was saved on such devices, so that its step works.
+
+    Args:
+      experiment: what is to be trained.
+      workdir: where.
+    """
+    if workdir is None:
+        return False
+    folder = Path(workdir) / log.CHECKPOINTS
+    kept = checkpoint.steps(folder)
+    with contextlib.suppress(OSError, ValueError):  # what is damaged counts as unknown
+        before = (Path(workdir) / log.CONFIG).read_text(encoding="utf-8")
+        if kept and before == dumps(experiment.config):
+            meta = checkpoint.read_meta(checkpoint.place(folder, kept[-1]))
+            return meta.get("platform") == platform_of(meshes.make_mesh(experiment.config.mesh))
+    return False

@@ -18,7 +18,7 @@ from jdlopt import config as configs
 from jdlopt import memory
 from jdlopt import mesh as meshes
 from jdlopt.data import given, notes
-from jdlopt.errors import DivergedError, Interrupted, listing
+from jdlopt.errors import DivergedError, Interrupted, UserError, listing
 from jdlopt.train import (
     data_record,
     features,
@@ -92,16 +92,26 @@ def fit(
         config = begun.config
     dataset = None if data is None else clean_given(resolve_data(config), data)
     experiment = Experiment.build(
-        config, dataset, check=True, begins=begun is None or begun.looks_again, learns=True
+        config, dataset, check=False, begins=begun is None or begun.looks_again, learns=True
     )
     if begun is not None:
         experiment = begun.as_saved(experiment)
+    known = going_on.is_known(experiment, workdir)  # then a step was traced on shapes before
+    if not known:
+        experiment.check()
     said = experiment.data.notes
     if jax.process_index() == 0:
         start.say([experiment], weights=begun is None)
     bar = notebook_bar() if on_progress is None else None
     with nullcontext() if bar is None else bar:
-        run = fit_experiment(experiment, workdir, on_progress if bar is None else bar, clock)
+        try:
+            run = fit_experiment(experiment, workdir, on_progress if bar is None else bar, clock)
+        except (UserError, DivergedError, Interrupted):
+            raise
+        except Exception:
+            if known:
+                experiment.check()  # the code of its own parts may be another one now
+            raise
     if jax.process_index() == 0:  # what only the test split held
         notes.say(notes.since(said, experiment.data.notes))
     return run

@@ -22,6 +22,11 @@ from jdlopt.train.state import TrainState
 from jdlopt.train.tracker import Tracker
 
 
+def platform_of(mesh: Mesh) -> str:
+    """Returns the devices of a mesh in words: their kind and number."""
+    return f"{mesh.devices.flat[0].device_kind} x {mesh.size}"
+
+
 class Resumed(NamedTuple):
     """Where a run goes on: after ``step``; how it was dispatched, and where its time went."""
 
@@ -51,7 +56,7 @@ class Saving:
         self._sender = sender
         self.folder = None if workdir is None else workdir / log.CHECKPOINTS
         self.experiment = experiment
-        self._platform = f"{mesh.devices.flat[0].device_kind} x {mesh.size}"
+        self._platform = platform_of(mesh)
         self._every = experiment.config.train.checkpoint_every
         self._seconds = experiment.config.train.checkpoint_seconds
         self._best_step = self._step = -1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,8 @@ import pytest
 import jdlopt
 from jdlopt import config as configs
 from jdlopt.cli import main
-from jdlopt.errors import WorkdirError
-from jdlopt.train import log
+from jdlopt.errors import ConfigError, Interrupted, WorkdirError
+from jdlopt.train import log, loop, tracing
 from jdlopt.train.longer import LongerRunWarning
 
 CONFIG: dict[str, Any] = {
@@ -45,6 +47,28 @@ def test_a_finished_run_trained_further_equals_one_that_was_that_long(tmp_path: 
     )
     again = jdlopt.fit(config(**{"train.epochs": 9}), tmp_path / "run")  # and then it is finished
     assert again.record == more.record
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_as_it_was_is_checked_only_where_it_fails(tmp_path, monkeypatch) -> None:
+    def stop(progress: Any) -> None:
+        if progress.step >= 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    same = config(**{"train.steps_per_dispatch": 2})
+    with pytest.raises(Interrupted):
+        jdlopt.fit(same, tmp_path / "run", stop)
+    asked: list[object] = []
+    monkeypatch.setattr(tracing, "unbuildable", lambda *words: asked.append(words) or ["no model"])
+    monkeypatch.setattr(loop, "_Run", lambda *_: 1 / 0)  # as its own code may fail by now
+    with pytest.raises(ConfigError, match="no model"):
+        jdlopt.fit(same, tmp_path / "run")
+    monkeypatch.undo()
+    monkeypatch.setattr(tracing, "unbuildable", lambda *words: asked.append(words) or [])
+    assert jdlopt.fit(same, tmp_path / "run").status == "done" and len(asked) == 1
+    with pytest.warns(LongerRunWarning):
+        jdlopt.fit({**same, "train": {**same["train"], "epochs": 5}}, tmp_path / "run")
+    assert len(asked) == 2
 
 
 def test_fewer_steps_than_were_made_are_refused(tmp_path: Path) -> None:
