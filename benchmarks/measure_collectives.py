@@ -36,7 +36,9 @@ from jdlopt import mesh as meshes
 from jdlopt.plan.collectives import collectives_of
 from jdlopt.plan.hlo import parse
 from jdlopt.plan.operations import work_of
+from jdlopt.plan.roofline import sent_bytes
 from jdlopt.train import memory
+from jdlopt.train.compiling import compile_options
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.steps import gather, stored
 
@@ -176,10 +178,25 @@ def config_of(name: str, folder: Path, changes: dict[str, Any]) -> dict[str, Any
     return configs.to_dict(configs.override(raw, {**given, **changes}))
 
 
-def names() -> list[str]:
-    """Returns the cases: every config, and the large networks."""
-    found = sorted(path.stem for path in (ROOT / "configs").glob("*/*.py"))
-    return [*found, *LARGE]
+def cases() -> list[list[Any]]:
+    """Returns what is compiled: a name, the mesh, and changes.
+
+    Every config on two meshes; few and many layers, scanned and not; the large networks, ViT-B with
+    its layers scanned: unrolled, all twelve of them are compiled one by one.
+    """
+    names = sorted(path.stem for path in (ROOT / "configs").glob("*/*.py"))
+    layers = [
+        ["mnist_vit", 1, 4, {"model.dtype": "bfloat16", "model.num_layers": count,
+                             "model.scan_layers": scan}]
+        for count in (3, 12)
+        for scan in (False, True)
+    ]  # fmt: skip
+    return [
+        *([name, data, 4 // data, {}] for data in (2, 4) for name in names),
+        *layers,
+        ["vit_b", 1, 4, {"model.scan_layers": True}],
+        *(["resnet50", data, 4 // data, {}] for data in (2, 4)),
+    ]
 
 
 def measured(name: str, data: int, fsdp: int, changes: dict[str, Any]) -> dict[str, Any]:
@@ -197,14 +214,19 @@ def measured(name: str, data: int, fsdp: int, changes: dict[str, Any]) -> dict[s
         experiment = Experiment.build(raw, check=False, num_devices=len(devices))
         mesh = meshes.make_mesh(experiment.config.mesh, devices)
         built = time.perf_counter()
-        compiled = memory.compiled_step(experiment, mesh)
+        lowered = memory.lowered_step(experiment, mesh)
+        ready = time.perf_counter()
+        compiled = lowered.compile(compile_options(platform="tpu"))
+        done = time.perf_counter()
     text = compiled.as_text() or ""
     module = parse(text)
     kinds: dict[str, dict[str, Any]] = {}
+    sent = 0.0
     for one in collectives_of(module, work_of(module), dict(mesh.shape)):
         kind = kinds.setdefault(f"{one.kind} {one.dtype}", {"count": 0, "bytes": 0})
-        kind["count"] += 1
-        kind["bytes"] += one.nbytes
+        kind["count"] += round(one.times)
+        kind["bytes"] += round(one.times * one.nbytes)
+        sent += one.times * sent_bytes(one)[0]
     params = jax.tree.leaves(jax.eval_shape(lambda: experiment.init(0)).params)
     needed, cost = compiled.memory_analysis(), compiled.cost_analysis()
     return {
@@ -213,6 +235,7 @@ def measured(name: str, data: int, fsdp: int, changes: dict[str, Any]) -> dict[s
         "batch": experiment.config.data.batch_size,
         "parameter_bytes": sum(leaf.size * leaf.dtype.itemsize for leaf in params),
         "collectives": dict(sorted(kinds.items())),
+        "sent_bytes": round(sent),
         "argument_bytes": needed.argument_size_in_bytes,
         "output_bytes": needed.output_size_in_bytes,
         "aliased_bytes": needed.alias_size_in_bytes,
@@ -223,7 +246,8 @@ def measured(name: str, data: int, fsdp: int, changes: dict[str, Any]) -> dict[s
         "scatters": text.count(" scatter("),
         "calls": sorted(set(CALL.findall(text))),
         "build_seconds": built - started,
-        "compile_seconds": time.perf_counter() - built,
+        "lower_seconds": ready - built,
+        "compile_seconds": done - ready,
     }
 
 
@@ -273,19 +297,24 @@ def _reads(found: tuple[str, str]) -> int:
     return given // max(1, taken)
 
 
+def label_of(name: str, data: int, fsdp: int, changes: dict[str, Any]) -> str:
+    """Returns the name of a case in the record."""
+    return " ".join([name, f"{data}x{fsdp}", *(f"{key}={value}" for key, value in changes.items())])
+
+
 def main() -> None:
     """Compiles the cases that are asked for, and writes what was found, or prints it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", help="JSON: a list of [name, data, fsdp, {key: value}]")
     parser.add_argument("--json", action="store_true", help="print, and write nothing")
     asked = parser.parse_args()
-    cases = [[name, data, 4 // data, {}] for data in (2, 4) for name in names()]
-    found: dict[str, Any] = {"data in memory": reading()}
-    if not asked.json:
+    found: dict[str, Any] = {}
+    if asked.json or not asked.cases:
+        found["data in memory"] = reading()
+    if not asked.cases:
         found["arrays"] = {name: split(name) for name in LARGE}
-    for name, data, fsdp, changes in json.loads(asked.cases) if asked.cases else cases:
-        one = measured(name, data, fsdp, changes)
-        label = " ".join([name, f"{data}x{fsdp}", *(f"{k}={v}" for k, v in changes.items())])
+    for case in json.loads(asked.cases) if asked.cases else cases():
+        label, one = label_of(*case), measured(*case)
         found[label] = one
         if not asked.json:
             print(label, json.dumps(one["collectives"]), f"{one['compile_seconds']:.0f} s")

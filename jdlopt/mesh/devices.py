@@ -84,8 +84,9 @@ def _within(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray
     """Returns the devices of one slice as an array; a part of one as they are numbered."""
     try:
         return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-    except (AssertionError, NotImplementedError, ValueError):
-        # chips that are no box have no rings to lie along
+    except (AssertionError, NotImplementedError, TypeError, ValueError):
+        # chips that are no box have no rings to lie along; and of some sizes, such as 32 of a slice
+        # of 16×20×28, jax (0.10.2) finds no factors on its dimensions
         flat = np.empty(len(devices), object)
         flat[:] = devices
         return flat.reshape(shape)

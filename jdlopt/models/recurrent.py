@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Num, PyTree
 
 from jdlopt.config import Choice, Count, Rate
 from jdlopt.errors import ConfigError
+from jdlopt.models.axes import BATCH, named
 from jdlopt.models.layers import INITIALIZERS, REMAT, Dropout, Head, check_widths
 
 READOUTS = ("last", "mean")
@@ -126,6 +127,8 @@ class Recurrence(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (width,))
         recurrent = self.param("recurrent_kernel", _orthogonal_gates, (self.features, width))
         recurrent_bias = self.param("recurrent_bias", bias_init, (self.features,))
+        # gathered once; in the loop it would be at every time, and so would what it multiplies
+        recurrent = named(recurrent, (None, None))
 
         def advance(state: PyTree, inputs: tuple[Array, Array | None]) -> tuple[Any, Array]:
             projected, counts = inputs
@@ -136,6 +139,7 @@ class Recurrence(nn.Module):
                 after = tuple(
                     jnp.where(counts[:, None], new, old) for new, old in zip(after, state)
                 )
+            after = tuple(named(part, (BATCH, None)) for part in after)
             return after, after[0]
 
         policy = REMAT[self.remat]
@@ -143,7 +147,7 @@ class Recurrence(nn.Module):
             # forward and backward are two loops: a compiler can't merge what is computed twice
             advance = jax.checkpoint(advance, policy=policy, prevent_cse=False)
         initial = (jnp.zeros((x.shape[1], self.features), x.dtype),) * states
-        inputs = (x @ kernel + bias, real)
+        inputs = (named(x @ kernel + bias, (None, BATCH, None)), real)
         final, outputs = lax.scan(advance, initial, inputs, reverse=self.reverse)
         return outputs, final[0]
 

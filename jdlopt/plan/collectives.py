@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from jdlopt.plan.operations import Work
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute",
          "collective-broadcast", "ragged-all-to-all")  # fmt: skip
+STARTS = "AsyncCollectiveStart"
+"""What the TPUs' compiler calls where a collective begins that goes on beside other work."""
 Groups = tuple[tuple[int, ...], ...]
 """Which devices send to each other, by their places in the mesh."""
 
@@ -51,7 +53,9 @@ def collectives_of(module: Module, work: Work, mesh: Mapping[str, int]) -> tuple
     """Returns the collectives of a program, each once.
 
     What is written as a start, a middle and an end, each in a computation of its own, is one
-    collective, known by its channel: it runs as often as that of them which runs most often.
+    collective, known by its channel: it runs as often as it is started, since its middle may be
+    done piece by piece in the turns of a loop; where no start is written, as often as that of them
+    which runs most often.
 
     Args:
       module: the program.
@@ -59,8 +63,11 @@ def collectives_of(module: Module, work: Work, mesh: Mapping[str, int]) -> tuple
       mesh: the sizes of the mesh's axes, in their order.
     """
     found: dict[tuple[str, ...], dict[str, list[Collective]]] = {}
+    starts: set[str] = set()
     for name, times in work.computations.items():
         computation = module[name]
+        if any(STARTS in one.attributes for one in computation.instructions.values()):
+            starts.add(name)
         for one in computation.instructions.values():
             kind = _kind(computation, one)
             if kind is None:
@@ -71,8 +78,15 @@ def collectives_of(module: Module, work: Work, mesh: Mapping[str, int]) -> tuple
             key = (channel, one.source, str(made.nbytes)) if channel else (name, one.name)
             if made.devices > 1:
                 found.setdefault(key, {}).setdefault(name, []).append(made)
-    most = (max(places.values(), key=_weight) for places in found.values())
-    return tuple(one for several in most for one in several)
+    return tuple(one for places in found.values() for one in _once(places, starts))
+
+
+def _once(places: Mapping[str, list[Collective]], starts: Set[str]) -> list[Collective]:
+    """One collective of all that are written of it, by the computations that they stand in."""
+    begun = [one for name, several in places.items() if name in starts for one in several]
+    if begun:
+        return [replace(begun[0], times=sum(one.times for one in begun))]
+    return max(places.values(), key=_weight)
 
 
 def _weight(found: list[Collective]) -> tuple[float, bool]:
@@ -129,6 +143,8 @@ def groups_of(attributes: str, count: int) -> Groups:
       ((0, 2), (1, 3))
       >>> groups_of("replica_groups=mesh['x'=2,'y'=2] {'y'}, dimensions={1}", 4)
       ((0, 1), (2, 3))
+      >>> groups_of("replica_groups=mesh['x'=2,'y'=2], device_ids=([2,2]T(1,0)) {'y'}", 4)
+      ((0, 2), (1, 3))
       >>> groups_of("source_target_pairs={{0,1},{1,0}}", 2)
       ((0, 1), (1, 0))
     """
@@ -156,12 +172,13 @@ def _mesh_groups(sizes: str, order: str, along: str) -> Groups:
 
     Args:
       sizes: such as ``'x'=2,'y'=4``.
-      order: which device is where, if not in order: ``([2,4]<=[4,2]T(1,0))``.
+      order: which device is where, if not in order: ``([2,4]<=[4,2]T(1,0))``, or without what
+        the transposed array is cut into.
       along: such as ``'y'``, or ``'y':(2)2`` for a part: 2 places behind the first 2 of the axis.
     """
     axes = {name: int(size) for name, size in re.findall(r"'([^']*)'=(\d+)", sizes)}
     devices = np.arange(math.prod(axes.values()))
-    cut = re.search(r"<=\[([\d,]+)\](?:T\(([\d,]+)\))?", order)
+    cut = re.search(r"\[([\d,]+)\](?:T\(([\d,]+)\))?\)*$", order.strip())
     if cut:
         source = [int(size) for size in cut[1].split(",")]
         devices = devices.reshape(source)

@@ -44,6 +44,19 @@ def test_neighbours_along_an_axis_are_neighbours_in_a_slice():
         assert (moved == 1).all()
 
 
+def test_a_slice_that_no_axis_lies_along_is_taken_as_it_is_numbered():
+    large = [
+        SimpleNamespace(
+            id=number, platform="tpu", device_kind="TPU made up", process_index=0,
+            slice_index=0, core_on_chip=0, coords=coords,
+        )
+        for number, coords in enumerate(np.ndindex(16, 20, 28))
+    ]  # fmt: skip
+    found = arranged((140, 64, 1, 1), large)  # 64 of 16×20×28: jax finds no way
+    assert found.shape == (140, 64, 1, 1)
+    assert [chip.id for chip in found.flat] == list(range(16 * 20 * 28))
+
+
 def test_slices_split_the_outermost_axis_that_they_divide():
     found = arranged((4, 2, 1, 1), chips(2, slices=2))
     assert {chip.slice_index for chip in found[:2].flat} == {0}

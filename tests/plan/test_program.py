@@ -43,6 +43,30 @@ HloModule jit_step, is_scheduled=true, num_partitions=4
   ROOT %slice = bf16[128,128]{1,0:T(8,128)(2,1)S(1)} dynamic-slice(%all-reduce.1, %id, %zero), dynamic_slice_sizes={128,128}
 }
 
+%first (p.4: bf16[8,128]) -> (bf16[8,128], bf16[32,128], u32[]) {
+  %p.4 = bf16[8,128]{1,0:T(8,128)(2,1)} parameter(0)
+  %all-gather.3 = bf16[32,128]{1,0:T(8,128)(2,1)} all-gather(%p.4), channel_id=4, replica_groups=mesh['a'=1,'b'=4] {'b'}, dimensions={0}, use_global_device_ids=true
+  ROOT %custom-call.3 = (bf16[8,128]{1,0:T(8,128)(2,1)}, bf16[32,128]{1,0:T(8,128)(2,1)S(1)}, u32[]{:S(2)}) custom-call(%all-gather.3), custom_call_target="AsyncCollectiveStart"
+}
+
+%beside (p.5: bf16[8,128]) -> bf16[8,128] {
+  %p.5 = bf16[8,128]{1,0:T(8,128)(2,1)S(1)} parameter(0)
+  %all-gather.4 = bf16[32,128]{1,0:T(8,128)(2,1)S(1)} all-gather(%p.5), channel_id=4, replica_groups=mesh['a'=1,'b'=4] {'b'}, dimensions={0}
+  ROOT %same = bf16[8,128]{1,0:T(8,128)(2,1)S(1)} bitcast(%p.5)
+}
+
+%keep (stack: f32[6,512,32], sum: bf16[512,128], layer: s32[], column: s32[]) -> f32[6,512,32] {
+  %stack = f32[6,512,32]{2,1,0:T(8,128)S(1)} parameter(0)
+  %sum = bf16[512,128]{1,0:T(8,128)(2,1)S(1)} parameter(1)
+  %layer = s32[]{:T(128)} parameter(2)
+  %column = s32[]{:T(128)} parameter(3)
+  %none = s32[]{:T(128)} constant(0)
+  %own = bf16[512,32]{1,0:T(8,128)(2,1)} dynamic-slice(%sum, %none, %column), dynamic_slice_sizes={512,32}
+  %wide = f32[512,32]{1,0:T(8,128)} convert(%own)
+  %row = f32[1,512,32]{2,1,0:T(8,128)} bitcast(%wide)
+  ROOT %kept = f32[6,512,32]{2,1,0:T(8,128)S(1)} dynamic-update-slice(%stack, %row, %layer, %none, %none)
+}
+
 %body (turn: (s32[], bf16[64,128], bf16[6,512,64])) -> (s32[], bf16[64,128], bf16[6,512,64]) {
   %turn = (s32[]{:T(128)}, bf16[64,128]{1,0:T(8,128)(2,1)}, /*index=2*/bf16[6,512,64]{2,1,0:T(8,128)(2,1)}) parameter(0)
   %at = s32[]{:T(128)} get-tuple-element(%turn), index=0
@@ -54,6 +78,11 @@ HloModule jit_step, is_scheduled=true, num_partitions=4
   %fusion.1 = (bf16[64,128]{1,0:T(8,128)(2,1)}, bf16[256,128]{1,0:T(8,128)(2,1)S(1)}, u32[]{:S(2)}) fusion(%part), kind=kCustom, calls=%start
   %fusion.2 = bf16[512,128]{1,0:T(8,128)(2,1)S(1)} fusion(%part, %taken), kind=kOutput, calls=%middle
   %fusion.3 = bf16[128,128]{1,0:T(8,128)(2,1)S(1)} fusion(%fusion.2), kind=kCustom, calls=%all-reduce-scatter
+  %gradients = f32[6,512,32]{2,1,0:T(8,128)S(1)} broadcast(%one), dimensions={}
+  %all-reduce.2 = bf16[512,128]{1,0:T(8,128)(2,1)S(1)} all-reduce(%fusion.2), channel_id=3, replica_groups=mesh['a'=1,'b'=4] {'b'}, use_global_device_ids=true, to_apply=%add
+  %piece = bf16[8,128]{1,0:T(8,128)(2,1)S(1)} broadcast(%one), dimensions={}
+  %fusion.6 = bf16[8,128]{1,0:T(8,128)(2,1)S(1)} fusion(%piece), kind=kLoop, calls=%beside
+  %fusion.4 = f32[6,512,32]{2,1,0:T(8,128)S(1)} fusion(%gradients, %all-reduce.2, %at, %at), kind=kLoop, calls=%keep
   ROOT %tuple.1 = (s32[]{:T(128)}, bf16[64,128]{1,0:T(8,128)(2,1)}, bf16[6,512,64]{2,1,0:T(8,128)(2,1)}) tuple(%next, %part, %all)
 }
 
@@ -76,14 +105,18 @@ ENTRY %main (x: bf16[64,128], y: bf16[6,512,64]) -> bf16[64,128] {
   %x = bf16[64,128]{1,0:T(8,128)(2,1)} parameter(0)
   %y = bf16[6,512,64]{2,1,0:T(8,128)(2,1)} parameter(1)
   %first = s32[]{:T(128)} constant(0)
+  %own = bf16[8,128]{1,0:T(8,128)(2,1)S(1)} broadcast(%first), dimensions={}
+  %fusion.5 = (bf16[8,128]{1,0:T(8,128)(2,1)}, bf16[32,128]{1,0:T(8,128)(2,1)S(1)}, u32[]{:S(2)}) fusion(%own), kind=kCustom, calls=%first
   %tuple.2 = (s32[]{:T(128)}, bf16[64,128]{1,0:T(8,128)(2,1)}, bf16[6,512,64]{2,1,0:T(8,128)(2,1)}) tuple(%first, %x, %y)
   %while.1 = (s32[]{:T(128)}, bf16[64,128]{1,0:T(8,128)(2,1)}, bf16[6,512,64]{2,1,0:T(8,128)(2,1)}) while(%tuple.2), condition=%condition, body=%body
   %copy-start.1 = (bf16[64,128]{1,0:T(8,128)(2,1)S(1)}, bf16[64,128]{1,0:T(8,128)(2,1)}, u32[]{:S(2)}) copy-start(%x)
   ROOT %copy-done.1 = bf16[64,128]{1,0:T(8,128)(2,1)S(1)} copy-done(%copy-start.1)
 }
 """  # noqa: E501
-"""A loop as the TPU's compiler writes it: no trip count, a gather in two of its computations, a
-scatter inside a fusion, arrays on the chip (``S(1)``)."""
+"""A loop as the TPU's compiler writes it: no trip count, a gather in two of its computations,
+another one that was begun before it and goes on in its turns, a
+scatter inside a fusion, a sum that every chip has whole before it keeps its columns, arrays on the
+chip (``S(1)``)."""
 
 
 def compiled(function, *shapes) -> Module:
@@ -108,11 +141,18 @@ def test_a_tpus_program():
     assert moved["fusion.2"] == (6, 64 * 128 * 2)
     assert moved["copy-start.1"] == (1, 64 * 128 * 2)
     assert "fusion.3" not in moved
-    found = {one.kind: one for one in collectives_of(module, work, {"data": 1, "fsdp": 4})}
-    assert sorted(found) == ["all-gather", "reduce-scatter"]
-    gather, scatter = found["all-gather"], found["reduce-scatter"]
+    sent = collectives_of(module, work, {"data": 1, "fsdp": 4})
+    before = [one for one in sent if one.nbytes == 32 * 128 * 2]
+    assert [(one.kind, one.times) for one in before] == [("all-gather", 1)]
+    found = {one.kind: one for one in sent if one not in before}
+    assert sorted(found) == ["all-gather", "all-reduce", "reduce-scatter"]
+    gather, scatter, whole = (
+        found[kind] for kind in ("all-gather", "reduce-scatter", "all-reduce")
+    )
     assert (gather.times, gather.axes, gather.nbytes) == (6, ("fsdp",), 256 * 128 * 2)
     assert (scatter.times, scatter.devices, scatter.nbytes) == (6, 4, 512 * 128 * 2)
+    assert (whole.times, whole.axes, whole.nbytes) == (6, ("fsdp",), 512 * 128 * 2)
+    assert sent_bytes(whole) == (2 * sent_bytes(scatter)[0], 0.0)
     with pytest.raises(ValueError, match="no ENTRY"):
         parse("not a program")
 
@@ -192,6 +232,7 @@ def test_groups_in_every_notation():
         ("replica_groups=mesh['x'=2,'y'=4] {'x'}, dimensions={1}", columns),
         ("replica_groups=mesh['x'=8] {'x':(1)2}", columns),
         ("replica_groups=mesh['x'=8] {'x':(2)4}", rows),
+        ("replica_groups=mesh['x'=4,'y'=2], device_ids=([2,4]T(1,0)) {'y'}", columns),
         ("replica_groups={}", (tuple(range(8)),)),
     ):
         assert groups_of(text, 8) == groups, text

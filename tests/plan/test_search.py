@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import jax
 import pytest
 
-from jdlopt import load
+from jdlopt import load, plan
 from jdlopt.errors import UserError
 from jdlopt.mesh import axis_sizes
 from jdlopt.plan.analytic import estimated
 from jdlopt.plan.chips import Chip, find_chip
 from jdlopt.plan.experiments import state_of, workload_of, workloads
+from jdlopt.plan.finding import find
+from jdlopt.plan.record import Plan
 from jdlopt.plan.search import Verdict, candidates, meshes_of, rank, search
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.schema import Config
@@ -150,3 +153,23 @@ def test_the_config_is_written_as_a_file(experiment: Experiment, tmp_path: Any) 
     config = Config.from_dict(load(tmp_path / "best.json"))
     sizes = axis_sizes(config.mesh, 8)  # where data is -1, what is left for it
     assert {axis: sizes[axis] for axis in found.best.candidate.mesh} == found.best.candidate.mesh
+
+
+@slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not here")
+def test_a_layout_is_found_where_the_configs_own_does_not_fit() -> None:
+    """By the TPUs' compiler: 1.1 billion parameters with Adam's moments, on chips of 16 GiB."""
+    config = {
+        "data": {"source": "digits", "batch_size": 64},
+        "model": {"name": "mlp", "features": (16384,) * 5},
+        "optim": {"name": "adam"},
+    }
+    own = plan(config, "v5e:2x2")
+    assert not own.fits and own.training.peak > own.limit
+    assert "v5e has 15.8 GiB" in own.message and "mesh.fsdp=4" in own.message
+    found = find(config, "v5e:2x2", same_batch=True)
+    assert found.best.verdict is not None
+    best = found.best.verdict.plan
+    assert isinstance(best, Plan) and best.fits and best.training.peak < best.limit
+    assert best.mesh["data"] < 4 and best.batch_size == 64
+    assert Config.from_dict(found.config).mesh.data == best.mesh["data"]
