@@ -56,6 +56,18 @@ def accuracy_rows() -> list[Row]:
                 "measure_mnist.py",
             )
         )
+    masks = load("segmentation")
+    if masks:
+        seeds, iou = len(masks["seeds"]), masks["test"]["mean_iou"]
+        spread = f" ± {100 * iou['std']:.1f}" if seeds > 1 else ""
+        found.append(
+            (
+                f"[shapes_unet]({masks['config']}), {seeds} seed{'s' if seeds > 1 else ''}",
+                f"{100 * iou['mean']:.1f}{spread} % test mean IoU in {masks['steps']:,} steps",
+                "",
+                "measure_segmentation.py",
+            )
+        )
     return found
 
 

