@@ -71,6 +71,7 @@ def test_texts_get_entities_with_their_places(run, tmp_path, capsys):
     for entity, expected in zip(found["entities"][0], ("Bob", "New York"), strict=True):
         assert whole[entity["start"] : entity["end"]] == entity["text"] == expected
         assert 0.5 < entity["probability"] <= 1
+    assert main([*words, "--new-tokens=3"]) == 2  # there is nothing to continue
     given = run.predict([["Ann", "lives", "in", "Rome", "."]])
     assert as_columns(given)["entities"][0][1]["start"] == 13
     write_predictions(given, tmp_path / "out.csv")

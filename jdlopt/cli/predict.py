@@ -179,6 +179,7 @@ def _of_runs(flags: PredictFlags, how: Mapping[str, Any]) -> Predictions:
 
     runs = runs_of_flags("predict", flags)
     how = {**how, "tta": flags.tta, "allow_code": flags.allow_code}
+    how["continuation"] = flags.continuation
     if flags.ensemble:
         return predict_ensemble(runs, flags.input, flags.checkpoint, **how)
     return predict_run(runs[0], flags.input, flags.checkpoint, **how)

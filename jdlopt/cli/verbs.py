@@ -12,6 +12,7 @@ from jdlopt.config.options import Flag
 from jdlopt.evidence.options import AblationOptions, ComparisonOptions, ImprovementOptions
 from jdlopt.starter.facts import TASKS
 from jdlopt.study.options import Options as StudyOptions
+from jdlopt.train.continuation import Continuation
 
 SPLITS = ("train", "validation", "test")
 CHECKPOINTS = ("best", "newest")
@@ -168,6 +169,7 @@ class PredictFlags(ModelFlags):
     embeddings: Annotated[
         bool, Flag("instead, write embeddings, or what the model's head is given, to a .npz")
     ] = False
+    continuation: Continuation
 
 
 @dataclass(frozen=True, kw_only=True)

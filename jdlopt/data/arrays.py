@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jdlopt.config import Schema, Value, fields_of, find_part
-from jdlopt.data import named, tagged, tags
+from jdlopt.data import documents, named, next_tokens, tagged, tags
 from jdlopt.data.damage import check_finite
 from jdlopt.data.dataset import PLAIN, Dataset, Reading, make_dataset
 from jdlopt.data.fields import DataFields
@@ -117,6 +117,8 @@ def open_arrays(splits: Splits, fields: DataFields, reading: Reading, name: str)
       DataError: they are no such arrays, or hold values that can't be used.
     """
     where = fields.source
+    if fields.task == next_tokens.TASK:
+        return documents.of_lists(splits, fields, reading, name)
     if fields.task == tags.TASK:
         pairs = {
             split: _two(pair, f"{where}, {split!r}") for split, pair in _by_split(splits, where)

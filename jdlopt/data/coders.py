@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
-from jdlopt.data import tags, target_texts
+from jdlopt.data import next_tokens, tags, target_texts
 from jdlopt.data.coding import Coder, Coding
 from jdlopt.data.mask_coder import SEGMENTATION_CODER, TASK
 from jdlopt.data.notation import alike, stripped
@@ -217,6 +217,7 @@ CODERS: dict[str, Coder] = {
     target_texts.TASK: target_texts.CODER,
     TRANSCRIPTION: Coder(infer_transcripts, encode_transcripts),
     "pairs": OF_PAIRS,
+    next_tokens.TASK: next_tokens.CODER,
 }
 """How each bundled task codes its targets; `jdlopt.tasks.TASKS` says the rest of them."""
 

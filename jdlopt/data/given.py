@@ -69,6 +69,8 @@ def _contents(given: Given) -> list[np.ndarray]:
     if isinstance(given, tuple | list) and len(given) == 2:
         inputs = by_name(given[0])
         return [_as_array(values) for values in (*inputs.values(), given[1])]
+    if isinstance(given, list | tuple) and all(isinstance(one, str) for one in given):
+        return [np.array(repr(given))]  # texts
     return [np.array([len(given)])] if isinstance(given, Sized) else []
 
 
@@ -89,9 +91,10 @@ def open_given(fields: DataFields | Mapping[str, Any], given: Given) -> Dataset:
 
     Args:
       fields: the data section; ``target`` names the target of a DataFrame.
-      given: inputs and targets as ``(X, y)``; a DataFrame; a dict of such pairs, or of DataFrames,
-        by split (``train``, ``validation``, ``test``); or an object with a length, whose items, by
-        index or in turn, are ``(input, target)``. By index it is not read into memory.
+      given: inputs and targets as ``(X, y)``; a DataFrame; a list of texts, whose next token is to
+        be learnt; a dict of these by split (``train``, ``validation``, ``test``); or an object with
+        a length, whose items, by index or in turn, are ``(input, target)``. By index it is not read
+        into memory.
 
     Raises:
       DataError: they are no such data, or can't be used; says what to do about it.

@@ -16,10 +16,12 @@ from jdlopt.config import section_of, shared_keys
 from jdlopt.data import (
     cache,
     conll,
+    documents,
     from_run,
     image_decoding,
     images,
     masks,
+    next_tokens,
     npz,
     sound,
     table_files,
@@ -144,7 +146,7 @@ def _open(fields: DataFields, reading: Reading) -> Dataset:
         known = shared_keys(DataFields)
         raise DataError(f"data.{key}: is unknown.{nearest(key, known)}")
     for key in ("validation_source", "test_source"):
-        if getattr(fields, key) is not None and kind not in ("table", "conll", "transcripts"):
+        if getattr(fields, key) is not None and kind not in OF_FILES:
             raise DataError(
                 f"data.{key}: names a table beside a table; {fields.source} is none. A folder of "
                 "files has its splits in folders (train/CLASS, test/CLASS), an NPZ in arrays "
@@ -225,6 +227,10 @@ def _open_table(name: str, fields: DataFields, reading: Reading) -> Dataset:
 def _is_table(name: str, fields: DataFields) -> bool:
     path = writing.expanded(name)
     return table_files.is_table(path) or path.suffix.lower() in table_files.SUFFIXES
+
+
+def _are_documents(name: str, fields: DataFields) -> bool:
+    return fields.task == next_tokens.TASK and writing.expanded(name).exists()
 
 
 def _is_conll(name: str, fields: DataFields) -> bool:
@@ -350,6 +356,7 @@ SOURCES: dict[str, Source] = {
     "bundled": Source(lambda name, fields: _bundled(name) in BUNDLED, _open_bundled),
     "transcripts": Source(_is_transcribed, _open_transcripts),
     "table": Source(_is_table, _open_table),
+    "documents": Source(_are_documents, documents.open_documents),
     "conll": Source(_is_conll, conll.open_conll),
     "npz": Source(_ends_in(npz.SUFFIXES), _open_npz),
     "lines": Source(_are_lines, _open_lines),
@@ -363,6 +370,9 @@ SOURCES: dict[str, Source] = {
     "tfds": Source(_may_be_tfds, _open_tfds),
 }
 """The kinds of sources, tried in this order. A ``function`` is the user's own, by dotted path."""
+
+OF_FILES = ("table", "documents", "conll", "transcripts")
+"""The kinds whose splits may be files of their own."""
 
 
 def _check_unused(fields: DataFields, path: Path) -> None:

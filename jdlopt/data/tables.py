@@ -14,8 +14,10 @@ from jaxtyping import Bool
 from jdlopt.config.tree import nested_columns
 from jdlopt.data import (
     columns,
+    documents,
     labelled,
     mixed,
+    next_tokens,
     pair_coding,
     presence,
     table_notes,
@@ -51,6 +53,10 @@ from jdlopt.errors import DataError, listing
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+OF_TEXTS = {tags.TASK: tagged.of_tables, next_tokens.TASK: documents.of_tables}
+"""The tasks that take texts alone of a table, and what opens them."""
 
 
 def open_table(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Dataset:
@@ -200,9 +206,10 @@ def _dataset(
     skipped: Skipped,
     notes: Notes,
 ) -> Dataset:
-    if fields.task == tags.TASK:
+    if fields.task in OF_TEXTS:
         found = {split: (one.table, one.where) for split, one in tables.items()}
-        return tagged.of_tables(found, fields, reading, name=name, notes=notes, skipped=skipped)
+        open_texts = OF_TEXTS[fields.task]
+        return open_texts(found, fields, reading, name=name, notes=notes, skipped=skipped)
     _, where, folder = tables["train"]
     columns_there = list(tables["train"].table.columns)
     fields = pair_coding.with_target(labelled.with_targets(fields, columns_there), where)

@@ -241,12 +241,25 @@ def encode(state: TextState, texts: Sequence[str | bytes]) -> Int32[np.ndarray, 
       DataError: a text is missing (None, NaN), or the tokenizer fails on one.
     """
     ids = np.full((len(texts), state.max_tokens), vocabulary.PADDING_ID, dtype=np.int32)
-    prepared = list(_prepared(texts, state.lowercase, state.html, state.stop_words))
-    for row, tokens in zip(ids, vocabulary.load(state.tokenizer).encode(prepared), strict=True):
+    for row, tokens in zip(ids, tokens_of(state, texts), strict=True):
         room = state.max_tokens - len(state.before) - len(state.after)
         kept = [*state.before, *truncated(tokens, room, state.truncate), *state.after]
         row[: len(kept)] = kept
     return ids
+
+
+def tokens_of(state: TextState, texts: Sequence[str | bytes]) -> list[np.ndarray]:
+    """Returns the token ids of each text, all of them, without a template.
+
+    Args:
+      state: what `fit` returned.
+      texts: any texts.
+
+    Raises:
+      DataError: a text is missing (None, NaN), or the tokenizer fails on one.
+    """
+    prepared = list(_prepared(texts, state.lowercase, state.html, state.stop_words))
+    return vocabulary.load(state.tokenizer).encode(prepared)
 
 
 def truncated(tokens: Int[np.ndarray, " tokens"], most: int, side: str) -> np.ndarray:

@@ -20,12 +20,15 @@ from jdlopt.errors import ConfigError, DataError
 
 PADDING, UNKNOWN = "[PAD]", "[UNK]"
 PADDING_ID, UNKNOWN_ID = 0, 1
+END_ID = UNKNOWN_ID
+"""What stands between texts of a byte-level tokenizer, to which no text is unknown; GPT-2's
+``<|endoftext|>`` is both."""
 LONGEST_WORD = 100
 """A longer word is unknown to WordPiece, as it is to BERT's; byte pairs are learnt within pieces of
 this length, because a merge costs time in proportion to the word."""
 
 _PADDING_NAMES = (PADDING, "<pad>", "<|pad|>", "<PAD>")
-_UNKNOWN_NAMES = (UNKNOWN, "<unk>", "<|unk|>", "<UNK>")
+_UNKNOWN_NAMES = (UNKNOWN, "<unk>", "<|unk|>", "<UNK>", "<|endoftext|>")
 _CONTINUES = "##"
 _LINE_WORDS = 1000
 LARGEST = 200_000_000
@@ -344,6 +347,30 @@ def _unknown_id(model: dict[str, Any], vocabulary: dict[str, int]) -> int | None
 def _padding_id(section: object, vocabulary: dict[str, int]) -> int | None:
     named = [section["pad_token"]] if isinstance(section, dict) else []
     return _first_id((*named, *_PADDING_NAMES), vocabulary)
+
+
+@functools.cache
+def _byte_alphabet() -> frozenset[str]:
+    """Returns the characters that stand for bytes in the tokens of byte-level tokenizers."""
+    from tokenizers import pre_tokenizers
+
+    return frozenset(pre_tokenizers.ByteLevel.alphabet())
+
+
+def is_byte_level(tokens: Sequence[str]) -> bool:
+    """Returns whether tokens are bytes and runs of them: no text is unknown, and none is lost."""
+    return _byte_alphabet().issubset(tokens)
+
+
+@functools.lru_cache(maxsize=4)
+def bytes_of(tokens: tuple[str, ...]) -> Int[np.ndarray, " tokens"]:
+    """Returns how many bytes of text each token of a byte-level tokenizer is.
+
+    Padding and the end of a text are none. The space that a tokenizer puts before each text counts.
+    """
+    found = np.array([len(token) for token in tokens], np.int64)
+    found[[PADDING_ID, END_ID]] = 0
+    return found
 
 
 def _first_id(names: Sequence[str], vocabulary: dict[str, int]) -> int | None:

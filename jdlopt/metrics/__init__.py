@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Num
 from jdlopt.config import find_part
 from jdlopt.data.decision import USUAL, Decision
 from jdlopt.errors import ConfigError, listing
-from jdlopt.metrics import entities, masks, pairs, scores, texts, transcripts
+from jdlopt.metrics import entities, masks, pairs, scores, texts, tokens, transcripts
 from jdlopt.metrics.leaves import Batch, Leaf, leaf_of
 from jdlopt.metrics.scores import Split, Value
 
@@ -61,7 +61,7 @@ class Metric(NamedTuple):
 
 EACH_CLASS, TWO_EXAMPLES = "examples of each class and of others", "two examples"
 _ONE, _ANY, _BOTH = ("classification",), ("multilabel",), ("classification", "multilabel")
-_TAGS = ("token_classification",)
+_TAGS, _NEXT = ("token_classification",), ("next_token",)
 
 
 def _of_classes(
@@ -169,7 +169,11 @@ METRICS: dict[str, Metric] = {
             ("_per_kind", entities.of_each_kind, None),
         )
     },
-    "token_accuracy": _of_classes(("tokens",), entities.token_accuracy, tasks=(*_TAGS, "seq2seq")),
+    "token_accuracy": _of_classes(
+        ("tokens",), entities.token_accuracy, tasks=(*_TAGS, *_NEXT, "seq2seq")
+    ),
+    "perplexity": _of_classes(("nats", "targets"), tokens.perplexity, False, _NEXT),
+    "bits_per_byte": _of_classes(("nats", "targets"), tokens.bits_per_byte, False, _NEXT),
     "mean_iou": _of_masks(masks.mean_iou),
     "dice": _of_masks(masks.mean_dice),
     "pixel_accuracy": _of_masks(masks.pixel_accuracy),
@@ -227,6 +231,10 @@ are sacrebleu's (``pip install 'jdlopt[seq2seq]'``), from 0 to 100; without it t
 ``wer`` and ``cer`` are the insertions, deletions and substitutions of words and characters that
 make the texts of the likeliest classes of all steps of what is said, by the words or characters of
 the latter; they may exceed 1. They equal jiwer's.
+
+``perplexity`` is of the next token, ``bits_per_byte`` of the bytes of UTF-8 that the tokens are;
+both are of all tokens of a split together. There ``token_accuracy`` is the share of tokens that are
+the likeliest.
 
 ``expected_calibration_error`` has `CALIBRATION_BINS` equal-width bins, closed on the right, of the
 predicted class's probability (Guo et al., 2017, https://arxiv.org/abs/1706.04599).

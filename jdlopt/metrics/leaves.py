@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from jdlopt.data.decision import USUAL, Decision
 from jdlopt.errors import ConfigError, listing, nearest
-from jdlopt.metrics import entities
+from jdlopt.metrics import entities, tokens
 
 
 class Batch(NamedTuple):
@@ -188,6 +188,15 @@ LEAVES_OF: dict[str, dict[str, Leaf]] = {
     "pairs": {
         "embeddings": Leaf(lambda batch: batch.outputs, 2),
         "together": Leaf(lambda batch: batch.targets, 1),
+    },
+    "next_token": {
+        "nats": Leaf(lambda batch: tokens.nats(batch.outputs, batch.targets, batch.real), 1),
+        "targets": Leaf(
+            lambda batch: tokens.counts(batch.targets, batch.real, batch.outputs.shape[-1]), 1, True
+        ),
+        "tokens": Leaf(
+            lambda batch: entities.tokens_right(batch.outputs, batch.targets, batch.real), 1, True
+        ),
     },
 }
 """What the metrics of one task may ask for beside them: ``classes`` and ``predicted`` are the

@@ -62,6 +62,7 @@ __all__ = [
     "at_positions",
     "has_submodels",
     "make_model",
+    "sees_ahead",
 ]
 
 MODELS: dict[str, Any] = {
@@ -137,6 +138,17 @@ class ModelFields:
     prune: PruneFields = field(default_factory=PruneFields)
     low_rank: LowRankFields = field(default_factory=LowRankFields)
     options: Mapping[str, Value] = own_keys()
+
+
+def sees_ahead(section: Mapping[str, Any]) -> bool:
+    """Returns whether a bundled model's outputs at a position depend on what comes after it.
+
+    Args:
+      section: the resolved ``model`` section.
+    """
+    if section["name"] in ("gru", "lstm"):
+        return bool(section.get("bidirectional"))
+    return section["name"] in MODELS and section["name"] != "transformer_decoder"
 
 
 def has_submodels(name: str) -> bool:

@@ -23,6 +23,24 @@ class Guesses(NamedTuple):
     confidence: np.ndarray
 
 
+class Sample(NamedTuple):
+    """What is written behind the beginning of a text.
+
+    Attributes:
+      name: what the text is called.
+      start: its beginning.
+      true: how it goes on.
+      best: how the likeliest tokens go on.
+      drawn: how drawn ones do.
+    """
+
+    name: str
+    start: str
+    true: str
+    best: str
+    drawn: str
+
+
 class Outcome(NamedTuple):
     """What the best checkpoint says of the validation split.
 
@@ -39,6 +57,8 @@ class Outcome(NamedTuple):
       counts: training examples of each class or label; None where they are not known, or the task
         has none.
       likeliest: the likeliest class, where that alone is known.
+      samples: what is written behind the beginnings of texts, where the next token was learnt;
+        there are no outputs then.
     """
 
     inputs: Inputs
@@ -50,6 +70,7 @@ class Outcome(NamedTuple):
     names: Sequence[str] = ()
     counts: np.ndarray | None = None
     likeliest: Guesses | None = None
+    samples: Sequence[Sample] = ()
 
     def name(self, index: int) -> str:
         """Returns what an example is called."""

@@ -36,7 +36,7 @@ def shown(outcome: Outcome) -> dict[str, object]:
     made: dict[str, object] = dict.fromkeys(
         (
             *("confusion", "thresholds", "values", "each", "balance", "entities", "masks"),
-            *("texts", "transcripts", "neighbours"),
+            *("texts", "transcripts", "neighbours", "continuations"),
         )
     )
     shows = find_task(outcome.spec.task).shows
@@ -270,5 +270,6 @@ PARTS: Mapping[str, Callable[[Outcome], dict[str, object]]] = {
     "texts": texts,
     "transcripts": transcripts,
     "pairs": neighbours,
+    "continuations": lambda outcome: {"continuations": outcome.samples},
 }
 """What is shown of what a task says it shows, of `jdlopt.tasks.SHOWN`."""

@@ -96,8 +96,9 @@ def examine(workdir: Path, config: Record) -> Outcome:
     """
     from jdlopt.data.dataset import class_counts
     from jdlopt.data.origin import names
+    from jdlopt.report import continuations
     from jdlopt.train import data_record, serve
-    from jdlopt.train.predict import MOST_PROBABILITIES, likeliest, predictor
+    from jdlopt.train.predict import MOST_PROBABILITIES, likeliest, losses_of, predictor
 
     experiment = serve.with_data(dict(config), workdir)
     data_record.check(workdir, experiment.data)
@@ -118,6 +119,12 @@ def examine(workdir: Path, config: Record) -> Outcome:
             called,
             counts,
             Guesses(some.classes[..., 0], some.probabilities[..., 0]),
+        )
+    if "continuations" in find_task(spec.task).shows:
+        losses = losses_of(experiment, weights, arrays.inputs, arrays.targets)
+        samples = continuations.samples(experiment, weights, arrays.inputs, called)
+        return Outcome(
+            *arrays, np.empty((0, 0)), None, losses, spec, called, counts, samples=samples
         )
     found = predictor(experiment)(weights, arrays.inputs, arrays.targets)
     assert found.losses is not None

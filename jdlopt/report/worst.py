@@ -6,7 +6,7 @@ import numpy as np
 
 from jdlopt.data import named
 from jdlopt.data.coding import PAD
-from jdlopt.report.cards import cards
+from jdlopt.report.cards import Cards, cards
 from jdlopt.report.masks import side_by_side
 from jdlopt.report.outcome import Guesses, Outcome
 from jdlopt.report.page import number
@@ -28,6 +28,8 @@ def worst(outcome: Outcome) -> dict[str, object]:
     if "masks" in shows:
         return {"worst": side_by_side(outcome, order)}
     known = outcome.probabilities is not None or outcome.likeliest is not None
+    if "continuations" in shows:
+        return {"worst": _texts(outcome, order)}
     guesses = outcome.guesses if "classes" in shows and known else None
     said = [_said(outcome, index, guesses) for index in order.tolist()]
     joined = next((words for what, words in WORDS.items() if what in shows), "predicted")
@@ -42,6 +44,15 @@ def worst(outcome: Outcome) -> dict[str, object]:
             "By loss",
         )
     }
+
+
+def _texts(outcome: Outcome, order: np.ndarray) -> Cards:
+    """Returns the texts alone: what is predicted of one is as long as itself."""
+    losses = [[number(float(outcome.losses[index]))] for index in order.tolist()]
+    names = [outcome.name(index) for index in order.tolist()]
+    words = [f"loss {loss}" for [loss] in losses]
+    inputs = named.rows(outcome.inputs, order)
+    return cards(outcome.spec, inputs, names, ["loss"], losses, words, "By loss")
 
 
 def _said(outcome: Outcome, index: int, guesses: Guesses | None) -> tuple[str, str, str]:

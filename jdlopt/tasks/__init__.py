@@ -5,6 +5,7 @@ from __future__ import annotations
 from jdlopt.config import find_part
 from jdlopt.tasks.classification import CLASSIFICATION
 from jdlopt.tasks.multilabel import MULTILABEL
+from jdlopt.tasks.next_token import NEXT_TOKEN
 from jdlopt.tasks.pairs import PAIRS
 from jdlopt.tasks.regression import REGRESSION
 from jdlopt.tasks.segmentation import SEGMENTATION
@@ -20,6 +21,7 @@ _BUNDLED = (
     MULTILABEL,
     REGRESSION,
     TOKEN_CLASSIFICATION,
+    NEXT_TOKEN,
     SEGMENTATION,
     SEQ2SEQ,
     TRANSCRIPTION,

@@ -99,6 +99,7 @@ SHOWN = {
     "texts": "a text that is written for each example: what was to be changed of it",
     "transcripts": "texts that are heard: edits from what is said",
     "pairs": "two embeddings an example: what is nearest to each",
+    "continuations": "texts: what the model writes behind the beginning of one",
     "simple models": "one target an example, which scikit-learn's forests and trees can predict",
 }
 """What findings and reports ask a task for, and what it stands for."""

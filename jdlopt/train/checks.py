@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 
 from jdlopt import losses, mesh, metrics, models
 from jdlopt.config import to_dict
-from jdlopt.data import augment
+from jdlopt.data import augment, next_tokens
 from jdlopt.data.dataset import Dataset, counts_of
 from jdlopt.data.fields import BOTH
 from jdlopt.data.named import PRESENT
@@ -18,6 +18,7 @@ from jdlopt.data.notes import Note, Notes
 from jdlopt.data.preprocess import pca
 from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, listing
+from jdlopt.models import sees_ahead
 from jdlopt.optim.schedules import warmup_problem
 from jdlopt.tasks import find_task
 from jdlopt.train import loggers
@@ -84,6 +85,11 @@ def impossible(
         )
     if sound("model.name", "loss", "optim"):
         problems += _pair_problems(config, spec, pairs="pairs" in task.shows)
+    if sound("model") and task.name == next_tokens.TASK and sees_ahead(to_dict(config.model)):
+        problems.append(
+            f"model.name: {config.model.name!r} sees the tokens that it is to predict. Take "
+            "'transformer_decoder', or 'gru' or 'lstm' that are not bidirectional."
+        )
     scaled = config.data.preprocess.target_scale is not None and "values" not in task.shows
     if sound("data.preprocess") and scaled:
         problems.append(

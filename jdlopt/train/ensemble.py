@@ -22,6 +22,7 @@ from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.errors import UserError, WorkdirError, listing
 from jdlopt.tasks import find_task
 from jdlopt.train import data_record, disk, serve, step
+from jdlopt.train.continuation import Continuation
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.predictions import Predictions
 from jdlopt.train.state import Weights
@@ -48,6 +49,7 @@ def predict_ensemble(
     with_inputs: bool = False,
     positive: object = None,
     threshold: Threshold = None,
+    continuation: Continuation | None = None,
 ) -> Predictions:
     """Returns the predictions of several runs together, as `jdlopt.train.serve.predict_run` does.
 
@@ -56,8 +58,9 @@ def predict_ensemble(
 
     Args:
       workdirs: the runs' directories.
-      path, which, batch_size, tta, allow_code, all_classes, with_inputs, positive, threshold: as
-        there. Each run reads the inputs by its own record of the data, with its own preprocessing.
+      path, which, batch_size, tta, allow_code, all_classes, with_inputs, positive, threshold,
+        continuation: as there. Each run reads the inputs by its own record of the data, with its
+        own preprocessing.
 
     Raises:
       UserError: a directory holds no finished run, they predict other things, or the file can't be
@@ -71,8 +74,12 @@ def predict_ensemble(
     several = {str(i): one.inputs for i, one in read.items()}
     inputs = several if len(read) > 1 else read[0].inputs
     notes = tuple(dict.fromkeys(note for one in read.values() for note in one.notes))
-    found = Inputs(inputs, read[0].ids, notes)
-    made = serve.predict(experiment, weights, found, batch_size, all_classes=all_classes)
+    found = Inputs(inputs, read[0].ids, notes, read[0].texts if len(read) == 1 else None)
+    if "continuations" in find_task(spec.task).shows:
+        raise UserError("--ensemble: texts are continued by one model. Name a run.")
+    made = serve.predict(
+        experiment, weights, found, batch_size, all_classes=all_classes, continuation=continuation
+    )
     return serve.beside_inputs(made, members[0].experiment, path, with_inputs)
 
 

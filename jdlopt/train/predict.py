@@ -170,6 +170,19 @@ def likeliest(
     return predict
 
 
+def losses_of(
+    experiment: Experiment, weights: Weights, inputs: Inputs, targets: Num[np.ndarray, "n *k"]
+) -> Float[np.ndarray, " n"]:
+    """Returns the losses of examples alone, where all outputs would be too many to keep."""
+
+    @jax.jit
+    def program(weights: Weights, inputs: PyTree[Array], targets: Array) -> Array:
+        found = experiment.predict(weights, inputs)
+        return step.per_example(experiment.components, weights, found, targets)
+
+    return _batched(program, weights, inputs, targets, chunk_size(inputs, experiment.spec))
+
+
 def _losses(
     experiment: Experiment,
     weights: Weights,

@@ -16,6 +16,7 @@ from jdlopt.data.inputs import Inputs
 from jdlopt.data.pools import Arrays
 from jdlopt.errors import DataError, UserError, WorkdirError
 from jdlopt.train import log, serve, split_record
+from jdlopt.train.continuation import Continuation
 from jdlopt.train.embeddings import Embeddings, embed
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.loggers.logger import FINAL
@@ -156,6 +157,7 @@ class Run:
         threshold: Threshold = None,
         beam_width: int | None = None,
         length_penalty: float | None = None,
+        continuation: Continuation | None = None,
     ) -> Predictions:
         """Predicts for new inputs with the best weights.
 
@@ -172,6 +174,7 @@ class Run:
             above its own of several; by default the config's.
           beam_width, length_penalty: how texts are written, as in `jdlopt.models.beam.search`; by
             default as the config's model says.
+          continuation: how texts are continued, where the task is to know their next token.
 
         Raises:
           DataError: they are no such inputs, or there is no such class.
@@ -179,7 +182,9 @@ class Run:
         found = self._given(inputs)
         how = (positive, threshold, beam_width, length_penalty)
         decided = serve.deciding(self.experiment, *how)
-        return serve.predict(decided, self.weights, found, batch_size, tta, all_classes)
+        return serve.predict(
+            decided, self.weights, found, batch_size, tta, all_classes, continuation
+        )
 
     def embed(self, inputs: object, *, batch_size: int = 256) -> Embeddings:
         """Returns embeddings of new inputs, by the best weights.

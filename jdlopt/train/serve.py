@@ -26,9 +26,10 @@ from jdlopt.data.spec import DataSpec
 from jdlopt.errors import ConfigError, DataError, UserError, WorkdirError, listing
 from jdlopt.metrics.scores import Value
 from jdlopt.tasks import TASKS, find_task
-from jdlopt.train import checkpoint, data_record, disk, log
+from jdlopt.train import checkpoint, continuing, data_record, disk, log
 from jdlopt.train.compiling import Compiler
 from jdlopt.train.components import augment_of
+from jdlopt.train.continuation import Continuation
 from jdlopt.train.evaluate import Evaluator
 from jdlopt.train.experiment import Experiment
 from jdlopt.train.predict import MOST_PROBABILITIES, TOP, likeliest, predictor
@@ -352,6 +353,7 @@ def predict_run(
     threshold: Threshold = None,
     beam_width: int | None = None,
     length_penalty: float | None = None,
+    continuation: Continuation | None = None,
 ) -> Predictions:
     """Returns a run's predictions for a CSV, Parquet or NPZ file or an image folder.
 
@@ -364,6 +366,7 @@ def predict_run(
       all_classes: as in `predict`.
       with_inputs: whether the columns of the inputs, or their files, stand beside the predictions.
       positive, threshold, beam_width, length_penalty: as in `deciding`.
+      continuation: as in `predict`.
 
     Raises:
       UserError: the directory holds no finished run, or the file can't be read as its inputs.
@@ -372,7 +375,7 @@ def predict_run(
     experiment = deciding(experiment, positive, threshold, beam_width, length_penalty)
     found = read_for(experiment, path)
     weights, _ = load_weights(experiment, workdir, which)
-    made = predict(experiment, weights, found, batch_size, tta, all_classes)
+    made = predict(experiment, weights, found, batch_size, tta, all_classes, continuation)
     return beside_inputs(made, experiment, path, with_inputs)
 
 
@@ -413,6 +416,7 @@ def predict(
     batch_size: int = 256,
     tta: int = 0,
     all_classes: bool = False,
+    continuation: Continuation | None = None,
 ) -> Predictions:
     """Returns predictions with the names of examples, and of classes, labels or values.
 
@@ -423,8 +427,17 @@ def predict(
       batch_size, tta: as in `predict_run`.
       all_classes: give the probability of each class, even of more than `MOST_PROBABILITIES`; else
         those of the `TOP` likeliest, which a note says.
+      continuation: how texts are continued, where the task is to know their next token.
     """
     spec, averaged = experiment.spec, with_tta(experiment, tta)
+    asked = continuation or Continuation()
+    if "continuations" in find_task(spec.task).shows:
+        return continuing.predictions(experiment, weights, given, asked)
+    if asked != Continuation():
+        raise UserError(
+            f"--new-tokens, --temperature, --top-k, --top-p, --seed: are for continuing texts; the "
+            f"run's task is {spec.task}. Leave them out."
+        )
     if "masks" in find_task(spec.task).shows:
         return of_masks(
             likeliest(averaged, 1, batch_size)(weights, given.inputs, None), spec, given

@@ -54,6 +54,14 @@ def tagged(folder: Path) -> Path:
     return folder / "made.conll"
 
 
+def stories(folder: Path) -> Path:
+    lines = [
+        f"Once {('Ann', 'Bob')[i % 2]} found {i} stones and threw them away." for i in range(200)
+    ]
+    (folder / "made.txt").write_text("\n".join(lines), "utf-8")
+    return folder / "made.txt"
+
+
 def sounds(folder: Path) -> Path:
     rng = np.random.default_rng(0)
     for index in range(COUNT):
@@ -119,6 +127,7 @@ MADE: dict[str, Callable[[Path], Path]] = {
     "mnist_resnet": images,
     "mnist_vit": images,
     "entities": tagged,
+    "stories": stories,
     "own_csv": table,
     "own_labels": table_of_labels,
     "own_outputs": table_of_outputs,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_next_token
 import test_pairs
 import test_positions
 import test_seq2seq
@@ -58,6 +59,12 @@ def masks(folder):
     return {"data": data, "model": model}, folder / "new.npz"
 
 
+def continued(folder):
+    """Returns the same of texts whose next token is learnt."""
+    (folder / "new.txt").write_text("Ann has 3\n\nBob\n", "utf-8")
+    return test_next_token.config(folder), folder / "new.txt"
+
+
 def own(folder):
     """Returns the same of a task of one's own, with a class at each position."""
     np.savez(folder / "new.npz", x=test_positions.X[:5])
@@ -86,6 +93,7 @@ ROWS = {
     "seq2seq": texts,
     "transcription": test_transcription.config,
     "pairs": pairs,
+    "next_token": continued,
     "test_positions:SIGN": own,
 }
 """Tiny data of each task."""
@@ -105,6 +113,8 @@ REFUSED = {
     ("test_positions:SIGN", "tta"): "predicts a class at each position",
     ("transcription", "bundle"): "predicts a class at each position",
     ("transcription", "tta"): "predicts a class at each position",
+    ("next_token", "bundle"): "predicts a class at each position",
+    ("next_token", "tta"): "predicts a class at each position",
     ("token_classification", "bundle"): "predicts a class at each position",
     ("token_classification", "tta"): "predicts a class at each position",
 }

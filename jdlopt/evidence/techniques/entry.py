@@ -202,6 +202,15 @@ def needs_several_inputs(config: Config, facts: Facts) -> str | None:
     return None if len(facts.inputs) > 1 else "There is one input alone."
 
 
+def not_for(*tasks: str) -> Applies:
+    """The task must be none of some."""
+
+    def applies(config: Config, facts: Facts) -> str | None:
+        return f"It is not for {facts.task}." if facts.task in tasks else None
+
+    return applies
+
+
 def needs_task(*tasks: str) -> Applies:
     """The task must be one of some."""
 

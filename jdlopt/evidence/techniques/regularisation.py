@@ -92,7 +92,7 @@ REGULARISATION = (
         "Moves a share of each target evenly onto all classes.",
         values("loss.label_smoothing", 0.1, 0.2), "nothing",
         "Szegedy et al., Rethinking the inception architecture, 2016", 0.4,
-        unless(needs_task(*CLASSES, "multilabel"), needs_key("loss.label_smoothing")),
+        unless(needs_task(*CLASSES, "multilabel", "next_token"), needs_key("loss.label_smoothing")),
         {"loss.label_smoothing": ("around", 2.0)},
     ),
     Technique(

@@ -16,6 +16,7 @@ from jdlopt.evidence.techniques.entry import (
     needs_one_input,
     needs_several_inputs,
     needs_task,
+    not_for,
     unless,
     value_of,
     values,
@@ -29,6 +30,10 @@ FEATURES, LAYERS, HIDDEN = "model.features", "model.num_layers", "model.hidden"
 
 OF_LAYERS = tuple(f"model.{part}features" for part in ("block_", "conv_", "layer_", "layer_mlp_"))
 """Widths of single layers, where they differ: a sliced model has them."""
+
+
+WRITES = not_for("next_token")
+"""The model that it brings in sees what it is to predict there."""
 
 
 def widths_of(config: Config) -> tuple[int, ...] | None:
@@ -226,7 +231,7 @@ STRUCTURE = (
         "bidirectional", "structure", ("accuracy",), "Reads the sequence backwards as well.",
         values("model.bidirectional", True), "twice the recurrent arithmetic",
         "Schuster and Paliwal, Bidirectional recurrent neural networks, 1997", 0.4,
-        needs_key("model.bidirectional"), RATE,
+        unless(WRITES, needs_key("model.bidirectional")), RATE,
     ),
     Technique(
         "convolutional", "structure", ("accuracy", "generalisation"),
@@ -238,7 +243,8 @@ STRUCTURE = (
         "recurrent", "structure", ("accuracy",),
         "Replaces the model by gated recurrent units that read the sequence step by step.",
         _another("gru", features=64, bidirectional=True), "steps in turn: slow for long sequences",
-        "Cho et al., 2014", 0.25, unless(needs_one_input, needs_kind("sequence", "text")), RATE,
+        "Cho et al., 2014", 0.25,
+        unless(WRITES, needs_one_input, needs_kind("sequence", "text")), RATE,
     ),
     Technique(
         "dilated_convolutions", "structure", ("accuracy",),
@@ -267,7 +273,7 @@ STRUCTURE = (
         "Replaces the model by a transformer's encoder: every position sees all others.",
         _another("transformer_encoder", features=64, num_layers=2, num_heads=4),
         "grows with the square of the length", "Vaswani et al., Attention is all you need, 2017",
-        0.25, unless(needs_one_input, needs_kind("sequence", "text")), RATE,
+        0.25, unless(WRITES, needs_one_input, needs_kind("sequence", "text")), RATE,
     ),
 )  # fmt: skip
 """The techniques of structure."""
