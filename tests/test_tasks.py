@@ -127,34 +127,6 @@ def test_reports_and_checks_have_the_task(trained, capsys):
     assert main(["data", "show", *words, f"--output={picture}", "--examples=2"]) == 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("verb", ["diagnose", "tune", "compare", "ablate", "improve"])
-def test_every_other_verb_works(trained, verb, capsys):
-    _, folder = trained
-    file, work = folder / "config.py", f"--workdir={folder / verb}"
-    other = folder / "other.py"
-    other.write_text(file.read_text().replace("'learning_rate': 0.02", "'learning_rate': 0.001"))
-    space = folder / "space.py"
-    space.write_text(
-        file.read_text() + "\n\nfrom jdlopt.study.space import log_uniform\n\n"
-        "def get_space():\n    return {'optim.learning_rate': log_uniform(1e-3, 1e-1)}\n"
-    )
-    words = {
-        "diagnose": ["diagnose", f"--workdir={folder / 'run'}"],
-        "tune": ["tune", f"--config={space}", work, "--trials=4", "--workers=1"],
-        "compare": ["compare", str(file), str(other), work, "--seeds=3", "--workers=1"],
-        "ablate": [
-            "ablate", f"--config={file}", work, "--techniques=dropout,weight_decay", "--seeds=3",
-            "--workers=1",
-        ],
-        "improve": [
-            "improve", f"--config={file}", work, "--budget=60s", "--confirm=3", "--test-seeds=2",
-            "--techniques=learning_rate_up", "--workers=1",
-        ],
-    }[verb]  # fmt: skip
-    assert main([*words, "--json"]) == 0
-
-
 STEPS = {
     "mixup": {"data": {"augment": {"mixup": 0.4}}},
     "label smoothing": {"loss": {"name": "binary_cross_entropy", "label_smoothing": 0.1}},
