@@ -80,7 +80,7 @@ def texts(folder):
 def pairs(folder):
     """Returns the same of pictures and captions."""
     path = test_pairs.make_cards(folder)
-    made = test_pairs.config_of(path, data={"augment": {"brightness": 0.1}})
+    made = test_pairs.config_of(path, data={"augment": {"brightness": 0.1}, "batch_size": 8})
     return {**made, "train": {}}, path
 
 
