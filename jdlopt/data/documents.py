@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,17 @@ from jdlopt.data.split import SPLITS, split_named
 from jdlopt.data.text import TextState
 from jdlopt.data.text_files import COLUMN, KIND, read_file
 from jdlopt.data.text_input import fit_texts
-from jdlopt.data.walk import PassedOver, check_file, files_under
+from jdlopt.data.walk import (
+    IN_HIDDEN,
+    PassedOver,
+    check_file,
+    entries,
+    files_under,
+    identities,
+    identity,
+    is_aside,
+    why_not,
+)
 from jdlopt.errors import ConfigError, DataError, listing
 
 if TYPE_CHECKING:
@@ -50,7 +60,8 @@ class Documents(NamedTuple):
 def open_documents(name: str, fields: DataFields, reading: Reading = PLAIN) -> Dataset:
     """Opens a file with a text a line, or a folder of files with a text each.
 
-    A folder may have folders for its splits, ``train`` and ``test``.
+    A folder may have folders for its splits, ``train`` and ``test``; without ``train``, all that is
+    in none of the others is for training.
 
     Args:
       name: the file or folder.
@@ -58,32 +69,85 @@ def open_documents(name: str, fields: DataFields, reading: Reading = PLAIN) -> D
       reading: how texts are cut into tokens.
 
     Raises:
-      DataError: there is no text, or one can't be read.
+      DataError: there is no text, or one can't be read; two folders are of one split.
     """
     path, notes, skipped = writing.expanded(name), Notes(), Skipped()
-    places = {"train": path}
-    if path.is_dir():
-        inner = {split_named(one.name): one for one in sorted(path.iterdir()) if one.is_dir()}
-        places |= {split: one for split, one in inner.items() if split is not None}
+    places = _split_folders(path, notes) if path.is_dir() else {"train": path}
+    used = {*places.values()}
     for split in ("validation", "test"):
         named = getattr(fields, f"{split}_source")
-        if named is not None:
-            places[split] = writing.expanded(named)
-            check_file(places[split], f"data.{split}_source")
-    skip = fields.on_bad == "skip"
+        if named is None:
+            continue
+        if split in places:
+            passed = PassedOver()
+            passed.folder(f"files in a folder, for which data.{split}_source stands", places[split])
+            notes.extend(passed.notes)
+        places[split] = writing.expanded(named)
+        check_file(places[split], f"data.{split}_source")
+        used.add(places[split])
+    left = skipped if fields.on_bad == "skip" else None
     found = {
-        split: Documents(_texts_at(place, notes, skipped if skip else None), str(place))
+        split: Documents(_texts_at(place, notes, left, used - {place}), str(place))
         for split, place in places.items()
     }
     return pack(found, fields, reading, name=path.stem, column=COLUMN, notes=notes, skipped=skipped)
 
 
-def _texts_at(place: Path, notes: Notes, skipped: Skipped | None) -> list[str]:
+def _split_folders(folder: Path, notes: Notes) -> dict[str, Path]:
+    """Returns the folder of each split; that of ``train`` is the folder itself if none is.
+
+    Raises:
+      DataError: two folders are of one split, or one is of two, by a link.
+    """
+    found: dict[str, Path] = {}
+    above, passed = identities((folder,)), PassedOver()
+    for entry in entries(folder):
+        path = Path(entry.path)
+        if not path.is_dir():
+            passed.file(why_not(path, KIND) or "texts beside the folders of splits", path)
+            continue
+        split = split_named(path.name)
+        if is_aside(path.name):
+            passed.folder(IN_HIDDEN, path)
+        elif identity(path) in above:
+            passed.file("links to a folder that holds them", path)
+        elif split is None:
+            passed.folder("files in folders beside those of splits", path)
+        elif split in found:
+            raise DataError(
+                f"{folder}: has several folders for the split {split!r}: {found[split].name}, "
+                f"{path.name}. Leave one, or put their files together."
+            )
+        else:
+            found[split] = path
+    by_identity = {identity(path): path.name for path in found.values()}
+    for path in found.values():
+        if by_identity[identity(path)] != path.name:
+            raise DataError(
+                f"{folder}: {path.name!r} and {by_identity[identity(path)]!r} are one folder, by a "
+                "link. Remove one of them."
+            )
+    if "train" in found:  # else these are for training, and what is passed over is noted there
+        notes.extend(passed.notes)
+    return {"train": folder, **found}
+
+
+def _texts_at(
+    place: Path, notes: Notes, skipped: Skipped | None, others: Collection[Path]
+) -> list[str]:
+    """Returns the texts of a file, or of a folder but for those of other splits' places."""
     if not place.is_dir():
         return lines_of(place, notes)
     passed = PassedOver()
     texts = []
-    for path in files_under(place, KIND, passed):
+    own = place.resolve()
+    roots = sorted((own, *(one.resolve() for one in others)), key=lambda one: -len(one.parts))
+    for path in files_under(place, KIND, passed, but=others):
+        real = path.resolve()
+        if next((root for root in roots if real.is_relative_to(root)), own) != own:
+            if real != own / path.relative_to(place):
+                passed.file("links to texts of another split", path)
+            continue
         try:
             texts.append(read_file(path))
         except Unreadable as error:

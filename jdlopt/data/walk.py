@@ -123,17 +123,17 @@ def files_under(
       kind: of the files.
       passed: where the other files are counted, and those that are taken by their content.
       above: folders that a link must not lead back to, beside this one and those that hold it.
-      but: files that are used otherwise.
+      but: files, and folders with all that is in them, that are used otherwise.
 
     Raises:
       DataError: a folder can't be read.
     """
     taken: list[Path] = []
-    for path in _regular(folder, passed, above):
+    for path in _regular(folder, passed, above, but):
+        if path in but:
+            continue
         if path.suffix.lower() in kind.suffixes:
             taken.append(path)
-        elif path in but:
-            continue
         elif kind.begins(head(path)):
             taken.append(path)
             ending = f"end in {path.suffix!r}" if path.suffix else "have no ending"
@@ -161,9 +161,12 @@ def _of_no_kind(path: Path, kind: FileKind) -> str:
     return f"files {ending}, which hold no {kind.name} that can be read"
 
 
-def _regular(folder: Path, passed: PassedOver, above: Iterable[Path]) -> Iterator[Path]:
+def _regular(
+    folder: Path, passed: PassedOver, above: Iterable[Path], but: Iterable[Path] = ()
+) -> Iterator[Path]:
     """Yields the regular files under a folder; what else there is, is passed over."""
     seen = identities((folder, *above))
+    apart = {identity(path) for path in but if path.is_dir()}
     waiting = [folder]
     while waiting:
         place = waiting.pop()
@@ -184,6 +187,8 @@ def _regular(folder: Path, passed: PassedOver, above: Iterable[Path]) -> Iterato
                 yield path
             elif not stat.S_ISDIR(found.st_mode):
                 passed.file(NO_FILES, path)
+            elif (found.st_dev, found.st_ino) in apart:
+                continue
             elif (found.st_dev, found.st_ino) in seen:
                 passed.file("links to a folder that is gone through already", path)
             else:

@@ -107,6 +107,41 @@ def test_a_source_may_have_its_own_splits_and_groups(tmp_path):
     assert sum(len(texts_of(grouped, split)) for split in ("train", "validation", "test")) == 80
 
 
+def test_no_text_of_a_folder_is_in_two_splits(tmp_path):
+    for place in ("a.txt", "more/b.txt", "test/c.txt", "val/d.txt", "held.txt"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text(place.replace("/", " "), "utf-8")
+    (tmp_path / "again").symlink_to(tmp_path / "test")
+    (tmp_path / "more" / "link.txt").symlink_to(tmp_path / "test" / "c.txt")
+    (tmp_path / "test" / "link.txt").symlink_to(tmp_path / "a.txt")
+    held = str(tmp_path / "more" / ".." / "held.txt")
+    fields = section(tmp_path, validation_source=held)
+    dataset = open_dataset(fields)
+    assert texts_of(dataset, "train") == ["a.txt", "more b.txt"]
+    assert texts_of(dataset, "validation") == ["held.txt"]
+    assert texts_of(dataset, "test") == ["test c.txt"]
+    told = {note.what: note.count for note in dataset.notes}
+    assert told == {"files in a folder, for which data.validation_source stands": 1,
+                    "links to texts of another split": 2}  # fmt: skip
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "e.txt").write_text("train e.txt", "utf-8")
+    dataset = open_dataset(section(tmp_path))
+    assert texts_of(dataset, "train") == ["train e.txt"]
+    assert texts_of(dataset, "validation") == ["val d.txt"]
+    told = {note.what: note.count for note in dataset.notes}
+    assert told == {"texts beside the folders of splits": 2,
+                    "files in folders beside those of splits": 4}  # fmt: skip
+    (tmp_path / "valid").mkdir()
+    with pytest.raises(DataError, match=r"several folders for the split 'validation': val, valid"):
+        open_dataset(section(tmp_path))
+    (tmp_path / "valid").rmdir()
+    (tmp_path / "again").rename(tmp_path / "dev")
+    (tmp_path / "val" / "d.txt").unlink()
+    (tmp_path / "val").rmdir()
+    with pytest.raises(DataError, match=r"'dev' and 'test' are one folder, by a link"):
+        open_dataset(section(tmp_path))
+
+
 def test_folds_are_rows_of_one_pool():
     opened = [open_given(section("data", folds=3, fold=fold), TEXTS) for fold in range(3)]
     parts = [[one.parts[split] for split in ("train", "validation")] for one in opened]
