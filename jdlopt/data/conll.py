@@ -76,7 +76,9 @@ def open_conll(name: str, fields: DataFields, reading: Reading = PLAIN) -> Datas
     for split, file in files.items():
         check_file(file, "data.source" if split == "train" else f"data.{split}_source")
         found[split] = read_conll(file, columns, notes)
-    return open_tagged(found, fields, reading, name=path.stem, column="text", notes=notes)
+    return open_tagged(
+        found, fields, reading, name=path.stem, column="text", word_column=columns[0], notes=notes
+    )
 
 
 def _columns(fields: DataFields) -> tuple[int, int]:
@@ -96,7 +98,7 @@ def _columns(fields: DataFields) -> tuple[int, int]:
 
 
 def read_conll(
-    path: Path, columns: tuple[int, int] = (0, -1), notes: Notes | None = None
+    path: Path, columns: tuple[int, int | None] = (0, -1), notes: Notes | None = None
 ) -> Tagged:
     """Returns the sentences of a file.
 
@@ -105,7 +107,9 @@ def read_conll(
 
     Args:
       path: the file; maybe compressed.
-      columns: the numbers of the columns of words and of tags.
+      columns: the numbers of the columns of words and of tags. None: the file is read for its words
+        alone. A line whose last column is a tag is then no comment, nor is a single word where
+        the file has no other column.
       notes: where is noted what is left out.
 
     Raises:
@@ -116,6 +120,9 @@ def read_conll(
         lines = read_text(path, notes).split("\n")
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: can't be read as text in UTF-8: {error}.") from error
+    of_words, of_tags = columns
+    rows = [line for line in lines if not line.startswith("#")]
+    bare = of_tags is None and all(len(line.split()) < 2 for line in rows)
     found = Tagged([], [], [], str(path), LINE)
     words: list[str] = []
     tags: list[str] = []
@@ -129,18 +136,21 @@ def read_conll(
             words, tags = [], []
             continue
         cells = [cell.strip() for cell in line.split("\t")] if "\t" in line else line.split()
-        word, tag = (_cell(cells, column) for column in columns)
-        if not words and line.startswith("#") and (tag is None or problem(tag)):
+        word, tag = _cell(cells, of_words), _cell(cells, -1 if of_tags is None else of_tags)
+        a_word = bare and len(cells) == 1
+        if not words and line.startswith("#") and not a_word and (tag is None or problem(tag)):
             notes.add("left out", "comments", f"{path.name}, line {number}", unit="lines")
             continue
-        if not word or not tag or (len(cells) < 2 and columns[0] != columns[1]):
+        if not word or (of_tags is not None and (not tag or len(cells) < 2)):
+            has = f"{path}, line {number}: has {len(cells)} columns ({line.strip()[:60]!r})"
+            if of_tags is None:
+                raise DataError(f"{has}; expected a word in column {of_words}, as in training.")
             raise DataError(
-                f"{path}, line {number}: has {len(cells)} columns ({line.strip()[:60]!r}); "
-                f"expected a word in column {columns[0]} and its tag in column {columns[1]}, by "
+                f"{has}; expected a word in column {of_words} and its tag in column {of_tags}, by "
                 "tabs or spaces. data.text_column and data.target choose the columns by number."
             )
         words.append(word)
-        tags.append(tag)
+        tags.append(tag or "")
     return found
 
 
@@ -148,6 +158,6 @@ def _cell(cells: list[str], column: int) -> str | None:
     return cells[column] if -len(cells) <= column < len(cells) else None
 
 
-def as_words(path: Path) -> list[tuple[str, ...]]:
-    """Returns the words of a file's sentences, its first column, whatever stands beside them."""
-    return read_conll(path, (0, 0)).words
+def as_words(path: Path, column: int, notes: Notes | None = None) -> list[tuple[str, ...]]:
+    """Returns the words of a file's sentences, a column, whatever stands beside them."""
+    return read_conll(path, (column, None), notes).words

@@ -201,6 +201,7 @@ def given_inputs(
     given: Any,
     spec: InputSpec | Mapping[str, InputSpec],
     passed: Collection[str] | None = None,
+    with_targets: bool = False,
 ) -> Inputs:
     """Returns inputs in memory, shaped and coded as in training.
 
@@ -209,6 +210,8 @@ def given_inputs(
         data by name (it may have others); or texts.
       spec: of the input that the model was trained on, or of named ones.
       passed: columns that are no inputs, as in `jdlopt.data.inputs.frame_inputs`.
+      with_targets: whether words of texts have targets beside them: texts are then cut at spaces
+        alone, as in training.
 
     Raises:
       DataError: they are no such inputs.
@@ -238,9 +241,11 @@ def given_inputs(
                 f"arrays by these names, found {type(given).__name__}."
             )
         return named_inputs(given, spec, where)
-    values = fitting(given, spec, where)
     coded = isinstance(given, np.ndarray) and given.dtype.kind in "iu"
-    texts = None if spec.text is None or coded else in_memory(given, spec.text)
+    texts = None
+    if spec.text is not None and not coded:
+        texts = given = in_memory(given, spec.text, signs=not with_targets)
+    values = fitting(given, spec, where)
     return Inputs(values, [str(row) for row in range(len(values))], texts=texts)
 
 
@@ -252,9 +257,20 @@ def given_targets(
     Raises:
       DataError: there are not as many, or one is no class of the training data.
     """
-    if spec.task == tags.TASK and texts is not None and len(given) == count:
+    if spec.task == tags.TASK and texts is not None:
+        if len(given) != count:
+            raise DataError(
+                f"targets: there are the tags of {len(given)} texts; expected a list of tags for "
+                f"each of {count}."
+            )
         return tagged.given_targets(given, texts, spec)
-    values = np.asarray(given)
+    try:
+        values = np.asarray(given)
+    except ValueError:
+        raise DataError(
+            f"targets: are lists of different lengths; expected shape "
+            f"{(count, *spec.target_shape)}."
+        ) from None
     if spec.target_text is not None and values.shape == (count,) and values.dtype.kind in "OU":
         texts = [str(one) for one in values.tolist()]
         return target_texts.encode(texts, spec.target_text, spec.target_shape[0], "targets")

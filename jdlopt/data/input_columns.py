@@ -57,7 +57,8 @@ def columns_of_path(
             "predictions are in the order of its examples."
         )
     if texts and place.is_file() and conll.is_conll(place, "auto"):
-        return {texts[0].column: [" ".join(words) for words in conll.as_words(place)]}
+        sentences = conll.as_words(place, texts[0].word_column)
+        return {texts[0].column: [" ".join(words) for words in sentences]}
     if texts and place.is_file():
         return {texts[0].column: lines_of(place, Notes())}
     return {FILE: [str(place / name) if place.is_dir() else str(place) for name in ids]}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from jdlopt.data import conll, table_files, text_files
+from jdlopt.data import conll, table_files, text_files, words
 from jdlopt.data.columns import texts_of
 from jdlopt.data.csv_text import read_text
 from jdlopt.data.notes import Note, Notes
@@ -24,7 +24,7 @@ class NewTexts(NamedTuple):
     """Texts without targets.
 
     Attributes:
-      texts: themselves, or the words of each.
+      texts: themselves, or the words of each, as `jdlopt.data.words.cut` takes them.
       ids: what to call each in the predictions.
       notes: what was guessed or left out.
     """
@@ -44,7 +44,8 @@ def read(place: Path, text: TextInput) -> NewTexts:
     """
     suffix = place.suffix.lower()
     if text.by_word and conll.is_conll(place, "auto") and place.is_file():
-        return _numbered([*conll.as_words(place)], Notes(), place)
+        notes = Notes()
+        return _numbered([*conll.as_words(place, text.word_column, notes)], notes, place)
     if place.is_dir() and not table_files.is_table(place):
         paths, ids, left = files_of(place, text_files.KIND)
         return NewTexts([text_files.read_file(path) for path in paths], ids, left)
@@ -72,21 +73,38 @@ def _numbered(texts: list[Any], notes: Notes, place: Path) -> NewTexts:
 
 
 def in_column(column: pd.Series, text: TextInput) -> list[Any]:
-    """Returns a column's texts; where words are predicted for, lists of words as they are."""
+    """Returns a column's texts; where words are predicted for, lists of words as they are.
+
+    Texts are then cut into words at spaces alone, as a column with tags beside it is.
+    """
     texts = texts_of(column).tolist()
-    return _or_words(zip(column, texts), text)
+    return _or_words(zip(column, texts), text, signs=False)
 
 
-def in_memory(given: Iterable[object], text: TextInput) -> list[Any]:
-    """Returns what a program gives as texts, or as the words of each."""
-    return _or_words(((one, str(one)) for one in given), text)
+def in_memory(given: Iterable[object], text: TextInput, signs: bool = True) -> list[Any]:
+    """Returns what a program gives as texts, or as the words of each.
+
+    Args:
+      given: texts, or lists of words.
+      text: the input that they are for.
+      signs: as `jdlopt.data.words.cut` takes it.
+    """
+    return _or_words(((one, str(one)) for one in given), text, signs)
 
 
-def _or_words(pairs: Iterable[tuple[object, str]], text: TextInput) -> list[Any]:
+def _or_words(pairs: Iterable[tuple[object, str]], text: TextInput, signs: bool) -> list[Any]:
     if not text.by_word:
         return [one for _, one in pairs]
-    held = ((cell.tolist() if isinstance(cell, np.ndarray) else cell, one) for cell, one in pairs)
-    return [tuple(map(str, cell)) if isinstance(cell, list | tuple) else one for cell, one in held]
+    found: list[Any] = []
+    for given, one in pairs:
+        cell = given.tolist() if isinstance(given, np.ndarray) else given
+        if isinstance(cell, words.Words):
+            found.append(cell)
+        elif isinstance(cell, list | tuple):
+            found.append(tuple(map(str, cell)))
+        else:
+            found.append(one if signs else words.cut(one, signs=False))
+    return found
 
 
 def lines_of(place: Path, notes: Notes) -> list[str]:

@@ -88,6 +88,7 @@ def open_tagged(
     *,
     name: str,
     column: str,
+    word_column: int = 0,
     aside: Mapping[str, np.ndarray] | None = None,
     notes: Notes | None = None,
     skipped: Skipped | None = None,
@@ -103,6 +104,7 @@ def open_tagged(
       reading: how words are cut into tokens.
       name: the dataset's short name.
       column: what the words are called.
+      word_column: the number of their column in a CoNLL file.
       aside: what the data section names beside them, of each training sentence.
       notes: what was left out so far; ``skipped``, of damaged rows.
 
@@ -130,6 +132,7 @@ def open_tagged(
     rows = fit_rows(parts, fields, len(train.words))
     texts = [" ".join(train.words[row]) for row in rows]
     text = fit_texts(reading.text, column, texts, reading.vocabulary(column), by_word=True)
+    text = dataclasses.replace(text, word_column=word_column)
     coding = dataclasses.replace(coding, shape=(text.state.max_tokens,))
     pools: dict[str, Pool] = {}
     for split, one in usable.items():
@@ -224,14 +227,14 @@ def given_targets(
 
     Args:
       given: the tags of each text's words.
-      texts: the texts, or the words of each.
+      texts: the texts, which are cut at spaces as in training, or the words of each.
       spec: of the data that a model was trained on.
 
     Raises:
       DataError: a text has another number of words, or a tag is not known.
     """
     assert spec.input.text is not None
-    cuts = [word_room.cut(one).words for one in texts]
+    cuts = [word_room.cut(one, signs=False).words for one in texts]
     rows = [as_list(one, f"targets, row {row}") for row, one in enumerate(given)]
     for row, (words, tags) in enumerate(zip(cuts, rows, strict=True)):
         if len(words) != len(tags):
@@ -339,6 +342,8 @@ def of_arrays(
 def as_list(cell: object, place: str) -> tuple[str, ...]:
     """Returns the words, or tags, of a cell: a list of them, or a text with spaces between.
 
+    Of a missing cell there are none, which `Tagged.problem` then says.
+
     Raises:
       DataError: it holds something else.
     """
@@ -347,7 +352,15 @@ def as_list(cell: object, place: str) -> tuple[str, ...]:
     found = cell.tolist() if isinstance(cell, np.ndarray) else cell
     if isinstance(found, list | tuple) and all(isinstance(one, str) for one in found):
         return tuple(found)
+    if _is_missing(found):
+        return ()
     raise DataError(
         f"{place}: holds {cell!r:.60}; expected a list of texts, or a text with spaces between. "
         "Tags are texts such as B-PER, no numbers."
     )
+
+
+def _is_missing(value: object) -> bool:
+    import pandas as pd
+
+    return pd.api.types.is_scalar(value) and bool(pd.isna(value))

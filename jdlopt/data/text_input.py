@@ -24,11 +24,13 @@ class TextInput:
       state: the tokenizer's, as `jdlopt.data.text.fit` returns it.
       by_word: whether texts are cut into words first (`jdlopt.data.words`), each of which has a
         target.
+      word_column: the number of the column of words in a CoNLL file.
     """
 
     column: str
     state: Any
     by_word: bool = False
+    word_column: int = 0
 
     @property
     def size(self) -> int:
@@ -53,6 +55,8 @@ class TextInput:
         """Returns JSON-able values that `from_meta` gives back."""
         saved = text.to_json(self.state)
         made = {"column": self.column, "size": self.size, "tokenizer": saved}
+        if self.word_column:
+            made["word_column"] = self.word_column
         return {**made, "by_word": True} if self.by_word else made
 
 
@@ -85,4 +89,5 @@ def from_meta(saved: Mapping[str, object]) -> TextInput:
       DataError: the tokenizer's state is damaged.
     """
     state, by_word = text.from_json(saved["tokenizer"]), saved.get("by_word") is True
-    return TextInput(str(saved["column"]), state, by_word)
+    column: Any = saved.get("word_column", 0)
+    return TextInput(str(saved["column"]), state, by_word, int(column))

@@ -23,16 +23,21 @@ class Words(NamedTuple):
     Attributes:
       words: themselves.
       spans: where each begins in the text, counted in characters from 0, and behind which it ends.
+      text: the text.
     """
 
     words: tuple[str, ...]
     spans: tuple[tuple[int, int], ...]
+    text: str
 
 
-def cut(text: str | Sequence[str]) -> Words:
+def cut(text: str | Sequence[str] | Words, signs: bool = True) -> Words:
     """Returns the words of a text; of a list of words, these, with one space between them.
 
-    A text is cut at spaces, and signs at the ends of what is left are words of their own.
+    Args:
+      text: the text or words; what is cut already stays as it is.
+      signs: whether signs at the ends of what stands between spaces are words of their own. In
+        training data, whose tags say what a word is, they are not.
 
     Example:
       >>> cut("(Ann's) 3.5 km.").words
@@ -40,24 +45,26 @@ def cut(text: str | Sequence[str]) -> Words:
       >>> cut(["New", "York"]).spans
       ((0, 3), (4, 8))
     """
+    if isinstance(text, Words):
+        return text
     spans: list[tuple[int, int]] = []
     if not isinstance(text, str):
         at = 0
         for word in text:
             spans.append((at, at + len(word)))
             at += len(word) + 1
-        return Words(tuple(text), tuple(spans))
+        return Words(tuple(text), tuple(spans), " ".join(text))
     for match in _RUN.finditer(text):
         start, end = match.span()
         first, last = start, end
-        while first < last and _is_sign(text[first]):
+        while signs and first < last and _is_sign(text[first]):
             first += 1
-        while last > first and _is_sign(text[last - 1]):
+        while signs and last > first and _is_sign(text[last - 1]):
             last -= 1
         spans += [(at, at + 1) for at in range(start, first)]
         spans += [(first, last)] if first < last else []
         spans += [(at, at + 1) for at in range(last, end)]
-    return Words(tuple(text[start:end] for start, end in spans), tuple(spans))
+    return Words(tuple(text[start:end] for start, end in spans), tuple(spans), text)
 
 
 def _is_sign(character: str) -> bool:

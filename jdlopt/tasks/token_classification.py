@@ -111,10 +111,8 @@ def of_texts(
         for entity in entities_in(of_words.tolist()):
             chosen = slice(entity.first, entity.last + 1)
             start, end = one.spans[entity.first][0], one.spans[entity.last][1]
-            whole = texts[len(found)]
-            whole = whole if isinstance(whole, str) else " ".join(whole)
             made.append({
-                "text": whole[start:end], "kind": kinds[entity.kind], "start": start, "end": end,
+                "text": one.text[start:end], "kind": kinds[entity.kind], "start": start, "end": end,
                 "probability": float(sure[chosen].min()),
             })  # fmt: skip
         found.append(made)

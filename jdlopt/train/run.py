@@ -237,7 +237,7 @@ class Run:
         """
         experiment = self.experiment
         if data is not None:
-            given = given_inputs(data[0], experiment.spec.inputs)
+            given = given_inputs(data[0], experiment.spec.inputs, with_targets=True)
             targets = given_targets(data[1], experiment.spec, len(given.ids), given.texts)
             examples = Arrays(given.inputs, targets)
             experiment = experiment.on(only_split(experiment.spec, split, examples))

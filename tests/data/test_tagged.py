@@ -12,9 +12,11 @@ from jdlopt.data.coding import PAD
 from jdlopt.data.describe import describe
 from jdlopt.data.fields import DataFields
 from jdlopt.data.given import given_inputs, given_targets, named, open_given
+from jdlopt.data.input_columns import columns_of_path
 from jdlopt.data.inputs import read_inputs
 from jdlopt.data.origin import names
 from jdlopt.data.source import kind_of_source, open_dataset
+from jdlopt.data.words import cut
 from jdlopt.errors import DataError
 
 ANN = ("Ann\tB-PER", "Smith\tI-PER", "lives\tO", "in\tO", "Berlin\tB-LOC", ".\tO")
@@ -150,7 +152,65 @@ def test_new_texts_and_their_tags_are_read_as_in_training(tmp_path):
     found.append(given_inputs(pd.DataFrame(rows), spec.inputs))
     for one in found:
         np.testing.assert_array_equal(one.inputs, found[0].inputs)
-    targets = given_targets(TAGS[:2], spec, 2, found[0].texts)
+    targets = given_targets(TAGS[:2], spec, 2, found[1].texts)
     assert [[spec.class_names[code] for code in row[row != PAD]] for row in targets] == TAGS[:2]
     with pytest.raises(DataError, match=r"row 1: has 1 tags, the text 2 words: Bob, slept"):
-        given_targets([TAGS[0], ["O"]], spec, 2, found[0].texts)
+        given_targets([TAGS[0], ["O"]], spec, 2, found[1].texts)
+    with pytest.raises(DataError, match=r"targets: there are the tags of 3 texts; expected .* 2"):
+        given_targets(TAGS[:3], spec, 2, found[1].texts)
+    with pytest.raises(DataError, match=r"targets: are lists of different lengths"):
+        given_targets(TAGS[:2], spec, 2)
+
+
+def test_texts_with_tags_beside_them_are_cut_as_in_training(tmp_path):
+    frame = pd.DataFrame({"text": ["U.S.  envoy", "Bob (slept)"] * 9, "tags": ["B-LOC O"] * 18})
+    columns = {"text_column": "text", "target": "tags", **TASK}
+    spec = open_given(section("data", **columns), frame).spec
+    frame.to_csv(tmp_path / "new.csv", index=False)
+    found = [read_inputs(tmp_path / "new.csv", spec.inputs), given_inputs(frame, spec.inputs)]
+    found.append(given_inputs(frame["text"], spec.inputs, with_targets=True))
+    for one in found:
+        assert [cut(text).words for text in one.texts[:2]] == [
+            ("U.S.", "envoy"),
+            ("Bob", "(slept)"),
+        ]
+        assert cut(one.texts[0]).spans == ((0, 4), (6, 11))
+        np.testing.assert_array_equal(one.inputs, found[0].inputs)
+    expected = given_targets([["B-LOC", "O"]], spec, 1, found[0].texts[:1])
+    np.testing.assert_array_equal(given_targets(["B-LOC O"], spec, 1, ["U.S. envoy"]), expected)
+
+
+def test_new_sentences_are_read_from_the_column_of_words_of_training(tmp_path):
+    wide = [[f"x\t{line}" for line in one] for one in SENTENCES]
+    spec = open_dataset(section(write(tmp_path / "wide.conll", wide), text_column="1")).spec
+    spec = type(spec).from_dict(spec.to_dict())
+    new = write(tmp_path / "new.conll", wide[:2])
+    found = read_inputs(new, spec.inputs)
+    assert found.texts == [tuple(one) for one in WORDS[:2]]
+    assert columns_of_path(new, spec.inputs, found.ids) == {"text": list(map(" ".join, WORDS[:2]))}
+    with pytest.raises(DataError, match=r"line 1: has 1 columns .* word in column 1, as in train"):
+        read_inputs(write(tmp_path / "bare.conll", [["Ann"]]), spec.inputs)
+
+
+@pytest.mark.parametrize("end", ["", "\tO", "\tx\tB-PER"])
+def test_a_word_that_begins_as_comments_do_is_none(end, tmp_path):
+    spec = open_dataset(section(write(tmp_path / "made.conll"))).spec
+    path = write(tmp_path / "new.conll", [["# id 1", f"#MeToo{end}", f"grew{end}"]])
+    found = read_inputs(path, spec.inputs)
+    assert found.texts == [("#MeToo", "grew")]
+    assert [note.what for note in found.notes] == ["comments"]
+
+
+def test_a_missing_cell_holds_no_word_and_can_be_left_out(tmp_path):
+    frame = pd.DataFrame({"words": list(map(" ".join, WORDS)), "tags": list(map(" ".join, TAGS))})
+    frame.loc[2, "tags"] = None
+    frame.loc[5, ["words", "tags"]] = None
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    columns = {"text_column": "words", "target": "tags", **TASK}
+    with pytest.raises(DataError, match=r"has 6 words and 0 tags; .* data.on_bad='skip'"):
+        open_dataset(section(tmp_path / "a.csv", **columns))
+    dataset = open_dataset(section(tmp_path / "a.csv", on_bad="skip", **columns))
+    assert sum(dataset.sizes.values()) == 18 and sum(dataset.skipped.values()) == 2
+    given = ([None, *WORDS], [None, *TAGS])
+    dataset = open_given(section("data", on_bad="skip", **TASK), given)
+    assert sum(dataset.sizes.values()) == 20
