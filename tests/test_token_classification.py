@@ -9,11 +9,16 @@ import pytest
 
 from jdlopt.cli import main
 from jdlopt.data.tags import names_of
+from jdlopt.errors import UserError
 from jdlopt.tasks import TASKS
 from jdlopt.tasks.token_classification import entities_in
+from jdlopt.train.ensemble import Member, decided
+from jdlopt.train.experiment import Experiment
 from jdlopt.train.loop import fit
 from jdlopt.train.predictions import as_columns, write_predictions
+from jdlopt.train.state import Weights
 
+NOTHING = Weights({}, {}, {}, {})
 PEOPLE, PLACES = ("Ann", "Bob", "Cleo"), ("Berlin", "New York", "Rome")
 
 
@@ -87,6 +92,18 @@ def test_the_report_marks_entities(run):
     assert main(["report", str(run.workdir)]) == 0
     page = (run.workdir / "report.html").read_text("utf-8")
     assert "<mark>" in page and "Entities of each kind" in page and "word 1" in page
+
+
+def test_runs_that_cut_words_in_other_ways_are_not_averaged(tmp_path):
+    members = []
+    for size in (60, 40):
+        made = config(tmp_path)
+        made["data"]["text"]["vocab_size"] = size
+        experiment = Experiment.build(made, check=False)
+        members.append(Member(tmp_path / f"run{size}", experiment, NOTHING, 0))
+    assert decided([members[0]] * 2, None, None) == members[0].experiment.spec
+    with pytest.raises(UserError, match=r"run60 and .*run40 cut inputs into other positions"):
+        decided(members, None, None)
 
 
 def test_entities_begin_as_conlleval_has_them():

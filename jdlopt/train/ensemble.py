@@ -176,6 +176,12 @@ def decided(members: Sequence[Member], positive: object, threshold: Threshold) -
                     f"--ensemble: {first.workdir} and {one.workdir} predict other things: {what} "
                     f"is {_shown(mine)} and {_shown(its)}. Their models can't be averaged."
                 )
+        if spec.positions and each(_places_by, spec.inputs) != each(_places_by, other.inputs):
+            raise UserError(
+                f"--ensemble: {first.workdir} and {one.workdir} cut inputs into other positions "
+                "(another tokenizer or column of words, or another sample rate), at which their "
+                "predictions can't be averaged. Name runs of one coding."
+            )
         decided = serve.deciding(one.experiment, positive, threshold).spec.decision
         if decided != spec.decision:
             raise UserError(
@@ -183,6 +189,12 @@ def decided(members: Sequence[Member], positive: object, threshold: Threshold) -
                 "positive classes. Say --threshold and --positive."
             )
     return spec
+
+
+def _places_by(spec: InputSpec) -> Any:
+    """Returns what decides on which part of an input stands at each position."""
+    text = None if spec.text is None else (spec.text.state, spec.text.word_column)
+    return text, spec.sample_rate
 
 
 def _shown(value: object) -> str:
