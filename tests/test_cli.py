@@ -150,7 +150,7 @@ def test_eval_prints_a_split(trained, capsys):
     assert found["metrics"]["test/loss"] == pytest.approx(record["metrics"]["test/loss"])
     assert main([*words, "--checkpoint=newest"]) == cli.DONE
     captured = capsys.readouterr()
-    assert captured.out == "" and "newest checkpoint, step 4" in captured.err
+    assert captured.out == "" and "newest checkpoint, step 4" in " ".join(captured.err.split())
 
 
 def test_predict_writes_a_table_json_or_a_file(place, trained, tmp_path, capsys):
@@ -535,7 +535,8 @@ def test_data_list_names_the_bundled_datasets(monkeypatch, tmp_path, capsys):
     assert main(["data", "list", "--json"]) == cli.DONE
     listed = json.loads(capsys.readouterr().out)["datasets"]
     bundled = {row["name"]: row for row in listed}
-    assert set(bundled) == {"mnist1d", "digits", "iris", "wine", "breast_cancer", "diabetes"}
+    tables = {"digits", "iris", "wine", "breast_cancer", "diabetes"}
+    assert set(bundled) == {*tables, "mnist1d", "shapes", "tone_digits"}
     assert bundled["mnist1d"]["sizes"] == {"train": 4000, "test": 1000}
     assert main(["data", "list"]) == cli.DONE
     captured = capsys.readouterr()

@@ -436,10 +436,11 @@ def test_tasks_and_outputs():
         name: [task.name for task in TASKS.values() if losses.fits(name, task.name, task.losses)]
         for name in LOSSES
     }
+    at_positions = ["token_classification", "next_token", "segmentation", "seq2seq"]
     assert fitting == {
-        "cross_entropy": ["classification", "token_classification", "segmentation", "seq2seq"],
+        "cross_entropy": ["classification", *at_positions],
         "binary_cross_entropy": ["classification", "multilabel"],
-        "focal": ["classification", "token_classification", "segmentation", "seq2seq"],
+        "focal": ["classification", *at_positions],
         "ctc": ["transcription"],
         **{key: ["regression"] for key in ("mse", "mae", "huber")},
         **{key: ["segmentation"] for key in ("dice", "cross_entropy_dice")},

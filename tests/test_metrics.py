@@ -498,7 +498,7 @@ def test_what_a_final_evaluation_reports():
 
 def test_which_way_is_better():
     lower = {"loss", "log_loss", "expected_calibration_error", "mse", "rmse", "mae"}
-    lower |= {"hamming_loss", "wer", "cer"}
+    lower |= {"hamming_loss", "wer", "cer", "perplexity", "bits_per_byte"}
     for name, metric in METRICS.items():
         if metric.higher_is_better is None:
             with pytest.raises(ConfigError, match="not one number"):

@@ -18,6 +18,7 @@ from jdlopt.data.given import open_given
 from jdlopt.errors import ConfigError, DataError
 from jdlopt.losses import LOSSES
 from jdlopt.metrics import make_collector
+from jdlopt.optim.groups import decay_mask
 from jdlopt.tasks.pair_outputs import parted
 from jdlopt.train.experiment import Experiment
 
@@ -160,6 +161,24 @@ def test_what_pairs_can_not_have_is_said_in_one_line(path, changes, message):
             Experiment.build({**raw, "model": {"name": "fusion"}})
 
 
+def test_the_learnt_scale_does_not_decay_and_comes_back_from_beyond_its_bound(path):
+    experiment = Experiment.build(config_of(path))
+    state = experiment.init(0)
+    assert decay_mask(state.params)["scale"] is False
+    arrays = experiment.data.read("train")
+    inputs = experiment.components.preprocess(
+        experiment.learnt, jax.tree.map(lambda leaf: jnp.asarray(leaf[:4]), arrays.inputs)
+    )
+
+    def scale(at):
+        params = {**state.params, "scale": jnp.float32(at)}
+        given = (params, state.model_state, inputs, state.hparams["model"])
+        return parted(experiment.components.model.apply(*given, key=None, train=False)[0]).log_scale
+
+    assert float(scale(9.0)[0]) == pytest.approx(np.log(100.0))
+    assert float(jax.grad(lambda at: scale(at)[0])(9.0)) == 1.0
+
+
 def test_which_examples_belong_together_must_be_known(path):
     with pytest.raises(DataError, match=r"the only text .* which has 0"):
         Experiment.build(config_of(path, data={"columns": {"picture": "image"}}))
@@ -209,7 +228,7 @@ def test_a_trained_run_finds_what_belongs_together(trained, capsys, monkeypatch)
     for flags, message in (
         (["--embeddings"], "name a file for them"),
         (["--embeddings", "--tta=2", output], "leave --tta out"),
-        ([f"--ensemble={folder / 'run'}"], ""),
+        ([f"--ensemble={folder / 'run'}"], "can't be averaged"),
     ):
         where = words[1:] if "ensemble" in flags[0] else words
         assert main(["predict", *where, *flags]) == 2

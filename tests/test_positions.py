@@ -204,5 +204,8 @@ def test_what_has_no_positions_is_refused_in_one_line(trained, tmp_path):
     raw = config(tmp_path, data={"augment": {"mixup": 0.2}})
     with pytest.raises(ConfigError, match="mixes the targets of examples"):
         Experiment.build(raw)
+    raw = config(tmp_path, data={"augment": {"time_shift": 0.2}})
+    with pytest.raises(ConfigError, match="leaves the targets of these where they are"):
+        Experiment.build(raw)
     with pytest.raises(DataError, match="one at each position"):
         Experiment.build(config(tmp_path, data={"threshold": 0.3}))

@@ -187,7 +187,7 @@ def best_of(scores, source, length, penalty):
     return max(found)[1]
 
 
-@pytest.mark.parametrize("penalty", [0.0, 1.0])
+@pytest.mark.parametrize("penalty", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
 def test_a_wide_beam_finds_the_best_of_all_sequences_and_a_beam_of_one_is_greedy(penalty):
     model, scores = bigrams()
     source = jnp.array([[0], [1], [2]])

@@ -16,13 +16,14 @@ from scipy.io import wavfile
 
 from jdlopt.cli import main
 from jdlopt.data.bundled.tone_digits.tones import RATE, spoken
+from jdlopt.data.frames import real_frames
 from jdlopt.data.transcript_coding import collapsed
 from jdlopt.evidence.findings import find
 from jdlopt.losses import ctc
 from jdlopt.metrics.edits import KEPT, LEFT_OUT, REPLACED, alignment, distances
 from jdlopt.metrics.transcripts import error_rate
 from jdlopt.models import make_model
-from jdlopt.models.frames import blank_where_padded, real_frames
+from jdlopt.models.frames import blank_where_padded
 from jdlopt.report.transcripts import runs
 from jdlopt.tasks.prefix_beam import likeliest_symbols
 

@@ -81,13 +81,13 @@ def open_prepared(folder: Path, fields: DataFields, name: str, reading: Reading 
     target = find_target(features, info["supervised"], fields, str(folder))
     classes = _names_in(folder, "class_names")
     sounds = {**_plain_sounds(folder, info["supervised"][0]), **sounds}
+    told = len(target) == 1 and is_text(features[target[0]])  # of sound it may be what is said
+    coding = None if told else coding_of(features, target, fields, classes)
     layout = make_layout(features, sounds, target, info["supervised"], fields, str(folder))
-    spoken = (
-        layout.kind == "sound" and len(target) == 1 and is_text(features[target[0]])
-        and fields.task in ("auto", TASK)
-    )  # fmt: skip
+    spoken = told and layout.kind == "sound" and fields.task in ("auto", TASK)
+    if told and not spoken:
+        coding = coding_of(features, target, fields, classes)
     task = TASK if spoken else fields.task
-    coding = None if spoken else coding_of(features, target, fields, classes)
     labels = labels_in(features[target[0]])
     layout = replace(layout, labels=labels and labels.num_classes)
     train_split, train_size = sizes["train"]

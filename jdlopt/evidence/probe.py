@@ -280,14 +280,18 @@ def activation_program(
 
 def trivial_loss(
     experiment: Experiment, train: Num[np.ndarray, "n *k"], targets: Num[np.ndarray, "m *k"]
-) -> float:
+) -> float | None:
     """Returns the loss of always predicting the training split's shares of classes, or its mean.
+
+    None of transcripts, whose outputs are at other positions than their targets.
 
     Args:
       experiment: whose loss it is.
       train: the training split's targets.
       targets: those that the loss is measured on.
     """
+    if "transcripts" in find_task(experiment.spec.task).shows:
+        return None
     if experiment.spec.num_classes == 0:  # in the scale of the loss
         train = np.asarray(target.scaled(experiment.learnt, jnp.asarray(train)))
         targets = np.asarray(target.scaled(experiment.learnt, jnp.asarray(targets)))

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32
 
 from jdlopt.config import Choice, Count, Rate, Scalar
+from jdlopt.data.frames import real_frames
 from jdlopt.errors import ConfigError
 from jdlopt.models.attention import Attention, FeedForward
 from jdlopt.models.frames import (
@@ -19,7 +20,6 @@ from jdlopt.models.frames import (
     frames_of,
     mean_of,
     only,
-    real_frames,
 )
 from jdlopt.models.layers import (
     INITIALIZERS,

@@ -1,4 +1,4 @@
-"""Frames of sound or of other sequences: which are padding, fewer of them, outputs at each."""
+"""Frames of sound or of other sequences: fewer of them, and outputs at each."""
 
 from __future__ import annotations
 
@@ -38,21 +38,6 @@ def frames_of(inputs: Float[Array, "n *shape"], name: str) -> Frames:
             f"{inputs.shape[1:]}. Of sound, data.preprocess.audio='log_mel' makes such."
         )
     return x.reshape(*x.shape[:2], -1)
-
-
-def real_frames(x: Frames) -> Real:
-    """Says which frames are no padding: all but those at the end that are equal to the last.
-
-    Silence of zeros at the end of a waveform makes such frames, whatever else preprocessing does to
-    each; where only the last frame is equal to itself, there is none.
-
-    Example:
-      >>> real_frames(jnp.array([[[1.0], [0.0], [2.0], [0.0], [0.0]]])).tolist()
-      [[True, True, True, False, False]]
-    """
-    differs, places = (x != x[:, -1:]).any(axis=-1), jnp.arange(x.shape[1])
-    last = jnp.max(jnp.where(differs, places, -1), axis=1, keepdims=True)
-    return places <= jnp.where(last == x.shape[1] - 2, x.shape[1] - 1, last)
 
 
 class Subsampling(nn.Module):

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jdlopt.config import Choice, Count, Rate
-from jdlopt.models.frames import Subsampling, blank_where_padded, frames_of, mean_of, real_frames
+from jdlopt.data.frames import real_frames
+from jdlopt.models.frames import Subsampling, blank_where_padded, frames_of, mean_of
 from jdlopt.models.layers import INITIALIZERS, REMAT, Dropout, Head, layer_norm
 from jdlopt.models.recurrent import Recurrence
 

@@ -89,11 +89,15 @@ class TwoTowers(nn.Module):
                 kernel_init=INITIALIZERS["lecun_normal"],
                 name=f"projection_{place}",
             )(x)
-            made.append(x * lax.rsqrt(jnp.square(x).sum(axis=1, keepdims=True) + 1e-12))
+            x = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # a square may leave float16
+            made.append(x * lax.rsqrt(jnp.maximum(jnp.square(x).sum(1, keepdims=True), 1e-6)))
         start = jnp.asarray(self.temperature, jnp.float32), jnp.asarray(self.bias, jnp.float32)
-        log_scale = self.param("log_scale", lambda key: -jnp.log(start[0]))
+        # its logarithm; weight decay leaves what has this name alone
+        log_scale = self.param("scale", lambda key: -jnp.log(start[0]))
         bias = self.param("bias", lambda key: start[1])
-        beside = jnp.stack([jnp.minimum(log_scale, jnp.log(LARGEST_SCALE)), bias])
+        # the gradient is that without the bound, or beyond it there was no way back
+        bounded = jnp.minimum(log_scale, jnp.log(LARGEST_SCALE))
+        beside = jnp.stack([log_scale + lax.stop_gradient(bounded - log_scale), bias])
         # of an example, not of their number, which an exported file does not know
         rows = 0 * made[0][:, :1] + beside.astype(made[0].dtype)
         return jnp.concatenate([*made, rows], axis=1)

@@ -52,7 +52,13 @@ def embed(
 
     Raises:
       ConfigError: the model has no head of its own.
+      UserError: it is given what targets make, too.
     """
+    if experiment.components.teacher_forcing is not None:
+        raise UserError(
+            f"--embeddings: a {experiment.spec.task} model makes no one embedding of an example: "
+            "it reads the target with its input. Leave --embeddings out."
+        )
     if "pairs" in find_task(experiment.spec.task).shows:
         found = predictor(experiment, batch_size)(weights, given.inputs, None)
         pairs = parted(found.outputs)

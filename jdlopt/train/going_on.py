@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from jdlopt import mesh as meshes
 from jdlopt import writing
-from jdlopt.config import AnyConfig, dumps, text_of, to_dict
+from jdlopt.config import AnyConfig, dumps, paths_in, text_of, to_dict
 from jdlopt.data import from_run
 from jdlopt.train import beginning, checkpoint, log
 from jdlopt.train.experiment import Experiment
@@ -68,11 +68,13 @@ def begun(raw: AnyConfig, workdir: str | Path | None) -> Begun | None:
 def is_known(experiment: Experiment, workdir: str | Path | None) -> bool:
     """Says whether a run of this very config was saved on such devices, so that its step works.
 
+    With parts of one's own it never is: they may have changed since, and their config has not.
+
     Args:
       experiment: what is to be trained.
       workdir: where.
     """
-    if workdir is None:
+    if workdir is None or paths_in(experiment.config.to_dict()):
         return False
     folder = Path(workdir) / log.CHECKPOINTS
     kept = checkpoint.steps(folder)

@@ -128,6 +128,7 @@ def test_equals_torchs_fake_quantization():
 # --- models ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_recurrence_is_quantized_in_its_kernels_and_its_state():
     model, x = model_of(GRU), jax.random.normal(KEY, (4, 5, 3))
     params, state = jax.jit(model.init)(KEY, x, few(3, 3))

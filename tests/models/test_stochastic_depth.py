@@ -43,7 +43,7 @@ def test_rates_grow_evenly_with_depth() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name != "resnet")) for name in SMALL],
+    [pytest.param(name, marks=pytest.mark.slow) for name in SMALL],
 )
 def test_no_rate_is_a_rate_of_zero_and_evaluation_drops_nothing(name) -> None:
     x = jax.random.normal(jax.random.key(0), (6, 16, 16, 3))

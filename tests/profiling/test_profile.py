@@ -39,15 +39,16 @@ def profiled(points, tmp_path_factory):
     return jdlopt.profile(CONFIG, folder, steps=4, data=points), folder
 
 
-def test_the_heavy_layer_is_on_top(profiled):
+def test_the_heavy_layer_is_named_with_its_line_and_what_takes_longest_comes_first(profiled):
     found, _ = profiled
-    products = [one for one in found.operations if one.flops]
-    heavy = max(products, key=lambda one: one.flops)
-    assert heavy.flops == 2 * 512**3
-    assert found.operations[0].flops == heavy.flops and "dense_1" in found.operations[0].layer
-    light = [one.share for one in products if one.flops < heavy.flops]
-    assert max(light) < found.operations[0].share
-    assert found.lines[0].where.startswith("jdlopt/models/mlp.py:")
+    heaviest = max(one.flops or 0 for one in found.operations)
+    heavy = [one for one in found.operations if one.flops == heaviest]
+    assert heaviest == 2 * 512**3
+    assert all("dense_1" in one.layer and one.count == found.steps for one in heavy)
+    assert all(one.where.startswith("jdlopt/models/mlp.py:") for one in heavy)
+    assert {one.where for one in heavy} <= {one.where for one in found.lines}
+    for rows in (found.operations, found.lines):
+        assert [one.share for one in rows] == sorted((one.share for one in rows), reverse=True)
 
 
 def test_shares_sum_to_one(profiled):

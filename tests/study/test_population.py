@@ -66,10 +66,7 @@ def assert_same(rows, expected, tolerance):
 
 @pytest.mark.parametrize(
     "model",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("linear", "mlp")))
-        for name in MODELS
-    ],
+    [pytest.param(name, marks=[pytest.mark.slow] * (name != "linear")) for name in MODELS],
 )
 def test_a_trial_of_a_population_equals_the_same_trial_alone(tmp_path, model):
     raw = {**IRIS, "model": MODELS[model], "train": {**IRIS["train"], "epochs": 2}}
@@ -94,7 +91,8 @@ def test_execution_modes_agree(execution_mode):
         assert_same(found.rows, want.rows, 1e-4)
 
 
-@pytest.mark.parametrize("execution_mode", ["scan", pytest.param("vmap", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("execution_mode", ["scan", "vmap"])
 def test_trials_differ_in_the_rates_of_groups_and_unfreeze_as_alone(tmp_path, execution_mode):
     body = {"params": ("dense_0",), "unfreeze_at": 4}
     optim = {**IRIS["optim"], "freeze": ("dense_0/bias",), "groups": {"body": body}}

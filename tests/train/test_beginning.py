@@ -211,7 +211,7 @@ MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize(
     "case",
-    [name if "module" in name else pytest.param(name, marks=pytest.mark.slow) for name in MODELS],
+    [pytest.param(name, marks=[pytest.mark.slow] * ("Linen" not in name)) for name in MODELS],
 )
 def test_any_model_predicts_as_the_run_did(case: str, tmp_path: Path) -> None:
     """With the same outputs, the first prediction is the run's last; with others, they are new."""

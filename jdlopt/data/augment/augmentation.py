@@ -25,6 +25,9 @@ PADDING, UNKNOWN = 0, 1
 SURVEY = "Shorten and Khoshgoftaar, A survey on image data augmentation, 2019"
 SERIES = "Um et al., Data augmentation of wearable sensor data, 2017"
 
+OF_OWN_LENGTH = ("transcription", "seq2seq")
+"""Tasks whose targets have positions of their own, not those of the inputs."""
+
 Kind = Literal["image", "byte image", "sequence", "waveform", "spectrogram", "tokens"]
 """What inputs can be: a ``byte image`` has pixels from 0 to 255, a table is a ``sequence``."""
 Stage = Literal["geometry", "raw", "features", "mix"]
@@ -42,6 +45,7 @@ class Inputs(NamedTuple):
       features: whether preprocessing makes spectrograms of sounds.
       task: ``classification``, ``regression`` ….
       masks: whether targets are masks, which must move with the inputs.
+      aligned: whether targets are of the steps of the inputs, one each.
     """
 
     shape: tuple[int, ...]
@@ -50,6 +54,7 @@ class Inputs(NamedTuple):
     features: bool = False
     task: str = "classification"
     masks: bool = False
+    aligned: bool = False
 
     def kinds(self) -> frozenset[Kind]:
         """Returns what an augmentation may fit of them.
@@ -127,6 +132,8 @@ class Augmentation:
         kinds = inputs.kinds()
         if inputs.masks and (self.stage == "mix" or not self.stays):
             return "moves or mixes pixels, and can't do so with their masks"
+        if inputs.aligned and not self.stays:
+            return "moves steps, and leaves the targets of these where they are"
         if kinds.intersection(self.fits):
             return None
         if "image" in kinds and "byte image" in self.fits:
@@ -153,7 +160,8 @@ def inputs_of(spec: DataSpec, fields: PreprocessFields, one: InputSpec | None = 
         kind = "image" if len(one.shape) == 3 else "sequence"
     features = fields.audio != "none"
     masks = spec.positions == 2
-    return Inputs(one.shape, one.dtype, kind, features, spec.task, masks)
+    aligned = spec.positions == 1 and spec.task not in OF_OWN_LENGTH
+    return Inputs(one.shape, one.dtype, kind, features, spec.task, masks, aligned)
 
 
 def unmixable(part: Augmentation, every: Sequence[Inputs]) -> bool:

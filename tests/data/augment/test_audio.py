@@ -14,6 +14,7 @@ from jdlopt.data.augment import AUGMENTATIONS
 from jdlopt.data.augment.audio.background_noise import with_noise
 from jdlopt.data.augment.audio.gain import amplified
 from jdlopt.data.augment.audio.speed import at_speed
+from jdlopt.data.frames import real_frames
 
 AUDIO = {
     name: part
@@ -192,6 +193,18 @@ def test_audio_shift_moves_by_up_to_its_share_of_the_length():
 
 
 # --- SpecAugment ----------------------------------------------------------------------------------
+
+
+def test_hidden_frames_and_padding_are_not_taken_for_one_another():
+    padded = SPECTROGRAMS.copy()
+    lengths = np.array([20, 20, 20, 12, 5, 18])
+    for row, length in enumerate(lengths):
+        padded[row, length:] = -80.0
+    for seed in range(20):
+        made = run("spec_time_mask", padded, 0.9, seed, spec_masks=3)
+        np.testing.assert_array_equal(real_frames(jnp.asarray(made)).sum(axis=1), lengths)
+        assert (made[np.arange(20) >= lengths[:, None]] == -80.0).all()
+    assert (made != padded).any()
 
 
 @pytest.mark.parametrize("masks", [1, 3])

@@ -46,6 +46,7 @@ def of_librosa(function, values, settings, **options):
 # --- against librosa ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS, ids=IDS)
 def test_log_mel_equals_librosas(settings):
     values = waveforms()
@@ -60,6 +61,7 @@ def test_log_mel_equals_librosas(settings):
     assert unlimited.min() < expected.min()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS, ids=IDS)
 def test_mfcc_equals_librosas(settings):
     values = waveforms()
@@ -68,6 +70,7 @@ def test_mfcc_equals_librosas(settings):
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "order"), [(9, 1), (9, 2), (3, 1), (5, 2)])
 def test_deltas_equal_librosas(width, order):
     features = np.random.default_rng(1).normal(size=(2, 11, 4)).astype(np.float32)

@@ -15,4 +15,5 @@ AUDIO_SHIFT = Augmentation(
     fits=("waveform",),
     source=SURVEY,
     prior=0.45,
+    stays=False,
 )

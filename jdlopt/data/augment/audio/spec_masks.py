@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Key
 from jdlopt.config import Count, Scalar
 from jdlopt.data.augment.augmentation import Augmentation
 from jdlopt.data.augment.sequence.timeline import along_time, draw_spans, spans
+from jdlopt.data.frames import real_frames
 
 Spectrograms = Float[Array, "n frames mels *channels"]
 
@@ -16,6 +17,9 @@ def spec_time_mask(
     key: Key[Array, ""], features: Spectrograms, strength: Scalar, *, spec_masks: Count = 1
 ) -> Spectrograms:
     """Hides spans of frames, in all mels: they get the mean of their example's spectrogram.
+
+    Frames of padding (`jdlopt.data.frames.real_frames`) and the last of all stay as they are: so
+    padding is known for it, and a hidden end is not taken for padding.
 
     Widths and starts are uniform over the whole numbers, the widths from 0 to
     ``strength · frames``; spans may overlap.
@@ -31,6 +35,7 @@ def spec_time_mask(
     """
     n, frames = features.shape[:2]
     hidden = spans(*draw_spans(key, (n, spec_masks), frames, strength), frames)
+    hidden &= real_frames(features.reshape(n, frames, -1)) & (jnp.arange(frames) < frames - 1)
     return _hide(features, along_time(hidden, features))
 
 

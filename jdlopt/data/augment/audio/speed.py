@@ -56,4 +56,5 @@ SPEED = Augmentation(
     fits=("waveform",),
     source="Ko et al., Audio augmentation for speech recognition, 2015",
     prior=0.4,
+    stays=False,
 )

@@ -39,4 +39,5 @@ TIME_SHIFT = Augmentation(
     source=SERIES,
     prior=0.5,
     hindrance=without_order,
+    stays=False,
 )

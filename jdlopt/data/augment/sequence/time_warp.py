@@ -53,4 +53,5 @@ TIME_WARP = Augmentation(
     source=SERIES,
     prior=0.4,
     hindrance=without_order,
+    stays=False,
 )

@@ -57,4 +57,5 @@ TOKEN_SWAP = Augmentation(
     fits=("tokens",),
     source="Wei and Zou, EDA, 2019",
     prior=0.2,
+    stays=False,
 )

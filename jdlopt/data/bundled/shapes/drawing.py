@@ -37,9 +37,9 @@ def draw(seed: int, count: int, size: int = SIZE) -> Drawn:
     each value has noise.
 
     Example:
-      >>> drawn = draw(seed=0, count=2)
+      >>> drawn = draw(seed=0, count=8)
       >>> drawn.images.shape, sorted(set(drawn.masks.ravel().tolist()))
-      ((2, 48, 48, 3), [0, 1, 2, 3])
+      ((8, 48, 48, 3), [0, 1, 2, 3])
     """
     made = [_one(np.random.default_rng((seed, number)), size) for number in range(count)]
     return Drawn(np.stack([image for image, _ in made]), np.stack([mask for _, mask in made]))
