@@ -18,6 +18,7 @@ from jdlopt.cli import main
 from jdlopt.data.bundled.tone_digits.tones import RATE, spoken
 from jdlopt.data.frames import real_frames
 from jdlopt.data.transcript_coding import collapsed
+from jdlopt.errors import UserError
 from jdlopt.evidence.findings import find
 from jdlopt.losses import ctc
 from jdlopt.metrics.edits import KEPT, LEFT_OUT, REPLACED, alignment, distances
@@ -25,7 +26,9 @@ from jdlopt.metrics.transcripts import error_rate
 from jdlopt.models import make_model
 from jdlopt.models.frames import blank_where_padded
 from jdlopt.report.transcripts import runs
-from jdlopt.tasks.prefix_beam import likeliest_symbols
+from jdlopt.tasks.prefix_beam import beam_search, likeliest_symbols
+from jdlopt.train import serve
+from jdlopt.train.experiment import Experiment
 
 RNG = np.random.default_rng(0)
 TEXTS = st.text("ab ", max_size=6)
@@ -140,6 +143,22 @@ def test_a_wide_beam_finds_the_likeliest_text(seed):
     assert total[found] == pytest.approx(max(total.values()), rel=1e-3)
 
 
+def test_a_narrow_beam_sees_past_many_unlikely_classes():
+    shares = np.full((6, 300), 1e-4)
+    shares[:, :4] = RNG.dirichlet(np.full(4, 0.5), size=6)
+    assert likeliest_symbols(shares, 4) == likeliest_symbols(shares[:, :4], 4)
+    again = np.array([[0, 1, 0, 0], [0.29, 0.08, 0.32, 0.31]])  # blank and 1 are not the likeliest
+    assert likeliest_symbols(again, 1) == (1,)
+
+
+def test_probabilities_that_are_no_numbers_give_the_likeliest_path():
+    shares = np.full((2, 3, 4), np.nan)
+    shares[1] = np.eye(4)[[2, 2, 3]]
+    assert beam_search(shares, 3).tolist() == [[0, 0, 0], [2, 3, 0]]
+    shares[1, 2] = np.nan
+    assert beam_search(shares, 3)[1].tolist() == [2, 0, 0]
+
+
 # --- models ---------------------------------------------------------------------------------------
 
 SECTIONS = {
@@ -244,9 +263,24 @@ def test_a_run_is_measured_predicts_and_reports_texts(run, capsys):
     assert main(["predict", f"--workdir={run / 'run'}", f"--input={run}", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert "prediction" in str(rows)
+    words = [f"--workdir={run / 'run'}", "--beam-width=8"]
+    assert main(["predict", *words, f"--input={run}", "--json"]) == 0
+    assert main(["eval", *words]) == 2
+    assert "are of the likeliest class of each step" in capsys.readouterr().err
     assert main(["report", str(run / "run")]) == 0
     page = (run / "run" / "report.html").read_text()
     assert "word error rate" in page and "&lt;b&gt;" in page and "<del>" in page
+
+
+def test_a_beam_is_asked_for_when_predicting(tmp_path):
+    made, _ = config(tmp_path)
+    experiment = Experiment.build(made)
+    assert serve.deciding(experiment, None, None, 8).spec.beam_width == 8
+    assert serve.deciding(experiment, None, None).spec.beam_width == 3
+    with pytest.raises(UserError, match="this is a transcription run"):
+        serve.deciding(experiment, None, None, 8, 0.5)
+    with pytest.raises(UserError, match="likeliest class of each step"):
+        serve.deciding(experiment, None, None, 8, measured=True)
 
 
 @pytest.mark.slow

@@ -130,7 +130,14 @@ def open_arrays(splits: Splits, fields: DataFields, reading: Reading, name: str)
         found = ", ".join(f"{split} {shape}" for split, shape in shapes.items())
         raise DataError(f"{where}: the splits' inputs differ in shape: {found}.")
     what = f"{where}, targets of 'train'"
-    coding = infer_coding(given["train"][1], fields.task, what, (), fields.label_delimiter)
+    others = {
+        f"{where}, targets of {split!r}": targets
+        for split, (_, targets) in given.items()
+        if split != "train"
+    }
+    coding = infer_coding(
+        given["train"][1], fields.task, what, (), fields.label_delimiter, fields.text, others
+    )
     offsets = named.each(offsets_of, given["train"][0])
 
     def cast(values: np.ndarray, taken: Sequence[Offset]) -> np.ndarray:

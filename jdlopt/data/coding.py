@@ -17,6 +17,9 @@ Encoded = Num[np.ndarray, "examples *target"]
 PAD = -1
 """The target of a position that counts for nothing: there is none, or it is not known."""
 
+BLANK = 0
+"""The class of a step at which nothing is said; transcripts are padded with it, as none has it."""
+
 END = 0
 """The token that ends a target that is a text; a decoder is given it before the first one, too."""
 
@@ -35,8 +38,10 @@ class Coding:
       positions: how many of its axes are positions, each with a class of its own: of a sequence 1,
         of an image 2. The others are several labels or numbers.
       dtype: of encoded targets.
+      pad: what encoded targets of unequal length are padded with; as a class it is never counted.
       notes: what was guessed of the targets.
       text: cuts targets that are texts into tokens; None before the training texts are known.
+      lowercase, html: how transcripts are cleaned, as in `jdlopt.data.text_cleaning.clean`.
     """
 
     task: str
@@ -47,8 +52,11 @@ class Coding:
     shape: tuple[int, ...] = ()
     positions: int = 0
     dtype: str = "int32"
+    pad: int = PAD
     notes: tuple[Note, ...] = ()
     text: TextInput | None = None
+    lowercase: bool = False
+    html: bool = False
 
     @property
     def class_names(self) -> tuple[str, ...]:

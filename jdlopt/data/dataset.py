@@ -26,6 +26,7 @@ from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.data.split import SPLITS
 from jdlopt.data.text import TextFields
 from jdlopt.data.text_input import TextInput
+from jdlopt.data.transcript_coding import TASK as TRANSCRIPTION
 from jdlopt.errors import DataError, listing
 
 
@@ -183,7 +184,7 @@ def class_counts(dataset: Dataset) -> Int[np.ndarray, " classes"]:
 
 
 def counts_of(targets: Num[np.ndarray, "n *k"], spec: DataSpec) -> Int[np.ndarray, " classes"]:
-    """Returns how often each class or label occurs; what is no class (`PAD`) is left out.
+    """Returns how often each class or label occurs; padding and what is no class are left out.
 
     Args:
       targets: classes [n], labels of 0 and 1 [n, labels], or a class at each position [n, …].
@@ -191,7 +192,7 @@ def counts_of(targets: Num[np.ndarray, "n *k"], spec: DataSpec) -> Int[np.ndarra
     """
     if targets.ndim == 2 and not spec.positions:
         return targets.sum(axis=0)
-    known = targets[targets >= 0] if spec.positions else targets
+    known = targets[(targets >= 0) & (targets != spec.pad)] if spec.positions else targets
     return np.bincount(known, minlength=spec.num_classes)
 
 
@@ -270,6 +271,7 @@ def make_dataset(
         parts = make_parts(pools, fields, coding, labels, beside)
     skipped = skipped or Skipped()
     _check_log(fields, inputs)
+    _check_beam(fields, coding.task)
     on_bad = fields.on_bad
     if on_bad == "skip":
         for split in ("train", "validation"):
@@ -302,6 +304,7 @@ def make_dataset(
         target_names=coding.outputs,
         target_shape=coding.shape,
         target_dtype=coding.dtype,
+        pad=coding.pad,
         positions=coding.positions,
         target_text=coding.text,
         beam_width=fields.beam_width,
@@ -348,6 +351,17 @@ def _of_both(fields: DataFields, sizes: Mapping[str, int]) -> tuple[Note, ...]:
     what = f"data.train_on={BOTH!r}: validation metrics are of examples that were trained on"
     size = sizes["validation"]
     return (Note("changed", what, size, "examples", (), "Only the test split's tell of new ones."),)
+
+
+def _check_beam(fields: DataFields, task: str) -> None:
+    """Raises a `DataError` for a beam of a bundled task that decodes without one."""
+    if fields.beam_width == 1 or task == TRANSCRIPTION or ":" in task:
+        return
+    instead = f"Set it to 1{', and model.beam_width instead' * (task == target_texts.TASK)}."
+    raise DataError(
+        f"data.beam_width: is {fields.beam_width}, which is for {TRANSCRIPTION}; this is a {task} "
+        f"dataset. {instead}"
+    )
 
 
 def _check_log(fields: DataFields, inputs: InputSpec | Mapping[str, InputSpec]) -> None:

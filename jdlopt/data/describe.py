@@ -91,7 +91,8 @@ def _describe_split(dataset: Dataset, split: str) -> dict[str, Any]:
         of = max(1, int(counts.sum())) if spec.positions else len(values)
         described["classes"] = {
             name: {unit: int(count), "share": float(count / of)}
-            for name, count in zip(spec.class_names, counts, strict=True)
+            for number, (name, count) in enumerate(zip(spec.class_names, counts, strict=True))
+            if number != spec.pad
         }
     elif spec.target_names:
         described["targets"] = {

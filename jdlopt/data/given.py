@@ -29,6 +29,7 @@ from jdlopt.data.pools import ArrayPool, Arrays, Pool
 from jdlopt.data.source import MEMORY
 from jdlopt.data.spec import DataSpec, InputSpec
 from jdlopt.data.targets import encode, infer_coding
+from jdlopt.data.text import TextFields
 from jdlopt.errors import DataError, listing, nearest
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class ItemPool(Pool):
         raw = [np.asarray(_item(items[index], where)[1]) for index in range(len(items))]
         values = np.stack(raw)
         what, delimiter = f"{where}, targets", fields.label_delimiter
-        coding = infer_coding(values, fields.task, what, (), delimiter)
+        coding = infer_coding(values, fields.task, what, (), delimiter, fields.text)
         return ItemPool(items, coding, encode(values, coding, what), where)
 
     def __len__(self) -> int:
@@ -250,9 +251,20 @@ def given_inputs(
 
 
 def given_targets(
-    given: Any, spec: DataSpec, count: int, texts: Sequence[Any] | None = None
+    given: Any,
+    spec: DataSpec,
+    count: int,
+    texts: Sequence[Any] | None = None,
+    text: TextFields | None = None,
 ) -> Num[np.ndarray, "n *k"]:
     """Returns targets coded as the training data's: classes by their names, texts, or numbers.
+
+    Args:
+      given: the targets.
+      spec: of the training data.
+      count: examples that there are.
+      texts: the inputs, where they are texts.
+      text: the ``data.text`` section, as transcripts are cleaned; None: its defaults.
 
     Raises:
       DataError: there are not as many, or one is no class of the training data.
@@ -284,6 +296,9 @@ def given_targets(
             shape=spec.target_shape,
             positions=spec.positions,
             dtype=spec.target_dtype,
+            pad=spec.pad,
+            lowercase=(text or TextFields()).lowercase,
+            html=(text or TextFields()).html,
         )
         return encode(values, coding, "targets")
     if values.shape != (count, *spec.target_shape):
@@ -307,8 +322,9 @@ def only_split(spec: DataSpec, split: str, examples: Arrays) -> Dataset:
     """Returns a dataset of one split, to evaluate on."""
     size = len(examples.targets)
     sizes = {**dict.fromkeys(spec.sizes, 0), split: size}
+    shape = examples.targets.shape[1:]  # transcripts may be longer than in training
     return Dataset(
-        dataclasses.replace(spec, sizes=sizes),
+        dataclasses.replace(spec, sizes=sizes, target_shape=shape),
         pools={split: ArrayPool(size, lambda: examples)},
         parts={split: (split, None)},
     )

@@ -18,6 +18,7 @@ from jdlopt.data.pools import ArrayPool, Arrays, Pool
 from jdlopt.data.precision import Offset, notes_of_matrix, offsets_of, without
 from jdlopt.data.spec import InputSpec
 from jdlopt.data.targets import encode, infer_coding
+from jdlopt.data.transcript_coding import TASK as TRANSCRIPTION
 from jdlopt.errors import DataError, listing
 
 SUFFIXES = (".npz",)
@@ -67,7 +68,13 @@ def open_npz(path: Path, fields: DataFields, reading: Reading = PLAIN) -> Datase
     x, y = keys["train"]
     raw = read_array(path, y)
     names = _target_names(path, headers, raw.shape)
-    coding = infer_coding(raw, fields.task, f"{path}, {y!r}", names, fields.label_delimiter)
+    others = {}
+    if fields.task == TRANSCRIPTION:  # as long as the longest of all splits
+        of_splits = [one for split, (_, one) in keys.items() if split != "train"]
+        others = {f"{path}, {one!r}": read_array(path, one) for one in of_splits}
+    coding = infer_coding(
+        raw, fields.task, f"{path}, {y!r}", names, fields.label_delimiter, fields.text, others
+    )
     given = read_array(path, x)
     offsets = offsets_of(shaped(given, f"{path}, {x!r}"))
     train = Arrays(

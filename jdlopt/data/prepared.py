@@ -95,7 +95,16 @@ def open_prepared(folder: Path, fields: DataFields, name: str, reading: Reading 
     if coding is None:  # a plain number: only its values tell whether they are classes
         what = f"{folder}, feature {', '.join(map(repr, target))}"
         names = columns_of(features, target)
-        coding = infer_coding(train.raw_targets(), task, what, names, fields.label_delimiter)
+        others = {}
+        if spoken:
+            others = {
+                f"{folder}, split {stored!r}": replace(train, split=stored, size=size).raw_targets()
+                for stored, size in sizes.values()
+                if stored != train_split
+            }
+        coding = infer_coding(
+            train.raw_targets(), task, what, names, fields.label_delimiter, fields.text, others
+        )
     if layout.kind == "image" and None in layout.shape:
         layout = _sized(layout, train, fields.on_bad == "skip")
     train = replace(train, layout=layout, coding=coding)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from jdlopt.data.coding import PAD
 from jdlopt.data.decision import USUAL, Decision, Threshold, decision_from, make_decision
 from jdlopt.data.named import by_name
 from jdlopt.data.notation import Notation
@@ -118,6 +119,7 @@ class DataSpec:
       positions: how many of its axes are positions, each with a class of its own
         (`jdlopt.data.coding.Coding`).
       target_dtype: ``int32`` (classes, labels) or ``float32`` (values).
+      pad: what targets of unequal length are padded with; as a class it is never counted.
       target_text: the tokenizer of targets that are texts.
       decision: which class or labels a probability means.
       beam_width: how many beginnings of a text are followed where outputs are decoded.
@@ -134,6 +136,7 @@ class DataSpec:
     target_shape: tuple[int, ...] = ()
     positions: int = 0
     target_dtype: str = "int32"
+    pad: int = PAD
     target_text: TextInput | None = field(default=None, repr=False)
     decision: Decision = USUAL
     beam_width: int = 1
@@ -207,6 +210,7 @@ class DataSpec:
             "target_shape": list(self.target_shape),
             "positions": self.positions,
             "target_dtype": self.target_dtype,
+            "pad": self.pad,
             "target_text": None if self.target_text is None else self.target_text.meta(),
             "decision": self.decision.to_dict(),
             "beam_width": self.beam_width,
@@ -237,6 +241,7 @@ class DataSpec:
             target_shape=tuple(int(size) for size in saved.get("target_shape", ())),
             positions=int(saved.get("positions", 0)),
             target_dtype=_known(saved["target_dtype"]),
+            pad=int(saved.get("pad", PAD)),
             target_text=None if written is None else from_meta(written),
             decision=decision_from(saved.get("decision")),
             beam_width=int(saved.get("beam_width", 1)),

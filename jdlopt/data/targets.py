@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from jdlopt.data.coders import CODERS, are_bits, check_present, labels_of
 from jdlopt.data.coding import Coder, Coding, Encoded
 from jdlopt.data.combined_labels import combined_note
 from jdlopt.data.notes import Note
+from jdlopt.data.text import TextFields
+from jdlopt.data.transcript_coding import TASK as TRANSCRIPTION
+from jdlopt.data.transcript_coding import transcripts_as
 from jdlopt.errors import ConfigError, DataError
 
 MAX_INFERRED_CLASSES = 20
@@ -24,6 +27,8 @@ def infer_coding(
     what: str,
     names: Sequence[str] = (),
     delimiter: str | None = None,
+    text: TextFields | None = None,
+    others: Mapping[str, np.ndarray] | None = None,
 ) -> Coding:
     """Returns how to code targets, with the task inferred where it is ``auto``.
 
@@ -38,6 +43,9 @@ def infer_coding(
       what: names the targets, for messages.
       names: the columns' names, where there are several.
       delimiter: what stands between the labels of an example; None: a text is one class.
+      text: the ``data.text`` section, as transcripts are cut into units; None: its defaults.
+      others: the raw targets of other splits, by what they are called, as long as the longest of
+        which transcripts are coded.
 
     Raises:
       DataError: no targets, missing ones, one value only, or targets that the task can't have.
@@ -63,6 +71,8 @@ def infer_coding(
             f"data.label_delimiter: is {delimiter!r}, but data.task={task!r} has one target an "
             "example. Leave one of them out."
         )
+    if task == TRANSCRIPTION:
+        return transcripts_as(text or TextFields(), values, what, others or {})
     coding = coder_of(task).infer(values, what, names, delimiter)
     if values.ndim == 1 and values.dtype.kind in "SUO" and coding.task in LABELLED:
         labels = (label for value in values.tolist() for label in _texts_of(value, delimiter))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -9,14 +10,18 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, Int32
 
-from jdlopt.data.coding import Coding
+from jdlopt.data import text as texts_in
+from jdlopt.data.coding import BLANK, Coding
+from jdlopt.data.text import TextFields
 from jdlopt.data.text_cleaning import clean
 from jdlopt.data.vocabulary import UNKNOWN
 from jdlopt.errors import DataError, listing
 
 TASK = "transcription"
-BLANK = 0
-"""The class of a step at which nothing is said; targets are padded with it, as it is in none."""
+PIECES = "bpe"
+"""The ``data.text.tokenizer`` whose pieces transcripts are cut into."""
+CHARACTERS = ("characters", "wordpiece")
+"""Those with which they are cut into characters; the second is what other texts have by default."""
 
 
 class Units(NamedTuple):
@@ -51,6 +56,26 @@ def characters_of(texts: Iterable[str]) -> tuple[str, ...]:
       ('', ' ', 'a', 'b')
     """
     return ("", *sorted({character for text in texts for character in text}))
+
+
+def classes_of(texts: Sequence[str], fields: TextFields) -> tuple[str, ...]:
+    """Returns the classes that training transcripts are cut into, the blank first.
+
+    Args:
+      texts: of the training split, in one form.
+      fields: the ``data.text`` section.
+
+    Raises:
+      DataError: ``tokenizer`` is another than `PIECES` or `CHARACTERS`.
+    """
+    if fields.tokenizer == PIECES:
+        return classes_of_pieces(texts_in.fit(fields, texts).tokens)
+    if fields.tokenizer in CHARACTERS:
+        return characters_of(texts)
+    raise DataError(
+        f"data.text.tokenizer: is {fields.tokenizer!r}; transcripts are cut into 'characters', or "
+        f"into pieces of words, with {PIECES!r}."
+    )
 
 
 def classes_of_pieces(tokens: Sequence[str]) -> tuple[str, ...]:
@@ -110,16 +135,26 @@ def coding_of(texts: Sequence[str], class_names: tuple[str, ...]) -> Coding:
       texts: all that are to be coded, none of them empty.
       class_names: what `characters_of` or `classes_of_pieces` returned.
     """
-    longest = max(len(symbols_of(text, class_names)) for text in texts)
-    return Coding(TASK, class_names, class_names, shape=(longest,), positions=1)
+    shape = (max(_length(text, class_names) for text in texts),)
+    return Coding(TASK, class_names, class_names, shape=shape, positions=1, pad=BLANK)
+
+
+def _length(text: str, class_names: tuple[str, ...]) -> int:
+    """Returns how many symbols a text has; characters that no class stands for count, too."""
+    characters = units_of(class_names).longest == 1
+    return len(text) if characters else len(symbols_of(text, class_names))
 
 
 def padded(texts: Sequence[str], coding: Coding) -> Int32[np.ndarray, "n symbols"]:
-    """Returns the classes that spell texts, padded with `BLANK` to the length of the coding."""
-    rows = np.full((len(texts), *coding.shape), BLANK, np.int32)
-    for row, text in zip(rows, texts, strict=True):
-        symbols = symbols_of(text, coding.class_names)
-        row[: len(symbols)] = symbols
+    """Returns the classes that spell texts, padded with `BLANK` to the length of the coding.
+
+    Where one of them is longer, as may be in an evaluation of other examples, to that one's.
+    """
+    symbols = [symbols_of(text, coding.class_names) for text in texts]
+    longest = max(map(len, symbols), default=0)
+    rows = np.full((len(texts), max(longest, *coding.shape)), BLANK, np.int32)
+    for row, some in zip(rows, symbols, strict=True):
+        row[: len(some)] = some
     return rows
 
 
@@ -129,18 +164,40 @@ def padded(texts: Sequence[str], coding: Coding) -> Int32[np.ndarray, "n symbols
 def infer_transcripts(
     values: np.ndarray, what: str, names: Sequence[str], delimiter: str | None
 ) -> Coding:
-    """Returns the coding of texts, cut into the characters that occur in them."""
+    """Returns the coding of texts, as the ``data.text`` section has it by default."""
+    return transcripts_as(TextFields(), values, what, {})
+
+
+def transcripts_as(
+    fields: TextFields, values: np.ndarray, what: str, others: Mapping[str, np.ndarray]
+) -> Coding:
+    """Returns the coding of texts: units of the training split's, as long as the longest of all.
+
+    Args:
+      fields: the ``data.text`` section.
+      values: the training texts.
+      what: names them, for messages.
+      others: those of the other splits, by what they are called.
+
+    Raises:
+      DataError: one is no text, or empty; or there is no such tokenizer.
+    """
     if values.ndim != 1:
         raise DataError(f"{what}: found shape {values.shape}, expected one text an example.")
-    texts = _cleaned(values, what)
-    return coding_of(texts, characters_of(texts))
+    cleaning = Coding(TASK, lowercase=fields.lowercase, html=fields.html)
+    texts = _cleaned(values, cleaning, what)
+    every = [*texts]
+    for name, some in others.items():
+        every += _cleaned(some.reshape(-1), cleaning, name)
+    coding = coding_of(every, classes_of(texts, fields))
+    return dataclasses.replace(coding, lowercase=fields.lowercase, html=fields.html)
 
 
 def encode_transcripts(
     values: np.ndarray, coding: Coding, what: str
 ) -> Int32[np.ndarray, "n symbols"]:
-    """Returns the numbers of the characters of each text, then 0."""
-    texts = _cleaned(values.reshape(len(values)), what)
+    """Returns the numbers of the characters or pieces of each text, then 0."""
+    texts = _cleaned(values.reshape(len(values)), coding, what)
     for row, text in enumerate(texts, start=1):
         strange = outside(text, coding.class_names)
         if strange:
@@ -148,22 +205,18 @@ def encode_transcripts(
                 f"{what}: row {row} holds {strange[0]!r}, which no training transcript has. "
                 f"Known: {listing(map(repr, coding.class_names[1:]))}."
             )
-        count = len(symbols_of(text, coding.class_names))
-        if count > coding.shape[0]:
-            raise DataError(
-                f"{what}: row {row} is longer ({count} characters) than all training transcripts "
-                f"({coding.shape[0]}). Give one as long to training, or leave the row out."
-            )
     return padded(texts, coding)
 
 
-def _cleaned(values: np.ndarray, what: str) -> list[str]:
-    """Returns texts in one form, or raises a `DataError` that names the first that is none."""
+def _cleaned(values: np.ndarray, coding: Coding, what: str) -> list[str]:
+    """Returns texts in a coding's form, or raises a `DataError` that names the first other."""
     made = []
     for row, value in enumerate(values.tolist(), start=1):
         if isinstance(value, bytes):
             value = value.decode("utf-8", errors="replace")
-        text = clean(value) if isinstance(value, str) else ""
+        text = ""
+        if isinstance(value, str):
+            text = clean(value, lowercase=coding.lowercase, html=coding.html)
         if not text:
             found = "an empty text" if isinstance(value, str) else repr(value)[:60]
             raise DataError(

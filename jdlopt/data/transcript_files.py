@@ -64,7 +64,8 @@ def read_transcripts(
     A manifest is a table (CSV, TSV, Parquet, JSON lines) with a column of paths, which begin at its
     folder, and one of transcripts. A folder has one (`MANIFESTS`), or beside its sounds
     ``NAME.txt`` for ``NAME.wav``, or ``*.trans.txt`` with lines of a sound's name and what is said
-    in it, as LibriSpeech has.
+    in it, as LibriSpeech has. First folders that are named like splits are these, if one is for
+    training; sounds beside them are left out.
 
     Args:
       source: the manifest or folder.
@@ -149,8 +150,10 @@ def _of_folder(
     if not sounds:
         raise DataError(f"{folder}: holds no sound ({listing(KIND.suffixes)}).")
     lines = _lines_of(sorted(path for path in texts if path.name.endswith(LISTS)))
-    found, used = Transcripts(), set[Path]()
-    for sound in sounds:
+    splits = _splits(sounds, folder, passed)
+    found = Transcripts()
+    used = {sound.with_suffix("") for sound in sounds if sound not in splits}
+    for sound in splits:
         beside_it = sound.with_suffix(".txt")
         key = sound.with_suffix("")
         if beside_it in texts:
@@ -170,15 +173,43 @@ def _of_folder(
         if key not in used:
             passed.notes.add("left out", f"{NO_SOUND}s", place, unit="lines")
     relative = [path.relative_to(folder) for path in found.paths]
-    tops = [_split_of(path) for path in relative]
-    found.splits = ["train" if None in tops or top is None else top for top in tops]
+    found.splits = [splits[path] for path in found.paths]
     if fields.split_by is not None:
         found.beside = {"split_by": np.array([path.as_posix() for path in relative], object)}
     return found
 
 
+def _splits(sounds: Sequence[Path], folder: Path, passed: PassedOver) -> dict[Path, str]:
+    """Returns the split of each sound that is used: train, unless folders are named like splits.
+
+    Raises:
+      DataError: such folders are there, but none for training.
+    """
+    tops = {sound: _split_of(sound.relative_to(folder)) for sound in sounds}
+    named = {split: sound for sound, split in tops.items() if split is not None}
+    if not named:
+        return dict.fromkeys(sounds, "train")
+    if "train" not in named:
+        names = listing(f"{path.relative_to(folder).parts[0]}/" for path in named.values())
+        raise DataError(
+            f"{folder}: has a folder for test or validation ({names}) but none called train. Put "
+            f"the others in train/, or list all sounds in {folder / 'metadata.csv'}, with a column "
+            "'split' if splits are meant."
+        )
+    found: dict[Path, str] = {}
+    for sound, split in tops.items():
+        if split is None:
+            what = "sounds beside the folders of splits"
+            passed.file(what, sound, "Put them in the folder of the split that they are for.")
+        else:
+            found[sound] = split
+    return found
+
+
 def _split_of(path: Path) -> str | None:
     """Returns the split that the first folder of a path names: ``train-clean-100`` is train."""
+    if len(path.parts) == 1:
+        return None
     first = path.parts[0]
     return split_named(first) or split_named(re.split(r"[-_. ]", first)[0])
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Int, Int32
 
 from jdlopt import writing
-from jdlopt.data import sound, text
+from jdlopt.data import sound
 from jdlopt.data.coding import Coding
 from jdlopt.data.damage import Skipped, Unreadable, check_left
 from jdlopt.data.dataset import PLAIN, Dataset, Reading, make_dataset
@@ -24,8 +24,7 @@ from jdlopt.data.split import SPLITS
 from jdlopt.data.table_files import is_table
 from jdlopt.data.transcript_coding import (
     TASK,
-    characters_of,
-    classes_of_pieces,
+    classes_of,
     coding_of,
     outside,
     padded,
@@ -36,8 +35,6 @@ from jdlopt.data.walk import PassedOver
 from jdlopt.data.waveforms import as_waveform
 from jdlopt.errors import DataError, listing
 
-PIECES = "bpe"
-"""The ``data.text.tokenizer`` whose pieces transcripts are cut into; else into characters."""
 SILENT = 1e-4
 """A sound none of whose samples is as far from 0 is silent: 16 bits have steps of a third of it."""
 
@@ -135,7 +132,7 @@ def open_transcripts(source: Path, fields: DataFields, reading: Reading = PLAIN)
         train.beside,
     )
     known = fit_rows(parts, fields, len(train.paths))
-    names = _classes([train.texts[row] for row in known], fields)
+    names = classes_of([train.texts[row] for row in known], fields.text)
     looked = _Looked.at(by_split, names, fields)
     header = _survey(looked, parts, fields, skipped)
     made = {}
@@ -208,13 +205,6 @@ def _manifest(name: str, key: str) -> Path:
     if not (path.is_file() and is_table(path)):
         raise DataError(f"data.{key}: {path} is no manifest: expected a table (CSV, JSON lines).")
     return path
-
-
-def _classes(texts: Sequence[str], fields: DataFields) -> tuple[str, ...]:
-    """Returns the classes that training transcripts are cut into, the blank first."""
-    if fields.text.tokenizer == PIECES:
-        return classes_of_pieces(text.fit(fields.text, texts).tokens)
-    return characters_of(texts)
 
 
 def _origins(found: Transcripts, root: Path) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from jaxtyping import Int, Num
 
 from jdlopt.data import named, transcript_coding
 from jdlopt.data.check.examples import sampled
+from jdlopt.data.coding import BLANK
 from jdlopt.data.pools import Arrays
 from jdlopt.data.spec import DataSpec
 from jdlopt.evidence import examples, probe
@@ -86,7 +87,7 @@ def _of_transcripts(
         "wer": transcripts.error_rate(true, heard),
         "cer": transcripts.error_rate(true, heard, list),
         "empty": float(np.mean([not one for one in heard])),
-        "blanks": float(np.mean(path == transcript_coding.BLANK)),
+        "blanks": float(np.mean(path == BLANK)),
         "unreachable": int((losses > UNREACHABLE).sum()),
     }
 

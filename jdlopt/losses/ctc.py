@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-BLANK = 0
-"""The class of a step at which nothing is said, and what targets are padded with."""
+from jdlopt.data.coding import BLANK
 
 
 def ctc(

@@ -7,7 +7,9 @@ import math
 import numpy as np
 from jaxtyping import Float, Int
 
-BLANK = 0
+from jdlopt.data.coding import BLANK
+from jdlopt.data.transcript_coding import collapsed
+
 UNLIKELY = 1e-6
 """A class that is less likely than this at a step begins no path there."""
 Prefix = tuple[int, ...]
@@ -21,6 +23,10 @@ def likeliest_symbols(probabilities: Float[np.ndarray, "steps classes"], width: 
     al., "First-pass large vocabulary continuous speech recognition using bi-directional recurrent
     DNNs", 2014, without a language model.
 
+    At each step a prefix goes on with the blank, with its last symbol, and with the ``2 * width``
+    likeliest classes: the others would hardly be among the prefixes that are kept. Where a
+    probability is no finite number, the symbols are those of the likeliest path.
+
     Args:
       probabilities: of each class at each step; class 0 is the blank.
       width: how many prefixes are kept from step to step.
@@ -29,12 +35,19 @@ def likeliest_symbols(probabilities: Float[np.ndarray, "steps classes"], width: 
       >>> likeliest_symbols(np.array([[0.6, 0.4], [0.6, 0.4]]), 2)  # 0.36 for nothing, 0.64 for 1
       (1,)
     """
+    if not np.isfinite(probabilities).all():
+        path = collapsed(probabilities.argmax(axis=-1)[None])[0]
+        return tuple(one for one in path.tolist() if one != BLANK)
     beam: dict[Prefix, tuple[float, float]] = {(): (1.0, 0.0)}
-    for row in probabilities.astype(np.float64):
-        chosen = [(int(one), float(row[one])) for one in np.flatnonzero(row > UNLIKELY)]
+    rows = probabilities.astype(np.float64)
+    likeliest = np.argsort(-rows, axis=1, kind="stable")[:, : 2 * width]
+    for row, some in zip(rows, likeliest, strict=True):
+        chosen = {BLANK: float(row[BLANK])}
+        chosen |= {int(one): float(row[one]) for one in some if row[one] > UNLIKELY}
         found: dict[Prefix, list[float]] = {}
         for prefix, (blank, other) in beam.items():
-            for symbol, share in chosen:
+            own = prefix[-1] if prefix else BLANK
+            for symbol, share in (chosen | {own: float(row[own])}).items():
                 if symbol == BLANK:
                     found.setdefault(prefix, [0.0, 0.0])[0] += (blank + other) * share
                     continue

@@ -6,8 +6,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jdlopt.data.coders import CODERS
+from jdlopt.data.coding import BLANK
 from jdlopt.data.spec import DataSpec
-from jdlopt.data.transcript_coding import BLANK, TASK, collapsed, texts_of
+from jdlopt.data.transcript_coding import TASK, collapsed, texts_of
 from jdlopt.tasks.prefix_beam import beam_search
 from jdlopt.tasks.task import Columns, Decoded, Task
 

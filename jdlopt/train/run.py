@@ -238,7 +238,8 @@ class Run:
         experiment = self.experiment
         if data is not None:
             given = given_inputs(data[0], experiment.spec.inputs, with_targets=True)
-            targets = given_targets(data[1], experiment.spec, len(given.ids), given.texts)
+            cleaning = experiment.config.data.text
+            targets = given_targets(data[1], experiment.spec, len(given.ids), given.texts, cleaning)
             examples = Arrays(given.inputs, targets)
             experiment = experiment.on(only_split(experiment.spec, split, examples))
         elif experiment.dataset is None:
@@ -248,7 +249,7 @@ class Run:
             known = ", ".join(name for name, size in experiment.data.sizes.items() if size)
             raise UserError(f"evaluate: the data have no split {split!r}; there are: {known}.")
         how = (positive, threshold, beam_width, length_penalty)
-        experiment = serve.deciding(experiment, *how)
+        experiment = serve.deciding(experiment, *how, measured=True)
         found = serve.measure(experiment, self.weights, split, tta)
         return {name.partition("/")[2]: value for name, value in found.items()}
 

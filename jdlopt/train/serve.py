@@ -23,6 +23,7 @@ from jdlopt.data.decision import Threshold
 from jdlopt.data.inputs import Inputs, read_inputs
 from jdlopt.data.masks import images_in
 from jdlopt.data.spec import DataSpec
+from jdlopt.data.transcript_coding import TASK as TRANSCRIPTION
 from jdlopt.errors import ConfigError, DataError, UserError, WorkdirError, listing
 from jdlopt.metrics.scores import Value
 from jdlopt.tasks import TASKS, find_task
@@ -167,7 +168,7 @@ def evaluate_run(
         damaged.
     """
     experiment = experiment_with_data(workdir, allow_code, changed_data)
-    experiment = deciding(experiment, positive, threshold, beam_width, length_penalty)
+    experiment = deciding(experiment, positive, threshold, beam_width, length_penalty, True)
     weights, step = load_weights(experiment, workdir, which)
     found = measure(experiment, weights, split, tta)
     record = {"split": split, "checkpoint": which, "step": step, "tta": tta, "metrics": found}
@@ -195,6 +196,7 @@ def deciding(
     threshold: Threshold,
     beam_width: int | None = None,
     length_penalty: float | None = None,
+    measured: bool = False,
 ) -> Experiment:
     """Returns the experiment with another way from outputs to predictions; None leaves its own.
 
@@ -202,12 +204,22 @@ def deciding(
       experiment: of a run.
       positive: the positive class of two, by its name.
       threshold: see `jdlopt.data.decision.Decision`.
-      beam_width, length_penalty: how texts are written, as in `jdlopt.models.beam.search`.
+      beam_width, length_penalty: how texts are written, as in `jdlopt.models.beam.search`; of
+        a transcription the first alone, as ``data.beam_width``.
+      measured: metrics are asked for, and no predictions.
 
     Raises:
       DataError: there is no such class, or nothing to decide.
-      UserError: no texts are written.
+      UserError: no texts are written, or metrics don't depend on how.
     """
+    if experiment.spec.task == TRANSCRIPTION and beam_width is not None:
+        if measured:
+            raise UserError(
+                f"--beam-width: the metrics of a {TRANSCRIPTION} run are of the likeliest class of "
+                "each step, without a beam. Leave it out; `jdlopt predict` takes it."
+            )
+        spec = dataclasses.replace(experiment.spec, beam_width=beam_width)
+        experiment, beam_width = dataclasses.replace(experiment, spec=spec), None
     asked = {"width": beam_width, "length_penalty": length_penalty}
     asked = {key: value for key, value in asked.items() if value is not None}
     if asked and experiment.components.teacher_forcing is None:

@@ -6,11 +6,16 @@ import json
 import wave
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from jdlopt.data import open_dataset
+from jdlopt.data.dataset import class_counts
+from jdlopt.data.describe import describe
+from jdlopt.data.given import given_targets, open_given
 from jdlopt.data.inputs import read_inputs
 from jdlopt.data.spec import DataSpec
+from jdlopt.data.text import TextFields
 from jdlopt.data.transcript_coding import (
     classes_of_pieces,
     coding_of,
@@ -108,6 +113,32 @@ def test_a_text_beside_each_sound(tmp_path):
     assert sum(opened(tmp_path, on_bad="skip").sizes.values()) == 11
 
 
+def test_files_that_are_named_like_splits_are_in_none(tmp_path):
+    for place in range(20):
+        name = ("train", "test")[place % 2]
+        save(tmp_path / f"{name}_{place}.wav")
+        (tmp_path / f"{name}_{place}.txt").write_text("take")
+    found = opened(tmp_path, test_fraction=0.1)
+    assert found.sizes == {"train": 16, "validation": 2, "test": 2}
+    names = {one.name.partition("_")[0] for one in found.pools["train"].paths}
+    assert names == {"train", "test"}
+
+
+def test_folders_beside_those_of_splits_are_left_out(tmp_path):
+    for folder in ("train", "dev", "test", "extra"):
+        for place in range(3):
+            save(tmp_path / folder / f"{place}.wav")
+            if folder != "extra":
+                (tmp_path / folder / f"{place}.txt").write_text("take")
+    dataset = opened(tmp_path)
+    assert dataset.sizes == {"train": 3, "validation": 3, "test": 3}
+    (note,) = (one for one in dataset.notes if "beside the folders of splits" in one.what)
+    assert note.count == 3 and "extra" in note.places[0]
+    (tmp_path / "train").rename(tmp_path / "more")
+    with pytest.raises(DataError, match=r"a folder for test or validation .* none called train"):
+        opened(tmp_path)
+
+
 BAD = {
     "empty": ({"text": " "}, r"manifest.jsonl, row 3: the transcript of 2.wav is empty"),
     "missing": ({"path": "none.wav"}, r"manifest.jsonl, row 3: no such sound: 'none.wav'"),
@@ -163,6 +194,56 @@ def test_pieces_spell_every_text(tmp_path):
     assert texts_of(padded(texts, coding_of(texts, names)), names) == texts
     assert dataset.spec.target_shape[0] < max(map(len, said))
     assert classes_of_pieces(["[PAD]", "a"]) == ("", "a")
+
+
+def given(texts, **fields):
+    """Opens transcripts from Python, and of a test split whose only one is longer."""
+    frames = np.random.default_rng(0).normal(size=(len(texts), 40, 3)).astype(np.float32)
+    data = {
+        "train": (frames, texts),
+        "test": (frames[:1], ["<i>Ab ab ab ab</i>"]),
+    }
+    section = {"source": "", "task": "transcription", "text": {"html": True}, **fields}
+    return open_given(section, data)
+
+
+def test_texts_from_python_are_those_of_files(tmp_path):
+    said = ["A b", "b  A"] * 6
+    dataset = given(said)
+    spec = dataset.spec
+    assert spec.class_names == ("", " ", "a", "b") and spec.target_shape == (11,)
+    assert texts_of(dataset.read("test").targets, spec.class_names) == ["ab ab ab ab"]
+    np.savez(tmp_path / "x.npz", x_train=np.zeros((12, 9, 3)), y_train=np.array(said),
+             x_test=np.zeros((1, 9, 3)), y_test=np.array(["ab ab"]))  # fmt: skip
+    stored = open_dataset({"source": str(tmp_path / "x.npz"), "task": "transcription"}).spec
+    assert stored.class_names == spec.class_names and stored.target_shape == (5,)
+    longer = given_targets(["A" * 14, "b"], spec, 2)
+    assert longer.tolist() == [[2] * 14, [3] + [0] * 13]
+    with pytest.raises(DataError, match="'A', which no training transcript"):
+        given_targets(["A"], spec, 1, text=TextFields(lowercase=False))
+    pieces = given(said, text={"tokenizer": "bpe", "vocab_size": 270, "html": True}).spec
+    assert "\u0120ab" not in pieces.class_names and "\u0120a" in pieces.class_names
+    with pytest.raises(DataError, match=r"data.text.tokenizer: is 'own.json'; transcripts are"):
+        given(said, text={"tokenizer": "own.json"})
+    with pytest.raises(DataError, match=r"data.text.tokenizer: is 'own.json'; transcripts are"):
+        opened(manifest(tmp_path, rows()), text={"tokenizer": "own.json"})
+
+
+def test_padding_is_counted_as_no_class():
+    dataset = given(["a b"] * 12, validation_fraction=0.5)
+    assert class_counts(dataset).tolist() == [0, 6, 6, 6]
+    shown = describe(dataset)["splits"]["train"]["classes"]
+    assert {name: one["positions"] for name, one in shown.items()} == {" ": 6, "a": 6, "b": 6}
+
+
+def test_a_beam_is_for_transcripts():
+    assert given(["a b", "ab"] * 6, beam_width=8).spec.beam_width == 8
+    section = {"source": "", "beam_width": 8}
+    with pytest.raises(DataError, match=r"data.beam_width: is 8.* a classification dataset"):
+        open_given(section, (np.zeros((40, 2)), [0, 1] * 20))
+    section |= {"task": "seq2seq", "text_column": "a", "target": "b"}
+    with pytest.raises(DataError, match=r"Set it to 1, and model.beam_width instead"):
+        open_given(section, pd.DataFrame({"a": ["x y"] * 12, "b": ["y x"] * 12}))
 
 
 def test_a_path_spells_what_is_left_without_repeats_and_blanks():
