@@ -127,7 +127,7 @@ class ModelFlags(WeightsFlags):
     beam_width: Annotated[
         int | None,
         Range(1, MOST_BEAMS),
-        Flag("of texts that are written: look at the N best at each step", "N"),
+        Flag("of texts that are written or heard: look at the N best at each step", "N"),
     ] = None
     length_penalty: Annotated[
         float | None,
