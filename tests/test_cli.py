@@ -510,6 +510,12 @@ def test_directories_of_other_things_say_what_to_name(tmp_path, capsys):
         (["eval", "--workdir=x", "--checkpoint=bset"], ["--checkpoint", "Did you mean 'best'?"]),
         (["eval", "--workdir=x", "--config.seed=1"], ["--config.seed", "eval", "the run's own"]),
         (["predict", "--workdir=x"], ["--input", "required"]),
+        (["predict", "x", "--input=y", "--embeddings", "--threshold=0"], ["leave --threshold out"]),
+        (["predict", "x", "--input=y", "--embeddings", "--positive="], ["leave --positive out"]),
+        (["predict", "x", "--input=y", "--embeddings", "--beam-width=2"], ["--beam-width out"]),
+        (["predict", "x", "--input=y", "--embeddings", "--top-k=2"], ["leave --top-k out"]),
+        (["predict", "--bundle=x", "--input=y", "--temperature=0"], ["--bundle", "--temperature"]),
+        (["predict", "--bundle=x", "--input=y", "--seed=1"], ["--bundle", "--seed", "a run"]),
         (["train", "--config=@", "--config.seed"], ["--config.seed", "no value", "=VALUE"]),
         (["train", "--config=@", "--config.=1"], ["--config.=1", "is no key"]),
         (["train", "--config=@", "--config.a..b=1"], ["--config.a..b", "is no key"]),
@@ -615,6 +621,16 @@ def test_a_description_of_many_classes_shows_the_most_frequent_and_the_rarest(tm
     shown = capsys.readouterr().err
     assert "23 more (--all)" in shown and "to guess 'common' always" in shown
     assert len([line for line in shown.splitlines() if line.strip().startswith("c")]) < 15
+
+
+def test_a_description_of_many_classes_counts_their_positions(tmp_path, capsys):
+    masks = (np.arange(12 * 16) % 15).reshape(12, 4, 4)
+    np.savez(tmp_path / "masks.npz", x=np.zeros((12, 4, 4, 1), np.uint8), y=masks)
+    data = {"source": str(tmp_path / "masks.npz"), "task": "segmentation"}
+    (tmp_path / "masks.json").write_text(json.dumps({"data": data}))
+    assert main(["data", "describe", f"--config={tmp_path / 'masks.json'}"]) == cli.DONE
+    shown = capsys.readouterr().err
+    assert "class balance, in positions" in shown and "7 more (--all)" in shown
 
 
 # --- help -----------------------------------------------------------------------------------------

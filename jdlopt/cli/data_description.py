@@ -71,6 +71,7 @@ def _print_splits(
     else:
         names = description["target_names"]
         target = f"{len(names)} numbers" if names else "a number"
+    aim = "to tell which belong together" if _is_paired(description) else f"{target} to predict"
     rows = []
     for name, split in description["splits"].items():
         for which, one in inputs.items():
@@ -87,7 +88,7 @@ def _print_splits(
                     **found,
                 }
             )
-    title = f"{description['name']}: {' and '.join(shapes)}, {target} to predict"
+    title = f"{description['name']}: {' and '.join(shapes)}, {aim}"
     _table(rows, f"{title} (test is counted, not read)")
 
 
@@ -114,10 +115,16 @@ def _print_targets(
             for name, found in part["targets"].items()
         ]
     else:
-        title = f"target{_mean(description)}"
+        paired = _is_paired(description)
+        title = "what belongs together" if paired else f"target{_mean(description)}"
         rows = [{"split": split, **found["target"]} for split, found in read.items()]
     _table(rows, title)
     return len(rows) + 3
+
+
+def _is_paired(description: Mapping[str, Any]) -> bool:
+    """Returns whether targets only say, by equal values, which examples belong together."""
+    return "distinct" in description["splits"]["train"].get("target", {})
 
 
 def _of_classes(
@@ -134,7 +141,7 @@ def _of_classes(
     names = list(description["class_names"])
     if everything or len(names) <= FEW_CLASSES:
         return [row(name) for name in names]
-    names.sort(key=lambda name: -balance["train"][name]["examples"])
+    names.sort(key=lambda name: -balance["train"][name][unit])
     left = names[MOST_FREQUENT:-RAREST]
     between: dict[str, object] = {
         word: f"… {len(left):,} more (--all)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -140,6 +141,16 @@ def predict(flags: PredictFlags) -> int:
     return DONE
 
 
+def _continuing(flags: PredictFlags) -> dict[str, bool]:
+    """Returns whether each flag about continuing texts says something."""
+    usual = type(flags.continuation)()
+    return {
+        f"--{one.name.replace('_', '-')}": getattr(flags.continuation, one.name)
+        != getattr(usual, one.name)
+        for one in dataclasses.fields(usual)
+    }
+
+
 def _predicts_masks(flags: PredictFlags) -> bool:
     from jdlopt.train.serve import predicts_masks
 
@@ -156,6 +167,9 @@ def _embed(flags: PredictFlags) -> int:
     others = {
         "--bundle": flags.bundle, "--ensemble": flags.ensemble, "--tta": flags.tta,
         "--with-inputs": flags.with_inputs, "--all-classes": flags.all_classes,
+        "--threshold": flags.threshold is not None, "--positive": flags.positive is not None,
+        "--beam-width": flags.beam_width is not None,
+        "--length-penalty": flags.length_penalty is not None, **_continuing(flags),
     }  # fmt: skip
     for name in (name for name, value in others.items() if value):
         raise UserError(f"--embeddings: are of one run's model, as it is; leave {name} out.")
@@ -191,6 +205,7 @@ def _of_bundle(flags: PredictFlags, how: Mapping[str, Any]) -> Predictions:
     named = {
         "RUN": flags.run, "--config": flags.config, "--workdir": flags.workdir,
         "--ensemble": flags.ensemble, "--tta": flags.tta, "--allow-code": flags.allow_code,
+        **_continuing(flags),
     }  # fmt: skip
     given = [name for name, value in named.items() if value]
     if given or flags.checkpoint != "best":

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jdlopt.data import pair_coding
 from jdlopt.data.bundled import BUNDLED
 from jdlopt.data.cache import prepared_folders
 from jdlopt.data.dataset import SPLITS, Dataset, counts_of
@@ -56,7 +57,7 @@ def _baseline(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
     root of the mean squared error of each split.
     """
     train, read = splits["train"], {name: one for name, one in splits.items() if one["read"]}
-    if "target" in train and train["target"]["mean"] is not None:
+    if train.get("target", {}).get("mean") is not None:
         mean = train["target"]["mean"]
         return {"mean": mean} | {
             name: math.hypot(one["target"]["std"], one["target"]["mean"] - mean)
@@ -98,6 +99,8 @@ def _describe_split(dataset: Dataset, split: str) -> dict[str, Any]:
         described["targets"] = {
             name: _summary(column) for name, column in zip(spec.target_names, values.T, strict=True)
         }
+    elif spec.task == pair_coding.TASK:  # numbers that are equal or not, and mean nothing else
+        described["target"] = {"distinct": len(np.unique(values))}
     else:
         described["target"] = _summary(values)
     for which, found in spec.named.items():

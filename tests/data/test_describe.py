@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from jdlopt.cli.data_description import print_description
 from jdlopt.data import describe, open_dataset
 from jdlopt.data import describe as describe_dataset
+from jdlopt.data.given import open_given
 from jdlopt.data.pools import ArrayPool
 
 ROWS = "".join(f"{row},{row % 7}.5,{'ab'[row % 2]}\n" for row in range(40))
@@ -68,6 +70,19 @@ def test_a_large_split_is_sampled(path, monkeypatch):
     monkeypatch.setattr(module, "SAMPLE", 10)
     described = describe(open_dataset({"source": str(path), "target": "y"}))
     assert described["splits"]["train"]["examples_described"] == 10
+
+
+def test_of_pairs_the_values_are_counted_that_tell_them_apart(capsys):
+    inputs = {"a": np.ones((30, 2), np.float32), "b": np.ones((30, 3), np.float32)}
+    dataset = open_given({"source": "made", "task": "pairs"}, (inputs, np.arange(30) // 2))
+    described = json.loads(json.dumps(describe(dataset)))
+    distinct = len(np.unique(dataset.rows("train") // 2))
+    assert described["splits"]["train"]["target"] == {"distinct": distinct}
+    assert described["baseline"] is None
+    print_description(described)
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "to tell which belong together" in shown and f"train {distinct}" in shown
+    assert "a number to predict" not in shown and "RMSE" not in shown
 
 
 def test_a_feature_without_any_value(path):
