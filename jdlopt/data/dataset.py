@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +57,8 @@ class Reading:
 
 PLAIN = Reading()
 """No other section says anything."""
+PART = 256
+"""Examples whose targets are looked at together, where all might be too large."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,9 +167,23 @@ class Dataset:
         Raises:
           DataError: a target can't be read, or is no class or finite number.
         """
+        return self._targets(split, self._part(split)[1])
+
+    def target_parts(self, split: str) -> Iterator[np.ndarray]:
+        """Yields the targets of a split, of `PART` examples at a time.
+
+        Raises:
+          DataError: as `targets`.
+        """
         pool, indices = self._part(split)
-        targets = pool.targets(indices)
+        indices = np.arange(len(pool)) if indices is None else indices
+        for first in range(0, len(indices), PART):
+            yield self._targets(split, indices[first : first + PART], first)
+
+    def _targets(self, split: str, indices: np.ndarray | None, first: int = 0) -> np.ndarray:
+        targets = self._part(split)[0].targets(indices)
         spec, where = self.spec, f"{self.spec.source}, split {split!r}"
+        where += f", from example {first:,} on" if first else ""
         check_targets(targets, spec.num_classes, where, spec.positions)
         return targets
 
@@ -180,7 +196,12 @@ class Dataset:
 
 def class_counts(dataset: Dataset) -> Int[np.ndarray, " classes"]:
     """Returns how many training examples, or positions of them, are of each class or label."""
-    return counts_of(dataset.targets("train"), dataset.spec)
+    if not dataset.spec.positions:
+        return counts_of(dataset.targets("train"), dataset.spec)
+    counts = np.zeros(dataset.spec.num_classes, np.int64)
+    for part in dataset.target_parts("train"):  # all masks together may be larger than the memory
+        counts += counts_of(part, dataset.spec)
+    return counts
 
 
 def counts_of(targets: Num[np.ndarray, "n *k"], spec: DataSpec) -> Int[np.ndarray, " classes"]:

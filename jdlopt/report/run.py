@@ -105,8 +105,8 @@ def examine(workdir: Path, config: Record) -> Outcome:
     weights, _ = serve.load_weights(experiment, workdir, "best")
     dataset = experiment.data
     spec, arrays, called = dataset.spec, dataset.read("validation"), names(dataset, "validation")
-    counts = class_counts(dataset) if spec.num_classes else None
     shows = find_task(spec.task).shows
+    counts = class_counts(dataset) if {"classes", "labels"} & shows else None
     if "masks" in shows or ("classes" in shows and spec.num_classes > MOST_PROBABILITIES):
         some = likeliest(experiment, 1)(weights, arrays.inputs, arrays.targets)
         assert some.losses is not None
@@ -120,7 +120,7 @@ def examine(workdir: Path, config: Record) -> Outcome:
             counts,
             Guesses(some.classes[..., 0], some.probabilities[..., 0]),
         )
-    if "continuations" in find_task(spec.task).shows:
+    if "continuations" in shows:
         losses = losses_of(experiment, weights, arrays.inputs, arrays.targets)
         samples = continuations.samples(experiment, weights, arrays.inputs, called)
         return Outcome(

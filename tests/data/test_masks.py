@@ -8,6 +8,7 @@ from PIL import Image
 
 from jdlopt.data import mask_colours, open_dataset
 from jdlopt.data.bundled.shapes.drawing import draw
+from jdlopt.data.dataset import class_counts, counts_of
 from jdlopt.data.fields import DataFields
 from jdlopt.data.given import open_given
 from jdlopt.data.masks import image_files, images_in
@@ -204,6 +205,20 @@ def test_masks_in_arrays(tmp_path):
             np.savez(path, x=images, y=bad)
         with pytest.raises(DataError, match=message):
             open_dataset(fields)
+
+
+def test_classes_are_counted_in_a_few_masks_at_a_time(tmp_path, monkeypatch):
+    make_folder(tmp_path)
+    dataset = open_dataset({"source": str(tmp_path)})
+    expected = counts_of(dataset.targets("train"), dataset.spec)
+    pool, _ = dataset._part("train")
+    sizes, read = [], type(pool).targets
+    monkeypatch.setattr("jdlopt.data.dataset.PART", 3)
+    monkeypatch.setattr(
+        type(pool), "targets", lambda own, rows: sizes.append(len(rows)) or read(own, rows)
+    )
+    np.testing.assert_array_equal(class_counts(dataset), expected)
+    assert max(sizes) == 3 and sum(sizes) == dataset.sizes["train"]
 
 
 def test_gaps_in_the_numbers_are_told_or_refused(tmp_path):

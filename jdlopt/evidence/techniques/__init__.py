@@ -45,6 +45,8 @@ TECHNIQUES: dict[str, Technique] = {
     )
 }
 """Every technique by its name."""
+COUNTED = frozenset({"classes", "labels", "entities", "masks"})
+"""What a task shows whose classes a technique may balance."""
 
 
 def find(name: str) -> Technique:
@@ -99,10 +101,11 @@ def facts_of(config: Config, dataset: Any) -> Facts:
     from jdlopt.data.augment import inputs_of
     from jdlopt.data.dataset import class_counts
     from jdlopt.data.named import contents
+    from jdlopt.tasks import find_task
     from jdlopt.train.components import num_outputs, total_steps
 
     imbalance = 1.0
-    if dataset.spec.num_classes:
+    if COUNTED & find_task(dataset.spec.task).shows:
         counts = class_counts(dataset)
         imbalance = float(counts.max() / max(1, counts.min()))
     size = dataset.sizes["train"]
