@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,12 @@ from jdlopt.data.given import open_given
 from jdlopt.errors import ConfigError, DataError
 from jdlopt.losses import LOSSES
 from jdlopt.metrics import make_collector
+from jdlopt.metrics.pairs import zero_shot_accuracy
+from jdlopt.metrics.scores import Split
 from jdlopt.optim.groups import decay_mask
-from jdlopt.tasks.pair_outputs import parted
+from jdlopt.tasks.pair_outputs import parted, unit
+from jdlopt.tasks.pairs import PAIRS
+from jdlopt.train.embeddings import Embeddings, write_embeddings
 from jdlopt.train.experiment import Experiment
 
 RNG = np.random.default_rng(3)
@@ -95,6 +100,30 @@ def test_recall_is_exact_over_a_split_whatever_its_batches():
     given = (same, None, targets, np.ones(count, np.float32), np.zeros(count, np.float32))
     leaves = collector.collect(*(x if x is None else jnp.asarray(x) for x in given))
     assert collector.finish([leaves])["recall_at_5"] == 0
+
+
+def test_the_nearest_is_looked_for_by_direction_in_some_rows_at_a_time():
+    count = 2000
+    made = outputs(count)
+    made[:, : 2 * D] *= np.random.default_rng(1).uniform(0.2, 5.0, (count, 1))
+    first, second = unit(made[:, :D]), unit(made[:, D : 2 * D])
+    leaves = {"embeddings": made, "together": np.arange(count)}
+    given = ({"a": np.ones((8, 2)), "b": np.ones((8, 3))}, np.arange(8))
+    spec = open_given({"source": "made", "task": "pairs"}, given).spec
+    tracemalloc.start()
+    share = zero_shot_accuracy(Split(count, 0, leaves))
+    found = PAIRS.decode(made, None, spec).values
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found[:500], (first[:500] @ second.T).argmax(axis=1))
+    assert share == np.mean(found == np.arange(count)) and most < 8 * count**2 / 4
+
+
+def test_embeddings_are_all_that_their_file_holds(tmp_path, monkeypatch):
+    held = {}
+    monkeypatch.setattr(np, "savez", lambda file, **arrays: held.update(arrays))
+    write_embeddings(Embeddings(["0"], {"features": np.ones((1, 2))}), tmp_path / "made.npz")
+    assert set(held) == {"row", "features"}
 
 
 def make_cards(folder, count=60):

@@ -6,15 +6,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from jdlopt.metrics.scores import Split
-from jdlopt.tasks.pair_outputs import parted
+from jdlopt.tasks.pair_outputs import ROWS, nearest, parted, unit
 
 AT = (1, 5, 10)
 """Recall is measured among so many nearest."""
-ROWS = 256
-"""Examples that are compared with all others at a time."""
 
 
 class Ranks(NamedTuple):
@@ -27,13 +25,6 @@ class Ranks(NamedTuple):
 
     second: Int[np.ndarray, " n"]
     first: Int[np.ndarray, " n"]
-
-
-def unit(vectors: Float[Array | np.ndarray, "n features"]) -> Float[np.ndarray, "n features"]:
-    """Returns vectors of length 1, in float64; what is 0 stays 0."""
-    values = np.asarray(vectors, np.float64)
-    length = np.linalg.norm(values, axis=1, keepdims=True)
-    return np.divide(values, length, out=np.zeros_like(values), where=length != 0)
 
 
 def ranks_of(
@@ -112,5 +103,4 @@ def zero_shot_accuracy(split: Split) -> float:
     second = unit(pairs.second)
     centres = np.zeros((len(classes), second.shape[1]))
     np.add.at(centres, numbers, second)
-    nearest = (unit(pairs.first) @ unit(centres).T).argmax(axis=1)
-    return float(np.mean(nearest == numbers))
+    return float(np.mean(nearest(unit(pairs.first), unit(centres)) == numbers))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from jdlopt.data import named, text
-from jdlopt.metrics.pairs import ranks_of, unit
+from jdlopt.metrics.pairs import ranks_of
 from jdlopt.report.cards import cards
 from jdlopt.report.outcome import Outcome
-from jdlopt.tasks.pair_outputs import parted
+from jdlopt.tasks.pair_outputs import parted, unit
 
 EXAMPLES = 12
 """Examples that are shown."""

@@ -8,11 +8,8 @@ from jaxtyping import Array, Float
 
 from jdlopt.data import pair_coding
 from jdlopt.data.spec import DataSpec
-from jdlopt.tasks.pair_outputs import parted
+from jdlopt.tasks.pair_outputs import nearest, parted, unit
 from jdlopt.tasks.task import Columns, Decoded, Task
-
-ROWS = 256
-"""Examples that are compared with all others at a time."""
 
 
 def width(spec: DataSpec, loss: str) -> int:
@@ -23,17 +20,15 @@ def width(spec: DataSpec, loss: str) -> int:
 def measured(outputs: Array, targets: Array) -> dict[str, Float[Array, ""]]:
     """Returns the share of a batch whose nearest second is one of its own."""
     pairs = parted(outputs)
-    nearest = (pairs.first @ pairs.second.T).argmax(axis=-1)
-    return {"recall_at_1": jnp.mean(targets[nearest] == targets)}
+    found = (pairs.first @ pairs.second.T).argmax(axis=-1)
+    return {"recall_at_1": jnp.mean(targets[found] == targets)}
 
 
 def decode(outputs: np.ndarray, probabilities: np.ndarray | None, spec: DataSpec) -> Decoded:
     """Returns for each example the number of the one, of those given, whose second is nearest."""
     pairs = parted(outputs)
-    first, second = np.asarray(pairs.first), np.asarray(pairs.second)
-    parts = [first[at : at + ROWS] for at in range(0, len(outputs), ROWS)]
-    nearest = [(part @ second.T).argmax(axis=1) for part in parts]
-    return Decoded(np.concatenate(nearest).astype(np.int32), None)
+    found = nearest(unit(pairs.first), unit(pairs.second))
+    return Decoded(found.astype(np.int32), None)
 
 
 def columns(decoded: Decoded, probabilities: np.ndarray | None, spec: DataSpec) -> Columns:

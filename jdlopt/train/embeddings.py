@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -114,9 +114,10 @@ def write_embeddings(found: Embeddings, path: str | Path) -> None:
       UserError: the file can't be written.
     """
     place = check_output(path)
+    arrays: dict[str, Any] = {"row": np.array(found.rows), **found.arrays}
     try:
         with writing.aside(place, binary=True) as file:
-            np.savez(file, allow_pickle=False, row=np.array(found.rows), **found.arrays)
+            np.savez(file, **arrays)
     except OSError as error:
         raise UserError(
             f"--output: {place} can't be written: {error.strerror or error}."
