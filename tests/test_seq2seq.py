@@ -262,6 +262,21 @@ def test_decoded_metrics_are_measured_at_the_end_alone():
     assert not asked
 
 
+def test_a_target_with_an_unknown_character_is_never_an_exact_match(tmp_path):
+    given = [(one, one[::-1]) for one in words()]
+    test = table(tmp_path, [("abz", "zba"), ("abc", "cba")], "test.csv")
+    dataset = opened(table(tmp_path, given), test_source=test)
+    known, targets = dataset.spec.target_text, dataset.read("test").targets
+    assert decode(targets, known) == ["[UNK]ba", "cba"]
+    collector = make_collector(
+        ["exact_match"], "seq2seq", dataset.spec.num_classes, told=lambda made: decode(made, known)
+    )
+    ones, shares = jnp.ones(2), jnp.zeros((*targets.shape, 1))
+    written = lambda: jnp.where(targets == PAD, END, targets)  # noqa: E731
+    leaves = collector.collect(shares, shares, jnp.asarray(targets), ones, ones, written)
+    assert collector.finish([leaves])["exact_match"] == 0.5
+
+
 def test_edits_lead_from_what_was_written_to_the_target():
     rng = np.random.default_rng(0)
     for _ in range(20):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from jaxtyping import Int, Int32
+from jaxtyping import Bool, Int, Int32
 
 from jdlopt.config import Count, Range
 from jdlopt.data import text, vocabulary
@@ -133,6 +133,11 @@ def decode(tokens: Int[np.ndarray, "n tokens"], known: TextInput) -> list[str]:
     """
     ended = np.cumsum(tokens == END, axis=1) > 0
     return text.decode(known.state, np.where(ended | (tokens < 0), vocabulary.PADDING_ID, tokens))
+
+
+def spelt_whole(tokens: Int[np.ndarray, "n tokens"]) -> Bool[np.ndarray, " n"]:
+    """Returns which targets hold no unknown token, in place of what their vocabulary lacks."""
+    return (tokens != vocabulary.UNKNOWN_ID).all(axis=1)
 
 
 # --- what the training targets say ----------------------------------------------------------------

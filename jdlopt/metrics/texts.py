@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from jdlopt.data.target_texts import spelt_whole
 from jdlopt.metrics.scores import Split
 
 LIBRARY = "sacrebleu"
@@ -15,9 +18,13 @@ def _pairs(split: Split) -> tuple[list[str], list[str]]:
 
 
 def exact_match(split: Split) -> float:
-    """Returns the share of texts that are right to the letter."""
+    """Returns the share of texts that are right to the letter.
+
+    A target with a character that the vocabulary lacks can't be written, so no text is right.
+    """
     written, true = _pairs(split)
-    return sum(one == other for one, other in zip(written, true, strict=True)) / split.size
+    same = np.array([one == other for one, other in zip(written, true, strict=True)], bool)
+    return int((same & spelt_whole(split.leaves["targets"])).sum()) / split.size
 
 
 def chrf(split: Split) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 
 from jdlopt.data import text
 from jdlopt.data.named import by_name
+from jdlopt.data.target_texts import spelt_whole
 from jdlopt.report.outcome import Outcome
 from jdlopt.tasks import find_task
 
@@ -70,6 +71,7 @@ def texts(outcome: Outcome) -> dict[str, object]:
     written = task.decode(outcome.outputs, None, spec).labels
     assert written is not None
     wrong = np.array([one != other for one, other in zip(written, targets, strict=True)])
+    wrong |= ~spelt_whole(outcome.targets)
     order = np.argsort(-np.nan_to_num(outcome.losses, nan=np.inf), kind="stable")
     chosen = [place for place in order.tolist() if wrong[place]][:MOST]
     (one,) = spec.named.values()
