@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -196,7 +197,8 @@ def test_a_run_predicts_masks_as_files_and_its_metrics_are_scikit_learns(trained
     wanted = sk.jaccard_score(true, np.stack(guesses).ravel(), average="macro")
     assert metrics["test/mean_iou"] == pytest.approx(wanted)
     assert (trained / "out/classes.txt").read_text().split() == list(CLASSES)
-    said = serve.predict_run(run, source)
+    said = serve.predict_run(run, source, with_inputs=True)
+    assert len(said.given["file"]) == 60 and all(Path(one).is_file() for one in said.given["file"])
     assert said.values.shape == (60, 16, 16) and said.probabilities is None
     assert list(said.columns) == [f"share_{name}" for name in CLASSES]
     assert main(words) == 2  # never over what is there
@@ -204,7 +206,8 @@ def test_a_run_predicts_masks_as_files_and_its_metrics_are_scikit_learns(trained
 
 
 @pytest.mark.slow
-def test_a_report_shows_images_masks_and_predicted_masks(trained):
+def test_a_report_shows_images_masks_and_predicted_masks(trained, monkeypatch):
+    monkeypatch.setattr("jdlopt.data.dataset.class_counts", None)  # no mask is counted
     assert main(["report", str(trained / "run")]) == 0
     text = (trained / "run/report.html").read_text()
     assert "the image, its mask and the predicted one" in text and 'class="legend"' in text

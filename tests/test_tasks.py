@@ -16,7 +16,7 @@ from jdlopt.evidence.judged import tail_of
 from jdlopt.tasks import TASKS, find_task
 from jdlopt.train import serve
 from jdlopt.train.experiment import Experiment
-from jdlopt.train.predictions import as_columns, write_predictions
+from jdlopt.train.predictions import Predictions, as_columns, write_predictions
 
 RNG = np.random.default_rng(0)
 N = 120
@@ -107,6 +107,18 @@ def test_what_is_predicted_is_what_was_evaluated(trained):
     write_predictions(found, folder / "predictions.npz")
     with np.load(folder / "predictions.npz") as saved:
         np.testing.assert_array_equal(saved["prediction"], found.values)
+
+
+def test_arrays_hold_texts_and_lists_as_json(tmp_path):
+    entities = [[{"text": "Zoë", "kind": "PER", "start": 0}], []]
+    columns = {"prediction": ["Zoë (PER)", ""], "entities": entities}
+    values = np.array([[1, 0], [0, 0]])
+    found = Predictions(["0", "1"], values, columns["prediction"], None, ("O", "B"), columns)
+    write_predictions(found, tmp_path / "made.npz")
+    with np.load(tmp_path / "made.npz") as saved:
+        np.testing.assert_array_equal(saved["prediction"], values)
+        assert saved["labels"].tolist() == columns["prediction"]
+        assert [json.loads(one) for one in saved["entities"].tolist()] == entities
 
 
 def test_reports_and_checks_have_the_task(trained, capsys):

@@ -26,6 +26,8 @@ from jdlopt.train.predict import MOST_PROBABILITIES, Likeliest, Predicted
 OUTPUTS = (".csv", ".npz")
 MASKS = 3
 """Axes of predicted masks: the examples, rows and columns."""
+TEXTS = 2
+"""Axes of predicted tokens, tags or labels of each example, which its text says in words."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for a formula begins so."""
 ROW, SPREAD = "row", "spread"
@@ -196,8 +198,7 @@ def write_csv(predictions: Predictions, file: IO[str]) -> None:
 
 def _cell(value: Any) -> Any:
     """Returns a cell of a CSV, its text safe."""
-    if isinstance(value, list):  # such as the entities of a text
-        value = json.dumps(value, ensure_ascii=False)
+    value = _as_text(value)
     if not isinstance(value, str):
         return value
     text = escaped(value)
@@ -208,6 +209,11 @@ def _cell(value: Any) -> Any:
     except ValueError:
         return f"'{text}"
     return text
+
+
+def _as_text(value: object) -> object:
+    """Returns a value, a list of them as JSON, such as the entities of a text."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
 
 
 def check_output(path: str | Path, masks: bool = False) -> None:
@@ -272,6 +278,11 @@ def _write_masks(predictions: Predictions, folder: Path) -> None:
 
 def _as_arrays(predictions: Predictions) -> dict[str, Any]:
     columns: dict[str, Any] = {ROW: np.array(predictions.rows), "prediction": predictions.values}
+    if predictions.labels is not None and predictions.values.ndim == TEXTS:
+        columns["labels"] = np.array(predictions.labels, np.str_)
+    for name, values in predictions.columns.items():
+        if values and isinstance(values[0], list):  # such as entities
+            columns[name] = _as_array(values)
     if predictions.probabilities is not None:
         columns["probabilities"] = predictions.probabilities
     if predictions.likeliest is not None:
@@ -294,4 +305,4 @@ def _as_array(values: list[Any]) -> np.ndarray:
     if all(isinstance(value, int | float) for value in values if value is not None):
         numbers = [np.nan if value is None else value for value in values]
         return np.array(numbers)
-    return np.array(["" if value is None else str(value) for value in values])
+    return np.array(["" if value is None else str(_as_text(value)) for value in values], np.str_)

@@ -397,12 +397,17 @@ def read_for(experiment: Experiment, path: str | os.PathLike[str]) -> Inputs:
     Raises:
       DataError: the file can't be read as its inputs, or holds none.
     """
-    if experiment.spec.positions == 2:
-        path = images_in(Path(path))
-    found = read_inputs(path, experiment.spec.inputs, passed_over(experiment))
+    found = read_inputs(
+        _inputs_in(experiment, path), experiment.spec.inputs, passed_over(experiment)
+    )
     if not len(found.ids):
         raise DataError(f"--input: {path} holds no example.")
     return found
+
+
+def _inputs_in(experiment: Experiment, path: str | os.PathLike[str]) -> Path:
+    """Returns where the inputs lie: of a folder that holds their masks as well, the images."""
+    return images_in(Path(path)) if experiment.spec.positions == 2 else Path(path)
 
 
 def passed_over(experiment: Experiment) -> set[str]:
@@ -418,7 +423,8 @@ def beside_inputs(
     predictions: Predictions, experiment: Experiment, path: str | Path, whole: bool
 ) -> Predictions:
     """Returns predictions with columns of their inputs; see `with_columns`."""
-    return with_columns(predictions, experiment.spec, experiment.config.data.id, path, whole)
+    spec, name = experiment.spec, experiment.config.data.id
+    return with_columns(predictions, spec, name, _inputs_in(experiment, path), whole)
 
 
 def predict(
