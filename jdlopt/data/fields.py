@@ -55,9 +55,10 @@ class DataFields:
       task: ``classification`` (one class an example), ``multilabel`` (any number of labels),
         ``regression`` (one number or several), ``token_classification`` (a tag for each word),
         ``segmentation`` (a class at each pixel), ``seq2seq`` (a text to be written from another),
-        ``transcription`` (what is said in a sound), ``next_token`` (what comes next in texts), or
-        ``package.module:TASK``, a `jdlopt.tasks.Task` of your own. ``auto`` infers one of the first
-        three from the targets, and takes a folder of images with masks for ``segmentation``.
+        ``transcription`` (what is said in a sound), ``next_token`` (what comes next in texts),
+        ``pairs`` (which of two inputs belong together), or ``package.module:TASK``, a
+        `jdlopt.tasks.Task` of your own. ``auto`` infers one of the first three from the targets,
+        and takes a folder of images with masks for ``segmentation``.
       beam_width: of ``transcription``; how many beginnings of a text are followed when outputs are
         decoded for predictions and reports; 1 takes the likeliest class of each step, as ``wer``
         and ``cer`` always do.

@@ -194,9 +194,7 @@ LEAVES_OF: dict[str, dict[str, Leaf]] = {
         "targets": Leaf(
             lambda batch: tokens.counts(batch.targets, batch.real, batch.outputs.shape[-1]), 1, True
         ),
-        "tokens": Leaf(
-            lambda batch: entities.tokens_right(batch.outputs, batch.targets, batch.real), 1, True
-        ),
+        "tokens": _TOKENS,
     },
 }
 """What the metrics of one task may ask for beside them: ``classes`` and ``predicted`` are the

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -10,6 +9,7 @@ from jdlopt.data import next_tokens, text
 from jdlopt.data.coders import CODERS
 from jdlopt.data.spec import DataSpec
 from jdlopt.data.vocabulary import PADDING_ID
+from jdlopt.tasks.positions import share_right
 from jdlopt.tasks.task import Columns, Decoded, Task
 
 
@@ -20,9 +20,7 @@ def width(spec: DataSpec, loss: str) -> int:
 
 def measured(outputs: Array, targets: Array) -> dict[str, Float[Array, ""]]:
     """Returns the share of a batch's tokens that are the likeliest ones."""
-    there = jnp.broadcast_to(targets >= 0, outputs.shape[:-1])
-    right = there & (outputs.argmax(-1) == targets)
-    return {"token_accuracy": right.sum() / jnp.maximum(there.sum(), 1)}
+    return {"token_accuracy": share_right(outputs, targets)}
 
 
 def decode(outputs: np.ndarray, probabilities: np.ndarray | None, spec: DataSpec) -> Decoded:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jdlopt.data.coders import CODERS
 from jdlopt.data.spec import DataSpec
+from jdlopt.tasks.positions import share_right
 from jdlopt.tasks.task import Columns, Decoded, Task
 
 TOLD = 3
@@ -20,13 +20,8 @@ def width(spec: DataSpec, loss: str) -> int:
 
 
 def measured(outputs: Array, targets: Array) -> dict[str, Float[Array, ""]]:
-    """Returns the share of a batch's pixels that are classified right; void ones don't count.
-
-    Of an ensemble's outputs it is the mean share of its models.
-    """
-    known = jnp.broadcast_to(targets >= 0, outputs.shape[:-1])
-    right = known & (outputs.argmax(-1) == targets)
-    return {"pixel_accuracy": right.sum() / jnp.maximum(known.sum(), 1)}
+    """Returns the share of a batch's pixels that are classified right; void ones don't count."""
+    return {"pixel_accuracy": share_right(outputs, targets)}
 
 
 def decode(outputs: np.ndarray, probabilities: np.ndarray | None, spec: DataSpec) -> Decoded:

@@ -12,6 +12,7 @@ from jdlopt.data.named import DECODER_INPUT, by_name
 from jdlopt.data.spec import DataSpec
 from jdlopt.data.target_texts import TASK
 from jdlopt.data.target_texts import decode as texts_of
+from jdlopt.tasks.positions import share_right
 from jdlopt.tasks.task import Columns, Decoded, Task
 
 
@@ -38,9 +39,7 @@ def teacher_forcing(inputs: PyTree[Array], targets: Int[Array, "n length"]) -> d
 
 def measured(outputs: Array, targets: Array) -> dict[str, Float[Array, ""]]:
     """Returns the share of tokens that are the likeliest, after those of the target before them."""
-    real = targets >= 0
-    right = (outputs.argmax(-1) == targets) & real
-    return {"token_accuracy": right.mean() / jnp.maximum(real.mean(), 1e-9)}
+    return {"token_accuracy": share_right(outputs, targets)}
 
 
 def decode(outputs: np.ndarray, probabilities: np.ndarray | None, spec: DataSpec) -> Decoded:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -13,6 +12,7 @@ from jdlopt.data import tags, words
 from jdlopt.data.coders import CODERS
 from jdlopt.data.coding import PAD
 from jdlopt.data.spec import DataSpec
+from jdlopt.tasks.positions import share_right
 from jdlopt.tasks.task import Columns, Decoded, Task
 
 
@@ -59,9 +59,7 @@ def width(spec: DataSpec, loss: str) -> int:
 
 def measured(outputs: Array, targets: Array) -> dict[str, Float[Array, ""]]:
     """Returns the share of a batch's words whose tag is right."""
-    there = jnp.broadcast_to(targets >= 0, outputs.shape[:-1])
-    right = there & (outputs.argmax(-1) == targets)
-    return {"token_accuracy": right.sum() / jnp.maximum(there.sum(), 1)}
+    return {"token_accuracy": share_right(outputs, targets)}
 
 
 def decode(outputs: np.ndarray, probabilities: np.ndarray | None, spec: DataSpec) -> Decoded:
