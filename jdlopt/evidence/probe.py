@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +14,6 @@ import numpy as np
 from jaxtyping import Array, Float, Key, Num, PyTree
 
 from jdlopt.data import named
-from jdlopt.data.coding import PAD
 from jdlopt.data.dataset import counts_of
 from jdlopt.data.named import Inputs
 from jdlopt.data.pools import Arrays
@@ -305,8 +303,7 @@ def trivial_loss(
         none = "pairs" in find_task(experiment.spec.task).shows
         known = np.zeros(width) if none else np.mean(train, axis=0)
     else:
-        # a step behind the end of a transcript says the blank, which is its padding
-        counts = counts_of(train, dataclasses.replace(experiment.spec, pad=PAD))
+        counts = counts_of(train, experiment.spec)
         of = max(1, counts.sum()) if experiment.spec.positions else len(train)
         known = np.clip(counts / of, 1e-6, 1 - 1e-6)
 
