@@ -130,7 +130,7 @@ class Fusion(nn.Module):
         ]
         if there is not None:
             there = there[:, np.array(used)]
-        there = self._there(there, names, encoded[0].shape[0], train)
+        there = self._there(there, names, encoded[0], train)
         if there is not None:
             encoded = [
                 jnp.where(there[:, place : place + 1], one, 0) for place, one in enumerate(encoded)
@@ -152,7 +152,11 @@ class Fusion(nn.Module):
         )
 
     def _there(
-        self, there: Bool[Array, "n inputs"] | None, names: list[str], rows: int, train: bool
+        self,
+        there: Bool[Array, "n inputs"] | None,
+        names: list[str],
+        like: Float[Array, "n features"],
+        train: bool,
     ) -> Bool[Array, "n inputs"] | None:
         """Which inputs count: those that examples have, but for those dropped; None: all."""
         rates = self.modality_dropout
@@ -161,8 +165,9 @@ class Fusion(nn.Module):
             rates = jnp.stack([jnp.asarray(rates.get(name, 0.0)) for name in names])
         if rates is None or not train:
             return there
-        drawn = jax.random.uniform(self.make_rng("dropout"), (rows, len(names)))
-        had = jnp.ones((rows, len(names)), bool) if there is None else there
+        shape = like.shape[0], len(names)  # the size of a batch may be symbolic
+        drawn = jax.random.uniform(self.make_rng("dropout"), shape)
+        had = jnp.ones(shape, bool) if there is None else there
         left = had & (drawn >= rates)
         return jnp.where(left.any(axis=1, keepdims=True), left, had)
 
