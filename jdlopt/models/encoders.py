@@ -75,6 +75,11 @@ class Encoding(NamedTuple):
     initializer: str
     dropout_rate: Scalar | None
 
+    @staticmethod
+    def of(name: str, module: object) -> Encoding:
+        """Returns what a module's fields of these names say; ``name`` is the model's."""
+        return Encoding(name, *(getattr(module, field) for field in Encoding._fields[1:]))
+
 
 def facts_by_name(
     inputs: Inputs, named: Named, tokens: int, columns: tuple[int, ...]

@@ -111,18 +111,7 @@ class Fusion(nn.Module):
         _check_names("use_inputs", self.use_inputs, every)
         used = [place for place, name in enumerate(every) if name in (self.use_inputs or every)]
         names = [every[place] for place in used]
-        how = Encoding(
-            "fusion",
-            self.width,
-            self.table_features,
-            self.image_features,
-            self.sequence_features,
-            self.text_encoder,
-            self.embedding_features,
-            self.activation,
-            self.initializer,
-            self.dropout_rate,
-        )
+        how = Encoding.of("fusion", self)
         encoded = [
             ACTIVATIONS[self.activation](encode(how, given[name], place, name, one, train))
             for place, (name, one) in enumerate(facts)

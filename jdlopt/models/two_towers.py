@@ -67,18 +67,7 @@ class TwoTowers(nn.Module):
                 f"model.name: 'two_towers' takes two inputs; the data have {len(names)}: "
                 f"{listing(names)}."
             )
-        how = Encoding(
-            "two_towers",
-            self.width,
-            self.table_features,
-            self.image_features,
-            self.sequence_features,
-            self.text_encoder,
-            self.embedding_features,
-            self.activation,
-            self.initializer,
-            self.dropout_rate,
-        )
+        how = Encoding.of("two_towers", self)
         made = []
         for place, (name, one) in enumerate(facts):
             x = encode(how, given[name], place, name, one, train)
