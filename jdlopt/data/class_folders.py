@@ -19,6 +19,7 @@ from jdlopt.data.walk import (
     identities,
     identity,
     is_aside,
+    refuse_same,
     why_not,
 )
 from jdlopt.errors import DataError, listing, nearest
@@ -109,7 +110,7 @@ def _split_folders(folder: Path, kind: FileKind, passed: PassedOver) -> dict[str
             f"{folder}: has a folder for test or validation ({names}) but none called train."
         )
     roots = {split: paths[0] for split, paths in named.items()}
-    _refuse_same({path.name: path for path in roots.values()}, folder)
+    refuse_same({path.name: path for path in roots.values()}, folder)
     for path in _subfolders(folder, kind, passed, f"{kind.name}s beside the folders of splits"):
         if path not in roots.values():
             passed.folder("files in folders that are no split with class folders in it", path)
@@ -120,7 +121,7 @@ def _class_files(root: Path, split: str, kind: FileKind, passed: PassedOver) -> 
     """Returns the files of each class of a split; of others than ``train`` some may have none."""
     beside = f"{kind.name}s beside the class folders"
     folders = {path.name: path for path in _subfolders(root, kind, passed, beside)}
-    _refuse_same(folders, root)
+    refuse_same(folders, root)
     found: ByClass = {}
     for name, path in folders.items():
         found[name] = files_under(path, kind, passed, above=(root,))
@@ -152,17 +153,6 @@ def _subfolders(
         else:
             found.append(path)
     return found
-
-
-def _refuse_same(folders: Mapping[str, Path], where: Path) -> None:
-    """Raises a `DataError` if two names are of one folder: its files would count twice."""
-    seen: dict[tuple[int, int], str] = {}
-    for name, path in folders.items():
-        first = seen.setdefault(identity(path), name)
-        if first != name:
-            raise DataError(
-                f"{where}: {first!r} and {name!r} are one folder, by a link. Remove one of them."
-            )
 
 
 def _by_subfolder(

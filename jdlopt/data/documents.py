@@ -17,7 +17,7 @@ from jdlopt.data.coding import Coding
 from jdlopt.data.damage import Skipped, Unreadable
 from jdlopt.data.dataset import PLAIN, Dataset, Reading, make_dataset
 from jdlopt.data.fields import BOTH, DataFields
-from jdlopt.data.labelled import beside, beside_named, check_named
+from jdlopt.data.labelled import all_beside, beside_named, check_named
 from jdlopt.data.new_texts import lines_of
 from jdlopt.data.next_tokens import TASK, as_rows
 from jdlopt.data.notes import Notes
@@ -37,6 +37,7 @@ from jdlopt.data.walk import (
     identities,
     identity,
     is_aside,
+    refuse_same,
     why_not,
 )
 from jdlopt.errors import ConfigError, DataError, listing
@@ -120,13 +121,7 @@ def _split_folders(folder: Path, notes: Notes) -> dict[str, Path]:
             )
         else:
             found[split] = path
-    by_identity = {identity(path): path.name for path in found.values()}
-    for path in found.values():
-        if by_identity[identity(path)] != path.name:
-            raise DataError(
-                f"{folder}: {path.name!r} and {by_identity[identity(path)]!r} are one folder, by a "
-                "link. Remove one of them."
-            )
+    refuse_same({path.name: path for path in found.values()}, folder)
     if "train" in found:  # else these are for training, and what is passed over is noted there
         notes.extend(passed.notes)
     return {"train": folder, **found}
@@ -190,10 +185,7 @@ def of_tables(
         texts = ["" if gone else str(one) for one, gone in zip(table[column], missing, strict=True)]
         found[split] = Documents(texts, where)
     table, where = tables["train"]
-    aside = {
-        key: beside(table[one], key, f"{where}, data.{key} column {one!r}")
-        for key, one in beside_named(fields)
-    }
+    aside = all_beside(table, where, fields)
     return pack(
         found, fields, reading, name=name, column=column, aside=aside, notes=notes, skipped=skipped
     )

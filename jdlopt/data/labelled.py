@@ -148,9 +148,7 @@ def read_labels(
             table, raw = _skip(table, values, table[[name]], key, where, skipped, raw)
     delimiter = fields.label_delimiter
     coding = known or infer_coding(raw, task, what, names[1:] and names, delimiter)
-    found = {
-        key: beside(table[name], key, f"{where}, data.{key} column {name!r}") for key, name in aside
-    }
+    found = all_beside(table, where, fields) if known is None else {}
     return table, coding, encode(raw, coding, what), found
 
 
@@ -293,6 +291,23 @@ def _skip(
         detail = f"its {key} is {shown(column, row)}"
         skipped.add(f"no {key}", f"{where}, row {table.index[row]}", detail)
     return table[keep], raw[keep]
+
+
+def all_beside(table: pd.DataFrame, where: str, fields: DataFields) -> dict[str, np.ndarray]:
+    """Returns the columns that decide on a table's rows, by the keys that name them: see `beside`.
+
+    Args:
+      table: its index counts the file's rows.
+      where: names the file, for messages.
+      fields: the data section.
+
+    Raises:
+      DataError: a value is missing or can't be used, with its row.
+    """
+    return {
+        key: beside(table[name], key, f"{where}, data.{key} column {name!r}")
+        for key, name in beside_named(fields)
+    }
 
 
 def beside(column: pd.Series, key: str, what: str) -> np.ndarray:

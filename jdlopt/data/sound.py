@@ -19,7 +19,7 @@ from jdlopt.data.folders import read_files, split_files
 from jdlopt.data.pools import Arrays, Pool
 from jdlopt.data.spec import InputSpec
 from jdlopt.data.walk import FileKind, check_regular
-from jdlopt.data.waveforms import as_waveform
+from jdlopt.data.waveforms import as_waveform, read_each
 from jdlopt.errors import DataError
 
 SUFFIXES = frozenset((".wav", ".wave", ".flac", ".ogg", ".oga"))
@@ -88,10 +88,7 @@ class SoundPool:
     def read(self, indices: np.ndarray | None) -> Arrays:
         """Returns the waveforms at the indices, or all of them."""
         chosen = np.arange(len(self)) if indices is None else indices
-        waveforms = np.empty((len(chosen), self.samples), dtype=np.float32)
-        for row, index in enumerate(chosen):
-            waveforms[row] = self._waveform(int(index))
-        return Arrays(waveforms, self.labels[chosen])
+        return Arrays(read_each(self._waveform, chosen, self.samples), self.labels[chosen])
 
     def targets(self, indices: np.ndarray | None) -> np.ndarray:
         """Returns the targets at the indices, or of all sounds, without opening any."""

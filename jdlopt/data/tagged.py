@@ -15,7 +15,7 @@ from jdlopt.data.coding import PAD, Coding
 from jdlopt.data.damage import Skipped
 from jdlopt.data.dataset import PLAIN, Dataset, Reading, make_dataset
 from jdlopt.data.fields import DataFields
-from jdlopt.data.labelled import beside, beside_named, check_named, names_of
+from jdlopt.data.labelled import all_beside, beside_named, check_named, names_of
 from jdlopt.data.notes import Notes
 from jdlopt.data.parts import fit_rows, make_parts
 from jdlopt.data.pools import ArrayPool, Arrays, Pool
@@ -290,10 +290,7 @@ def of_tables(
             one.add(as_list(row_words, f"{where}, row {row}"),
                     as_list(row_tags, f"{where}, row {row}"), int(row))  # fmt: skip
     table, where = tables["train"]
-    aside = {
-        key: beside(table[column], key, f"{where}, data.{key} column {column!r}")
-        for key, column in beside_named(fields)
-    }
+    aside = all_beside(table, where, fields)
     return open_tagged(
         found,
         fields,

@@ -32,7 +32,7 @@ from jdlopt.data.transcript_coding import (
 )
 from jdlopt.data.transcript_files import Transcripts, read_manifest, read_transcripts
 from jdlopt.data.walk import PassedOver
-from jdlopt.data.waveforms import as_waveform
+from jdlopt.data.waveforms import as_waveform, read_each
 from jdlopt.errors import DataError, listing
 
 SILENT = 1e-4
@@ -84,10 +84,7 @@ class TranscribedPool:
     def read(self, indices: np.ndarray | None) -> Arrays:
         """Returns the waveforms at the indices, or all of them."""
         chosen = np.arange(len(self)) if indices is None else indices
-        waveforms = np.empty((len(chosen), self.samples), dtype=np.float32)
-        for row, index in enumerate(chosen):
-            waveforms[row] = self._waveform(int(index))
-        return Arrays(waveforms, self.labels[chosen])
+        return Arrays(read_each(self._waveform, chosen, self.samples), self.labels[chosen])
 
     def targets(self, indices: np.ndarray | None) -> np.ndarray:
         """Returns the symbols at the indices, or of all sounds, without opening any."""

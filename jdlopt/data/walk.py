@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -234,6 +234,22 @@ def identity(folder: Path) -> tuple[int, int]:
     """Returns what tells a folder from others, whatever links lead there."""
     status = folder.stat()
     return status.st_dev, status.st_ino
+
+
+def refuse_same(folders: Mapping[str, Path], where: Path) -> None:
+    """Raises a `DataError` if two names are of one folder: its files would count twice.
+
+    Args:
+      folders: by their names.
+      where: what holds them, for the message.
+    """
+    seen: dict[tuple[int, int], str] = {}
+    for name, path in folders.items():
+        first = seen.setdefault(identity(path), name)
+        if first != name:
+            raise DataError(
+                f"{where}: {first!r} and {name!r} are one folder, by a link. Remove one of them."
+            )
 
 
 def most_of(folder: Path, kinds: Sequence[FileKind]) -> FileKind | None:

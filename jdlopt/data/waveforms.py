@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float32, Num
+from jaxtyping import Float32, Int, Num
 
 
 def as_waveform(
@@ -43,3 +44,25 @@ def as_waveform(
     if samples is not None:
         waveform = np.pad(waveform[:samples], (0, max(0, samples - len(waveform))))
     return waveform.astype(np.float32)
+
+
+def read_each(
+    waveform: Callable[[int], Float32[np.ndarray, " samples"]],
+    indices: Int[np.ndarray, " n"],
+    samples: int,
+) -> Float32[np.ndarray, "n samples"]:
+    """Returns the waveforms at some indices, read one by one.
+
+    Args:
+      waveform: reads that at an index.
+      indices: which.
+      samples: of each.
+
+    Example:
+      >>> read_each(lambda index: np.full(2, index, "float32"), np.array([3, 1]), 2).tolist()
+      [[3.0, 3.0], [1.0, 1.0]]
+    """
+    made = np.empty((len(indices), samples), dtype=np.float32)
+    for row, index in enumerate(indices):
+        made[row] = waveform(int(index))
+    return made
