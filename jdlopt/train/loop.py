@@ -110,7 +110,7 @@ def fit(
             raise
         except Exception:
             if known:
-                experiment.check()  # the code of its own parts may be another one now
+                experiment.check()  # jdlopt or a library may be another one now
             raise
     if jax.process_index() == 0:  # what only the test split held
         notes.say(notes.since(said, experiment.data.notes))
