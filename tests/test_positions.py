@@ -197,8 +197,12 @@ def test_counts_of_any_rank_are_added_over_batches_and_examples_joined(monkeypat
 def test_what_has_no_positions_is_refused_in_one_line(trained, tmp_path):
     with pytest.raises(ConfigError, match="'mlp' has one row of outputs an example"):
         make_model({"name": "mlp", "features": (8,)}, 2, positions=1)
-    with pytest.raises(ConfigError, match="needs one for each pixel"):
+    with pytest.raises(ConfigError, match=r"for each pixel\. Take one of resnet, unet, or"):
         make_model({"name": "mlp", "features": (8,)}, 2, positions=2)
+    with pytest.raises(ConfigError, match=r"'gru' has a row of outputs for each step; .* pixel"):
+        make_model({"name": "gru"}, 2, positions=2)
+    with pytest.raises(ConfigError, match=r"'unet' has a row of outputs for each pixel; .* step"):
+        make_model({"name": "unet"}, 2, positions=1)
     flat = make_model({"name": "test_positions:EachStep"}, 3)
     assert flat.init(jax.random.key(0), jnp.ones((2, 4, 2)), {})
     raw = config(tmp_path, data={"augment": {"mixup": 0.2}})

@@ -253,7 +253,7 @@ def coding_of(
         without ``data.task='segmentation'`` as well.
 
     Raises:
-      DataError: it is none of these, or has one class only.
+      DataError: it is none of these, has one class only, or is not for the task that is asked for.
     """
     import tensorflow_datasets as tfds
 
@@ -278,6 +278,13 @@ def coding_of(
         count = labels.num_classes
         return Coding("multilabel", tuple(range(count)), tuple(labels.names), shape=(count,))
     if isinstance(feature, tfds.features.ClassLabel) and fields.task != "regression":
+        if ":" in fields.task:  # a task of one's own says what it makes of the numbers
+            return None
+        if fields.task not in ("auto", "classification"):
+            raise DataError(
+                f"{fields.source}: feature {name!r} is one class of {feature.num_classes}; "
+                f"data.task={fields.task!r} can't be had of it. Leave data.task out."
+            )
         if feature.num_classes < 2:
             raise DataError(
                 f"{fields.source}: feature {name!r} has {feature.num_classes} class only; there is "

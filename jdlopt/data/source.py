@@ -39,6 +39,7 @@ from jdlopt.data.key_split import BY_PATH
 from jdlopt.data.label_file import LABELS
 from jdlopt.data.notes import Note
 from jdlopt.data.prepared import open_prepared
+from jdlopt.data.targets import coder_of
 from jdlopt.data.transcript_coding import TASK as TRANSCRIPTION
 from jdlopt.data.walk import check_file, most_of, neighbours
 from jdlopt.errors import DataError, listing, nearest
@@ -59,6 +60,7 @@ def open_dataset(fields: DataFields | Mapping[str, Any], *, allow_missing: bool 
       allow_missing: keep missing inputs, to describe them.
 
     Raises:
+      ConfigError: there is no such task.
       DataError: there is no such source, or it can't be used; says what to do about it.
     """
     if not isinstance(fields, DataFields):
@@ -67,6 +69,8 @@ def open_dataset(fields: DataFields | Mapping[str, Any], *, allow_missing: bool 
     if allow_missing:
         reading = dataclasses.replace(reading, missing="keep")
     check_together(fields)
+    if fields.task != "auto":
+        coder_of(fields.task)
     with random_state_kept():
         dataset = _open(fields, reading)
     size = images.resize_to(fields.image_size)

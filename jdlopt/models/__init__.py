@@ -187,13 +187,23 @@ def at_positions(name: str) -> bool:
     return "positions" in parameters_of(find_part(name, MODELS, "model.name"))
 
 
-def _of_no_positions(name: str, positions: int) -> str:
-    """Says that a model predicts once an example, and which ones do at each position."""
-    able = filter(at_positions, MODELS)
+OF_PIXELS = ("resnet", "unet")
+"""Models whose positions are an image's pixels; those of the others are steps of a sequence."""
+
+
+def _check_positions(name: str, positions: int) -> None:
+    """Raises a `ConfigError` if a model has no row of outputs at positions of so many axes."""
+    able = [one for one in MODELS if at_positions(one) and (one in OF_PIXELS) == (positions == 2)]
+    if not positions or name in able or (name not in MODELS and at_positions(name)):
+        return
+    has = (
+        "a row of outputs for each step" if at_positions(name) else "one row of outputs an example"
+    )
+    has = "a row of outputs for each pixel" if name in OF_PIXELS else has
     where = "step of a sequence" if positions == 1 else "pixel"
-    return (
-        f"model.name: {name!r} has one row of outputs an example; this task needs one for each "
-        f"{where}. Take one of {listing(able)}, or a module of your own with a field 'positions'."
+    raise ConfigError(
+        f"model.name: {name!r} has {has}; this task needs one for each {where}. Take one of "
+        f"{listing(able)}, or a module of your own with a field 'positions'."
     )
 
 
@@ -270,8 +280,7 @@ def make_model(
         raise ConfigError(_of_no_target(section["name"]))
     if "target_inputs" in own:
         keys["target_inputs"] = target_inputs
-    if positions and not at_positions(section["name"]):
-        raise ConfigError(_of_no_positions(section["name"], positions))
+    _check_positions(section["name"], positions)
     if "positions" in own:
         keys["positions"] = positions
     if "microbatches" in own:

@@ -18,7 +18,7 @@ from jdlopt.data.image_decoding import ROTATED
 from jdlopt.data.prepared import TfdsPool
 from jdlopt.data.records import read_features
 from jdlopt.data.spec import DataSpec
-from jdlopt.errors import DataError
+from jdlopt.errors import DataError, UserError
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (60, 6, 5), dtype=np.uint8)
@@ -183,6 +183,22 @@ def test_scalar_features_become_a_vector(root):
 def test_wrong_features(root, fields, message, monkeypatch):
     monkeypatch.setattr("jdlopt.data.source.util.find_spec", lambda name: None)
     with pytest.raises(DataError, match=message):
+        open_dataset(fields | {"data_dir": str(root)})
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("segmentatoin", "Did you mean 'segmentation'"),
+        (
+            "transcription",
+            "'label' is one class of 3; data.task='transcription' can't",
+        ),
+    ],
+)
+def test_a_task_that_a_class_can_not_have_is_refused(root, task, message):
+    fields = {"source": "pictures", "target": "label", "ignore": ("id",), "task": task}
+    with pytest.raises(UserError, match=message):
         open_dataset(fields | {"data_dir": str(root)})
 
 
